@@ -1,0 +1,108 @@
+"""Lists, checks and reads spoken-digit takes `{digit}_{speaker}_{index}.wav`; does not know where they come from."""
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+WORDS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+SPLITS = ("train", "dev", "test")
+_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<index>[0-9]+)\.wav")
+
+
+class Take(NamedTuple):
+    """One recording of one digit."""
+
+    digit: int
+    speaker: str
+    index: int
+    path: Path
+
+    @property
+    def split(self) -> str:
+        """Takes 0-4 are the corpus's official test set; dev is cut out of its training set."""
+        return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
+
+
+def recordings_folder(data: Path) -> Path:
+    """The folder that holds the wav files of a checkout: `data/recordings`, or `data` itself.
+
+    Raises:
+        OSError: no such folder, or no recording in it.
+    """
+    if not data.is_dir():
+        raise OSError(f"{data}: no such folder; --data takes a checkout of the Free Spoken Digit Dataset")
+    folder = data / "recordings" if (data / "recordings").is_dir() else data
+    if not any(_NAME.fullmatch(path.name) for path in folder.glob("*.wav")):
+        raise OSError(
+            f"{folder}: no file named like 7_jackson_32.wav; --data takes a checkout of the Free Spoken Digit Dataset"
+            " (the folder that contains recordings/), or leave --data away to download it"
+        )
+    return folder
+
+
+def list_takes(folder: Path) -> list[Take]:
+    """All takes of `folder`, sorted by speaker, digit and index.
+
+    Raises:
+        ValueError: a speaker lacks a digit in one of the three splits.
+    """
+    matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.wav"))
+    takes = sorted(Take(int(m["digit"]), m["speaker"], int(m["index"]), path) for path, m in matches if m)
+    takes.sort(key=lambda take: (take.speaker, take.digit, take.index))
+    counts = Counter((take.speaker, take.digit, take.split) for take in takes)
+    missing = [
+        f"{speaker}: digit {digit}, {split}"
+        for speaker in sorted({take.speaker for take in takes})
+        for digit in range(10)
+        for split in SPLITS
+        if not counts[speaker, digit, split]
+    ]
+    if missing:
+        raise ValueError(
+            f"{folder}: no take for {len(missing)} of (speaker, digit, split), e.g. {'; '.join(missing[:3])};"
+            " the copy is incomplete: fetch the data set again (50 takes, 0 to 49, of each digit and speaker)"
+        )
+    return takes
+
+
+def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
+    """Samples of each take, float32 mono in [-1, 1], and the sample rate that all of them share.
+
+    Raises:
+        ValueError: files that cannot be decoded or are empty (all of them are counted), or rates that differ.
+    """
+    samples: dict[Take, np.ndarray] = {}
+    rates: Counter[int] = Counter()
+    problems: list[str] = []
+    for take in takes:
+        try:
+            audio, rate = soundfile.read(take.path, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError) as error:
+            problems.append(f"{take.path}: {error}")
+            continue
+        if not len(audio):
+            problems.append(f"{take.path}: empty")
+            continue
+        samples[take] = audio.mean(axis=1)
+        rates[rate] += 1
+    if problems:
+        raise ValueError(
+            f"{len(problems)} of {len(takes)} recordings cannot be used; fetch them again. The first:\n  "
+            + "\n  ".join(problems[:5])
+        )
+    if len(rates) != 1:
+        raise ValueError(f"{takes[0].path.parent}: sample rates differ: {dict(rates)}; all recordings must share one")
+    return samples, next(iter(rates))
+
+
+def digest(takes: list[Take]) -> str:
+    """SHA-256 over the names and bytes of all takes: says whether the data are the ones that made a result."""
+    total = hashlib.sha256()
+    for take in sorted(takes, key=lambda take: take.path.name):
+        total.update(take.path.name.encode() + b"\0" + hashlib.sha256(take.path.read_bytes()).digest())
+    return total.hexdigest()

@@ -1,0 +1,162 @@
+"""Plans and renders one digit string, or a recording without a word; knows no file and no data set."""
+
+from typing import NamedTuple
+
+import numpy as np
+from recordings import WORDS, Take
+
+
+class StringPlan(NamedTuple):
+    """What a string says: takes of one speaker, in order."""
+
+    speaker: str
+    takes: list[Take]
+
+
+class SpokenWord(NamedTuple):
+    """A word and where its take was put, in samples."""
+
+    text: str
+    start: int
+    length: int
+
+
+class DigitString(NamedTuple):
+    """A finished recording: float32 samples in [-1, 1] and the words in it."""
+
+    key: str
+    speaker: str
+    samples: np.ndarray
+    words: list[SpokenWord]
+
+
+def plan_strings(takes: list[Take], count: int, max_digits: int, rng: np.random.Generator) -> list[StringPlan]:
+    """`count` strings of 1 to `max_digits` digits; lengths and speakers are balanced, and so is the use of every take.
+
+    Takes are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
+    """
+    speakers = sorted({take.speaker for take in takes})
+    lengths = rng.permutation(np.arange(count) % max_digits + 1)
+    decks: dict[str, list[Take]] = {speaker: [] for speaker in speakers}
+    plans = []
+    for speaker, length in zip(rng.permutation(np.arange(count) % len(speakers)), lengths):
+        deck = decks[speakers[speaker]]
+        while len(deck) < length:
+            own = [take for take in takes if take.speaker == speakers[speaker]]
+            deck.extend(own[i] for i in rng.permutation(len(own)))
+        plans.append(StringPlan(speakers[speaker], deck[:length]))
+        del deck[:length]
+    return plans
+
+
+def speak(
+    key: str, plan: StringPlan, samples: dict[Take, np.ndarray], sample_rate: int, rng: np.random.Generator
+) -> DigitString:
+    """Renders a plan: silence, takes with pauses between them, silence; then level and noise.
+
+    One string in six has no noise at all, so that its silence is digital zero.
+    """
+    pieces, words, position = [np.zeros(_edge(sample_rate, rng), np.float32)], [], 0
+    for take in plan.takes:
+        if words:
+            low, high = (0.0, 0.05) if rng.random() < 0.25 else (0.05, 0.5)
+            pieces.append(np.zeros(round(rng.uniform(low, high) * sample_rate), np.float32))
+        position = sum(len(piece) for piece in pieces)
+        words.append(SpokenWord(WORDS[take.digit], position, len(samples[take])))
+        pieces.append(_without_clicks(samples[take], sample_rate))
+    pieces.append(np.zeros(_edge(sample_rate, rng), np.float32))
+    speech = np.concatenate(pieces)
+    spoken = sum(word.length for word in words)
+    gain = _amplitude(rng.uniform(-38, -16)) / np.sqrt(np.square(speech).sum() / spoken + 1e-12)
+    gain = min(gain, 0.99 / (np.abs(speech).max() + 1e-12))
+    speech = speech * np.float32(gain)
+    if rng.random() > 1 / 6:
+        rms = np.sqrt(np.square(speech).sum() / spoken)
+        speech = speech + _noise(len(speech), rng) * np.float32(rms * _amplitude(-rng.uniform(15, 40)))
+    return DigitString(key, plan.speaker, np.clip(speech, -1, 1), words)
+
+
+def empty_string(
+    key: str,
+    index: int,
+    takes: list[Take],
+    samples: dict[Take, np.ndarray],
+    sample_rate: int,
+    rng: np.random.Generator,
+) -> DigitString:
+    """Silence, noise, tones or babble, in turn by `index`; one in five lasts 10 to 30 seconds, the others 0.5 to 8."""
+    seconds = rng.uniform(10, 30) if index // 4 % 5 == 4 else rng.uniform(0.5, 8)
+    length = round(seconds * sample_rate)
+    kind = index % 4
+    if kind == 0:  # digital zero, or the noise floor of a converter
+        audio = np.zeros(length) if index // 4 % 2 else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
+    elif kind == 1:
+        audio = _noise(length, rng) * _amplitude(rng.uniform(-60, -12))
+    elif kind == 2:
+        audio = _tones(length, sample_rate, rng) * _amplitude(rng.uniform(-40, -6))
+        audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
+    else:
+        audio = _babble(length, takes, samples, rng) * _amplitude(rng.uniform(-40, -16))
+    return DigitString(key, "empty", np.clip(audio, -1, 1).astype(np.float32), [])
+
+
+def _amplitude(decibels: float) -> float:
+    return 10 ** (decibels / 20)
+
+
+def _edge(sample_rate: int, rng: np.random.Generator) -> int:
+    """Samples before the first or after the last word: none in one string of five, else up to half a second."""
+    return 0 if rng.random() < 0.2 else round(rng.uniform(0, 0.5) * sample_rate)
+
+
+def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.003) -> np.ndarray:
+    """Fades both ends: a take starts inside its recording's noise, and a step would announce every word."""
+    ramp = np.linspace(0, 1, min(round(fade_seconds * sample_rate), len(take) // 2), dtype=np.float32)
+    faded = take.copy()
+    faded[: len(ramp)] *= ramp
+    faded[len(faded) - len(ramp) :] *= ramp[::-1]
+    return faded
+
+
+def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
+    """Unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave (air, traffic)."""
+    slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
+    if slope:
+        size = 1 << max(length - 1, 1).bit_length()  # transforms of odd lengths are ten times slower
+        spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
+        spectrum *= np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** np.float32(-slope)
+        noise = np.fft.irfft(spectrum)[:length]
+    else:
+        noise = rng.standard_normal(length, dtype=np.float32)
+    return (noise / np.sqrt(np.mean(np.square(noise)) + 1e-12)).astype(np.float32)
+
+
+def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """One to three steady or sliding sines, peak at most 1; sometimes switched on and off like a signal tone."""
+    time = np.arange(length) / sample_rate
+    total = np.zeros(length)
+    count = int(rng.integers(1, 4))
+    for _ in range(count):
+        start = np.exp(rng.uniform(np.log(50), np.log(0.45 * sample_rate)))
+        stop = start * (rng.uniform(0.5, 1.1) if rng.random() < 0.3 else 1.0)
+        frequency = start + (stop - start) * time / max(time[-1], 1e-3)
+        total += np.sin(2 * np.pi * np.cumsum(frequency) / sample_rate) / count
+    if rng.random() < 0.3:
+        period = rng.uniform(0.2, 1.0)
+        total *= (time % period) < period / 2
+    return total
+
+
+def _babble(length: int, takes: list[Take], samples: dict[Take, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Unit-power sum of eight rows of takes played backwards: the sound of speech without a word in it."""
+    total = np.zeros(length, np.float32)
+    for _ in range(8):
+        position = -int(rng.integers(0, 4000))
+        while position < length:
+            take = samples[takes[rng.integers(len(takes))]][::-1]
+            take = take / np.sqrt(np.mean(np.square(take)) + 1e-12)
+            start, stop = max(position, 0), min(position + len(take), length)
+            if start < stop:
+                total[start:stop] += take[start - position : stop - position]
+            position += len(take)
+    return total / np.sqrt(np.mean(np.square(total)) + 1e-12)

@@ -1,0 +1,10 @@
+"""Streaming speech recognition with one exported file. Knows nothing of training and never imports wenet_fusion."""
+
+from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.model_file import AcousticModel, Meta, load_model
+from wenet_fusion_runtime.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.result import Hypothesis, Result, Token
+
+__all__ = [
+    "AcousticModel", "DecodingOptions", "Hypothesis", "Meta", "Recognizer", "Result", "Stream", "Token", "load_model",
+]

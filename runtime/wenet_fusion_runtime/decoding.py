@@ -1,0 +1,184 @@
+"""From the scores of encoder frames to results: one path for streams and offline evaluation. Knows no audio files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.endpoint import SegmentCounts, SegmentRule
+from wenet_fusion_runtime.model_file import AcousticModel, Meta, StepScores
+from wenet_fusion_runtime.rescoring import rescore
+from wenet_fusion_runtime.result import Hypothesis, Result, Token
+from wenet_fusion_runtime.search import FrameScores, GreedySearch, PrefixBeamSearch
+from wenet_fusion_runtime.units import BLANK
+
+if TYPE_CHECKING:
+    import torch
+
+GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
+MODES = (GREEDY, PREFIX_BEAM, RESCORING)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How frames become text. None means the model's own default.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    mode: str | None = None                  # one of MODES; None: rescoring if there is a decoder, else prefix beam
+    beam_size: int = 10                      # hypotheses kept by the beam search, and rescored
+    ctc_weight: float | None = None          # of the CTC score in rescoring
+    reverse_weight: float | None = None      # share of the right-to-left decoder in rescoring, 0 to 1
+    max_segment_seconds: float = 20.0        # a segment open for so long closes
+    end_silence_seconds: float = 0.4         # at the next silence of this length,
+    extra_segment_seconds: float = 10.0      # or so much later in any case
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in MODES:
+            raise ValueError(f"unknown decoding mode '{self.mode}'; choose one of {', '.join(MODES)}")
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, found {self.beam_size}")
+        if self.ctc_weight is not None and self.ctc_weight < 0:
+            raise ValueError(f"ctc_weight must not be negative, found {self.ctc_weight}")
+        if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
+            raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
+        if self.max_segment_seconds <= 0 or self.end_silence_seconds < 0 or self.extra_segment_seconds < 0:
+            raise ValueError("max_segment_seconds must be positive, end_silence_seconds and extra_segment_seconds "
+                             "not negative")
+
+    def resolved(self, meta: Meta) -> DecodingOptions:
+        """These options with the model's values in place of None.
+
+        Raises:
+            ValueError: the model lacks the decoder that the options ask for.
+        """
+        mode = self.mode or (RESCORING if meta.decoder else PREFIX_BEAM)
+        if mode == RESCORING and not meta.decoder:
+            raise ValueError(f"the model has no attention decoder; choose {GREEDY} or {PREFIX_BEAM}")
+        reverse_weight = meta.reverse_weight if self.reverse_weight is None else self.reverse_weight
+        if mode == RESCORING and reverse_weight and not meta.reverse_decoder:
+            raise ValueError("the model has no right-to-left decoder; "
+                             f"reverse_weight must be 0, found {reverse_weight}")
+        ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
+        return replace(self, mode=mode, ctc_weight=ctc_weight, reverse_weight=reverse_weight)
+
+
+class SegmentDecoder:
+    """Decodes the frames of one stream, any number at a time, and cuts it into segments.
+
+    Results depend on the frames only, not on how they arrive. What is kept belongs to the open segment, so memory and
+    time per frame do not grow with the stream.
+    """
+
+    def __init__(self, model: AcousticModel, options: DecodingOptions) -> None:
+        self._model = model
+        self._options = options.resolved(model.meta)
+        frame = model.meta.frame_seconds
+        self._rule = SegmentRule(
+            max(1, round(options.max_segment_seconds / frame)),
+            max(1, round(options.end_silence_seconds / frame)),
+            round(options.extra_segment_seconds / frame),
+        )
+        self._segment = 0
+        self._start_frame = 0
+        self._counts = SegmentCounts()
+        self._encoder_blocks: list[torch.Tensor] = []
+        self._search = self._new_search(BLANK)
+
+    def accept(self, scores: FrameScores, encoder_out: torch.Tensor) -> list[Result]:
+        """Decode T more frames; returns the segments that closed in them.
+
+        Args:
+            scores: of T frames.
+            encoder_out: (1, T, D), used by attention rescoring.
+        """
+        closed = []
+        while True:
+            count, counts = self._rule.scan(self._counts, scores.ids[:, 0] == BLANK)
+            self._search.advance(scores.part(0, count))
+            if self._options.mode == RESCORING:
+                self._encoder_blocks.append(encoder_out[:, :count])
+            if count is None:
+                self._counts = counts
+                return closed
+            self._counts = SegmentCounts(self._counts.frames + count)
+            last_unit = int(scores.ids[count - 1, 0])
+            closed.append(self._close(last_unit))
+            scores, encoder_out = scores.part(count), encoder_out[:, count:]
+
+    def partial(self) -> Result:
+        """The open segment so far, from the search alone."""
+        return self._result(self._search.hypotheses(1), is_final=False)
+
+    def finish(self) -> Result:
+        """Close the open segment, which may be empty. What comes after it is another segment."""
+        return self._close(BLANK)
+
+    def _close(self, last_unit: int) -> Result:
+        hypotheses = self._search.hypotheses(self._options.beam_size)
+        if self._options.mode == RESCORING and self._counts.frames:
+            decoder_scores = self._model.rescore(self._encoder_blocks, [hypothesis.ids for hypothesis in hypotheses])
+            hypotheses = rescore(hypotheses, decoder_scores, self._options.ctc_weight, self._options.reverse_weight)
+        result = self._result(hypotheses, is_final=True)
+        self._segment += 1
+        self._start_frame += self._counts.frames
+        self._counts = SegmentCounts()
+        self._encoder_blocks = []
+        # A segment that had to be closed within a token: the token's remaining frames are not a new one.
+        self._search = self._new_search(last_unit)
+        return result
+
+    def _new_search(self, previous: int) -> GreedySearch | PrefixBeamSearch:
+        if self._options.mode == GREEDY:
+            return GreedySearch(self._start_frame, previous)
+        return PrefixBeamSearch(self._options.beam_size, self._start_frame, previous)
+
+    def _result(self, hypotheses: list[Hypothesis], is_final: bool) -> Result:
+        units, frame = self._model.meta.units, self._model.meta.frame_seconds
+        best = hypotheses[0]
+        tokens = tuple(
+            Token(token, units.tokens[token], at * frame, (at + 1) * frame, confidence)
+            for token, at, confidence in zip(best.ids, best.frames, best.confidences)
+        )
+        start, end = self._start_frame * frame, (self._start_frame + self._counts.frames) * frame
+        return Result(units.text(best.ids), tokens, is_final, self._segment, start, end, tuple(hypotheses))
+
+
+def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:
+    """The segments of each row of a step that began with a fresh state and held whole utterances."""
+    results = []
+    for index in range(len(step.lengths)):
+        decoder = SegmentDecoder(model, options)
+        results.append([*decoder.accept(*step.row(index)), decoder.finish()])
+    return results
+
+
+def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: int, left: int) -> StepScores:
+    """Run whole utterances as one batch in one step; decode it in as many ways as needed with `decode_rows`.
+
+    Args:
+        utterances: samples (n,) of each, at the model's rate. The model's silent tail is appended here.
+        chunk: frames per chunk; a chunk that holds the longest utterance is full context, and always allowed.
+        left: chunks visible to the left.
+    Raises:
+        ValueError: the model was not trained for the chunk.
+    """
+    meta = model.meta
+    lengths = [len(samples) + meta.tail_samples for samples in utterances]
+    frames = max(1, -(-max(lengths) // meta.frame_samples))
+    meta.check_chunk(chunk, left, allow_untrained=chunk >= frames)
+    padded = np.zeros((len(utterances), frames * meta.frame_samples), dtype=np.float32)
+    for row, samples in enumerate(utterances):
+        padded[row, : len(samples)] = samples
+    return model.step(padded, lengths, chunk, left, model.init_state(len(utterances), chunk, left))[0]
+
+
+def transcribe_offline(
+    model: AcousticModel, samples: np.ndarray, chunk: int, left: int, options: DecodingOptions = DecodingOptions()
+) -> list[Result]:
+    """The segments of one utterance, samples (n,) at the model's rate, run in one step: a stream's, token for token."""
+    return decode_rows(model, offline_step(model, [samples], chunk, left), options)[0]

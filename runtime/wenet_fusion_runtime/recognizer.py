@@ -1,0 +1,167 @@
+"""Recognizer (shared, read-only) and Stream (one utterance or one endless recording). Knows no files and no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from wenet_fusion_runtime.audio import Resampler, to_mono
+from wenet_fusion_runtime.decoding import RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.model_file import AcousticModel, load_model
+from wenet_fusion_runtime.result import Result, joined_text
+
+
+class Recognizer:
+    """A model and decoding options; makes streams, which may run in different threads.
+
+    Args:
+        model: path of an exported file, or a model already loaded.
+        options: how frames become text.
+    Raises:
+        OSError, ValueError, ImportError: see `load_model`; ValueError also if the options do not suit the model.
+    """
+
+    def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
+        self.model = model if isinstance(model, AcousticModel) else load_model(model)
+        self.options = options.resolved(self.model.meta)
+        self._warm_up()
+
+    def create_stream(
+        self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False
+    ) -> Stream:
+        """A fresh stream.
+
+        Args:
+            chunk: encoder frames per chunk, which sets the latency; None is the model's default.
+            left: chunks that stay visible to the left; None is as many frames as by the model's default.
+            allow_untrained: allow chunk sizes that the model was not trained for.
+        Raises:
+            ValueError: the chunk does not suit the model.
+        """
+        meta = self.model.meta
+        chunk = meta.default_chunk if chunk is None else chunk
+        left = meta.left(max(1, chunk)) if left is None else left
+        meta.check_chunk(chunk, left, allow_untrained)
+        return Stream(self.model, self.options, chunk, left)
+
+    def _warm_up(self) -> None:
+        """Pay the costs of first calls before the first audio comes."""
+        meta = self.model.meta
+        for chunk in sorted({meta.default_chunk, *meta.chunk_sizes}):
+            silence = np.zeros((1, chunk * meta.frame_samples), dtype=np.float32)
+            left = meta.left(chunk)
+            state = self.model.init_state(1, chunk, left)
+            scores, _ = self.model.step(silence, [silence.shape[1]], chunk, left, state)
+        if self.options.mode == RESCORING:
+            self.model.rescore([scores.encoder_out], [()])
+
+
+class Stream:
+    """One recording, recognised as it comes. Made by `Recognizer.create_stream`; belongs to one thread at a time.
+
+    Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+    """
+
+    def __init__(self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int) -> None:
+        self._model = model
+        self._chunk, self._left = chunk, left
+        self._state = model.init_state(1, chunk, left)
+        self._decoder = SegmentDecoder(model, options)
+        self._sample_rate: int | None = None
+        self._resampler = Resampler(model.meta.sample_rate, model.meta.sample_rate)
+        self._buffer = np.empty(chunk * model.meta.frame_samples, dtype=np.float32)    # the chunk that is being filled
+        self._filled = 0
+        self._finals: list[Result] = []
+        self._finished = False
+
+    @property
+    def result(self) -> Result:
+        """The open segment so far; after `finish` the last segment."""
+        return self._finals[-1] if self._finished else self._decoder.partial()
+
+    @property
+    def finals(self) -> tuple[Result, ...]:
+        """The closed segments, oldest first."""
+        return tuple(self._finals)
+
+    @property
+    def text(self) -> str:
+        """All text so far: closed segments and the open one."""
+        return joined_text(self._finals if self._finished else [*self._finals, self._decoder.partial()])
+
+    def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
+        """Feed the next samples, any number; runs the model for each chunk that they complete.
+
+        Args:
+            samples: (n,) or (n, channels), float32 in [-1, 1] (what is outside is clipped) or int16.
+            sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
+        Returns:
+            the segments that closed.
+        Raises:
+            ValueError: the stream is finished, the rate changed, or the samples have a wrong type, shape or value;
+                in the latter cases the stream is as before.
+        """
+        if self._finished:
+            raise ValueError("the stream is finished; create another one for more audio")
+        mono = to_mono(samples)
+        self._set_sample_rate(self._model.meta.sample_rate if sample_rate is None else sample_rate)
+        return self._advance(self._resampler.process(mono))
+
+    def finish(self) -> list[Result]:
+        """End of the audio: decode what is left, close the open segment; returns the segments that closed.
+
+        Calling it again returns an empty list.
+        """
+        if self._finished:
+            return []
+        closed = self._advance(self._resampler.process(np.zeros(0, dtype=np.float32), last=True))
+        closed += self._advance(np.zeros(self._model.meta.tail_samples, dtype=np.float32))
+        if self._filled:
+            closed += self._step()
+        closed.append(self._decoder.finish())
+        self._finals.append(closed[-1])
+        self._state = None
+        self._finished = True
+        return closed
+
+    def _set_sample_rate(self, sample_rate: int) -> None:
+        if self._sample_rate is None:
+            self._resampler = Resampler(sample_rate, self._model.meta.sample_rate)
+            self._sample_rate = sample_rate
+        elif sample_rate != self._sample_rate:
+            raise ValueError(f"the stream runs at {self._sample_rate} Hz, found {sample_rate} Hz; "
+                             "create another stream for another rate")
+
+    def _advance(self, samples: np.ndarray) -> list[Result]:
+        """Buffer samples at the model's rate; step the model over every chunk that they complete."""
+        closed = []
+        while len(samples):
+            taken = min(len(samples), len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + taken] = samples[:taken]
+            self._filled += taken
+            samples = samples[taken:]
+            if self._filled == len(self._buffer):
+                closed += self._step()
+        return closed
+
+    def _step(self) -> list[Result]:
+        """Decode the buffered samples, rounded up to whole frames by zeros that do not count."""
+        length, self._filled = self._filled, 0
+        rounded = length + -length % self._model.meta.frame_samples
+        self._buffer[length:rounded] = 0.0
+        samples = self._buffer[None, :rounded]
+        scores, self._state = self._model.step(samples, [length], self._chunk, self._left, self._state)
+        closed = self._decoder.accept(*scores.row(0))
+        self._finals += closed
+        return closed
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()

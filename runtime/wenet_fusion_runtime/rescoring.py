@@ -1,0 +1,35 @@
+"""Re-ranks CTC hypotheses with the scores of attention decoders. Pure; knows no model."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.result import Hypothesis
+
+
+def rescore(
+    hypotheses: Sequence[Hypothesis], decoder_scores: np.ndarray, ctc_weight: float, reverse_weight: float
+) -> list[Hypothesis]:
+    """Hypotheses with `score = ctc_weight * ctc + (1 - reverse_weight) * l2r + reverse_weight * r2l`, best first.
+
+    Args:
+        hypotheses: N hypotheses of one segment.
+        decoder_scores: (N, 2) log-probability of each hypothesis, end included, from the left-to-right and the
+            right-to-left decoder.
+        ctc_weight: weight of the CTC score.
+        reverse_weight: share of the right-to-left decoder, 0 to 1; at 0 its column is not read.
+    Ties keep their order.
+    Source: two-pass decoding, Zhang et al. 2020 (U2, arXiv:2012.05481) and Wu et al. 2021 (U2++, arXiv:2106.05642).
+    """
+    if decoder_scores.shape != (len(hypotheses), 2):
+        raise ValueError(f"decoder scores have shape {decoder_scores.shape}, expected {(len(hypotheses), 2)}")
+    attention = decoder_scores[:, 0]
+    if reverse_weight:
+        attention = (1.0 - reverse_weight) * attention + reverse_weight * decoder_scores[:, 1]
+    rescored = [
+        hypothesis._replace(score=ctc_weight * hypothesis.ctc_score + float(score))
+        for hypothesis, score in zip(hypotheses, attention)
+    ]
+    return sorted(rescored, key=lambda hypothesis: -hypothesis.score)

@@ -1,0 +1,49 @@
+"""What recognition returns: Hypothesis, Token and Result. Knows neither models nor audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, NamedTuple
+
+
+class Hypothesis(NamedTuple):
+    """One token sequence that a search found. All scores are natural-log probabilities."""
+
+    ids: tuple[int, ...]
+    ctc_score: float                  # greedy: of the best alignment; prefix beam: of all alignments that the beam kept
+    score: float                      # what hypotheses are ranked by
+    frames: tuple[int, ...]           # encoder frame, since the start of the stream, at which each token is emitted
+    confidences: tuple[float, ...]    # posterior of each token at its peak in the best alignment, 0 to 1
+
+
+class Token(NamedTuple):
+    """One recognised unit, as it is written in the vocabulary. Its times span the encoder frame that emitted it."""
+
+    id: int
+    text: str
+    start_seconds: float              # since the start of the stream
+    end_seconds: float
+    confidence: float                 # posterior at the token's peak, 0 to 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """The text of one segment of a stream: final once the segment is closed, a partial result before."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    is_final: bool
+    segment: int                      # counts from 0 in each stream
+    start_seconds: float              # of the segment, since the start of the stream
+    end_seconds: float                # of what was decoded, the silent tail after the audio included
+    hypotheses: tuple[Hypothesis, ...]    # best first; a partial result has one
+
+
+def joined_text(results: Iterable[Result]) -> str:
+    """The text of consecutive segments, one space between those that are not empty."""
+    return " ".join(result.text for result in results if result.text)
+
+
+def joined_ids(results: Iterable[Result]) -> list[int]:
+    """The token ids of consecutive segments."""
+    return [token.id for result in results for token in result.tokens]

@@ -1,0 +1,37 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "wenet_fusion/__init__.py").read_text(encoding="utf-8"))[1]
+readme = here / "README.md"
+
+setup(
+    name="wenet-fusion",
+    version=version,
+    description="Streaming speech recognition with the FusionFormer: training, evaluation and export",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["wenet_fusion", "wenet_fusion.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "wenet-fusion-runtime",
+        "numpy>=1.24",
+        "pyyaml>=6.0",
+        "rapidfuzz>=3.0",
+        "sentencepiece>=0.2",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "tensorboard>=2.14",
+        "torch>=2.11",
+        "torchaudio>=2.11",
+        "tqdm>=4.65",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3"],
+        "recipes": ["espeakng-loader>=0.2", "matplotlib>=3.8"],
+    },
+    entry_points={"console_scripts": ["wenet-fusion=wenet_fusion.cli:run"]},
+)

@@ -1,0 +1,152 @@
+"""Configurations: values and overrides arrive, every problem is named with its place, YAML round trips exactly."""
+
+import pickle
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wenet_fusion.config import ConfigError, config_from_mapping, config_from_yaml, load_config, to_yaml
+
+
+@dataclass(frozen=True)
+class Encoder:
+    size: int
+    heads: int = 4
+    dropout: float = 0.1
+
+    def problems(self):
+        if self.size % self.heads:
+            return [f"heads ({self.heads}) must divide size ({self.size})"]
+        return []
+
+
+@dataclass(frozen=True)
+class Recipe:
+    encoder: Encoder
+    name: str = "digits"
+    kind: Literal["char", "bpe"] = "char"
+    lr: float = 1e-3
+    steps: Optional[int] = None
+    factors: tuple[float, ...] = (1.0,)
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    shuffle: bool = True
+    small: Encoder = field(default_factory=lambda: Encoder(size=8, heads=2))
+
+    def problems(self):
+        return ["the recipe is cursed"] if self.name == "cursed" else []
+
+
+def problems_of(text, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        config_from_yaml(Recipe, text, "c.yaml", overrides)
+    return caught.value.problems
+
+
+def test_values_defaults_and_overrides(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("encoder:\n  size: 16\nlr: 1e-4\nfactors: [0.9, 1, 1.1]\nsteps: 5\n")
+    overrides = ["encoder.heads=8", "kind=bpe", "steps=null", "gain_db=[-3, 3e0]", "small.size=6"]
+    config = load_config(Recipe, path, overrides)
+    assert config.encoder == Encoder(16, 8, 0.1)
+    assert (config.kind, config.steps, config.lr) == ("bpe", None, 1e-4)
+    assert config.factors == (0.9, 1.0, 1.1) and isinstance(config.factors[1], float)
+    assert config.gain_db == (-3.0, 3.0)
+    assert config.small == Encoder(6, 2), "fields that are not given keep the enclosing default's values"
+
+
+def test_all_problems_at_once_with_path_and_line():
+    text = "encoder:\n  sizes: 16\n  heads: four\nkind: word\nshuffle: 1\n"
+    text += "factors: [1, x]\nname: 2024-01-01\nlr: 2\nlr: 1\n"
+    found = problems_of(text, ["stpes=3", "gain_db=[1]", "oops", "name.first=x"])
+    expected = [
+        "c.yaml:9: lr: given twice, first in line 8",
+        "override 'oops': write it as key=value",
+        "override 'name.first=x': name is a single value",
+        "c.yaml:1: encoder.size: required",
+        "c.yaml:2: encoder.sizes: unknown key; did you mean size?",
+        "c.yaml:3: encoder.heads: expected a whole number, found 'four'",
+        "c.yaml:4: kind: expected one of char, bpe, found 'word'",
+        "c.yaml:5: shuffle: expected true or false, found 1",
+        "c.yaml:6: factors[1]: expected a number, found 'x'",
+        "c.yaml:7: name: expected text",
+        "override 'stpes=3': stpes: unknown key; did you mean steps?",
+        "override 'gain_db=[1]': gain_db: expected a list [a number, a number], found a list of 1",
+    ]
+    for start in expected:
+        assert any(problem.startswith(start) for problem in found), (start, found)
+    assert len(found) == len(expected)
+
+
+def test_own_problems_get_path_and_line():
+    assert problems_of("name: cursed\nencoder:\n  size: 6\n") == (
+        "c.yaml:2: encoder.heads (4) must divide size (6)",
+    ), "a parent is only asked once its parts are sound"
+    assert problems_of("name: cursed\nencoder: {size: 8}\n") == ("c.yaml:1: the recipe is cursed",)
+    (line,) = problems_of("encoder:\n  size: 8\n  heads: 3\n")
+    assert line.startswith("c.yaml:3: encoder.heads (3)")
+
+
+@pytest.mark.parametrize(
+    "text, start",
+    [
+        ("encoder: [1\nname: x", "c.yaml:2: not valid YAML"),
+        ("encoder: {size: 8}\nname: 2020-13-45\n", "c.yaml:2: cannot read '2020-13-45'"),
+        ("- 1\n", "c.yaml:1: the file: expected a section"),
+        ("a: &a [*a]\n", "c.yaml: the YAML is nested too deeply"),
+        ("name: !!python/name:os.system x\n", "c.yaml:1: not valid YAML"),
+        ("encoder: {size: 8}\nlr: .nan\n", "c.yaml:2: lr: expected a number"),
+        ("encoder: {size: 8}\nname: no\n", "c.yaml:2: name: expected text, found False; put it in quotes"),
+        ("", "c.yaml: encoder.size: required"),
+    ],
+)
+def test_broken_yaml(text, start):
+    assert problems_of(text)[0].startswith(start)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    binary = tmp_path / "b.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    for path in (tmp_path / "none.yaml", tmp_path, binary):
+        with pytest.raises(ConfigError, match=str(path)):
+            load_config(Recipe, path)
+
+
+def test_overrides_with_braces_and_bad_yaml():
+    assert config_from_yaml(Recipe, "", "c", ["encoder={size: 8}"]).encoder.size == 8
+    assert problems_of("encoder: {size: 8}", ["lr=[1"])[0].startswith("override 'lr=[1': not valid YAML")
+
+
+def test_merge_keys_and_anchors():
+    text = "encoder: &e {size: 8, heads: 2}\nsmall: {<<: *e, heads: 4}\n"
+    assert config_from_yaml(Recipe, text, "c").small == Encoder(8, 4)
+
+
+def test_error_survives_pickling_and_prints_every_problem():
+    error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
+    assert error.problems == ("a: b", "c: d") and str(error) == "2 problems in the configuration:\n  a: b\n  c: d"
+
+
+recipes = st.builds(
+    Recipe,
+    encoder=st.builds(Encoder, size=st.integers(1, 99).map(lambda n: 4 * n), dropout=st.floats(0, 1)),
+    name=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda name: name != "cursed"),
+    lr=st.floats(allow_nan=False),
+    steps=st.none() | st.integers(),
+    factors=st.lists(st.floats(0.1, 10)).map(tuple),
+    shuffle=st.booleans(),
+)
+
+
+@given(recipes)
+@settings(max_examples=60, deadline=None)
+def test_round_trip(config):
+    assert config_from_yaml(Recipe, to_yaml(config), "c") == config
+
+
+def test_from_mapping():
+    assert config_from_mapping(Recipe, {"encoder": {"size": 8}, "factors": (1,)}, "m").factors == (1.0,)
+    with pytest.raises(ConfigError, match="m: encoder.size: required"):
+        config_from_mapping(Recipe, {}, "m")

@@ -1,0 +1,192 @@
+"""Segments and modes: frames to results, however the frames arrive."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fake_model import FRAME, LoudnessModel, meta_record, speak
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wenet_fusion_runtime.decoding import (
+    GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, SegmentDecoder, decode_rows, offline_step,
+    transcribe_offline,
+)
+from wenet_fusion_runtime.model_file import AcousticModel, parse_meta
+from wenet_fusion_runtime.result import Result, joined_ids, joined_text
+from wenet_fusion_runtime.search import FrameScores
+
+# Frames are 40 ms: a segment of 10 frames closes at 3 blanks, or after 5 more frames.
+SHORT = DecodingOptions(PREFIX_BEAM, max_segment_seconds=0.4, end_silence_seconds=0.12, extra_segment_seconds=0.2)
+
+
+def make_model(module: LoudnessModel | None = None, **changes: object) -> AcousticModel:
+    return AcousticModel((module or LoudnessModel()).eval(), parse_meta(meta_record() | changes, "memory"))
+
+
+MODEL = make_model()
+
+
+def frames_of(text: str, **shape: int) -> tuple[FrameScores, torch.Tensor]:
+    return offline_step(MODEL, [speak(text, **shape)], 8, 2).row(0)
+
+
+def decode(
+    scores: FrameScores, encoder_out: torch.Tensor, cuts: list[int], options: DecodingOptions = SHORT,
+    decoder_type: type[SegmentDecoder] = SegmentDecoder,
+) -> list[Result]:
+    decoder, results = decoder_type(MODEL, options), []
+    bounds = [0, *sorted(cuts), len(scores.blank)]
+    for start, stop in zip(bounds, bounds[1:]):
+        results += decoder.accept(scores.part(start, stop), encoder_out[:, start:stop])
+        decoder.partial()
+    return [*results, decoder.finish()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text("abcd ", max_size=12), cuts=st.lists(st.integers(0, 70), max_size=15), mode=st.sampled_from(MODES))
+def test_results_do_not_depend_on_how_frames_arrive(text: str, cuts: list[int], mode: str) -> None:
+    scores, encoder_out = frames_of(text)
+    cuts = [min(cut, len(scores.blank)) for cut in cuts]
+    options = replace(SHORT, mode=mode)
+    assert decode(scores, encoder_out, cuts, options) == decode(scores, encoder_out, [], options)
+
+
+class ClosesAfterBlocks(SegmentDecoder):
+    """Seeded bug: sees that a segment should close only when the block is over."""
+
+    def accept(self, scores: FrameScores, encoder_out: torch.Tensor) -> list[Result]:
+        count, counts = self._rule.scan(self._counts, scores.ids[:, 0] == 0)
+        self._search.advance(scores)
+        self._counts = counts._replace(frames=self._counts.frames + len(scores.blank))
+        return [self._close(0)] if count is not None else []
+
+
+def test_the_law_catches_segments_that_close_at_block_ends() -> None:
+    scores, encoder_out = frames_of("abcabcabc")
+    whole = decode(scores, encoder_out, [], SHORT, ClosesAfterBlocks)
+    assert decode(scores, encoder_out, [16, 32], SHORT, ClosesAfterBlocks) != whole
+
+
+def test_segments_follow_each_other_without_losing_a_frame_or_a_token() -> None:
+    scores, encoder_out = frames_of("abcd  cba  dd")
+    results = decode(scores, encoder_out, [7, 30])
+    assert len(results) > 2 and all(result.is_final for result in results)
+    assert [result.segment for result in results] == list(range(len(results)))
+    assert results[0].start_seconds == 0 and results[-1].end_seconds == pytest.approx(len(scores.blank) * 0.04)
+    for before, after in zip(results, results[1:]):
+        assert before.end_seconds == after.start_seconds
+    assert joined_text(results) == "a b c d c b a d d"
+    whole = decode(scores, encoder_out, [], DecodingOptions(PREFIX_BEAM))
+    assert len(whole) == 1 and joined_ids(results) == joined_ids(whole)
+    for result in results:
+        assert all(result.start_seconds <= token.start_seconds < result.end_seconds for token in result.tokens)
+    times = [token.start_seconds for result in results for token in result.tokens]
+    assert times == [token.start_seconds for token in whole[0].tokens]
+
+
+def test_silence_gives_empty_segments() -> None:
+    results = decode(*frames_of("      "), [])
+    assert len(results) > 2 and joined_text(results) == "" and all(result.tokens == () for result in results)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_token_cut_by_the_last_limit_is_not_heard_twice(mode: str) -> None:
+    scores, encoder_out = frames_of("a", frames=40)    # nothing but one long token: segments close within it
+    results = decode(scores, encoder_out, [], replace(SHORT, mode=mode))
+    assert len(results) > 2
+    assert joined_text(results) == "a"
+
+
+def test_a_finished_decoder_begins_another_segment() -> None:
+    decoder = SegmentDecoder(MODEL, DecodingOptions(GREEDY))
+    decoder.accept(*frames_of("ab"))
+    assert (decoder.finish().text, decoder.finish().text) == ("a b", "")
+    assert decoder.partial().segment == 2
+
+
+def test_only_the_open_segment_is_kept() -> None:
+    decoder = SegmentDecoder(MODEL, replace(SHORT, mode=RESCORING))
+    scores, encoder_out = frames_of("abcd " * 12)
+    for start in range(0, len(scores.blank), 8):
+        decoder.accept(scores.part(start, start + 8), encoder_out[:, start : start + 8])
+        assert sum(block.size(1) for block in decoder._encoder_blocks) == decoder._counts.frames <= 15
+    without = SegmentDecoder(MODEL, SHORT)
+    without.accept(scores, encoder_out)
+    assert not without._encoder_blocks
+
+
+def test_rescoring_ranks_by_the_decoders() -> None:
+    model = make_model(LoudnessModel(sharpness=8.0))    # unsure: the beam holds several texts
+    samples = speak("a a")
+    plain = transcribe_offline(model, samples, 8, 2, DecodingOptions(PREFIX_BEAM))[0]
+    rescored = transcribe_offline(model, samples, 8, 2, DecodingOptions(RESCORING, ctc_weight=0.5))[0]
+    assert {h.ids for h in rescored.hypotheses} == {h.ids for h in plain.hypotheses} and len(plain.hypotheses) == 10
+    for hypothesis in rescored.hypotheses:
+        expected = 0.5 * hypothesis.ctc_score + 5 * hypothesis.ids.count(4) - len(hypothesis.ids)
+        assert hypothesis.score == pytest.approx(expected)
+    assert list(rescored.hypotheses) == sorted(rescored.hypotheses, key=lambda h: -h.score)
+    assert rescored.text != plain.text
+    only_reverse = DecodingOptions(RESCORING, ctc_weight=0.0, reverse_weight=1.0)
+    reverse = transcribe_offline(model, samples, 8, 2, only_reverse)[0]
+    assert len(reverse.tokens) == max(len(h.ids) for h in plain.hypotheses)
+
+
+def test_greedy_and_beam_agree_on_a_sure_model() -> None:
+    step = offline_step(MODEL, [speak("abcd"), speak("dcba cb")], 4, 1)
+    for mode in MODES:
+        rows = decode_rows(MODEL, step, DecodingOptions(mode))
+        assert [joined_text(row) for row in rows] == ["a b c d", "d c b a c b"]
+
+
+def test_rows_of_a_batch_do_not_see_each_other() -> None:
+    utterances = [speak("abcd"), speak("d"), speak(""), speak("cab cab")]
+    for mode in MODES:
+        rows = decode_rows(MODEL, offline_step(MODEL, utterances, 8, 2), DecodingOptions(mode))
+        for row, samples in zip(rows, utterances):
+            alone = transcribe_offline(MODEL, samples, 8, 2, DecodingOptions(mode))
+            assert joined_ids(row) == joined_ids(alone)
+            np.testing.assert_allclose(
+                [h.score for h in row[0].hypotheses], [h.score for h in alone[0].hypotheses], rtol=1e-4
+            )
+
+
+def test_full_context_is_a_chunk_larger_than_the_audio() -> None:
+    assert joined_text(transcribe_offline(MODEL, speak("abcd"), 1 << 30, 0)) == "a b c d"
+    with pytest.raises(ValueError, match="chunk 9: the model was not trained for it"):
+        transcribe_offline(MODEL, speak("abcd"), 9, 1)
+
+
+def test_no_samples_at_all() -> None:
+    results = transcribe_offline(MODEL, np.zeros(0, dtype=np.float32), 8, 2)
+    assert [result.text for result in results] == [""]
+    assert results[0].end_seconds == pytest.approx(3 * FRAME / 8000)    # the tail
+    silent = transcribe_offline(make_model(tail_samples=0), np.zeros(0, dtype=np.float32), 8, 2)
+    assert [(result.text, result.end_seconds) for result in silent] == [("", 0.0)]
+
+
+def test_defaults_come_from_the_model() -> None:
+    options = DecodingOptions().resolved(MODEL.meta)
+    assert (options.mode, options.ctc_weight, options.reverse_weight) == (RESCORING, 1.0, 0.0)
+    without = make_model(decoder=False, reverse_decoder=False)
+    assert DecodingOptions().resolved(without.meta).mode == PREFIX_BEAM
+    with pytest.raises(ValueError, match="no attention decoder; choose ctc_greedy_search or ctc_prefix_beam_search"):
+        DecodingOptions(RESCORING).resolved(without.meta)
+    with pytest.raises(ValueError, match="no right-to-left decoder; reverse_weight must be 0, found 0.3"):
+        DecodingOptions(reverse_weight=0.3).resolved(make_model(reverse_decoder=False).meta)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"mode": "attention"}, "unknown decoding mode 'attention'; choose one of"),
+        ({"beam_size": 0}, "beam_size must be at least 1, found 0"),
+        ({"ctc_weight": -1.0}, "ctc_weight must not be negative"),
+        ({"reverse_weight": 1.5}, "reverse_weight must be 0 to 1"),
+        ({"max_segment_seconds": 0.0}, "max_segment_seconds must be positive"),
+    ],
+)
+def test_wrong_options_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecodingOptions(**wrong)

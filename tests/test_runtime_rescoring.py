@@ -1,0 +1,61 @@
+"""The rescoring formula, units and their text."""
+
+import numpy as np
+import pytest
+
+from wenet_fusion_runtime.rescoring import rescore
+from wenet_fusion_runtime.result import Hypothesis
+from wenet_fusion_runtime.units import RESERVED, Units
+
+FIRST = Hypothesis((3,), -1.0, -1.0, (0,), (0.9,))
+SECOND = Hypothesis((4,), -2.0, -2.0, (0,), (0.9,))
+DECODERS = np.array([[-5.0, -1.0], [-1.0, -9.0]])
+
+
+def test_score_is_the_weighted_sum_and_ranks() -> None:
+    ranked = rescore([FIRST, SECOND], DECODERS, ctc_weight=0.5, reverse_weight=0.25)
+    assert [hypothesis.ids for hypothesis in ranked] == [(4,), (3,)]
+    expected = [0.5 * -2 + 0.75 * -1 + 0.25 * -9, 0.5 * -1 + 0.75 * -5 + 0.25 * -1]
+    assert [hypothesis.score for hypothesis in ranked] == expected
+    assert [hypothesis.ctc_score for hypothesis in ranked] == [-2.0, -1.0]
+
+
+def test_weights_decide() -> None:
+    assert rescore([FIRST, SECOND], DECODERS, ctc_weight=100.0, reverse_weight=0.0)[0].ids == (3,)
+    assert rescore([FIRST, SECOND], DECODERS, ctc_weight=0.0, reverse_weight=1.0)[0].ids == (3,)
+
+
+def test_reverse_column_is_not_read_without_weight() -> None:
+    decoders = np.array([[-5.0, np.nan], [-1.0, np.nan]])
+    assert all(np.isfinite(h.score) for h in rescore([FIRST, SECOND], decoders, 0.5, 0.0))
+
+
+def test_ties_keep_their_order() -> None:
+    tied = rescore([SECOND, SECOND._replace(ids=(5,))], np.zeros((2, 2)), 1.0, 0.5)
+    assert [hypothesis.ids for hypothesis in tied] == [(4,), (5,)]
+
+
+def test_decoder_scores_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(2,\), expected \(1, 2\)"):
+        rescore([FIRST], np.zeros(2), 0.5, 0.0)
+
+
+def test_words_are_joined_by_spaces_and_pieces_at_their_marks() -> None:
+    assert Units([*RESERVED, "one", "two"], "words").text([3, 4, 4]) == "one two two"
+    assert Units([*RESERVED, "▁he", "llo", "▁you"], "pieces").text([3, 4, 5]) == "hello you"
+    assert Units([*RESERVED, "你", "好"], "pieces").text([3, 4]) == "你好"
+    assert Units([*RESERVED, "one"], "words").text([1, 3, 2, 0]) == "<unk> one"
+    assert Units([*RESERVED], "words").text([]) == ""
+
+
+@pytest.mark.parametrize(
+    "tokens, join, message",
+    [
+        (["a", "b"], "words", "first three units"),
+        ([*RESERVED, "a", "a"], "words", r"more than once: \['a'\]"),
+        ([*RESERVED], "spaces", "unknown rule to join units 'spaces'; known: words, pieces"),
+    ],
+)
+def test_wrong_units_are_refused(tokens: list[str], join: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Units(tokens, join)

@@ -1,0 +1,46 @@
+"""Says whether this Python has what constraints.txt names; runs on any Python 3 and knows no package manager."""
+
+import importlib.util
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+EXACT = ("torch", "torchaudio")
+
+
+def problem(root: Path) -> str:
+    """The first reason why this interpreter does not suit; empty if it does."""
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.10 to 3.13"
+    for line in (root / "constraints.txt").read_text().splitlines():
+        if not (match := re.match(r"([\w-]+)==([\w.]+)", line)):
+            continue
+        name, pinned = match.groups()
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return f"it has no {name}"
+        if name in EXACT and version.partition("+")[0] != pinned:
+            return f"its {name} is {version}, not {pinned}"
+    try:
+        import torch  # noqa: F401
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"torch and torchaudio do not load: {error}"
+    return ""
+
+
+def runs_clone(root: Path) -> bool:
+    """Whether our packages and their commands are installed here, from `root`."""
+    specs = (importlib.util.find_spec(name) for name in ("wenet_fusion", "wenet_fusion_runtime"))
+    commands = (Path(sys.executable).with_name(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))
+    from_root = all(spec and spec.origin and root in Path(spec.origin).resolve().parents for spec in specs)
+    return from_root and all(command.exists() for command in commands)
+
+
+if __name__ == "__main__":
+    clone = Path(sys.argv[1]).resolve()
+    if reason := problem(clone):
+        sys.exit(reason)
+    print("installed" if runs_clone(clone) else "sources")

@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Sourced: after it `python`, `wenet-fusion` and `wenet-fusion-runtime` are those of an environment that has the
+# packages of constraints.txt and runs the sources of this clone. That is the active environment if it suits, else
+# .venv in the root of the clone, which is made, updated or repaired where necessary. Sets env_seconds.
+#
+#   PYTHON=python3.12                  the interpreter that .venv is made with
+#   WENET_FUSION_PIP_OPTIONS="..."     more options of pip install, e.g. for PyTorch without CUDA (2 GB less):
+#                                      --extra-index-url https://download.pytorch.org/whl/cpu
+
+_env_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_env_start=$SECONDS
+
+# Use the clone's own packages in an environment that lacks them or has those of another clone.
+_env_use_sources() {
+  export PYTHONPATH="$_env_root:$_env_root/runtime${PYTHONPATH:+:$PYTHONPATH}"
+  # shellcheck disable=SC2329  # called by whoever sources this file
+  wenet-fusion() { python -m wenet_fusion.cli "$@"; }
+  # shellcheck disable=SC2329
+  wenet-fusion-runtime() { python -m wenet_fusion_runtime.cli "$@"; }
+  export -f wenet-fusion wenet-fusion-runtime
+}
+
+# The first interpreter that PyTorch's pinned version exists for.
+_env_find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python python3.13 python3.12 python3.11 python3.10}; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      command -v "$candidate"
+      return 0
+    fi
+  done
+  echo "error: no Python 3.10 to 3.13 here (tried: ${PYTHON:-python3, python, python3.13 to python3.10};" \
+    "python3 is $(python3 --version 2>&1 || true)). The pinned PyTorch was not tested with Python 3.14 or later." \
+    "Install one of these versions, or name it: PYTHON=/path/to/python3.12 bash ..." >&2
+  return 1
+}
+
+_env_make_venv() {
+  local venv=$_env_root/.venv fingerprint python
+  fingerprint=$(cd "$_env_root" && { pwd; cat setup.py runtime/setup.py constraints.txt pyproject.toml; } | cksum)
+  if [ "$(cat "$venv/.complete" 2>/dev/null)" = "$fingerprint" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+    return 0
+  fi
+  # Files that a killed pip leaves behind can look like installed packages: start again.
+  if [ -e "$venv/.installing" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(_env_find_python) || return 1
+    echo "env: making $venv with $("$python" --version) ($python)" >&2
+    if ! "$python" -m venv --clear "$venv"; then
+      echo "error: $python -m venv failed; on Debian and Ubuntu install the package python3-venv" >&2
+      return 1
+    fi
+  fi
+  rm -f "$venv/.complete"
+  touch "$venv/.installing"
+  echo "env: installing the packages of constraints.txt into $venv (PyTorch is large: minutes at the first time)" >&2
+  # shellcheck disable=SC2086  # several options in one variable
+  if ! (cd "$_env_root" && "$venv/bin/python" -m pip install --disable-pip-version-check \
+    ${WENET_FUSION_PIP_OPTIONS:-} -c constraints.txt -e ./runtime -e '.[test,recipes]' >&2); then
+    rm -f "$venv/.installing"
+    echo "error: pip could not install the packages; its message is above. Is there a network, and disk space" \
+      "($(df -h "$_env_root" | awk 'NR == 2 { print $4 }') free, 8 GB needed)? Run the same command again when there" \
+      "is, or activate an environment that has the packages of $_env_root/constraints.txt: it will be used" >&2
+    return 1
+  fi
+  rm -f "$venv/.installing"
+  echo "$fingerprint" >"$venv/.complete"
+}
+
+_env_main() {
+  local found reason
+  if found=$(python "$_env_root/tools/check_environment.py" "$_env_root" 2>&1); then
+    [ "$found" = installed ] || _env_use_sources
+    echo "env: using $(command -v python), which suits" >&2
+    return 0
+  fi
+  reason=$(tail -n 1 <<<"$found")
+  # Two commands at once must not install into one folder.
+  exec 9>"$_env_root/.venv.lock"
+  if command -v flock >/dev/null && ! flock -n 9; then
+    echo "env: waiting for another installation into $_env_root/.venv" >&2
+    flock 9
+  fi
+  _env_make_venv 9>&- || return 1
+  exec 9>&-
+  echo "env: using $_env_root/.venv (the active environment does not suit: $reason)" >&2
+  export VIRTUAL_ENV=$_env_root/.venv PATH=$_env_root/.venv/bin:$PATH
+  unset PYTHONHOME
+  hash -r
+}
+
+_env_main || return 1
+# shellcheck disable=SC2034  # read by recipes
+env_seconds=$((SECONDS - _env_start))

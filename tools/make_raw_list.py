@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Write a raw data.list, one JSON object per utterance, from Kaldi's wav.scp and text."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from wenet_fusion.console import run_main
+from wenet_fusion.data.kaldi import read_corpus, settle_left_out
+from wenet_fusion.files import write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
+    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
+    parser.add_argument("output", type=Path, help="data.list to write")
+    parser.add_argument("--segments", type=Path, help="lines 'key recording start end', times in seconds")
+    parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
+    args = parser.parse_args(arguments)
+
+    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments)
+    settle_left_out(left_out, args.allow_missing)
+    lines = []
+    for utterance in utterances:
+        record = {"key": utterance.key, "wav": utterance.source.path, "txt": utterance.text}
+        if utterance.end is not None:
+            record |= {"start": utterance.start, "end": utterance.end}
+        lines.append(json.dumps(record | {"duration": round(utterance.seconds, 6)}, ensure_ascii=False) + "\n")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.output, "".join(lines))
+    hours = sum(utterance.seconds for utterance in utterances) / 3600
+    print(f"{args.output}: {len(utterances)} utterances, {hours:.2f} h")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

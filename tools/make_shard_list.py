@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Pack Kaldi's wav.scp and text into tar shards of 16-bit wav and text, and write the list of the shards."""
+
+import argparse
+import io
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from wenet_fusion.console import run_main
+from wenet_fusion.data.kaldi import read_corpus, settle_left_out
+from wenet_fusion.data.sources import Utterance, read_header, read_samples
+from wenet_fusion.files import replacing, write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
+    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
+    parser.add_argument("shards_dir", type=Path, help="folder for the shards")
+    parser.add_argument("output", type=Path, help="list of shards to write")
+    parser.add_argument("--segments", type=Path, help="lines 'key recording start end', times in seconds")
+    parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard")
+    parser.add_argument("--num_threads", type=int, default=1, help="shards written at the same time")
+    parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
+    parser.add_argument("--resample", type=int, default=0, help="sample rate of the shards; 0 keeps each file's own")
+    parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
+    args = parser.parse_args(arguments)
+    for name in ("num_utts_per_shard", "num_threads"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)} must be at least 1")
+    if args.resample < 0:
+        raise ValueError(f"--resample {args.resample} must be a sample rate, or 0")
+
+    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments)
+    settle_left_out(left_out, args.allow_missing)
+    args.shards_dir.mkdir(parents=True, exist_ok=True)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    size = args.num_utts_per_shard
+    jobs = [
+        (args.shards_dir.absolute() / f"{args.prefix}_{number:09d}.tar", utterances[first : first + size])
+        for number, first in enumerate(range(0, len(utterances), size))
+    ]
+    shards, damaged = [], []
+    pool = ThreadPoolExecutor(args.num_threads)
+    try:
+        with tqdm(total=len(utterances), unit="utt", disable=None) as progress:
+            messages_of_jobs = pool.map(lambda job: write_shard(*job, args.resample), jobs)
+            for (path, part), messages in zip(jobs, messages_of_jobs):
+                damaged += messages
+                progress.update(len(part))
+                if len(messages) < len(part):
+                    shards.append(path)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C or a full disk do not work through the rest
+    settle_left_out(damaged, args.allow_missing)
+    write_text(args.output, "".join(f"{path}\n" for path in shards))
+    print(f"{args.output}: {len(utterances) - len(damaged)} utterances in {len(shards)} shards")
+    return 0
+
+
+def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[str]:
+    """Write key.txt and key.wav of every utterance to one tar; the same input gives the same bytes.
+
+    Audio that cannot be decoded is left out and reported in the result. Raises OSError if `path` cannot be written.
+    """
+    damaged = []
+    with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+        for utterance in utterances:
+            try:
+                rate = sample_rate or read_header(utterance).sample_rate
+                samples = read_samples(utterance, rate)
+            except (ValueError, OSError) as error:
+                damaged.append(f"{utterance.key}: {error}")
+                continue
+            add_member(tar, f"{utterance.key}.txt", utterance.text.encode("utf-8"))
+            wav = io.BytesIO()
+            # By hand: libsndfile reads int16 as x / 32768, but writes floats as x * 32767.
+            scaled = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+            soundfile.write(wav, scaled, rate, format="WAV", subtype="PCM_16")
+            add_member(tar, f"{utterance.key}.wav", wav.getvalue())
+    return damaged
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+if __name__ == "__main__":
+    run_main(main)

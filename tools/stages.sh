@@ -1,0 +1,69 @@
+# Sourced by recipes: stages that say their name and time, are skipped when done, and refuse to start on nothing.
+# shellcheck shell=bash disable=SC2154  # variables of the recipe
+# The recipe sets stage, stop_stage, force, stage_options (what its user typed), stage_names (an array that begins with
+# stage -1), and defines two functions of a stage number:
+#   stage_stamp N      the file that says that stage N is done
+#   stage_settings N   all that its outcome depends on, as one line
+
+recipe_seconds=0
+
+stage_wanted() {
+  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
+}
+
+# What a file holds, as a word.
+fingerprint() {
+  if [ -f "$1" ]; then cksum <"$1" | tr ' ' '-'; else echo none; fi
+}
+
+stage_is_done() {
+  [ -f "$(stage_stamp "$1")" ] && [ "$(cat "$(stage_stamp "$1")")" = "$(stage_settings "$1")" ]
+}
+
+# begin_stage N: prints the header; false if there is nothing to do.
+begin_stage() {
+  stage_started=$SECONDS
+  printf '\n=== stage %d: %s\n' "$1" "${stage_names[$1 + 1]}"
+  if [ "$force" != true ] && stage_is_done "$1"; then
+    echo "done before with the same settings; --force true does it again"
+    return 1
+  fi
+  rm -f "$(stage_stamp "$1")"
+}
+
+# end_stage N: stamps it; prints its time and keeps it beside the stamp.
+end_stage() {
+  local seconds=$((SECONDS - stage_started))
+  recipe_seconds=$((recipe_seconds + seconds))
+  mkdir -p "$(dirname "$(stage_stamp "$1")")"
+  echo "$seconds" >"$(stage_stamp "$1").seconds"
+  stage_settings "$1" >"$(stage_stamp "$1")"
+  printf '=== stage %d took %d s\n' "$1" "$seconds"
+}
+
+# need_files N FILE...: stops unless the files that stage N makes are there.
+need_files() {
+  local number=$1 file
+  shift
+  for file in "$@"; do
+    [ -s "$file" ] && continue
+    rm -f "$(stage_stamp "$number")"
+    refuse_stage "$number" "$file is missing"
+  done
+}
+
+# need_stage N FILE...: the same, and stops unless stage N was finished with the present settings.
+need_stage() {
+  need_files "$@"
+  [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished"
+  stage_is_done "$1" || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was last done with other settings
+  then: $(cat "$(stage_stamp "$1")")
+  now:  $(stage_settings "$1")
+"
+}
+
+refuse_stage() {
+  printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d\n' \
+    "$2" "$1" "$0" "$stage_options" "$1" "$1" >&2
+  exit 1
+}

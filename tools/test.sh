@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs the tests; arguments go to pytest: bash tools/test.sh -k fbank
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/env.sh
+OMP_WAIT_POLICY=passive exec python -m pytest -q "$@"

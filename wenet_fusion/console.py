@@ -1,0 +1,32 @@
+"""How every command of the project ends: exit status and error message; knows no command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+
+def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
+    """Call `main(None)` and exit with what it returns.
+
+    ValueError and OSError are the user's to mend: they print `error: <message>` and exit 1. Anything else is a
+    defect of ours and keeps its traceback; WENET_FUSION_TRACEBACK=1 keeps it for user errors too. Ctrl-C exits 130.
+    """
+    try:
+        status = main(None)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; without this Python complains again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("WENET_FUSION_TRACEBACK") == "1":
+            raise
+        plain = isinstance(error, OSError) and error.filename and error.strerror  # without "[Errno 2]"
+        print(f"error: {error.filename}: {error.strerror}" if plain else f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""From lists of recorded utterances to padded training batches."""

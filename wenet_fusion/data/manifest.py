@@ -1,0 +1,156 @@
+"""data.list files, raw or shard, -> utterances, every problem with its line; knows nothing of samples and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
+from wenet_fusion.files import list_problems, read_lines
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+_REMEDY = "write it with tools/make_raw_list.py or tools/make_shard_list.py"
+
+
+def read_manifest(data_list: str | Path, data_type: Literal["raw", "shard"]) -> list[Utterance]:
+    """All utterances of a list in its order.
+
+    raw: a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration" (seconds), "speaker";
+    or NeMo's {"audio_filepath", "text"} with optional "offset", "duration". shard: a tar per line, which holds key.txt
+    and key.wav (or flac, ogg, opus, mp3). Relative paths start at the list's folder.
+    Raises ValueError with the lines of the list, or members of a tar, that are wrong; FileNotFoundError.
+    """
+    path = Path(data_list)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
+    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
+    problems: list[str] = []
+    utterances: list[Utterance] = []
+    first_place: dict[str, str] = {}
+    for place, line in lines:
+        try:
+            found = [_parse_raw(line, path.parent)] if data_type == "raw" else _index_shard(line, path.parent)
+        except (ValueError, OSError) as error:
+            problems += [f"{place}: {problem}" for problem in str(error).split("\n")]
+            continue
+        for utterance in found:
+            if utterance.key in first_place:
+                problems.append(f"{place}: key {utterance.key!r} is already in {first_place[utterance.key]}")
+            first_place.setdefault(utterance.key, place)
+            utterances.append(utterance)
+    if problems:
+        raise ValueError(list_problems(problems))
+    return _fill_seconds(utterances)
+
+
+def _fill_seconds(utterances: list[Utterance]) -> list[Utterance]:
+    """Durations that are 0.0 so far are read from the audio's headers, and stay 0.0 where that fails."""
+    headers = iter(read_headers([utterance for utterance in utterances if not utterance.seconds]))
+    filled = []
+    for utterance in utterances:
+        header = None if utterance.seconds else next(headers)
+        if isinstance(header, AudioHeader):
+            utterance = dataclasses.replace(utterance, seconds=header.seconds)
+        filled.append(utterance)
+    return filled
+
+
+def _parse_raw(line: str, folder: Path) -> Utterance:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        hint = "; is this a list of shards?" if line.endswith(".tar") else ""
+        raise ValueError(f"not valid JSON ({error}){hint}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object with key, wav and txt, found {line[:80]}")
+    if "audio_filepath" in record:
+        record = _from_nemo(record)
+    missing = [name for name in ("key", "wav", "txt") if name not in record]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
+    for name in ("key", "wav", "txt", "speaker"):
+        if not isinstance(record.get(name, ""), str):
+            raise ValueError(f"{name} must be a string, found {json.dumps(record[name])}")
+    if len(record["key"].split()) != 1:
+        raise ValueError(f"key {record['key']!r} must be one word")
+    start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end {end} must come after start {start or 0.0}")
+    wav = folder / record["wav"]
+    if not wav.is_file():
+        raise ValueError(f"there is no audio file {wav}")
+    if end is not None:
+        duration = end - (start or 0.0)
+    elif start is not None:
+        duration = None
+    source = AudioSource(str(wav))
+    return Utterance(record["key"], source, record["txt"], duration or 0.0, start, end, record.get("speaker"))
+
+
+def _from_nemo(record: dict[str, Any]) -> dict[str, Any]:
+    """NeMo's names; its lists have no keys, so the file name and the offset in milliseconds make one."""
+    start, duration = _number(record, "offset"), _number(record, "duration")
+    wav = record["audio_filepath"]
+    key = PurePosixPath(wav).stem if isinstance(wav, str) else ""
+    converted = {"key": key.replace(" ", "_"), "wav": wav}
+    if "text" in record:
+        converted["txt"] = record["text"]
+    if start is None:
+        return converted if duration is None else {**converted, "duration": duration}
+    if duration is not None:
+        converted["end"] = start + duration
+    return {**converted, "key": f"{converted['key']}-{round(1000 * start):08d}", "start": start}
+
+
+def _number(record: dict[str, Any], name: str) -> float | None:
+    value = record.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a number of seconds, not negative, found {json.dumps(value)}")
+    return float(value)
+
+
+def _index_shard(line: str, folder: Path) -> list[Utterance]:
+    """Utterances of one tar in its order, their audio by offset. Raises ValueError naming the tar and its members."""
+    if "://" in line:
+        raise ValueError(f"{line}: shards are read from files; download it and list its path")
+    if line.startswith("{"):
+        raise ValueError("expected the path of a shard, found JSON; is this a raw list?")
+    tar_path = folder / line
+    if not tar_path.is_file():
+        raise ValueError(f"there is no shard {tar_path}")
+    texts: dict[str, str] = {}
+    sources: dict[str, AudioSource] = {}
+    problems: list[str] = []
+    member_name = "the beginning"
+    try:
+        with tarfile.open(tar_path, "r:") as tar:
+            for member in tar:
+                member_name = member.name
+                name = PurePosixPath(member.name)
+                key = str(name.with_suffix(""))
+                if name.suffix == ".txt" and member.isfile():
+                    texts[key] = tar.extractfile(member).read().decode("utf-8").strip()
+                elif name.suffix in AUDIO_SUFFIXES and member.isfile():
+                    if not member.size:
+                        problems.append(f"{tar_path}: member {member.name} is empty")
+                    sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{tar_path}: member {member_name} is not UTF-8 text") from error
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})") from error
+    wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
+    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources]
+    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts]
+    if not texts and not problems:
+        problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return [Utterance(key, sources[key], text, 0.0) for key, text in texts.items()]

@@ -1,0 +1,75 @@
+"""Turns a trained model into what the runtime runs, in memory or ready to export, and describes it as meta.json does."""
+
+import copy
+from typing import Any
+
+import torch
+import torchaudio
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.config import to_yaml
+from wenet_fusion.models.asr_model import SOS_EOS
+from wenet_fusion.models.ctc import BLANK
+from wenet_fusion.models.deployed import DeployedModel
+from wenet_fusion.nn.norm import fuse_norms
+from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime.model_file import FORMAT, KIND, AcousticModel, parse_meta
+
+DECODING_CTC_WEIGHT = 0.5  # of the CTC score beside the decoders' in rescoring, as in WeNet's runtime
+
+
+def fused_model(trained: TrainedModel) -> DeployedModel:
+    """A fused copy in eval mode; the trained model stays as it is."""
+    return DeployedModel(fuse_norms(copy.deepcopy(trained.model).eval())).eval()
+
+
+def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
+    """The unfused model behind the runtime's interface: offline evaluation decodes with the code that is shipped."""
+    deployed = DeployedModel(trained.model.to(device)).eval()
+    return AcousticModel(deployed, parse_meta(meta_record(trained, {}), str(trained.path)), device)
+
+
+def meta_record(trained: TrainedModel, verification: dict[str, Any]) -> dict[str, Any]:
+    """Contents of meta.json: all that a program needs to use the file, and where it came from."""
+    model, tokenizer = trained.config.model, trained.tokenizer
+    frontend, served = model.frontend, trained.config.training.chunking.served()
+    default = served[-1]
+    return {
+        "kind": KIND,
+        "format": FORMAT,
+        "sample_rate": frontend.sample_rate,
+        "frame_samples": frontend.frame_samples,
+        "tail_samples": frontend.tail_samples,
+        "chunk_sizes": [chunking.size for chunking in served],
+        "default_chunking": {"size": default.size, "left": default.left},
+        "units": list(tokenizer.vocabulary.tokens),
+        "tokenizer": {"kind": tokenizer.kind, "join": tokenizer.join},
+        "blank": BLANK,
+        "sos_eos": SOS_EOS,
+        "decoder": model.decoder.layers > 0,
+        "reverse_decoder": model.decoder.reverse_layers > 0,
+        "decoding": {"ctc_weight": DECODING_CTC_WEIGHT, "reverse_weight": model.loss.reverse_weight},
+        "features": {
+            "num_mel_bins": frontend.num_mel_bins, "window_ms": frontend.window_ms, "hop_ms": frontend.hop_ms,
+            "low_freq": frontend.low_freq, "high_freq": frontend.high_freq,
+        },
+        "encoder": {
+            "dim": model.encoder.dim, "layers": model.encoder.layers, "heads": model.encoder.heads,
+            "conv_kernel": model.encoder.conv_kernel,
+        },
+        "precision": "float32",
+        "engine": "none",
+        "latency": {str(chunking.size): latency(frontend.frame_samples / frontend.sample_rate, chunking) for chunking in served},
+        "config": to_yaml(trained.config),
+        "versions": {"torch": torch.__version__, "torchaudio": torchaudio.__version__},
+        "verification": verification,
+    }
+
+
+def latency(frame_seconds: float, chunking: Chunking) -> dict[str, float]:
+    """What a chunk size costs before any computation, in milliseconds.
+
+    A frame waits for the end of its chunk; the front-end and the subsampling look at the past only.
+    """
+    chunk_ms = 1000 * frame_seconds * chunking.size
+    return {"longest_wait_ms": chunk_ms, "mean_wait_ms": chunk_ms / 2, "look_ahead_ms": 0.0}

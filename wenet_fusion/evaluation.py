@@ -1,0 +1,184 @@
+"""Error rates of a trained model in many decoding modes and chunkings, one pass over the encoder for each chunking."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wenet_fusion.attention_search import attention_search
+from wenet_fusion.chunking import Chunking, chunking_label
+from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.manifest import Utterance, read_manifest
+from wenet_fusion.data.sources import read_samples
+from wenet_fusion.deployment import acoustic_model
+from wenet_fusion.error_rate import Scoring, score
+from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, decode_rows, offline_step
+from wenet_fusion_runtime.model_file import AcousticModel, StepScores
+from wenet_fusion_runtime.result import Result
+
+ATTENTION = "attention"
+ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
+MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    modes: tuple[str, ...] = ALL_MODES
+    chunkings: tuple[Chunking, ...] = ()
+    beam_size: int = 10
+    ctc_weight: float | None = None  # None: the model's
+    reverse_weight: float | None = None
+    max_batch_seconds: float = 100.0
+    unit: str = "word"  # what errors are counted in: word or char
+
+    def __post_init__(self) -> None:
+        unknown = [mode for mode in self.modes if mode not in ALL_MODES]
+        if unknown or not self.modes:
+            raise ValueError(f"unknown decoding modes {unknown}; choose from {', '.join(ALL_MODES)}")
+        if not self.chunkings:
+            raise ValueError("no chunking was given; choose 'full' or SIZE/LEFT such as 16/4")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result table."""
+
+    mode: str
+    chunking: str
+    wer: float  # fraction
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    utterances: int
+    utterances_wrong: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    rows: list[Row]
+    skipped: list[str]  # messages of utterances whose audio could not be read
+
+
+def evaluate(trained: TrainedModel, data_list: Path, options: EvaluationOptions, result_dir: Path) -> Evaluation:
+    """Decodes a data.list and writes `results.json` and, for each mode and chunking, `text`, `tokens` and `wer`.
+
+    Search, rescoring and the silent tail are the runtime's own, so streaming the same audio through an exported file
+    gives the same tokens.
+
+    Raises:
+        ValueError: if the model lacks what a mode needs, or nothing could be read.
+    """
+    if (ATTENTION in options.modes or RESCORING in options.modes) and trained.model.decoder is None:
+        raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
+    model = acoustic_model(trained)
+    _check_chunkings(model, options.chunkings)
+    utterances = read_manifest(data_list, trained.config.data.data_type)
+    samples, skipped = _read_all(utterances, model.meta.sample_rate)
+    if not samples:
+        raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
+    references = {utterance.key: utterance.text for utterance in utterances if utterance.key in samples}
+
+    rows = []
+    for chunking in options.chunkings:
+        hypotheses = _decode_all(trained, model, samples, chunking, options)
+        for mode in options.modes:
+            rows.append(_write_mode(mode, chunking, hypotheses[mode], references, model, options.unit, result_dir))
+    result = Evaluation(rows, skipped)
+    content = {"checkpoint": str(trained.path), "data": str(data_list), "rows": [vars(row) for row in rows], "skipped": skipped}
+    (result_dir / "results.json").write_text(json.dumps(content, indent=1))
+    return result
+
+
+def _check_chunkings(model: AcousticModel, chunkings: Sequence[Chunking]) -> None:
+    for chunking in chunkings:
+        if chunking_label(chunking) != "full":
+            model.meta.check_chunk(chunking.size, chunking.left)
+
+
+def _read_all(utterances: Sequence[Utterance], sample_rate: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    samples: dict[str, np.ndarray] = {}
+    skipped = []
+    for utterance in utterances:
+        try:
+            samples[utterance.key] = read_samples(utterance, sample_rate)
+        except (ValueError, OSError) as error:
+            skipped.append(f"{utterance.key}: {error}")
+    return samples, skipped
+
+
+def _decode_all(
+    trained: TrainedModel, model: AcousticModel, samples: Mapping[str, np.ndarray], chunking: Chunking, options: EvaluationOptions
+) -> dict[str, dict[str, list[int]]]:
+    """Token ids per mode and utterance."""
+    keys = list(samples)
+    seconds = [len(samples[key]) / model.meta.sample_rate for key in keys]
+    plan = epoch_batches(seconds, options.max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
+    found: dict[str, dict[str, list[int]]] = {mode: {} for mode in options.modes}
+    with tqdm(total=len(keys), desc=f"decode {chunking_label(chunking)}", unit="utt", dynamic_ncols=True) as bar:
+        for indices in plan:
+            batch = [keys[index] for index in indices]
+            step = offline_step(model, [samples[key] for key in batch], chunking.size, chunking.left)
+            for mode, rows in _decode_modes(trained, model, step, options).items():
+                found[mode].update(zip(batch, rows))
+            bar.update(len(batch))
+    return found
+
+
+def _decode_modes(
+    trained: TrainedModel, model: AcousticModel, step: StepScores, options: EvaluationOptions
+) -> dict[str, list[list[int]]]:
+    decoded: dict[str, list[list[int]]] = {}
+    modes = [mode for mode in MODES if mode in options.modes]
+    if RESCORING in modes and PREFIX_BEAM in modes:
+        modes.remove(PREFIX_BEAM)  # rescoring has searched already and keeps the scores of the search
+    for mode in modes:
+        results = decode_rows(
+            model, step, DecodingOptions(mode, options.beam_size, options.ctc_weight, options.reverse_weight)
+        )
+        decoded[mode] = [_ids(row, by_ctc=False) for row in results]
+        if mode == RESCORING and PREFIX_BEAM in options.modes:
+            decoded[PREFIX_BEAM] = [_ids(row, by_ctc=True) for row in results]
+    if ATTENTION in options.modes:
+        decoded[ATTENTION] = [
+            list(attention_search(trained.model.decoder, step.row(b)[1], options.beam_size)[0].ids)
+            for b in range(len(step.lengths))
+        ]
+    return decoded
+
+
+def _ids(segments: Sequence[Result], by_ctc: bool) -> list[int]:
+    ids: list[int] = []
+    for segment in segments:
+        hypotheses = segment.hypotheses
+        best = max(hypotheses, key=lambda hypothesis: hypothesis.ctc_score) if by_ctc else hypotheses[0]
+        ids += best.ids
+    return ids
+
+
+def _write_mode(
+    mode: str,
+    chunking: Chunking,
+    hypotheses: Mapping[str, list[int]],
+    references: Mapping[str, str],
+    model: AcousticModel,
+    unit: str,
+    result_dir: Path,
+) -> Row:
+    label = chunking_label(chunking)
+    directory = result_dir / f"{mode}.{label.replace('/', '-')}"
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {key: model.meta.units.text(hypotheses[key]) for key in references}
+    scored: Scoring = score(references, texts, unit)
+    (directory / "text").write_text("".join(f"{key} {text}".rstrip() + "\n" for key, text in texts.items()))
+    (directory / "tokens").write_text("".join(" ".join([key, *map(str, hypotheses[key])]) + "\n" for key in references))
+    (directory / "wer").write_text(scored.report())
+    total = scored.total
+    return Row(
+        mode, label, total.rate, total.substitutions, total.deletions, total.insertions, total.reference,
+        len(references), sum(utterance.counts.errors > 0 for utterance in scored.utterances),
+    )

@@ -1,0 +1,27 @@
+"""CTC head: encoder frames to token log-probabilities, and the loss. Knows no search."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLANK = 0
+
+
+class CtcHead(nn.Module):
+    """(B, T, D) -> log-probabilities (B, T, V)."""
+
+    def __init__(self, dim: int, vocabulary_size: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, vocabulary_size)
+
+    def forward(self, frames_BTD: Tensor) -> Tensor:
+        return self.linear(frames_BTD).log_softmax(dim=-1)
+
+
+def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:
+    """Negative log-likelihood summed over the batch, in float32 or better. Empty transcripts are legal.
+
+    A row that is too short for its transcript has infinite loss; it counts as zero and gives no gradient.
+    """
+    log_probs = log_probs_BTV.transpose(0, 1)
+    log_probs = log_probs if log_probs.dtype.itemsize >= 4 else log_probs.float()
+    return F.ctc_loss(log_probs, tokens_BU, lengths_B, token_lengths_B, BLANK, reduction="sum", zero_infinity=True)

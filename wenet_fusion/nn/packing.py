@@ -1,0 +1,35 @@
+"""Padded batches and the packed rows of their valid frames. Ops without memory work on rows, where there is no padding.
+
+Shapes: B utterances, T frames, N valid frames of a batch; what follows the frame axis stays as it is.
+"""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+
+def frame_mask(lengths_B: Tensor, frames: int) -> Tensor:
+    """True where a frame index is below its utterance's length: (B, frames)."""
+    return torch.arange(frames, device=lengths_B.device).unsqueeze(0) < lengths_B.unsqueeze(1)
+
+
+def valid_frames(lengths_B: Tensor, frames: int) -> Tensor:
+    """Flat indices (N,) of the valid frames of a padded batch, utterance after utterance."""
+    return frame_mask(lengths_B, frames).flatten().nonzero().squeeze(1)
+
+
+def pack(x_BT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
+    """(B, T, ...) -> (N, ...). Without indices every frame is kept: N = B * T."""
+    frames = x_BT.flatten(0, 1)
+    return frames if valid_N is None else frames.index_select(0, valid_N)
+
+
+def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> Tensor:
+    """(N, ...) -> (B, T, ...), zeros where a frame is not valid."""
+    inner = list(rows.shape[1:])
+    shape = [batch, frames] + inner
+    if valid_N is None:
+        return rows.view(shape)
+    padded = torch.zeros([batch * frames] + inner, dtype=rows.dtype, device=rows.device)
+    return padded.index_copy(0, valid_N, rows).view(shape)

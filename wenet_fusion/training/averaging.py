@@ -1,0 +1,61 @@
+"""Averages checkpoints and re-estimates the BatchNorm statistics, which averaging makes wrong."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.data.dataset import Batch
+from wenet_fusion.models.asr_model import AsrModel
+from wenet_fusion.nn.norm import estimating_statistics
+from wenet_fusion.training.checkpoint import ModelCheckpoint, list_checkpoints, load_model
+
+
+def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
+    """The last `count` checkpoints, or those with the lowest dev loss.
+
+    Raises:
+        ValueError: if there is no checkpoint, or fewer than asked for.
+    """
+    paths = list_checkpoints(model_dir)
+    if not paths:
+        raise ValueError(f"{model_dir} holds no step_*.pt checkpoint: train first (wenet-fusion train --model_dir {model_dir} ...)")
+    if len(paths) < count:
+        raise ValueError(f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: give --num {len(paths)} or train longer")
+    if best:
+        paths = sorted(paths, key=lambda path: load_model(path).dev_loss)
+        return sorted(paths[:count])
+    return paths[-count:]
+
+
+def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
+    """Mean of the weights; statistics and everything else are the last one's.
+
+    Raises:
+        ValueError: if the checkpoints are of different models.
+    """
+    last = load_model(paths[-1])
+    sums = {name: value.double().clone() for name, value in last.weights.items() if value.is_floating_point()}
+    for path in paths[:-1]:
+        other = load_model(path)
+        if other.units != last.units or other.config_yaml != last.config_yaml:
+            raise ValueError(f"{path} and {paths[-1]} are of different models: average checkpoints of one run")
+        for name in sums:
+            sums[name] += other.weights[name]
+    weights = {
+        name: (sums[name] / len(paths)).to(value.dtype) if name in sums else value for name, value in last.weights.items()
+    }
+    nan = float("nan")
+    return ModelCheckpoint(last.config_yaml, last.units, last.bpe_model, weights, last.step, nan, nan)
+
+
+@torch.no_grad()
+def reestimate_statistics(model: AsrModel, batches: Iterable[tuple[Batch, Chunking]], device: torch.device) -> int:
+    """Replaces the running statistics by the mean over `batches`. Returns how many batches there were."""
+    count = 0
+    with estimating_statistics(model):
+        for batch, chunking in batches:
+            model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
+            count += 1
+    return count

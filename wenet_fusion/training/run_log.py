@@ -1,0 +1,35 @@
+"""The run's numbers as JSON lines, for plots and summaries; survives a resume without double entries."""
+
+import json
+from pathlib import Path
+from typing import Mapping
+
+
+class RunLog:
+    """Appends to `path`. Lines of steps after `step` belong to a future that a kill has undone; they are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines(keepends=True):
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # the kill came in the middle of a line
+                    continue
+                if entry["step"] <= step:
+                    kept.append(line)
+        path.write_text("".join(kept))
+        self._file = path.open("a", buffering=1)
+
+    def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        self._write("step", step, epoch, values)
+
+    def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        self._write("epoch", step, epoch, values)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **rounded}) + "\n")

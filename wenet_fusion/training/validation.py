@@ -1,0 +1,50 @@
+"""Loss and greedy error rate on held-out data, always with the same chunking, so that curves are comparable."""
+
+from typing import NamedTuple
+
+import torch
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.error_rate import ErrorCounts, align
+from wenet_fusion.models.asr_model import AsrModel
+from wenet_fusion.models.ctc import BLANK
+from wenet_fusion_runtime.search import FrameScores, GreedySearch
+
+
+class Validation(NamedTuple):
+    loss: float  # per utterance
+    errors: ErrorCounts
+
+
+@torch.inference_mode()
+def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device) -> Validation:
+    """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    total, rows, errors = 0.0, 0, ErrorCounts()
+    plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
+    for batch in iterate(dataset, plan, epoch=0, num_workers=0):
+        encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
+        losses = model.losses(encoded, batch.tokens_BU.to(device), batch.token_lengths_B.to(device))
+        total += float(losses.total) * len(batch.keys)
+        rows += len(batch.keys)
+        log_probs = model.ctc(encoded.frames_BTD).float().cpu()
+        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset)
+    model.train(was_training)
+    return Validation(total / max(rows, 1), errors)
+
+
+def _greedy_errors(log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset) -> ErrorCounts:
+    errors = ErrorCounts()
+    best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
+    for b, length in enumerate(lengths):
+        search = GreedySearch()
+        search.advance(
+            FrameScores(best[b, :length].numpy(), ids[b, :length].numpy(), log_probs_BTV[b, :length, BLANK].numpy())
+        )
+        reference = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
+        decode = dataset.tokenizer.decode
+        errors += align(decode(reference).split(), decode(search.hypotheses(1)[0].ids).split()).counts
+    return errors
