@@ -3,7 +3,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
+from wenet_fusion.files import write_text
 from wenet_fusion.nn.cmvn import CmvnStatistics
 from wenet_fusion.nn.fbank import ENERGY_FLOOR, Fbank
 from wenet_fusion.recipe import read_recipe
@@ -50,11 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         statistics.add(features[(features > DIGITAL_SILENCE).any(dim=1)])
     for message in unreadable[:10]:
         print(f"skipped: {message}")
-    text = statistics.to_json()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    part = args.output.with_name(args.output.name + ".part")
-    part.write_text(text)
-    os.replace(part, args.output)
+    write_text(args.output, statistics.to_json())
     print(f"{args.output}: {statistics.count} frames of {len(utterances) - len(unreadable)} utterances, {len(unreadable)} skipped")
     return 0
 

@@ -28,7 +28,12 @@ begin_stage() {
     echo "done before with the same settings; --force true does it again"
     return 1
   fi
+}
+
+# change_stage N: from here on its outcome changes, so it counts as not done. Comes after the stage's needs.
+change_stage() {
   rm -f "$(stage_stamp "$1")"
+  stage_began_with=$(stage_settings "$1") # at the end a file may have been edited already
 }
 
 # end_stage N: stamps it; prints its time and keeps it beside the stamp.
@@ -37,7 +42,7 @@ end_stage() {
   recipe_seconds=$((recipe_seconds + seconds))
   mkdir -p "$(dirname "$(stage_stamp "$1")")"
   echo "$seconds" >"$(stage_stamp "$1").seconds"
-  stage_settings "$1" >"$(stage_stamp "$1")"
+  echo "$stage_began_with" >"$(stage_stamp "$1")"
   printf '=== stage %d took %d s\n' "$1" "$seconds"
 }
 
@@ -56,14 +61,13 @@ need_files() {
 need_stage() {
   need_files "$@"
   [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished"
-  stage_is_done "$1" || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was last done with other settings
-  then: $(cat "$(stage_stamp "$1")")
-  now:  $(stage_settings "$1")
-"
+  stage_is_done "$1" || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was last done with other settings" \
+    "$(printf '\n  then: %s\n  now:  %s' "$(cat "$(stage_stamp "$1")")" "$(stage_settings "$1")")"
 }
 
+# refuse_stage N REASON [DETAILS]
 refuse_stage() {
-  printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d\n' \
-    "$2" "$1" "$0" "$stage_options" "$1" "$1" >&2
+  printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d%s\n' \
+    "$2" "$1" "$0" "$stage_options" "$1" "$1" "${3:-}" >&2
   exit 1
 }

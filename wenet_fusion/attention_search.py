@@ -48,7 +48,7 @@ def attention_search(decoder: Decoder, encoder_out_1TD: Tensor, beam_size: int =
         ]
         closed = sorted(closed, key=lambda hypothesis: -hypothesis.score)[:beam_size]
         total_NV[:, [BLANK, SOS_EOS]] = -torch.inf
-        scores_N, flat_N = total_NV.flatten().topk(min(beam_size, total_NV.size(1) - 2))
+        scores_N, flat_N = total_NV.flatten().topk(min(beam_size, rows * (total_NV.size(1) - 2)))
         if float(scores_N[0]) <= closed[0].score:
             break
         row_N, token_N = flat_N.div(total_NV.size(1), rounding_mode="floor"), flat_N % total_NV.size(1)

@@ -18,7 +18,7 @@ from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate
 from wenet_fusion.export.torchscript import export_torchscript, script
 from wenet_fusion.inspection import describe, draw_influence, influence
 from wenet_fusion.models.operators import operators
-from wenet_fusion.recipe import average, build_trainer, load_trained, read_recipe
+from wenet_fusion.recipe import average, build_trainer, load_trained, measure, read_recipe
 from wenet_fusion.training.averaging import choose_checkpoints
 from wenet_fusion.training.checkpoint import load_model as load_checkpoint
 from wenet_fusion.training.checkpoint import save_model
@@ -48,8 +48,16 @@ def train(args: argparse.Namespace) -> int:
 def average_command(args: argparse.Namespace) -> int:
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
     print(f"averaging {', '.join(path.name for path in paths)}")
-    save_model(average(paths, args.train_data, args.batches, _device(args.device)), args.output)
-    print(f"{args.output}: average of {len(paths)}, BatchNorm statistics from up to {args.batches} training batches")
+    device = _device(args.device)
+    candidates = {f"average of {len(paths)}": average(paths, args.train_data, args.batches, device)}
+    if args.dev_data is not None:
+        candidates[f"{paths[-1].name} alone"] = load_checkpoint(paths[-1])
+        candidates = {name: measure(checkpoint, args.dev_data, device) for name, checkpoint in candidates.items()}
+        for name, checkpoint in candidates.items():
+            print(f"{name}: dev WER {100 * checkpoint.dev_error_rate:.2f} %, dev loss {checkpoint.dev_loss:.3f}")
+    chosen = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
+    save_model(candidates[chosen], args.output)
+    print(f"{args.output}: {chosen}")
     return 0
 
 
@@ -146,7 +154,12 @@ def _is_exported(path: Path) -> bool:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+        raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); give cpu or auto") from None
+    return device
 
 
 def _print_skipped(messages: Sequence[str]) -> None:
@@ -180,6 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--best", action="store_true", help="those with the lowest dev loss instead of the last ones")
     p.add_argument("--train_data", type=Path, required=True, help="data.list for the statistics")
     p.add_argument("--batches", type=int, default=30, help="batches for the statistics")
+    p.add_argument("--dev_data", type=Path, help="data.list: keep the last checkpoint instead if it is better on this")
     p.add_argument("--output", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
 

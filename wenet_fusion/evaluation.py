@@ -15,6 +15,7 @@ from wenet_fusion.data.manifest import Utterance, read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import Scoring, score
+from wenet_fusion.files import write_text
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, decode_rows, offline_step
 from wenet_fusion_runtime.model_file import AcousticModel, StepScores
@@ -90,7 +91,7 @@ def evaluate(trained: TrainedModel, data_list: Path, options: EvaluationOptions,
             rows.append(_write_mode(mode, chunking, hypotheses[mode], references, model, options.unit, result_dir))
     result = Evaluation(rows, skipped)
     content = {"checkpoint": str(trained.path), "data": str(data_list), "rows": [vars(row) for row in rows], "skipped": skipped}
-    (result_dir / "results.json").write_text(json.dumps(content, indent=1))
+    write_text(result_dir / "results.json", json.dumps(content, indent=1))
     return result
 
 
@@ -174,9 +175,9 @@ def _write_mode(
     directory.mkdir(parents=True, exist_ok=True)
     texts = {key: model.meta.units.text(hypotheses[key]) for key in references}
     scored: Scoring = score(references, texts, unit)
-    (directory / "text").write_text("".join(f"{key} {text}".rstrip() + "\n" for key, text in texts.items()))
-    (directory / "tokens").write_text("".join(" ".join([key, *map(str, hypotheses[key])]) + "\n" for key in references))
-    (directory / "wer").write_text(scored.report())
+    write_text(directory / "text", "".join(f"{key} {text}".rstrip() + "\n" for key, text in texts.items()))
+    write_text(directory / "tokens", "".join(" ".join([key, *map(str, hypotheses[key])]) + "\n" for key in references))
+    write_text(directory / "wer", scored.report())
     total = scored.total
     return Row(
         mode, label, total.rate, total.substitutions, total.deletions, total.insertions, total.reference,

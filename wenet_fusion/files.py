@@ -47,10 +47,11 @@ def read_table(path: str | Path) -> dict[str, str]:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path to write; it becomes `path` at the end of the block, or is removed if the block raises.
 
-    Whatever kills the process in between, `path` is either the old file or the whole new one.
+    Whatever kills the process in between, `path` is either the old file or the whole new one. What a kill leaves behind
+    has a fixed name, which the next write takes over.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.part")
     try:
         yield temporary
         with open(temporary, "rb") as file:

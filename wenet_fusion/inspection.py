@@ -76,8 +76,14 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
         unlimited = chunking.size > frames
         wait = latency(meta.frame_seconds, chunking)
         waits = "whole utterance" if unlimited else f"{wait['longest_wait_ms']:.0f} ms, {wait['mean_wait_ms']:.0f} ms"
-        lines.append(f"{chunking_label(chunking):>9} {waits:>24} {back * frame_ms:>9.0f} ms {ahead * frame_ms:>9.0f} ms")
+        sees = [_reach(context, frames, frame_ms) for context in (back, ahead)]
+        lines.append(f"{chunking_label(chunking):>9} {waits:>24} {sees[0]:>12} {sees[1]:>12}")
     return "\n".join(lines)
+
+
+def _reach(context: int, frames: int, frame_ms: float) -> str:
+    """A context as text; one that spans all that was measured may be longer."""
+    return f"{'>= ' if context == frames - 1 else ''}{context * frame_ms:.0f} ms"
 
 
 def draw_influence(influences: list[Influence], frame_seconds: float, path: Path) -> None:

@@ -19,6 +19,7 @@ from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokeni
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
 from wenet_fusion.training.trainer import RunIdentity, Trainer, TrainingConfig
+from wenet_fusion.training.validation import validate
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,28 @@ def average(paths: list[Path], train_list: Path, batches: int, device: torch.dev
     """Averages checkpoints and gives the result statistics of its own, from `batches` batches of training data.
 
     Chunkings alternate between those that the model serves and full context, so the statistics suit each.
+
+    Raises:
+        ValueError, OSError: if a file is not what it should be, or `batches` is below 1.
     """
+    if batches < 1:
+        raise ValueError(f"--batches {batches}: statistics need at least 1 batch, 30 are usual")
     averaged = average_checkpoints(paths)
     trained = restore(averaged, paths[-1])
     dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
     reestimate_statistics(trained.model.to(device), estimation_batches(trained.config, dataset, batches), device)
     weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
     return ModelCheckpoint(**{**vars(averaged), "weights": weights})
+
+
+def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> ModelCheckpoint:
+    """The same checkpoint with its loss and error rate on a data.list, measured as training does."""
+    trained = restore(checkpoint, Path("checkpoint"))
+    dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
+    training = trained.config.training
+    model = trained.model.to(device)
+    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, device)
+    return ModelCheckpoint(**{**vars(checkpoint), "dev_loss": result.loss, "dev_error_rate": result.errors.rate})
 
 
 def estimation_batches(config: RecipeConfig, dataset: SpeechDataset, count: int) -> Iterator[tuple[Batch, Chunking]]:

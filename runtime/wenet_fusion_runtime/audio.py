@@ -95,6 +95,8 @@ class AudioReader:
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{self.name}: cannot be read as audio ({error.error_string.rstrip('.')}); "
                              "convert it to wav or flac") from None
+        except TypeError:    # by its suffix libsndfile takes it for headerless samples, and asks for their rate
+            raise ValueError(f"{self.name}: is audio without a header; convert it to wav or flac") from None
         self.sample_rate: int = self._file.samplerate
 
     @property

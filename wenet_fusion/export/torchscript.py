@@ -1,7 +1,6 @@
 """Writes the exported TorchScript file: fuse, script, save, verify what was saved, then keep it."""
 
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from wenet_fusion.deployment import acoustic_model, fused_model, meta_record
 from wenet_fusion.export.verification import Verification, verify
+from wenet_fusion.files import replacing
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.model_file import load_model
@@ -41,16 +41,12 @@ def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.nd
         raise ValueError(f"{path} is not written: the exported step still runs {left}; every norm must be in a LinearNorm or ConvNorm")
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as part:
         _save(scripted, meta_record(trained, {}), part)
         checked: Verification = verify(acoustic_model(trained), load_model(part), speech)
         checked.raise_if_different(path)
         record = meta_record(trained, {**checked.summary(), "norm_operators": 0, "operators": dict(sorted(counts.items()))})
         _save(scripted, record, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return record
 
 

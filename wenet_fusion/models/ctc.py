@@ -1,17 +1,27 @@
 """CTC head: encoder frames to token log-probabilities, and the loss. Knows no search."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLANK = 0
+BLANK_PRIOR = 0.8  # share of frames without a token, roughly, in any language at 25 frames per second
 
 
 class CtcHead(nn.Module):
-    """(B, T, D) -> log-probabilities (B, T, V)."""
+    """(B, T, D) -> log-probabilities (B, T, V).
+
+    It starts close to the prior. Training begins there anyway, but from random outputs it takes its first hundred
+    updates to get there.
+    """
 
     def __init__(self, dim: int, vocabulary_size: int):
         super().__init__()
         self.linear = nn.Linear(dim, vocabulary_size)
+        nn.init.normal_(self.linear.weight, std=0.1 * dim**-0.5)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.constant_(self.linear.bias[BLANK], math.log(BLANK_PRIOR / (1 - BLANK_PRIOR) * (vocabulary_size - 1)))
 
     def forward(self, frames_BTD: Tensor) -> Tensor:
         return self.linear(frames_BTD).log_softmax(dim=-1)

@@ -36,9 +36,9 @@ class GlobalCmvn(nn.Module):
             content = json.loads(path.read_text())
             total, squares = (torch.tensor(content[key], dtype=torch.float64) for key in ("mean_stat", "var_stat"))
             count = int(content["frame_num"])
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # ValueError: no JSON, no UTF-8, no numbers
             raise ValueError(f"{path} is no global_cmvn file ({error!r}): write it with tools/compute_cmvn_stats.py") from None
-        if total.shape != self.mean.shape or count < 1:
+        if not total.shape == squares.shape == self.mean.shape or count < 1:
             raise ValueError(
                 f"{path} has {total.numel()} mel bins over {count} frames, the model has {self.mean.numel()}: "
                 f"run tools/compute_cmvn_stats.py with the model's configuration"

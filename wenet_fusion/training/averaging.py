@@ -18,6 +18,8 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
     Raises:
         ValueError: if there is no checkpoint, or fewer than asked for.
     """
+    if count < 1:
+        raise ValueError(f"--num {count}: an average takes at least 1 checkpoint")
     paths = list_checkpoints(model_dir)
     if not paths:
         raise ValueError(f"{model_dir} holds no step_*.pt checkpoint: train first (wenet-fusion train --model_dir {model_dir} ...)")

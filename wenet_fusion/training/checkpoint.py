@@ -4,20 +4,23 @@ A model directory holds `step_N.pt` (a model that can be evaluated, averaged, ex
 `training_state.pt` (all that is needed to go on, bit for bit).
 """
 
-import os
-import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from wenet_fusion.files import replacing
 
 FORMAT = 1
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
 STATE_NAME = "training_state.pt"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class TrainingState:
     rng: Tensor  # torch's CPU generator (dropout)
     cuda_rng: list[Tensor]
     skipped_steps: int  # steps that the non-finite guard left out
+    epoch_loss: float = 0.0  # sum over the epoch's updates so far
+    epoch_updates: int = 0  # that were not left out
 
 
 def checkpoint_name(step: int) -> str:
@@ -55,17 +60,14 @@ def checkpoint_name(step: int) -> str:
 
 def list_checkpoints(model_dir: Path) -> list[Path]:
     """`step_N.pt` files, oldest first."""
-    return sorted(model_dir.glob("step_*.pt"))
+    # Beyond step 999999 names grow longer, and their order is no longer the alphabet's.
+    return sorted(model_dir.glob("step_*.pt"), key=lambda path: (len(path.name), path.name))
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Writes beside `path` and renames: a kill at any moment leaves the old file or the new one, whole."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """A kill at any moment leaves the old file or the new one, whole."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
@@ -83,7 +85,7 @@ def load_model(path: Path) -> ModelCheckpoint:
         ValueError: if the file is something else; says what it is and what to give instead.
         OSError: if it cannot be read.
     """
-    return ModelCheckpoint(**_load(path, MODEL_KIND, "a model checkpoint such as exp/.../step_000100.pt"))
+    return _load(ModelCheckpoint, path, MODEL_KIND, "a model checkpoint such as exp/.../step_000100.pt")
 
 
 def load_training_state(model_dir: Path) -> TrainingState | None:
@@ -95,31 +97,47 @@ def load_training_state(model_dir: Path) -> TrainingState | None:
     path = model_dir / STATE_NAME
     if not path.exists():
         return None
-    return TrainingState(**_load(path, STATE_KIND, f"a training state; delete {path} to start again"))
+    return _load(TrainingState, path, STATE_KIND, f"a training state; delete {path} to start again")
 
 
-def _load(path: Path, kind: str, expected: str) -> dict[str, Any]:
+def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if path.is_dir():
         raise ValueError(f"{path} is a directory; give {expected}")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give {expected}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give {expected}")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                raise ValueError(f"{path} is an exported TorchScript model; give {expected}")
     try:
-        with torch.serialization.safe_globals([bytes]):  # empty bytes are pickled as a call of `bytes`
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); give {expected}") from None
+        content = None if _is_torchscript(path) else _read(path)
+    except OSError:
+        raise
+    except Exception as error:  # the bytes of a foreign or damaged file make the unpickler raise nearly anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} cannot be read ({reason}); give {expected}") from None
+    if content is None:
+        raise ValueError(f"{path} is an exported TorchScript model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
         found = content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
-    if content["format"] > FORMAT:
+    if content.get("format", FORMAT) > FORMAT:
         raise ValueError(f"{path} has format {content['format']}, this version reads up to {FORMAT}; update wenet_fusion")
-    return {key: value for key, value in content.items() if key not in ("kind", "format")}
+    try:
+        return cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
+    except TypeError as error:
+        raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _read(path: Path) -> Any:
+    with warnings.catch_warnings(), torch.serialization.safe_globals([bytes]):  # empty bytes are pickled as a call of `bytes`
+        warnings.simplefilter("ignore", UserWarning)  # torch's doubts about the pickles of other programs
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:

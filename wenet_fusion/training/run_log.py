@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Mapping
 
+from wenet_fusion.files import write_text
+
 
 class RunLog:
     """Appends to `path`. Lines of steps after `step` belong to a future that a kill has undone; they are dropped."""
@@ -18,7 +20,7 @@ class RunLog:
                     continue
                 if entry["step"] <= step:
                     kept.append(line)
-        path.write_text("".join(kept))
+        write_text(path, "".join(kept))
         self._file = path.open("a", buffering=1)
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:

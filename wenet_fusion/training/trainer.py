@@ -95,6 +95,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optim, model)
         self.step = self.epoch = self.batch = 0
         self.skipped_steps = self._nonfinite_run = 0
+        self.epoch_loss, self.epoch_updates = 0.0, 0  # of the updates that were not skipped
         self._buffers = [b for name, b in model.named_buffers() if "running_" in name]
         self._resume()
         self.log = RunLog(model_dir / "train_log.jsonl", self.step)
@@ -121,7 +122,7 @@ class Trainer:
         plan = epoch_batches(
             self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.identity.seed, self.epoch
         )
-        started, totals, accumulated = time.monotonic(), [], []
+        started, accumulated = time.monotonic(), []
         remaining = min(len(plan) - self.batch, (config.max_steps - self.step) * config.accumulate)
         todo = plan[self.batch : self.batch + remaining]
         batches = iterate(self.train_data, todo, self.epoch, config.num_workers)
@@ -135,13 +136,12 @@ class Trainer:
                     continue
                 losses = self._update(accumulated)
                 accumulated = []
-                totals.append(losses["loss"])
                 bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
                 last = self.batch == len(plan) or self.step == config.max_steps
                 due = config.validate_interval_steps > 0 and self.step % config.validate_interval_steps == 0
                 if (due or (last and config.validate_interval_steps == 0)) or self.step == config.max_steps:
                     bar.clear()
-                    self._validate(totals, time.monotonic() - started)
+                    self._validate(time.monotonic() - started)
                     self._advance_epoch_if(self.batch == len(plan))
                     self._save_state()
                 elif self.step % config.save_interval_steps == 0:
@@ -151,6 +151,7 @@ class Trainer:
     def _advance_epoch_if(self, finished: bool) -> None:
         if finished:
             self.epoch, self.batch = self.epoch + 1, 0
+            self.epoch_loss, self.epoch_updates = 0.0, 0
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
         """One update of the weights from the mean gradient of some batches, or none if it is not finite."""
@@ -168,6 +169,8 @@ class Trainer:
         if math.isfinite(norm) and math.isfinite(mean[0]):
             self.optimizer.step()
             self._nonfinite_run = 0
+            self.epoch_loss += mean[0]
+            self.epoch_updates += 1
         else:
             self._skip_nonfinite(batches, before)
         entry = {
@@ -208,11 +211,11 @@ class Trainer:
                 f"lower training.optim.learning_rate (now {self.config.optim.learning_rate}) or lengthen warmup_steps"
             )
 
-    def _validate(self, totals: list[float], seconds: float) -> None:
+    def _validate(self, seconds: float) -> None:
         chunking = self.config.chunking.served()[-1]
         result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, self.device)
         rate = result.errors.rate
-        train_loss = sum(totals) / max(len(totals), 1)
+        train_loss = self.epoch_loss / max(self.epoch_updates, 1)
         self.log.epoch(self.step, self.epoch, {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds})
         self.board.add_scalar("dev/loss", result.loss, self.step)
         self.board.add_scalar("dev/wer", rate, self.step)
@@ -232,6 +235,7 @@ class Trainer:
             TrainingState(
                 self.identity.config_yaml, self.identity.units, self.step, self.epoch, self.batch,
                 self.model.state_dict(), self.optimizer.state_dict(), torch.get_rng_state(), cuda, self.skipped_steps,
+                self.epoch_loss, self.epoch_updates,
             ),
             self.model_dir,
         )
@@ -255,6 +259,7 @@ class Trainer:
         if state.cuda_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state.cuda_rng)
         self.step, self.epoch, self.batch, self.skipped_steps = state.step, state.epoch, state.batch, state.skipped_steps
+        self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         print(f"resuming {path} at step {self.step}")
 
 

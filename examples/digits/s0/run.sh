@@ -5,6 +5,7 @@
 # 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary.
 # A stage that was done before with the same settings is skipped, so the same command goes on after an interruption.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 stage=-1                        # the first stage to run
@@ -20,10 +21,9 @@ train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values in its place, e.g. "training.max_steps=400 model.encoder.layers=6"
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=1                   # processes that prepare batches
-average_num=5                   # the last checkpoints, averaged for decoding
+average_num=3                   # the last checkpoints, averaged for decoding if that is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # to evaluate: frames of 40 ms per chunk / chunks of left context
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../../../tools/parse_options.sh"
 
 fail() {
@@ -66,17 +66,24 @@ stage_stamp() {
   if [ "$1" -le 3 ]; then echo "data/.stage$1"; else echo "$dir/.stage$1"; fi
 }
 
+# The lines of the configuration, and the overrides, that features depend on.
+frontend() {
+  awk '
+    /^ *frontend:/ { match($0, /^ */); depth = RLENGTH; inside = 1; print; next }
+    inside { match($0, /^ */); if (NF && RLENGTH <= depth) exit; print }' "$train_config"
+  tr ' ' '\n' <<<"$overrides" | grep '^model\.frontend' || true
+}
+
 stage_settings() {
   case $1 in
     -1) echo "data=$data" ;;
     0) echo "seed=$seed train_strings=$train_strings folder=$PWD source=$(fingerprint data/source.json)" \
       "code=$(cat local/make_strings.py local/strings.py | cksum | tr ' ' '-')" ;;
-    1) echo "config=$(fingerprint "$train_config") overrides=$overrides strings=$(fingerprint data/.stage0)" ;;
-    2) echo "units=$units vocab_size=$vocab_size strings=$(fingerprint data/.stage0)" ;;
-    3) echo "data_type=$data_type strings=$(fingerprint data/.stage0)" ;;
-    4) echo "seed=$seed config=$(fingerprint "$train_config") overrides=$overrides" \
-      "strings=$(fingerprint data/.stage0) cmvn=$(fingerprint data/train/global_cmvn)" \
-      "units=$(fingerprint data/lang/units.txt)-$units" ;;
+    1) echo "$(stage_settings 0) frontend=$(frontend | cksum | tr ' ' '-')" ;;
+    2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size" ;;
+    3) echo "$(stage_settings 0) data_type=$data_type" ;;
+    4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
+      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
       "training=$(fingerprint "$dir/.stage4")" ;;
     6) echo "checkpoint=$(fingerprint "$averaged")" ;;
@@ -93,18 +100,21 @@ case $units in
 esac
 
 if stage_wanted -1 && begin_stage -1; then
+  change_stage -1
   python local/prepare_data.py --data "$data" --folder data --output data/source.json
   end_stage -1
 fi
 
 if stage_wanted 0 && begin_stage 0; then
   need_files -1 data/source.json
+  change_stage 0
   python local/make_strings.py --source data/source.json --output data --seed "$seed" --train "$train_strings"
   end_stage 0
 fi
 
 if stage_wanted 1 && begin_stage 1; then
   need_stage 0 data/train/{wav.scp,text}
+  change_stage 1
   python "$root/tools/make_raw_list.py" data/train/{wav.scp,text,raw.list}
   # shellcheck disable=SC2086  # several overrides in one variable
   python "$root/tools/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list --max_utterances 1000 \
@@ -114,12 +124,14 @@ fi
 
 if stage_wanted 2 && begin_stage 2; then
   need_stage 0 data/train/text
+  change_stage 2
   python "$root/tools/make_units.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
   end_stage 2
 fi
 
 if stage_wanted 3 && begin_stage 3; then
   need_stage 0 data/{train,dev,test,silence}/{wav.scp,text}
+  change_stage 3
   for name in train dev test silence; do
     if [ "$data_type" = raw ]; then
       python "$root/tools/make_raw_list.py" data/$name/{wav.scp,text,data.list}
@@ -133,9 +145,11 @@ if stage_wanted 3 && begin_stage 3; then
 fi
 
 if stage_wanted 4 && begin_stage 4; then
+  need_stage 0
   need_stage 1 data/train/global_cmvn
   need_stage 2 data/lang/units.txt
   need_stage 3 data/{train,dev}/data.list
+  change_stage 4
   if [ -f "$dir/.training" ]; then
     if [ "$force" = true ]; then
       aside=$dir.$(date +%Y%m%d-%H%M%S)
@@ -161,7 +175,9 @@ fi
 if stage_wanted 5 && begin_stage 5; then
   need_stage 3 data/{train,test}/data.list
   need_stage 4
-  wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list --output "$averaged"
+  change_stage 5
+  wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list \
+    --dev_data data/dev/data.list --output "$averaged"
   # shellcheck disable=SC2086
   wenet-fusion evaluate --checkpoint "$averaged" --data data/test/data.list --modes $decode_modes \
     --chunkings $chunkings --result_dir "$results"
@@ -170,6 +186,7 @@ fi
 
 if stage_wanted 6 && begin_stage 6; then
   need_stage 5 "$averaged"
+  change_stage 6
   wenet-fusion export "$averaged" "$exported" --data data/dev/data.list
   end_stage 6
 fi
@@ -178,6 +195,7 @@ if stage_wanted 7 && begin_stage 7; then
   need_files 3 data/{test,silence}/data.list
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
+  change_stage 7
   for chunking in $chunkings; do
     [ "$chunking" != full ] || continue
     label=${chunking/\//-}
@@ -185,12 +203,13 @@ if stage_wanted 7 && begin_stage 7; then
     compare=()
     [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/test/data.list --data_type "$data_type" \
-      --chunking "$chunking" --ctm data/test/words.ctm "${compare[@]}" --output "$dir/stream.$label"
+      --chunking "$chunking" --ctm data/test/words.ctm ${compare[@]+"${compare[@]}"} --output "$dir/stream.$label"
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
   done
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
-  python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" --stamps data/ "$dir/"
+  python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
+    --running_seconds "$((SECONDS - stage_started))" --stage_seconds {data,"$dir"}/.stage[-0-6]*.seconds
   end_stage 7
 fi
 

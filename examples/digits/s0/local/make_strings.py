@@ -8,9 +8,8 @@ import argparse
 import io
 import json
 import shutil
-import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,22 @@ from recordings import SPLITS, Take, list_takes, read_takes
 from strings import DigitString, StringPlan, empty_string, plan_strings, speak
 from tqdm import tqdm
 
+from wenet_fusion.console import run_main
+
 HELD_OUT_SEED = 20_240
 MAX_DIGITS = 7
+LONGEST_EMPTY_SECONDS = 6.0  # in training, see `empty_string`
+LONGEST_SILENCE_SECONDS = 30.0
 
 
 def render(
-    split: str, plans: list[StringPlan], empty: int, samples: dict[Take, np.ndarray], sample_rate: int, seed: int
+    split: str,
+    plans: list[StringPlan],
+    empty: int,
+    longest_empty_seconds: float,
+    samples: dict[Take, np.ndarray],
+    sample_rate: int,
+    seed: int,
 ) -> Iterator[DigitString]:
     """Yields the strings of a split one after the other: `plans`, then `empty` recordings without a word."""
     takes = list(samples)
@@ -32,7 +41,8 @@ def render(
         yield speak(f"{plan.speaker}-{split}-{index:05d}", plan, samples, sample_rate, rng)
     for index in range(empty):
         rng = np.random.default_rng([seed, SPLITS.index(split), len(plans) + index])
-        yield empty_string(f"empty-{split}-{index:05d}", index, takes, samples, sample_rate, rng)
+        key = f"empty-{split}-{index:05d}"
+        yield empty_string(key, index, takes, samples, sample_rate, rng, longest_empty_seconds)
 
 
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
@@ -51,7 +61,7 @@ def write_kaldi(folder: Path, strings: Iterator[DigitString], count: int, sample
     (unfinished / "wav").mkdir(parents=True)
     lines: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "utt2spk": {}, "words.ctm": {}}
     words, seconds = 0, 0.0
-    for string in tqdm(strings, total=count, desc=folder.name, unit="string", leave=False):
+    for string in tqdm(strings, total=count, desc=folder.name, unit="string", leave=False, disable=None):
         key = string.key
         write_wav(unfinished / "wav" / f"{key}.wav", string.samples, sample_rate)
         lines["wav.scp"][key] = f"{key} {folder.resolve()}/wav/{key}.wav\n"
@@ -70,7 +80,7 @@ def write_kaldi(folder: Path, strings: Iterator[DigitString], count: int, sample
     return words, seconds
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="source.json of stage -1")
     parser.add_argument("--output", type=Path, required=True, help="gets train/, dev/, test/ and silence/")
@@ -80,24 +90,24 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--silence", type=int, default=40, help="recordings without a word, for a test of their own")
     parser.add_argument("--empty_share", type=float, default=0.05, help="of the training strings")
-    args = parser.parse_args()
-    try:
-        source = json.loads(args.source.read_text())
-        takes = list_takes(Path(source["recordings"]))
-        samples, sample_rate = read_takes(takes)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    args = parser.parse_args(arguments)
+    source = json.loads(args.source.read_text())
+    takes = list_takes(Path(source["recordings"]))
+    samples, sample_rate = read_takes(takes)
     folders = {"train": args.train, "dev": args.dev, "test": args.test, "silence": args.silence}
     for name, count in folders.items():
         split = "test" if name == "silence" else name
         seed = args.seed if name == "train" else HELD_OUT_SEED + (name == "silence")
         empty = {"train": round(args.empty_share * count), "silence": count}.get(name, 0)
         own = {take: samples[take] for take in takes if take.split == split}
-        plans = plan_strings(list(own), count - empty, MAX_DIGITS, np.random.default_rng([seed, SPLITS.index(split)]))
-        strings = render(split, plans, empty, own, sample_rate, seed)
+        rng = np.random.default_rng([seed, SPLITS.index(split)])
+        plans = plan_strings(list(own), count - empty, MAX_DIGITS, rng)
+        longest = LONGEST_SILENCE_SECONDS if name == "silence" else LONGEST_EMPTY_SECONDS
+        strings = render(split, plans, empty, longest, own, sample_rate, seed)
         words, seconds = write_kaldi(args.output / name, strings, count, sample_rate)
-        print(f"{name:8s}{count:6d} strings,{empty:4d} of them without a word,{words:6d} words, {seconds / 60:6.1f} min")
+        print(f"{name:8}{count:6} strings,{empty:4} of them without a word,{words:6} words,{seconds / 60:7.1f} min")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -72,7 +72,7 @@ def speak(
     speech = speech * np.float32(gain)
     if rng.random() > 1 / 6:
         rms = np.sqrt(np.square(speech).sum() / spoken)
-        speech = speech + _noise(len(speech), rng) * np.float32(rms * _amplitude(-rng.uniform(15, 40)))
+        speech = speech + _noise(len(speech), rng) * np.float32(rms * _amplitude(-rng.uniform(20, 45)))
     return DigitString(key, plan.speaker, np.clip(speech, -1, 1), words)
 
 
@@ -83,10 +83,14 @@ def empty_string(
     samples: dict[Take, np.ndarray],
     sample_rate: int,
     rng: np.random.Generator,
+    longest_seconds: float,
 ) -> DigitString:
-    """Silence, noise, tones or babble, in turn by `index`; one in five lasts 10 to 30 seconds, the others 0.5 to 8."""
-    seconds = rng.uniform(10, 30) if index // 4 % 5 == 4 else rng.uniform(0.5, 8)
-    length = round(seconds * sample_rate)
+    """Silence, noise, tones or babble, in turn by `index`, of half a second to `longest_seconds`.
+
+    For training they must not be longer than strings of digits: batches gather recordings of one length, and a batch
+    without any speech has BatchNorm statistics of its own kind.
+    """
+    length = round(rng.uniform(0.5, longest_seconds) * sample_rate)
     kind = index % 4
     if kind == 0:  # digital zero, or the noise floor of a converter
         audio = np.zeros(length) if index // 4 % 2 else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))

@@ -72,7 +72,9 @@ class Espeak:
         return np.concatenate(self._pieces or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
 
 
-def trim(samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01) -> np.ndarray:
+def trim(
+    samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
+) -> np.ndarray:
     """Cuts leading and trailing samples that stay below `threshold_db` of the peak, as the recorded corpus is cut."""
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
@@ -89,23 +91,19 @@ def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKE
     """
     engine = Espeak()
     rng = np.random.default_rng(seed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     jobs = [(voice, digit, index) for voice in voices for digit in range(10) for index in range(takes)]
-    try:
-        for voice, digit, index in tqdm(jobs, desc="synthesising digits", unit="take", leave=False):
-            manner = Manner(*(int(value) for value in rng.integers((115, 20, 20), (215, 80, 80))))
-            spoken = soxr.resample(engine.say(_WORDS[digit], voice, manner), engine.sample_rate, SAMPLE_RATE)
-            samples = trim(spoken, SAMPLE_RATE)
-            if not len(samples):
-                raise OSError(f"espeak-ng said nothing for {_WORDS[digit]} in voice {voice}")
-            samples = samples * (rng.uniform(0.1, 0.8) / np.abs(samples).max())
-            speaker = voice.replace("+", "-").replace("_", "-")
-            soundfile.write(unfinished / f"{digit}_{speaker}_{index}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
-        unfinished.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for voice, digit, index in tqdm(jobs, desc="synthesising digits", unit="take", leave=False, disable=None):
+        manner = Manner(*(int(value) for value in rng.integers((115, 20, 20), (215, 80, 80))))
+        spoken = soxr.resample(engine.say(_WORDS[digit], voice, manner), engine.sample_rate, SAMPLE_RATE)
+        samples = trim(spoken, SAMPLE_RATE)
+        if not len(samples):
+            raise OSError(f"espeak-ng said nothing for {_WORDS[digit]} in voice {voice}")
+        samples = samples * (rng.uniform(0.1, 0.8) / np.abs(samples).max())
+        speaker = voice.replace("+", "-").replace("_", "-")
+        soundfile.write(unfinished / f"{digit}_{speaker}_{index}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
     return len(jobs)

@@ -1,0 +1,128 @@
+"""What tests share: recorded speech where it exists, the default dtype, and a tiny model that behaves like a trained one."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tones import ToneRun, tone_recipe, train_tones
+from torch import nn
+
+from wenet_fusion.chunking import FULL_CONTEXT, ChunkingConfig
+from wenet_fusion.models.asr_model import AsrModel, FrontendConfig, ModelConfig
+from wenet_fusion.models.decoder import DecoderConfig
+from wenet_fusion.models.encoder import EncoderConfig
+from wenet_fusion.nn.attention import CachedAttention
+from wenet_fusion.nn.norm import norms
+from wenet_fusion.recipe import RecipeConfig, TrainedModel
+from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
+from wenet_fusion.text.vocabulary import format_vocabulary
+from wenet_fusion.training.trainer import TrainingConfig
+
+# Tiny models are fastest on one thread, and their sums then have one order.
+torch.set_num_threads(1)
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TINY_UNITS = ("<blank>", "<unk>", "<sos/eos>", *DIGITS)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch's default dtype within the context."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def float64() -> Iterator[None]:
+    """float64 by default for a whole test module: laws are compared to 1e-10."""
+    with default_dtype(torch.float64):
+        yield
+
+
+@pytest.fixture(scope="session")
+def recorded_data() -> Path:
+    """Recorded speech: `fsdd/` and others. Absent, the test skips, or fails where WENET_FUSION_REQUIRE_DATA is set."""
+    path = Path(os.environ.get("WENET_FUSION_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not path.is_dir():
+        reason = f"no recorded speech at {path}; set WENET_FUSION_DATA to a folder that holds fsdd/"
+        pytest.fail(reason) if os.environ.get("WENET_FUSION_REQUIRE_DATA") == "1" else pytest.skip(reason)
+    return path
+
+
+def tiny_recipe(units: Path) -> RecipeConfig:
+    """8 kHz, ten words, chunks of 4 and 8 frames: small enough to train or export in a second."""
+    model = ModelConfig(
+        frontend=FrontendConfig(sample_rate=8000, num_mel_bins=40),
+        encoder=EncoderConfig(
+            dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=6
+        ),
+        decoder=DecoderConfig(layers=1, reverse_layers=1, heads=2, feed_forward=32),
+    )
+    chunking = ChunkingConfig(sizes=(4, 8), left_context_frames=(16,))
+    training = TrainingConfig(max_steps=4, max_batch_seconds=20.0, num_workers=0, chunking=chunking)
+    tokenizer = TokenizerConfig(units=str(units), split_with_space=True)
+    return RecipeConfig(tokenizer=tokenizer, model=model, training=training)
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every norm and position bias values as training leaves them: a fresh norm is nearly the identity and hides bugs."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in norms(model):
+            norm.weight.uniform_(0.5, 1.5, generator=generator)
+            norm.bias.normal_(0, 0.3, generator=generator)
+            norm.running_mean.normal_(0, 0.3, generator=generator)
+            norm.running_var.uniform_(0.3, 2.0, generator=generator)
+        for module in model.modules():
+            if isinstance(module, CachedAttention):
+                module.position_bias.normal_(0, 1, generator=generator)
+    return model
+
+
+def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
+    """A model of `recipe` with random weights that hears all words and blank in noise, and no other unit.
+
+    The outputs of a random encoder lie close together, so the CTC head is centred on them; else one word would win always.
+    """
+    tokenizer = build_tokenizer(recipe.tokenizer, Path())
+    with default_dtype(torch.float32), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = randomise(AsrModel(recipe.model, len(tokenizer.vocabulary)))
+        model.eval()
+        with torch.no_grad():
+            model.cmvn.mean.fill_(8.0)
+            model.cmvn.inverse_std.fill_(0.3)
+            noise = 0.1 * torch.randn(1, 4 * recipe.model.frontend.sample_rate)
+            frames_TD = model.encode(noise, torch.tensor([noise.size(1)]), FULL_CONTEXT).frames_BTD[0]
+            head = model.ctc.linear
+            head.weight.div_(frames_TD.std(0))
+            head.bias.copy_(-head.weight @ frames_TD.mean(0))
+            head.bias[1:3] = -100.0  # <unk> and <sos/eos>
+    return TrainedModel(recipe, tokenizer, model, Path("tiny.pt"))
+
+
+@pytest.fixture(scope="session")
+def tiny_units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """units.txt of the ten digits."""
+    path = tmp_path_factory.mktemp("lang") / "units.txt"
+    path.write_text(format_vocabulary(TINY_UNITS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_units: Path) -> TrainedModel:
+    """The tiny model in float32, shared by all tests: copy it before changing it."""
+    return tiny_trained(tiny_recipe(tiny_units))
+
+
+@pytest.fixture(scope="session")
+def tone_run(tiny_units: Path, tmp_path_factory: pytest.TempPathFactory) -> ToneRun:
+    """A training run that has learned a language of three tones; tests read it and write elsewhere."""
+    return train_tones(tone_recipe(tiny_recipe(tiny_units)), tmp_path_factory.mktemp("tones"))

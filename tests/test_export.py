@@ -1,0 +1,319 @@
+"""The exported file: verified, self-describing, the same as offline evaluation token for token, and free of norms."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import laws
+import numpy as np
+import pytest
+import torch
+from conftest import DIGITS, TINY_UNITS, tiny_recipe, tiny_trained
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import FRAME, heard_states, samples, step_op
+from torch import Tensor, nn
+
+from wenet_fusion.chunking import Chunking, ChunkingConfig
+from wenet_fusion.config import config_from_yaml
+from wenet_fusion.deployment import acoustic_model, meta_record
+from wenet_fusion.export import torchscript
+from wenet_fusion.export.torchscript import export_torchscript, script
+from wenet_fusion.export.verification import generated_audio
+from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
+from wenet_fusion.nn.causal_conv import CausalConvolution, ConvolutionOutput
+from wenet_fusion.nn.packing import unpack
+from wenet_fusion.recipe import RecipeConfig, TrainedModel
+from wenet_fusion_runtime.decoding import GREEDY, MODES, DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.model_file import AcousticModel, load_model, parse_meta, read_meta
+from wenet_fusion_runtime.recognizer import Recognizer
+from wenet_fusion_runtime.result import Result, joined_ids
+
+
+@pytest.fixture(scope="module")
+def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "nested" / "model.pt"
+    export_torchscript(trained, path)
+    return path
+
+
+def changed(trained: TrainedModel, change: Callable[[nn.Module], Any]) -> TrainedModel:
+    """A copy of a trained model whose network went through `change`."""
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        change(model)
+    return dataclasses.replace(trained, model=model)
+
+
+def audio(seconds: float = 3.3) -> np.ndarray:
+    return generated_audio(8000, np.random.default_rng(1))[: int(seconds * 8000)]
+
+
+# --- same tokens
+
+
+def stream(recognizer: Recognizer, sound: np.ndarray, cuts: list[int], chunking: Chunking) -> list[int]:
+    running = recognizer.create_stream(*chunking)
+    for block in np.split(sound, sorted(cuts)):
+        running.accept_waveform(block)
+    running.finish()
+    return joined_ids(running.finals)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(laws.random_geometries, max_examples=4)
+@given(
+    chunking=st.sampled_from([Chunking(4, 4), Chunking(8, 2)]),
+    length=st.integers(0, 26000),
+    cuts=st.lists(st.integers(0, 26000), max_size=8),
+)
+def test_a_stream_in_any_cuts_equals_offline_evaluation(
+    exported: Path, trained: TrainedModel, mode: str, chunking: Chunking, length: int, cuts: list[int]
+) -> None:
+    options, sound = DecodingOptions(mode=mode), audio()[:length]
+    offline: list[Result] = transcribe_offline(acoustic_model(trained), sound, *chunking, options)
+    found = stream(Recognizer(exported, options), sound, cuts, chunking)
+    assert found == joined_ids(offline)
+
+
+def test_the_tiny_model_speaks(exported: Path) -> None:
+    """Else equal tokens would prove nothing."""
+    recognizer = Recognizer(exported, DecodingOptions(mode=GREEDY))
+    ids = stream(recognizer, audio(), [], Chunking(8, 2))
+    assert len(ids) > 10 and len(set(ids)) > 5
+    for seconds in (0.5, 1.0):
+        assert stream(recognizer, audio()[: int(8000 * seconds)], [], Chunking(8, 2)) != ids
+
+
+def test_equal_tokens_detect_a_stream_that_forgets(exported: Path, trained: TrainedModel) -> None:
+    class Forgetful(AcousticModel):
+        def step(self, samples: np.ndarray, lengths: list[int], chunk: int, left: int, state: Any) -> tuple[Any, Any]:
+            scores, new = super().step(samples, lengths, chunk, left, state)
+            return scores, new._replace(samples=torch.zeros_like(new.samples))
+
+    model = load_model(exported)
+    broken = Recognizer(Forgetful(model._module, model.meta), DecodingOptions(mode=GREEDY))
+    offline = transcribe_offline(acoustic_model(trained), audio(), 4, 4, DecodingOptions(mode=GREEDY))
+    assert stream(broken, audio(), [], Chunking(4, 4)) != joined_ids(offline)
+
+
+def test_no_decoder(tiny_units: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_units)
+    decoder = dataclasses.replace(recipe.model.decoder, layers=0, reverse_layers=0)
+    loss = dataclasses.replace(recipe.model.loss, ctc_weight=1.0, reverse_weight=0.0)
+    trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, decoder=decoder, loss=loss)))
+    export_torchscript(trained, tmp_path / "ctc.pt", [audio(1.0)])
+    assert not read_meta(tmp_path / "ctc.pt").decoder
+    assert stream(Recognizer(tmp_path / "ctc.pt"), audio(), [777], Chunking(8, 2))
+
+
+# --- laws of the file, in float64
+
+
+@pytest.fixture(scope="module")
+def file_in_float64(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> torch.jit.ScriptModule:
+    path = tmp_path_factory.mktemp("float64") / "model.pt"
+    torch.jit.save(script(changed(trained, lambda model: model.double())), str(path))
+    return torch.jit.load(str(path))
+
+
+@settings(laws.random_geometries, max_examples=5)
+@given(
+    st.builds(Chunking, st.integers(1, 5), st.integers(0, 3)),
+    st.lists(st.integers(1, 3), min_size=2, max_size=3),
+    st.lists(st.integers(0, 3), min_size=2, max_size=3),
+)
+def test_split_and_batch(
+    file_in_float64: torch.jit.ScriptModule, chunking: Chunking, blocks: list[int], heard: list[int]
+) -> None:
+    model, block = file_in_float64, chunking.size * FRAME
+    cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
+    states = heard_states(model, chunking, heard)
+    x = samples(0, len(heard), cuts[-1])
+    op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(heard))])
+    assert laws.split(op, model.concat_states(states), x, lengths, cuts[:-1]) <= laws.BOUND
+    xs = [x[row : row + 1, : lengths[row]] for row in range(len(heard))]
+    assert laws.batch(op, model.concat_states, xs, states) <= laws.BOUND
+    assert laws.difference(model.split_state(model.concat_states(states)), states) == 0
+
+
+def test_the_file_equals_the_model_in_memory(
+    file_in_float64: torch.jit.ScriptModule, trained: TrainedModel
+) -> None:
+    memory = acoustic_model(changed(trained, lambda model: model.double()))._module
+    x, lengths = samples(0, 2, 4160), torch.tensor([4160, 2567])
+    outs = [step_op(model, Chunking(4, 2))(x, lengths, model.init_state(2, 4, 2))[0] for model in (file_in_float64, memory)]
+    assert laws.difference(laws.valid(outs[0], lengths, 4160), laws.valid(outs[1], lengths, 4160)) <= laws.BOUND
+
+
+# --- no norm, no costly activation
+
+
+def test_the_step_runs_no_norm_and_no_costly_activation(exported: Path, trained: TrainedModel) -> None:
+    counts = operators(load_model(exported).step_graph())
+    assert counts["aten::linear"] and counts["aten::conv1d"] and counts["aten::relu"]
+    assert matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS) == {}
+    assert matching(operators(script(trained).rescore.inlined_graph), NORM_OPERATORS), "the decoder keeps its LayerNorm"
+
+
+PLANTED = {
+    "layer_norm": lambda: nn.LayerNorm(16),
+    "group_norm": lambda: nn.GroupNorm(2, 16),
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+@pytest.mark.parametrize("name", list(PLANTED))
+def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: TrainedModel, tmp_path: Path) -> None:
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", PLANTED[name]()))
+    path = tmp_path / "model.pt"
+    with pytest.raises(ValueError, match=f"{path} is not written: the exported step still runs .*aten::{name}"):
+        export_torchscript(planted, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_path: Path) -> None:
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].attention, "dropout", nn.BatchNorm1d(16)))
+    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.dropout"):
+        export_torchscript(planted, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- verification
+
+
+SABOTAGE = {
+    "a weight": lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01),
+    "a norm": lambda model: model.encoder.layers[1].convolution.depthwise.norm.running_mean.add_(0.01),
+    "the decoder": lambda model: model.decoder.out.weight.add_(laws.noise(0, 13, 16).float()),
+    "not a number": lambda model: model.encoder.layers[0].attention.position_bias.fill_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("what", list(SABOTAGE))
+def test_a_file_that_differs_is_not_kept(what: str, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pt"
+    monkeypatch.setattr(torchscript, "script", lambda honest: script(changed(honest, SABOTAGE[what])))
+    with pytest.raises(ValueError, match=f"{path} is not kept: it differs from the checkpoint by"):
+        export_torchscript(trained, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class ForgetfulConvolution(CausalConvolution):
+    """Right in one step and wrong in two: only streaming shows it."""
+
+    def forward(self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, state_BDW: Tensor) -> ConvolutionOutput:
+        h_BTD = unpack(torch.relu(self.pointwise_in(x_ND)), valid_N, state_BDW.size(0), frames)
+        context_BDT = torch.cat([state_BDW, h_BTD.transpose(1, 2)], dim=2)
+        h_ND = torch.relu(self.depthwise(context_BDT, valid_N))
+        return ConvolutionOutput(self.pointwise_out(h_ND), torch.zeros_like(state_BDW))
+
+
+def test_a_file_that_streams_wrongly_is_not_kept(trained: TrainedModel, tmp_path: Path) -> None:
+    forgetful = changed(trained, lambda model: setattr(model.encoder.layers[0].convolution, "__class__", ForgetfulConvolution))
+    with pytest.raises(ValueError, match="is not kept: it differs"):
+        export_torchscript(forgetful, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_old_file(
+    exported: Path, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(exported.read_bytes())
+    monkeypatch.setattr(torchscript, "script", lambda honest: script(changed(honest, SABOTAGE["a weight"])))
+    with pytest.raises(ValueError, match="is not kept"):
+        export_torchscript(trained, path)
+    assert [found.name for found in tmp_path.iterdir()] == ["model.pt"]
+    assert path.read_bytes() == exported.read_bytes()
+
+
+# --- meta.json
+
+
+def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
+    with zipfile.ZipFile(exported) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("extra/meta.json"))
+        record = json.loads(archive.read(name))
+    verification = record["verification"]
+    assert record == {**meta_record(trained, {}), "verification": verification}
+    assert config_from_yaml(RecipeConfig, record["config"], "meta.json") == trained.config
+    assert verification["largest_difference"] <= verification["tolerance"] == 1e-4
+    assert (verification["different_tokens"], verification["norm_operators"], verification["chunk_sizes"]) == (0, 0, [4, 8])
+    assert verification["frames"] > 300 and verification["operators"]["aten::linear"] > 10
+
+    meta = read_meta(exported)
+    parsed = parse_meta(record, str(exported))
+    assert dataclasses.replace(meta, units=parsed.units) == parsed
+    assert (meta.sample_rate, meta.frame_samples, meta.tail_samples) == (8000, 320, 4 * 320)
+    assert (meta.chunk_sizes, meta.default_chunk, meta.default_left) == ((4, 8), 8, 2)
+    assert [meta.left(size) for size in meta.chunk_sizes] == [4, 2]
+    assert (meta.decoder, meta.reverse_decoder, meta.reverse_weight) == (True, True, trained.config.model.loss.reverse_weight)
+    assert meta.units.tokens == TINY_UNITS and meta.units.text([3, 12]) == f"{DIGITS[0]} {DIGITS[-1]}"
+    assert meta.latency["8"]["longest_wait_ms"] == 320.0
+
+
+def test_other_chunk_sizes_keep_their_own_left_context(trained: TrainedModel) -> None:
+    chunking = ChunkingConfig(sizes=(6, 16), left_context_frames=(64,))
+    config = dataclasses.replace(trained.config, training=dataclasses.replace(trained.config.training, chunking=chunking))
+    meta = parse_meta(meta_record(dataclasses.replace(trained, config=config), {}), "memory")
+    assert [Chunking(size, meta.left(size)) for size in meta.chunk_sizes] == chunking.served()
+
+
+# --- other programs, other files
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "wenet_fusion":
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from wenet_fusion_runtime import Recognizer
+
+stream = Recognizer(sys.argv[1]).create_stream(8)
+for block in np.split(np.load(sys.argv[2]), [1000, 1001, 9000]):
+    stream.accept_waveform(block)
+stream.finish()
+print(stream.text)
+try:
+    import wenet_fusion
+except ImportError:
+    print("blocked")
+"""
+
+
+def test_a_process_without_this_package_runs_the_file(exported: Path, trained: TrainedModel, tmp_path: Path) -> None:
+    np.save(tmp_path / "audio.npy", audio())
+    command = [sys.executable, "-c", BLOCKED, str(exported), str(tmp_path / "audio.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    expected = " ".join(result.text for result in transcribe_offline(acoustic_model(trained), audio(), 8, 2))
+    assert done.stdout.splitlines() == [expected, "blocked"], done.stderr
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_named(exported: Path, tmp_path: Path, share: float) -> None:
+    content, path = exported.read_bytes(), tmp_path / "cut.pt"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=f"{path}: is (empty|no exported model, or a damaged one); export"):
+        load_model(path)
+
+
+def test_a_checkpoint_is_no_exported_model(trained: TrainedModel, tmp_path: Path) -> None:
+    torch.save({"weights": trained.model.state_dict()}, tmp_path / "step_1.pt")
+    with pytest.raises(ValueError, match="step_1.pt: is a training checkpoint; export it first: wenet-fusion export"):
+        load_model(tmp_path / "step_1.pt")
+    with pytest.raises(FileNotFoundError, match="nothing.pt: no such model file"):
+        load_model(tmp_path / "nothing.pt")

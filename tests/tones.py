@@ -1,0 +1,96 @@
+"""A language of three tones that a tiny model learns in seconds: its recordings, lists and configuration."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+
+from wenet_fusion.config import to_yaml
+from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.recipe import RecipeConfig, build_trainer
+from wenet_fusion.training.optim import OptimConfig
+
+RATE = 8000
+HERTZ = {"one": 350.0, "two": 900.0, "three": 2200.0}
+
+
+def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Float32 samples (n,) at RATE: the words as tones, silence around them, a faint noise under all."""
+    pieces = [np.zeros(rng.integers(600, 1400))]
+    for word in words:
+        time = np.arange(rng.integers(1000, 1600)) / RATE
+        tone = np.sin(2 * np.pi * HERTZ[word] * rng.uniform(0.95, 1.05) * time)
+        pieces += [0.3 * np.hanning(time.size) * tone, np.zeros(rng.integers(600, 1400))]
+    samples = np.concatenate(pieces)
+    return (samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32)
+
+
+def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
+    """Writes `count` recordings of 1 to `longest` words, Kaldi's wav.scp and text, and data.list; returns the list's path."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}
+    for key, words in table.items():
+        soundfile.write(folder / f"{key}.wav", speak(words, rng), RATE, subtype="PCM_16")
+    lines = [json.dumps({"key": key, "wav": f"{key}.wav", "txt": " ".join(words)}) for key, words in table.items()]
+    (folder / "data.list").write_text("\n".join(lines) + "\n")
+    (folder / "wav.scp").write_text("".join(f"{key} {folder / key}.wav\n" for key in table))
+    (folder / "text").write_text("".join(f"{key} {' '.join(words)}\n" for key, words in table.items()))
+    return folder / "data.list"
+
+
+def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
+    """A tiny recipe made to learn tones in 100 steps, without anything random."""
+    model = replace(
+        recipe.model,
+        encoder=replace(recipe.model.encoder, dim=32, feed_forward=64, subsampling_channels=8, dropout=0.0),
+        decoder=replace(recipe.model.decoder, dropout=0.0),
+        loss=replace(recipe.model.loss, ctc_weight=0.5),
+    )
+    data = replace(recipe.data, spec_augment=SpecAugmentConfig(0, 0, 0, 0))
+    optim = OptimConfig(learning_rate=0.01, warmup_steps=20, decay="linear")
+    training = replace(recipe.training, max_steps=100, max_batch_seconds=10.0, validate_interval_steps=25, optim=optim)
+    return replace(recipe, data=data, model=model, training=training)
+
+
+class ToneRun(NamedTuple):
+    """A finished training run and what it was made from."""
+
+    recipe: RecipeConfig
+    config: Path  # YAML of the recipe
+    train_list: Path
+    dev_list: Path
+    model_dir: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last one."""
+        return max(self.model_dir.glob("step_*.pt"))
+
+
+def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
+    """Trains `recipe` on 100 recordings made in `folder`."""
+    run = ToneRun(
+        recipe, folder / "config.yaml", write_corpus(folder / "train", 100, seed=0),
+        write_corpus(folder / "dev", 30, seed=1), folder / "exp",
+    )
+    run.config.write_text(to_yaml(recipe))
+    run.model_dir.mkdir()
+    build_trainer(recipe, run.train_list, run.dev_list, run.model_dir, torch.device("cpu")).run()
+    return run
+
+
+def lively(recipe: RecipeConfig) -> RecipeConfig:
+    """The recipe with everything random that training knows: dropout, SpecAugment, speed, noise and gain."""
+    model = replace(
+        recipe.model,
+        encoder=replace(recipe.model.encoder, dropout=0.1),
+        decoder=replace(recipe.model.decoder, dropout=0.1),
+    )
+    augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
+    data = replace(recipe.data, augmentation=augmentation, spec_augment=SpecAugmentConfig(2, 10, 2, 6, 0.2))
+    return replace(recipe, model=model, data=data)

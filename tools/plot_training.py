@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Draws loss and word error rate of a training run from its train_log.jsonl; knows nothing else of the run."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pictures import BLUE, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
+
+from wenet_fusion.console import run_main
+from wenet_fusion.files import read_lines
+
+
+def read_log(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns of the step lines and of the epoch lines. Raises ValueError if there is no step or a line is broken."""
+    entries: dict[str, list[dict[str, float]]] = {"step": [], "epoch": []}
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            entry = json.loads(line)
+            entries[entry.pop("kind")].append(entry)
+        except (json.JSONDecodeError, KeyError) as error:
+            raise ValueError(f"{path}:{number}: not a line of a training log: {line[:60]!r}") from error
+    if not entries["step"]:
+        raise ValueError(f"{path}: no training step in it")
+    return _columns(entries["step"]), _columns(entries["epoch"])
+
+
+def _columns(entries: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([entry[name] for entry in entries]) for name in entries[0]} if entries else {}
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Running median over `width` values, shorter at the ends: single bad batches do not show."""
+    half = width // 2
+    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+
+
+def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str, path: Path) -> None:
+    """Two panels: losses per step with the dev loss, and the word error rate on dev. Raises OSError."""
+    plt = load_pyplot()
+    from matplotlib.ticker import FuncFormatter
+
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4))
+    width = max(1, len(steps["step"]) // 40)
+    for name, label, colour in (
+        ("loss", "training", BLUE), ("ctc_loss", "CTC part", PALE_BLUE), ("attention_loss", "attention part", YELLOW),
+    ):  # fmt: skip
+        if name in steps and np.isfinite(steps[name]).any():
+            losses.plot(steps["step"], steps[name], color=colour, lw=0.6, alpha=0.25)
+            losses.plot(steps["step"], smooth(steps[name], width), color=colour, lw=1.8, label=label)
+    if "dev_loss" in epochs:
+        losses.plot(epochs["step"], epochs["dev_loss"], "o-", color=RED, ms=4, lw=1.5, label="dev")
+    losses.set(title="loss", xlabel="step", yscale="log")
+    losses.legend()
+    errors.set(title="word error rate on dev (greedy)", xlabel="step")
+    if "dev_wer" in epochs:
+        wer = 100 * epochs["dev_wer"]
+        errors.plot(epochs["step"], np.maximum(wer, 0.01), "o-", color=RED, ms=4, lw=1.5)
+        errors.set_yscale("log")
+        errors.set_ylim(bottom=max(0.05, np.maximum(wer, 0.05).min() / 1.8))
+        errors.annotate(
+            f"{wer[-1]:.2f} %", (epochs["step"][-1], max(wer[-1], 0.05)), xytext=(-4, 10), textcoords="offset points",
+            ha="right", weight="bold", color=RED,
+        )  # fmt: skip
+    errors.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    losses.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axes in (losses, errors):
+        axes.grid(which="major", lw=0.8)
+    figure.suptitle(title, fontsize=9, color=PALE_INK, x=0.01, ha="left")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", type=Path, help="train_log.jsonl")
+    parser.add_argument("output", type=Path, help="picture to write (PNG, SVG or PDF)")
+    args = parser.parse_args(arguments)
+    steps, epochs = read_log(args.log)
+    draw(steps, epochs, f"{args.log.parent}: {int(steps['step'][-1])} steps", args.output)
+    print(f"{args.output}: {len(steps['step'])} steps, {len(epochs.get('step', ()))} validations")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Streams a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from streamed import Streamed, stream_utterance
+from timeline import SpokenWord, Timeline, draw_timeline
+from tqdm import tqdm
+from wenet_fusion_runtime import DecodingOptions, Recognizer
+from wenet_fusion_runtime.decoding import MODES
+
+from wenet_fusion.console import run_main
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.sources import read_samples
+from wenet_fusion.error_rate import align, score
+from wenet_fusion.files import list_problems, read_lines, read_table, write_text
+
+
+class Percentiles(NamedTuple):
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """stream.json. Milliseconds are of computation, seconds of audio time; None: there was nothing to measure."""
+
+    model: str
+    data: str
+    chunking: str
+    mode: str
+    seed: int
+    utterances: int
+    audio_seconds: float
+    wer: float | None  # None: no word was spoken
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    utterances_wrong: int
+    real_time_factor: float
+    chunk_ms: Percentiles | None  # computation per chunk
+    finalisation_ms: Percentiles | None  # from the last sample to the final text
+    first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
+    emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
+    compared: int  # utterances whose tokens offline evaluation gave
+    same_tokens: int
+    different: list[str]
+    skipped: list[str]
+
+
+def read_ctm(path: Path) -> dict[str, list[SpokenWord]]:
+    """Words of a CTM file (`key channel start duration word`) by key, in order. Raises ValueError with the line."""
+    words: dict[str, list[SpokenWord]] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            key, _, start, duration, text = line.split()
+            words.setdefault(key, []).append(SpokenWord(text, float(start), float(start) + float(duration)))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not 'key channel start duration word': {line!r}") from error
+    return words
+
+
+def timeline_of(key: str, spoken: Sequence[SpokenWord], streamed: Streamed) -> Timeline:
+    """Pairs what was spoken with what was shown."""
+    shown: list[float | None] = []
+    position = 0
+    for pair in align([word.text for word in spoken], streamed.words).pairs:
+        if pair.reference is not None:
+            shown.append(streamed.shown[position] if pair.reference == pair.hypothesis else None)
+        position += pair.hypothesis is not None
+    return Timeline(key, tuple(spoken), tuple(shown))
+
+
+def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | None:
+    if not len(values):
+        return None
+    return Percentiles(*(round(float(value) * factor, 4) for value in np.percentile(values, (50, 90, 99))))
+
+
+def parse_chunking(label: str) -> tuple[int, int]:
+    size, _, left = label.partition("/")
+    if not (size.isdigit() and left.isdigit() and int(size)):
+        raise argparse.ArgumentTypeError(f"{label!r} is not SIZE/LEFT in frames and chunks, such as 16/4")
+    return int(size), int(left)
+
+
+def print_report(report: Report) -> None:
+    """The numbers as a few lines of text."""
+    rate = "no word spoken" if report.wer is None else f"{100 * report.wer:.2f} % of {report.words} words"
+    print(
+        f"{report.data}, chunks {report.chunking}, {report.mode}: {report.utterances} utterances,"
+        f" {report.audio_seconds / 60:.1f} min\n"
+        f"  errors               {rate} (substituted {report.substitutions}, deleted {report.deletions},"
+        f" inserted {report.insertions})\n"
+        f"  real-time factor     {report.real_time_factor:.4f}"
+    )
+    for title, value, unit in (
+        ("chunk", report.chunk_ms, "ms"),
+        ("finalisation", report.finalisation_ms, "ms"),
+        ("first text after", report.first_text_seconds, "s"),
+        ("word shown after", report.emission_delay_seconds, "s"),
+    ):
+        if value is not None:
+            numbers = " / ".join(f"{number:.3g}" for number in value)
+            print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
+    if report.compared:
+        print(f"  tokens               {report.same_tokens} of {report.compared} utterances as in offline evaluation")
+    if report.skipped:
+        print(f"skipped {len(report.skipped)}:\n{list_problems(report.skipped)}")
+
+
+def build_report(
+    args: argparse.Namespace,
+    mode: str,
+    streamed: Mapping[str, Streamed],
+    references: Mapping[str, str],
+    spoken: Mapping[str, Sequence[SpokenWord]],
+    audio_seconds: float,
+    skipped: list[str],
+) -> Report:
+    """All numbers of a run. `spoken` may be empty: then there are no delays."""
+    offline = read_table(args.reference_tokens) if args.reference_tokens else {}
+    compared = [key for key in streamed if key in offline]
+    different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
+    texts = {key: " ".join(item.words) for key, item in streamed.items()}
+    scoring = score({key: references[key] for key in streamed}, texts)
+    delays, firsts = [], []
+    for key in spoken.keys() & streamed.keys():
+        line = timeline_of(key, spoken[key], streamed[key])
+        delays += [shown - word.end for word, shown in zip(line.spoken, line.shown) if shown is not None]
+        if (first := streamed[key].first_text) is not None:
+            firsts.append(first - spoken[key][0].start + streamed[key].first_text_compute)
+    total = scoring.total
+    return Report(
+        model=str(args.model),
+        data=str(args.data),
+        chunking="{}/{}".format(*args.chunking),
+        mode=mode,
+        seed=args.seed,
+        utterances=len(streamed),
+        audio_seconds=round(audio_seconds, 3),
+        wer=total.rate if total.reference else None,
+        substitutions=total.substitutions,
+        deletions=total.deletions,
+        insertions=total.insertions,
+        words=total.reference,
+        utterances_wrong=sum(utterance.counts.errors > 0 for utterance in scoring.utterances),
+        real_time_factor=sum(item.compute for item in streamed.values()) / audio_seconds,
+        chunk_ms=percentiles([value for item in streamed.values() for value in item.chunk_compute], 1000),
+        finalisation_ms=percentiles([item.final_compute for item in streamed.values()], 1000),
+        first_text_seconds=percentiles(firsts),
+        emission_delay_seconds=percentiles(delays),
+        compared=len(compared),
+        same_tokens=len(compared) - len(different),
+        different=different,
+        skipped=skipped,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("data", type=Path, help="data.list")
+    parser.add_argument("--data_type", choices=("raw", "shard"), default="raw")
+    parser.add_argument("--chunking", type=parse_chunking, default="16/4", help="frames per chunk / chunks to the left")
+    parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
+    parser.add_argument("--ctm", type=Path, help="when each word was spoken; without it no delays and no picture")
+    parser.add_argument("--seed", type=int, default=0, help="of the cuts")
+    parser.add_argument("--output", type=Path, required=True, help="folder for stream.json, text and timeline.png")
+    args = parser.parse_args(arguments)
+
+    recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode))
+    rate = recognizer.model.meta.sample_rate
+    utterances = {utterance.key: utterance for utterance in read_manifest(args.data, args.data_type)}
+    spoken = read_ctm(args.ctm) if args.ctm else {}
+    streamed: dict[str, Streamed] = {}
+    skipped: list[str] = []
+    audio_seconds = 0.0
+    bar = tqdm(utterances, desc="stream {}/{}".format(*args.chunking), unit="utt", leave=False, disable=None)
+    for index, key in enumerate(bar):
+        try:
+            samples = read_samples(utterances[key], rate)
+        except (ValueError, OSError) as error:
+            skipped.append(f"{key}: {error}")
+            continue
+        rng = np.random.default_rng([args.seed, index])
+        streamed[key] = stream_utterance(recognizer, samples, *args.chunking, rng)
+        audio_seconds += len(samples) / rate
+    if not streamed:
+        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
+
+    references = {key: utterance.text for key, utterance in utterances.items()}
+    report = build_report(args, recognizer.options.mode, streamed, references, spoken, audio_seconds, skipped)
+    args.output.mkdir(parents=True, exist_ok=True)
+    texts = "".join(" ".join([key, *item.words]) + "\n" for key, item in streamed.items())
+    write_text(args.output / "text", texts)
+    plain = {
+        name: value._asdict() if isinstance(value, Percentiles) else value for name, value in asdict(report).items()
+    }
+    write_text(args.output / "stream.json", json.dumps(plain, indent=1) + "\n")
+    drawable = [key for key in spoken if key in streamed]
+    if drawable:
+        # The longest of those that are right: an example, not a measurement.
+        right = [key for key in drawable if streamed[key].words == tuple(word.text for word in spoken[key])]
+        best = max(right or drawable, key=lambda key: len(spoken[key]))
+        line = timeline_of(best, spoken[best], streamed[best])
+        samples = read_samples(utterances[best], rate)
+        chunk_seconds = args.chunking[0] * recognizer.model.meta.frame_seconds
+        draw_timeline(line, samples, rate, chunk_seconds, report.chunking, args.output / "timeline.png")
+    print_report(report)
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
