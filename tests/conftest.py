@@ -1,4 +1,4 @@
-"""What tests share: recorded speech where it exists, the default dtype, and a tiny model that behaves like a trained one."""
+"""What tests share: recorded speech where it exists, the default dtype, a tiny model that behaves like a trained one."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from tones import ToneRun, tone_recipe, train_tones
 from torch import nn
 
 from wenet_fusion.chunking import FULL_CONTEXT, ChunkingConfig
+from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.models.asr_model import AsrModel, FrontendConfig, ModelConfig
 from wenet_fusion.models.decoder import DecoderConfig
 from wenet_fusion.models.encoder import EncoderConfig
@@ -72,7 +73,7 @@ def tiny_recipe(units: Path) -> RecipeConfig:
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives every norm and position bias values as training leaves them: a fresh norm is nearly the identity and hides bugs."""
+    """Gives norms and position biases values as training leaves them: a fresh norm is nearly the identity, hiding bugs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in norms(model):
@@ -89,7 +90,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
     """A model of `recipe` with random weights that hears all words and blank in noise, and no other unit.
 
-    The outputs of a random encoder lie close together, so the CTC head is centred on them; else one word would win always.
+    A random encoder's outputs lie close together: without a CTC head centred on them one word would always win.
     """
     tokenizer = build_tokenizer(recipe.tokenizer, Path())
     with default_dtype(torch.float32), torch.random.fork_rng(devices=[]):
@@ -102,7 +103,7 @@ def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
             noise = 0.1 * torch.randn(1, 4 * recipe.model.frontend.sample_rate)
             frames_TD = model.encode(noise, torch.tensor([noise.size(1)]), FULL_CONTEXT).frames_BTD[0]
             head = model.ctc.linear
-            head.weight.div_(frames_TD.std(0))
+            head.weight.normal_().div_(frames_TD.std(0))
             head.bias.copy_(-head.weight @ frames_TD.mean(0))
             head.bias[1:3] = -100.0  # <unk> and <sos/eos>
     return TrainedModel(recipe, tokenizer, model, Path("tiny.pt"))
@@ -125,4 +126,14 @@ def trained(tiny_units: Path) -> TrainedModel:
 @pytest.fixture(scope="session")
 def tone_run(tiny_units: Path, tmp_path_factory: pytest.TempPathFactory) -> ToneRun:
     """A training run that has learned a language of three tones; tests read it and write elsewhere."""
-    return train_tones(tone_recipe(tiny_recipe(tiny_units)), tmp_path_factory.mktemp("tones"))
+    with default_dtype(torch.float32):
+        return train_tones(tone_recipe(tiny_recipe(tiny_units)), tmp_path_factory.mktemp("tones"))
+
+
+@pytest.fixture(scope="session")
+def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's exported file."""
+    path = tmp_path_factory.mktemp("export") / "nested" / "model.pt"
+    with default_dtype(torch.float32):
+        export_torchscript(trained, path)
+    return path

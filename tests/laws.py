@@ -24,7 +24,9 @@ BROKEN = 1e-4
 GARBAGE = (math.nan, math.inf, -1e30, 7.0)
 
 Tree = Any  # a tensor, or tuples and lists of trees
-Op = Callable[[Tensor, Tensor, Tree], tuple[Tree, Tree]]  # x (B, N, ...), lengths (B,), state -> outputs (B, T, ...), state
+Op = Callable[
+    [Tensor, Tensor, Tree], tuple[Tree, Tree]
+]  # x (B, N, ...), lengths (B,), state -> outputs (B, T, ...), state
 
 random_geometries = settings(
     max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -115,7 +117,7 @@ def forgetful(op: Op, spoil: Callable[[Tree, Tree], Tree]) -> Op:
 
 
 def difference(value: Tree, target: Tree) -> float:
-    """Largest over all tensors, each relative to its largest value; infinite for other shapes or where one is not finite."""
+    """Largest over all tensors, relative to each one's largest value; infinite for other shapes or where not finite."""
     worst, values, targets = 0.0, leaves(value), leaves(target)
     if [tensor.shape for tensor in values] != [tensor.shape for tensor in targets]:
         return math.inf

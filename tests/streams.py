@@ -1,10 +1,12 @@
 """The deployed model's and the exported file's methods as the laws see them. Knows no test."""
 
 import laws
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.chunking import Chunking
+from wenet_fusion.export.verification import generated_audio
 
 FRAME = 320  # samples per encoder frame of the tiny model
 
@@ -36,3 +38,8 @@ def heard_states(model: nn.Module, chunking: Chunking, chunks: list[int]) -> lis
             state = model.step(samples(100 + row, 1, heard), torch.tensor([heard]), *chunking, state)[1]
         states.append(state)
     return states
+
+
+def audio(seconds: float = 3.3) -> np.ndarray:
+    """Sweeps, noise and silence at the tiny model's rate."""
+    return generated_audio(8000, np.random.default_rng(1))[: int(seconds * 8000)]

@@ -27,9 +27,7 @@ def convolution_op(model: CausalConvolution) -> laws.Op:
 
 
 @laws.random_geometries
-@given(
-    st.integers(1, 6), st.integers(1, 9), st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(0, 99)
-)
+@given(st.integers(1, 6), st.integers(1, 9), st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(0, 99))
 def test_split(dim: int, kernel: int, blocks: list[int], seed: int) -> None:
     cuts = [sum(blocks[: i + 1]) for i in range(len(blocks))]
     x, state = laws.noise(seed, 3, cuts[-1], dim), torch.zeros(3, dim, kernel - 1)

@@ -21,7 +21,11 @@ from wenet_fusion.chunking import (
 
 @random_geometries
 @given(
-    st.integers(1, 7), st.integers(0, 4), st.lists(st.integers(0, 40), min_size=1, max_size=3), st.integers(0, 10), st.integers(1, 12)
+    st.integers(1, 7),
+    st.integers(0, 4),
+    st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    st.integers(0, 10),
+    st.integers(1, 12),
 )
 def test_visible_equals_a_plain_loop(size: int, left: int, starts: list[int], cached: int, frames: int) -> None:
     query = torch.tensor(starts).unsqueeze(1) + torch.arange(frames)
@@ -62,7 +66,12 @@ def test_the_sampler_draws_what_is_configured() -> None:
     found = draws(config, 0)
     assert found == draws(config, 0) != draws(config, 1)
     assert set(found) == {FULL_CONTEXT} | {
-        Chunking(8, 4), Chunking(8, 8), Chunking(12, 3), Chunking(12, 6), Chunking(16, 2), Chunking(16, 4)
+        Chunking(8, 4),
+        Chunking(8, 8),
+        Chunking(12, 3),
+        Chunking(12, 6),
+        Chunking(16, 2),
+        Chunking(16, 4),
     }
     assert found.count(FULL_CONTEXT) / len(found) == pytest.approx(0.3, abs=0.04)
     drawn_sizes = [chunking.size for chunking in found if chunking != FULL_CONTEXT]

@@ -48,7 +48,10 @@ def test_teacher_forcing_by_hand() -> None:
 
 def test_teacher_forcing_of_empty_transcripts_only() -> None:
     forcing = teacher_forcing(torch.zeros(2, 0, dtype=torch.int64), torch.tensor([0, 0]), SOS, reverse=True)
-    assert forcing == TeacherForcing(*forcing) and forcing.inputs_BU.tolist() == forcing.targets_BU.tolist() == [[2], [2]]
+    assert forcing == TeacherForcing(*forcing) and forcing.inputs_BU.tolist() == forcing.targets_BU.tolist() == [
+        [2],
+        [2],
+    ]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -156,7 +159,9 @@ def score(model: Decoder, memory: Tensor, ids: tuple[int, ...]) -> float:
 def best_of_all(model: Decoder, memory: Tensor, tokens: list[int]) -> AttentionHypothesis:
     """Tries every sequence with at most as many tokens as frames."""
     candidates = [ids for length in range(memory.size(1) + 1) for ids in itertools.product(tokens, repeat=length)]
-    return max((AttentionHypothesis(ids, score(model, memory, ids)) for ids in candidates), key=lambda found: found.score)
+    return max(
+        (AttentionHypothesis(ids, score(model, memory, ids)) for ids in candidates), key=lambda found: found.score
+    )
 
 
 def eager_decoder(seed: int) -> Decoder:

@@ -14,7 +14,7 @@ from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.deployment import fused_model, latency
 from wenet_fusion.models.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.models.decoder import DecoderConfig
-from wenet_fusion.models.deployed import DeployedModel, StreamState
+from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.nn.norm import fuse_norms, norms
 from wenet_fusion.recipe import TrainedModel
 
@@ -43,7 +43,10 @@ def model(request: pytest.FixtureRequest) -> DeployedModel:
 
 @settings(laws.random_geometries, max_examples=10)
 @given(
-    chunkings, st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(1, 999), st.lists(st.integers(0, 3), min_size=1, max_size=3)
+    chunkings,
+    st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    st.integers(1, 999),
+    st.lists(st.integers(0, 3), min_size=1, max_size=3),
 )
 def test_split(model: DeployedModel, chunking: Chunking, blocks: list[int], missing: int, heard: list[int]) -> None:
     """Rows out of step; the first is full, each other one ends in the middle of some frame."""
@@ -55,12 +58,13 @@ def test_split(model: DeployedModel, chunking: Chunking, blocks: list[int], miss
     assert laws.split(step_op(model, chunking), state, x, lengths, cuts[:-1]) <= laws.BOUND
 
 
-
 SEEDED_BUGS = {
     "front-end forgets": lambda old, new: new._replace(samples=torch.zeros_like(new.samples)),
     "front-end one hop late": lambda old, new: new._replace(samples=new.samples.roll(80, dims=1)),
     "position not advanced": lambda old, new: new._replace(encoder=new.encoder._replace(position=old.encoder.position)),
-    "subsampling forgets": lambda old, new: new._replace(encoder=new.encoder._replace(subsampling=old.encoder.subsampling)),
+    "subsampling forgets": lambda old, new: new._replace(
+        encoder=new.encoder._replace(subsampling=old.encoder.subsampling)
+    ),
     "layers forget": lambda old, new: new._replace(encoder=new.encoder._replace(layers=old.encoder.layers)),
 }
 
@@ -169,12 +173,15 @@ def encoder_out(frames: int = 7) -> Tensor:
 
 @laws.random_geometries
 @given(st.lists(st.lists(st.integers(3, 12), max_size=5), min_size=1, max_size=5), st.sampled_from([0, 7]))
-def test_rescoring_many_equals_rescoring_each_alone(plain: DeployedModel, hypotheses: list[list[int]], filler: int) -> None:
+def test_rescoring_many_equals_rescoring_each_alone(
+    plain: DeployedModel, hypotheses: list[list[int]], filler: int
+) -> None:
     longest = max(len(ids) for ids in hypotheses)
     padded = torch.tensor([ids + [filler] * (longest - len(ids)) for ids in hypotheses], dtype=torch.int64)
     together = plain.rescore(encoder_out(), padded, torch.tensor([len(ids) for ids in hypotheses]))
     alone = [
-        plain.rescore(encoder_out(), torch.tensor([ids], dtype=torch.int64), torch.tensor([len(ids)])) for ids in hypotheses
+        plain.rescore(encoder_out(), torch.tensor([ids], dtype=torch.int64), torch.tensor([len(ids)]))
+        for ids in hypotheses
     ]
     assert together.shape == (len(hypotheses), 2)
     assert laws.difference(together, torch.cat(alone)) <= laws.BOUND

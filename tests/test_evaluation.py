@@ -21,7 +21,7 @@ from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, transcribe_offline
 from wenet_fusion_runtime.result import joined_ids
 
-LONG = 150  # words, about 45 s
+LONG = 110  # words, about 32 s: the runtime closes a segment at 30 s at the latest
 CHUNKINGS = ("full", "8/2", "4/4")
 
 
@@ -111,7 +111,7 @@ def test_one_search_for_two_modes_changes_neither(offline, halfway, data_list, t
 
 def test_the_long_recording_has_several_segments(model):
     """Else nothing above would show that segments are joined."""
-    samples = speak(["one", "two", "three"] * (LONG // 3), np.random.default_rng(7))
+    samples = speak(["one", "two", "three"] * (LONG // 3 + 1), np.random.default_rng(7))
     assert len(transcribe_offline(acoustic_model(model), samples, 8, 2)) > 1
 
 
@@ -119,7 +119,7 @@ def test_the_long_recording_has_several_segments(model):
 
 
 @pytest.fixture(scope="module")
-def exported(halfway, tmp_path_factory):
+def exported_halfway(halfway, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "tones.pt"
     export_torchscript(halfway, path)
     return path
@@ -143,16 +143,15 @@ def stream_tokens(recognizer, data_list, chunking, seed, before_each=lambda stre
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("label", ["8/2", "4/4"])
-def test_streams_give_the_tokens_of_offline_evaluation(offline, exported, data_list, mode, label):
-    recognizer = Recognizer(exported, DecodingOptions(mode))
-    for seed in (0, 1):
-        assert stream_tokens(recognizer, data_list, parse_chunking(label), seed) == offline[mode, label]
+@pytest.mark.parametrize("label, seed", [("8/2", 0), ("4/4", 1)])
+def test_streams_give_the_tokens_of_offline_evaluation(offline, exported_halfway, data_list, mode, label, seed):
+    recognizer = Recognizer(exported_halfway, DecodingOptions(mode))
+    assert stream_tokens(recognizer, data_list, parse_chunking(label), seed) == offline[mode, label]
 
 
-def test_the_check_sees_a_stream_that_forgets(offline, exported, data_list):
+def test_the_check_sees_a_stream_that_forgets(offline, exported_halfway, data_list):
     """Seeded bug: every piece begins with a fresh state."""
-    recognizer = Recognizer(exported, DecodingOptions(GREEDY))
+    recognizer = Recognizer(exported_halfway, DecodingOptions(GREEDY))
 
     def forget(stream):
         stream._state = recognizer.model.init_state(1, 4, 4)
@@ -176,7 +175,9 @@ def test_unreadable_audio_is_counted_and_told(tone_run, data_list, tmp_path, cap
     with_bad = data_list.with_name("with_bad.list")
     with_bad.write_text("\n".join(lines) + "\n")
     result_dir = tmp_path / "deep/results"
-    arguments = ["--checkpoint", tone_run.checkpoint, "--result_dir", result_dir, "--modes", GREEDY, "--chunkings", "8/2"]
+    arguments = [
+        "--checkpoint", tone_run.checkpoint, "--result_dir", result_dir, "--modes", GREEDY, "--chunkings", "8/2"
+    ]
     assert main(["evaluate", "--data", str(with_bad), *map(str, arguments)]) == 1
     captured = capsys.readouterr()
     assert "skipped bad0: " in captured.err and "bad0.wav: is an empty file" in captured.err
@@ -185,7 +186,7 @@ def test_unreadable_audio_is_counted_and_told(tone_run, data_list, tmp_path, cap
     assert len(written["skipped"]) == 2 and written["rows"][0]["utterances"] == 3
 
     with_bad.write_text("\n".join(lines[3:]) + "\n")
-    with pytest.raises(ValueError, match="no utterance of .*with_bad.list could be read; the first problem: bad0: .*bad0.wav"):
+    with pytest.raises(ValueError, match="of .*with_bad.list could be read; the first problem: bad0: .*bad0.wav"):
         main(["evaluate", "--data", str(with_bad), *map(str, arguments)])
 
 
@@ -205,7 +206,7 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
         evaluate(ctc_only, data_list, EvaluationOptions(chunkings=full), tmp_path)
     plain = evaluate(ctc_only, data_list, EvaluationOptions((GREEDY, PREFIX_BEAM), full), tmp_path)
     assert [row.mode for row in plain.rows] == [GREEDY, PREFIX_BEAM]
-    for modes, chunkings, message in ((("guess",), full, "unknown decoding modes"), ((RESCORING,), (), "no chunking was given")):
+    for modes, chunkings, message in ((("guess",), full, "unknown decoding mode"), ((RESCORING,), (), "no chunking")):
         with pytest.raises(ValueError, match=message):
             EvaluationOptions(modes, chunkings)
 

@@ -1,6 +1,5 @@
-"""The front-end equals Kaldi's and may be cut at any hop; global CMVN reads back what it wrote."""
+"""The front-end equals Kaldi's and may be cut at any hop."""
 
-import json
 import math
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from wenet_fusion.nn.cmvn import CmvnStatistics, GlobalCmvn
 from wenet_fusion.nn.fbank import Fbank
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,10 +26,14 @@ def features(fbank: Fbank, samples_N: Tensor) -> Tensor:
 
 
 def kaldi_features(fbank: Fbank, samples_N: Tensor, sample_rate: int, num_mel_bins: int) -> Tensor:
-    """Kaldi's frame k begins at sample hop * k, ours ends at hop * (k + 1): zeros in front make the windows the same."""
+    """Kaldi's frame k begins at hop * k, ours ends at hop * (k + 1): zeros in front make the windows the same."""
     padded = torch.nn.functional.pad(samples_N, (fbank.window_samples - fbank.hop_samples, 0))
     return kaldi.fbank(
-        padded.unsqueeze(0) * 32768, sample_frequency=sample_rate, num_mel_bins=num_mel_bins, dither=0.0, snip_edges=True
+        padded.unsqueeze(0) * 32768,
+        sample_frequency=sample_rate,
+        num_mel_bins=num_mel_bins,
+        dither=0.0,
+        snip_edges=True,
     )
 
 
@@ -146,33 +148,3 @@ def test_wrong_geometry_is_refused_with_the_remedy() -> None:
         Fbank(8000, 128)
     with pytest.raises(ValueError, match="from 20.0 Hz to 5000.* do not fit into 0-4000"):
         Fbank(8000, 40, high_freq=5000.0)
-
-
-def test_cmvn_file(tmp_path: Path) -> None:
-    frames = 3 + 2 * laws.noise(0, 500, 6)
-    statistics = CmvnStatistics(6)
-    for block in frames.split(170):
-        statistics.add(block)
-    (tmp_path / "global_cmvn").write_text(statistics.to_json())
-    assert set(json.loads(statistics.to_json())) == {"mean_stat", "var_stat", "frame_num"}
-    cmvn = GlobalCmvn(6)
-    assert torch.equal(cmvn(frames.unsqueeze(0))[0], frames), "without a file features stay as they are"
-    cmvn.load(tmp_path / "global_cmvn")
-    normal = cmvn(frames.unsqueeze(0))[0]
-    assert laws.difference(normal, (frames - frames.mean(0)) / frames.std(0, unbiased=False)) <= 1e-9
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"mean_stat": [1]}', '{"mean_stat": [1], "var_stat": [1], "frame_num": "x"}'])
-def test_a_wrong_cmvn_file_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "cmvn").write_text(text)
-    with pytest.raises(ValueError, match="cmvn is no global_cmvn file .* tools/compute_cmvn_stats.py"):
-        GlobalCmvn(6).load(tmp_path / "cmvn")
-
-
-def test_cmvn_of_another_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cmvn").write_text('{"mean_stat": [1.0, 2.0], "var_stat": [2.0, 5.0], "frame_num": 1}')
-    with pytest.raises(ValueError, match="cmvn has 2 mel bins over 1 frames, the model has 6"):
-        GlobalCmvn(6).load(tmp_path / "cmvn")
-    statistics = CmvnStatistics(2)
-    with pytest.raises(ValueError, match="no usable statistics over 0 frames"):
-        statistics.to_json()

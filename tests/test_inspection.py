@@ -44,7 +44,7 @@ def predicted(trained: TrainedModel, chunking: Chunking) -> np.ndarray:
 def test_influence_is_what_the_geometry_predicts(trained: TrainedModel, chunking: Chunking) -> None:
     measured, expected = influence(acoustic_model(trained), chunking, FRAMES), predicted(trained, chunking)
     assert not (measured.reaches_TT & ~expected).any(), "something is seen that the geometry hides"
-    assert (measured.reaches_TT.sum() / expected.sum()) > 0.9, "most of what may be seen is seen"
+    assert measured.reaches_TT.sum() > 0.8 * expected.sum(), "what is seen fades at the far edge only"
     outputs, inputs = np.nonzero(expected.T)
     assert measured.context()[1] == (inputs - outputs).max() == min(chunking.size, FRAMES) - 1
 
@@ -115,7 +115,9 @@ def test_checks_detect_a_broken_model(law: str, broken: type[Encoder], trained: 
 def test_checks_detect_a_wrong_fusion(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     fuse: Callable[..., Any] = checks.fuse_norms
     monkeypatch.setattr(checks, "fuse_norms", lambda model: fuse(randomise(model, seed=1)))
-    assert {check.law.partition(":")[0] for check in check_model(trained) if check.difference > 1e6 * BOUND} == {"fusion"}
+    assert {check.law.partition(":")[0] for check in check_model(trained) if check.difference > 1e6 * BOUND} == {
+        "fusion"
+    }
 
 
 def test_check_data_counts_and_names(trained: TrainedModel, tmp_path: Path) -> None:

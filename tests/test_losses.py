@@ -60,7 +60,11 @@ def by_definition(log_probs_TV: Tensor, target: tuple[int, ...]) -> float:
 @given(st.integers(1, 5), st.lists(st.integers(1, 2), max_size=3), st.integers(0, 99))
 def test_ctc_loss_equals_its_definition(frames: int, target: list[int], seed: int) -> None:
     log_probs = laws.noise(seed, 1, frames, 3).log_softmax(-1)
-    found = float(ctc_loss(log_probs, torch.tensor([frames]), torch.tensor([target], dtype=torch.int64), torch.tensor([len(target)])))
+    found = float(
+        ctc_loss(
+            log_probs, torch.tensor([frames]), torch.tensor([target], dtype=torch.int64), torch.tensor([len(target)])
+        )
+    )
     expected = by_definition(log_probs[0], tuple(target))
     assert found == pytest.approx(expected if expected < float("inf") else 0.0, rel=1e-9)
 
@@ -68,8 +72,13 @@ def test_ctc_loss_equals_its_definition(frames: int, target: list[int], seed: in
 def test_empty_and_infeasible_transcripts_give_finite_gradients() -> None:
     logits = laws.noise(0, 4, 3, 5).requires_grad_()
     ids, lengths = torch.tensor([[3, 4, 3, 4], [0, 0, 0, 0], [3, 3, 3, 0], [3, 4, 0, 0]]), torch.tensor([4, 0, 3, 2])
-    losses = [ctc_loss(logits[b : b + 1].log_softmax(-1), torch.tensor([3]), ids[b : b + 1], lengths[b : b + 1]) for b in range(4)]
-    assert [loss.item() == 0 for loss in losses] == [True, False, True, False], "4 units, or 3 repeated, do not fit 3 frames"
+    losses = [
+        ctc_loss(logits[b : b + 1].log_softmax(-1), torch.tensor([3]), ids[b : b + 1], lengths[b : b + 1])
+        for b in range(4)
+    ]
+    assert [loss.item() == 0 for loss in losses] == [True, False, True, False], (
+        "4 units, or 3 repeated, do not fit 3 frames"
+    )
     total = ctc_loss(logits.log_softmax(-1), torch.tensor([3] * 4), ids, lengths)
     assert total.item() == pytest.approx(sum(losses).item())
     total.backward()
@@ -125,7 +134,9 @@ def test_a_model_without_decoders_has_only_the_ctc_loss() -> None:
 # --- laws
 
 
-SAMPLE_LENGTHS = torch.tensor([5000, 2561, 3200])  # a frame of 320 samples that is cut, one that has just begun, whole ones
+SAMPLE_LENGTHS = torch.tensor(
+    [5000, 2561, 3200]
+)  # a frame of 320 samples that is cut, one that has just begun, whole ones
 TOKEN_LENGTHS = (3, 0, 4)
 
 
@@ -181,7 +192,13 @@ def test_batch() -> None:
     ids, lengths = tokens(*TOKEN_LENGTHS)
     together = model(samples, SAMPLE_LENGTHS, ids, lengths, CHUNKING)
     alone = [
-        model(samples[b : b + 1, : SAMPLE_LENGTHS[b]], SAMPLE_LENGTHS[b : b + 1], ids[b : b + 1], lengths[b : b + 1], CHUNKING)
+        model(
+            samples[b : b + 1, : SAMPLE_LENGTHS[b]],
+            SAMPLE_LENGTHS[b : b + 1],
+            ids[b : b + 1],
+            lengths[b : b + 1],
+            CHUNKING,
+        )
         for b in range(3)
     ]
     assert laws.difference(list(together), [sum(parts) / 3 for parts in zip(*alone)]) <= laws.BOUND

@@ -93,7 +93,7 @@ def training_measure(
 def test_padding_moves_no_output_and_no_statistic(name: str) -> None:
     build, run, inner = CASES[name]
     lengths_B = torch.tensor([5, 0, 3])
-    # NaN x 0 is NaN in the gradient of a convolution's weight: its callers reset padding to zero, as the encoder's law shows.
+    # NaN x 0 is NaN in the gradient of a convolution: its callers reset padding to zero, as the encoder's law shows.
     measure = training_measure(build, run, lengths_B, with_gradients=run is run_linear)
     assert laws.padding(measure, laws.noise(1, 3, 6, *inner), lengths_B) <= laws.BOUND
 
@@ -154,7 +154,10 @@ def test_estimating_statistics_gives_the_plain_average_over_batches() -> None:
     assert laws.difference(first.norm.running_mean, sum(rows.mean(0) for rows in seen) / 3) <= laws.BOUND
     assert laws.difference(first.norm.running_var, sum(rows.var(0) for rows in seen) / 3) <= laws.BOUND
     # Dropout was off: the second norm saw what the first one's batch statistics and a ReLU leave.
-    hidden = [torch.relu(nn.functional.batch_norm(r, None, None, first.norm.weight, first.norm.bias, training=True)) for r in seen]
+    hidden = [
+        torch.relu(nn.functional.batch_norm(r, None, None, first.norm.weight, first.norm.bias, training=True))
+        for r in seen
+    ]
     second = model[3]
     assert laws.difference(second.norm.running_mean, sum(second.linear(h).mean(0) for h in hidden) / 3) <= laws.BOUND
     assert all(torch.equal(*pair) for pair in zip(weights, model.parameters()))

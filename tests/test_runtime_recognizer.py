@@ -1,6 +1,7 @@
 """Streams: any cut of the audio, any rate, the same text as offline, nothing lost."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,13 @@ def run(stream: Stream, samples: np.ndarray, cuts: list[int], sample_rate: int |
         returned += stream.accept_waveform(block, sample_rate)
         assert stream.result.is_final is False
     returned += stream.finish()
-    assert tuple(returned) == stream.finals
-    return stream.finals
+    assert best_only(returned) == stream.finals
+    return tuple(returned)
+
+
+def best_only(results: list[Result]) -> tuple[Result, ...]:
+    """What a stream keeps of the segments that it returned."""
+    return tuple(replace(result, hypotheses=result.hypotheses[:1]) for result in results)
 
 
 CUTS = st.lists(st.integers(0, len(SAMPLES)), max_size=30)
@@ -116,7 +122,7 @@ def test_partial_results_and_segments(model: AcousticModel) -> None:
         assert stream.result.segment == len(stream.finals) > 0
     assert partials == sorted(partials, key=len) and len(set(partials)) > 5
     assert stream.text == "a b c d a b c d a b c d"
-    assert stream.finals[: len(closed)] == tuple(closed) and stream.result is stream.finals[-1]
+    assert stream.finals[: len(closed)] == best_only(closed) and stream.result is stream.finals[-1]
     assert [r.segment for r in stream.finals] == list(range(len(stream.finals)))
 
 
@@ -148,7 +154,7 @@ def test_refused_samples_leave_the_stream_as_it_was(recognizers: dict[str, Recog
             stream.accept_waveform(samples, rate)
     stream.accept_waveform(SAMPLES[3000:], 16000)
     stream.finish()
-    assert stream.finals == run(undisturbed, SAMPLES, [3000], 16000)
+    assert stream.finals == best_only(run(undisturbed, SAMPLES, [3000], 16000))
 
 
 def test_chunks_that_the_model_was_not_trained_for(recognizers: dict[str, Recognizer]) -> None:

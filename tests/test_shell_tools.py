@@ -199,7 +199,7 @@ def test_stages_refuse_to_start_on_nothing(recipe: Path) -> None:
         "7": "data/test/data.list is missing: run stage 3 first: ",
     }
     for stage, message in missing.items():
-        done = run_recipe(recipe, "--stage", stage, "--stop_stage", stage)
+        done = run_recipe(recipe, "--stage", stage, "--stop_stage", stage, "--average_num", "5")
         assert done.returncode == 1 and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
 

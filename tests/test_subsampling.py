@@ -28,9 +28,7 @@ def subsampling_op(model: Subsampling) -> laws.Op:
 
 
 @laws.random_geometries
-@given(
-    st.integers(7, 20), st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 99)
-)
+@given(st.integers(7, 20), st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 99))
 def test_split(num_mel_bins: int, channels: int, blocks: list[int], seed: int) -> None:
     model = subsampling(num_mel_bins, 5, channels)
     cuts = [4 * sum(blocks[: i + 1]) for i in range(len(blocks))]

@@ -141,7 +141,8 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     assert f"step {bad_update}: loss or gradient is not finite; update skipped" in capsys.readouterr().out
     kept = torch.load(tmp_path / "run/nonfinite_batch.pt", weights_only=True)
     assert len(kept) == accumulate and set(kept[0]) >= {"keys", "samples_BN", "tokens_BU"}
-    assert all(entry["train_loss"] > 0 for entry in entries(tmp_path / "run", "epoch")), "the mean is over sound updates"
+    means = [entry["train_loss"] for entry in entries(tmp_path / "run", "epoch")]
+    assert all(mean > 0 for mean in means), "the mean is over sound updates"
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):
@@ -191,6 +192,19 @@ def test_only_the_newest_checkpoints_are_kept(recipe, corpus, tmp_path):
     start(recipe, corpus, tmp_path / "run").run()
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step_000003.pt", "step_000004.pt"]
     assert [load_model(path).step for path in list_checkpoints(tmp_path / "run")] == [3, 4]
+
+
+def test_an_interruption_says_how_to_go_on(recipe, corpus, tmp_path, capsys):
+    trainer = start(recipe, corpus, tmp_path / "run")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    trainer.log.epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert "interrupted at step 5; the same command goes on from the last saved state" in capsys.readouterr().out
+    assert start(recipe, corpus, tmp_path / "run").step == 4
 
 
 def test_validation_leaves_the_model_in_training(recipe, corpus, tmp_path):

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="training configuration; its front-end is used")
     parser.add_argument("--data", type=Path, required=True, help="data.list of the training set")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--max_utterances", type=int, default=0, help="an even sample of so many; 0: all")
+    parser.add_argument("--max_utterances", type=int, default=0, help="an even sample of at most so many; 0: all")
     parser.add_argument("overrides", nargs="*", help="configuration values, key=value")
     args = parser.parse_args(arguments)
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frontend = config.model.frontend
     utterances = read_manifest(args.data, config.data.data_type)
     if args.max_utterances > 0:
-        utterances = utterances[:: max(1, len(utterances) // args.max_utterances)]
+        utterances = utterances[:: -(-len(utterances) // args.max_utterances)]
     fbank = Fbank(
         frontend.sample_rate, frontend.num_mel_bins, frontend.window_ms, frontend.hop_ms, frontend.low_freq, frontend.high_freq
     )

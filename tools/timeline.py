@@ -67,8 +67,8 @@ def draw_timeline(
         face = "white" if at_end else RED
         rows.plot(shown, row, "o", ms=7, color=RED, mfc=face, mew=1.6, zorder=4, clip_on=False)
         rows.annotate(
-            f"{word.text}  {shown - word.end:+.2f} s", (max(shown, word.end), row), xytext=(8, 0), textcoords="offset points",
-            va="center", fontsize=8.5, color=INK,
+            f"{word.text}  {shown - word.end:+.2f} s", (max(shown, word.end), row),
+            xytext=(8, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK,
         )  # fmt: skip
     rows.set_ylim(count - 0.4, -0.6)
     rows.set_xlim(0, grid[-1] + 0.12 * grid[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -83,7 +84,8 @@ class Stream:
 
     @property
     def finals(self) -> tuple[Result, ...]:
-        """The closed segments, oldest first."""
+        """The closed segments, oldest first, each with its best hypothesis only: a stream may run for days. All
+        hypotheses are in what `accept_waveform` and `finish` return."""
         return tuple(self._finals)
 
     @property
@@ -120,8 +122,9 @@ class Stream:
         closed += self._advance(np.zeros(self._model.meta.tail_samples, dtype=np.float32))
         if self._filled:
             closed += self._step()
-        closed.append(self._decoder.finish())
-        self._finals.append(closed[-1])
+        last = self._decoder.finish()
+        self._keep([last])
+        closed.append(last)
         self._state = None
         self._finished = True
         return closed
@@ -154,8 +157,11 @@ class Stream:
         samples = self._buffer[None, :rounded]
         scores, self._state = self._model.step(samples, [length], self._chunk, self._left, self._state)
         closed = self._decoder.accept(*scores.row(0))
-        self._finals += closed
+        self._keep(closed)
         return closed
+
+    def _keep(self, closed: list[Result]) -> None:
+        self._finals += [replace(result, hypotheses=result.hypotheses[:1]) for result in closed]
 
     def __enter__(self) -> Stream:
         return self

@@ -1,0 +1,291 @@
+"""The command wenet-fusion: every verb does its work, every mistake of a user ends in one message with the remedy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from scripts import TOOLS
+from tones import write_corpus
+
+from wenet_fusion.cli import main
+from wenet_fusion.config import to_yaml
+from wenet_fusion.training.checkpoint import load_model
+from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.decoding import GREEDY
+
+VERBS = ("train", "average", "evaluate", "score", "export", "check", "inspect")
+
+
+def run(*arguments):
+    """Calls the verb in this process; a mistake of the user raises ValueError or OSError."""
+    return main([str(argument) for argument in arguments])
+
+
+def command(*arguments, cwd):
+    """The installed command in a process of its own."""
+    program = Path(sys.executable).with_name("wenet-fusion")
+    return subprocess.run([program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def train(tone_run, tmp_path):
+    """A function that trains for two steps with overrides; other lists and another configuration on request."""
+
+    def start(*overrides, config=tone_run.config, train_list=tone_run.train_list, dev_list=tone_run.dev_list):
+        return run(
+            "train", "--config", config, "--train_data", train_list, "--dev_data", dev_list, "--device", "cpu",
+            "--model_dir", tmp_path / "exp", "training.max_steps=2", "training.max_batch_rows=4", *overrides,
+        )
+
+    return start
+
+
+# ---- the verbs at work
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(verb, "--help")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: wenet-fusion {verb}")
+
+
+def test_an_unknown_verb_is_answered_with_all_verbs(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("tarin")
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and all(verb in message for verb in VERBS)
+
+
+def test_train_and_train_again(train, tmp_path, capsys):
+    assert train() == 0
+    out = capsys.readouterr().out
+    for part in ("training: 100 utterances", "dev: 30 utterances", "M parameters on cpu", "step 2: train loss"):
+        assert part in out
+    assert out.endswith("exp: trained to step 2, 0 updates skipped, 0 utterances skipped\n")
+    folder = tmp_path / "exp"
+    assert (folder / "train.yaml").read_text() == load_model(folder / "step_000002.pt").config_yaml
+    before = (folder / "train_log.jsonl").read_bytes(), (folder / "step_000002.pt").read_bytes()
+    assert train() == 0
+    out = capsys.readouterr().out
+    assert "resuming" in out and "trained to step 2" in out and "train loss" not in out
+    assert before == ((folder / "train_log.jsonl").read_bytes(), (folder / "step_000002.pt").read_bytes())
+
+
+def test_average_evaluate_score(tone_run, tmp_path, capsys):
+    averaged = tmp_path / "avg.pt"
+    run(
+        "average", "--model_dir", tone_run.model_dir, "--num", 2, "--best", "--batches", 4,
+        "--train_data", tone_run.train_list, "--output", averaged,
+    )
+    out = capsys.readouterr().out
+    assert out.startswith("averaging step_000075.pt, step_000100.pt\n") and "average of 2" in out
+    results = tmp_path / "results"
+    assert run(
+        "evaluate", "--checkpoint", averaged, "--data", tone_run.dev_list, "--result_dir", results, "--modes", GREEDY
+    ) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [[GREEDY, "full"], [GREEDY, "8/2"], [GREEDY, "4/4"]]
+    rows = json.loads((results / "results.json").read_text())["rows"]
+    assert all(row["wer"] < 0.1 for row in rows)
+    reference = tone_run.dev_list.with_name("text")
+    assert run("score", reference, results / f"{GREEDY}.8-2/text") == 0
+    assert capsys.readouterr().out == (results / f"{GREEDY}.8-2/wer").read_text()
+
+
+def test_score_tells_of_missing_utterances(tmp_path, capsys):
+    (tmp_path / "ref").write_text("a one two\nb three\n")
+    (tmp_path / "hyp").write_text("a one too\n")
+    assert run("score", tmp_path / "ref", tmp_path / "hyp") == 1
+    assert "b" in capsys.readouterr().out
+
+
+def test_export_inspect_and_use(tone_run, tmp_path, capsys):
+    exported, picture = tmp_path / "deep/tones.pt", tmp_path / "seen.png"
+    assert run("export", tone_run.checkpoint, exported, "--data", tone_run.dev_list, "--num_utterances", 2) == 0
+    assert "in no token of" in capsys.readouterr().out
+    assert [path.name for path in exported.parent.iterdir()] == ["tones.pt"]
+    texts = []
+    for arguments in ((tone_run.checkpoint,), (exported, "--output", picture)):
+        assert run("inspect", *arguments, "--frames", 24) == 0
+        texts.append(capsys.readouterr().out)
+        assert "normalisation: none" in texts[-1]
+    table = slice(3, 7)
+    assert texts[0].splitlines()[table] == texts[1].splitlines()[table], "the same contexts before and after export"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with Recognizer(exported).create_stream() as stream:
+        samples, rate = soundfile.read(tone_run.dev_list.with_name("u000.wav"), dtype="float32")
+        stream.accept_waveform(samples, rate)
+    assert stream.text == json.loads(tone_run.dev_list.read_text().splitlines()[0])["txt"]
+
+
+def test_check_model(tone_run, capsys):
+    audio = tone_run.dev_list.with_name("u000.wav")
+    assert run("check", "model", tone_run.checkpoint, "--audio", audio) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("6 of 6 hold") and all(line.startswith("holds") for line in lines[:-1])
+
+
+def test_check_data(tone_run, capsys):
+    assert run("check", "data", tone_run.train_list, "--config", tone_run.config) == 0
+    assert "100 utterances, 0.0" in capsys.readouterr().out
+
+
+# ---- data that is not what it should be
+
+
+@pytest.fixture
+def flawed(tmp_path):
+    """A corpus of 20 with four utterances that cannot be used, and the words that say why."""
+    data_list = write_corpus(tmp_path / "data", 20, seed=3)
+    folder = data_list.parent
+    (folder / "u001.wav").write_bytes(b"RIFF, but no wave file")
+    (folder / "u002.wav").write_bytes(b"")
+    lines = [json.loads(line) for line in data_list.read_text().splitlines()]
+    lines[3]["txt"] = "one fourteen"
+    lines[4]["txt"] = " ".join(["one"] * 60)
+    data_list.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reasons = {
+        "u001": "u001.wav: cannot be read as audio", "u002": "u002.wav: is an empty file",
+        "u003": "'fourteen' in 'one fourteen' is not in the units",
+        "u004": "are too few for the 119 that its 60 units need",
+    }
+    return data_list, reasons
+
+
+def test_check_data_lists_what_cannot_be_used(tone_run, flawed, capsys):
+    data_list, reasons = flawed
+    assert run("check", "data", data_list, "--config", tone_run.config) == 1
+    captured = capsys.readouterr()
+    assert "16 utterances" in captured.out and "4 not" in captured.out
+    for (key, reason), line in zip(reasons.items(), captured.err.splitlines(), strict=True):
+        assert line.startswith(f"skipped {key}: ") and reason in line
+
+
+def test_training_skips_a_few_and_says_so(train, flawed, capsys):
+    data_list, reasons = flawed
+    assert train("data.max_skipped=0.2", train_list=data_list) == 0
+    captured = capsys.readouterr()
+    assert "training: 16 utterances" in captured.out and "4 skipped" in captured.out
+    assert captured.out.endswith("4 utterances skipped\n")
+    assert all(f"skipped {key}: " in captured.err and reason in captured.err for key, reason in reasons.items())
+
+
+def test_training_refuses_many(train, flawed):
+    data_list, reasons = flawed
+    with pytest.raises(ValueError) as caught:
+        train(train_list=data_list)
+    message = str(caught.value)
+    assert message.startswith("4 of 20 utterances cannot be used:")
+    assert "more than 1 % is too many: mend them" in message and all(reason in message for reason in reasons.values())
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no such list; write it with tools/make_raw_list.py"),
+        ("", "lists no utterances"),
+        ('{"key": "a", "wav": "gone.wav", "txt": "one"}\n', "data.list:1: there is no audio file .*gone.wav"),
+        ("shard.tar\n", "is this a list of shards"),
+    ],
+)
+def test_lists_that_are_none(train, tmp_path, content, message):
+    data_list = tmp_path / "data.list"
+    if content is not None:
+        data_list.write_text(content)
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        train(train_list=data_list)
+    assert str(data_list) in str(caught.value)
+
+
+def test_an_empty_directory_is_no_list_and_no_model(train, tone_run, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for verb in (lambda: train(train_list=empty), lambda: run("check", "model", empty), lambda: run("inspect", empty)):
+        with pytest.raises((ValueError, OSError), match=str(empty)):
+            verb()
+    with pytest.raises(ValueError, match=f"{empty} holds no step_"):
+        run("average", "--model_dir", empty, "--train_data", tone_run.train_list, "--output", tmp_path / "a.pt")
+
+
+# ---- configurations, models, devices
+
+
+def test_a_typo_in_the_configuration_is_answered_with_a_suggestion(train, tone_run, tmp_path):
+    config = tmp_path / "typo.yaml"
+    config.write_text(to_yaml(tone_run.recipe).replace("conv_kernel", "conv_kernal"))
+    suggestion = r"typo.yaml:\d+: model.encoder.conv_kernal: unknown key; did you mean conv_kernel\?"
+    with pytest.raises(ValueError, match=suggestion):
+        train(config=config)
+    with pytest.raises(ValueError, match=r"training.max_step: unknown key; did you mean max_steps\?"):
+        train("training.max_step=2")
+    assert not (tmp_path / "exp").exists(), "nothing was made"
+
+
+def test_missing_units_and_cmvn(train, tmp_path):
+    for override in ("tokenizer.units", "data.cmvn"):
+        with pytest.raises(OSError, match="gone"):
+            train(f"{override}={tmp_path / 'gone'}")
+    (tmp_path / "cmvn").write_text('{"mean_stat": [1.0], "var_stat": [1.0], "frame_num": 10}')
+    with pytest.raises(ValueError, match="cmvn has 1 mel bins over 10 frames, the model has 40: run tools/"):
+        train(f"data.cmvn={tmp_path / 'cmvn'}")
+
+
+def test_a_run_with_other_units_is_not_continued(train, tmp_path):
+    train()
+    (tmp_path / "units.txt").write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
+    with pytest.raises(ValueError, match="was trained with 13 units that differ from the 6 of this run"):
+        train(f"tokenizer.units={tmp_path / 'units.txt'}")
+
+
+def test_unknown_devices(train):
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"--device {name} cannot be used here .*; give cpu or auto"):
+            train("--device", name)
+
+
+def test_what_is_no_model(tone_run, tmp_path):
+    wav = tone_run.dev_list.with_name("u000.wav")
+    exported = tmp_path / "tones.pt"
+    run("export", tone_run.checkpoint, exported)
+    for arguments, message in (
+        (("evaluate", "--checkpoint", exported, "--data", "x", "--result_dir", tmp_path), "is an exported Torch"),
+        (("export", wav, tmp_path / "x.pt"), "u000.wav cannot be read .*give a model checkpoint"),
+        (("check", "model", tone_run.model_dir / "training_state.pt"), "'wenet_fusion.training_state'; give a model"),
+        (("inspect", tmp_path / "gone.pt"), "gone.pt does not exist; give a model checkpoint"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            run(*arguments)
+    with pytest.raises(ValueError, match="step_000100.pt: is a training checkpoint; export it first"):
+        Recognizer(tone_run.checkpoint)
+
+
+# ---- as a user sees it
+
+
+def test_errors_end_the_command_with_one_line_and_status_1(tone_run, tmp_path):
+    result = command(
+        "train", "--config", tone_run.config, "--train_data", "gone.list", "--dev_data", "gone.list",
+        "--model_dir", tmp_path / "exp", cwd=tmp_path,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    remedy = "write it with tools/make_raw_list.py or tools/make_shard_list.py"
+    assert result.stderr == f"error: gone.list: there is no such list; {remedy}\n"
+
+    result = command("evaluate", "--checkpoint", ".", "--data", "x", "--result_dir", "r", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "") and not (tmp_path / "r").exists()
+    assert result.stderr.startswith("error: . is a directory; give a model checkpoint")
+
+
+def test_text_without_audio_is_refused_by_the_list_maker(tone_run, tmp_path):
+    folder = tone_run.train_list.parent
+    (tmp_path / "text").write_text((folder / "text").read_text() + "u999 one two\n")
+    maker = [sys.executable, TOOLS / "make_raw_list.py"]
+    arguments = [folder / "wav.scp", tmp_path / "text", tmp_path / "data.list"]
+    result = subprocess.run([*maker, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and not (tmp_path / "data.list").exists()
+    assert result.stderr.startswith("error: 1 utterances cannot be listed") and "u999: has no audio" in result.stderr
