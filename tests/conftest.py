@@ -1,9 +1,10 @@
-"""What tests share: recorded speech where it exists, the default dtype, a tiny model that behaves like a trained one."""
+"""What tests share: recorded speech where it exists, the default dtype, a tiny model that acts like a trained one."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -47,13 +48,20 @@ def float64() -> Iterator[None]:
         yield
 
 
+def absent(reason: str) -> NoReturn:
+    """Skips a test that lacks recorded speech, or fails it where WENET_FUSION_REQUIRE_DATA=1 promises it."""
+    if os.environ.get("WENET_FUSION_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def recorded_data() -> Path:
     """Recorded speech: `fsdd/` and others. Absent, the test skips, or fails where WENET_FUSION_REQUIRE_DATA is set."""
     path = Path(os.environ.get("WENET_FUSION_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not path.is_dir():
         reason = f"no recorded speech at {path}; set WENET_FUSION_DATA to a folder that holds fsdd/"
-        pytest.fail(reason) if os.environ.get("WENET_FUSION_REQUIRE_DATA") == "1" else pytest.skip(reason)
+        absent(reason)
     return path
 
 
@@ -73,7 +81,7 @@ def tiny_recipe(units: Path) -> RecipeConfig:
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives norms and position biases values as training leaves them: a fresh norm is nearly the identity, hiding bugs."""
+    """Gives norms and position biases values as training leaves them: a fresh norm, nearly the identity, hides bugs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in norms(model):

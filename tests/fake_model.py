@@ -85,7 +85,8 @@ def meta_record() -> dict:
     """A complete meta.json."""
     return {
         "format": 1, "kind": "wenet_fusion.torchscript", "sample_rate": SAMPLE_RATE, "frame_samples": FRAME,
-        "tail_samples": TAIL, "chunk_sizes": [4, 8], "default_chunking": {"size": 8, "left": 2}, "units": TOKENS,
+        "tail_samples": TAIL, "chunkings": [{"size": 4, "left": 4}, {"size": 8, "left": 2}],
+        "default_chunking": {"size": 8, "left": 2}, "units": TOKENS,
         "tokenizer": {"kind": "char", "join": "words"}, "blank": 0, "sos_eos": 2, "decoder": True,
         "reverse_decoder": True, "decoding": {"ctc_weight": 1.0, "reverse_weight": 0.0}, "precision": "float32",
         "engine": "none", "latency": {"8": {"longest_wait_ms": 320.0}}, "config": "", "versions": {"torch": "any"},

@@ -1,16 +1,19 @@
 """Averaged checkpoints: the mean of the weights, and BatchNorm statistics of their own."""
 
 import dataclasses
+import json
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import tiny_recipe
 from tones import lively
 
 from wenet_fusion.models.asr_model import AsrModel
 from wenet_fusion.nn.norm import MOMENTUM, norms
-from wenet_fusion.recipe import average, build_dataset, estimation_batches, load_trained, restore
+from wenet_fusion.recipe import average, build_dataset, estimation_batches, load_trained, measure, restore
 from wenet_fusion.training.averaging import average_checkpoints, choose_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import list_checkpoints, load_model, save_model
 
@@ -28,9 +31,30 @@ def paths(tone_run):
 
 
 @pytest.fixture(scope="module")
+def with_damage(tone_run, tmp_path_factory):
+    """The training list with one more utterance, which cannot be decoded."""
+    path = tmp_path_factory.mktemp("damaged") / "bad.wav"
+    soundfile.write(path.with_suffix(".flac"), np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000)
+    flac = path.with_suffix(".flac").read_bytes()
+    path.write_bytes(flac[: len(flac) // 2])
+    line = {"key": "bad", "wav": str(path), "txt": "one", "duration": 1.0}
+    data_list = tone_run.train_list.with_name("damaged.list")
+    data_list.write_text(tone_run.train_list.read_text() + json.dumps(line) + "\n")
+    return data_list
+
+
+def test_what_cannot_be_decoded_is_told(tone_run, paths, with_damage):
+    skipped = average(paths, with_damage, 100, CPU).skipped
+    assert [skip.key for skip in skipped] == ["bad"]
+    measured = measure(load_model(paths[-1]), with_damage, CPU)
+    assert [skip.key for skip in measured.skipped] == ["bad"] and measured.rate_name == "WER"
+    assert measured.checkpoint.dev_error_rate < 0.5
+
+
+@pytest.fixture(scope="module")
 def averaged(tone_run, paths):
     """The average of the last three checkpoints with its statistics."""
-    return average(paths, tone_run.train_list, BATCHES, CPU)
+    return average(paths, tone_run.train_list, BATCHES, CPU).checkpoint
 
 
 def test_weights_are_the_mean_and_the_rest_is_the_last_ones(paths, averaged):
@@ -114,6 +138,10 @@ def test_choosing(tone_run, tmp_path):
         save_model(dataclasses.replace(load_model(path), dev_loss=loss), tmp_path / path.name)
     best = choose_checkpoints(tmp_path, 2, best=True)
     assert [path.name for path in best] == [everything[1].name, everything[3].name]
+    for number in (0, 3):
+        save_model(dataclasses.replace(load_model(everything[number]), dev_loss=float("nan")), tmp_path / everything[number].name)
+    best = choose_checkpoints(tmp_path, 2, best=True)
+    assert [path.name for path in best] == [path.name for path in everything[1:3]], "NaN is worst"
 
 
 def test_too_few_checkpoints_are_refused(tone_run, tmp_path):

@@ -1,10 +1,12 @@
 """The command wenet-fusion: every verb does its work, every mistake of a user ends in one message with the remedy."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from scripts import TOOLS
@@ -12,7 +14,7 @@ from tones import write_corpus
 
 from wenet_fusion.cli import main
 from wenet_fusion.config import to_yaml
-from wenet_fusion.training.checkpoint import load_model
+from wenet_fusion.training.checkpoint import load_model, save_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.decoding import GREEDY
 
@@ -97,6 +99,19 @@ def test_average_evaluate_score(tone_run, tmp_path, capsys):
     assert capsys.readouterr().out == (results / f"{GREEDY}.8-2/wer").read_text()
 
 
+def test_a_model_trained_on_shards_is_evaluated_on_a_raw_list(tone_run, tmp_path):
+    yaml = load_model(tone_run.checkpoint).config_yaml.replace("data_type: raw", "data_type: shard")
+    checkpoint = tmp_path / "step_000100.pt"
+    save_model(dataclasses.replace(load_model(tone_run.checkpoint), config_yaml=yaml), checkpoint)
+    data = ("--data", tone_run.dev_list)
+    results = ("--result_dir", tmp_path / "results", "--modes", GREEDY, "--chunkings", "full")
+    assert run("evaluate", "--checkpoint", checkpoint, *data, *results) == 0
+    assert run("export", checkpoint, tmp_path / "exported.pt", *data, "--num_utterances", 1) == 0
+    lists = ("--train_data", tone_run.train_list, "--dev_data", tone_run.dev_list)
+    arguments = ("--model_dir", tmp_path, "--num", 1, "--batches", 1, "--output", tmp_path / "averaged.pt")
+    assert run("average", *arguments, *lists) == 0
+
+
 def test_score_tells_of_missing_utterances(tmp_path, capsys):
     (tmp_path / "ref").write_text("a one two\nb three\n")
     (tmp_path / "hyp").write_text("a one too\n")
@@ -133,6 +148,29 @@ def test_check_model(tone_run, capsys):
 def test_check_data(tone_run, capsys):
     assert run("check", "data", tone_run.train_list, "--config", tone_run.config) == 0
     assert "100 utterances, 0.0" in capsys.readouterr().out
+
+
+def test_overrides_may_stand_before_and_behind_options(tone_run, train, tmp_path, capsys):
+    units = f"tokenizer.units={tmp_path / 'gone'}"
+    data = ("check", "data", tone_run.train_list)
+    for arguments in (
+        (*data, "--config", tone_run.config, "seed=1", units),
+        (*data, units, "--config", tone_run.config),
+        (*data, "seed=1", "--config", tone_run.config, units),
+        ("check", "--config", tone_run.config, *data[1:], units),
+        ("train", "seed=1", "--config", tone_run.config, units, "--train_data", tone_run.train_list,
+         "--dev_data", tone_run.dev_list, "--model_dir", tmp_path / "exp", "training.max_steps=2"),
+    ):  # fmt: skip
+        with pytest.raises(OSError, match="gone"):
+            run(*arguments)
+    for wrong in ("seed", "--sede=1"):
+        with pytest.raises(SystemExit):
+            run(*data, "--config", tone_run.config, wrong)
+        assert f"unrecognized arguments: {wrong}\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("inspect", tone_run.checkpoint, "seed=1")
+    with pytest.raises(ValueError, match="seed: expected a whole number"):
+        train("seed=one")
 
 
 # ---- data that is not what it should be
@@ -175,6 +213,36 @@ def test_training_skips_a_few_and_says_so(train, flawed, capsys):
     assert all(f"skipped {key}: " in captured.err and reason in captured.err for key, reason in reasons.items())
 
 
+def test_audio_that_breaks_in_training_is_told_once(train, tone_run, tmp_path, capsys):
+    (tmp_path / "half.flac").write_bytes(half_a_flac(tmp_path / "whole.flac"))
+    lists = {}
+    for name, data_list in (("train", tone_run.train_list), ("dev", tone_run.dev_list)):
+        lines = data_list.read_text().splitlines()[:20]
+        for key, content in ((f"{name}-early", "empty.wav"), (f"{name}-late", "half.flac")):
+            lines.append(json.dumps({"key": key, "wav": str(tmp_path / content), "txt": "one", "duration": 1.0}))
+        lists[name] = data_list.with_name("some_broken.list")
+        lists[name].write_text("\n".join(lines) + "\n")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    changes = ("training.max_batch_rows=50", "data.max_skipped=0.2")
+    assert train(*changes, train_list=lists["train"], dev_list=lists["dev"]) == 0
+    captured = capsys.readouterr()
+    keys = ["train-early", "dev-early", "train-late", "dev-late"]
+    assert [line.split()[1].rstrip(":") for line in captured.err.splitlines() if line.startswith("skipped")] == keys
+    assert captured.out.endswith("4 utterances skipped\n")
+    run(
+        "average", "--model_dir", tmp_path / "exp", "--num", 1, "--train_data", lists["train"],
+        "--dev_data", lists["dev"], "--output", tmp_path / "avg.pt",
+    )
+    told = capsys.readouterr().err
+    assert all(f"skipped {key}: " in told for key in keys)
+
+
+def half_a_flac(path):
+    """Bytes whose header can be read and whose audio cannot."""
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000)
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
 def test_training_refuses_many(train, flawed):
     data_list, reasons = flawed
     with pytest.raises(ValueError) as caught:
@@ -190,7 +258,7 @@ def test_training_refuses_many(train, flawed):
         (None, "there is no such list; write it with tools/make_raw_list.py"),
         ("", "lists no utterances"),
         ('{"key": "a", "wav": "gone.wav", "txt": "one"}\n', "data.list:1: there is no audio file .*gone.wav"),
-        ("shard.tar\n", "is this a list of shards"),
+        ("shard.tar\n", "is this a list of shards.* set data.data_type=shard"),
     ],
 )
 def test_lists_that_are_none(train, tmp_path, content, message):

@@ -73,21 +73,25 @@ def test_normalised_features_have_mean_0_and_variance_1(tone_run, corpus, comput
 
 
 def test_a_sample_is_even_and_no_larger_than_asked(corpus, compute, capsys):
-    for count, used in ((3, 3), (4, 4), (6, 5), (10, 10), (99, 10)):
+    assert compute_cmvn_stats.even_sample(list(range(10)), 4) == [0, 2, 5, 7]
+    for count, used in ((3, 3), (4, 4), (6, 6), (9, 9), (10, 10), (99, 10)):
         compute(corpus, "--max_utterances", count)
         assert f"frames of {used} utterances, 0 skipped" in capsys.readouterr().out
 
 
 def test_unreadable_audio_is_counted_and_told(corpus, compute, tmp_path, capsys):
     corpus.with_name("u001.wav").write_bytes(b"")
-    compute(corpus)
-    out = capsys.readouterr().out
-    assert "skipped: " in out and "u001.wav: is an empty file" in out and "of 9 utterances, 1 skipped" in out
+    compute(corpus, "data.max_skipped=0.1")
+    captured = capsys.readouterr()
+    assert "u001: " in captured.err and "u001.wav: is an empty file" in captured.err
+    assert "of 9 utterances, 1 skipped" in captured.out
     (tmp_path / "deep/global_cmvn").unlink()
+    with pytest.raises(ValueError, match="1 of 10 utterances cannot be read, more than 1 %: .*max_skipped\nu001: .*empty"):
+        compute(corpus)
     for path in corpus.parent.glob("*.wav"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="no usable statistics over 0 frames"):
-        compute(corpus)
+        compute(corpus, "data.max_skipped=1")
     assert list((tmp_path / "deep").iterdir()) == []
 
 

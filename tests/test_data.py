@@ -267,7 +267,8 @@ def test_truncated_flac_is_found_when_it_is_decoded(tmp_path):
 
 
 def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):
-    dataset = SpeechDataset(corpus(tmp_path), TOKENIZER, FRONTEND, max_skipped=1.0)
+    gone = corpus(tmp_path)
+    dataset = SpeechDataset(gone, TOKENIZER, FRONTEND, max_skipped=1.0)
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     for workers in (0, 1):
@@ -275,3 +276,5 @@ def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):
             list(iterate(dataset, [[0]], 0, workers))
     with pytest.raises(ValueError, match="there are no utterances"):
         SpeechDataset([], TOKENIZER, FRONTEND)
+    with pytest.raises(ValueError, match="there are no utterances to use\n  u0: .*u0.wav.*\n  u1: "):
+        SpeechDataset([*gone], TOKENIZER, FRONTEND, max_skipped=1.0)

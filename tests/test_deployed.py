@@ -88,7 +88,10 @@ def test_batch(model: DeployedModel, chunking: Chunking, heard_and_samples: list
 def test_batch_detects_states_that_are_mixed_up(plain: DeployedModel) -> None:
     chunking, xs = Chunking(3, 2), [samples(0, 1, 960), samples(1, 1, 960)]
     states = heard_states(plain, chunking, [1, 4])
-    mixed = lambda found: plain.concat_states(found)._replace(samples=plain.concat_states(found[::-1]).samples)  # noqa: E731
+
+    def mixed(found: list[laws.Tree]) -> laws.Tree:
+        return plain.concat_states(found)._replace(samples=plain.concat_states(found[::-1]).samples)
+
     assert laws.batch(step_op(plain, chunking), mixed, xs, states) > laws.BROKEN
 
 

@@ -144,11 +144,12 @@ def measured(encoder: Encoder, lengths_B: Tensor, chunking: Chunking, training: 
 @given(
     geometries(),
     st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(lambda found: sum(found) > 1),
+    st.integers(0, 2),
     st.booleans(),
 )
-def test_padding(training: bool, geometry: Geometry, lengths: list[int], full: bool) -> None:
+def test_padding(training: bool, geometry: Geometry, lengths: list[int], spare: int, full: bool) -> None:
     lengths_B, chunking = torch.tensor(lengths), FULL_CONTEXT if full else geometry.chunking
-    x = features(geometry, len(lengths), max(lengths) + 2)
+    x = features(geometry, len(lengths), max(lengths) + spare)
     measure = measured(build(geometry), lengths_B, chunking, training)
     assert laws.padding(measure, x, lengths_B * FEATURES) <= laws.BOUND
 
@@ -156,10 +157,13 @@ def test_padding(training: bool, geometry: Geometry, lengths: list[int], full: b
 LENGTHS = torch.tensor([7, 2, 0])
 
 
-def test_padding_detects_statistics_that_forget_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("too_many", [1, 100])
+def test_padding_detects_statistics_over_padding(too_many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask is forgotten, or one frame too long."""
     measure = measured(build(FIXED), LENGTHS, FULL_CONTEXT, training=True)
-    monkeypatch.setattr(encoder_module, "valid_frames", lambda lengths, frames: torch.arange(lengths.numel() * frames))
-    assert laws.padding(measure, features(FIXED, 3, 8), LENGTHS * FEATURES) > laws.BROKEN
+    right = encoder_module.valid_frames
+    monkeypatch.setattr(encoder_module, "valid_frames", lambda lengths, frames: right(lengths + too_many, frames))
+    assert laws.padding(measure, features(FIXED, 3, 7), LENGTHS * FEATURES) > laws.BROKEN
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

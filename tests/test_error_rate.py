@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion.error_rate import AlignedPair, Alignment, ErrorCounts, align, read_transcripts, score
+from wenet_fusion.error_rate import AlignedPair, Alignment, ErrorCounts, align, score
+from wenet_fusion.files import read_table
 
 
 def edit_distance(ref, hyp):
@@ -77,7 +78,7 @@ def test_report():
 def test_transcripts(tmp_path):
     path = tmp_path / "text"
     path.write_text("a one  two\nsilence\n\nb three\n")
-    assert read_transcripts(path) == {"a": "one  two", "silence": "", "b": "three"}
+    assert read_table(path) == {"a": "one  two", "silence": "", "b": "three"}
     path.write_text("a one\nb two\na three\n")
     with pytest.raises(ValueError, match="text:3: key 'a' is already in line 1"):
-        read_transcripts(path)
+        read_table(path)

@@ -1,6 +1,7 @@
 """Evaluation: every mode and chunking, the files it leaves, and the tokens that the shipped runtime gives too."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -10,15 +11,17 @@ import soxr
 from conftest import tiny_recipe, tiny_trained
 from tones import RATE, speak
 
+from wenet_fusion import evaluation
 from wenet_fusion.chunking import Chunking, parse_chunking
 from wenet_fusion.cli import main
 from wenet_fusion.deployment import acoustic_model
-from wenet_fusion.error_rate import read_transcripts, score
+from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, evaluate
 from wenet_fusion.export.torchscript import export_torchscript
+from wenet_fusion.files import read_table
 from wenet_fusion.recipe import load_trained
 from wenet_fusion_runtime import DecodingOptions, Recognizer
-from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, transcribe_offline
+from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, offline_step, transcribe_offline
 from wenet_fusion_runtime.result import joined_ids
 
 LONG = 110  # words, about 32 s: the runtime closes a segment at 30 s at the latest
@@ -89,7 +92,7 @@ def test_one_row_and_three_files_for_each_mode_and_chunking(evaluated, data_list
     for row in result.rows:
         directory = folder / f"{row.mode}.{row.chunking.replace('/', '-')}"
         assert sorted(path.name for path in directory.iterdir()) == ["text", "tokens", "wer"]
-        hypotheses = read_transcripts(directory / "text")
+        hypotheses = read_table(directory / "text")
         scored = score(references, hypotheses, "word")
         assert (row.utterances, row.words) == (8, sum(len(text.split()) for text in references.values()))
         assert (row.wer, row.substitutions) == (scored.total.rate, scored.total.substitutions)
@@ -159,9 +162,25 @@ def test_the_check_sees_a_stream_that_forgets(offline, exported_halfway, data_li
     assert stream_tokens(recognizer, data_list, Chunking(4, 4), 0, forget) != offline[GREEDY, "4/4"]
 
 
-def test_chunkings_matter(offline):
+def test_chunkings_matter(halfway):
     """Else equality at each of them would prove little."""
-    assert offline[GREEDY, "full"] != offline[GREEDY, "4/4"] != offline[GREEDY, "8/2"]
+    model, samples = acoustic_model(halfway), speak(["one", "two", "three"] * 4, np.random.default_rng(0))
+    steps = [offline_step(model, [samples], *parse_chunking(label)) for label in CHUNKINGS]
+    for left, right in itertools.combinations(steps, 2):
+        assert np.abs(left.log_probs - right.log_probs).max() > 0.1
+
+
+def test_audio_is_read_once_and_batch_by_batch(model, data_list, tmp_path, monkeypatch):
+    """A test set may be larger than the memory."""
+    read, step = evaluation.read_samples, evaluation.offline_step
+    events = []
+    monkeypatch.setattr(evaluation, "read_samples", lambda *args: events.append("read") or read(*args))
+    monkeypatch.setattr(evaluation, "offline_step", lambda *args: events.append("step") or step(*args))
+    options = EvaluationOptions((GREEDY,), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
+    evaluate(model, data_list, options, tmp_path)
+    assert events.count("read") == 8 and events.index("step") < 8
+    batches = "".join(event[0] for event in events).split("ss")
+    assert len(batches) > 3 and all(set(batch) <= {"r"} for batch in batches), "each batch under both chunkings"
 
 
 # ---- bad input
@@ -192,7 +211,7 @@ def test_unreadable_audio_is_counted_and_told(tone_run, data_list, tmp_path, cap
 
 def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units):
     arguments = ["evaluate", "--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r"]
-    for label, message in (("5/2", "not trained for it; choose one of 4, 8"), ("16x4", "neither 'full' nor SIZE/LEFT")):
+    for label, message in (("5/2", "not trained for it; choose one of 4/4, 8/2"), ("16x4", "neither 'full' nor SIZE/LEFT")):
         with pytest.raises(ValueError, match=message):
             main([*map(str, arguments), "--chunkings", label])
     recipe = tiny_recipe(tiny_units)

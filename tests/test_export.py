@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -21,11 +20,12 @@ from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.export import torchscript
 from wenet_fusion.export.torchscript import export_torchscript, script
-from wenet_fusion.export.verification import Verification
+from wenet_fusion.export.verification import Verification, relative_difference
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.nn.causal_conv import CausalConvolution, ConvolutionOutput
 from wenet_fusion.nn.packing import unpack
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime import decoding
 from wenet_fusion_runtime.decoding import GREEDY, MODES, DecodingOptions, transcribe_offline
 from wenet_fusion_runtime.model_file import AcousticModel, load_model, read_meta
 from wenet_fusion_runtime.recognizer import Recognizer
@@ -65,6 +65,22 @@ def test_a_stream_in_any_cuts_equals_offline_evaluation(
     offline: list[Result] = transcribe_offline(acoustic_model(trained), sound, *chunking, options)
     found = stream(Recognizer(exported, options), sound, cuts, chunking)
     assert found == joined_ids(offline)
+
+
+@pytest.mark.parametrize("chunking", [Chunking(4, 4), Chunking(8, 2)], ids=str)
+def test_offline_evaluation_in_blocks_equals_one_step(
+    trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, chunking: Chunking
+) -> None:
+    utterances = [audio(), audio(0.4), audio()[5000:15001], audio(0.0)]
+    model = acoustic_model(trained)
+    whole = decoding.offline_step(model, utterances, *chunking)
+    monkeypatch.setattr(decoding, "OFFLINE_BLOCK_FRAMES", 24)
+    blocks = decoding.offline_step(model, utterances, *chunking)
+    for row in range(len(utterances)):
+        (found, found_out), (expected, expected_out) = blocks.row(row), whole.row(row)
+        assert relative_difference(found_out.numpy(), expected_out.numpy()) < 1e-5
+        assert relative_difference(found.blank, expected.blank) < 1e-5
+        assert (found.ids[:, 0] == expected.ids[:, 0]).all()
 
 
 def test_the_tiny_model_speaks(exported: Path) -> None:
@@ -179,13 +195,22 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_
 # --- verification
 
 
-@pytest.mark.parametrize("field, value", [("largest_difference", 2e-4), ("rescoring_difference", 2e-4), ("different_tokens", 1)])
-@pytest.mark.parametrize("not_a_number", [False, True])
-def test_each_difference_alone_is_refused(field: str, value: float, not_a_number: bool) -> None:
+@pytest.mark.parametrize(
+    "field, value", [("largest_difference", 2e-4), ("rescoring_difference", 2e-4), ("different_tokens", 1)]
+)
+def test_each_difference_alone_is_refused(field: str, value: float) -> None:
     good = Verification(1e-4, 1e-4, frames=10, different_tokens=0, utterances=1, chunk_sizes=(4,))
     good.raise_if_different(Path("model.pt"))
     with pytest.raises(ValueError, match="model.pt is not kept: it differs .* of 10 frames"):
-        dataclasses.replace(good, **{field: math.nan if not_a_number else value}).raise_if_different(Path("model.pt"))
+        dataclasses.replace(good, **{field: value}).raise_if_different(Path("model.pt"))
+
+
+@pytest.mark.parametrize(
+    "value, target", [([1.0], [1.0, 2.0]), ([np.nan], [1.0]), ([1.0], [np.nan]), ([np.inf], [np.inf])]
+)
+def test_what_cannot_be_compared_differs(value: list[float], target: list[float]) -> None:
+    assert relative_difference(np.array(value), np.array(target)) == np.inf
+    assert relative_difference(np.array([2.0, 0.0]), np.array([2.0, -1.0])) == 0.5
 
 
 SABOTAGE = {
@@ -205,6 +230,26 @@ def test_a_file_that_differs_is_not_kept(
     with pytest.raises(ValueError, match=f"{path} is not kept: it differs from the checkpoint by"):
         export_torchscript(trained, path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_second_save_writes_is_verified(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first save, which finds the numbers, is right; the file that would be kept is not."""
+    save, path = torchscript._save, tmp_path / "model.pt"
+    broken = script(changed(trained, SABOTAGE["a weight"]))
+
+    def other_weights(scripted: torch.jit.ScriptModule, record: dict[str, Any], part: Path) -> None:
+        save(broken if record["verification"] else scripted, record, part)
+
+    def other_meta(scripted: torch.jit.ScriptModule, record: dict[str, Any], part: Path) -> None:
+        save(scripted, record | ({"tail_samples": 7} if record["verification"] else {}), part)
+
+    for second, message in ((other_weights, "differs from the checkpoint"), (other_meta, "its meta.json is not what")):
+        monkeypatch.setattr(torchscript, "_save", second)
+        with pytest.raises(ValueError, match=f"{path} is not kept: .*{message}"):
+            export_torchscript(trained, path)
+        assert list(tmp_path.iterdir()) == []
 
 
 class ForgetfulConvolution(CausalConvolution):

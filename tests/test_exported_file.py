@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ import torch
 from conftest import DIGITS, TINY_UNITS
 from streams import audio
 
-from wenet_fusion.chunking import Chunking, ChunkingConfig
+from wenet_fusion.chunking import Chunking, ChunkingConfig, draw_chunking
 from wenet_fusion.config import config_from_yaml
 from wenet_fusion.deployment import acoustic_model, meta_record
 from wenet_fusion.recipe import RecipeConfig, TrainedModel
@@ -37,8 +38,7 @@ def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
     assert verification["frames"] > 300 and verification["operators"]["aten::linear"] > 10
 
     meta = read_meta(exported)
-    parsed = parse_meta(record, str(exported))
-    assert dataclasses.replace(meta, units=parsed.units) == parsed
+    assert meta == parse_meta(record, str(exported))
     assert (meta.sample_rate, meta.frame_samples, meta.tail_samples) == (8000, 320, 4 * 320)
     assert (meta.chunk_sizes, meta.default_chunk, meta.default_left) == ((4, 8), 8, 2)
     assert [meta.left(size) for size in meta.chunk_sizes] == [4, 2]
@@ -52,12 +52,16 @@ def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
 
 
 def test_other_chunk_sizes_keep_their_own_left_context(trained: TrainedModel) -> None:
-    chunking = ChunkingConfig(sizes=(6, 16), left_context_frames=(64,))
-    config = dataclasses.replace(
-        trained.config, training=dataclasses.replace(trained.config.training, chunking=chunking)
-    )
-    meta = parse_meta(meta_record(dataclasses.replace(trained, config=config), {}), "memory")
-    assert [Chunking(size, meta.left(size)) for size in meta.chunk_sizes] == chunking.served()
+    for sizes, lefts in (((6, 16), (64,)), ((8, 12), (64,)), ((12, 8), (32, 64))):
+        chunking = ChunkingConfig(sizes, lefts, full_context_probability=0.0)
+        config = dataclasses.replace(
+            trained.config, training=dataclasses.replace(trained.config.training, chunking=chunking)
+        )
+        meta = parse_meta(meta_record(dataclasses.replace(trained, config=config), {}), "memory")
+        assert [Chunking(size, meta.left(size)) for size in meta.chunk_sizes] == chunking.served()
+        assert Chunking(meta.default_chunk, meta.default_left) == chunking.served()[-1]
+        drawn = {draw_chunking(chunking, random.Random(seed)) for seed in range(100)}
+        assert set(meta.chunkings) == drawn and len(meta.chunkings) == len(sizes) * len(lefts)
 
 
 BLOCKED = """

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import absent
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -72,7 +73,7 @@ def recorded(data: Path, sample_rate: int) -> np.ndarray:
     pattern = "fsdd/recordings/*.wav" if sample_rate == 8000 else "LibriSpeech/dev-clean/*/*/*.flac"
     found = sorted(data.glob(pattern))[:200:40]
     if not found:
-        pytest.skip(f"no {pattern} in {data}")
+        absent(f"no {pattern} in {data}")
     read = [soundfile.read(path, dtype="float32") for path in found]
     assert all(rate == sample_rate for _, rate in read)
     return np.concatenate([samples for samples, _ in read])

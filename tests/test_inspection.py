@@ -13,9 +13,10 @@ import soundfile
 import torch
 from conftest import randomise
 
-from wenet_fusion import checks
+from wenet_fusion import checks, inspection
 from wenet_fusion.checks import BOUND, check_data, check_model
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.data.transforms import Augmentation
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.inspection import Influence, describe, draw_influence, influence
 from wenet_fusion.models.encoder import Encoder
@@ -47,6 +48,32 @@ def test_influence_is_what_the_geometry_predicts(trained: TrainedModel, chunking
     assert measured.reaches_TT.sum() > 0.8 * expected.sum(), "what is seen fades at the far edge only"
     outputs, inputs = np.nonzero(expected.T)
     assert measured.context()[1] == (inputs - outputs).max() == min(chunking.size, FRAMES) - 1
+
+
+@pytest.mark.parametrize("rows", [1, 5, 24])
+def test_influence_in_groups_is_the_same(
+    trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    class CountsRows(AcousticModel):
+        most = 0
+
+        def step(self, samples: np.ndarray, *arguments: Any) -> tuple[Any, Any]:
+            self.most = max(self.most, len(samples))
+            return super().step(samples, *arguments)
+
+    honest, chunking = acoustic_model(trained), Chunking(4, 1)
+    whole = influence(honest, chunking, FRAMES)
+    monkeypatch.setattr(inspection, "GROUP_ATTENTION", rows * FRAMES**2)
+    model = CountsRows(honest._module, honest.meta)
+    assert np.array_equal(influence(model, chunking, FRAMES).reaches_TT, whole.reaches_TT)
+    assert model.most == rows + 1
+
+
+def test_frames_to_measure_must_be_some(trained: TrainedModel) -> None:
+    assert influence(acoustic_model(trained), Chunking(4, 1), 1).context() == (0, 0)
+    for frames in (0, -3):
+        with pytest.raises(ValueError, match=f"must be at least 1, found {frames}"):
+            describe(acoustic_model(trained), {}, [Chunking(4, 1)], frames)
 
 
 def test_influence_detects_a_look_ahead(trained: TrainedModel) -> None:
@@ -129,3 +156,18 @@ def test_check_data_counts_and_names(trained: TrainedModel, tmp_path: Path) -> N
     report = check_data(trained.config, tmp_path / "data.list")
     assert (report.utterances, report.hours) == (1, pytest.approx(1 / 3600, rel=0.3))
     assert [skip.key for skip in report.skipped] == ["strange", "hasty"]
+
+
+def test_check_data_judges_as_training_does(trained: TrainedModel, tmp_path: Path) -> None:
+    """At the highest speed factor an utterance can be too short that else is not."""
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(8000) * 0.1, 8000)
+    line = {"key": "a", "wav": "a.wav", "txt": " ".join(["one", "two"] * 13)}  # 26 units; 25 frames and the tail
+    (tmp_path / "data.list").write_text(json.dumps(line) + "\n" + json.dumps({**line, "key": "b", "txt": ""}) + "\n")
+    assert check_data(trained.config, tmp_path / "data.list").skipped == []
+    data = dataclasses.replace(trained.config.data, augmentation=Augmentation(speed_factors=(1.0, 1.5)))
+    config = dataclasses.replace(trained.config, data=data)
+    (skip,) = check_data(config, tmp_path / "data.list").skipped
+    assert skip.key == "a" and "at the highest speed factor 1.5" in skip.reason
+    (tmp_path / "data.list").write_text(json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match="there are no utterances to use\n  a: .*highest speed factor"):
+        check_data(config, tmp_path / "data.list")

@@ -102,7 +102,7 @@ def test_every_problem_of_a_raw_list_has_its_line(folder):
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected):
         assert line.startswith(f"{path}:{start}"), (line, start)
-    assert lines[-1].endswith("is this a list of shards?")
+    assert lines[-1].endswith("is this a list of shards? Then set data.data_type=shard")
 
 
 def test_long_lists_of_problems_are_cut_and_counted(folder):
@@ -177,12 +177,18 @@ def test_damaged_shards_are_named(folder):
 
 
 def test_lists_of_the_wrong_type_and_urls(folder):
-    with pytest.raises(ValueError, match="found JSON; is this a raw list?"):
+    with pytest.raises(ValueError, match="found JSON; is this a raw list. Then set data.data_type=raw"):
         read_manifest(write_list(folder, {"key": "a", "wav": "a.wav", "txt": ""}), "shard")
     with pytest.raises(ValueError, match="download it"):
         read_manifest(write_list(folder, "https://x/y.tar"), "shard")
     with pytest.raises(ValueError, match="there is no shard"):
         read_manifest(write_list(folder, "y.tar"), "shard")
+
+
+def test_the_type_of_a_list_is_found(folder):
+    shards, raw = write_shard(folder).rename(folder / "shards.list"), write_list(folder, "", {"key": "a", "wav": "a.wav", "txt": ""})
+    assert read_manifest(shards) == read_manifest(shards, "shard")
+    assert read_manifest(raw) == read_manifest(raw, "raw")
 
 
 def test_segments_must_lie_inside_the_audio(folder):

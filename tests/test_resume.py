@@ -15,7 +15,15 @@ from tones import lively, write_corpus
 from wenet_fusion.config import to_yaml
 from wenet_fusion.recipe import build_trainer
 from wenet_fusion.training import checkpoint
-from wenet_fusion.training.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
+from wenet_fusion.training.averaging import average_checkpoints
+from wenet_fusion.training.checkpoint import (
+    STATE_NAME,
+    checkpoint_name,
+    list_checkpoints,
+    load_model,
+    load_training_state,
+    save_training_state,
+)
 from wenet_fusion.training.run_log import RunLog
 
 CPU = torch.device("cpu")
@@ -264,6 +272,63 @@ def test_a_run_with_another_configuration_is_not_resumed(recipe, corpus, killed)
     with pytest.raises(ValueError, match=r"another configuration \(then: conv_kernel: 4; now: conv_kernel: 5\)"):
         start(other, corpus, killed)
     assert (killed / "train_log.jsonl").read_bytes() == before, "a refused run changes nothing"
+
+
+def test_settings_that_change_no_weight_may_change_in_between(recipe, corpus, killed, uninterrupted, tmp_path):
+    shutil.copytree(killed, tmp_path / "run")
+    changes = dict(num_workers=1, save_interval_steps=3, keep_checkpoints=7, validate_interval_steps=4)
+    start(with_training(recipe, **changes), corpus, tmp_path / "run").run()
+    left, right = (load_training_state(folder) for folder in (uninterrupted / "1", tmp_path / "run"))
+    assert differences(left.weights, right.weights) == [] and left.step == right.step
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == [checkpoint_name(n) for n in (4, 8, 9)]
+    average_checkpoints([tmp_path / "run/step_000009.pt", uninterrupted / "1/step_000009.pt"])
+
+
+def test_a_finished_run_is_extended_where_its_steps_do_not_depend_on_its_end(recipe, corpus, uninterrupted, tmp_path):
+    start(with_training(recipe, max_steps=7), corpus, tmp_path / "run").run()
+    start(recipe, corpus, tmp_path / "run").run()
+    left, right = (load_training_state(folder) for folder in (uninterrupted / "1", tmp_path / "run"))
+    assert differences(left.weights, right.weights) == []
+
+
+def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
+    linear = dataclasses.replace(recipe.training.optim, decay="linear")
+    for name, changes in (("linear", {"optim": linear}), ("frozen", {"frozen_statistics_steps": 1})):
+        short = with_training(recipe, max_steps=1, **changes)
+        start(short, corpus, tmp_path / name).run()
+        message = r"then: max_steps: 1; now: max_steps: 2\); .* only with decay: inverse_sqrt and frozen_statistics_steps: 0"
+        with pytest.raises(ValueError, match=message):
+            start(with_training(short, max_steps=2), corpus, tmp_path / name)
+
+
+def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
+    lines = corpus[0].read_text().splitlines(keepends=True)
+    other = corpus[0].with_name("other.list")
+    for changed in (lines[1:], [*lines[1:], lines[0]]):
+        other.write_text("".join(changed))
+        with pytest.raises(ValueError, match=r"trained on other data \(20 utterances, checksum \w+; now .*give the --train_data"):
+            start(recipe, (other, corpus[1]), killed)
+    shutil.copytree(killed, tmp_path / "run")
+    state = dataclasses.replace(load_training_state(killed), data_digest="")  # of an earlier version
+    save_training_state(state, tmp_path / "run")
+    assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2
+
+
+def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):
+    """Else their higher steps would count as the newest, and every new checkpoint would be deleted."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for step in (100, 200):
+        (folder / checkpoint_name(step)).touch()
+    (folder / "avg_5.pt").touch()
+    recipe = with_training(recipe, max_steps=3, validate_interval_steps=1, keep_checkpoints=2)
+    start(recipe, corpus, folder).run()
+    message = "run is at step 0: removed 2 checkpoints of later steps (step_000100.pt to step_000200.pt)\n"
+    assert message in capsys.readouterr().out
+    assert [path.name for path in list_checkpoints(folder)] == [checkpoint_name(step) for step in (2, 3)]
+    assert (folder / "avg_5.pt").exists()
+    start(recipe, corpus, folder)
+    assert "removed" not in capsys.readouterr().out
 
 
 # ---- the log

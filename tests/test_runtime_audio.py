@@ -1,6 +1,10 @@
 """Reading audio files and resampling streams."""
 
+import contextlib
 import io
+import os
+import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +121,64 @@ def damaged(path: Path) -> Path:
     content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
     path.write_bytes(content)
     return path
+
+
+@pytest.mark.parametrize(
+    "subtype, form", [("PCM_16", "WAV"), ("PCM_24", "WAVEX"), ("PCM_U8", "WAV"), ("FLOAT", "WAV"), ("IMA_ADPCM", "WAV")]
+)
+def test_a_truncated_wav_is_reported_after_its_samples(tmp_path: Path, subtype: str, form: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, NOISE, 8000, subtype=subtype, format=form)
+    content = path.read_bytes()
+    for cut in (1200, len(content) // 2, len(content) - 300):
+        path.write_bytes(content[:cut])
+        for source in (path, io.BytesIO(content[:cut])):
+            with AudioReader(source, str(path)) as reader:
+                count = 0
+                with pytest.raises(ValueError, match=r"a.wav: is damaged or ends too early, found .* of 2\.[58]"):
+                    for block in reader.blocks(0.1):
+                        count += len(block)
+                assert 0 < count < len(NOISE)
+    path.write_bytes(content[: len(content) // 2])
+    assert len(load_audio(path, 8000, start=0.2, end=0.7)) == 4000    # a part before the end is whole
+
+
+def with_data_size(content: bytes, size: int) -> bytes:
+    at = content.index(b"data") + 4
+    return content[:at] + struct.pack("<I", size) + content[at + 4 :]
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_no_truncated_one(tmp_path: Path, size: int) -> None:
+    soundfile.write(tmp_path / "a.wav", NOISE, 8000)
+    content = with_data_size((tmp_path / "a.wav").read_bytes(), size)
+    (tmp_path / "a.wav").write_bytes(content + b"\0")    # an odd end is no damage either
+    assert len(load_audio(tmp_path / "a.wav", 8000)) == len(NOISE)
+    assert len(load_audio(through_pipe(tmp_path / "pipe", content), 8000)) == len(NOISE)
+
+
+def through_pipe(path: Path, content: bytes) -> Path:
+    """A named pipe into which a thread writes."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), path.open("wb") as pipe:
+            pipe.write(content)
+
+    threading.Thread(target=write, daemon=True).start()
+    return path
+
+
+def test_pipes(tmp_path: Path) -> None:
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(tmp_path / name, NOISE, 8000)
+    wav = (tmp_path / "a.wav").read_bytes()
+    assert len(load_audio(through_pipe(tmp_path / "pipe", wav), 8000)) == len(NOISE)
+    with pytest.raises(ValueError, match="pipe: is damaged or ends too early, found 1.25 s of 2.50 s"):
+        load_audio(through_pipe(tmp_path / "pipe", wav[: 44 + len(NOISE)]), 8000)
+    with pytest.raises(ValueError, match="pipe: cannot be read as audio .*of a pipe only wav can be read, save"):
+        load_audio(through_pipe(tmp_path / "pipe", (tmp_path / "a.flac").read_bytes()), 8000)
 
 
 def test_damage_inside_compressed_audio_is_reported(tmp_path: Path) -> None:

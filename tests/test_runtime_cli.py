@@ -46,7 +46,7 @@ def test_bad_files_are_reported_and_counted_and_the_others_go_on(
     lines = err.splitlines()
     assert lines[0] == f"error: {folder / 'missing.wav'}: no such audio file"
     assert lines[1].startswith(f"error: {folder / 'broken.wav'}: cannot be read as audio")
-    assert lines[2] == "error: 2 of 3 files could not be transcribed"
+    assert lines[2] == "error: 2 of 3 files could not be transcribed to their end"
 
 
 def test_json_has_one_object_per_segment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,8 @@ def test_real_time_waits_for_the_audio(
     [
         (["{}/missing.pt", "{}/one.wav"], "missing.pt: no such model file"),
         (["{}/one.wav", "{}/one.wav"], "one.wav: is no exported model"),
-        (["{}/model.pt", "{}/one.wav", "--chunk", "5"], "chunk 5: the model was not trained for it; choose one of 4"),
+        (["{}/model.pt", "{}/one.wav", "--chunk", "5"],
+         "chunk 5 with left context 4: the model was not trained for it; choose one of 4/4, 8/2"),
         (["{}/model.pt", "{}/one.wav", "--beam_size", "0"], "beam_size must be at least 1, found 0"),
     ],
 )
@@ -114,7 +115,7 @@ def test_user_errors_are_one_line(
 def test_info_describes_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(folder / "model.pt")]) == 0
     out = capsys.readouterr().out
-    for part in ("8000 Hz", "4 (160 ms), 8 (320 ms); default 8 with 2 to the left", "7 units", "float32",
+    for part in ("8000 Hz", "4/4 (160 ms), 8/2 (320 ms); default 8/2", "7 units", "float32",
                  "left-to-right, right-to-left", "longest_wait_ms 320.0", "verification"):
         assert part in out
     assert main(["info", str(folder / "broken.wav")]) == 1
@@ -145,4 +146,21 @@ def test_audio_damaged_in_its_middle_fails_that_file(folder: Path, capsys: pytes
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     (folder / "damaged.flac").write_bytes(content)
     assert main(["transcribe", str(folder / "model.pt"), str(folder / "damaged.flac")]) == 1
-    assert "damaged.flac: is damaged" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "damaged.flac: is damaged" in err and "Traceback" not in err
+    assert out.startswith("a b c d") and len(out.split()) < 12 and out.count("\n") == 1
+
+
+def test_the_text_before_an_early_end_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (folder / "one.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) * 2 // 3])
+    for arguments, expected in (([], "a b\n"), (["--json"], '"text": "a b"')):
+        assert main(["transcribe", str(folder / "model.pt"), str(folder / "cut.wav"), *arguments]) == 1
+        out, err = capsys.readouterr()
+        assert expected in out and err.startswith(f"error: {folder / 'cut.wav'}: is damaged or ends too early")
+    with pytest.raises(ValueError, match="ends too early"):
+        main(["transcribe", str(folder / "model.pt"), str(folder / "cut.wav"), "--traceback"])
+    capsys.readouterr()
+    soundfile.write(folder / "header.wav", np.zeros(0), SAMPLE_RATE)
+    assert main(["transcribe", str(folder / "model.pt"), str(folder / "header.wav")]) == 1
+    assert capsys.readouterr() == ("", f"error: {folder / 'header.wav'}: has no samples\n")

@@ -9,6 +9,7 @@ from fake_model import FRAME, LoudnessModel, meta_record, speak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wenet_fusion_runtime import decoding
 from wenet_fusion_runtime.decoding import (
     GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, SegmentDecoder, decode_rows, offline_step,
     transcribe_offline,
@@ -26,6 +27,10 @@ def make_model(module: LoudnessModel | None = None, **changes: object) -> Acoust
 
 
 MODEL = make_model()
+
+
+def text_of(results: list[Result]) -> str:
+    return joined_text(result.text for result in results)
 
 
 def frames_of(text: str, **shape: int) -> tuple[FrameScores, torch.Tensor]:
@@ -77,7 +82,7 @@ def test_segments_follow_each_other_without_losing_a_frame_or_a_token() -> None:
     assert results[0].start_seconds == 0 and results[-1].end_seconds == pytest.approx(len(scores.blank) * 0.04)
     for before, after in zip(results, results[1:]):
         assert before.end_seconds == after.start_seconds
-    assert joined_text(results) == "a b c d c b a d d"
+    assert text_of(results) == "a b c d c b a d d"
     whole = decode(scores, encoder_out, [], DecodingOptions(PREFIX_BEAM))
     assert len(whole) == 1 and joined_ids(results) == joined_ids(whole)
     for result in results:
@@ -88,7 +93,7 @@ def test_segments_follow_each_other_without_losing_a_frame_or_a_token() -> None:
 
 def test_silence_gives_empty_segments() -> None:
     results = decode(*frames_of("      "), [])
-    assert len(results) > 2 and joined_text(results) == "" and all(result.tokens == () for result in results)
+    assert len(results) > 2 and text_of(results) == "" and all(result.tokens == () for result in results)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -96,7 +101,24 @@ def test_a_token_cut_by_the_last_limit_is_not_heard_twice(mode: str) -> None:
     scores, encoder_out = frames_of("a", frames=40)    # nothing but one long token: segments close within it
     results = decode(scores, encoder_out, [], replace(SHORT, mode=mode))
     assert len(results) > 2
-    assert joined_text(results) == "a"
+    assert text_of(results) == "a"
+
+
+class DropsTheLastToken(AcousticModel):
+    """Its decoders prefer no text at all, once."""
+
+    def rescore(self, encoder_blocks: list[torch.Tensor], hypotheses: list[tuple[int, ...]]) -> np.ndarray:
+        first, self.called = not hasattr(self, "called"), True
+        return np.array([[-1000.0 * len(ids) if first else 0.0] * 2 for ids in hypotheses])
+
+
+def test_a_token_cut_by_the_last_limit_is_not_lost_when_rescoring_drops_it() -> None:
+    speech = np.array([0.1] * 8 + [0.6] * 7 + [0.9] * 3 + [0.1] * 4, dtype=np.float32)    # of the token a; else blank
+    ids = np.where(speech[:, None] > 0.5, [[3, 0]], [[0, 3]])
+    scores = FrameScores(np.log(np.sort(np.stack([speech, 1 - speech], axis=1))[:, ::-1]), ids, np.log(1 - speech))
+    decoder = SegmentDecoder(DropsTheLastToken(MODEL._module, MODEL.meta), replace(SHORT, mode=RESCORING))
+    results = [*decoder.accept(scores, torch.zeros(1, len(speech), 2)), decoder.finish()]
+    assert [(result.text, result.end_seconds) for result in results] == [("", 15 * 0.04), ("a", 22 * 0.04)]
 
 
 def test_a_finished_decoder_begins_another_segment() -> None:
@@ -134,10 +156,10 @@ def test_rescoring_ranks_by_the_decoders() -> None:
 
 
 def test_greedy_and_beam_agree_on_a_sure_model() -> None:
-    step = offline_step(MODEL, [speak("abcd"), speak("dcba cb")], 4, 1)
+    step = offline_step(MODEL, [speak("abcd"), speak("dcba cb")], 4, 4)
     for mode in MODES:
         rows = decode_rows(MODEL, step, DecodingOptions(mode))
-        assert [joined_text(row) for row in rows] == ["a b c d", "d c b a c b"]
+        assert [text_of(row) for row in rows] == ["a b c d", "d c b a c b"]
 
 
 def test_rows_of_a_batch_do_not_see_each_other() -> None:
@@ -152,9 +174,33 @@ def test_rows_of_a_batch_do_not_see_each_other() -> None:
             )
 
 
+class CountsFrames(AcousticModel):
+    longest = 0
+
+    def step(self, samples: np.ndarray, *arguments: object) -> tuple[object, object]:
+        self.longest = max(self.longest, samples.shape[1] // FRAME)
+        return super().step(samples, *arguments)
+
+
+@pytest.mark.parametrize("chunk, left, longest", [(4, 4, 20), (8, 2, 16), (1 << 30, 0, 47)])
+def test_long_audio_runs_in_blocks(monkeypatch: pytest.MonkeyPatch, chunk: int, left: int, longest: int) -> None:
+    utterances = [speak("abcd dcb"), speak(""), speak("abc"), speak("c")[: 5 * FRAME - 7]]
+    whole = offline_step(MODEL, utterances, chunk, left)
+    monkeypatch.setattr(decoding, "OFFLINE_BLOCK_FRAMES", 20)
+    model = CountsFrames(MODEL._module, MODEL.meta)
+    blocks = offline_step(model, utterances, chunk, left)
+    assert model.longest == min(longest, whole.blank.shape[1]) and blocks.blank.shape == whole.blank.shape
+    np.testing.assert_array_equal(blocks.lengths, whole.lengths)
+    for row in range(len(utterances)):
+        (found, found_out), (expected, expected_out) = blocks.row(row), whole.row(row)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found_out, expected_out, rtol=1e-5, atol=1e-6)
+
+
 def test_full_context_is_a_chunk_larger_than_the_audio() -> None:
-    assert joined_text(transcribe_offline(MODEL, speak("abcd"), 1 << 30, 0)) == "a b c d"
-    with pytest.raises(ValueError, match="chunk 9: the model was not trained for it"):
+    assert text_of(transcribe_offline(MODEL, speak("abcd"), 1 << 30, 0)) == "a b c d"
+    with pytest.raises(ValueError, match="chunk 9 with left context 1: the model was not trained for it"):
         transcribe_offline(MODEL, speak("abcd"), 9, 1)
 
 

@@ -70,12 +70,21 @@ def test_meta(model_path: Path) -> None:
     assert (meta.sample_rate, meta.frame_samples, meta.chunk_sizes) == (8000, 320, (4, 8))
     assert (meta.default_chunk, meta.default_left, meta.left(4), meta.left(5)) == (8, 2, 4, 4)
     assert meta.frame_seconds == 0.04 and meta.units.tokens == tuple(TOKENS)
-    meta.check_chunk(4, 0)
-    meta.check_chunk(5, 1, allow_untrained=True)
-    with pytest.raises(ValueError, match="chunk 5: the model was not trained for it; choose one of 4, 8"):
-        meta.check_chunk(5, 1)
+    for pair in meta.chunkings:
+        meta.check_chunk(*pair)
+    for chunk, left in ((5, 1), (4, 3), (4, 5), (8, 0)):
+        meta.check_chunk(chunk, left, allow_untrained=True)
+        with pytest.raises(ValueError, match=f"chunk {chunk} with left context {left}: .* choose one of 4/4, 8/2"):
+            meta.check_chunk(chunk, left)
     with pytest.raises(ValueError, match="chunk 0 must be at least 1"):
         meta.check_chunk(0, 1, allow_untrained=True)
+
+
+def test_left_context_is_looked_up_for_trained_sizes() -> None:
+    pairs = [{"size": 8, "left": 4}, {"size": 8, "left": 8}, {"size": 12, "left": 6}]
+    meta = parse_meta(meta_record() | {"chunkings": pairs, "default_chunking": pairs[2]}, "memory")
+    assert meta.chunk_sizes == (8, 12) and meta.chunkings == ((8, 4), (8, 8), (12, 6))
+    assert [meta.left(8), meta.left(12), meta.left(6)] == [8, 6, 12]    # from the default alone 8 would have 9
 
 
 @pytest.mark.parametrize("key", [key for key in meta_record()])
@@ -89,6 +98,8 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_a_record_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="model.pt: meta.json: .*; export the model again"):
         parse_meta(["a", "list"], "model.pt")
+    with pytest.raises(ValueError, match="model.pt: meta.json: is a 'x', this runtime .*; export the model again"):
+        parse_meta({"kind": "x"}, "model.pt")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +107,7 @@ def test_a_record_of_another_kind_is_refused() -> None:
     [
         ({"format": 2}, "has format 2, this runtime reads 1; update wenet-fusion-runtime"),
         ({"format": 0}, "has format 0, this runtime reads 1; export the model again"),
+        ({"chunkings": []}, r"default_chunking \(8, 2\) is not among chunkings"),
         ({"kind": "other"}, "is a 'other', this runtime runs 'wenet_fusion.torchscript'"),
         ({"blank": 5}, "blank and sos_eos must be 0 and 2, found 5 and 2"),
         ({"sample_rate": None}, "not 'NoneType'; export the model again"),

@@ -37,25 +37,28 @@ def run(stream: Stream, samples: np.ndarray, cuts: list[int], sample_rate: int |
         assert stream.result.is_final is False
     returned += stream.finish()
     assert best_only(returned) == stream.finals
+    assert stream.text == " ".join(result.text for result in stream.finals) and stream.result.is_final
     return tuple(returned)
 
 
 def best_only(results: list[Result]) -> tuple[Result, ...]:
     """What a stream keeps of the segments that it returned."""
-    return tuple(replace(result, hypotheses=result.hypotheses[:1]) for result in results)
+    return tuple(replace(result, hypotheses=result.hypotheses[:1]) for result in results if result.tokens)
 
 
 CUTS = st.lists(st.integers(0, len(SAMPLES)), max_size=30)
 
 
 @settings(max_examples=30, deadline=None)
-@given(cuts=CUTS, mode=st.sampled_from(MODES), chunk=st.sampled_from([4, 8]), length=st.integers(0, len(SAMPLES)))
+@given(
+    cuts=CUTS, mode=st.sampled_from(MODES), chunk=st.sampled_from([(4, 4), (8, 2)]), length=st.integers(0, len(SAMPLES))
+)
 def test_any_cut_gives_the_results_of_one_offline_step(
-    recognizers: dict[str, Recognizer], cuts: list[int], mode: str, chunk: int, length: int
+    recognizers: dict[str, Recognizer], cuts: list[int], mode: str, chunk: tuple[int, int], length: int
 ) -> None:
     recognizer, samples = recognizers[mode], SAMPLES[:length]
-    streamed = run(recognizer.create_stream(chunk, 2), samples, [cut for cut in cuts if cut <= length])
-    offline = transcribe_offline(recognizer.model, samples, chunk, 2, recognizer.options)
+    streamed = run(recognizer.create_stream(*chunk), samples, [cut for cut in cuts if cut <= length])
+    offline = transcribe_offline(recognizer.model, samples, *chunk, recognizer.options)
     assert [(r.text, r.segment, r.start_seconds, r.end_seconds) for r in streamed] == [
         (r.text, r.segment, r.start_seconds, r.end_seconds) for r in offline
     ]
@@ -108,7 +111,7 @@ def test_another_rate_is_resampled_whatever_the_cut(recognizers: dict[str, Recog
     whole, cut = recognizer.create_stream(), recognizer.create_stream()
     assert run(cut, tone, [1, 50, 4000, 8999], 16000) == run(whole, tone, [], 16000)
     assert whole.text.startswith("a") and "c" in whole.text
-    assert whole.finals[-1].end_seconds == pytest.approx(-(-(4500 + TAIL) // FRAME) * 0.04)
+    assert whole.result.end_seconds == pytest.approx(-(-(4500 + TAIL) // FRAME) * 0.04)
 
 
 def test_partial_results_and_segments(model: AcousticModel) -> None:
@@ -122,8 +125,33 @@ def test_partial_results_and_segments(model: AcousticModel) -> None:
         assert stream.result.segment == len(stream.finals) > 0
     assert partials == sorted(partials, key=len) and len(set(partials)) > 5
     assert stream.text == "a b c d a b c d a b c d"
-    assert stream.finals[: len(closed)] == best_only(closed) and stream.result is stream.finals[-1]
+    assert stream.finals[: len(closed)] == best_only(closed) and stream.result == stream.finals[-1]
     assert [r.segment for r in stream.finals] == list(range(len(stream.finals)))
+
+
+def test_silence_leaves_nothing_behind(recognizers: dict[str, Recognizer]) -> None:
+    stream = recognizers[PREFIX_BEAM].create_stream()
+    returned = stream.accept_waveform(np.concatenate([speak("ab"), np.zeros(400 * FRAME), speak("c")]))
+    returned += stream.finish()
+    assert len(returned) > 30 and returned[-1].segment == len(returned) - 1
+    assert 1 <= len(stream.finals) <= 3 and all(result.text for result in stream.finals)
+    assert stream.text == "a b c"
+    empty = recognizers[PREFIX_BEAM].create_stream()
+    assert len(empty.finish()) == 1 and empty.finals == () and (empty.text, empty.result.is_final) == ("", True)
+
+
+class Unread(str):
+    def __len__(self) -> int:
+        raise AssertionError("a partial read the text of a closed segment")
+
+
+def test_a_partial_does_not_read_closed_segments(recognizers: dict[str, Recognizer]) -> None:
+    stream = recognizers[PREFIX_BEAM].create_stream()
+    stream.accept_waveform(speak("abcdabcd"))
+    text = stream.text
+    assert len(stream.finals) > 1
+    stream._finals = [replace(result, text=Unread(result.text)) for result in stream._finals]
+    assert stream.text == text
 
 
 def test_finish_twice_and_audio_after_it(recognizers: dict[str, Recognizer]) -> None:
@@ -159,8 +187,10 @@ def test_refused_samples_leave_the_stream_as_it_was(recognizers: dict[str, Recog
 
 def test_chunks_that_the_model_was_not_trained_for(recognizers: dict[str, Recognizer]) -> None:
     recognizer = recognizers[PREFIX_BEAM]
-    with pytest.raises(ValueError, match="chunk 5: .* choose one of 4, 8"):
+    with pytest.raises(ValueError, match="chunk 5 with left context 4: .* choose one of 4/4, 8/2"):
         recognizer.create_stream(5)
+    with pytest.raises(ValueError, match="chunk 4 with left context 2: .* choose one of 4/4, 8/2"):
+        recognizer.create_stream(4, 2)
     with pytest.raises(ValueError, match="chunk 0 must be at least 1 frame"):
         recognizer.create_stream(0)
     stream = recognizer.create_stream(5, allow_untrained=True)

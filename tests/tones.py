@@ -52,7 +52,7 @@ def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
         loss=replace(recipe.model.loss, ctc_weight=0.5),
     )
     data = replace(recipe.data, spec_augment=SpecAugmentConfig(0, 0, 0, 0))
-    optim = OptimConfig(learning_rate=0.01, warmup_steps=20, decay="linear")
+    optim = OptimConfig(learning_rate=0.005, warmup_steps=20, decay="linear")
     training = replace(recipe.training, max_steps=100, max_batch_seconds=10.0, validate_interval_steps=25, optim=optim)
     return replace(recipe, data=data, model=model, training=training)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.decoding import MODES
 
+from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
@@ -85,11 +86,14 @@ def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | N
     return Percentiles(*(round(float(value) * factor, 4) for value in np.percentile(values, (50, 90, 99))))
 
 
-def parse_chunking(label: str) -> tuple[int, int]:
-    size, _, left = label.partition("/")
-    if not (size.isdigit() and left.isdigit() and int(size)):
-        raise argparse.ArgumentTypeError(f"{label!r} is not SIZE/LEFT in frames and chunks, such as 16/4")
-    return int(size), int(left)
+def streamed_chunking(label: str) -> Chunking:
+    """`parse_chunking` without full context, which is none that can be streamed."""
+    if label == "full":
+        raise argparse.ArgumentTypeError("'full' cannot be streamed; give SIZE/LEFT in frames and chunks, such as 16/4")
+    try:
+        return parse_chunking(label)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def print_report(report: Report) -> None:
@@ -142,7 +146,7 @@ def build_report(
     return Report(
         model=str(args.model),
         data=str(args.data),
-        chunking="{}/{}".format(*args.chunking),
+        chunking=chunking_label(args.chunking),
         mode=mode,
         seed=args.seed,
         utterances=len(streamed),
@@ -169,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
-    parser.add_argument("--data_type", choices=("raw", "shard"), default="raw")
-    parser.add_argument("--chunking", type=parse_chunking, default="16/4", help="frames per chunk / chunks to the left")
+    parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
+    parser.add_argument("--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
     parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
     parser.add_argument("--ctm", type=Path, help="when each word was spoken; without it no delays and no picture")
@@ -185,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streamed: dict[str, Streamed] = {}
     skipped: list[str] = []
     audio_seconds = 0.0
-    bar = tqdm(utterances, desc="stream {}/{}".format(*args.chunking), unit="utt", leave=False, disable=None)
+    bar = tqdm(utterances, desc=f"stream {chunking_label(args.chunking)}", unit="utt", leave=False, disable=None)
     for index, key in enumerate(bar):
         try:
             samples = read_samples(utterances[key], rate)
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         best = max(right or drawable, key=lambda key: len(spoken[key]))
         line = timeline_of(best, spoken[best], streamed[best])
         samples = read_samples(utterances[best], rate)
-        chunk_seconds = args.chunking[0] * recognizer.model.meta.frame_seconds
+        chunk_seconds = args.chunking.size * recognizer.model.meta.frame_seconds
         draw_timeline(line, samples, rate, chunk_seconds, report.chunking, args.output / "timeline.png")
     print_report(report)
     return 1 if skipped else 0

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from wenet_fusion.chunking import Chunking, chunking_label
-from wenet_fusion.config import config_from_mapping
-from wenet_fusion.data.dataset import FrontendGeometry, Skip, SpeechDataset
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.dataset import Skip
 from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.nn.norm import fuse_norms
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
+from wenet_fusion.recipe import RecipeConfig, TrainedModel, build_dataset
 from wenet_fusion.text.tokenizer import build_tokenizer
 
 BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
@@ -97,10 +95,8 @@ def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
     """What training would make of a data.list: usable utterances, and every other one with its reason.
 
     Raises:
-        ValueError: if the list itself is malformed; names the lines.
+        ValueError: if the list itself is malformed, or nothing in it usable; names lines or reasons.
     """
-    frontend = config.model.frontend
-    geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.tail_samples)
     tokenizer = build_tokenizer(config.tokenizer, Path())
-    dataset = SpeechDataset(read_manifest(data_list, config.data.data_type), tokenizer, geometry, None, config.seed, max_skipped=1.0)
+    dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
     return DataReport(len(dataset.seconds), sum(dataset.seconds) / 3600, dataset.skipped)

@@ -75,7 +75,11 @@ class ChunkingConfig:
 
     def served(self) -> list[Chunking]:
         """One chunking per size, with the longest left context it was trained with: what evaluation and export offer."""
-        return [Chunking(size, math.ceil(max(self.left_context_frames) / size)) for size in sorted(self.sizes)]
+        return [max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))]
+
+    def trained(self) -> list[Chunking]:
+        """Every chunking that training draws, full context apart; left context is rounded up to whole chunks."""
+        return sorted({Chunking(size, math.ceil(left / size)) for size in self.sizes for left in self.left_context_frames})
 
 
 def draw_chunking(config: ChunkingConfig, generator: random.Random) -> Chunking:

@@ -10,18 +10,20 @@ import torch
 from wenet_fusion.checks import BOUND, check_data, check_model
 from wenet_fusion.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.console import run_main
+from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.deployment import acoustic_model
-from wenet_fusion.error_rate import read_transcripts, score
+from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate
 from wenet_fusion.export.torchscript import export_torchscript, script
+from wenet_fusion.files import read_table
 from wenet_fusion.inspection import describe, draw_influence, influence
 from wenet_fusion.models.operators import operators
 from wenet_fusion.recipe import average, build_trainer, load_trained, measure, read_recipe
 from wenet_fusion.training.averaging import choose_checkpoints
+from wenet_fusion.training.checkpoint import is_torchscript, save_model
 from wenet_fusion.training.checkpoint import load_model as load_checkpoint
-from wenet_fusion.training.checkpoint import save_model
 from wenet_fusion_runtime.audio import load_audio
 from wenet_fusion_runtime.model_file import load_model
 
@@ -32,16 +34,19 @@ def train(args: argparse.Namespace) -> int:
     config = read_recipe(args.config, args.overrides)
     args.model_dir.mkdir(parents=True, exist_ok=True)
     trainer = build_trainer(config, args.train_data, args.dev_data, args.model_dir, _device(args.device))
-    for name, dataset in (("training", trainer.train_data), ("dev", trainer.dev_data)):
+    datasets = {"training": trainer.train_data, "dev": trainer.dev_data}
+    for name, dataset in datasets.items():
         print(f"{name}: {len(dataset)} utterances, {sum(dataset.seconds) / 3600:.2f} h, {len(dataset.skipped)} skipped")
-        _print_skipped([f"{skip.key}: {skip.reason}" for skip in dataset.skipped])
+        _print_skipped(dataset.skipped)
+    told = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}")
     (args.model_dir / "train.yaml").write_text(trainer.identity.config_yaml)
     trainer.run()
-    late = [f"{skip.key}: {skip.reason}" for skip in trainer.train_data.skipped]
-    _print_skipped(late)
-    print(f"{args.model_dir}: trained to step {trainer.step}, {trainer.skipped_steps} updates skipped, {len(late)} utterances skipped")
+    for name, dataset in datasets.items():
+        _print_skipped(dataset.skipped[told[name] :])
+    skipped = sum(len(dataset.skipped) for dataset in datasets.values())
+    print(f"{args.model_dir}: trained to step {trainer.step}, {trainer.skipped_steps} updates skipped, {skipped} utterances skipped")
     return 0
 
 
@@ -49,12 +54,16 @@ def average_command(args: argparse.Namespace) -> int:
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
     print(f"averaging {', '.join(path.name for path in paths)}")
     device = _device(args.device)
-    candidates = {f"average of {len(paths)}": average(paths, args.train_data, args.batches, device)}
+    averaged = average(paths, args.train_data, args.batches, device)
+    _print_skipped(averaged.skipped)
+    candidates = {f"average of {len(paths)}": averaged.checkpoint}
     if args.dev_data is not None:
         candidates[f"{paths[-1].name} alone"] = load_checkpoint(paths[-1])
-        candidates = {name: measure(checkpoint, args.dev_data, device) for name, checkpoint in candidates.items()}
-        for name, checkpoint in candidates.items():
-            print(f"{name}: dev WER {100 * checkpoint.dev_error_rate:.2f} %, dev loss {checkpoint.dev_loss:.3f}")
+        measured = {name: measure(checkpoint, args.dev_data, device) for name, checkpoint in candidates.items()}
+        for name, (checkpoint, rate_name, skipped) in measured.items():
+            candidates[name] = checkpoint
+            print(f"{name}: dev {rate_name} {100 * checkpoint.dev_error_rate:.2f} %, dev loss {checkpoint.dev_loss:.3f}")
+        _print_skipped(skipped)  # the same for each
     chosen = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
     save_model(candidates[chosen], args.output)
     print(f"{args.output}: {chosen}")
@@ -86,7 +95,7 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 
 def score_command(args: argparse.Namespace) -> int:
-    result = score(read_transcripts(args.reference), read_transcripts(args.hypothesis), args.unit)
+    result = score(read_table(args.reference), read_table(args.hypothesis), args.unit)
     print(result.report(), end="")
     return 1 if result.missing or result.extra else 0
 
@@ -96,14 +105,14 @@ def export(args: argparse.Namespace) -> int:
     speech = []
     if args.data is not None:
         rate = trained.config.model.frontend.sample_rate
-        utterances = read_manifest(args.data, trained.config.data.data_type)[: args.num_utterances]
+        utterances = read_manifest(args.data)[: args.num_utterances]
         speech = [read_samples(utterance, rate) for utterance in utterances]
     record = export_torchscript(trained, args.output, speech)
     checked = record["verification"]
     print(
         f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, no normalisation and no sigmoid/SiLU operator in the step; "
         f"differs from the checkpoint by {checked['largest_difference']:.1e} at most, "
-        f"in no token of {checked['frames']} frames of {checked['utterances']} utterances streamed at chunk sizes {record['chunk_sizes']}"
+        f"in no token of {checked['frames']} frames of {checked['utterances']} utterances streamed at chunk sizes {checked['chunk_sizes']}"
     )
     return 0
 
@@ -112,7 +121,7 @@ def check(args: argparse.Namespace) -> int:
     if args.what == "data":
         report = check_data(read_recipe(args.config, args.overrides), args.path)
         print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {len(report.skipped)} not")
-        _print_skipped([f"{skip.key}: {skip.reason}" for skip in report.skipped])
+        _print_skipped(report.skipped)
         return 1 if report.skipped else 0
     trained = load_trained(args.path)
     rate = trained.config.model.frontend.sample_rate
@@ -126,7 +135,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    if _is_exported(args.path):
+    if is_torchscript(args.path):
         model = load_model(args.path)
         counts = dict(operators(model.step_graph()))
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
@@ -143,14 +152,6 @@ def inspect(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_exported(path: Path) -> bool:
-    try:
-        load_checkpoint(path)
-    except ValueError as error:
-        return "exported TorchScript" in str(error)
-    return False
-
-
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -162,11 +163,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _print_skipped(messages: Sequence[str]) -> None:
-    for message in messages[:MAX_SHOWN]:
-        print(f"skipped {message}", file=sys.stderr)
-    if len(messages) > MAX_SHOWN:
-        print(f"skipped {len(messages) - MAX_SHOWN} more", file=sys.stderr)
+def _print_skipped(skips: Sequence[Skip | str]) -> None:
+    for skip in skips[:MAX_SHOWN]:
+        print(f"skipped {skip}", file=sys.stderr)
+    if len(skips) > MAX_SHOWN:
+        print(f"skipped {len(skips) - MAX_SHOWN} more", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -235,7 +236,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
-    args = parser.parse_args(arguments)
+    args, rest = parser.parse_known_args(arguments)
+    # Once argparse has matched `overrides` with nothing, those that stand behind an option come back as unknown.
+    unknown = [item for item in rest if item.startswith("-") or "=" not in item or not hasattr(args, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        args.overrides += rest
     if args.verb == "check" and args.what == "data" and args.config is None:
         parser.error("check data needs --config, whose tokenizer and front-end say what is usable")
     return args.function(args)

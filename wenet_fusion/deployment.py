@@ -15,8 +15,6 @@ from wenet_fusion.nn.norm import fuse_norms
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.model_file import FORMAT, KIND, AcousticModel, parse_meta
 
-DECODING_CTC_WEIGHT = 0.5  # of the CTC score beside the decoders' in rescoring, as in WeNet's runtime
-
 
 def fused_model(trained: TrainedModel) -> DeployedModel:
     """A fused copy in eval mode; the trained model stays as it is."""
@@ -32,23 +30,26 @@ def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
 def meta_record(trained: TrainedModel, verification: dict[str, Any]) -> dict[str, Any]:
     """Contents of meta.json: all that a program needs to use the file, and where it came from."""
     model, tokenizer = trained.config.model, trained.tokenizer
-    frontend, served = model.frontend, trained.config.training.chunking.served()
-    default = served[-1]
+    frontend, drawn = model.frontend, trained.config.training.chunking
+    served = drawn.served()
     return {
         "kind": KIND,
         "format": FORMAT,
         "sample_rate": frontend.sample_rate,
         "frame_samples": frontend.frame_samples,
         "tail_samples": frontend.tail_samples,
-        "chunk_sizes": [chunking.size for chunking in served],
-        "default_chunking": {"size": default.size, "left": default.left},
+        "chunkings": [chunking._asdict() for chunking in drawn.trained()],
+        "default_chunking": served[-1]._asdict(),
         "units": list(tokenizer.vocabulary.tokens),
         "tokenizer": {"kind": tokenizer.kind, "join": tokenizer.join},
         "blank": BLANK,
         "sos_eos": SOS_EOS,
         "decoder": model.decoder.layers > 0,
         "reverse_decoder": model.decoder.reverse_layers > 0,
-        "decoding": {"ctc_weight": DECODING_CTC_WEIGHT, "reverse_weight": model.loss.reverse_weight},
+        "decoding": {
+            "ctc_weight": model.rescoring.ctc_weight,
+            "reverse_weight": model.rescoring.reverse_weight if model.decoder.reverse_layers else 0.0,
+        },
         "features": {
             "num_mel_bins": frontend.num_mel_bins, "window_ms": frontend.window_ms, "hop_ms": frontend.hop_ms,
             "low_freq": frontend.low_freq, "high_freq": frontend.high_freq,

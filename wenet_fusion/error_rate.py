@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rapidfuzz.distance import Levenshtein
-
-from wenet_fusion.files import read_table
 
 Unit = Literal["word", "char"]
 
@@ -96,11 +93,6 @@ class Scoring(NamedTuple):
         lines += [f"no reference, not counted: {key}" for key in self.extra]
         lines += [f"Overall -> {self.total.summary()}", "=" * 75]
         return "\n".join(lines) + "\n"
-
-
-def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Transcripts by key of a Kaldi `text` file ("key words", the words may be missing). Raises ValueError, OSError."""
-    return read_table(path)
 
 
 def tokens(text: str, unit: Unit) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -78,17 +79,18 @@ def evaluate(trained: TrainedModel, data_list: Path, options: EvaluationOptions,
         raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
     model = acoustic_model(trained)
     _check_chunkings(model, options.chunkings)
-    utterances = read_manifest(data_list, trained.config.data.data_type)
-    samples, skipped = _read_all(utterances, model.meta.sample_rate)
-    if not samples:
+    utterances = read_manifest(data_list)
+    decoded, reasons = _decode_all(trained, model, utterances, options)
+    skipped = [f"{utterance.key}: {reasons[utterance.key]}" for utterance in utterances if utterance.key in reasons]
+    if len(skipped) == len(utterances):
         raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
-    references = {utterance.key: utterance.text for utterance in utterances if utterance.key in samples}
+    references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in reasons}
 
-    rows = []
-    for chunking in options.chunkings:
-        hypotheses = _decode_all(trained, model, samples, chunking, options)
-        for mode in options.modes:
-            rows.append(_write_mode(mode, chunking, hypotheses[mode], references, model, options.unit, result_dir))
+    rows = [
+        _write_mode(mode, chunking, decoded[chunking][mode], references, model, options.unit, result_dir)
+        for chunking in options.chunkings
+        for mode in options.modes
+    ]
     result = Evaluation(rows, skipped)
     content = {"checkpoint": str(trained.path), "data": str(data_list), "rows": [vars(row) for row in rows], "skipped": skipped}
     write_text(result_dir / "results.json", json.dumps(content, indent=1))
@@ -101,33 +103,37 @@ def _check_chunkings(model: AcousticModel, chunkings: Sequence[Chunking]) -> Non
             model.meta.check_chunk(chunking.size, chunking.left)
 
 
-def _read_all(utterances: Sequence[Utterance], sample_rate: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    samples: dict[str, np.ndarray] = {}
-    skipped = []
-    for utterance in utterances:
-        try:
-            samples[utterance.key] = read_samples(utterance, sample_rate)
-        except (ValueError, OSError) as error:
-            skipped.append(f"{utterance.key}: {error}")
-    return samples, skipped
+class _Decoded(NamedTuple):
+    ids: dict[Chunking, dict[str, dict[str, list[int]]]]  # by chunking, mode and key
+    unreadable: dict[str, str]  # reasons by key
 
 
 def _decode_all(
-    trained: TrainedModel, model: AcousticModel, samples: Mapping[str, np.ndarray], chunking: Chunking, options: EvaluationOptions
-) -> dict[str, dict[str, list[int]]]:
-    """Token ids per mode and utterance."""
-    keys = list(samples)
-    seconds = [len(samples[key]) / model.meta.sample_rate for key in keys]
-    plan = epoch_batches(seconds, options.max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
-    found: dict[str, dict[str, list[int]]] = {mode: {} for mode in options.modes}
-    with tqdm(total=len(keys), desc=f"decode {chunking_label(chunking)}", unit="utt", dynamic_ncols=True) as bar:
-        for indices in plan:
-            batch = [keys[index] for index in indices]
-            step = offline_step(model, [samples[key] for key in batch], chunking.size, chunking.left)
-            for mode, rows in _decode_modes(trained, model, step, options).items():
-                found[mode].update(zip(batch, rows))
-            bar.update(len(batch))
+    trained: TrainedModel, model: AcousticModel, utterances: Sequence[Utterance], options: EvaluationOptions
+) -> _Decoded:
+    """One batch of audio at a time, under every chunking: a test set may be larger than the memory."""
+    seconds = [utterance.seconds for utterance in utterances]
+    found = _Decoded({chunking: {mode: {} for mode in options.modes} for chunking in options.chunkings}, {})
+    with tqdm(total=len(utterances), desc="decode", unit="utt", dynamic_ncols=True) as bar:
+        for indices in epoch_batches(seconds, options.max_batch_seconds, MAX_ROWS, seed=0, epoch=0):
+            samples = _read([utterances[index] for index in indices], model.meta.sample_rate, found.unreadable)
+            for chunking in options.chunkings if samples else ():
+                step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
+                for mode, rows in _decode_modes(trained, model, step, options).items():
+                    found.ids[chunking][mode].update(zip(samples, rows))
+            bar.update(len(indices))
     return found
+
+
+def _read(batch: Sequence[Utterance], sample_rate: int, unreadable: dict[str, str]) -> dict[str, np.ndarray]:
+    """Samples by key; reasons of those that cannot be read go to `unreadable`."""
+    samples = {}
+    for utterance in batch:
+        try:
+            samples[utterance.key] = read_samples(utterance, sample_rate)
+        except (ValueError, OSError) as error:
+            unreadable[utterance.key] = str(error)
+    return samples
 
 
 def _decode_modes(

@@ -12,6 +12,7 @@ from wenet_fusion_runtime.model_file import AcousticModel
 
 # A perturbed input frame reaches an output if it moves it by more than rounding does.
 RELATIVE_THRESHOLD = 1e-5
+GROUP_ATTENTION = 1 << 22  # attention weights per head and layer that one batch may hold
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,35 @@ class Influence:
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
     """Measures, without looking into the model, which input frames reach which outputs.
 
-    One batch holds the same noise many times, in each row with another frame replaced: what then differs in the output
-    was reached. Needs the batch law to hold, which tests prove.
+    A batch holds the same noise many times, in each row but the last with another frame replaced: what then differs from
+    the last row's output was reached. Needs the batch law to hold, which tests prove. Batches are small enough for memory
+    to grow with the square of `frames` at most.
 
     Args:
         model: any model.
         chunking: chunk size and left context.
         frames: T, encoder frames to draw.
+
+    Raises:
+        ValueError: if `frames` is less than 1.
     """
+    if frames < 1:
+        raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")
     rng = np.random.default_rng(0)
     samples_per_frame = model.meta.frame_samples
     noise = 0.1 * rng.standard_normal(frames * samples_per_frame).astype(np.float32)
-    rows = np.repeat(noise[None], frames + 1, axis=0)
-    for i in range(frames):
-        rows[i, i * samples_per_frame : (i + 1) * samples_per_frame] = 0.1 * rng.standard_normal(samples_per_frame)
-    state = model.init_state(frames + 1, 1, 0)
-    scores, _ = model.step(rows, [rows.shape[1]] * (frames + 1), chunking.size, chunking.left, state)
-    out = scores.encoder_out.numpy()
-    difference = np.abs(out[:-1] - out[-1]).max(axis=2)
-    return Influence(chunking, difference > RELATIVE_THRESHOLD * np.abs(out[-1]).max())
+    group = max(1, GROUP_ATTENTION // frames**2)
+    reaches = []
+    for start in range(0, frames, group):
+        replaced = range(start, min(start + group, frames))
+        rows = np.repeat(noise[None], len(replaced) + 1, axis=0)
+        for row, i in enumerate(replaced):
+            rows[row, i * samples_per_frame : (i + 1) * samples_per_frame] = 0.1 * rng.standard_normal(samples_per_frame)
+        state = model.init_state(len(rows), 1, 0)
+        scores, _ = model.step(rows, [len(noise)] * len(rows), chunking.size, chunking.left, state)
+        out = scores.encoder_out.numpy()
+        reaches.append(np.abs(out[:-1] - out[-1]).max(axis=2) > RELATIVE_THRESHOLD * np.abs(out[-1]).max())
+    return Influence(chunking, np.concatenate(reaches))
 
 
 def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Chunking], frames: int) -> str:

@@ -2,29 +2,30 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.config import config_from_yaml, load_config, to_yaml
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, FrontendGeometry, SpeechDataset, iterate
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.dataset import Batch, FrontendGeometry, Skip, SpeechDataset, iterate
+from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.models.asr_model import AsrModel, ModelConfig
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
-from wenet_fusion.training.trainer import RunIdentity, Trainer, TrainingConfig
+from wenet_fusion.training.identity import RunIdentity
+from wenet_fusion.training.trainer import Trainer, TrainingConfig
 from wenet_fusion.training.validation import validate
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    data_type: Literal["raw", "shard"] = "raw"
+    data_type: ListType = "raw"  # of the training and dev lists
     cmvn: str = ""  # global_cmvn file; empty: features are used as they are
     max_skipped: float = 0.01  # share of utterances that may be unusable before training refuses to start
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -41,6 +42,9 @@ class RecipeConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def problems(self) -> list[str]:
+        return [f"seed: {self.seed} must be at least 0"] if self.seed < 0 else []
+
 
 def read_recipe(path: Path, overrides: list[str]) -> RecipeConfig:
     """Raises ConfigError with every problem of the file and the overrides."""
@@ -48,30 +52,35 @@ def read_recipe(path: Path, overrides: list[str]) -> RecipeConfig:
 
 
 def build_dataset(
-    config: RecipeConfig, data_list: Path, tokenizer: Tokenizer, augmented: bool
+    config: RecipeConfig,
+    data_list: Path,
+    tokenizer: Tokenizer,
+    augmented: bool,
+    data_type: ListType | Literal["auto"] = "auto",
+    max_skipped: float | None = None,
 ) -> SpeechDataset:
-    """The utterances of a data.list as batches of samples and tokens.
+    """The utterances of a data.list as batches of samples and tokens; `max_skipped` None: the configuration's.
 
     Raises:
         ValueError: if the list or too much of its audio is unusable.
     """
     frontend = config.model.frontend
     geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.tail_samples)
-    utterances = read_manifest(data_list, config.data.data_type)
     augmentation = config.data.augmentation if augmented else None
-    return SpeechDataset(utterances, tokenizer, geometry, augmentation, config.seed, config.data.max_skipped)
+    share = config.data.max_skipped if max_skipped is None else max_skipped
+    return SpeechDataset(read_manifest(data_list, data_type), tokenizer, geometry, augmentation, config.seed, share)
 
 
 def build_trainer(config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device) -> Trainer:
     """A trainer that starts, or resumes what `model_dir` holds."""
     tokenizer = build_tokenizer(config.tokenizer, Path())
-    train = build_dataset(config, train_list, tokenizer, augmented=True)
-    dev = build_dataset(config, dev_list, tokenizer, augmented=False)
+    train = build_dataset(config, train_list, tokenizer, augmented=True, data_type=config.data.data_type)
+    dev = build_dataset(config, dev_list, tokenizer, augmented=False, data_type=config.data.data_type)
     torch.manual_seed(config.seed)
     model = AsrModel(config.model, len(tokenizer.vocabulary))
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
-    identity = RunIdentity(to_yaml(config), tokenizer.vocabulary.tokens, tokenizer.model_bytes, config.seed)
+    identity = RunIdentity(to_yaml(config), tokenizer.vocabulary.tokens, tokenizer.model_bytes, config.seed, train.digest)
     return Trainer(model, train, dev, config.training, config.data.spec_augment, identity, model_dir, device)
 
 
@@ -103,7 +112,12 @@ def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
     return TrainedModel(config, tokenizer, model.eval(), path)
 
 
-def average(paths: list[Path], train_list: Path, batches: int, device: torch.device) -> ModelCheckpoint:
+class Averaged(NamedTuple):
+    checkpoint: ModelCheckpoint
+    skipped: list[Skip]  # utterances that the statistics had to do without
+
+
+def average(paths: list[Path], train_list: Path, batches: int, device: torch.device) -> Averaged:
     """Averages checkpoints and gives the result statistics of its own, from `batches` batches of training data.
 
     Chunkings alternate between those that the model serves and full context, so the statistics suit each.
@@ -118,17 +132,24 @@ def average(paths: list[Path], train_list: Path, batches: int, device: torch.dev
     dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
     reestimate_statistics(trained.model.to(device), estimation_batches(trained.config, dataset, batches), device)
     weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
-    return ModelCheckpoint(**{**vars(averaged), "weights": weights})
+    return Averaged(replace(averaged, weights=weights), dataset.skipped)
 
 
-def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> ModelCheckpoint:
+class Measured(NamedTuple):
+    checkpoint: ModelCheckpoint
+    rate_name: str  # WER, or CER for languages without spaces
+    skipped: list[Skip]
+
+
+def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> Measured:
     """The same checkpoint with its loss and error rate on a data.list, measured as training does."""
     trained = restore(checkpoint, Path("checkpoint"))
     dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
     training = trained.config.training
     model = trained.model.to(device)
     result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, device)
-    return ModelCheckpoint(**{**vars(checkpoint), "dev_loss": result.loss, "dev_error_rate": result.errors.rate})
+    measured = replace(checkpoint, dev_loss=result.loss, dev_error_rate=result.errors.rate)
+    return Measured(measured, result.rate_name, dataset.skipped)
 
 
 def estimation_batches(config: RecipeConfig, dataset: SpeechDataset, count: int) -> Iterator[tuple[Batch, Chunking]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Iterator
@@ -13,6 +15,10 @@ import soxr
 AudioSource = str | Path | BinaryIO
 MAX_CHANNELS = 32
 _ESTIMATED_LENGTH = ("MP3", "MPEG")    # formats whose headers do not tell the exact length
+# libsndfile counts the frames of a truncated wav down to what is there; only its log tells the size that was stated.
+_WAV_FORMATS = ("WAV", "WAVEX")
+_WAV_DATA = re.compile(r"^data : (\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
+_WAV_PLACEHOLDER = 0x7FFF0000    # bytes; programs that write wav to a pipe state 0, or 2 or 4 GiB or a little less
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -70,8 +76,11 @@ class _SequentialFile(soundfile.SoundFile):
 class AudioReader:
     """An audio file of any format that libsndfile reads (wav, flac, ogg, opus, mp3, ...), as float32 mono.
 
+    A file that was cut off is detected in wav (unless it was written to a pipe, without a true size) and flac. It
+    cannot be detected in mp3 and ogg, which do not tell their length.
+
     Args:
-        source: path, or an open binary file.
+        source: path, or an open binary file. Of a pipe only wav can be read.
         name: what messages call the source; default is its path.
     Raises:
         OSError: the path is missing or a directory.
@@ -79,7 +88,7 @@ class AudioReader:
     """
 
     def __init__(self, source: AudioSource, name: str | None = None) -> None:
-        is_path = isinstance(source, (str, Path))
+        is_path, is_pipe = isinstance(source, (str, Path)), False
         self.name = name or (str(source) if is_path else str(getattr(source, "name", "audio")))
         if is_path:
             path = Path(source)
@@ -87,14 +96,20 @@ class AudioReader:
                 raise FileNotFoundError(f"{self.name}: no such audio file")
             if path.is_dir():
                 raise IsADirectoryError(f"{self.name}: is a directory, not an audio file")
-            if path.stat().st_size == 0:
-                raise ValueError(f"{self.name}: is an empty file")
-            path.open("rb").close()    # libsndfile would not say that permission is missing
+            status = path.stat()
+            is_pipe = stat.S_ISFIFO(status.st_mode)
+            if stat.S_ISREG(status.st_mode):
+                if status.st_size == 0:
+                    raise ValueError(f"{self.name}: is an empty file")
+                path.open("rb").close()    # libsndfile would not say that permission is missing
         try:
             self._file = _SequentialFile(str(source) if is_path else source)
         except soundfile.LibsndfileError as error:
+            remedy = "convert it to wav or flac"
+            if is_pipe:
+                remedy = "of a pipe only wav can be read, save it to a file first"
             raise ValueError(f"{self.name}: cannot be read as audio ({error.error_string.rstrip('.')}); "
-                             "convert it to wav or flac") from None
+                             f"{remedy}") from None
         except TypeError:    # by its suffix libsndfile takes it for headerless samples, and asks for their rate
             raise ValueError(f"{self.name}: is audio without a header; convert it to wav or flac") from None
         self.sample_rate: int = self._file.samplerate
@@ -133,10 +148,18 @@ class AudioReader:
             raise ValueError(f"{self.name}: {error}") from None
         if not count:
             raise ValueError(f"{self.name}: has no samples")
-        expected = self._file.frames - first if left is None else left
+        expected = self._stated_frames() - first if left is None else left
         if count < expected and self._file.format not in _ESTIMATED_LENGTH:
             raise ValueError(f"{self.name}: is damaged or ends too early, found {count / self.sample_rate:.2f} s "
                              f"of {expected / self.sample_rate:.2f} s")
+
+    def _stated_frames(self) -> int:
+        """Frames that the header promises; 0 if it promises nothing."""
+        found = _WAV_DATA.search(self._file.extra_info) if self._file.format in _WAV_FORMATS else None
+        if found is None:
+            return self._file.frames
+        stated, present = int(found[1]), int(found[2] or found[1])
+        return 0 if stated >= _WAV_PLACEHOLDER or not present else self._file.frames * stated // present
 
     def close(self) -> None:
         self._file.close()

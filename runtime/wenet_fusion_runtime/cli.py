@@ -50,15 +50,16 @@ def _parser() -> argparse.ArgumentParser:
         "transcribe", parents=[common], help="audio files to text",
         description="Stream audio files through the model. Prints one line of text per file, after its name if "
                     "there are several. On a terminal the text appears while it is recognised. A file that cannot be "
-                    "read is reported, the others go on, and the exit status is 1.")
+                    "read is reported, the others go on, and the exit status is 1; of a damaged file the text up to "
+                    "the damage is printed.")
     transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE",
                             help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels")
     transcribe.add_argument("--chunk", type=int, metavar="FRAMES",
                             help="encoder frames per chunk: fewer show text sooner (default: the model's)")
     transcribe.add_argument("--left", type=int, metavar="CHUNKS",
-                            help="chunks that stay visible to the left (default: as many frames as by the model's)")
+                            help="chunks that stay visible to the left (default: as in training)")
     transcribe.add_argument("--allow_untrained", action="store_true",
-                            help="allow chunks that the model was not trained for")
+                            help="allow chunks and left contexts that the model was not trained for")
     transcribe.add_argument("--mode", choices=MODES,
                             help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
     transcribe.add_argument("--beam_size", type=int, default=10, metavar="N",
@@ -102,20 +103,31 @@ def _transcribe(options: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
     if failed and len(options.files) > 1:
-        print(f"error: {failed} of {len(options.files)} files could not be transcribed", file=sys.stderr)
+        print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> None:
-    begin, spoken = time.monotonic(), 0.0
-    for block in reader.blocks(BLOCK_SECONDS):
+    """One file. Raises what the reader raises, after the text of the audio before the damage was printed."""
+    begin, spoken, damage = time.monotonic(), 0.0, None
+    blocks = reader.blocks(BLOCK_SECONDS)
+    while True:
+        try:
+            block = next(blocks, None)
+        except (ValueError, OSError) as error:
+            block, damage = None, error
+        if block is None:
+            break
         spoken += len(block) / reader.sample_rate
         if real_time:
             time.sleep(max(0.0, begin + spoken - time.monotonic()))
         output.finals(stream.accept_waveform(block, reader.sample_rate))
         output.partial(stream)
-    output.finals(stream.finish())
-    output.end(stream)
+    if damage is None or spoken:
+        output.finals(stream.finish())
+        output.end(stream)
+    if damage is not None:
+        raise damage
 
 
 class _Output:
@@ -166,6 +178,7 @@ class _Output:
         """Remove the partial text from a terminal."""
         if self._in_place and self._shown:
             print("\r\033[K", end="", flush=True)
+        self._shown = ""
 
 
 def _record(path: Path, result: Result) -> dict[str, object]:
@@ -181,12 +194,12 @@ def _record(path: Path, result: Result) -> dict[str, object]:
 def _info(options: argparse.Namespace) -> int:
     meta = read_meta(options.model)
     decoders = ["left-to-right"] * meta.decoder + ["right-to-left"] * meta.reverse_decoder
-    chunks = ", ".join(f"{size} ({1000 * size * meta.frame_seconds:.0f} ms)" for size in meta.chunk_sizes)
+    chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
     lines = [
         ("model", str(options.model)),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
-        ("chunk sizes", f"{chunks}; default {meta.default_chunk} with {meta.default_left} to the left"),
+        ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
         ("silent tail", f"{1000 * meta.tail_samples / meta.sample_rate:g} ms"),
         ("vocabulary", f"{len(meta.units)} units, text joined from {meta.units.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),

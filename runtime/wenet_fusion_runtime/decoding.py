@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
 MODES = (GREEDY, PREFIX_BEAM, RESCORING)
+OFFLINE_BLOCK_FRAMES = 2048    # 82 s at 40 ms; attention within a block costs memory by its square
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class SegmentDecoder:
         self._start_frame = 0
         self._counts = SegmentCounts()
         self._encoder_blocks: list[torch.Tensor] = []
-        self._search = self._new_search(BLANK)
+        self._previous = BLANK    # the token within which the open segment began
+        self._search = self._new_search()
 
     def accept(self, scores: FrameScores, encoder_out: torch.Tensor) -> list[Result]:
         """Decode T more frames; returns the segments that closed in them.
@@ -128,14 +130,17 @@ class SegmentDecoder:
         self._start_frame += self._counts.frames
         self._counts = SegmentCounts()
         self._encoder_blocks = []
-        # A segment that had to be closed within a token: the token's remaining frames are not a new one.
-        self._search = self._new_search(last_unit)
+        # A segment that had to be closed within a token: the token's remaining frames are not a new one, unless the
+        # segment's text lacks it.
+        last_token = (self._previous, *hypotheses[0].ids)[-1]
+        self._previous = last_unit if last_unit == last_token else BLANK
+        self._search = self._new_search()
         return result
 
-    def _new_search(self, previous: int) -> GreedySearch | PrefixBeamSearch:
+    def _new_search(self) -> GreedySearch | PrefixBeamSearch:
         if self._options.mode == GREEDY:
-            return GreedySearch(self._start_frame, previous)
-        return PrefixBeamSearch(self._options.beam_size, self._start_frame, previous)
+            return GreedySearch(self._start_frame, self._previous)
+        return PrefixBeamSearch(self._options.beam_size, self._start_frame, self._previous)
 
     def _result(self, hypotheses: list[Hypothesis], is_final: bool) -> Result:
         units, frame = self._model.meta.units, self._model.meta.frame_seconds
@@ -158,14 +163,16 @@ def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions
 
 
 def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: int, left: int) -> StepScores:
-    """Run whole utterances as one batch in one step; decode it in as many ways as needed with `decode_rows`.
+    """Run whole utterances as one batch, as if in one step; decode it in as many ways as needed with `decode_rows`.
+
+    Long audio runs in blocks of whole chunks with the state between them, so memory does not grow with its square.
 
     Args:
         utterances: samples (n,) of each, at the model's rate. The model's silent tail is appended here.
         chunk: frames per chunk; a chunk that holds the longest utterance is full context, and always allowed.
         left: chunks visible to the left.
     Raises:
-        ValueError: the model was not trained for the chunk.
+        ValueError: the model was not trained for the chunk with this left context.
     """
     meta = model.meta
     lengths = [len(samples) + meta.tail_samples for samples in utterances]
@@ -174,11 +181,18 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
     padded = np.zeros((len(utterances), frames * meta.frame_samples), dtype=np.float32)
     for row, samples in enumerate(utterances):
         padded[row, : len(samples)] = samples
-    return model.step(padded, lengths, chunk, left, model.init_state(len(utterances), chunk, left))[0]
+    block = chunk * max(1, OFFLINE_BLOCK_FRAMES // chunk) * meta.frame_samples
+    state, steps = model.init_state(len(utterances), chunk, left), []
+    for start in range(0, padded.shape[1], block):
+        # A row that has ended goes on with no samples; nothing of its output counts.
+        valid = [min(max(length - start, 0), block) for length in lengths]
+        scores, state = model.step(padded[:, start : start + block], valid, chunk, left, state)
+        steps.append(scores)
+    return model.join(steps)
 
 
 def transcribe_offline(
     model: AcousticModel, samples: np.ndarray, chunk: int, left: int, options: DecodingOptions = DecodingOptions()
 ) -> list[Result]:
-    """The segments of one utterance, samples (n,) at the model's rate, run in one step: a stream's, token for token."""
+    """The segments of one utterance, samples (n,) at the model's rate, run at once: a stream's, token for token."""
     return decode_rows(model, offline_step(model, [samples], chunk, left), options)[0]

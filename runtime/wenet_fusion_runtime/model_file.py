@@ -31,7 +31,7 @@ class Meta:
     sample_rate: int                    # Hz
     frame_samples: int                  # samples per frame
     tail_samples: int                   # zero samples that end every utterance
-    chunk_sizes: tuple[int, ...]        # frames per chunk that the model was trained for
+    chunkings: tuple[tuple[int, int], ...]    # trained pairs: frames per chunk, chunks seen to the left
     default_chunk: int                  # frames
     default_left: int                   # chunks seen to the left
     units: Units
@@ -50,17 +50,26 @@ class Meta:
     def frame_seconds(self) -> float:
         return self.frame_samples / self.sample_rate
 
+    @property
+    def chunk_sizes(self) -> tuple[int, ...]:
+        """Frames per chunk that the model was trained for, ascending."""
+        return tuple(sorted({size for size, _ in self.chunkings}))
+
     def left(self, chunk: int) -> int:
-        """Left context in chunks of `chunk` frames that spans as many frames as the default does."""
-        return -(-self.default_chunk * self.default_left // chunk)
+        """Left context for chunks of `chunk` frames: the longest it was trained with, and for an untrained size as many
+        frames as the default spans, in whole chunks."""
+        trained = [left for size, left in self.chunkings if size == chunk]
+        return max(trained) if trained else -(-self.default_chunk * self.default_left // chunk)
 
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
-        """Raises ValueError unless chunks of `chunk` frames, `left` of them visible to the left, suit the model."""
+        """Raises ValueError unless the model was trained for chunks of `chunk` frames with `left` of them visible to
+        the left, or `allow_untrained` and they are possible."""
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
-        if chunk not in self.chunk_sizes and not allow_untrained:
-            sizes = ", ".join(str(size) for size in self.chunk_sizes)
-            raise ValueError(f"chunk {chunk}: the model was not trained for it; choose one of {sizes}")
+        if (chunk, left) not in self.chunkings and not allow_untrained:
+            pairs = ", ".join(f"{size}/{trained}" for size, trained in self.chunkings)
+            raise ValueError(f"chunk {chunk} with left context {left}: the model was not trained for it; choose one of "
+                             f"{pairs} (frames per chunk / chunks to the left)")
 
 
 def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
@@ -71,13 +80,17 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
     """
     try:
         _check_identity(record)
+        chunkings = tuple((int(pair["size"]), int(pair["left"])) for pair in record["chunkings"])
+        default = int(record["default_chunking"]["size"]), int(record["default_chunking"]["left"])
+        if default not in chunkings:
+            raise ValueError(f"default_chunking {default} is not among chunkings {chunkings}")
         return Meta(
             sample_rate=int(record["sample_rate"]),
             frame_samples=int(record["frame_samples"]),
             tail_samples=int(record["tail_samples"]),
-            chunk_sizes=tuple(int(size) for size in record["chunk_sizes"]),
-            default_chunk=int(record["default_chunking"]["size"]),
-            default_left=int(record["default_chunking"]["left"]),
+            chunkings=chunkings,
+            default_chunk=default[0],
+            default_left=default[1],
             units=Units(record["units"], record["tokenizer"]["join"]),
             decoder=bool(record["decoder"]),
             reverse_decoder=bool(record["reverse_decoder"]),
@@ -107,8 +120,8 @@ def _check_identity(record: Mapping[str, Any]) -> None:
 
 
 def _remedy(record: Mapping[str, Any]) -> str:
-    is_newer = isinstance(record, Mapping) and isinstance(record["format"], int) and record["format"] > FORMAT
-    return "update wenet-fusion-runtime" if is_newer else "export the model again"
+    found = record.get("format") if isinstance(record, Mapping) else None
+    return "update wenet-fusion-runtime" if isinstance(found, int) and found > FORMAT else "export the model again"
 
 
 class StepScores(NamedTuple):
@@ -181,6 +194,15 @@ class AcousticModel:
                 output.blank_log_probs.float().cpu().numpy(),
             )
         return scores, state
+
+    def join(self, steps: Sequence[StepScores]) -> StepScores:
+        """Consecutive steps of the same rows as one."""
+        if len(steps) == 1:
+            return steps[0]
+        encoder_out = self._torch.cat([step.encoder_out for step in steps], dim=1)
+        lengths = np.sum([step.lengths for step in steps], axis=0)
+        scores = [np.concatenate(parts, axis=1) for parts in list(zip(*steps))[2:]]
+        return StepScores(encoder_out, lengths, *scores)
 
     def rescore(self, encoder_blocks: Sequence[torch.Tensor], hypotheses: Sequence[Sequence[int]]) -> np.ndarray:
         """Log-probabilities (N, 2) of whole hypotheses, end included, from both attention decoders.

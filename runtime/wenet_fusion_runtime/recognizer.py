@@ -36,8 +36,8 @@ class Recognizer:
 
         Args:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
-            left: chunks that stay visible to the left; None is as many frames as by the model's default.
-            allow_untrained: allow chunk sizes that the model was not trained for.
+            left: chunks that stay visible to the left; None is what the model was trained with.
+            allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
         Raises:
             ValueError: the chunk does not suit the model.
         """
@@ -50,7 +50,7 @@ class Recognizer:
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
         meta = self.model.meta
-        for chunk in sorted({meta.default_chunk, *meta.chunk_sizes}):
+        for chunk in meta.chunk_sizes:
             silence = np.zeros((1, chunk * meta.frame_samples), dtype=np.float32)
             left = meta.left(chunk)
             state = self.model.init_state(1, chunk, left)
@@ -75,23 +75,26 @@ class Stream:
         self._buffer = np.empty(chunk * model.meta.frame_samples, dtype=np.float32)    # the chunk that is being filled
         self._filled = 0
         self._finals: list[Result] = []
-        self._finished = False
+        self._finals_text = ""
+        self._last: Result | None = None    # the last segment, once the stream is finished
 
     @property
     def result(self) -> Result:
         """The open segment so far; after `finish` the last segment."""
-        return self._finals[-1] if self._finished else self._decoder.partial()
+        return self._decoder.partial() if self._last is None else self._last
 
     @property
     def finals(self) -> tuple[Result, ...]:
-        """The closed segments, oldest first, each with its best hypothesis only: a stream may run for days. All
-        hypotheses are in what `accept_waveform` and `finish` return."""
+        """The closed segments that have tokens, oldest first, each with its best hypothesis only: a stream may run for
+        days. Empty segments and all hypotheses are in what `accept_waveform` and `finish` return."""
         return tuple(self._finals)
 
     @property
     def text(self) -> str:
         """All text so far: closed segments and the open one."""
-        return joined_text(self._finals if self._finished else [*self._finals, self._decoder.partial()])
+        if self._last is not None:
+            return self._finals_text
+        return joined_text((self._finals_text, self._decoder.partial().text))
 
     def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
         """Feed the next samples, any number; runs the model for each chunk that they complete.
@@ -105,7 +108,7 @@ class Stream:
             ValueError: the stream is finished, the rate changed, or the samples have a wrong type, shape or value;
                 in the latter cases the stream is as before.
         """
-        if self._finished:
+        if self._last is not None:
             raise ValueError("the stream is finished; create another one for more audio")
         mono = to_mono(samples)
         self._set_sample_rate(self._model.meta.sample_rate if sample_rate is None else sample_rate)
@@ -116,7 +119,7 @@ class Stream:
 
         Calling it again returns an empty list.
         """
-        if self._finished:
+        if self._last is not None:
             return []
         closed = self._advance(self._resampler.process(np.zeros(0, dtype=np.float32), last=True))
         closed += self._advance(np.zeros(self._model.meta.tail_samples, dtype=np.float32))
@@ -126,7 +129,7 @@ class Stream:
         self._keep([last])
         closed.append(last)
         self._state = None
-        self._finished = True
+        self._last = _best_only(last)
         return closed
 
     def _set_sample_rate(self, sample_rate: int) -> None:
@@ -161,7 +164,10 @@ class Stream:
         return closed
 
     def _keep(self, closed: list[Result]) -> None:
-        self._finals += [replace(result, hypotheses=result.hypotheses[:1]) for result in closed]
+        for result in closed:
+            if result.tokens:
+                self._finals.append(_best_only(result))
+                self._finals_text = joined_text((self._finals_text, result.text))
 
     def __enter__(self) -> Stream:
         return self
@@ -171,3 +177,7 @@ class Stream:
     ) -> None:
         if kind is None:
             self.finish()
+
+
+def _best_only(result: Result) -> Result:
+    return replace(result, hypotheses=result.hypotheses[:1])

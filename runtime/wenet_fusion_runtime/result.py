@@ -39,9 +39,9 @@ class Result:
     hypotheses: tuple[Hypothesis, ...]    # best first; a partial result has one
 
 
-def joined_text(results: Iterable[Result]) -> str:
-    """The text of consecutive segments, one space between those that are not empty."""
-    return " ".join(result.text for result in results if result.text)
+def joined_text(texts: Iterable[str]) -> str:
+    """Texts of consecutive segments, one space between those that are not empty."""
+    return " ".join(text for text in texts if text)
 
 
 def joined_ids(results: Iterable[Result]) -> list[int]:

@@ -33,6 +33,12 @@ class Units:
         if join not in JOINS:
             raise ValueError(f"unknown rule to join units '{join}'; known: {', '.join(JOINS)}")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Units) and (self.tokens, self.join) == (other.tokens, other.join)
+
+    def __hash__(self) -> int:
+        return hash((self.tokens, self.join))
+
     def __len__(self) -> int:
         return len(self.tokens)
 

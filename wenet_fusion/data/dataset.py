@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -46,6 +47,9 @@ class Skip(NamedTuple):
     key: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}"
+
 
 class SpeechDataset:
     """Utterances that can be used, in their order; indices count these. `skipped` lists the others.
@@ -81,7 +85,7 @@ class SpeechDataset:
         self._tokens = [tokens for _, tokens in kept]
         self.record(item for item in checked if isinstance(item, Skip))
         if not kept:
-            raise ValueError("there are no utterances to use")
+            raise ValueError("\n  ".join(["there are no utterances to use", *map(str, self.skipped[:_MAX_SHOWN])]))
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -90,6 +94,12 @@ class SpeechDataset:
     def seconds(self) -> list[float]:
         """Durations by index, as `epoch_batches` wants them; without tail and change of speed."""
         return [utterance.seconds for utterance in self.utterances]
+
+    @property
+    def digest(self) -> str:
+        """Number of utterances and a checksum over keys and durations: whether epochs are made of the same batches."""
+        lines = (f"{utterance.key} {utterance.seconds:.3f}\n" for utterance in self.utterances)
+        return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
         """The utterances of `indices`. What is drawn depends on seed, epoch and index only.
@@ -115,7 +125,7 @@ class SpeechDataset:
             else:
                 rows.append((index, loaded))
         if not rows:
-            raise ValueError("\n  ".join(["no utterance in a row could be read:", *map(": ".join, skips[:_MAX_SHOWN])]))
+            raise ValueError("\n  ".join(["no utterance in a row could be read:", *map(str, skips[:_MAX_SHOWN])]))
         return self._pad(rows), skips
 
     def record(self, skips: Iterable[Skip]) -> None:
@@ -125,7 +135,7 @@ class SpeechDataset:
             by_key.setdefault(skip.key, skip)
         self.skipped = list(by_key.values())
         if len(self.skipped) > self._max_skipped * self._total:
-            lines = [f"{skip.key}: {skip.reason}" for skip in self.skipped[:_MAX_SHOWN]]
+            lines = list(map(str, self.skipped[:_MAX_SHOWN]))
             if len(self.skipped) > _MAX_SHOWN:
                 lines.append("...")
             raise ValueError(

@@ -12,16 +12,17 @@ from typing import Any, Literal
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.files import list_problems, read_lines
 
+ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _REMEDY = "write it with tools/make_raw_list.py or tools/make_shard_list.py"
 
 
-def read_manifest(data_list: str | Path, data_type: Literal["raw", "shard"]) -> list[Utterance]:
+def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> list[Utterance]:
     """All utterances of a list in its order.
 
     raw: a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration" (seconds), "speaker";
     or NeMo's {"audio_filepath", "text"} with optional "offset", "duration". shard: a tar per line, which holds key.txt
-    and key.wav (or flac, ogg, opus, mp3). Relative paths start at the list's folder.
+    and key.wav (or flac, ogg, opus, mp3). auto: what the first line looks like. Relative paths start at the list's folder.
     Raises ValueError with the lines of the list, or members of a tar, that are wrong; FileNotFoundError.
     """
     path = Path(data_list)
@@ -30,6 +31,8 @@ def read_manifest(data_list: str | Path, data_type: Literal["raw", "shard"]) -> 
     lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
+    if data_type == "auto":
+        data_type = "raw" if lines[0][1].startswith("{") else "shard"
     problems: list[str] = []
     utterances: list[Utterance] = []
     first_place: dict[str, str] = {}
@@ -65,7 +68,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     try:
         record = json.loads(line)
     except ValueError as error:
-        hint = "; is this a list of shards?" if line.endswith(".tar") else ""
+        hint = "; is this a list of shards? Then set data.data_type=shard" if line.endswith(".tar") else ""
         raise ValueError(f"not valid JSON ({error}){hint}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object with key, wav and txt, found {line[:80]}")
@@ -122,7 +125,7 @@ def _index_shard(line: str, folder: Path) -> list[Utterance]:
     if "://" in line:
         raise ValueError(f"{line}: shards are read from files; download it and list its path")
     if line.startswith("{"):
-        raise ValueError("expected the path of a shard, found JSON; is this a raw list?")
+        raise ValueError("expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw")
     tar_path = folder / line
     if not tar_path.is_file():
         raise ValueError(f"there is no shard {tar_path}")

@@ -14,14 +14,15 @@ from wenet_fusion.export.verification import Verification, verify
 from wenet_fusion.files import replacing
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.model_file import load_model
+from wenet_fusion_runtime.model_file import load_model, parse_meta
 
 
 def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.ndarray] = ()) -> dict[str, Any]:
     """Exports a trained model with all its norms folded.
 
     The file is first written beside `path`, loaded again as the runtime will load it, and compared with the model in
-    memory on generated audio and on `speech`; only then does it take its place.
+    memory on generated audio and on `speech`. Then it is written with the numbers found, and these bytes too are loaded
+    and compared, on the generated audio; only then do they take their place.
 
     Args:
         trained: the checkpoint.
@@ -43,10 +44,15 @@ def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.nd
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         _save(scripted, meta_record(trained, {}), part)
-        checked: Verification = verify(acoustic_model(trained), load_model(part), speech)
+        reference = acoustic_model(trained)
+        checked: Verification = verify(reference, load_model(part), speech)
         checked.raise_if_different(path)
         record = meta_record(trained, {**checked.summary(), "norm_operators": 0, "operators": dict(sorted(counts.items()))})
         _save(scripted, record, part)
+        written = load_model(part)
+        if written.meta != parse_meta(record, str(path)):
+            raise ValueError(f"{path} is not kept: its meta.json is not what was written; check the disk and export again")
+        verify(reference, written, ()).raise_if_different(path)
     return record
 
 

@@ -84,8 +84,8 @@ def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def relative_difference(value: np.ndarray, target: np.ndarray) -> float:
-    """Largest difference divided by the largest value; infinite for different shapes or NaN."""
-    if value.shape != target.shape or not np.isfinite(value).all():
+    """Largest difference divided by the largest value; infinite for different shapes or where one is not finite."""
+    if value.shape != target.shape or not (np.isfinite(value).all() and np.isfinite(target).all()):
         return float("inf")
     return float(np.abs(value - target).max(initial=0.0) / max(np.abs(target).max(initial=0.0), 1e-12))
 

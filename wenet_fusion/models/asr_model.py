@@ -46,11 +46,21 @@ class FrontendConfig:
             found.append(f"sample_rate: {self.sample_rate} Hz is below 1000; give it in Hz")
         if self.num_mel_bins < 7:
             found.append(f"num_mel_bins: {self.num_mel_bins} is below 7, too few to subsample")
+        for name in ("window_ms", "hop_ms"):
+            if 0 < getattr(self, name) < 1:
+                found.append(f"{name}: {getattr(self, name)} looks like seconds; give milliseconds, such as 25 and 10")
         if not 0 < self.hop_ms <= self.window_ms:
             found.append(f"hop_ms: {self.hop_ms} must be above 0 and at most window_ms: {self.window_ms}")
         if self.tail_frames < 0:
             found.append(f"tail_frames: {self.tail_frames} is negative")
         return found
+
+
+def build_fbank(config: FrontendConfig) -> Fbank:
+    """The model's features. Raises ValueError if the mel bins do not fit the sample rate."""
+    return Fbank(
+        config.sample_rate, config.num_mel_bins, config.window_ms, config.hop_ms, config.low_freq, config.high_freq
+    )
 
 
 @dataclass(frozen=True)
@@ -68,16 +78,31 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class RescoringConfig:
+    """How an exported model weighs its scores unless it is told otherwise. Choose the values on a dev set."""
+
+    ctc_weight: float = 0.5  # of the CTC score beside the decoders'
+    reverse_weight: float = 0.3  # share of the right-to-left decoder, if there is one
+
+    def problems(self) -> list[str]:
+        found = [] if self.ctc_weight >= 0 else [f"ctc_weight: {self.ctc_weight} is negative"]
+        return found + ([] if 0 <= self.reverse_weight <= 1 else [f"reverse_weight: {self.reverse_weight} is not between 0 and 1"])
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    rescoring: RescoringConfig = field(default_factory=RescoringConfig)
 
     def problems(self) -> list[str]:
         found = []
         if self.decoder.layers and self.decoder.heads >= 1 and self.encoder.dim % self.decoder.heads:
             found.append(f"encoder.dim: {self.encoder.dim} is not a multiple of decoder.heads: {self.decoder.heads}")
+        if self.decoder.layers and self.encoder.dim % 2:
+            found.append(f"encoder.dim: {self.encoder.dim} is odd; a decoder's positions need an even number")
         if not self.decoder.layers and self.loss.ctc_weight < 1:
             found.append("loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)")
         if not self.decoder.reverse_layers and self.loss.reverse_weight > 0:
@@ -101,14 +126,11 @@ class AsrModel(nn.Module):
 
     def __init__(self, config: ModelConfig, vocabulary_size: int):
         super().__init__()
-        frontend = config.frontend
         self.config = config
         self.vocabulary_size = vocabulary_size
-        self.fbank = Fbank(
-            frontend.sample_rate, frontend.num_mel_bins, frontend.window_ms, frontend.hop_ms, frontend.low_freq, frontend.high_freq
-        )
-        self.cmvn = GlobalCmvn(frontend.num_mel_bins)
-        self.encoder = Encoder(config.encoder, frontend.num_mel_bins)
+        self.fbank = build_fbank(config.frontend)
+        self.cmvn = GlobalCmvn(config.frontend.num_mel_bins)
+        self.encoder = Encoder(config.encoder, config.frontend.num_mel_bins)
         self.ctc = CtcHead(config.encoder.dim, vocabulary_size)
         self.decoder = self._build_decoder(config.decoder.layers)
         self.reverse_decoder = self._build_decoder(config.decoder.reverse_layers)

@@ -78,12 +78,17 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token prefixes and encoder frames to logits of the next token: (B, U, V)."""
+    """Token prefixes and encoder frames to logits of the next token: (B, U, V).
+
+    The encoder ends in a residual stream without a norm and knows relative positions only. So the decoder normalises its
+    frames and adds their positions; without either it hardly learns where to look.
+    """
 
     def __init__(self, vocabulary_size: int, dim: int, layers: int, config: DecoderConfig):
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(vocabulary_size, dim)
+        self.memory_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
@@ -94,10 +99,12 @@ class Decoder(nn.Module):
         length = tokens_BU.size(1)
         x = self.embedding(tokens_BU) * math.sqrt(self.dim)
         x = self.dropout(x + sinusoids(length, x))
+        memory = self.memory_norm(memory_BTD)
+        memory = memory + sinusoids(memory.size(1), memory)
         causal = torch.ones(1, length, length, dtype=torch.bool, device=x.device).tril()
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
-            x = layer(x, causal, memory_BTD, memory_mask)
+            x = layer(x, causal, memory, memory_mask)
         return self.out(self.norm(x))
 
 

@@ -1,5 +1,6 @@
 """Averages checkpoints and re-estimates the BatchNorm statistics, which averaging makes wrong."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from wenet_fusion.data.dataset import Batch
 from wenet_fusion.models.asr_model import AsrModel
 from wenet_fusion.nn.norm import estimating_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, list_checkpoints, load_model
+from wenet_fusion.training.identity import weight_settings
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
-    """The last `count` checkpoints, or those with the lowest dev loss.
+    """The last `count` checkpoints, or those with the lowest dev loss; NaN counts as the highest.
 
     Raises:
         ValueError: if there is no checkpoint, or fewer than asked for.
@@ -26,13 +28,16 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
     if len(paths) < count:
         raise ValueError(f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: give --num {len(paths)} or train longer")
     if best:
-        paths = sorted(paths, key=lambda path: load_model(path).dev_loss)
-        return sorted(paths[:count])
+        losses = {path: load_model(path).dev_loss for path in paths}
+        chosen = sorted(paths, key=lambda path: (math.isnan(losses[path]), losses[path]))[:count]
+        return [path for path in paths if path in chosen]
     return paths[-count:]
 
 
 def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
-    """Mean of the weights; statistics and everything else are the last one's.
+    """Mean of the weights and running statistics; everything else is the last one's.
+
+    Means of statistics suit no model: `reestimate_statistics` must follow.
 
     Raises:
         ValueError: if the checkpoints are of different models.
@@ -41,7 +46,7 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
     sums = {name: value.double().clone() for name, value in last.weights.items() if value.is_floating_point()}
     for path in paths[:-1]:
         other = load_model(path)
-        if other.units != last.units or other.config_yaml != last.config_yaml:
+        if other.units != last.units or weight_settings(other.config_yaml) != weight_settings(last.config_yaml):
             raise ValueError(f"{path} and {paths[-1]} are of different models: average checkpoints of one run")
         for name in sums:
             sums[name] += other.weights[name]

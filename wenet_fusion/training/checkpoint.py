@@ -52,16 +52,23 @@ class TrainingState:
     skipped_steps: int  # steps that the non-finite guard left out
     epoch_loss: float = 0.0  # sum over the epoch's updates so far
     epoch_updates: int = 0  # that were not left out
+    data_digest: str = ""  # of the training set; earlier versions kept none
 
 
 def checkpoint_name(step: int) -> str:
     return f"step_{step:06d}.pt"
 
 
+def checkpoint_step(path: Path) -> int:
+    """The inverse of `checkpoint_name`."""
+    return int(path.stem.removeprefix("step_"))
+
+
 def list_checkpoints(model_dir: Path) -> list[Path]:
     """`step_N.pt` files, oldest first."""
+    paths = [path for path in model_dir.glob("step_*.pt") if path.stem.removeprefix("step_").isdecimal()]
     # Beyond step 999999 names grow longer, and their order is no longer the alphabet's.
-    return sorted(model_dir.glob("step_*.pt"), key=lambda path: (len(path.name), path.name))
+    return sorted(paths, key=checkpoint_step)
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -108,7 +115,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give {expected}")
     try:
-        content = None if _is_torchscript(path) else _read(path)
+        content = None if is_torchscript(path) else _read(path)
     except OSError:
         raise
     except Exception as error:  # the bytes of a foreign or damaged file make the unpickler raise nearly anything
@@ -127,7 +134,8 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Is this an exported model? False also for what does not exist."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

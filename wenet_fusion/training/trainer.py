@@ -1,12 +1,10 @@
 """The training loop on one process: steps, guard, validation, checkpoints, resume. Knows no YAML and no command line."""
 
-import json
 import math
 import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from wenet_fusion.training.checkpoint import (
     ModelCheckpoint,
     TrainingState,
     checkpoint_name,
+    checkpoint_step,
     list_checkpoints,
     load_training_state,
     load_weights,
@@ -32,6 +31,7 @@ from wenet_fusion.training.checkpoint import (
     save_model,
     save_training_state,
 )
+from wenet_fusion.training.identity import RunIdentity, check_same_run
 from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
 from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.validation import validate
@@ -56,18 +56,17 @@ class TrainingConfig:
     def problems(self) -> list[str]:
         names = ("max_steps", "max_batch_rows", "accumulate", "save_interval_steps", "keep_checkpoints")
         found = [f"{name}: {getattr(self, name)} must be at least 1" for name in names if getattr(self, name) < 1]
-        if self.max_batch_seconds <= 0:
-            found.append(f"max_batch_seconds: {self.max_batch_seconds} must be above 0")
+        if not 1 <= self.max_batch_seconds < math.inf:
+            found.append(f"max_batch_seconds: {self.max_batch_seconds} must be at least 1 and finite; 400 suits a large GPU")
+        if not 0 <= self.frozen_statistics_steps <= self.max_steps:
+            found.append(
+                f"frozen_statistics_steps: {self.frozen_statistics_steps} must lie between 0 and max_steps: {self.max_steps}"
+            )
+        if self.num_workers < 0:
+            found.append(f"num_workers: {self.num_workers} must be at least 0; 0 loads batches in the training process")
+        if self.validate_interval_steps < 0:
+            found.append(f"validate_interval_steps: {self.validate_interval_steps} must be at least 0; 0: after every epoch")
         return found
-
-
-class RunIdentity(NamedTuple):
-    """What a checkpoint must carry to be rebuilt, and what a resumed run must agree with."""
-
-    config_yaml: str
-    units: tuple[str, ...]
-    bpe_model: bytes
-    seed: int
 
 
 class Trainer:
@@ -98,6 +97,7 @@ class Trainer:
         self.epoch_loss, self.epoch_updates = 0.0, 0  # of the updates that were not skipped
         self._buffers = [b for name, b in model.named_buffers() if "running_" in name]
         self._resume()
+        self._remove_future_checkpoints()
         self.log = RunLog(model_dir / "train_log.jsonl", self.step)
         self.board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=self.step + 1)
 
@@ -107,6 +107,7 @@ class Trainer:
         Raises:
             ValueError: if the loss stays non-finite.
         """
+        self._measured_at = time.monotonic()
         try:
             while self.step < self.config.max_steps:
                 self._run_epoch()
@@ -122,7 +123,7 @@ class Trainer:
         plan = epoch_batches(
             self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.identity.seed, self.epoch
         )
-        started, accumulated = time.monotonic(), []
+        accumulated: list[Batch] = []
         remaining = min(len(plan) - self.batch, (config.max_steps - self.step) * config.accumulate)
         todo = plan[self.batch : self.batch + remaining]
         batches = iterate(self.train_data, todo, self.epoch, config.num_workers)
@@ -141,7 +142,7 @@ class Trainer:
                 due = config.validate_interval_steps > 0 and self.step % config.validate_interval_steps == 0
                 if (due or (last and config.validate_interval_steps == 0)) or self.step == config.max_steps:
                     bar.clear()
-                    self._validate(time.monotonic() - started)
+                    self._validate()
                     self._advance_epoch_if(self.batch == len(plan))
                     self._save_state()
                 elif self.step % config.save_interval_steps == 0:
@@ -211,7 +212,8 @@ class Trainer:
                 f"lower training.optim.learning_rate (now {self.config.optim.learning_rate}) or lengthen warmup_steps"
             )
 
-    def _validate(self, seconds: float) -> None:
+    def _validate(self) -> None:
+        seconds = time.monotonic() - self._measured_at  # of training since the last validation
         chunking = self.config.chunking.served()[-1]
         result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, self.device)
         rate = result.errors.rate
@@ -219,7 +221,7 @@ class Trainer:
         self.log.epoch(self.step, self.epoch, {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds})
         self.board.add_scalar("dev/loss", result.loss, self.step)
         self.board.add_scalar("dev/wer", rate, self.step)
-        print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, dev WER {100 * rate:.2f} %", flush=True)
+        print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, dev {result.rate_name} {100 * rate:.2f} %", flush=True)
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         identity = self.identity
         save_model(
@@ -228,6 +230,7 @@ class Trainer:
         )
         for old in list_checkpoints(self.model_dir)[: -self.config.keep_checkpoints]:
             old.unlink()
+        self._measured_at = time.monotonic()
 
     def _save_state(self) -> None:
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
@@ -235,7 +238,7 @@ class Trainer:
             TrainingState(
                 self.identity.config_yaml, self.identity.units, self.step, self.epoch, self.batch,
                 self.model.state_dict(), self.optimizer.state_dict(), torch.get_rng_state(), cuda, self.skipped_steps,
-                self.epoch_loss, self.epoch_updates,
+                self.epoch_loss, self.epoch_updates, self.identity.data_digest,
             ),
             self.model_dir,
         )
@@ -244,27 +247,21 @@ class Trainer:
         state = load_training_state(self.model_dir)
         if state is None:
             return
-        path = self.model_dir
-        if state.units != self.identity.units:
-            raise ValueError(
-                f"{path} was trained with {len(state.units)} units that differ from the {len(self.identity.units)} of this run; "
-                f"choose another --model_dir or use the units it was trained with"
-            )
-        if state.config_yaml != self.identity.config_yaml:
-            changed = _changed_lines(state.config_yaml, self.identity.config_yaml)
-            raise ValueError(f"{path} was trained with another configuration ({changed}); choose another --model_dir or restore it")
-        load_weights(self.model, state.weights, str(path))
+        check_same_run(state, self.identity, self.model_dir)
+        load_weights(self.model, state.weights, str(self.model_dir))
         self.optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.rng)
         if state.cuda_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state.cuda_rng)
         self.step, self.epoch, self.batch, self.skipped_steps = state.step, state.epoch, state.batch, state.skipped_steps
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
-        print(f"resuming {path} at step {self.step}")
+        print(f"resuming {self.model_dir} at step {self.step}")
 
-
-def _changed_lines(old: str, new: str) -> str:
-    before, after = set(old.splitlines()), set(new.splitlines())
-    removed = [line.strip() for line in old.splitlines() if line not in after]
-    added = [line.strip() for line in new.splitlines() if line not in before]
-    return f"then: {', '.join(removed[:3]) or 'nothing'}; now: {', '.join(added[:3]) or 'nothing'}"
+    def _remove_future_checkpoints(self) -> None:
+        """Those of later steps are of another run, or will be made again; they would be counted as the newest."""
+        future = [path for path in list_checkpoints(self.model_dir) if checkpoint_step(path) > self.step]
+        for path in future:
+            path.unlink()
+        if future:
+            names = future[0].name if len(future) == 1 else f"{future[0].name} to {future[-1].name}"
+            print(f"{self.model_dir} is at step {self.step}: removed {len(future)} checkpoints of later steps ({names})")

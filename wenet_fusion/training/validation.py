@@ -7,7 +7,7 @@ import torch
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
-from wenet_fusion.error_rate import ErrorCounts, align
+from wenet_fusion.error_rate import ErrorCounts, Unit, align, tokens
 from wenet_fusion.models.asr_model import AsrModel
 from wenet_fusion.models.ctc import BLANK
 from wenet_fusion_runtime.search import FrameScores, GreedySearch
@@ -16,6 +16,17 @@ from wenet_fusion_runtime.search import FrameScores, GreedySearch
 class Validation(NamedTuple):
     loss: float  # per utterance
     errors: ErrorCounts
+    unit: Unit  # that errors are counted in
+
+    @property
+    def rate_name(self) -> str:
+        return "WER" if self.unit == "word" else "CER"
+
+
+def error_unit(dataset: SpeechDataset) -> Unit:
+    """Characters where the language is written without spaces, else words."""
+    spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
+    return "word" if spaced or dataset.tokenizer.join == "words" else "char"
 
 
 @torch.inference_mode()
@@ -23,7 +34,7 @@ def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_ba
     """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
     was_training = model.training
     model.eval()
-    total, rows, errors = 0.0, 0, ErrorCounts()
+    total, rows, errors, unit = 0.0, 0, ErrorCounts(), error_unit(dataset)
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
     for batch in iterate(dataset, plan, epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
@@ -31,12 +42,14 @@ def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_ba
         total += float(losses.total) * len(batch.keys)
         rows += len(batch.keys)
         log_probs = model.ctc(encoded.frames_BTD).float().cpu()
-        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset)
+        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset, unit)
     model.train(was_training)
-    return Validation(total / max(rows, 1), errors)
+    return Validation(total / max(rows, 1), errors, unit)
 
 
-def _greedy_errors(log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset) -> ErrorCounts:
+def _greedy_errors(
+    log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset, unit: Unit
+) -> ErrorCounts:
     errors = ErrorCounts()
     best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
     for b, length in enumerate(lengths):
@@ -45,6 +58,6 @@ def _greedy_errors(log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch
             FrameScores(best[b, :length].numpy(), ids[b, :length].numpy(), log_probs_BTV[b, :length, BLANK].numpy())
         )
         reference = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
-        decode = dataset.tokenizer.decode
-        errors += align(decode(reference).split(), decode(search.hypotheses(1)[0].ids).split()).counts
+        decoded = map(dataset.tokenizer.decode, (reference, search.hypotheses(1)[0].ids))
+        errors += align(*(tokens(text, unit) for text in decoded)).counts
     return errors

@@ -91,6 +91,13 @@ stage_settings() {
   esac
 }
 
+# All seeds and units share data/: a second run would change it under the first one's training.
+mkdir -p data
+exec 8>data/.lock
+if command -v flock >/dev/null && ! flock -n 8; then
+  fail "another run of this recipe uses $PWD/data; wait for it, or use another clone"
+fi
+
 # Settings of the configuration that the options decide.
 tokenizer=("tokenizer.units=data/lang/units.txt")
 case $units in
@@ -108,7 +115,7 @@ fi
 if stage_wanted 0 && begin_stage 0; then
   need_files -1 data/source.json
   change_stage 0
-  python local/make_strings.py --source data/source.json --output data --seed "$seed" --train "$train_strings"
+  python local/make_strings.py --source data/source.json --output data --seed "$seed" --train "$train_strings" --silence 20
   end_stage 0
 fi
 
@@ -173,9 +180,10 @@ if stage_wanted 4 && begin_stage 4; then
 fi
 
 if stage_wanted 5 && begin_stage 5; then
-  need_stage 3 data/{train,test}/data.list
+  need_stage 3 data/{train,dev,test}/data.list
   need_stage 4
   change_stage 5
+  rm -rf "$results"
   wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list \
     --dev_data data/dev/data.list --output "$averaged"
   # shellcheck disable=SC2086
@@ -185,6 +193,7 @@ if stage_wanted 5 && begin_stage 5; then
 fi
 
 if stage_wanted 6 && begin_stage 6; then
+  need_stage 3 data/dev/data.list
   need_stage 5 "$averaged"
   change_stage 6
   wenet-fusion export "$averaged" "$exported" --data data/dev/data.list
@@ -192,10 +201,12 @@ if stage_wanted 6 && begin_stage 6; then
 fi
 
 if stage_wanted 7 && begin_stage 7; then
+  need_files 0 data/test/words.ctm
   need_files 3 data/{test,silence}/data.list
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7
+  rm -rf "$dir"/stream.* "$dir"/silence.*
   for chunking in $chunkings; do
     [ "$chunking" != full ] || continue
     label=${chunking/\//-}
@@ -207,10 +218,16 @@ if stage_wanted 7 && begin_stage 7; then
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
   done
+  OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
     --running_seconds "$((SECONDS - stage_started))" --stage_seconds {data,"$dir"}/.stage[-0-6]*.seconds
   end_stage 7
 fi
 
+if [ -f "$exported" ]; then
+  echo "
+Text from a file of your own:
+  ${VIRTUAL_ENV:+. $VIRTUAL_ENV/bin/activate; }wenet-fusion-runtime transcribe $PWD/$exported RECORDING"
+fi
 printf '\nstages took %d s; the environment took %d s\n' "$recipe_seconds" "$env_seconds"

@@ -1,0 +1,45 @@
+"""Validation: errors are counted in the unit that suits the language."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_recipe
+
+from wenet_fusion.chunking import FULL_CONTEXT
+from wenet_fusion.data.dataset import SpeechDataset
+from wenet_fusion.models.asr_model import AsrModel
+from wenet_fusion.recipe import build_dataset
+from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
+from wenet_fusion.text.vocabulary import Vocabulary
+from wenet_fusion.training.validation import error_unit, validate
+
+CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"), "units.txt")
+
+
+def with_texts(dataset, *texts):
+    """The dataset's first utterances under other transcripts in characters."""
+    utterances = [dataclasses.replace(item, text=text) for item, text in zip(dataset.utterances, texts)]
+    return SpeechDataset(utterances, CharTokenizer(CHARACTERS), dataset.frontend)
+
+
+@pytest.fixture(scope="module")
+def words(tone_run, tiny_units):
+    recipe = tiny_recipe(tiny_units)
+    return build_dataset(recipe, tone_run.dev_list, build_tokenizer(recipe.tokenizer, Path()), augmented=False)
+
+
+def test_the_unit_suits_the_language(words):
+    assert error_unit(words) == "word"
+    assert error_unit(with_texts(words, "one two", "one")) == "word"
+    assert error_unit(with_texts(words, "one", "two")) == "char"
+    assert error_unit(with_texts(words, "one", "")) == "char"
+
+
+def test_characters_are_counted(words, tiny_units):
+    torch.manual_seed(0)
+    model = AsrModel(tiny_recipe(tiny_units).model, len(CHARACTERS))
+    for texts, unit, name, count in ((("one", "three"), "char", "CER", 8), (("one two", "one"), "word", "WER", 3)):
+        result = validate(model, with_texts(words, *texts), FULL_CONTEXT, 20.0, torch.device("cpu"))
+        assert (result.unit, result.rate_name, result.errors.reference) == (unit, name, count)
