@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
-from tones import ToneRun, tone_recipe, train_tones
+from scripts import run
+from tones import ToneRun, tone_recipe, train_tones, write_corpus
 from torch import nn
 
 from wenet_fusion.chunking import FULL_CONTEXT, ChunkingConfig
@@ -136,6 +137,26 @@ def tone_run(tiny_units: Path, tmp_path_factory: pytest.TempPathFactory) -> Tone
     """A training run that has learned a language of three tones; tests read it and write elsewhere."""
     with default_dtype(torch.float32):
         return train_tones(tone_recipe(tiny_recipe(tiny_units)), tmp_path_factory.mktemp("tones"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Lists of 20 recordings of tones to train on and of 4 to validate on."""
+    folder = tmp_path_factory.mktemp("corpus")
+    return write_corpus(folder / "train", 20, seed=0), write_corpus(folder / "dev", 4, seed=1)
+
+
+@pytest.fixture
+def train(tone_run: ToneRun, tmp_path: Path) -> Callable[..., int]:
+    """A function that trains for two steps with overrides; other lists and another configuration on request."""
+
+    def start(*overrides, config=tone_run.config, train_list=tone_run.train_list, dev_list=tone_run.dev_list) -> int:
+        return run(
+            "train", "--config", config, "--train_data", train_list, "--dev_data", dev_list, "--device", "cpu",
+            "--model_dir", tmp_path / "exp", "training.max_steps=2", "training.max_batch_rows=4", *overrides,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")

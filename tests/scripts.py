@@ -1,8 +1,10 @@
-"""Imports the scripts of tools/, which are not in a package."""
+"""Calls the command, and imports the scripts of tools/, which are not in a package."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+
+from wenet_fusion.cli import main
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -13,3 +15,8 @@ def load_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def run(*arguments: object) -> int:
+    """Calls a verb of wenet-fusion in this process; a mistake of the user raises ValueError or OSError."""
+    return main([str(argument) for argument in arguments])

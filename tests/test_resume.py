@@ -10,36 +10,17 @@ import sys
 import pytest
 import torch
 from conftest import tiny_recipe
-from tones import lively, write_corpus
+from runs import Killed, differences, run_until, start, with_training
+from tones import lively
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.recipe import build_trainer
 from wenet_fusion.training import checkpoint
-from wenet_fusion.training.averaging import average_checkpoints
-from wenet_fusion.training.checkpoint import (
-    STATE_NAME,
-    checkpoint_name,
-    list_checkpoints,
-    load_model,
-    load_training_state,
-    save_training_state,
-)
+from wenet_fusion.training.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
 from wenet_fusion.training.run_log import RunLog
 
-CPU = torch.device("cpu")
 STEPS = 9
 # 20 utterances in batches of 4 are 5 batches: an epoch has 5 updates, or 3 if two batches make one.
 ROWS = 4
-
-
-class Killed(BaseException):
-    """Ends a run at once, as a kill does."""
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    return write_corpus(folder / "train", 20, seed=0), write_corpus(folder / "dev", 4, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,45 +30,6 @@ def recipe(tiny_units):
     model = dataclasses.replace(recipe.model, encoder=dataclasses.replace(recipe.model.encoder, layers=1))
     recipe = dataclasses.replace(recipe, model=model)
     return with_training(recipe, max_steps=STEPS, max_batch_rows=ROWS, max_batch_seconds=60.0, save_interval_steps=2)
-
-
-def with_training(recipe, **changes):
-    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **changes))
-
-
-def start(recipe, corpus, model_dir):
-    model_dir.mkdir(exist_ok=True)
-    return build_trainer(recipe, *corpus, model_dir, CPU)
-
-
-def run_until(trainer, step):
-    """Runs, and dies in the update that makes this step: before it is logged or saved."""
-    log = trainer.log.step
-
-    def log_or_die(number, epoch, values):
-        if number == step:
-            raise Killed
-        log(number, epoch, values)
-
-    trainer.log.step = log_or_die
-    with pytest.raises(Killed):
-        trainer.run()
-
-
-def differences(left, right, path=""):
-    """Where two nested values differ in a bit."""
-    if isinstance(left, torch.Tensor):
-        same = left.dtype == right.dtype and torch.equal(left, right)
-        return [] if same else [path]
-    if dataclasses.is_dataclass(left):
-        left, right = vars(left), vars(right)
-    if isinstance(left, dict):
-        common = left.keys() & right.keys()
-        found = [f"{path}.{key}" for key in left.keys() ^ right.keys()]
-        return found + [line for key in common for line in differences(left[key], right[key], f"{path}.{key}")]
-    if isinstance(left, (list, tuple)) and len(left) == len(right):
-        return [line for i, (a, b) in enumerate(zip(left, right)) for line in differences(a, b, f"{path}[{i}]")]
-    return [] if left == right else [path]
 
 
 def entries(model_dir):
@@ -250,85 +192,6 @@ def test_the_check_sees_a_save_that_is_not_atomic(recipe, corpus, tmp_path, monk
         trainer.run()
     with pytest.raises(ValueError, match="delete .* to start again"):
         start(recipe, corpus, tmp_path / "run")
-
-
-# ---- what a run refuses to resume
-
-
-def test_a_run_with_other_units_is_not_resumed(recipe, corpus, killed, tmp_path):
-    units = tmp_path / "units.txt"
-    units.write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
-    tokenizer = dataclasses.replace(recipe.tokenizer, units=str(units))
-    with pytest.raises(ValueError) as caught:
-        start(dataclasses.replace(recipe, tokenizer=tokenizer), corpus, killed)
-    for part in (str(killed), "13 units", "the 6 of this run", "choose another --model_dir"):
-        assert part in str(caught.value)
-
-
-def test_a_run_with_another_configuration_is_not_resumed(recipe, corpus, killed):
-    before = (killed / "train_log.jsonl").read_bytes()
-    encoder = dataclasses.replace(recipe.model.encoder, conv_kernel=5)
-    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder))
-    with pytest.raises(ValueError, match=r"another configuration \(then: conv_kernel: 4; now: conv_kernel: 5\)"):
-        start(other, corpus, killed)
-    assert (killed / "train_log.jsonl").read_bytes() == before, "a refused run changes nothing"
-
-
-def test_settings_that_change_no_weight_may_change_in_between(recipe, corpus, killed, uninterrupted, tmp_path):
-    shutil.copytree(killed, tmp_path / "run")
-    changes = dict(num_workers=1, save_interval_steps=3, keep_checkpoints=7, validate_interval_steps=4)
-    start(with_training(recipe, **changes), corpus, tmp_path / "run").run()
-    left, right = (load_training_state(folder) for folder in (uninterrupted / "1", tmp_path / "run"))
-    assert differences(left.weights, right.weights) == [] and left.step == right.step
-    assert [path.name for path in list_checkpoints(tmp_path / "run")] == [checkpoint_name(n) for n in (4, 8, 9)]
-    average_checkpoints([tmp_path / "run/step_000009.pt", uninterrupted / "1/step_000009.pt"])
-
-
-def test_a_finished_run_is_extended_where_its_steps_do_not_depend_on_its_end(recipe, corpus, uninterrupted, tmp_path):
-    start(with_training(recipe, max_steps=7), corpus, tmp_path / "run").run()
-    start(recipe, corpus, tmp_path / "run").run()
-    left, right = (load_training_state(folder) for folder in (uninterrupted / "1", tmp_path / "run"))
-    assert differences(left.weights, right.weights) == []
-
-
-def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
-    linear = dataclasses.replace(recipe.training.optim, decay="linear")
-    for name, changes in (("linear", {"optim": linear}), ("frozen", {"frozen_statistics_steps": 1})):
-        short = with_training(recipe, max_steps=1, **changes)
-        start(short, corpus, tmp_path / name).run()
-        message = r"then: max_steps: 1; now: max_steps: 2\); .* only with decay: inverse_sqrt and frozen_statistics_steps: 0"
-        with pytest.raises(ValueError, match=message):
-            start(with_training(short, max_steps=2), corpus, tmp_path / name)
-
-
-def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
-    lines = corpus[0].read_text().splitlines(keepends=True)
-    other = corpus[0].with_name("other.list")
-    for changed in (lines[1:], [*lines[1:], lines[0]]):
-        other.write_text("".join(changed))
-        with pytest.raises(ValueError, match=r"trained on other data \(20 utterances, checksum \w+; now .*give the --train_data"):
-            start(recipe, (other, corpus[1]), killed)
-    shutil.copytree(killed, tmp_path / "run")
-    state = dataclasses.replace(load_training_state(killed), data_digest="")  # of an earlier version
-    save_training_state(state, tmp_path / "run")
-    assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2
-
-
-def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):
-    """Else their higher steps would count as the newest, and every new checkpoint would be deleted."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for step in (100, 200):
-        (folder / checkpoint_name(step)).touch()
-    (folder / "avg_5.pt").touch()
-    recipe = with_training(recipe, max_steps=3, validate_interval_steps=1, keep_checkpoints=2)
-    start(recipe, corpus, folder).run()
-    message = "run is at step 0: removed 2 checkpoints of later steps (step_000100.pt to step_000200.pt)\n"
-    assert message in capsys.readouterr().out
-    assert [path.name for path in list_checkpoints(folder)] == [checkpoint_name(step) for step in (2, 3)]
-    assert (folder / "avg_5.pt").exists()
-    start(recipe, corpus, folder)
-    assert "removed" not in capsys.readouterr().out
 
 
 # ---- the log

@@ -146,3 +146,10 @@ def test_smoothing_ignores_single_bad_batches() -> None:
     values = np.ones(50)
     values[20] = 1000
     assert (smooth(values, 5) == 1).all()
+
+
+def test_full_context_is_no_chunking_of_a_stream(capsys: pytest.CaptureFixture) -> None:
+    for label, message in (("full", "'full' cannot be streamed; give SIZE/LEFT"), ("16x4", "neither 'full' nor SIZE/LEFT")):
+        with pytest.raises(SystemExit):
+            stream_test.main(["model", "data.list", "--output", "out", "--chunking", label])
+        assert message in capsys.readouterr().err

@@ -80,7 +80,8 @@ def build_trainer(config: RecipeConfig, train_list: Path, dev_list: Path, model_
     model = AsrModel(config.model, len(tokenizer.vocabulary))
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
-    identity = RunIdentity(to_yaml(config), tokenizer.vocabulary.tokens, tokenizer.model_bytes, config.seed, train.digest)
+    units, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
+    identity = RunIdentity(to_yaml(config), units, bpe_model, config.seed, train.digest)
     return Trainer(model, train, dev, config.training, config.data.spec_augment, identity, model_dir, device)
 
 

@@ -22,7 +22,8 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
 
     raw: a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration" (seconds), "speaker";
     or NeMo's {"audio_filepath", "text"} with optional "offset", "duration". shard: a tar per line, which holds key.txt
-    and key.wav (or flac, ogg, opus, mp3). auto: what the first line looks like. Relative paths start at the list's folder.
+    and key.wav (or flac, ogg, opus, mp3). auto: what the first line looks like.
+    Relative paths start at the list's folder.
     Raises ValueError with the lines of the list, or members of a tar, that are wrong; FileNotFoundError.
     """
     path = Path(data_list)

@@ -34,8 +34,8 @@ def check_same_run(state: TrainingState, identity: RunIdentity, model_dir: Path)
     """Raises ValueError, naming what differs and the remedy, if `state` of `model_dir` is of another run."""
     if state.units != identity.units:
         raise ValueError(
-            f"{model_dir} was trained with {len(state.units)} units that differ from the {len(identity.units)} of this run; "
-            f"choose another --model_dir or use the units it was trained with"
+            f"{model_dir} was trained with {len(state.units)} units that differ from the {len(identity.units)} of this "
+            f"run; choose another --model_dir or use the units it was trained with"
         )
     before, now = weight_settings(state.config_yaml), weight_settings(identity.config_yaml)
     if before != now:
@@ -45,8 +45,8 @@ def check_same_run(state: TrainingState, identity: RunIdentity, model_dir: Path)
         )
     if state.data_digest and state.data_digest != identity.data_digest:  # earlier versions kept no digest
         raise ValueError(
-            f"{model_dir} was trained on other data ({state.data_digest}; now {identity.data_digest}), so its epochs cannot "
-            f"go on; choose another --model_dir or give the --train_data it was trained on, with the same usable utterances"
+            f"{model_dir} was trained on other data ({state.data_digest}; now {identity.data_digest}), so its epochs "
+            f"cannot go on; choose another --model_dir or give the --train_data it was trained on, all of it usable"
         )
 
 

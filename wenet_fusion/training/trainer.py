@@ -57,15 +57,14 @@ class TrainingConfig:
         names = ("max_steps", "max_batch_rows", "accumulate", "save_interval_steps", "keep_checkpoints")
         found = [f"{name}: {getattr(self, name)} must be at least 1" for name in names if getattr(self, name) < 1]
         if not 1 <= self.max_batch_seconds < math.inf:
-            found.append(f"max_batch_seconds: {self.max_batch_seconds} must be at least 1 and finite; 400 suits a large GPU")
-        if not 0 <= self.frozen_statistics_steps <= self.max_steps:
-            found.append(
-                f"frozen_statistics_steps: {self.frozen_statistics_steps} must lie between 0 and max_steps: {self.max_steps}"
-            )
+            found.append(f"max_batch_seconds: {self.max_batch_seconds} must be at least 1 and finite; 40 suits a small CPU")
+        frozen = self.frozen_statistics_steps
+        if not 0 <= frozen <= self.max_steps:
+            found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}")
         if self.num_workers < 0:
             found.append(f"num_workers: {self.num_workers} must be at least 0; 0 loads batches in the training process")
         if self.validate_interval_steps < 0:
-            found.append(f"validate_interval_steps: {self.validate_interval_steps} must be at least 0; 0: after every epoch")
+            found.append(f"validate_interval_steps: {self.validate_interval_steps} is below 0; 0: after every epoch")
         return found
 
 

@@ -193,16 +193,16 @@ if stage_wanted 5 && begin_stage 5; then
 fi
 
 if stage_wanted 6 && begin_stage 6; then
-  need_stage 3 data/dev/data.list
   need_stage 5 "$averaged"
+  need_stage 3 data/dev/data.list
   change_stage 6
   wenet-fusion export "$averaged" "$exported" --data data/dev/data.list
   end_stage 6
 fi
 
 if stage_wanted 7 && begin_stage 7; then
-  need_files 0 data/test/words.ctm
   need_files 3 data/{test,silence}/data.list
+  need_files 0 data/test/words.ctm
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7

@@ -1,0 +1,58 @@
+"""Training runs as tests start, kill and compare them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wenet_fusion.recipe import RecipeConfig, build_trainer
+from wenet_fusion.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill does."""
+
+
+def with_training(recipe: RecipeConfig, **changes: Any) -> RecipeConfig:
+    """The recipe with other values of its section `training`."""
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **changes))
+
+
+def start(recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path) -> Trainer:
+    """A trainer on the lists of `corpus` that starts, or resumes what `model_dir` holds."""
+    model_dir.mkdir(exist_ok=True)
+    return build_trainer(recipe, *corpus, model_dir, CPU)
+
+
+def run_until(trainer: Trainer, step: int) -> None:
+    """Runs, and dies in the update that makes this step: before it is logged or saved."""
+    log = trainer.log.step
+
+    def log_or_die(number, epoch, values):
+        if number == step:
+            raise Killed
+        log(number, epoch, values)
+
+    trainer.log.step = log_or_die
+    with pytest.raises(Killed):
+        trainer.run()
+
+
+def differences(left: Any, right: Any, path: str = "") -> list[str]:
+    """Where two nested values differ in a bit."""
+    if isinstance(left, torch.Tensor):
+        same = left.dtype == right.dtype and torch.equal(left, right)
+        return [] if same else [path]
+    if dataclasses.is_dataclass(left):
+        left, right = vars(left), vars(right)
+    if isinstance(left, dict):
+        common = left.keys() & right.keys()
+        found = [f"{path}.{key}" for key in left.keys() ^ right.keys()]
+        return found + [line for key in common for line in differences(left[key], right[key], f"{path}.{key}")]
+    if isinstance(left, (list, tuple)) and len(left) == len(right):
+        return [line for i, (a, b) in enumerate(zip(left, right)) for line in differences(a, b, f"{path}[{i}]")]
+    return [] if left == right else [path]
