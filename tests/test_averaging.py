@@ -139,7 +139,8 @@ def test_choosing(tone_run, tmp_path):
     best = choose_checkpoints(tmp_path, 2, best=True)
     assert [path.name for path in best] == [everything[1].name, everything[3].name]
     for number in (0, 3):
-        save_model(dataclasses.replace(load_model(everything[number]), dev_loss=float("nan")), tmp_path / everything[number].name)
+        unmeasured = dataclasses.replace(load_model(everything[number]), dev_loss=float("nan"))
+        save_model(unmeasured, tmp_path / everything[number].name)
     best = choose_checkpoints(tmp_path, 2, best=True)
     assert [path.name for path in best] == [path.name for path in everything[1:3]], "NaN is worst"
 

@@ -109,9 +109,9 @@ def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys
     (folder / "avg_5.pt").touch()
     recipe = with_training(recipe, max_steps=3, validate_interval_steps=1, keep_checkpoints=2)
     start(recipe, corpus, folder).run()
-    message = "run is at step 0: removed 2 checkpoints of later steps (step_000100.pt to step_000200.pt)\n"
+    message = "run is at step 0: renamed 2 checkpoints of later steps to old_* (step_000100.pt to step_000200.pt)\n"
     assert message in capsys.readouterr().out
     assert [path.name for path in list_checkpoints(folder)] == [checkpoint_name(step) for step in (2, 3)]
-    assert (folder / "avg_5.pt").exists()
+    assert all((folder / name).exists() for name in ("avg_5.pt", "old_step_000100.pt", "old_step_000200.pt"))
     start(recipe, corpus, folder)
-    assert "removed" not in capsys.readouterr().out
+    assert "renamed" not in capsys.readouterr().out

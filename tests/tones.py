@@ -30,7 +30,7 @@ def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
 
 
 def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
-    """Writes `count` recordings of 1 to `longest` words with wav.scp, text and data.list; returns the last one's path."""
+    """Writes `count` recordings of 1 to `longest` words, wav.scp, text and data.list; returns the path of the list."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}

@@ -40,7 +40,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str, path: Path) -> None:
     """Two panels: losses per step with the dev loss, and the word error rate on dev. Raises OSError."""
     plt = load_pyplot()
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4))
     width = max(1, len(steps["step"]) // 40)
@@ -65,6 +65,8 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
             ha="right", weight="bold", color=RED,
         )  # fmt: skip
     errors.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    for axes in (losses, errors):
+        axes.yaxis.set_minor_formatter(NullFormatter())
     losses.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for axes in (losses, errors):
         axes.grid(which="major", lw=0.8)

@@ -96,7 +96,7 @@ class Trainer:
         self.epoch_loss, self.epoch_updates = 0.0, 0  # of the updates that were not skipped
         self._buffers = [b for name, b in model.named_buffers() if "running_" in name]
         self._resume()
-        self._remove_future_checkpoints()
+        self._set_future_checkpoints_aside()
         self.log = RunLog(model_dir / "train_log.jsonl", self.step)
         self.board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=self.step + 1)
 
@@ -256,11 +256,11 @@ class Trainer:
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         print(f"resuming {self.model_dir} at step {self.step}")
 
-    def _remove_future_checkpoints(self) -> None:
+    def _set_future_checkpoints_aside(self) -> None:
         """Those of later steps are of another run, or will be made again; they would be counted as the newest."""
         future = [path for path in list_checkpoints(self.model_dir) if checkpoint_step(path) > self.step]
         for path in future:
-            path.unlink()
+            path.replace(path.with_name(f"old_{path.name}"))
         if future:
             names = future[0].name if len(future) == 1 else f"{future[0].name} to {future[-1].name}"
-            print(f"{self.model_dir} is at step {self.step}: removed {len(future)} checkpoints of later steps ({names})")
+            print(f"{self.model_dir} is at step {self.step}: renamed {len(future)} checkpoints of later steps to old_* ({names})")
