@@ -40,7 +40,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str, path: Path) -> None:
     """Two panels: losses per step with the dev loss, and the word error rate on dev. Raises OSError."""
     plt = load_pyplot()
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4))
     width = max(1, len(steps["step"]) // 40)
@@ -59,6 +59,7 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
         wer = 100 * epochs["dev_wer"]
         errors.plot(epochs["step"], np.maximum(wer, 0.01), "o-", color=RED, ms=4, lw=1.5)
         errors.set_yscale("log")
+        errors.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         errors.set_ylim(bottom=max(0.05, np.maximum(wer, 0.05).min() / 1.8))
         errors.annotate(
             f"{wer[-1]:.2f} %", (epochs["step"][-1], max(wer[-1], 0.05)), xytext=(-4, 10), textcoords="offset points",
