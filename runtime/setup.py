@@ -12,6 +12,6 @@ setup(
     packages=["wenet_fusion_runtime"],
     python_requires=">=3.10",
     install_requires=["numpy>=1.24", "soundfile>=0.12", "soxr>=0.5"],
-    extras_require={"torch": ["torch>=2.11"]},
+    extras_require={"torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"]},
     entry_points={"console_scripts": ["wenet-fusion-runtime=wenet_fusion_runtime.cli:main"]},
 )

@@ -17,8 +17,8 @@ from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.models.asr_model import AsrModel, FrontendConfig, ModelConfig
 from wenet_fusion.models.decoder import DecoderConfig
 from wenet_fusion.models.encoder import EncoderConfig
-from wenet_fusion.nn.attention import CachedAttention
 from wenet_fusion.nn.norm import norms
+from wenet_fusion.nn.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig, TrainedModel
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary import format_vocabulary
@@ -91,8 +91,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             norm.running_mean.normal_(0, 0.3, generator=generator)
             norm.running_var.uniform_(0.3, 2.0, generator=generator)
         for module in model.modules():
-            if isinstance(module, CachedAttention):
-                module.position_bias.normal_(0, 1, generator=generator)
+            if isinstance(module, PositionBias):
+                module.table.normal_(0, 1, generator=generator)
     return model
 
 

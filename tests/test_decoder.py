@@ -16,9 +16,9 @@ from wenet_fusion.models.decoder import (
     DecoderConfig,
     TeacherForcing,
     sequence_log_probs,
-    sinusoids,
     teacher_forcing,
 )
+from wenet_fusion.nn.positions import sinusoids_at
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -127,10 +127,10 @@ def test_batch(sizes: list[tuple[int, int]], seed: int) -> None:
 
 
 def test_positions_are_told_apart_and_have_no_limit() -> None:
-    table = sinusoids(5000, torch.zeros(1, 1, 8))
+    table = sinusoids_at(torch.arange(5000), torch.zeros(1, 1, 8))
     assert table.shape == (5000, 8) and table.isfinite().all()
     assert torch.cdist(table[:200], table[:200]).add(torch.eye(200)).min() > 1e-2
-    assert torch.equal(sinusoids(7, torch.zeros(1, 1, 8)), table[:7])
+    assert torch.equal(sinusoids_at(torch.arange(7), torch.zeros(1, 1, 8)), table[:7])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_split(model: DeployedModel, chunking: Chunking, blocks: list[int], miss
     block = chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
     lengths = torch.tensor([max(1, cuts[-1] - row * missing) for row in range(len(heard))])
-    state = model.concat_states(heard_states(model, chunking, heard))
+    state = laws.join(heard_states(model, chunking, heard))
     x = samples(0, len(heard), cuts[-1])
     assert laws.split(step_op(model, chunking), state, x, lengths, cuts[:-1]) <= laws.BOUND
 
@@ -82,7 +82,7 @@ def test_split_detects(plain: DeployedModel, bug: str) -> None:
 def test_batch(model: DeployedModel, chunking: Chunking, heard_and_samples: list[tuple[int, int]]) -> None:
     states = heard_states(model, chunking, [heard for heard, _ in heard_and_samples])
     xs = [samples(row, 1, count) for row, (_, count) in enumerate(heard_and_samples)]
-    assert laws.batch(step_op(model, chunking), model.concat_states, xs, states) <= laws.BOUND
+    assert laws.batch(step_op(model, chunking), laws.join, xs, states) <= laws.BOUND
 
 
 def test_batch_detects_states_that_are_mixed_up(plain: DeployedModel) -> None:
@@ -90,18 +90,9 @@ def test_batch_detects_states_that_are_mixed_up(plain: DeployedModel) -> None:
     states = heard_states(plain, chunking, [1, 4])
 
     def mixed(found: list[laws.Tree]) -> laws.Tree:
-        return plain.concat_states(found)._replace(samples=plain.concat_states(found[::-1]).samples)
+        return laws.join(found)._replace(samples=laws.join(found[::-1]).samples)
 
     assert laws.batch(step_op(plain, chunking), mixed, xs, states) > laws.BROKEN
-
-
-@settings(laws.random_geometries, max_examples=5)
-@given(chunkings, st.lists(st.integers(0, 4), min_size=1, max_size=4))
-def test_split_state_undoes_concat_states(model: DeployedModel, chunking: Chunking, heard: list[int]) -> None:
-    states = heard_states(model, chunking, heard)
-    again = model.split_state(model.concat_states(states))
-    assert [state.encoder.position.tolist() for state in again] == [[chunking.size * count] for count in heard]
-    assert laws.difference(again, states) == 0
 
 
 @settings(laws.random_geometries, max_examples=10)

@@ -43,7 +43,7 @@ def test_split(geometry: Geometry, blocks: list[int], short: int, heard: list[in
 
 
 def zero_oldest(cache: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(cache[:, :, :1]), cache[:, :, 1:]], dim=2)
+    return torch.cat([torch.zeros_like(cache[:, :1]), cache[:, 1:]], dim=1)
 
 
 def in_layers(change: Callable[..., laws.Tree]) -> Callable[[EncoderState, EncoderState], EncoderState]:
@@ -53,10 +53,8 @@ def in_layers(change: Callable[..., laws.Tree]) -> Callable[[EncoderState, Encod
 SEEDED_BUGS = {
     "position not advanced": lambda old, new: new._replace(position=old.position),
     "position one frame ahead": lambda old, new: new._replace(position=new.position + 1),
-    "oldest cached frame lost": in_layers(lambda l: l._replace(keys=zero_oldest(l.keys), values=zero_oldest(l.values))),
-    "cache one frame late": in_layers(
-        lambda l: l._replace(keys=l.keys.roll(1, dims=2), values=l.values.roll(1, dims=2))
-    ),
+    "oldest cached frame lost": in_layers(lambda l: l._replace(keys_values=zero_oldest(l.keys_values))),
+    "cache one frame late": in_layers(lambda l: l._replace(keys_values=l.keys_values.roll(1, dims=1))),
     "convolution one frame short": in_layers(lambda l: l._replace(conv=zero_oldest(l.conv))),
     "subsampling forgotten": lambda old, new: new._replace(subsampling=old.subsampling),
     "one layer's state for all": lambda old, new: new._replace(layers=[new.layers[0] for _ in new.layers]),

@@ -217,7 +217,7 @@ SABOTAGE = {
     "a weight": lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01),
     "a norm": lambda model: model.encoder.layers[1].convolution.depthwise.norm.running_mean.add_(0.01),
     "the decoder": lambda model: model.decoder.out.weight.add_(laws.noise(0, 13, 16).float()),
-    "not a number": lambda model: model.encoder.layers[0].attention.position_bias.fill_(float("nan")),
+    "not a number": lambda model: model.encoder.position_bias.table.fill_(float("nan")),
 }
 
 

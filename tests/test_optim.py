@@ -47,7 +47,7 @@ def not_decayed(optimizer, model):
 
 def spared_by_design(model):
     """Norms (Batch and Layer), biases, and the table of relative positions."""
-    spared = {name for name, _ in model.named_parameters() if name.endswith(("bias", "position_bias"))}
+    spared = {name for name, _ in model.named_parameters() if name.endswith("bias") or "position_bias" in name}
     for module_name, module in model.named_modules():
         if isinstance(module, (RowNorm, nn.LayerNorm)):
             spared |= {f"{module_name}.{name}" for name, _ in module.named_parameters()}

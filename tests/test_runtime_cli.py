@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_model import SAMPLE_RATE, save_model, speak
+from fake_model import SAMPLE_RATE, SAVERS, save_model, speak
 
 from wenet_fusion_runtime.cli import main
 
@@ -17,14 +17,17 @@ from wenet_fusion_runtime.cli import main
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli")
     save_model(path / "model.pt")
+    for kind, save in SAVERS.items():
+        save(path / kind)
     for name, text in (("one.wav", "abc"), ("two.flac", "dd a"), ("silence.wav", "    ")):
         soundfile.write(path / name, speak(text), SAMPLE_RATE)
     (path / "broken.wav").write_bytes(b"no audio")
     return path
 
 
-def test_one_file_gives_its_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav")]) == 0
+@pytest.mark.parametrize("kind", SAVERS)
+def test_one_file_gives_its_text(folder: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(folder / kind), str(folder / "one.wav")]) == 0
     assert capsys.readouterr() == ("a b c\n", "")
 
 
@@ -112,11 +115,12 @@ def test_user_errors_are_one_line(
         main([*arguments, "--traceback"])
 
 
-def test_info_describes_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", str(folder / "model.pt")]) == 0
+@pytest.mark.parametrize("kind, engine", [("torchscript", "torch"), ("onnx", "onnxruntime")])
+def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(folder / kind)]) == 0
     out = capsys.readouterr().out
-    for part in ("8000 Hz", "4/4 (160 ms), 8/2 (320 ms); default 8/2", "7 units", "float32",
-                 "left-to-right, right-to-left", "longest_wait_ms 320.0", "verification"):
+    for part in (f"runs on             {engine}\n", "8000 Hz", "4/4 (160 ms), 8/2 (320 ms); default 8/2", "7 units",
+                 "float32", "left-to-right, right-to-left", "longest_wait_ms 320.0", "verification"):
         assert part in out
     assert main(["info", str(folder / "broken.wav")]) == 1
     assert "is no exported model" in capsys.readouterr().err

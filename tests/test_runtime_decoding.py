@@ -4,26 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from fake_model import FRAME, LoudnessModel, meta_record, speak
+from fake_model import FRAME, LoudnessModel, make_model, speak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion_runtime import decoding
+from wenet_fusion_runtime import AcousticModel, decoding
 from wenet_fusion_runtime.decoding import (
     GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, SegmentDecoder, decode_rows, offline_step,
     transcribe_offline,
 )
-from wenet_fusion_runtime.model_file import AcousticModel, parse_meta
 from wenet_fusion_runtime.result import Result, joined_ids, joined_text
 from wenet_fusion_runtime.search import FrameScores
 
 # Frames are 40 ms: a segment of 10 frames closes at 3 blanks, or after 5 more frames.
 SHORT = DecodingOptions(PREFIX_BEAM, max_segment_seconds=0.4, end_silence_seconds=0.12, extra_segment_seconds=0.2)
-
-
-def make_model(module: LoudnessModel | None = None, **changes: object) -> AcousticModel:
-    return AcousticModel((module or LoudnessModel()).eval(), parse_meta(meta_record() | changes, "memory"))
 
 
 MODEL = make_model()
@@ -33,12 +27,12 @@ def text_of(results: list[Result]) -> str:
     return joined_text(result.text for result in results)
 
 
-def frames_of(text: str, **shape: int) -> tuple[FrameScores, torch.Tensor]:
+def frames_of(text: str, **shape: int) -> tuple[FrameScores, np.ndarray]:
     return offline_step(MODEL, [speak(text, **shape)], 8, 2).row(0)
 
 
 def decode(
-    scores: FrameScores, encoder_out: torch.Tensor, cuts: list[int], options: DecodingOptions = SHORT,
+    scores: FrameScores, encoder_out: np.ndarray, cuts: list[int], options: DecodingOptions = SHORT,
     decoder_type: type[SegmentDecoder] = SegmentDecoder,
 ) -> list[Result]:
     decoder, results = decoder_type(MODEL, options), []
@@ -61,7 +55,7 @@ def test_results_do_not_depend_on_how_frames_arrive(text: str, cuts: list[int], 
 class ClosesAfterBlocks(SegmentDecoder):
     """Seeded bug: sees that a segment should close only when the block is over."""
 
-    def accept(self, scores: FrameScores, encoder_out: torch.Tensor) -> list[Result]:
+    def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         count, counts = self._rule.scan(self._counts, scores.ids[:, 0] == 0)
         self._search.advance(scores)
         self._counts = counts._replace(frames=self._counts.frames + len(scores.blank))
@@ -107,7 +101,7 @@ def test_a_token_cut_by_the_last_limit_is_not_heard_twice(mode: str) -> None:
 class DropsTheLastToken(AcousticModel):
     """Its decoders prefer no text at all, once."""
 
-    def rescore(self, encoder_blocks: list[torch.Tensor], hypotheses: list[tuple[int, ...]]) -> np.ndarray:
+    def rescore(self, encoder_blocks: list[np.ndarray], hypotheses: list[tuple[int, ...]]) -> np.ndarray:
         first, self.called = not hasattr(self, "called"), True
         return np.array([[-1000.0 * len(ids) if first else 0.0] * 2 for ids in hypotheses])
 
@@ -116,8 +110,8 @@ def test_a_token_cut_by_the_last_limit_is_not_lost_when_rescoring_drops_it() -> 
     speech = np.array([0.1] * 8 + [0.6] * 7 + [0.9] * 3 + [0.1] * 4, dtype=np.float32)    # of the token a; else blank
     ids = np.where(speech[:, None] > 0.5, [[3, 0]], [[0, 3]])
     scores = FrameScores(np.log(np.sort(np.stack([speech, 1 - speech], axis=1))[:, ::-1]), ids, np.log(1 - speech))
-    decoder = SegmentDecoder(DropsTheLastToken(MODEL._module, MODEL.meta), replace(SHORT, mode=RESCORING))
-    results = [*decoder.accept(scores, torch.zeros(1, len(speech), 2)), decoder.finish()]
+    decoder = SegmentDecoder(DropsTheLastToken(MODEL.backend, MODEL.meta), replace(SHORT, mode=RESCORING))
+    results = [*decoder.accept(scores, np.zeros((1, len(speech), 2))), decoder.finish()]
     assert [(result.text, result.end_seconds) for result in results] == [("", 15 * 0.04), ("a", 22 * 0.04)]
 
 
@@ -133,7 +127,7 @@ def test_only_the_open_segment_is_kept() -> None:
     scores, encoder_out = frames_of("abcd " * 12)
     for start in range(0, len(scores.blank), 8):
         decoder.accept(scores.part(start, start + 8), encoder_out[:, start : start + 8])
-        assert sum(block.size(1) for block in decoder._encoder_blocks) == decoder._counts.frames <= 15
+        assert sum(block.shape[1] for block in decoder._encoder_blocks) == decoder._counts.frames <= 15
     without = SegmentDecoder(MODEL, SHORT)
     without.accept(scores, encoder_out)
     assert not without._encoder_blocks
@@ -187,7 +181,7 @@ def test_long_audio_runs_in_blocks(monkeypatch: pytest.MonkeyPatch, chunk: int, 
     utterances = [speak("abcd dcb"), speak(""), speak("abc"), speak("c")[: 5 * FRAME - 7]]
     whole = offline_step(MODEL, utterances, chunk, left)
     monkeypatch.setattr(decoding, "OFFLINE_BLOCK_FRAMES", 20)
-    model = CountsFrames(MODEL._module, MODEL.meta)
+    model = CountsFrames(MODEL.backend, MODEL.meta)
     blocks = offline_step(model, utterances, chunk, left)
     assert model.longest == min(longest, whole.blank.shape[1]) and blocks.blank.shape == whole.blank.shape
     np.testing.assert_array_equal(blocks.lengths, whole.lengths)

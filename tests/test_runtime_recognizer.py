@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_model import FRAME, SAMPLE_RATE, TAIL, LoudnessModel, meta_record, save_model, speak
+from fake_model import FRAME, SAMPLE_RATE, SAVERS, TAIL, make_model, meta_record, onnx_record, speak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion_runtime import DecodingOptions, Recognizer, Stream
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, Stream, load_model
 from wenet_fusion_runtime.decoding import MODES, PREFIX_BEAM, transcribe_offline
-from wenet_fusion_runtime.model_file import AcousticModel, load_model, parse_meta
 from wenet_fusion_runtime.result import Result
 
 TEXT = "abcd dcb aa"
@@ -20,9 +19,9 @@ SAMPLES = speak(TEXT)
 SHORT_SEGMENTS = {"max_segment_seconds": 0.4, "end_silence_seconds": 0.08, "extra_segment_seconds": 0.2}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> AcousticModel:
-    return load_model(save_model(tmp_path_factory.mktemp("model") / "model.pt"))
+@pytest.fixture(scope="module", params=SAVERS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AcousticModel:
+    return load_model(SAVERS[request.param](tmp_path_factory.mktemp("model") / "model.zip"))
 
 
 @pytest.fixture(scope="module")
@@ -214,15 +213,21 @@ def test_streams_of_one_recognizer_in_several_threads(recognizers: dict[str, Rec
     assert texts == {name: " ".join(name * 5) for name in ("ab", "cd", "da", "bc")}
 
 
-def test_a_recognizer_checks_its_options_at_once(tmp_path: Path) -> None:
-    path = save_model(tmp_path / "model.pt", meta_record() | {"decoder": False, "reverse_decoder": False})
+@pytest.mark.parametrize("kind, record", [("torchscript", meta_record()), ("onnx", onnx_record())])
+def test_a_recognizer_checks_its_options_at_once(tmp_path: Path, kind: str, record: dict) -> None:
+    path = SAVERS[kind](tmp_path / "model.zip", record | {"decoder": False, "reverse_decoder": False})
     with pytest.raises(ValueError, match="no attention decoder"):
         Recognizer(path, DecodingOptions("attention_rescoring"))
     assert Recognizer(str(path)).options.mode == PREFIX_BEAM
 
 
-def test_a_model_in_memory() -> None:
-    recognizer = Recognizer(AcousticModel(LoudnessModel().eval(), parse_meta(meta_record(), "memory")))
-    stream = recognizer.create_stream()
-    run(stream, SAMPLES, [100])
-    assert stream.text == " ".join(TEXT.replace(" ", ""))
+@pytest.mark.parametrize("mode", MODES)
+def test_every_backend_gives_the_tokens_of_the_model_in_memory(
+    recognizers: dict[str, Recognizer], mode: str
+) -> None:
+    memory = Recognizer(make_model(), recognizers[mode].options)
+    for chunk, left in memory.model.meta.chunkings:
+        results = [run(each.create_stream(chunk, left), SAMPLES, [100, 4001]) for each in (memory, recognizers[mode])]
+        expected, found = ([(r.text, [t[:4] for t in r.tokens]) for r in segments] for segments in results)
+        assert found == expected
+        assert " ".join(text for text, _ in found if text) == " ".join(TEXT.replace(" ", ""))

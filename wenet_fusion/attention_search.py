@@ -39,8 +39,8 @@ def attention_search(decoder: Decoder, encoder_out_1TD: Tensor, beam_size: int =
     closed: list[AttentionHypothesis] = []
     for _ in range(frames + 1):
         rows = prefixes_NU.size(0)
-        memory_lengths = torch.full((rows,), frames, device=device)
-        logits = decoder(prefixes_NU, encoder_out_1TD.expand(rows, -1, -1), memory_lengths)[:, -1]
+        memory_length = torch.full((1,), frames, device=device)
+        logits = decoder(prefixes_NU, encoder_out_1TD, memory_length)[:, -1]
         total_NV = scores_N.unsqueeze(1) + logits.log_softmax(-1).to(scores_N.dtype)
         closed += [
             AttentionHypothesis(tuple(prefix[1:]), score)

@@ -1,7 +1,7 @@
 """Turns a trained model into what the runtime runs, in memory or ready to export, and describes it as meta.json does."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchaudio
@@ -11,29 +11,51 @@ from wenet_fusion.config import to_yaml
 from wenet_fusion.models.asr_model import SOS_EOS
 from wenet_fusion.models.ctc import BLANK
 from wenet_fusion.models.deployed import DeployedModel
+from wenet_fusion.models.exported import ExportedModel
 from wenet_fusion.nn.norm import fuse_norms
+from wenet_fusion.nn.position_bias import PrecomputedBias
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.model_file import FORMAT, KIND, AcousticModel, parse_meta
+from wenet_fusion_runtime.acoustic_model import AcousticModel
+from wenet_fusion_runtime.meta import FORMAT, TORCHSCRIPT, parse_meta
+from wenet_fusion_runtime.torch_backend import TorchBackend
 
 
 def fused_model(trained: TrainedModel) -> DeployedModel:
-    """A fused copy in eval mode; the trained model stays as it is."""
-    return DeployedModel(fuse_norms(copy.deepcopy(trained.model).eval())).eval()
+    """A fused copy in eval mode, the biases of its chunk sizes computed; the trained model stays as it is.
+
+    Raises:
+        ValueError: if the model's configuration, one of those for comparisons, has BatchNorms that cannot be folded.
+    """
+    model = fuse_norms(copy.deepcopy(trained.model).eval())
+    encoder = model.encoder
+    if encoder.position_bias is not None:
+        served = trained.config.training.chunking.served()
+        steps = [(chunking.size, chunking.size * (chunking.left + 1)) for chunking in served]
+        encoder.position_bias = PrecomputedBias(encoder.position_bias, steps)
+    return DeployedModel(model).eval()
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
     """The unfused model behind the runtime's interface: offline evaluation decodes with the code that is shipped."""
-    deployed = DeployedModel(trained.model.to(device)).eval()
-    return AcousticModel(deployed, parse_meta(meta_record(trained, {}), str(trained.path)), device)
+    exported = ExportedModel(DeployedModel(trained.model.to(device))).eval()
+    return AcousticModel(TorchBackend(exported, device), parse_meta(meta_record(trained, {}), str(trained.path)))
 
 
-def meta_record(trained: TrainedModel, verification: dict[str, Any]) -> dict[str, Any]:
+class FileForm(NamedTuple):
+    """What runs an exported file."""
+
+    kind: str = TORCHSCRIPT
+    precision: str = "float32"
+    engine: str = "none"  # what torch must have been built with, or another runtime's name
+
+
+def meta_record(trained: TrainedModel, verification: dict[str, Any], form: FileForm = FileForm()) -> dict[str, Any]:
     """Contents of meta.json: all that a program needs to use the file, and where it came from."""
     model, tokenizer = trained.config.model, trained.tokenizer
     frontend, drawn = model.frontend, trained.config.training.chunking
     served = drawn.served()
     return {
-        "kind": KIND,
+        "kind": form.kind,
         "format": FORMAT,
         "sample_rate": frontend.sample_rate,
         "frame_samples": frontend.frame_samples,
@@ -58,8 +80,8 @@ def meta_record(trained: TrainedModel, verification: dict[str, Any]) -> dict[str
             "dim": model.encoder.dim, "layers": model.encoder.layers, "heads": model.encoder.heads,
             "conv_kernel": model.encoder.conv_kernel,
         },
-        "precision": "float32",
-        "engine": "none",
+        "precision": form.precision,
+        "engine": form.engine,
         "latency": {str(chunking.size): latency(frontend.frame_samples / frontend.sample_rate, chunking) for chunking in served},
         "config": to_yaml(trained.config),
         "versions": {"torch": torch.__version__, "torchaudio": torchaudio.__version__},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from wenet_fusion.attention_search import attention_search
@@ -18,8 +19,8 @@ from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import Scoring, score
 from wenet_fusion.files import write_text
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, decode_rows, offline_step
-from wenet_fusion_runtime.model_file import AcousticModel, StepScores
 from wenet_fusion_runtime.result import Result
 
 ATTENTION = "attention"
@@ -152,7 +153,7 @@ def _decode_modes(
             decoded[PREFIX_BEAM] = [_ids(row, by_ctc=True) for row in results]
     if ATTENTION in options.modes:
         decoded[ATTENTION] = [
-            list(attention_search(trained.model.decoder, step.row(b)[1], options.beam_size)[0].ids)
+            list(attention_search(trained.model.decoder, torch.from_numpy(step.row(b)[1]), options.beam_size)[0].ids)
             for b in range(len(step.lengths))
         ]
     return decoded

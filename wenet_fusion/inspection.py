@@ -8,7 +8,7 @@ import numpy as np
 from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.deployment import latency
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
-from wenet_fusion_runtime.model_file import AcousticModel
+from wenet_fusion_runtime.acoustic_model import AcousticModel
 
 # A perturbed input frame reaches an output if it moves it by more than rounding does.
 RELATIVE_THRESHOLD = 1e-5
@@ -57,7 +57,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
             rows[row, i * samples_per_frame : (i + 1) * samples_per_frame] = 0.1 * rng.standard_normal(samples_per_frame)
         state = model.init_state(len(rows), 1, 0)
         scores, _ = model.step(rows, [len(noise)] * len(rows), chunking.size, chunking.left, state)
-        out = scores.encoder_out.numpy()
+        out = scores.encoder_out
         reaches.append(np.abs(out[:-1] - out[-1]).max(axis=2) > RELATIVE_THRESHOLD * np.abs(out[-1]).max())
     return Influence(chunking, np.concatenate(reaches))
 

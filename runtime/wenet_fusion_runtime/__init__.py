@@ -1,7 +1,9 @@
 """Streaming speech recognition with one exported file. Knows nothing of training and never imports wenet_fusion."""
 
+from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import DecodingOptions
-from wenet_fusion_runtime.model_file import AcousticModel, Meta, load_model
+from wenet_fusion_runtime.meta import Meta
+from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.audio import AudioReader
 from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.meta import TORCHSCRIPT
 from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.result import Result
@@ -77,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     transcribe.set_defaults(run=_transcribe)
 
     info = commands.add_parser("info", parents=[common], help="what a model file says about itself",
-                               description="Print what a model file says about itself. Needs no torch.")
+                               description="Print what a model file says about itself. Needs neither torch nor "
+                                           "onnxruntime.")
     info.set_defaults(run=_info)
     return parser
 
@@ -197,6 +199,7 @@ def _info(options: argparse.Namespace) -> int:
     chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
     lines = [
         ("model", str(options.model)),
+        ("runs on", "torch" if meta.kind == TORCHSCRIPT else "onnxruntime"),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),

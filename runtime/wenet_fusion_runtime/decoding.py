@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Sequence
+from typing import Sequence
 
 import numpy as np
 
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
 from wenet_fusion_runtime.endpoint import SegmentCounts, SegmentRule
-from wenet_fusion_runtime.model_file import AcousticModel, Meta, StepScores
+from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.rescoring import rescore
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.search import FrameScores, GreedySearch, PrefixBeamSearch
 from wenet_fusion_runtime.units import BLANK
-
-if TYPE_CHECKING:
-    import torch
 
 GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
 MODES = (GREEDY, PREFIX_BEAM, RESCORING)
@@ -87,11 +85,11 @@ class SegmentDecoder:
         self._segment = 0
         self._start_frame = 0
         self._counts = SegmentCounts()
-        self._encoder_blocks: list[torch.Tensor] = []
+        self._encoder_blocks: list[np.ndarray] = []
         self._previous = BLANK    # the token within which the open segment began
         self._search = self._new_search()
 
-    def accept(self, scores: FrameScores, encoder_out: torch.Tensor) -> list[Result]:
+    def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         """Decode T more frames; returns the segments that closed in them.
 
         Args:
@@ -188,7 +186,7 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
         valid = [min(max(length - start, 0), block) for length in lengths]
         scores, state = model.step(padded[:, start : start + block], valid, chunk, left, state)
         steps.append(scores)
-    return model.join(steps)
+    return join(steps)
 
 
 def transcribe_offline(

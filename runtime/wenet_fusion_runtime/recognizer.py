@@ -1,4 +1,4 @@
-"""Recognizer (shared, read-only) and Stream (one utterance or one endless recording). Knows no files and no torch."""
+"""Recognizer (shared, read-only) and Stream (one utterance or one endless recording). Knows no files and no backend."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from types import TracebackType
 
 import numpy as np
 
+from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.audio import Resampler, to_mono
 from wenet_fusion_runtime.decoding import RESCORING, DecodingOptions, SegmentDecoder
-from wenet_fusion_runtime.model_file import AcousticModel, load_model
+from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.result import Result, joined_text
 
 

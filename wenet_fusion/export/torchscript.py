@@ -12,9 +12,11 @@ import torch
 from wenet_fusion.deployment import acoustic_model, fused_model, meta_record
 from wenet_fusion.export.verification import Verification, verify
 from wenet_fusion.files import replacing
+from wenet_fusion.models.exported import ExportedModel
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.model_file import load_model, parse_meta
+from wenet_fusion_runtime.meta import parse_meta
+from wenet_fusion_runtime.model_file import load_model
 
 
 def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.ndarray] = ()) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def script(trained: TrainedModel) -> torch.jit.ScriptModule:
     """The fused model as TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(fused_model(trained))
+        return torch.jit.script(ExportedModel(fused_model(trained)).eval())
 
 
 def _save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wenet_fusion_runtime.model_file import AcousticModel, StepScores
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
 
 TOLERANCE = 1e-4  # float32, relative to the largest value
 GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
@@ -52,8 +52,8 @@ def verify(reference: AcousticModel, exported: AcousticModel, speech: Sequence[n
         for samples in utterances:
             expected, _ = _step(reference, samples, chunk, left, reference.init_state(1, 1, 0))
             blocks = _stream(exported, samples, chunk, left, rng)
-            whole = np.concatenate([block.encoder_out.numpy() for block in blocks], axis=1)
-            target = expected.encoder_out.numpy()
+            whole = np.concatenate([block.encoder_out for block in blocks], axis=1)
+            target = expected.encoder_out
             differences.append(relative_difference(whole, target))
             best = np.concatenate([block.ids[0, :, 0] for block in blocks])
             clear = _clear_margin(expected)

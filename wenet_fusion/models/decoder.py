@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.nn.packing import frame_mask
+from wenet_fusion.nn.positions import sinusoids_at
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class DecoderConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries (B, U, D) to memory (B, S, D) under a mask (B, U or 1, S)."""
+    """Multi-head attention of queries (B, U, D) to memory (B or 1, S, D) under a mask (B or 1, U or 1, S).
+
+    Keys and values of a memory that all rows share are computed once.
+    """
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -45,14 +49,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_BUD: Tensor, memory_BSD: Tensor, mask_BUS: Tensor) -> Tensor:
-        batch, dim = x_BUD.size(0), x_BUD.size(2)
+        batch, dim, frames = x_BUD.size(0), x_BUD.size(2), memory_BSD.size(1)
         split = [self.heads, dim // self.heads]
         query = self.query(x_BUD).view([batch, x_BUD.size(1)] + split).transpose(1, 2)
-        key, value = self.key_value(memory_BSD).chunk(2, dim=-1)
-        key = key.reshape([batch, memory_BSD.size(1)] + split).transpose(1, 2)
-        value = value.reshape([batch, memory_BSD.size(1)] + split).transpose(1, 2)
+        key_value = self.key_value(memory_BSD).view([memory_BSD.size(0), frames, 2] + split).permute(2, 0, 3, 1, 4)
+        key, value = key_value[0].expand(batch, -1, -1, -1), key_value[1].expand(batch, -1, -1, -1)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BUS.unsqueeze(1))
-        return self.out(out.transpose(1, 2).flatten(2))
+        return self.out(out.transpose(1, 2).reshape(batch, x_BUD.size(1), dim))
 
 
 class DecoderLayer(nn.Module):
@@ -95,25 +98,21 @@ class Decoder(nn.Module):
         self.out = nn.Linear(dim, vocabulary_size)
 
     def forward(self, tokens_BU: Tensor, memory_BTD: Tensor, memory_lengths_B: Tensor) -> Tensor:
-        """tokens_BU begin with sos; what follows a row's end changes nothing before it (causal)."""
+        """tokens_BU begin with sos; what follows a row's end changes nothing before it (causal).
+
+        A memory of one row serves all rows of tokens: the hypotheses of one utterance.
+        """
         length = tokens_BU.size(1)
         x = self.embedding(tokens_BU) * math.sqrt(self.dim)
-        x = self.dropout(x + sinusoids(length, x))
+        x = self.dropout(x + sinusoids_at(torch.arange(length, device=x.device), x))
         memory = self.memory_norm(memory_BTD)
-        memory = memory + sinusoids(memory.size(1), memory)
+        position = torch.arange(memory.size(1), device=memory.device)
+        memory = memory + sinusoids_at(position, memory)
         causal = torch.ones(1, length, length, dtype=torch.bool, device=x.device).tril()
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
             x = layer(x, causal, memory, memory_mask)
         return self.out(self.norm(x))
-
-
-def sinusoids(length: int, like_BUD: Tensor) -> Tensor:
-    """Absolute positions, computed on demand so that no length is too long: (U, D). Vaswani et al., arXiv 1706.03762."""
-    half = like_BUD.size(2) // 2
-    rate = torch.exp(torch.arange(half, device=like_BUD.device) * (-math.log(10000.0) / half))
-    angle = torch.arange(length, device=like_BUD.device).unsqueeze(1) * rate
-    return torch.cat([angle.sin(), angle.cos()], dim=1).to(like_BUD.dtype)
 
 
 class TeacherForcing(NamedTuple):

@@ -1,9 +1,9 @@
-"""The model as a product sees it: waveform in, scores and state out. What export scripts and the runtime steps.
+"""The model as a product sees it: waveform in, scores and state out. What every export and the runtime step.
 
 Shapes: B rows, N samples, T encoder frames, D width, K top tokens, U tokens.
 """
 
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from wenet_fusion.chunking import Chunking
 from wenet_fusion.models.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.models.ctc import BLANK
 from wenet_fusion.models.decoder import sequence_log_probs, teacher_forcing
-from wenet_fusion.models.encoder import EncoderState, LayerState
+from wenet_fusion.models.encoder import EncoderState
 
 TOP_TOKENS = 20  # the search sees this many tokens per frame, never the whole vocabulary
 
@@ -50,12 +50,10 @@ class DeployedModel(nn.Module):
         self.blank, self.sos_eos = BLANK, SOS_EOS  # scripts read attributes, not module constants
         self.top_tokens = min(TOP_TOKENS, model.vocabulary_size)
 
-    @torch.jit.export
     def init_state(self, batch: int, chunk: int, left: int) -> StreamState:
         """The state of `batch` streams that have heard nothing."""
         return StreamState(self.fbank.init_state(batch), self.encoder.init_state(batch, chunk * left))
 
-    @torch.jit.export
     def step(
         self, samples: Tensor, lengths: Tensor, chunk: int, left: int, state: StreamState
     ) -> Tuple[StepOutput, StreamState]:
@@ -76,7 +74,6 @@ class DeployedModel(nn.Module):
         output = StepOutput(encoded.frames_BTD, frames, top_log_probs, top_ids, log_probs[:, :, self.blank])
         return output, StreamState(fbank.state_BW, encoded.state)
 
-    @torch.jit.export
     def rescore(self, encoder_out: Tensor, hyps: Tensor, hyp_lengths: Tensor) -> Tensor:
         """Log-probabilities of whole hypotheses, end of sentence included.
 
@@ -88,49 +85,14 @@ class DeployedModel(nn.Module):
         Returns:
             (B, 2): left-to-right and right-to-left decoder; 0 where the model has no such decoder.
         """
-        rows = hyps.size(0)
-        memory = encoder_out.expand(rows, -1, -1)
-        memory_lengths = torch.full_like(hyp_lengths, encoder_out.size(1))
-        scores = torch.zeros(rows, 2, dtype=encoder_out.dtype, device=encoder_out.device)
+        memory_lengths = torch.full([1], encoder_out.size(1), device=encoder_out.device)
+        scores = torch.zeros(hyps.size(0), 2, dtype=encoder_out.dtype, device=encoder_out.device)
         if self.decoder is not None:
             forward = teacher_forcing(hyps, hyp_lengths, self.sos_eos, reverse=False)
-            logits = self.decoder(forward.inputs_BU, memory, memory_lengths)
+            logits = self.decoder(forward.inputs_BU, encoder_out, memory_lengths)
             scores[:, 0] = sequence_log_probs(logits, forward.targets_BU, forward.mask_BU)
         if self.reverse_decoder is not None:
             backward = teacher_forcing(hyps, hyp_lengths, self.sos_eos, reverse=True)
-            logits = self.reverse_decoder(backward.inputs_BU, memory, memory_lengths)
+            logits = self.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths)
             scores[:, 1] = sequence_log_probs(logits, backward.targets_BU, backward.mask_BU)
         return scores
-
-    @torch.jit.export
-    def concat_states(self, states: List[StreamState]) -> StreamState:
-        """Rows of several states as one: streams may be out of step, but share one chunking."""
-        layers: List[LayerState] = []
-        for i in range(len(states[0].encoder.layers)):
-            rows = [state.encoder.layers[i] for state in states]
-            layers.append(
-                LayerState(
-                    torch.cat([row.keys for row in rows]),
-                    torch.cat([row.values for row in rows]),
-                    torch.cat([row.conv for row in rows]),
-                )
-            )
-        subsampling: List[Tensor] = []
-        for i in range(len(states[0].encoder.subsampling)):
-            subsampling.append(torch.cat([state.encoder.subsampling[i] for state in states]))
-        position = torch.cat([state.encoder.position for state in states])
-        return StreamState(torch.cat([state.samples for state in states]), EncoderState(position, subsampling, layers))
-
-    @torch.jit.export
-    def split_state(self, state: StreamState) -> List[StreamState]:
-        """The inverse of `concat_states`: one state per row."""
-        rows: List[StreamState] = []
-        for b in range(state.samples.size(0)):
-            layers = [
-                LayerState(layer.keys[b : b + 1], layer.values[b : b + 1], layer.conv[b : b + 1])
-                for layer in state.encoder.layers
-            ]
-            subsampling = [tensor[b : b + 1] for tensor in state.encoder.subsampling]
-            encoder = EncoderState(state.encoder.position[b : b + 1], subsampling, layers)
-            rows.append(StreamState(state.samples[b : b + 1], encoder))
-        return rows

@@ -1,20 +1,23 @@
 """The FusionFormer encoder: one `forward` for training, streaming and export. Knows no audio, no tokens, no loss.
 
 Shapes: B utterances, T feature frames on the way in and encoder frames after subsampling, N packed encoder frames,
-F mel bins, D width, H heads, C cached frames, K = D / H, W = kernel - 1.
+F mel bins, D width, H heads, C cached frames, S = C + T keys, L layers, W = kernel - 1.
 """
 
 from dataclasses import dataclass
-from typing import List, NamedTuple, Optional
+from typing import List, Literal, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.chunking import Chunking, visible
-from wenet_fusion.nn.attention import CachedAttention, distance_index
+from wenet_fusion.nn.attention import MASKED, CachedAttention
 from wenet_fusion.nn.causal_conv import CausalConvolution
 from wenet_fusion.nn.feed_forward import FeedForward
+from wenet_fusion.nn.norm import NormKind, branch_norm
 from wenet_fusion.nn.packing import frame_mask, unpack, valid_frames
+from wenet_fusion.nn.position_bias import PositionBias
+from wenet_fusion.nn.positions import sinusoids_at
 from wenet_fusion.nn.subsampling import FACTOR, STRIDE, Subsampling
 
 # Trials: a last gamma of 1 learns fastest in shallow encoders, 0 (every branch starts as the identity) in deep ones.
@@ -32,6 +35,17 @@ class EncoderConfig:
     max_distance: int = 64  # largest relative distance, in frames, that the position bias tells apart
     dropout: float = 0.1
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
+    # A FusionFormer, unless one of these is changed to compare it with what others build; a Conformer as WeNet trains it
+    # is norm: layer, activation: swish, gated: true, positions: products.
+    norm: NormKind = "fusion"  # where the norms stand
+    activation: Literal["relu", "swish"] = "relu"
+    gated: bool = False  # GLU in the convolution branch
+    positions: Literal["bias", "products"] = "bias"
+
+    @property
+    def fusible(self) -> bool:
+        """No normalisation, and nothing dearer than ReLU, is left at inference."""
+        return self.norm in ("fusion", "none") and self.activation == "relu" and not self.gated
 
     def problems(self) -> list[str]:
         found = [
@@ -47,9 +61,8 @@ class EncoderConfig:
 
 
 class LayerState(NamedTuple):
-    keys: Tensor  # (B, H, C, K)
-    values: Tensor  # (B, H, C, K)
-    conv: Tensor  # (B, D, W)
+    keys_values: Tensor  # (B, C, 2D)
+    conv: Tensor  # (B, W, D)
 
 
 class EncoderState(NamedTuple):
@@ -76,22 +89,28 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: EncoderConfig, gamma: float):
         super().__init__()
-        dim, dropout = config.dim, config.dropout
-        self.feed_forward_in = FeedForward(dim, config.feed_forward, dropout, gamma)
-        self.attention = CachedAttention(dim, config.heads, config.max_distance, dropout, gamma)
-        self.convolution = CausalConvolution(dim, config.conv_kernel, dropout, gamma)
-        self.feed_forward_out = FeedForward(dim, config.feed_forward, dropout, gamma)
+        dim, dropout, normed = config.dim, config.dropout, config.norm == "fusion"
+        swish, products = config.activation == "swish", config.positions == "products"
+        self.norm_1 = branch_norm(config.norm, dim)
+        self.feed_forward_in = FeedForward(dim, config.feed_forward, dropout, gamma, normed, swish)
+        self.norm_2 = branch_norm(config.norm, dim)
+        self.attention = CachedAttention(dim, config.heads, dropout, gamma, normed, products)
+        self.norm_3 = branch_norm(config.norm, dim)
+        self.convolution = CausalConvolution(dim, config.conv_kernel, dropout, gamma, config.norm, swish, config.gated)
+        self.norm_4 = branch_norm(config.norm, dim)
+        self.feed_forward_out = FeedForward(dim, config.feed_forward, dropout, gamma, normed, swish)
+        self.norm_5 = branch_norm(config.norm, dim)
 
     def forward(
-        self, x_ND: Tensor, valid_N: Optional[Tensor], visible_BTS: Tensor, distance_TS: Tensor, state: LayerState
+        self, x_ND: Tensor, valid_N: Optional[Tensor], bias_BHTS: Tensor, position_BSD: Optional[Tensor], state: LayerState
     ) -> LayerOutput:
-        x = x_ND + self.feed_forward_in(x_ND)
-        attended = self.attention(x, valid_N, visible_BTS, distance_TS, state.keys, state.values)
+        x = x_ND + self.feed_forward_in(self.norm_1(x_ND))
+        attended = self.attention(self.norm_2(x), valid_N, bias_BHTS, position_BSD, state.keys_values)
         x = x + attended.y_ND
-        convolved = self.convolution(x, valid_N, visible_BTS.size(1), state.conv)
+        convolved = self.convolution(self.norm_3(x), valid_N, bias_BHTS.size(2), state.conv)
         x = x + convolved.y_ND
-        x = x + self.feed_forward_out(x)
-        return LayerOutput(x, LayerState(attended.keys_BHCK, attended.values_BHCK, convolved.state_BDW))
+        x = x + self.feed_forward_out(self.norm_4(x))
+        return LayerOutput(self.norm_5(x), LayerState(attended.keys_values, convolved.state_BWD))
 
 
 class Encoder(nn.Module):
@@ -105,13 +124,14 @@ class Encoder(nn.Module):
         gamma = config.residual_gamma
         if gamma is None:
             gamma = 1.0 if config.layers <= SHALLOW_LAYERS else 0.0
-        self.factor, self.stride = FACTOR, STRIDE  # scripts read attributes, not module constants
+        self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # scripts read attributes, not module constants
         self.dim = config.dim
-        self.heads = config.heads
         self.conv_context = config.conv_kernel - 1
-        self.max_distance = config.max_distance
-        self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels)
+        self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         self.layers = nn.ModuleList(EncoderLayer(config, gamma) for _ in range(config.layers))
+        self.position_bias: Optional[PositionBias] = None
+        if config.positions == "bias":
+            self.position_bias = PositionBias(config.layers, config.heads, config.max_distance)
         # Tells a fresh state its dtype and device; a quantised layer's weight could not.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
@@ -125,9 +145,9 @@ class Encoder(nn.Module):
         """
         zero = self.zero
         position = torch.zeros(batch, dtype=torch.int64, device=zero.device)
-        kv = zero.expand(batch, self.heads, cache_frames, self.dim // self.heads)
-        conv = zero.expand(batch, self.dim, self.conv_context)
-        layers = [LayerState(kv, kv, conv) for _ in self.layers]
+        keys_values = zero.expand(batch, cache_frames, 2 * self.dim)
+        conv = zero.expand(batch, self.conv_context, self.dim)
+        layers = [LayerState(keys_values, conv) for _ in self.layers]
         return EncoderState(position, self.subsampling.init_state(batch, zero), layers)
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
@@ -138,6 +158,23 @@ class Encoder(nn.Module):
             lengths_B: valid encoder frames of each row, at most T / 4. What lies beyond changes nothing.
             chunking: who sees whom.
             state: of the previous step or fresh. After a short row its new state is of no use.
+        """
+        frames, cached = x_BTF.size(1) // self.factor, state.layers[0].keys_values.size(1)
+        start_B1 = state.position.unsqueeze(1)
+        query_BT = start_B1 + torch.arange(frames, device=x_BTF.device)
+        key_BS = start_B1 + torch.arange(-cached, frames, device=x_BTF.device)
+        present_BS = key_BS < (state.position + lengths_B).unsqueeze(1)
+        visible_BTS = visible(query_BT, key_BS, chunking) & present_BS.unsqueeze(1)
+        return self.advance(x_BTF, lengths_B, visible_BTS, key_BS, state)
+
+    def advance(
+        self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor, state: EncoderState
+    ) -> EncoderOutput:
+        """`forward` when it is known who sees whom: other runtimes bring their own mask.
+
+        Args:
+            visible_BTS: true where a query may see a key; may be broadcast over B and T.
+            key_BS: absolute positions of the keys; may be broadcast over B.
         """
         batch, frames = x_BTF.size(0), x_BTF.size(1) // self.factor
         # Garbage beyond a row's end may be NaN, and NaN x 0 is NaN: it is dropped before anything touches it.
@@ -151,17 +188,18 @@ class Encoder(nn.Module):
         subsampled = self.subsampling(x_BTF, valid_half_N, valid_N, state.subsampling)
         x = subsampled.frames_ND
 
-        cached = state.layers[0].keys.size(2)
-        start_B1 = state.position.unsqueeze(1)
-        query_BT = start_B1 + torch.arange(frames, device=x.device)
-        key_BS = start_B1 + torch.arange(-cached, frames, device=x.device)
-        present_BS = key_BS < (state.position + lengths_B).unsqueeze(1)
-        visible_BTS = visible(query_BT, key_BS, chunking) & present_BS.unsqueeze(1)
-        distance_TS = distance_index(frames, cached + frames, self.max_distance, x)
+        hidden_B1TS = torch.zeros_like(visible_BTS, dtype=x.dtype).masked_fill(~visible_BTS, self.masked).unsqueeze(1)
+        bias_LHTS: Optional[Tensor] = None
+        position_BSD: Optional[Tensor] = None
+        if self.position_bias is not None:
+            bias_LHTS = self.position_bias(frames, state.layers[0].keys_values.size(1) + frames)
+        else:
+            position_BSD = sinusoids_at(key_BS, x)
 
         states: List[LayerState] = []
         for i, layer in enumerate(self.layers):
-            out = layer(x, valid_N, visible_BTS, distance_TS, state.layers[i])
+            bias_BHTS = hidden_B1TS if bias_LHTS is None else hidden_B1TS + bias_LHTS[i]
+            out = layer(x, valid_N, bias_BHTS, position_BSD, state.layers[i])
             x = out.x_ND
             states.append(out.state)
         x_BTD = unpack(x, valid_N, batch, frames)

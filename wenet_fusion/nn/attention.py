@@ -1,6 +1,6 @@
-"""Self-attention branch of a block: cached keys and values, relative position bias. Who sees whom comes from outside.
+"""Self-attention branch of a block: cached keys and values. Who sees whom, and how far, comes from outside as a bias.
 
-Shapes: B utterances, N packed rows, T queries, S = C + T keys (C cached), H heads, D width, K = D / H, R largest distance told apart.
+Shapes: B utterances, N packed rows, T queries, S = C + T keys (C cached), H heads, D width, K = D / H.
 """
 
 from typing import NamedTuple, Optional
@@ -12,70 +12,77 @@ from torch import Tensor, nn
 from wenet_fusion.nn.norm import LinearNorm
 from wenet_fusion.nn.packing import pack, unpack
 
+# A padded query may see nothing, and -inf everywhere would be NaN. exp(-1e4) is 0 in every dtype, float16 holds it.
+MASKED = -1e4
+
 
 class AttentionOutput(NamedTuple):
     y_ND: Tensor
-    keys_BHCK: Tensor
-    values_BHCK: Tensor
+    keys_values: Tensor  # (B, C, 2D)
 
 
 class CachedAttention(nn.Module):
     """Multi-head self-attention over cached and new frames. (N, D) -> (N, D).
 
     The cache keeps its length C, whatever comes in: memory per stream is bounded. A fresh cache may have any C,
-    because masked zero keys equal absent keys.
-
-    Positions enter as a learned bias per head over the relative distance clipped to +-R, as in T5
-    (Raffel et al., arXiv 1910.10683, without its buckets): no matrix product and no limit on the length of a stream.
+    because masked zero keys equal absent keys. Keys and values lie side by side in it, so a step moves it once.
 
     Args:
         dim, heads: D and H; D a multiple of H.
-        max_distance: R in encoder frames.
         dropout: after the branch's last norm.
         gamma: initial scale of the branch's last norm.
+        normed: see `LinearNorm`.
+        products: position products instead of a bias, see `PositionProducts`.
     """
 
-    def __init__(self, dim: int, heads: int, max_distance: int, dropout: float, gamma: float):
+    def __init__(self, dim: int, heads: int, dropout: float, gamma: float, normed: bool = True, products: bool = False):
         super().__init__()
-        self.heads = heads
-        # A padded query may see nothing, and -inf everywhere would be NaN. exp(-1e4) is 0 in every dtype, float16 holds it.
-        self.masked = -1e4
+        self.dim, self.heads = dim, heads
         # 1/sqrt(K) belongs to the queries; as a constant scale it folds into the weights.
         scale = torch.cat([torch.full((dim,), (dim // heads) ** -0.5), torch.ones(2 * dim)])
-        self.qkv = LinearNorm(dim, 3 * dim, scale=scale)
-        self.out = LinearNorm(dim, dim, gamma=gamma)
-        self.position_bias = nn.Parameter(torch.zeros(2 * max_distance + 1, heads))
+        self.qkv = LinearNorm(dim, 3 * dim, scale=scale, normed=normed)
+        self.out = LinearNorm(dim, dim, gamma=gamma, normed=normed)
+        self.products = PositionProducts(dim, heads) if products else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x_ND: Tensor,
-        valid_N: Optional[Tensor],
-        visible_BTS: Tensor,
-        distance_TS: Tensor,
-        keys_BHCK: Tensor,
-        values_BHCK: Tensor,
+        self, x_ND: Tensor, valid_N: Optional[Tensor], bias_BHTS: Tensor, position_BSD: Optional[Tensor], state: Tensor
     ) -> AttentionOutput:
-        """visible_BTS: true where a query may see a key. distance_TS: rows of `position_bias`, see `distance_index`."""
-        batch, frames = visible_BTS.size(0), visible_BTS.size(1)
+        """bias_BHTS: added to the scores; may be broadcast. position_BSD: sinusoids of the keys, for products only."""
+        batch, frames = state.size(0), bias_BHTS.size(2)
         qkv_BTC = unpack(self.qkv(x_ND), valid_N, batch, frames)
-        qkv = qkv_BTC.view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        keys = torch.cat([keys_BHCK, qkv[1]], dim=2)
-        values = torch.cat([values_BHCK, qkv[2]], dim=2)
-        bias_HTS = F.embedding(distance_TS, self.position_bias).permute(2, 0, 1)
-        scores = torch.matmul(qkv[0], keys.transpose(2, 3)) + bias_HTS
-        scores = scores.masked_fill(~visible_BTS.unsqueeze(1), self.masked)
-        context = torch.matmul(scores.softmax(dim=-1), values)
-        y_ND = self.dropout(self.out(pack(context.transpose(1, 2).flatten(2), valid_N)))
-        new = keys.size(2) - keys_BHCK.size(2)
-        return AttentionOutput(y_ND, keys[:, :, new:], values[:, :, new:])
+        query = qkv_BTC[:, :, : self.dim].view(batch, frames, self.heads, -1).transpose(1, 2)
+        keys_values = torch.cat([state, qkv_BTC[:, :, self.dim :]], dim=1)
+        split = keys_values.view(batch, keys_values.size(1), 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.products is not None:
+            assert position_BSD is not None
+            products = self.products(query, position_BSD)
+            query, bias_BHTS = products.query_BHTK, bias_BHTS + products.bias_BHTS
+        context = F.scaled_dot_product_attention(query, split[0], split[1], attn_mask=bias_BHTS, scale=1.0)
+        y_ND = self.dropout(self.out(pack(context.transpose(1, 2).reshape(batch, frames, self.dim), valid_N)))
+        return AttentionOutput(y_ND, keys_values[:, keys_values.size(1) - state.size(1) :])
 
 
-def distance_index(queries: int, keys: int, max_distance: int, like: Tensor) -> Tensor:
-    """Row of the bias table for each (query, key): (T, S) int64, on the device of `like`.
+class ProductsOutput(NamedTuple):
+    query_BHTK: Tensor
+    bias_BHTS: Tensor
 
-    The last query and the last key are the same frame, so the index depends on no absolute position.
+
+class PositionProducts(nn.Module):
+    """Positions as WeNet's Conformer scores them, for comparisons: (query + u) key' + (query + v) position'.
+
+    Dai et al., arXiv 1901.02860, without the relative shift, which WeNet leaves out: positions are those of the keys.
     """
-    query = torch.arange(keys - queries, keys, device=like.device).unsqueeze(1)
-    key = torch.arange(keys, device=like.device).unsqueeze(0)
-    return (key - query).clamp(-max_distance, max_distance) + max_distance
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.key_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))
+        self.position_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))
+
+    def forward(self, query_BHTK: Tensor, position_BSD: Tensor) -> ProductsOutput:
+        batch, keys = position_BSD.size(0), position_BSD.size(1)
+        position_BHKS = self.project(position_BSD).view(batch, keys, self.heads, -1).permute(0, 2, 3, 1)
+        bias_BHTS = torch.matmul(query_BHTK + self.position_bias, position_BHKS)
+        return ProductsOutput(query_BHTK + self.key_bias, bias_BHTS)

@@ -11,13 +11,28 @@ class FeedForward(nn.Module):
 
     Dropout stands after the branch's last norm: before a BatchNorm it would shift the variance between training and
     inference.
+
+    Args:
+        dim, hidden: widths.
+        dropout: after the branch's last norm.
+        gamma: initial scale of the branch's last norm.
+        normed: see `LinearNorm`.
+        swish: Swish instead of ReLU, for comparisons.
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float, gamma: float):
+    def __init__(
+        self, dim: int, hidden: int, dropout: float, gamma: float, normed: bool = True, swish: bool = False
+    ):
         super().__init__()
-        self.expand = LinearNorm(dim, hidden)
-        self.reduce = LinearNorm(hidden, dim, gamma=gamma, scale=torch.tensor(0.5))
+        self.expand = LinearNorm(dim, hidden, normed=normed)
+        self.activation = activation(swish)
+        self.reduce = LinearNorm(hidden, dim, gamma=gamma, scale=torch.tensor(0.5), normed=normed)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return self.dropout(self.reduce(torch.relu(self.expand(x_ND))))
+        return self.dropout(self.reduce(self.activation(self.expand(x_ND))))
+
+
+def activation(swish: bool) -> nn.Module:
+    """ReLU, which is what a FusionFormer has, or the Conformer's Swish."""
+    return nn.SiLU() if swish else nn.ReLU()

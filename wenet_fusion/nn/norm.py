@@ -3,9 +3,10 @@
 Shapes: B utterances, T frames, N valid frames of a batch, C channels, F frequency bins.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional, Union
+from typing import Literal, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,10 @@ from wenet_fusion.nn.packing import pack
 
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
+
+# Where an encoder's norms stand. "fusion": a BatchNorm after every linear and convolution, all of which fold away. The
+# others are what the paper compares with: a LayerNorm or a BatchNorm before each branch, or none at all.
+NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -49,20 +54,25 @@ class LinearNorm(nn.Module):
         in_features, out_features: widths.
         gamma: initial value of the norm's scale; 0 makes a residual branch start as the identity.
         scale: constant factor on the output, one number for each output channel or for all; folded by `fuse_norms`.
+        normed: false leaves the norm out, for comparisons; the linear has a bias then.
     """
 
-    def __init__(self, in_features: int, out_features: int, gamma: float = 1.0, scale: Optional[Tensor] = None):
+    def __init__(
+        self, in_features: int, out_features: int, gamma: float = 1.0, scale: Optional[Tensor] = None, normed: bool = True
+    ):
         super().__init__()
-        self.linear = nn.Linear(in_features, out_features, bias=False)  # the norm's beta is the bias
-        self.norm = RowNorm(out_features, gamma)
+        self.linear = nn.Linear(in_features, out_features, bias=not normed)  # the norm's beta is the bias
+        self.norm = RowNorm(out_features, gamma) if normed else None
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, rows_NC: Tensor) -> Tensor:
-        normed = self.norm(self.linear(rows_NC))
-        return normed if self.scale is None else normed * self.scale
+        y_NC = self.linear(rows_NC)
+        if self.norm is not None:
+            y_NC = self.norm(y_NC)
+        return y_NC if self.scale is None else y_NC * self.scale
 
     def fused(self) -> nn.Linear:
-        layer = fuse_linear_bn_eval(self.linear, self.norm)
+        layer = copy.deepcopy(self.linear) if self.norm is None else fuse_linear_bn_eval(self.linear, self.norm)
         if self.scale is not None:
             with torch.no_grad():
                 layer.weight.mul_(self.scale.expand(layer.out_features).unsqueeze(1))
@@ -76,21 +86,22 @@ class ConvNorm(nn.Module):
     The convolution pads nothing in time: context is state, given by the caller.
 
     Args:
-        conv: `nn.Conv1d` or `nn.Conv2d` without bias.
-        gamma: initial value of the norm's scale.
+        conv: `nn.Conv1d` or `nn.Conv2d`, without bias if normed.
+        normed: false leaves the norm out, for comparisons.
     """
 
-    def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], gamma: float = 1.0):
+    def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], normed: bool = True):
         super().__init__()
         self.conv = conv
-        self.norm = RowNorm(conv.out_channels, gamma)
+        self.norm = RowNorm(conv.out_channels) if normed else None
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
         """valid_N counts the output's frames."""
-        return self.norm(pack(self.conv(x).transpose(1, 2), valid_N))
+        rows = pack(self.conv(x).transpose(1, 2), valid_N)
+        return rows if self.norm is None else self.norm(rows)
 
     def fused(self) -> "FusedConv":
-        return FusedConv(fuse_conv_bn_eval(self.conv, self.norm))
+        return FusedConv(copy.deepcopy(self.conv) if self.norm is None else fuse_conv_bn_eval(self.conv, self.norm))
 
 
 class FusedConv(nn.Module):
@@ -102,6 +113,13 @@ class FusedConv(nn.Module):
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
         return pack(self.conv(x).transpose(1, 2), valid_N)
+
+
+def branch_norm(kind: NormKind, dim: int) -> nn.Module:
+    """The norm before a branch, and where the Conformer has others; none in a FusionFormer."""
+    if kind == "layer":
+        return nn.LayerNorm(dim)
+    return RowNorm(dim) if kind == "batch" else nn.Identity()
 
 
 def fuse_norms(model: nn.Module) -> nn.Module:

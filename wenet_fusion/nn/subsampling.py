@@ -30,7 +30,7 @@ class Subsampling(nn.Module):
         ValueError: if too few mel bins are left for a convolution.
     """
 
-    def __init__(self, num_mel_bins: int, dim: int, channels: int):
+    def __init__(self, num_mel_bins: int, dim: int, channels: int, normed: bool = True):
         super().__init__()
         bins_1 = (num_mel_bins - KERNEL) // STRIDE + 1
         bins_2 = (bins_1 - KERNEL) // STRIDE + 1
@@ -38,9 +38,9 @@ class Subsampling(nn.Module):
             raise ValueError(f"num_mel_bins {num_mel_bins} is too small to be subsampled twice: use 7 or more")
         self.stride, self.context = STRIDE, KERNEL - STRIDE  # scripts read attributes, not module constants
         self.state_sizes = [(1, num_mel_bins), (channels, bins_1)]
-        self.conv_1 = ConvNorm(nn.Conv2d(1, channels, KERNEL, STRIDE, bias=False))
-        self.conv_2 = ConvNorm(nn.Conv2d(channels, channels, KERNEL, STRIDE, bias=False))
-        self.out = LinearNorm(channels * bins_2, dim)
+        self.conv_1 = ConvNorm(nn.Conv2d(1, channels, KERNEL, STRIDE, bias=not normed), normed)
+        self.conv_2 = ConvNorm(nn.Conv2d(channels, channels, KERNEL, STRIDE, bias=not normed), normed)
+        self.out = LinearNorm(channels * bins_2, dim, normed=normed)
 
     def init_state(self, batch: int, like: Tensor) -> List[Tensor]:
         """Zeros of the dtype and device of `like`."""

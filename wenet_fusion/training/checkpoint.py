@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wenet_fusion.files import replacing
 
-FORMAT = 1
+FORMAT = 2  # 2: one table of position biases for all layers
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
 STATE_NAME = "training_state.pt"
@@ -126,8 +126,10 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if not isinstance(content, dict) or content.get("kind") != kind:
         found = content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
-    if content.get("format", FORMAT) > FORMAT:
-        raise ValueError(f"{path} has format {content['format']}, this version reads up to {FORMAT}; update wenet_fusion")
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {content.get('format')}, this version reads {FORMAT}; use the version of wenet_fusion that wrote it, or train again"
+        )
     try:
         return cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
     except TypeError as error:

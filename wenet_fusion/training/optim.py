@@ -37,7 +37,7 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
     """AdamW; vectors (norms, biases) and position biases are not decayed."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
-        decays = parameter.dim() >= 2 and not name.endswith("position_bias")
+        decays = parameter.dim() >= 2 and "position_bias" not in name
         (matrices if decays else rest).append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2))

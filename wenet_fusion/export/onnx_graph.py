@@ -1,0 +1,173 @@
+"""Writes modules as ONNX graphs, quantises and opens them. The only file that knows the exporter; knows no model."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
+_LOG_ERRORS = 3
+_MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"
+
+
+def write_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+    path: Path,
+    metadata: Mapping[str, str],
+) -> None:
+    """Traces a module in eval mode and writes its graph, checked.
+
+    Args:
+        module: called with the inputs in their order.
+        inputs: an example of each. Use sizes of which no two are equal: then nothing is taken for something else.
+        outputs: names of what the module returns, flattened.
+        dynamic_axes: name of an input or output -> its axes that may have any size, and what they are called.
+        path: the file.
+        metadata: written into the graph.
+
+    Raises:
+        ImportError: onnx is not installed.
+        ValueError: the exporter lost an input or output, or the graph is not valid.
+    """
+    onnx = _import_onnx()
+    buffer = io.BytesIO()
+    axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
+    with _quiet(), torch.no_grad():
+        # The newer exporter is the default since torch 2.9, the parameter exists since 2.5.
+        legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+        torch.onnx.export(
+            module.eval(), tuple(inputs.values()), buffer,
+            input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET, **legacy,
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    found = [value.name for value in graph.graph.input]
+    lost = [name for name in inputs if name not in found]
+    if lost:
+        raise ValueError(f"{path} is not written: the exporter left out the input {', '.join(lost)}, which nothing depends on")
+    if found != list(inputs) or [value.name for value in graph.graph.output] != list(outputs):
+        raise ValueError(f"{path} is not written: the exporter changed the order or number of inputs or outputs")
+    onnx.helper.set_model_props(graph, dict(metadata))
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"{path} is not written: the exported graph is not valid ({error})") from None
+    onnx.save(graph, str(path))
+
+
+def quantise_dynamic(source: Path, target: Path) -> None:
+    """Writes a graph again with the weights of its linear layers in int8, one scale for each output channel.
+
+    A linear layer is a product with a constant right factor; convolutions and products of two activations stay in
+    float. Activations get one scale for each call, so the result depends on what else is in the block and the batch.
+    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI, and the file may be run on any.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+    """
+    _import_onnx()
+    quantization = _import_onnxruntime().quantization
+    with _quiet():
+        quantization.quantize_dynamic(
+            source, target, op_types_to_quantize=["MatMul"],  # a Gemm becomes a MatMul first
+            per_channel=True, reduce_range=True, weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def simplify(path: Path) -> None:
+    """Folds constants and drops what does nothing, in place. What is left is plain ONNX that runs everywhere.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    ort = _import_onnxruntime()
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(ort, threads=1)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / path.name)
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        path.write_bytes(Path(options.optimized_model_filepath).read_bytes())
+
+
+def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A graph ready to run on the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    ort = _import_onnxruntime()
+    return ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
+
+
+def operators(path: Path) -> dict[str, int]:
+    """How often each operator stands in a graph.
+
+    Raises:
+        ImportError: onnx is not installed.
+    """
+    counts: dict[str, int] = {}
+    for node in _import_onnx().load(str(path)).graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that write and run graphs.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+    """
+    return {"onnx": _import_onnx().__version__, "onnxruntime": _import_onnxruntime().__version__}
+
+
+def _options(ort: ModuleType, threads: int) -> onnxruntime.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_ERRORS
+    return options
+
+
+def _import_onnx() -> ModuleType:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(_MISSING.format("onnx")) from error
+    return onnx
+
+
+def _import_onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime.quantization
+    except ImportError as error:
+        raise ImportError(_MISSING.format("onnxruntime")) from error
+    return onnxruntime
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on themselves: what matters is verified."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
