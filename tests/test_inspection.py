@@ -22,7 +22,7 @@ from wenet_fusion.inspection import Influence, describe, draw_influence, influen
 from wenet_fusion.models.encoder import Encoder
 from wenet_fusion.models.operators import operators
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.model_file import AcousticModel
+from wenet_fusion_runtime.acoustic_model import AcousticModel
 
 FRAMES = 24
 
@@ -64,7 +64,7 @@ def test_influence_in_groups_is_the_same(
     honest, chunking = acoustic_model(trained), Chunking(4, 1)
     whole = influence(honest, chunking, FRAMES)
     monkeypatch.setattr(inspection, "GROUP_ATTENTION", rows * FRAMES**2)
-    model = CountsRows(honest._module, honest.meta)
+    model = CountsRows(honest.backend, honest.meta)
     assert np.array_equal(influence(model, chunking, FRAMES).reaches_TT, whole.reaches_TT)
     assert model.most == rows + 1
 
@@ -82,7 +82,7 @@ def test_influence_detects_a_look_ahead(trained: TrainedModel) -> None:
             return super().step(np.roll(samples, -self.meta.frame_samples, axis=1), *arguments)
 
     honest = acoustic_model(trained)
-    measured = influence(Ahead(honest._module, honest.meta), Chunking(4, 1), FRAMES)
+    measured = influence(Ahead(honest.backend, honest.meta), Chunking(4, 1), FRAMES)
     assert (measured.reaches_TT & ~predicted(trained, Chunking(4, 1))).any()
 
 

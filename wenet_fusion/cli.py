@@ -16,7 +16,9 @@ from wenet_fusion.data.sources import read_samples
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate
-from wenet_fusion.export.torchscript import export_torchscript, script
+from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.export.torch_engine import ENGINES
+from wenet_fusion.export.torchscript import ExportOptions, export_torchscript, script
 from wenet_fusion.files import read_table
 from wenet_fusion.inspection import describe, draw_influence, influence
 from wenet_fusion.models.operators import operators
@@ -102,12 +104,10 @@ def score_command(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     trained = load_trained(args.checkpoint)
-    speech = []
+    speech: list[Speech] = []
     if args.data is not None:
-        rate = trained.config.model.frontend.sample_rate
-        utterances = read_manifest(args.data)[: args.num_utterances]
-        speech = [read_samples(utterance, rate) for utterance in utterances]
-    record = export_torchscript(trained, args.output, speech)
+        speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances)
+    record = export_torchscript(trained, args.output, speech, ExportOptions(args.precision, args.max_wer_increase / 100))
     checked = record["verification"]
     print(
         f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, no normalisation and no sigmoid/SiLU operator in the step; "
@@ -137,7 +137,7 @@ def check(args: argparse.Namespace) -> int:
 def inspect(args: argparse.Namespace) -> int:
     if is_torchscript(args.path):
         model = load_model(args.path)
-        counts = dict(operators(model.step_graph()))
+        counts = dict(operators(model.backend.step_graph()))
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
     else:
         trained = load_trained(args.path)
@@ -218,7 +218,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", type=Path)
     p.add_argument("output", type=Path)
     p.add_argument("--data", type=Path, help="data.list: verify on its first utterances too")
-    p.add_argument("--num_utterances", type=int, default=8, help="of --data")
+    p.add_argument("--num_utterances", type=int, default=100, help="of --data")
+    p.add_argument("--precision", choices=list(ENGINES), default="float32", help="float16-packed: faster on x86, same text; int8: needs --data")
+    p.add_argument("--max_wer_increase", type=float, default=0.5, help="int8: percentage points that its streamed text may lose on --data")
 
     p = verb("check", check, "prove the streaming laws on a checkpoint, or say what training would skip of a data.list")
     p.add_argument("what", choices=("model", "data"))

@@ -125,7 +125,7 @@ def _state_tensor(name: str, dtype: str, shape: list[int | str]) -> StateTensor:
     if dtype not in ("float32", "int64"):
         raise ValueError(f"state {name} has dtype '{dtype}', expected float32 or int64")
     known = all(isinstance(size, int) or size in (BATCH, CACHE) for size in shape)
-    if not known or shape[:1] != [BATCH]:
+    if not known or list(shape[:1]) != [BATCH]:
         raise ValueError(f"state {name} has shape {shape}, expected '{BATCH}', then numbers or '{CACHE}'")
     return StateTensor(name, dtype, tuple(shape))
 

@@ -10,30 +10,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.chunking import Chunking
-from wenet_fusion.deployment import acoustic_model, fused_model, meta_record
-from wenet_fusion.export.onnx_graph import quantise_dynamic, versions, write_onnx
-from wenet_fusion.export.verification import verify
+from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.export.onnx_graph import operators, quantise_dynamic, versions, write_onnx
+from wenet_fusion.export.speech import Speech, measure_errors
+from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.files import replacing
 from wenet_fusion.models.deployed import DeployedModel, StepOutput
 from wenet_fusion.models.encoder import Encoder, EncoderOutput, EncoderState
 from wenet_fusion.models.exported import flatten_state, unflatten_state
+from wenet_fusion.models.operators import matching
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.meta import BATCH, CACHE, ONNX, parse_meta
 from wenet_fusion_runtime.model_file import META, load_model
 from wenet_fusion_runtime.onnx_backend import RESCORE, STEP
 
 Precision = Literal["float32", "int8"]
-_BATCH, _FRAMES, _CACHED, _HYPOTHESES, _TOKENS = 2, 3, 5, 4, 7  # of the traced example
-RECORDED = {"float32": "float32", "int8": "int8-dynamic"}  # int8 of onnxruntime measures each block as it comes
+RECORDED = {"float32": "float32", "int8": "int8-dynamic"}  # onnxruntime scales activations block by block
+MAX_VERIFIED = 8  # utterances that are compared frame by frame
+# Parts of operator names that a fused encoder must not contain. The exporter spells Swish and GLU with Sigmoid.
+NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
 
 
 def export_onnx_archive(
-    trained: TrainedModel, path: Path, precision: Precision = "float32", speech: Sequence[np.ndarray] = ()
+    trained: TrainedModel, path: Path, precision: Precision = "float32", speech: Sequence[Speech] = ()
 ) -> dict[str, Any]:
     """Exports a trained model as one zip of two graphs and meta.json.
 
@@ -43,40 +46,46 @@ def export_onnx_archive(
     Args:
         trained: the checkpoint.
         path: where the file goes.
-        precision: of the linear layers. int8 gives other scores than the checkpoint, other ones with every chunk size and
-            beside other streams in a batch: meta.json says by how much the comparison differed, error rates must judge.
-        speech: utterances, float32 mono at the model's rate, to verify on beside the generated audio.
+        precision: of the linear layers. "int8" scales activations by what else is in the block and the batch, so its
+            scores differ from the checkpoint's and from one chunk size to the next. How far, meta.json says: the tokens
+            that differ and, of `speech`, the error rates. Nothing is refused for it.
+        speech: utterances to verify on beside the generated audio, and to measure the error rates of int8 on.
 
     Returns:
         The contents of the file's meta.json.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: the precision is unknown, or the float32 file does not reproduce the model; nothing is kept then.
+        ValueError: the precision is unknown, a norm op is left, or the float32 file does not reproduce the model; nothing is
+            kept then.
     """
     if precision not in RECORDED:
         raise ValueError(f"{path} is not written: an ONNX archive's precision is {' or '.join(RECORDED)}, not {precision}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, tempfile.TemporaryDirectory() as folder:
         model = one_chunk_model(trained)
-        record = {
-            **meta_record(trained, {}), "kind": ONNX, "precision": RECORDED[precision], "engine": "onnxruntime",
-            "state": describe_state(model),
-        }
+        form = FileForm(ONNX, RECORDED[precision], "onnxruntime")
+        record = {**meta_record(trained, {}, form), "state": describe_state(model)}
         record["versions"] |= versions()
         graphs = write_graphs(model, Path(folder), precision)
+        counts = operators(graphs[0])
+        left = matching(counts, NORMS_AND_COSTLY_ACTIVATIONS)
+        if left and trained.config.model.encoder.fusible:
+            raise ValueError(
+                f"{path} is not written: the exported step still runs {left}; every norm must be in a LinearNorm or ConvNorm"
+            )
         _pack(graphs, record, part)
-        reference = acoustic_model(trained)
-        checked = verify(reference, load_model(part), speech)
-        if precision == "float32":
-            checked.raise_if_different(path)
-        record["verification"] = checked.summary()
+        reference, written, limit = acoustic_model(trained), load_model(part), tolerance(form.precision)
+        checked = verify(reference, written, [utterance.samples for utterance in speech[:MAX_VERIFIED]], limit)
+        checked.raise_if_different(path)
+        record["verification"] = {**checked.summary(), "operators": dict(sorted(counts.items()))}
+        if precision == "int8" and speech:
+            record["verification"]["errors"] = measure_errors(reference, written, speech).summary()
         _pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its meta.json is not what was written; check the disk and export again")
-        if precision == "float32":
-            verify(reference, written, ()).raise_if_different(path)
+        verify(reference, written, (), limit).raise_if_different(path)
     return record
 
 
@@ -100,15 +109,16 @@ def write_graphs(model: DeployedModel, folder: Path, precision: Precision) -> li
 
 
 def _write_step(model: DeployedModel, path: Path) -> Path:
+    batch, frames, cached = 2, 3, 5
     described = describe_state(model)
     names = [name for name, _, _ in described]
     inputs = {
-        "samples": torch.zeros(_BATCH, _FRAMES * model.frame_samples),
-        "lengths": torch.full([_BATCH], _FRAMES * model.frame_samples),
-        **dict(zip(names, flatten_state(model.init_state(_BATCH, _CACHED, 1)))),
+        "samples": torch.zeros(batch, frames * model.frame_samples),
+        "lengths": torch.full([batch], frames * model.frame_samples),
+        **dict(zip(names, flatten_state(model.init_state(batch, cached, 1)))),
     }
-    # A graph's input and output cannot share a name, so the lengths that come out are `frames`.
-    scores = [field if field != "lengths" else "frames" for field in StepOutput._fields]
+    # No input and output of a graph may share a name, so the lengths that come out are called frames.
+    scores = ["frames" if field == "lengths" else field for field in StepOutput._fields]
     outputs = [*scores, *(f"next_{name}" for name in names)]
     axes = {name: {0: BATCH} for name in [*inputs, *outputs]}
     axes["samples"][1] = "samples"
@@ -122,10 +132,11 @@ def _write_step(model: DeployedModel, path: Path) -> Path:
 
 
 def _write_rescore(model: DeployedModel, path: Path) -> Path:
+    frames, hypotheses, tokens = 3, 4, 5
     inputs = {
-        "encoder_out": torch.zeros(1, _FRAMES, model.encoder.dim),
-        "hyps": torch.zeros(_HYPOTHESES, _TOKENS, dtype=torch.int64),
-        "hyp_lengths": torch.full([_HYPOTHESES], _TOKENS),
+        "encoder_out": torch.zeros(1, frames, model.encoder.dim),
+        "hyps": torch.zeros(hypotheses, tokens, dtype=torch.int64),
+        "hyp_lengths": torch.full([hypotheses], tokens),
     }
     axes = {
         "encoder_out": {1: "frames"}, "hyps": {0: "hypotheses", 1: "tokens"},

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -49,7 +50,7 @@ def write_onnx(
     onnx = _import_onnx()
     buffer = io.BytesIO()
     axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), _FollowedSizes():
         # The newer exporter is the default since torch 2.9, the parameter exists since 2.5.
         legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
         torch.onnx.export(
@@ -90,21 +91,6 @@ def quantise_dynamic(source: Path, target: Path) -> None:
         )
 
 
-def simplify(path: Path) -> None:
-    """Folds constants and drops what does nothing, in place. What is left is plain ONNX that runs everywhere.
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-    """
-    ort = _import_onnxruntime()
-    with tempfile.TemporaryDirectory() as folder:
-        options = _options(ort, threads=1)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / path.name)
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        path.write_bytes(Path(options.optimized_model_filepath).read_bytes())
-
-
 def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     """A graph ready to run on the CPU.
 
@@ -115,16 +101,13 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     return ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
 
 
-def operators(path: Path) -> dict[str, int]:
+def operators(path: Path) -> Counter[str]:
     """How often each operator stands in a graph.
 
     Raises:
         ImportError: onnx is not installed.
     """
-    counts: dict[str, int] = {}
-    for node in _import_onnx().load(str(path)).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items()))
+    return Counter(node.op_type for node in _import_onnx().load(str(path)).graph.node)
 
 
 def versions() -> dict[str, str]:
@@ -134,6 +117,18 @@ def versions() -> dict[str, str]:
         ImportError: onnx or onnxruntime is not installed.
     """
     return {"onnx": _import_onnx().__version__, "onnxruntime": _import_onnxruntime().__version__}
+
+
+class _FollowedSizes(TorchFunctionMode):
+    """Spells `unflatten` as `reshape`: behind the former the exporter takes all sizes of the example for constants."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function is Tensor.unflatten and not kwargs and args[1] >= 0:
+            x, dim, sizes = args
+            return x.reshape([*x.shape[:dim], *sizes, *x.shape[dim + 1 :]])
+        return function(*args, **(kwargs or {}))
 
 
 def _options(ort: ModuleType, threads: int) -> onnxruntime.SessionOptions:

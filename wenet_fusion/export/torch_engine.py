@@ -4,6 +4,7 @@ What the model computes stays what it was, up to the precision asked for. Knows 
 """
 
 import copy
+from collections.abc import Callable
 from typing import Literal, Optional
 
 import torch
@@ -11,27 +12,30 @@ from torch import Tensor, nn
 from torch.ao.nn import intrinsic
 from torch.ao.quantization import float16_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
+from wenet_fusion.export.static_int8 import input_ranges, make_static
 from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.nn.causal_conv import CausalConvolution
 from wenet_fusion.nn.feed_forward import FeedForward
 from wenet_fusion.nn.norm import FusedConv
 
-Precision = Literal["float32", "float16-packed", "int8-dynamic"]
+Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
 
 # The quantised kernels that a precision runs on; torch must have been built with them.
-ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8-dynamic": "fbgemm"}
+ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8": "fbgemm", "int8-dynamic": "fbgemm"}
 
 
-def tuned(model: DeployedModel, precision: Precision) -> DeployedModel:
+def tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]] = None) -> DeployedModel:
     """A copy for inference on the CPU.
 
     Args:
         model: fused, in eval mode.
-        precision: of the weights of all linear layers. "float16-packed" computes in float32; "int8-dynamic" scales each
-            block's activations by its own largest value, so its results depend on the block and the batch.
+        precision: of the weights of all linear layers. "float16-packed" computes in float32. "int8" has constant scales
+            for the activations, "int8-dynamic" scales each block by its own largest value, so that its results depend
+            on the block and the batch.
+        calibrate: for "int8": runs the model it is given over typical speech.
 
     Raises:
-        ValueError: if this torch lacks the engine.
+        ValueError: if this torch lacks the engine, or "int8" has nothing to calibrate on.
     """
     engine = ENGINES[precision]
     if engine != "none" and engine not in torch.backends.quantized.supported_engines:
@@ -39,6 +43,10 @@ def tuned(model: DeployedModel, precision: Precision) -> DeployedModel:
             f"precision {precision} needs torch's engine {engine}, which is not on this machine: export with precision float32"
         )
     model = copy.deepcopy(model)
+    if precision == "int8":
+        if calibrate is None:
+            raise ValueError("precision int8 needs speech to calibrate its scales on; or take int8-dynamic, which needs none")
+        ranges = input_ranges(model, lambda: calibrate(model))
     for module in list(model.modules()):
         if isinstance(module, FeedForward):
             _fuse_relu(module, "expand", "activation")
@@ -50,6 +58,9 @@ def tuned(model: DeployedModel, precision: Precision) -> DeployedModel:
             if isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
     if precision == "float32":
+        return model
+    if precision == "int8":
+        make_static(model, ranges)
         return model
     qconfig = float16_dynamic_qconfig if precision == "float16-packed" else per_channel_dynamic_qconfig
     return quantize_dynamic(model, {nn.Linear: qconfig, intrinsic.LinearReLU: qconfig})
@@ -78,7 +89,7 @@ class DepthwiseTaps(nn.Module):
         assert valid_N is None, "inference packs nothing"
         x_BTD = x_BDT.transpose(1, 2)
         frames = x_BTD.size(1) - self.taps + 1
-        y_BTD = torch.addcmul(self.bias_D, x_BTD[:, :frames], self.weight_KD[0])
+        y_BTD = torch.addcmul(self.bias_D, x_BTD.narrow(1, 0, frames), self.weight_KD[0])
         for k in range(1, self.taps):
-            y_BTD = torch.addcmul(y_BTD, x_BTD[:, k : k + frames], self.weight_KD[k])
+            y_BTD = torch.addcmul(y_BTD, x_BTD.narrow(1, k, frames), self.weight_KD[k])
         return y_BTD.flatten(0, 1)

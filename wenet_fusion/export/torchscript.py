@@ -1,25 +1,37 @@
-"""Writes the exported TorchScript file: fuse, script, save, verify what was saved, then keep it."""
+"""Writes the exported TorchScript file: fuse, tune, script, save, verify what was saved, then keep it."""
 
 import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from wenet_fusion.deployment import acoustic_model, fused_model, meta_record
-from wenet_fusion.export.verification import Verification, verify
+from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.export.calibration import calibration
+from wenet_fusion.export.speech import Speech, measure_errors
+from wenet_fusion.export.torch_engine import ENGINES, Precision, tuned
+from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.files import replacing
 from wenet_fusion.models.exported import ExportedModel
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.meta import parse_meta
+from wenet_fusion_runtime.meta import TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model_file import load_model
 
+METHODS = ["init_state", "step", "rescore", "concat_states", "split_state"]
 
-def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.ndarray] = ()) -> dict[str, Any]:
+
+class ExportOptions(NamedTuple):
+    precision: Precision = "float32"
+    max_wer_increase: float = 0.005  # what int8 may cost, as a fraction of the words of the speech it is judged by
+
+
+def export_torchscript(
+    trained: TrainedModel, path: Path, speech: Sequence[Speech] = (), options: ExportOptions = ExportOptions()
+) -> dict[str, Any]:
     """Exports a trained model with all its norms folded.
 
     The file is first written beside `path`, loaded again as the runtime will load it, and compared with the model in
@@ -29,40 +41,57 @@ def export_torchscript(trained: TrainedModel, path: Path, speech: Sequence[np.nd
     Args:
         trained: the checkpoint.
         path: where the file goes.
-        speech: utterances, float32 mono at the model's rate, to verify on beside the generated audio.
+        speech: utterances to verify on beside the generated audio; int8 is calibrated on them and judged by them.
+        options: precision, and what it may cost.
 
     Returns:
         The contents of the file's meta.json.
 
     Raises:
-        ValueError: if a norm op is left or the file does not reproduce the model; nothing is kept then.
+        ValueError: if a norm op is left, the file does not reproduce the model or int8 costs too much; nothing is kept.
     """
-    scripted = script(trained)
+    scripted = script(trained, options.precision, [utterance.samples for utterance in speech])
     counts = operators(scripted.step.inlined_graph)
     left = matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS)
-    if left:
+    if left and trained.config.model.encoder.fusible:
         raise ValueError(f"{path} is not written: the exported step still runs {left}; every norm must be in a LinearNorm or ConvNorm")
 
+    form = FileForm(TORCHSCRIPT, options.precision, ENGINES[options.precision])
+    limit = tolerance(options.precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        _save(scripted, meta_record(trained, {}), part)
-        reference = acoustic_model(trained)
-        checked: Verification = verify(reference, load_model(part), speech)
+        _save(scripted, meta_record(trained, {}, form), part)
+        reference, written = acoustic_model(trained), load_model(part)
+        checked = verify(reference, written, [utterance.samples for utterance in speech[:8]], limit)
         checked.raise_if_different(path)
-        record = meta_record(trained, {**checked.summary(), "norm_operators": 0, "operators": dict(sorted(counts.items()))})
+        numbers = {**checked.summary(), "operators": dict(sorted(counts.items())), "norm_operators": sum(matching(counts, NORM_OPERATORS).values())}
+        if options.precision.startswith("int8") and speech:
+            errors = measure_errors(reference, written, speech)
+            errors.raise_above(options.max_wer_increase, path)
+            numbers["errors"] = errors.summary()
+        record = meta_record(trained, numbers, form)
         _save(scripted, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its meta.json is not what was written; check the disk and export again")
-        verify(reference, written, ()).raise_if_different(path)
+        verify(reference, written, (), limit).raise_if_different(path)
     return record
 
 
-def script(trained: TrainedModel) -> torch.jit.ScriptModule:
-    """The fused model as TorchScript."""
+def script(trained: TrainedModel, precision: Precision = "float32", speech: Sequence[np.ndarray] = ()) -> torch.jit.ScriptModule:
+    """The fused model as TorchScript; `speech` calibrates int8.
+
+    Raises:
+        ValueError: see `tuned` and `calibration`.
+    """
+    chunkings = trained.config.training.chunking.served()
+    run = calibration(speech, chunkings) if precision == "int8" else None
+    model = ExportedModel(tuned(fused_model(trained), precision, run)).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(ExportedModel(fused_model(trained)).eval())
+        scripted = torch.jit.script(model)
+        # Frozen modules are inlined, which spares a step its calls; but no .to() moves their weights to a GPU.
+        return scripted if precision == "float32" else torch.jit.freeze(scripted, preserved_attrs=METHODS)
 
 
 def _save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:

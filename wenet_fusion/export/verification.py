@@ -9,7 +9,8 @@ import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
 
-TOLERANCE = 1e-4  # float32, relative to the largest value
+# Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead.
+FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 1e-3
 GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
 
 
@@ -23,21 +24,34 @@ class Verification:
     different_tokens: int  # frames whose best token differs
     utterances: int
     chunk_sizes: tuple[int, ...]
+    tolerance: float = FLOAT32_TOLERANCE
 
     def raise_if_different(self, path: Path) -> None:
         """Raises ValueError with the numbers."""
         worst = max(self.largest_difference, self.rescoring_difference)
-        if not worst <= TOLERANCE or self.different_tokens:
+        if not np.isfinite(worst):
+            raise ValueError(f"{path} is not kept: it returns values that are not finite, or of another shape; export another precision")
+        if self.tolerance < np.inf and (worst > self.tolerance or self.different_tokens):
             raise ValueError(
-                f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {TOLERANCE:.0e} is allowed) and in "
+                f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {self.tolerance:.0e} is allowed) and in "
                 f"the best token of {self.different_tokens} of {self.frames} frames; please report this with the configuration"
             )
 
     def summary(self) -> dict[str, Any]:
-        return {**vars(self), "chunk_sizes": list(self.chunk_sizes), "tolerance": TOLERANCE}
+        allowed = self.tolerance if np.isfinite(self.tolerance) else None  # JSON knows no infinity
+        return {**vars(self), "chunk_sizes": list(self.chunk_sizes), "tolerance": allowed}
 
 
-def verify(reference: AcousticModel, exported: AcousticModel, speech: Sequence[np.ndarray]) -> Verification:
+def tolerance(precision: str) -> float:
+    """What a precision may change; infinite for int8."""
+    if precision.startswith("int8"):
+        return float("inf")
+    return FLOAT16_TOLERANCE if precision == "float16-packed" else FLOAT32_TOLERANCE
+
+
+def verify(
+    reference: AcousticModel, exported: AcousticModel, speech: Sequence[np.ndarray], allowed: float = FLOAT32_TOLERANCE
+) -> Verification:
     """Streams generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
 
     The reference computes each utterance in one step. Silence is part of the generated audio: it is where the log
@@ -56,7 +70,7 @@ def verify(reference: AcousticModel, exported: AcousticModel, speech: Sequence[n
             target = expected.encoder_out
             differences.append(relative_difference(whole, target))
             best = np.concatenate([block.ids[0, :, 0] for block in blocks])
-            clear = _clear_margin(expected)
+            clear = _clear_margin(expected, allowed)
             different += int(((best != expected.ids[0, :, 0]) & clear).sum())
             frames += target.shape[1]
             hypotheses = [(), (3,), (3, 4, 3)] if len(meta.units.tokens) > 4 else [()]
@@ -66,7 +80,9 @@ def verify(reference: AcousticModel, exported: AcousticModel, speech: Sequence[n
                     reference.rescore([expected.encoder_out], hypotheses),
                 )
             )
-    return Verification(max(differences), max(rescoring), frames, different, len(utterances), tuple(meta.chunk_sizes))
+    return Verification(
+        max(differences), max(rescoring), frames, different, len(utterances), tuple(meta.chunk_sizes), allowed
+    )
 
 
 def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,9 +106,12 @@ def relative_difference(value: np.ndarray, target: np.ndarray) -> float:
     return float(np.abs(value - target).max(initial=0.0) / max(np.abs(target).max(initial=0.0), 1e-12))
 
 
-def _clear_margin(scores: StepScores) -> np.ndarray:
-    """Frames whose best token wins by more than rounding could turn."""
-    return scores.log_probs[0, :, 0] - scores.log_probs[0, :, 1] > 10 * TOLERANCE
+def _clear_margin(scores: StepScores, allowed: float) -> np.ndarray:
+    """Frames whose best token wins by more than rounding could turn, seen beside the spread of the frame's scores; all
+    frames where anything is allowed."""
+    log_probs = scores.log_probs[0]
+    margin, spread = log_probs[:, 0] - log_probs[:, 1], log_probs[:, 0] - log_probs[:, -1]
+    return margin > 10 * allowed * np.maximum(spread, 1.0) if allowed < np.inf else np.ones_like(margin, dtype=bool)
 
 
 def _step(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, state: Any) -> tuple[StepScores, Any]:

@@ -27,9 +27,7 @@ def pack(x_BT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
 
 def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> Tensor:
     """(N, ...) -> (B, T, ...), zeros where a frame is not valid."""
-    inner = list(rows.shape[1:])
-    shape = [batch, frames] + inner
     if valid_N is None:
-        return rows.view(shape)
-    padded = torch.zeros([batch * frames] + inner, dtype=rows.dtype, device=rows.device)
-    return padded.index_copy(0, valid_N, rows).view(shape)
+        return rows.unflatten(0, [batch, frames])
+    padded = torch.zeros([batch * frames] + list(rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+    return padded.index_copy(0, valid_N, rows).unflatten(0, [batch, frames])

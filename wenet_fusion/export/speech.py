@@ -1,0 +1,80 @@
+"""Recorded speech that an export is verified on, calibrated with and judged by: error rates before and after."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.sources import read_samples
+from wenet_fusion.error_rate import score
+from wenet_fusion_runtime.acoustic_model import AcousticModel
+from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.recognizer import Recognizer
+from wenet_fusion_runtime.result import joined_text
+
+
+class Speech(NamedTuple):
+    key: str
+    samples: np.ndarray  # float32 mono at the model's rate
+    text: str
+
+
+def read_speech(data_list: Path, sample_rate: int, count: int) -> list[Speech]:
+    """The first `count` utterances of a data.list.
+
+    Raises:
+        ValueError, OSError: if the list or its audio cannot be read.
+    """
+    return [
+        Speech(utterance.key, read_samples(utterance, sample_rate), utterance.text)
+        for utterance in read_manifest(data_list)[:count]
+    ]
+
+
+class ErrorChange(NamedTuple):
+    """Error rates, as fractions of the words, of a checkpoint and of its exported file as it streams."""
+
+    before: float
+    after: float
+    words: int
+    utterances: int
+    changed: int  # utterances with another text
+
+    def raise_above(self, limit: float, path: Path) -> None:
+        """Raises ValueError if the error rate rose by more than `limit`, a fraction."""
+        if self.after - self.before > limit:
+            raise ValueError(
+                f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of {100 * self.before:.2f} % "
+                f"({self.words} words), more than the {100 * limit:.2f} points that --max_wer_increase allows; take another "
+                "precision (float16-packed changes no text), or more or other speech to calibrate on"
+            )
+
+    def summary(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def measure_errors(reference: AcousticModel, exported: AcousticModel, speech: Sequence[Speech]) -> ErrorChange:
+    """Decodes `speech` with both in the model's default mode and chunking; the exported model chunk by chunk.
+
+    Raises:
+        ValueError: if no word is spoken in it: nothing could be judged.
+    """
+    meta, options = reference.meta, DecodingOptions()
+    recognizer = Recognizer(exported, options)
+    references = {utterance.key: utterance.text for utterance in speech}
+    before, after = {}, {}
+    for utterance in tqdm(speech, desc="error rate", unit="utt", dynamic_ncols=True, leave=False):
+        offline = transcribe_offline(reference, utterance.samples, meta.default_chunk, meta.default_left, options)
+        before[utterance.key] = joined_text(result.text for result in offline)
+        stream = recognizer.create_stream()
+        stream.accept_waveform(utterance.samples)
+        stream.finish()
+        after[utterance.key] = stream.text
+    scored = [score(references, texts, "word").total for texts in (before, after)]
+    if not scored[0].reference:
+        raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
+    changed = sum(before[key] != after[key] for key in references)
+    return ErrorChange(scored[0].rate, scored[1].rate, scored[0].reference, len(references), changed)
