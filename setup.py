@@ -30,7 +30,11 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
+        "test": [
+            "hypothesis>=6.100", "onnx>=1.16", "onnxruntime>=1.20", "psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3",
+            "sherpa-onnx>=2.0",
+        ],
         "recipes": ["espeakng-loader>=0.2", "matplotlib>=3.8"],
     },
     entry_points={"console_scripts": ["wenet-fusion=wenet_fusion.cli:run"]},

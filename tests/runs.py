@@ -42,6 +42,12 @@ def run_until(trainer: Trainer, step: int) -> None:
         trainer.run()
 
 
+def killed_run(recipe: RecipeConfig, corpus: tuple[Path, Path], folder: Path) -> Path:
+    """The directory of a run that was killed in step 4 and has saved step 2, if it saves every second; copy it."""
+    run_until(start(recipe, corpus, folder), 4)
+    return folder
+
+
 def differences(left: Any, right: Any, path: str = "") -> list[str]:
     """Where two nested values differ in a bit."""
     if isinstance(left, torch.Tensor):

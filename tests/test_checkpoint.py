@@ -165,3 +165,13 @@ def test_a_checkpoint_that_contradicts_itself_is_refused(tone_run, tmp_path):
             load_trained(path)
     save_model(checkpoint, path)
     assert load_trained(path).config == tone_run.recipe
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    save_model(ModelCheckpoint("", ("a",), b"", {"w": torch.arange(1000.0)}, 1, 0.5, 0.5), tmp_path / "step.pt")
+    content = bytearray((tmp_path / "step.pt").read_bytes())
+    place = content.index(torch.arange(1000.0).numpy().tobytes()[2000:2100])
+    content[place] ^= 1
+    (tmp_path / "step.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="step.pt cannot be read .*the checksum of .* is wrong"):
+        load_model(tmp_path / "step.pt")

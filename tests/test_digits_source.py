@@ -1,5 +1,6 @@
 """Stage -1 of the digits recipe: where the recordings come from."""
 
+import errno
 import http.server
 import importlib.util
 import json
@@ -128,6 +129,15 @@ def test_another_release_is_refused_and_removed(
     with pytest.raises(ValueError, match="not the release that this recipe knows"):
         prepare_data.download(tmp_path / "fsdd", url)
     assert not (tmp_path / "fsdd" / "recordings").exists() and not (tmp_path / "fsdd" / "v1.tar.gz").exists()
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(url: str, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(prepare_data, "fetch", fill)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_data.prepare("", tmp_path)
 
 
 def test_without_a_network_speech_is_synthetic_and_says_so(

@@ -29,14 +29,16 @@ LAYERS = {
 # (module, imported package): why it may wait until it is needed.
 LATE = {
     ("wenet_fusion.inspection", "matplotlib"): "an extra, for pictures only",
-    ("wenet_fusion_runtime.model_file", "torch"): "a device may run another backend, and `info` needs none",
+    ("wenet_fusion_runtime.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
+    ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",
 }
 # What the runtime may need to be installed.
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
 JIT = {
-    "wenet_fusion.models.deployed": "marks the methods that export scripts",
+    "wenet_fusion.models.exported": "marks the methods that export scripts",
+    "wenet_fusion.models.wenet": "marks those that WeNet's runtime calls",
     "wenet_fusion.export.torchscript": "writes the file",
-    "wenet_fusion_runtime.model_file": "reads the file",
+    "wenet_fusion_runtime.torch_backend": "runs the file",
 }
 
 

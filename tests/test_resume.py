@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from conftest import tiny_recipe
-from runs import Killed, differences, run_until, start, with_training
+from runs import Killed, differences, killed_run, run_until, start, with_training
 from tones import lively
 
 from wenet_fusion.config import to_yaml
@@ -59,10 +59,7 @@ def uninterrupted(recipe, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(recipe, corpus, tmp_path_factory):
-    """The directory of a run that was killed in step 4 and has saved step 2; copy it."""
-    folder = tmp_path_factory.mktemp("killed") / "run"
-    run_until(start(recipe, corpus, folder), 4)
-    return folder
+    return killed_run(recipe, corpus, tmp_path_factory.mktemp("killed") / "run")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

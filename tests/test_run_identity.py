@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from conftest import tiny_recipe
-from runs import differences, run_until, start, with_training
+from runs import differences, killed_run, start, with_training
 from tones import lively
 
 from wenet_fusion.training.averaging import average_checkpoints
@@ -34,10 +34,7 @@ def whole(recipe, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(recipe, corpus, tmp_path_factory):
-    """The directory of a run that was killed in step 4 and has saved step 2; copy it."""
-    folder = tmp_path_factory.mktemp("killed") / "run"
-    run_until(start(recipe, corpus, folder), 4)
-    return folder
+    return killed_run(recipe, corpus, tmp_path_factory.mktemp("killed") / "run")
 
 
 def test_a_run_with_other_units_is_not_resumed(recipe, corpus, killed, tmp_path):
@@ -115,3 +112,10 @@ def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys
     assert all((folder / name).exists() for name in ("avg_5.pt", "old_step_000100.pt", "old_step_000200.pt"))
     start(recipe, corpus, folder)
     assert "renamed" not in capsys.readouterr().out
+
+
+def test_how_hypotheses_are_rescored_may_change(recipe, corpus, killed, tmp_path):
+    rescoring = dataclasses.replace(recipe.model.rescoring, ctc_weight=7.0)
+    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, rescoring=rescoring))
+    shutil.copytree(killed, tmp_path / "run")
+    assert start(other, corpus, tmp_path / "run").step == 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -14,6 +15,7 @@ from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.models.asr_model import Losses
 from wenet_fusion.training.checkpoint import list_checkpoints, load_model, load_training_state
 from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.trainer import MAX_NONFINITE_RUN, Trainer
 
 
@@ -233,3 +235,11 @@ def test_empty_transcripts_are_legal(recipe, corpus, tmp_path):
     assert trainer.skipped_steps == 0
     (epoch, *_) = entries(tmp_path / "run", "epoch")
     assert epoch["dev_loss"] > 0
+
+
+def test_the_log_is_json_also_where_a_loss_is_not_a_number(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log", 0)
+    log.step(1, 0, {"loss": float("nan"), "lr": 0.1})
+    log.close()
+    line = (tmp_path / "log").read_text()
+    assert "NaN" not in line and json.loads(line) == {"kind": "step", "step": 1, "epoch": 0, "loss": None, "lr": 0.1}

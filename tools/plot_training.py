@@ -28,7 +28,7 @@ def read_log(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def _columns(entries: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {name: np.array([entry[name] for entry in entries]) for name in entries[0]} if entries else {}
+    return {name: np.array([entry[name] for entry in entries], dtype=float) for name in entries[0]} if entries else {}
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:

@@ -30,7 +30,11 @@ class LawCheck(NamedTuple):
 
 
 def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> list[LawCheck]:
-    """Measures the laws in float64 on noise, or on `samples` (float32 mono at the model's rate)."""
+    """Measures the laws in float64 on noise, or on `samples` (float32 mono at the model's rate).
+
+    Raises:
+        ValueError: if `samples` are no longer than a chunk.
+    """
     plain = DeployedModel(copy.deepcopy(trained.model).double()).eval()
     fused = DeployedModel(fuse_norms(copy.deepcopy(trained.model).double().eval())).eval()
     checks = []
@@ -48,7 +52,13 @@ def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> lis
 
 
 def _audio(samples: np.ndarray | None, chunking: Chunking, frame_samples: int) -> Tensor:
-    length = int((CHECK_CHUNKS + 0.4) * chunking.size * frame_samples) + 7
+    chunk_samples = chunking.size * frame_samples
+    length = int((CHECK_CHUNKS + 0.4) * chunk_samples) + 7
+    if samples is not None and len(samples) <= chunk_samples:
+        raise ValueError(
+            f"{len(samples)} samples of audio fit into one chunk of {chunk_samples}, so cutting them proves nothing: "
+            "give longer audio, or none to check on noise"
+        )
     if samples is None:
         samples = 0.1 * np.random.default_rng(0).standard_normal(length)
     return torch.from_numpy(np.asarray(samples[:length], dtype=np.float64))

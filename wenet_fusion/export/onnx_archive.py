@@ -1,4 +1,4 @@
-"""Writes the ONNX archive that our runtime runs without torch; verifies what was written, then keeps it. Knows no WeNet.
+"""Writes the ONNX archive that our runtime runs without torch, verified before it is kept. Knows no other runtime.
 
 Shapes: B rows, N samples, T encoder frames, C cached frames, S = C + T keys, U tokens.
 """
@@ -56,11 +56,10 @@ def export_onnx_archive(
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: the precision is unknown, a norm op is left, or the float32 file does not reproduce the model; nothing is
-            kept then.
+        ValueError: the precision is unknown, a norm op is left, or the file does not reproduce the model; none is kept.
     """
     if precision not in RECORDED:
-        raise ValueError(f"{path} is not written: an ONNX archive's precision is {' or '.join(RECORDED)}, not {precision}")
+        raise ValueError(f"{path} is not written: precision {precision}, an ONNX archive has {' or '.join(RECORDED)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, tempfile.TemporaryDirectory() as folder:
         model = one_chunk_model(trained)
@@ -72,7 +71,8 @@ def export_onnx_archive(
         left = matching(counts, NORMS_AND_COSTLY_ACTIVATIONS)
         if left and trained.config.model.encoder.fusible:
             raise ValueError(
-                f"{path} is not written: the exported step still runs {left}; every norm must be in a LinearNorm or ConvNorm"
+                f"{path} is not written: the exported step still runs {left}; "
+                "every norm must be in a LinearNorm or ConvNorm"
             )
         _pack(graphs, record, part)
         reference, written, limit = acoustic_model(trained), load_model(part), tolerance(form.precision)
@@ -84,7 +84,7 @@ def export_onnx_archive(
         _pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
-            raise ValueError(f"{path} is not kept: its meta.json is not what was written; check the disk and export again")
+            raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
         verify(reference, written, (), limit).raise_if_different(path)
     return record
 
@@ -147,7 +147,7 @@ def _write_rescore(model: DeployedModel, path: Path) -> Path:
 
 
 def describe_state(model: DeployedModel) -> list[list[Any]]:
-    """Name, dtype and shape of each tensor of a stream's state; an axis that grows with the left context is the cache."""
+    """Name, dtype and shape of each tensor of a stream's state; what grows with the left context is the cache."""
     shorter, longer = (flatten_state(model.init_state(1, 1, left)) for left in (1, 2))
     described = []
     for i, (short, long) in enumerate(zip(shorter, longer)):
@@ -159,7 +159,7 @@ def describe_state(model: DeployedModel) -> list[list[Any]]:
 class OneChunkEncoder(nn.Module):
     """An encoder that takes one chunk per call: all that is cached and all that is new is visible, if it exists.
 
-    It need not be told how long a chunk is, so one graph serves all. Biases are looked up, not lying ready for some sizes.
+    It need not be told how long a chunk is, so one graph serves all; for the same reason biases are looked up.
     """
 
     def __init__(self, encoder: Encoder):

@@ -61,7 +61,7 @@ def write_onnx(
     found = [value.name for value in graph.graph.input]
     lost = [name for name in inputs if name not in found]
     if lost:
-        raise ValueError(f"{path} is not written: the exporter left out the input {', '.join(lost)}, which nothing depends on")
+        raise ValueError(f"{path} is not written: the exporter lost the input {', '.join(lost)}: nothing depends on it")
     if found != list(inputs) or [value.name for value in graph.graph.output] != list(outputs):
         raise ValueError(f"{path} is not written: the exporter changed the order or number of inputs or outputs")
     onnx.helper.set_model_props(graph, dict(metadata))

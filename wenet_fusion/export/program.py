@@ -45,8 +45,8 @@ def export_program(trained: TrainedModel, path: Path) -> dict[str, Any]:
     """Exports the step of the default chunking: one whole chunk per call, for any number of rows. Experimental.
 
     A stream's last block is padded to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
-    meta.json describes it. Results are those of `ExportedModel.step`. The program is saved, loaded again and compared with
-    the model in memory on generated audio; only then is it kept.
+    meta.json describes it. Results are those of `ExportedModel.step`. The program is saved, loaded again and compared
+    with the model in memory on generated audio; only then is it kept.
 
     Returns:
         The contents of meta.json, which `torch.export.load` returns in its `extra_files`.
@@ -83,11 +83,15 @@ def describe_state(step: ChunkStep) -> list[list[Any]]:
 def trace(step: ChunkStep) -> ExportedProgram:
     """The program of one chunk; nothing but the number of rows varies."""
     batch, samples = 2, step.chunking.size * step.model.model.frame_samples
-    # A fresh state's tensors are views of one zero, which the exporter would take for one and the same input.
-    state = [x.clone() for x in step.model.init_state(batch, *step.chunking)]
-    example, rows = (torch.zeros(batch, samples), torch.full([batch], samples), state), {0: Dim(BATCH)}
+    state, rows = example_state(step, batch), {0: Dim(BATCH)}
+    example = (torch.zeros(batch, samples), torch.full([batch], samples), state)
     with _quiet(), torch.no_grad():
         return torch.export.export(step, example, dynamic_shapes=(rows, rows, [rows] * len(state)))
+
+
+def example_state(step: ChunkStep, batch: int) -> List[Tensor]:
+    """A fresh state without shared tensors, which the exporter would take for one and the same input."""
+    return [x.clone() for x in step.model.init_state(batch, *step.chunking)]
 
 
 class LoadedProgram(NamedTuple):
@@ -119,7 +123,8 @@ def compare(loaded: LoadedProgram, reference: AcousticModel, path: Path) -> dict
         samples, lengths, meta.default_chunk, meta.default_left, reference.init_state(len(lengths), 1, 0)
     )
     step, blocks = loaded.program.module(), []
-    state = [torch.zeros([len(lengths), *shape[1:]], dtype=getattr(torch, dtype)) for _, dtype, shape in loaded.record["state"]]
+    described = loaded.record["state"]
+    state = [torch.zeros([len(lengths), *shape[1:]], dtype=getattr(torch, dtype)) for _, dtype, shape in described]
     with torch.no_grad():
         for start in range(0, samples.shape[1], chunk_samples):
             valid = torch.from_numpy((lengths - start).clip(0, chunk_samples))
@@ -132,8 +137,8 @@ def compare(loaded: LoadedProgram, reference: AcousticModel, path: Path) -> dict
         worst = max(worst, *(relative_difference(value, target) for value, target in pairs))
     if not worst <= FLOAT32_TOLERANCE:
         raise ValueError(
-            f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {FLOAT32_TOLERANCE:.0e} is allowed); "
-            "please report this with the configuration"
+            f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {FLOAT32_TOLERANCE:.0e} is "
+            "allowed); please report this with the configuration"
         )
     frames = int(expected.lengths.sum())
     return {"largest_difference": worst, "frames": frames, "utterances": len(lengths), "tolerance": FLOAT32_TOLERANCE}

@@ -3,8 +3,8 @@
 WeNet cuts features, we cut samples: its runtime computes Kaldi's features and hands them over chunk by chunk. A
 right context of 3 makes its window exactly 4 * chunk feature frames, so no frame is handed over twice.
 
-Shapes: T feature frames (F mel bins each), M encoder frames of a call, C cached frames, S = C + M keys, D width, H heads,
-K = D / H, L layers, R rows of the caches, W frames of a convolution's context, N hypotheses, U tokens with sos, V units.
+Shapes: T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys, D width, H heads,
+K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses, U tokens with sos, V units.
 """
 
 import math
@@ -19,6 +19,10 @@ from wenet_fusion.models.encoder import Encoder, EncoderState, LayerState
 from wenet_fusion.models.exported import ExportedModel
 
 RIGHT_CONTEXT = 3
+WENET_METHODS = (
+    "subsampling_rate", "right_context", "sos_symbol", "eos_symbol", "is_bidirectional_decoder", "forward_encoder_chunk",
+    "ctc_activation", "forward_attention_decoder",
+)
 
 
 class WenetCaches(nn.Module):
@@ -61,7 +65,8 @@ class WenetCaches(nn.Module):
         layers: List[LayerState] = []
         start, size = 0, self.context * self.dim
         for i in range(self.layers):
-            layers.append(LayerState(keys_values[i : i + 1], numbers[start : start + size].view(1, self.context, self.dim)))
+            conv = numbers[start : start + size].view(1, self.context, self.dim)
+            layers.append(LayerState(keys_values[i : i + 1], conv))
             start += size
         subsampling: List[Tensor] = []
         for channels, bins in self.subsampling_sizes:
@@ -90,7 +95,6 @@ class WenetModel(ExportedModel):
     def __init__(self, model: DeployedModel):
         super().__init__(model)
         self.caches = WenetCaches(model.encoder)
-        self.units = model.ctc.linear.out_features
         self.silence = math.log(model.fbank.energy_floor)
         self.context = RIGHT_CONTEXT  # scripts read attributes, not module constants
 
@@ -163,20 +167,22 @@ class WenetModel(ExportedModel):
             reverse_weight: 0 spares the right-to-left decoder.
 
         Returns:
-            Left-to-right (N, U, V), and right-to-left for the tokens in reverse. Zeros from a decoder that the model lacks
-            or that was spared.
+            Left-to-right (N, U, V), and right-to-left for the tokens in reverse. Zeros from a decoder that the model
+            lacks or that was spared.
         """
         memory_lengths = torch.full([1], encoder_out.size(1), device=encoder_out.device)
-        size = [hyps.size(0), hyps.size(1), self.units]
-        zeros = torch.zeros(size, dtype=encoder_out.dtype, device=encoder_out.device)
-        scores, reverse_scores = zeros, zeros
         if self.model.decoder is not None:
             forward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.model.sos_eos, reverse=False)
             scores = self.model.decoder(forward.inputs_BU, encoder_out, memory_lengths).log_softmax(dim=-1)
+        else:
+            units = self.model.ctc(encoder_out[:, :1]).size(2)
+            size = [hyps.size(0), hyps.size(1), units]
+            scores = torch.zeros(size, dtype=encoder_out.dtype, device=encoder_out.device)
         if self.model.reverse_decoder is not None and reverse_weight > 0:
             backward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.model.sos_eos, reverse=True)
-            reverse_scores = self.model.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths).log_softmax(dim=-1)
-        return scores, reverse_scores
+            logits = self.model.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths)
+            return scores, logits.log_softmax(dim=-1)
+        return scores, torch.zeros_like(scores)
 
     def encoder_frames(self, xs: Tensor) -> int:
         """M for features (1, T, F): what remains of a last group of 4 is a frame too."""
@@ -187,8 +193,8 @@ class WenetModel(ExportedModel):
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """One step of the encoder, WeNet's caches in and out, as many cached frames as before.
 
-        A last chunk need not be a multiple of 4 feature frames long. What is missing is silence as the features show it:
-        the digital silence that every utterance ended with in training.
+        A last chunk need not be a multiple of 4 feature frames long. What is missing is digital silence, as features
+        show it: every utterance ended with it in training.
 
         Args:
             xs: (1, T, F).

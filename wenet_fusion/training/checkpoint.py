@@ -147,7 +147,11 @@ def is_torchscript(path: Path) -> bool:
 def _read(path: Path) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals([bytes]):  # empty bytes are pickled as a call of `bytes`
         warnings.simplefilter("ignore", UserWarning)  # torch's doubts about the pickles of other programs
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
+    return content
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:

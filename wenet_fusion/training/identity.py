@@ -24,8 +24,10 @@ class RunIdentity(NamedTuple):
 def weight_settings(config_yaml: str) -> str:
     """The lines of a configuration (as `to_yaml` writes it) that the weights of each step depend on.
 
-    `max_steps` is one of them only where the schedule or the frozen statistics count back from the last step.
+    `max_steps` is one of them only where the schedule or the frozen statistics count back from the last step. How
+    hypotheses are rescored is none.
     """
+    config_yaml = re.sub(r"^  rescoring:\n(    .*\n)+", "", config_yaml, flags=re.MULTILINE)
     neutral = NEUTRAL_SETTINGS if _FROM_THE_END.search(config_yaml) else (*NEUTRAL_SETTINGS, "max_steps")
     return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
 

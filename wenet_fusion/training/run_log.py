@@ -1,6 +1,7 @@
 """The run's numbers as JSON lines, for plots and summaries; survives a resume without double entries."""
 
 import json
+import math
 from pathlib import Path
 from typing import Mapping
 
@@ -33,5 +34,6 @@ class RunLog:
         self._file.close()
 
     def _write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        # JSON knows no NaN: what is not a number is null.
+        rounded = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **rounded}) + "\n")

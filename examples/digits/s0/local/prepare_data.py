@@ -1,6 +1,7 @@
 """Stage -1: finds, downloads or synthesises spoken digits and writes down which; does not know what is made of them."""
 
 import argparse
+import errno
 import hashlib
 import http.client
 import json
@@ -123,6 +124,8 @@ def prepare(data: str, folder: Path) -> Source:
         try:
             recordings, origin = download(folder / "fsdd"), URL
         except OSError as error:
+            if not isinstance(error, urllib.error.URLError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+                raise  # a full disk, a folder without permission: synthetic speech would meet it too
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":
         recordings = recordings_folder(Path(data)).resolve()
