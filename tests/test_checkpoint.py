@@ -113,7 +113,7 @@ def test_every_foreign_file_is_refused_with_its_path_and_the_remedy(tmp_path):
 def test_an_exported_file_is_no_checkpoint(trained, tmp_path):
     path = tmp_path / "exported.pt"
     export_torchscript(trained, path)
-    with pytest.raises(ValueError, match="exported.pt is an exported TorchScript model; give a model checkpoint"):
+    with pytest.raises(ValueError, match="exported.pt is an exported model; give a model checkpoint"):
         load_model(path)
 
 

@@ -31,6 +31,8 @@ LATE = {
     ("wenet_fusion.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",
+    ("wenet_fusion.export.onnx_graph", "onnx"): "an extra, for ONNX exports only",
+    ("wenet_fusion.export.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
 }
 # What the runtime may need to be installed.
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}

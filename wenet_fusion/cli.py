@@ -16,17 +16,18 @@ from wenet_fusion.data.sources import read_samples
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate
+from wenet_fusion.export.formats import FORMATS, PRECISIONS, ExportRequest, export_model
 from wenet_fusion.export.speech import Speech, read_speech
-from wenet_fusion.export.torch_engine import ENGINES
-from wenet_fusion.export.torchscript import ExportOptions, export_torchscript, script
+from wenet_fusion.export.torchscript import script
 from wenet_fusion.files import read_table
 from wenet_fusion.inspection import describe, draw_influence, influence
 from wenet_fusion.models.operators import operators
 from wenet_fusion.recipe import average, build_trainer, load_trained, measure, read_recipe
 from wenet_fusion.training.averaging import choose_checkpoints
-from wenet_fusion.training.checkpoint import is_torchscript, save_model
+from wenet_fusion.training.checkpoint import is_exported, save_model
 from wenet_fusion.training.checkpoint import load_model as load_checkpoint
 from wenet_fusion_runtime.audio import load_audio
+from wenet_fusion_runtime.meta import TORCHSCRIPT
 from wenet_fusion_runtime.model_file import load_model
 
 MAX_SHOWN = 20
@@ -107,13 +108,9 @@ def export(args: argparse.Namespace) -> int:
     speech: list[Speech] = []
     if args.data is not None:
         speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances)
-    record = export_torchscript(trained, args.output, speech, ExportOptions(args.precision, args.max_wer_increase / 100))
-    checked = record["verification"]
-    print(
-        f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, no normalisation and no sigmoid/SiLU operator in the step; "
-        f"differs from the checkpoint by {checked['largest_difference']:.1e} at most, "
-        f"in no token of {checked['frames']} frames of {checked['utterances']} utterances streamed at chunk sizes {checked['chunk_sizes']}"
-    )
+    chunking = None if args.chunking is None else parse_chunking(args.chunking)
+    request = ExportRequest(args.format, args.precision, chunking, args.max_wer_increase / 100)
+    print("\n".join(export_model(trained, args.output, request, speech)))
     return 0
 
 
@@ -135,15 +132,16 @@ def check(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    if is_torchscript(args.path):
+    if is_exported(args.path):
         model = load_model(args.path)
-        counts = dict(operators(model.backend.step_graph()))
+        scripted = model.meta.kind == TORCHSCRIPT
+        counts = dict(operators(model.backend.step_graph()) if scripted else model.meta.verification["operators"])
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
     else:
         trained = load_trained(args.path)
         model, counts = acoustic_model(trained), dict(operators(script(trained).step.inlined_graph))
         chunkings = trained.config.training.chunking.served()
-    chunkings = [FULL_CONTEXT, *reversed(chunkings)]
+    chunkings = [] if model.meta.precision.startswith("int8") and args.output is None else [FULL_CONTEXT, *reversed(chunkings)]
     print(describe(model, counts, chunkings, args.frames))
     if args.output is not None:
         drawn = [influence(model, chunking, args.frames) for chunking in chunkings]
@@ -214,12 +212,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("hypothesis", type=Path)
     p.add_argument("--unit", choices=("word", "char"), default="word", help="what errors are counted in")
 
-    p = verb("export", export, "write the fused, verified TorchScript file that the runtime serves")
+    p = verb("export", export, "write a fused, verified file for our runtime, WeNet's or sherpa-onnx")
     p.add_argument("checkpoint", type=Path)
-    p.add_argument("output", type=Path)
+    p.add_argument("output", type=Path, help="file to write; a folder for wenet-onnx")
+    p.add_argument("--format", choices=FORMATS, default="torchscript", help="torchscript serves our runtime and WeNet's libtorch runtime; onnx our runtime without torch")
+    p.add_argument("--chunking", metavar="SIZE/LEFT", help="wenet-onnx, sherpa-onnx: what the file is for; default: the model's")
     p.add_argument("--data", type=Path, help="data.list: verify on its first utterances too")
     p.add_argument("--num_utterances", type=int, default=100, help="of --data")
-    p.add_argument("--precision", choices=list(ENGINES), default="float32", help="float16-packed: faster on x86, same text; int8: needs --data")
+    p.add_argument("--precision", choices=PRECISIONS["torchscript"], default="float32", help="float16-packed: faster on x86, same text; int8: calibrated on --data")
     p.add_argument("--max_wer_increase", type=float, default=0.5, help="int8: percentage points that its streamed text may lose on --data")
 
     p = verb("check", check, "prove the streaming laws on a checkpoint, or say what training would skip of a data.list")

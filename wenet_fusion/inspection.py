@@ -41,10 +41,12 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
         frames: T, encoder frames to draw.
 
     Raises:
-        ValueError: if `frames` is less than 1.
+        ValueError: if `frames` is less than 1, or the model's rounding would hide or feign influence.
     """
     if frames < 1:
         raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")
+    if model.meta.precision.startswith("int8"):
+        raise ValueError(f"what reaches what cannot be measured in {model.meta.precision}: inspect the checkpoint, or a float32 export")
     rng = np.random.default_rng(0)
     samples_per_frame = model.meta.frame_samples
     noise = 0.1 * rng.standard_normal(frames * samples_per_frame).astype(np.float32)
@@ -55,7 +57,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
         rows = np.repeat(noise[None], len(replaced) + 1, axis=0)
         for row, i in enumerate(replaced):
             rows[row, i * samples_per_frame : (i + 1) * samples_per_frame] = 0.1 * rng.standard_normal(samples_per_frame)
-        state = model.init_state(len(rows), 1, 0)
+        state = model.init_state(len(rows), chunking.size, chunking.left)
         scores, _ = model.step(rows, [len(noise)] * len(rows), chunking.size, chunking.left, state)
         out = scores.encoder_out
         reaches.append(np.abs(out[:-1] - out[-1]).max(axis=2) > RELATIVE_THRESHOLD * np.abs(out[-1]).max())
@@ -77,10 +79,10 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
     lines = [
         f"sample rate {meta.sample_rate} Hz, encoder frame {frame_ms:.0f} ms, {len(meta.units.tokens)} units, precision {meta.precision}",
         f"operators in the step: {sum(operators.values())}, normalisation: {norms or 'none'}, sigmoid/SiLU/GLU/tanh: {activations or 'none'}",
-        "",
-        f"context measured on {frames} frames of noise:",
-        f"{'chunking':>9} {'latency: longest, mean':>24} {'sees back':>12} {'sees ahead':>12}",
     ]
+    if chunkings:
+        lines += ["", f"context measured on {frames} frames of noise:"]
+        lines.append(f"{'chunking':>9} {'latency: longest, mean':>24} {'sees back':>12} {'sees ahead':>12}")
     for chunking in chunkings:
         back, ahead = influence(model, chunking, frames).context()
         # An unlimited chunk ends with the audio, so it has no latency of its own.

@@ -36,7 +36,8 @@ NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh"
 
 
 def export_onnx_archive(
-    trained: TrainedModel, path: Path, precision: Precision = "float32", speech: Sequence[Speech] = ()
+    trained: TrainedModel, path: Path, precision: Precision = "float32", speech: Sequence[Speech] = (),
+    max_wer_increase: float = 0.005,
 ) -> dict[str, Any]:
     """Exports a trained model as one zip of two graphs and meta.json.
 
@@ -48,15 +49,17 @@ def export_onnx_archive(
         path: where the file goes.
         precision: of the linear layers. "int8" scales activations by what else is in the block and the batch, so its
             scores differ from the checkpoint's and from one chunk size to the next. How far, meta.json says: the tokens
-            that differ and, of `speech`, the error rates. Nothing is refused for it.
+            that differ and, of `speech`, the error rates.
         speech: utterances to verify on beside the generated audio, and to measure the error rates of int8 on.
+        max_wer_increase: what int8 may cost, as a fraction of the words of `speech`.
 
     Returns:
         The contents of the file's meta.json.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: the precision is unknown, a norm op is left, or the file does not reproduce the model; none is kept.
+        ValueError: the precision is unknown, a norm op is left, the file does not reproduce the model, or int8 costs
+            too much; none is kept.
     """
     if precision not in RECORDED:
         raise ValueError(f"{path} is not written: precision {precision}, an ONNX archive has {' or '.join(RECORDED)}")
@@ -78,9 +81,14 @@ def export_onnx_archive(
         reference, written, limit = acoustic_model(trained), load_model(part), tolerance(form.precision)
         checked = verify(reference, written, [utterance.samples for utterance in speech[:MAX_VERIFIED]], limit)
         checked.raise_if_different(path)
-        record["verification"] = {**checked.summary(), "operators": dict(sorted(counts.items()))}
+        norms = sum(matching(counts, ("Normalization",)).values())
+        record["verification"] = {
+            **checked.summary(), "operators": dict(sorted(counts.items())), "norm_operators": norms,
+        }
         if precision == "int8" and speech:
-            record["verification"]["errors"] = measure_errors(reference, written, speech).summary()
+            errors = measure_errors(reference, written, speech)
+            errors.raise_above(max_wer_increase, path)
+            record["verification"]["errors"] = errors.summary()
         _pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):

@@ -15,13 +15,13 @@ from wenet_fusion.export.speech import Speech, measure_errors
 from wenet_fusion.export.torch_engine import ENGINES, Precision, tuned
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.files import replacing
-from wenet_fusion.models.exported import ExportedModel
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
+from wenet_fusion.models.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.meta import TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model_file import load_model
 
-METHODS = ["init_state", "step", "rescore", "concat_states", "split_state"]
+METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
 
 
 class ExportOptions(NamedTuple):
@@ -32,7 +32,7 @@ class ExportOptions(NamedTuple):
 def export_torchscript(
     trained: TrainedModel, path: Path, speech: Sequence[Speech] = (), options: ExportOptions = ExportOptions()
 ) -> dict[str, Any]:
-    """Exports a trained model with all its norms folded.
+    """Exports a trained model with all its norms folded, for our runtime and for WeNet's libtorch runtime.
 
     The file is first written beside `path`, loaded again as the runtime will load it, and compared with the model in
     memory on generated audio and on `speech`. Then it is written with the numbers found, and these bytes too are loaded
@@ -86,7 +86,7 @@ def script(trained: TrainedModel, precision: Precision = "float32", speech: Sequ
     """
     chunkings = trained.config.training.chunking.served()
     run = calibration(speech, chunkings) if precision == "int8" else None
-    model = ExportedModel(tuned(fused_model(trained), precision, run)).eval()
+    model = WenetModel(tuned(fused_model(trained), precision, run)).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)

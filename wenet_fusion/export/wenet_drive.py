@@ -48,7 +48,7 @@ def compare_wenet(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Pa
 
 
 def compare_sherpa(trained: TrainedModel, chunking: Chunking, graph: Path, precision: str) -> Verification:
-    """Runs the graph that has everything in it as sherpa-onnx does, which never has a short last chunk: here it may be."""
+    """Runs the one graph as sherpa-onnx does, with a short last chunk besides, which that never has."""
     expected = expect(trained, chunking)
     return _verification(run_stream(session(graph), expected.features), expected, [], 0.0, chunking, precision)
 

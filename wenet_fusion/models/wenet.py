@@ -20,8 +20,8 @@ from wenet_fusion.models.exported import ExportedModel
 
 RIGHT_CONTEXT = 3
 WENET_METHODS = (
-    "subsampling_rate", "right_context", "sos_symbol", "eos_symbol", "is_bidirectional_decoder", "forward_encoder_chunk",
-    "ctc_activation", "forward_attention_decoder",
+    "subsampling_rate", "right_context", "sos_symbol", "eos_symbol", "is_bidirectional_decoder",
+    "forward_encoder_chunk", "ctc_activation", "forward_attention_decoder",
 )
 
 

@@ -115,14 +115,14 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give {expected}")
     try:
-        content = None if is_torchscript(path) else _read(path)
+        content = None if is_exported(path) else _read(path)
     except OSError:
         raise
     except Exception as error:  # the bytes of a foreign or damaged file make the unpickler raise nearly anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} cannot be read ({reason}); give {expected}") from None
     if content is None:
-        raise ValueError(f"{path} is an exported TorchScript model; give {expected}")
+        raise ValueError(f"{path} is an exported model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
         found = content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
@@ -136,12 +136,12 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
 
 
-def is_torchscript(path: Path) -> bool:
-    """Is this an exported model? False also for what does not exist."""
+def is_exported(path: Path) -> bool:
+    """Is this a model that was exported for the runtime, to TorchScript or ONNX? False also for what does not exist."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+        return any("/code/" in name or name == "step.onnx" for name in archive.namelist())
 
 
 def _read(path: Path) -> Any:

@@ -1,0 +1,88 @@
+"""Every export under one roof: which format takes which precision, and what a user is told about the file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Optional, get_args
+
+from wenet_fusion.chunking import Chunking, chunking_label
+from wenet_fusion.export.onnx_archive import export_onnx_archive
+from wenet_fusion.export.program import export_program
+from wenet_fusion.export.sherpa_onnx import export_sherpa_onnx
+from wenet_fusion.export.speech import ErrorChange, Speech
+from wenet_fusion.export.torchscript import ExportOptions, export_torchscript
+from wenet_fusion.export.wenet_onnx import ForeignExport, export_wenet_onnx
+from wenet_fusion.recipe import TrainedModel
+
+Format = Literal["torchscript", "onnx", "wenet-onnx", "sherpa-onnx", "pt2"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PRECISIONS: dict[Format, tuple[str, ...]] = {
+    "torchscript": ("float32", "float16-packed", "int8", "int8-dynamic"),
+    "onnx": ("float32", "int8-dynamic"),
+    "wenet-onnx": ("float32", "int8-dynamic"),
+    "sherpa-onnx": ("float32", "int8-dynamic"),
+    "pt2": ("float32",),
+}
+
+
+class ExportRequest(NamedTuple):
+    format: Format = "torchscript"
+    precision: str = "float32"
+    chunking: Optional[Chunking] = None  # of formats that hold one: None is the model's default
+    max_wer_increase: float = 0.005  # what int8 may cost, as a fraction of the words of the speech it is judged by
+
+
+def export_model(trained: TrainedModel, output: Path, request: ExportRequest, speech: Sequence[Speech]) -> list[str]:
+    """Writes the verified file or files and returns what to tell the user about them, line by line.
+
+    Raises:
+        ValueError: if the format has no such precision or chunking, or the export's own verification refuses.
+        ImportError: if the format needs a package that is missing.
+    """
+    if request.precision not in PRECISIONS[request.format]:
+        raise ValueError(
+            f"--format {request.format} has no precision {request.precision}; choose from {', '.join(PRECISIONS[request.format])}"
+        )
+    precision: Literal["float32", "int8"] = "int8" if request.precision == "int8-dynamic" else "float32"  # of ONNX graphs
+    one_chunking = request.format in ("wenet-onnx", "sherpa-onnx")
+    if request.chunking is not None and not one_chunking:
+        raise ValueError(f"--chunking is for wenet-onnx and sherpa-onnx; a {request.format} file serves every trained chunk size")
+    if one_chunking:
+        chunking = request.chunking or trained.config.training.chunking.served()[-1]
+        write = export_wenet_onnx if request.format == "wenet-onnx" else export_sherpa_onnx
+        return _describe_foreign(write(trained, output, chunking, precision), chunking)
+    if request.format == "pt2":
+        return _describe(output, export_program(trained, output)) + ["experimental: torch.export.load reads it"]
+    options = ExportOptions(request.precision, request.max_wer_increase)
+    if request.format == "onnx":
+        return _describe(output, export_onnx_archive(trained, output, precision, speech, request.max_wer_increase))
+    return _describe(output, export_torchscript(trained, output, speech, options))
+
+
+def _describe(output: Path, record: dict[str, Any]) -> list[str]:
+    found = record["verification"]
+    size = f"{output}: {output.stat().st_size / 1e6:.1f} MB, {record['precision']}"
+    norms = found.get("norm_operators", 0)
+    lines = [
+        f"{size}; {'no normalisation' if not norms else f'{norms} normalisation operators'} in the step; differs from the "
+        f"checkpoint by {found['largest_difference']:.1e} at most, in {found['different_tokens'] or 'no'} token of "
+        f"{found['frames']} frames of {found['utterances']} utterances streamed at chunk sizes {found['chunk_sizes']}"
+    ]
+    if "errors" in found:
+        errors = ErrorChange(**found["errors"])
+        lines.append(
+            f"word error rate {100 * errors.before:.2f} % before, {100 * errors.after:.2f} % after ({errors.words} words; "
+            f"{errors.changed} of {errors.utterances} utterances have another text)"
+        )
+    elif record["precision"].startswith("int8"):
+        lines.append("its error rate is unknown: give --data data.list to have it measured")
+    return lines
+
+
+def _describe_foreign(written: ForeignExport, chunking: Chunking) -> list[str]:
+    found = written.verification
+    lines = [f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in written.files]
+    lines.append(
+        f"chunking {chunking_label(chunking)}; differs from the checkpoint by {found.largest_difference:.1e} at most, in "
+        f"{found.different_tokens or 'no'} token of {found.frames} frames"
+    )
+    return [*lines, *(f"note: {remark}" for remark in written.remarks), "", "run it:", f"  {written.command}"]
