@@ -117,6 +117,41 @@ def test_export_inspect_and_use(tone_run, tmp_path, capsys):
     assert stream.text == json.loads(tone_run.dev_list.read_text().splitlines()[0])["txt"]
 
 
+FORMATS = {
+    "onnx": ["--data", "{dev}", "--precision", "int8-dynamic", "--max_wer_increase", "5", "--num_utterances", "10"],
+    "wenet-onnx": ["--chunking", "8/2"],
+    "sherpa-onnx": [],
+    "pt2": [],
+}
+TOLD = {
+    "onnx": "word error rate", "wenet-onnx": "decoder_main --onnx_dir", "sherpa-onnx": "--wenet-ctc-num-left-chunks=2",
+    "pt2": "experimental",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_every_format_is_one_command(form, tone_run, tmp_path, capsys):
+    options = [option.format(dev=tone_run.dev_list) for option in FORMATS[form]]
+    assert run("export", tone_run.checkpoint, tmp_path / "out", "--format", form, *options) == 0
+    told = capsys.readouterr().out
+    assert TOLD[form] in told and "checkpoint by" in told
+    if form == "onnx":
+        assert run("inspect", tmp_path / "out", "--frames", 24) == 0
+        assert "normalisation: none" in capsys.readouterr().out
+
+
+def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):
+    for options, reason in (
+        (("--format", "pt2", "--precision", "int8"), "has no precision int8; choose from float32"),
+        (("--format", "onnx", "--chunking", "8/2"), "--chunking is for wenet-onnx and sherpa-onnx"),
+        (("--precision", "int8"), "int8 needs speech to calibrate its scales on: give --data"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            run("export", tone_run.checkpoint, tmp_path / "out", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check_model(tone_run, capsys):
     audio = tone_run.dev_list.with_name("u000.wav")
     assert run("check", "model", tone_run.checkpoint, "--audio", audio) == 0
@@ -203,7 +238,7 @@ def test_what_is_no_model(tone_run, tmp_path):
     exported = tmp_path / "tones.pt"
     run("export", tone_run.checkpoint, exported)
     for arguments, message in (
-        (("evaluate", "--checkpoint", exported, "--data", "x", "--result_dir", tmp_path), "is an exported Torch"),
+        (("evaluate", "--checkpoint", exported, "--data", "x", "--result_dir", tmp_path), "is an exported model"),
         (("export", wav, tmp_path / "x.pt"), "u000.wav cannot be read .*give a model checkpoint"),
         (("check", "model", tone_run.model_dir / "training_state.pt"), "'wenet_fusion.training_state'; give a model"),
         (("inspect", tmp_path / "gone.pt"), "gone.pt does not exist; give a model checkpoint"),

@@ -1,4 +1,4 @@
-"""WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: the same calls, in the same order, of the same types.
+"""WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: the same calls, in the same order, the same types.
 
 After wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
 sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc. Knows no test and no model of ours.
@@ -119,11 +119,13 @@ class OnnxAsrModel(AsrModel):
     """Its flags must be those of the export; here they come from the metadata, as the runtime's own fields do."""
 
     def __init__(self, folder: Path, suffix: str = ".onnx"):
-        self.encoder, self.ctc, self.rescore = (open_graph(folder / f"{name}{suffix}") for name in ("encoder", "ctc", "decoder"))
+        self.encoder = open_graph(folder / f"encoder{suffix}")
+        self.ctc, self.rescore = open_graph(folder / f"ctc{suffix}"), open_graph(folder / f"decoder{suffix}")
         known = self.encoder.get_modelmeta().custom_metadata_map
-        self.encoder_output_size, self.num_blocks, self.head = (int(known[key]) for key in ("output_size", "num_blocks", "head"))
-        self.cnn_module_kernel, self.subsampling_rate = int(known["cnn_module_kernel"]), int(known["subsampling_rate"])
-        self.right_context, self.sos, self.eos = (int(known[key]) for key in ("right_context", "sos_symbol", "eos_symbol"))
+        self.encoder_output_size, self.num_blocks = int(known["output_size"]), int(known["num_blocks"])
+        self.head, self.cnn_module_kernel = int(known["head"]), int(known["cnn_module_kernel"])
+        self.subsampling_rate, self.right_context = int(known["subsampling_rate"]), int(known["right_context"])
+        self.sos, self.eos = int(known["sos_symbol"]), int(known["eos_symbol"])
         self.is_bidirectional_decoder = int(known["is_bidirectional_decoder"])
         super().__init__(int(known["chunk_size"]), int(known["left_chunks"]))
 
@@ -134,9 +136,9 @@ class OnnxAsrModel(AsrModel):
         cached = 0
         if self.num_left_chunks > 0:
             cached = self.offset = self.chunk_size * self.num_left_chunks
-        width = self.encoder_output_size // self.head * 2
+        width, size = self.encoder_output_size // self.head * 2, self.encoder_output_size
         self.att_cache = np.zeros((self.num_blocks, self.head, cached, width), np.float32)
-        self.cnn_cache = np.zeros((self.num_blocks, 1, self.encoder_output_size, self.cnn_module_kernel - 1), np.float32)
+        self.cnn_cache = np.zeros((self.num_blocks, 1, size, self.cnn_module_kernel - 1), np.float32)
 
     def forward_encoder_func(self, feats: np.ndarray) -> np.ndarray:
         required_cache_size = self.chunk_size * self.num_left_chunks
@@ -168,12 +170,14 @@ class OnnxAsrModel(AsrModel):
             padded[row, : len(hyp) + 1] = [self.sos, *hyp]
         names = [node.name for node in self.rescore.get_inputs()]
         assert len(names) == 3  # three values are passed, whatever the graph wants
-        probs, r_probs = self.rescore.run(None, dict(zip(names, (padded, lengths, np.concatenate(self.encoder_outs, 1)))))
+        values = (padded, lengths, np.concatenate(self.encoder_outs, 1))
+        probs, r_probs = self.rescore.run(None, dict(zip(names, values)))
         return combine(self, probs, r_probs, hyps, reverse_weight)
 
 
 def combine(
-    model: TorchAsrModel | OnnxAsrModel, probs: np.ndarray, r_probs: np.ndarray, hyps: Sequence[Sequence[int]], reverse_weight: float
+    model: TorchAsrModel | OnnxAsrModel, probs: np.ndarray, r_probs: np.ndarray, hyps: Sequence[Sequence[int]],
+    reverse_weight: float,
 ) -> list[float]:
     scores = []
     for row, hyp in enumerate(hyps):
@@ -194,8 +198,9 @@ class SherpaModel:
     def __init__(self, path: Path, chunk_size: int, left_chunks: int):
         self.session = open_graph(path)
         known = self.session.get_modelmeta().custom_metadata_map
-        self.head, self.num_blocks, self.output_size = (int(known[key]) for key in ("head", "num_blocks", "output_size"))
-        self.cnn_module_kernel, self.right_context = int(known["cnn_module_kernel"]), int(known["right_context"])
+        self.head, self.num_blocks = int(known["head"]), int(known["num_blocks"])
+        self.output_size, self.cnn_module_kernel = int(known["output_size"]), int(known["cnn_module_kernel"])
+        self.right_context = int(known["right_context"])
         self.subsampling_factor, self.vocab_size = int(known["subsampling_factor"]), int(known["vocab_size"])
         self.chunk_size, self.left_chunks = chunk_size, left_chunks
         self.required_cache_size = chunk_size * left_chunks
