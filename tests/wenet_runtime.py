@@ -1,4 +1,4 @@
-"""WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: the same calls, in the same order, the same types.
+"""WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: same calls, same order, same types.
 
 After wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
 sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc. Knows no test and no model of ours.

@@ -13,6 +13,9 @@ from torch.ao.nn.quantized.modules.linear import LinearPackedParams
 from torch.ao.quantization import HistogramObserver, default_per_channel_weight_observer
 
 
+LARGEST = 127  # of eight bits seven are used: FBGEMM adds products in 16 bits on CPUs without VNNI
+
+
 class InputRange(NamedTuple):
     """How a layer's input becomes uint8: round(x / scale) + zero_point."""
 
@@ -50,8 +53,7 @@ class StaticLinear(nn.Module):
 def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRange]:
     """Observes the inputs of every linear layer below `model` while `run` uses it.
 
-    The range cuts off rare outliers where that makes the mean squared error smaller (`HistogramObserver`). Of the eight
-    bits seven are used: FBGEMM adds products in 16 bits on CPUs without VNNI.
+    The range cuts off rare outliers where that makes the mean squared error smaller (`HistogramObserver`).
 
     Returns:
         ranges by module name.
@@ -60,7 +62,7 @@ def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRa
         ValueError: if a layer was never used: `run` had too little to say.
     """
     observers = {
-        name: HistogramObserver(reduce_range=True) for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        name: HistogramObserver(quant_min=0, quant_max=LARGEST) for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, observer=observer: observer(inputs[0].detach()))

@@ -173,7 +173,7 @@ class Encoder(nn.Module):
         """`forward` when it is known who sees whom: other runtimes bring their own mask.
 
         Args:
-            visible_BTS: true where a query may see a key; may be broadcast over B and T.
+            visible_BTS: true where a query may see a key; may be broadcast over B.
             key_BS: absolute positions of the keys; may be broadcast over B.
         """
         batch, frames = x_BTF.size(0), x_BTF.size(1) // self.factor

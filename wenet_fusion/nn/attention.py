@@ -49,17 +49,21 @@ class CachedAttention(nn.Module):
         self, x_ND: Tensor, valid_N: Optional[Tensor], bias_BHTS: Tensor, position_BSD: Optional[Tensor], state: Tensor
     ) -> AttentionOutput:
         """bias_BHTS: added to the scores; may be broadcast. position_BSD: sinusoids of the keys, for products only."""
-        batch, frames = state.size(0), bias_BHTS.size(2)
-        qkv_BTC = unpack(self.qkv(x_ND), valid_N, batch, frames)
-        query = qkv_BTC.narrow(2, 0, self.dim).view(batch, frames, self.heads, -1).transpose(1, 2)
+        qkv_BTC = unpack(self.qkv(x_ND), valid_N, state.size(0), bias_BHTS.size(2))
+        # Each shape below is spelled with sizes of the tensor itself: onnxruntime then folds the reshape.
+        query = qkv_BTC.narrow(2, 0, self.dim)
+        query = query.view(query.size(0), query.size(1), self.heads, -1).transpose(1, 2)
         keys_values = torch.cat([state, qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
-        keys, values = keys_values.view(batch, keys_values.size(1), 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        split = keys_values.view(keys_values.size(0), keys_values.size(1), 2, self.heads, -1)
+        keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
         if self.products is not None:
             assert position_BSD is not None
             products = self.products(query, position_BSD)
             query, bias_BHTS = products.query_BHTK, bias_BHTS + products.bias_BHTS
         context = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias_BHTS, scale=1.0)
-        y_ND = self.dropout(self.out(pack(context.transpose(1, 2).reshape(batch, frames, self.dim), valid_N)))
+        context = context.transpose(1, 2)
+        context_BTD = context.reshape(context.size(0), context.size(1), self.dim)
+        y_ND = self.dropout(self.out(pack(context_BTD, valid_N)))
         return AttentionOutput(y_ND, keys_values.narrow(1, keys_values.size(1) - state.size(1), state.size(1)))
 
 

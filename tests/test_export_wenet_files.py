@@ -1,0 +1,156 @@
+"""The folder that WeNet's onnxruntime runtime opens: what its files look like, and what is refused."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from conftest import DIGITS, default_dtype
+from streams import audio
+from wenet_expected import KEEP_ALL, expected_log_probs, model_features
+from wenet_runtime import OnnxAsrModel
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.export import wenet_graphs
+from wenet_fusion.export.onnx_graph import operators
+from wenet_fusion.export.verification import relative_difference
+from wenet_fusion.export.wenet_onnx import ForeignExport, export_wenet_onnx, mel_remarks, unit_table
+from wenet_fusion.models.wenet import WenetModel
+from wenet_fusion.recipe import TrainedModel
+
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture(scope="module")
+def float32() -> Iterator[None]:
+    with default_dtype(torch.float32):
+        yield
+
+
+@pytest.fixture(scope="module")
+def exports(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Chunking, ForeignExport]:
+    """A folder with a mask, and one without."""
+    folder = tmp_path_factory.mktemp("wenet")
+    with default_dtype(torch.float32):
+        return {
+            chunking: export_wenet_onnx(trained, folder / f"{chunking.left}", chunking)
+            for chunking in (Chunking(8, 2), Chunking(8, KEEP_ALL))
+        }
+
+
+def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, ForeignExport]) -> None:
+    for chunking, exported in exports.items():
+        graphs = {path.stem: onnx.load(str(path)) for path in exported.files if path.suffix == ".onnx"}
+        names = {stem: [node.name for node in graph.graph.input] for stem, graph in graphs.items()}
+        six = ["chunk", "offset", "required_cache_size", "att_cache", "cnn_cache", "att_mask"]
+        assert names == {
+            "encoder": six if chunking.left > 0 else six[:5], "ctc": ["hidden"],
+            "decoder": ["hyps", "hyps_lens", "encoder_out"],
+        }
+        outputs = {stem: [node.name for node in graph.graph.output] for stem, graph in graphs.items()}
+        assert outputs == {
+            "encoder": ["output", "r_att_cache", "r_cnn_cache"], "ctc": ["probs"], "decoder": ["score", "r_score"]
+        }
+        scalars = [len(node.type.tensor_type.shape.dim) for node in graphs["encoder"].graph.input[1:3]]
+        assert scalars == [0, 0]
+        numbers = (
+            "batch chunk_size left_chunks output_size num_blocks cnn_module_kernel head feature_size vocab_size "
+            "decoding_window subsampling_rate subsampling_factor right_context sos_symbol eos_symbol "
+            "is_bidirectional_decoder"
+        ).split()
+        for graph in graphs.values():
+            known = {item.key: item.value for item in graph.metadata_props}
+            assert all(re.fullmatch(r"-?\d+", known[key]) for key in numbers)
+            assert {"output_dir", "reverse_weight", "encoder", "decoder"} < known.keys() and known == exported.metadata
+            assert (known["right_context"], known["decoding_window"]) == ("3", str(4 * chunking.size))
+
+
+def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chunking, ForeignExport]) -> None:
+    """1.12: opset 17, IR version 8, no Trilu of booleans (since 1.19)."""
+    for path in exports[Chunking(8, 2)].files[:3]:
+        graph = onnx.load(str(path))
+        assert graph.ir_version <= 8 and [item.version <= 17 for item in graph.opset_import] == [True]
+        assert "Trilu" not in operators(path)
+
+
+def test_int8_lies_beside_float32(trained: TrainedModel, tmp_path: Path) -> None:
+    exported = export_wenet_onnx(trained, tmp_path, Chunking(8, 2), "int8")
+    graphs = {f"{name}{suffix}" for name in ("encoder", "ctc", "decoder") for suffix in (".onnx", ".quant.onnx")}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in exported.files} == names == graphs | {"units.txt"}
+    features = model_features(trained, audio())
+    expected = expected_log_probs(trained, features, Chunking(8, 2))
+    exact, quantised = (OnnxAsrModel(tmp_path, suffix).decode(features) for suffix in (".onnx", ".quant.onnx"))
+    assert relative_difference(exact, expected) < 1e-5 < relative_difference(quantised, expected) < 0.2
+    assert operators(tmp_path / "encoder.quant.onnx")["MatMulInteger"] > 10
+
+
+def test_units_are_words_to_a_runtime_that_joins_without_spaces(
+    exports: dict[Chunking, ForeignExport], trained: TrainedModel
+) -> None:
+    lines = exports[Chunking(8, 2)].files[-1].read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["<blank> 0", "<unk> 1", "<sos/eos> 2"]
+    assert lines[3:] == [f"\u2581{word} {number}" for number, word in enumerate(DIGITS, start=3)]
+    tokenizer = trained.tokenizer
+
+    class Pieces:
+        join, vocabulary = "pieces", tokenizer.vocabulary
+
+    assert unit_table(Pieces()).splitlines()[3] == "zero 3"
+
+
+def test_the_command_and_the_remarks(exports: dict[Chunking, ForeignExport], trained: TrainedModel) -> None:
+    known, unknown = exports[Chunking(8, 2)], exports[Chunking(8, KEEP_ALL)]
+    flags = "--chunk_size 8 --num_left_chunks 2 --num_bins 40 --sample_rate 8000 --ctc_weight 0.5 --reverse_weight 0.3"
+    assert flags in known.command and f"--onnx_dir {known.files[0].parent} " in known.command
+    assert known.remarks == ()
+    assert unknown.remarks == (
+        "the model was not trained for 8 frames and all that was heard; it knows 4/4, 8/2",
+    )
+
+
+# --- what is refused
+
+
+def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
+    """A model that says it was trained so."""
+    model = trained.config.model
+    frontend = dataclasses.replace(model.frontend, **changes)
+    config = dataclasses.replace(trained.config, model=dataclasses.replace(model, frontend=frontend))
+    return dataclasses.replace(trained, config=config)
+
+
+def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "onnx"
+    with pytest.raises(ValueError, match="passes over chunks of 1 frame; use a chunk size of 2 or more"):
+        export_wenet_onnx(trained, path, Chunking(1, 4))
+    with pytest.raises(ValueError, match="precision is float32 or int8, not float16"):
+        export_wenet_onnx(trained, path, Chunking(8, 2), "float16")
+    with pytest.raises(ValueError, match="25 ms every 10 ms, tiny.pt was trained with window_ms: 32 and hop_ms: 10"):
+        export_wenet_onnx(with_frontend(trained, window_ms=32.0), path, Chunking(8, 2))
+    assert not path.exists()
+
+
+def test_other_mel_filters_are_remarked(trained: TrainedModel) -> None:
+    assert mel_remarks(with_frontend(trained, high_freq=-400.0), "WeNet's runtime", 0.0, "") == [
+        "WeNet's runtime lays its mel filters over 20-4000 Hz, the model learned with 20-3600 Hz: expect more errors"
+    ]
+    assert mel_remarks(with_frontend(trained, high_freq=4000.0), "WeNet's runtime", 0.0, "") == []
+
+
+def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "encoder.onnx").write_text("the old one")
+    advance = WenetModel.advance
+
+    def forgets(self: WenetModel, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        out, att_cache, cnn_cache = advance(self, *arguments)
+        return out, att_cache, 0 * cnn_cache
+
+    monkeypatch.setattr(wenet_graphs.WenetModel, "advance", forgets)
+    with pytest.raises(ValueError, match=r"is not kept: it differs from the checkpoint by \d\.\de[-+]\d\d "):
+        export_wenet_onnx(trained, tmp_path, Chunking(8, 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
+    assert (tmp_path / "encoder.onnx").read_text() == "the old one"
