@@ -18,6 +18,7 @@ from wenet_runtime import AsrModel, OnnxAsrModel, TorchAsrModel, greedy
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.deployment import acoustic_model, fused_model
+from wenet_fusion.export.torchscript import script
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.export.wenet_onnx import ForeignExport, export_wenet_onnx
 from wenet_fusion.models.decoder import DecoderConfig
@@ -37,16 +38,16 @@ def float32() -> Iterator[None]:
         yield
 
 
-def save_torch(trained: TrainedModel, path: Path) -> Path:
-    scripted = torch.jit.script(WenetModel(fused_model(trained)).eval())
-    torch.jit.save(scripted, str(path))
-    return path
-
-
 @pytest.fixture(scope="module")
-def torch_file(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with default_dtype(torch.float32):
-        return save_torch(trained, tmp_path_factory.mktemp("wenet") / "final.zip")
+def torch_file(exported: Path) -> Path:
+    """The one file that answers our runtime and WeNet's."""
+    return exported
+
+
+def save_torch(trained: TrainedModel, path: Path, precision: str = "float32") -> Path:
+    sound = audio(2.0)  # calibrates int8
+    torch.jit.save(script(trained, precision, [sound]), str(path))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,19 @@ def open_model(request: pytest.FixtureRequest, torch_file: Path, exports: dict[C
     return lambda chunking: OnnxAsrModel(folder(exports[chunking]))
 
 
-def test_the_eight_methods(torch_file: Path) -> None:
-    model = torch.jit.load(str(torch_file))
-    assert all(hasattr(model, name) for name in WENET_METHODS) and hasattr(model, "step")
-    numbers = [getattr(model, name)() for name in WENET_METHODS[:5]]
-    assert numbers == [4, 3, 2, 2, True]
+@pytest.mark.parametrize("precision", ["float32", "float16-packed", "int8", "int8-dynamic"])
+def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
+    if precision != "float32" and "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this torch has no FBGEMM")
+    path = save_torch(trained, tmp_path / "final.zip", precision)
+    model = torch.jit.load(str(path))
+    assert all(hasattr(model, name) for name in (*WENET_METHODS, "step"))
+    assert [getattr(model, name)() for name in WENET_METHODS[:5]] == [4, 3, 2, 2, True]
+    features = model_features(trained, audio())
+    difference = relative_difference(
+        TorchAsrModel(path, 8, 2).decode(features), expected_log_probs(trained, features, Chunking(8, 2))
+    )
+    assert difference < {"float32": EXACT, "float16-packed": 1e-3}.get(precision, 0.2)
 
 
 # --- the encoder

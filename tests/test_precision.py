@@ -6,6 +6,7 @@ from pathlib import Path
 import laws
 import pytest
 import torch
+from conftest import randomise
 from streams import FRAME, audio, heard_states, samples, step_op
 from tones import RATE, ToneRun
 from torch import nn
@@ -15,11 +16,13 @@ from wenet_fusion.deployment import acoustic_model, fused_model
 from wenet_fusion.export import static_int8, torch_engine
 from wenet_fusion.export.speech import ErrorChange, Speech, measure_errors, read_speech
 from wenet_fusion.export.static_int8 import InputRange, StaticLinear, input_ranges, make_static
-from wenet_fusion.export.torch_engine import ENGINES, DepthwiseTaps, tuned
+from wenet_fusion.export.torch_engine import ENGINES, tuned
 from wenet_fusion.export.torchscript import ExportOptions, export_torchscript
+from wenet_fusion.export.tuned_ops import DepthwiseTaps, UnfoldedSubsampling
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.models.deployed import DeployedModel
-from wenet_fusion.nn.norm import FusedConv
+from wenet_fusion.nn.norm import FusedConv, fuse_norms
+from wenet_fusion.nn.subsampling import Subsampling
 from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion_runtime.decoding import transcribe_offline
 from wenet_fusion_runtime.model_file import load_model
@@ -136,6 +139,21 @@ def test_depthwise_taps_equal_the_convolution() -> None:
     assert laws.difference(taps(x, None), FusedConv(conv)(x, None)) < 1e-6
     taps.weight_KD[0] = 0.0
     assert laws.difference(taps(x, None), FusedConv(conv)(x, None)) > laws.BROKEN
+
+
+@pytest.mark.parametrize("bins", [9, 40])
+def test_unfolded_subsampling_equals_the_convolutions(bins: int) -> None:
+    torch.manual_seed(0)
+    source = fuse_norms(nn.Sequential(randomise(Subsampling(bins, 6, 3))).eval())[0]
+    unfolded, state = UnfoldedSubsampling(source), source.init_state(2, torch.zeros(()))
+    for _ in range(2):
+        x = laws.noise(0, 2, 12, bins).float()
+        one, other = unfolded(x, None, None, state), source(x, None, None, state)
+        assert laws.difference([one.frames_ND, one.state], [other.frames_ND, other.state]) < 1e-6
+        state = other.state
+    with torch.no_grad():
+        unfolded.conv_2.weight.copy_(unfolded.conv_2.weight.flip(1))
+    assert laws.difference(unfolded(x, None, None, state).frames_ND, source(x, None, None, state).frames_ND) > laws.BROKEN
 
 
 @needs_fbgemm

@@ -1,4 +1,4 @@
-"""Makes a fused model fast for TorchScript on a CPU: packed weights, fused ReLUs, a cheaper depthwise convolution.
+"""Makes a fused model fast for TorchScript on a CPU: packed weights, fused ReLUs, convolutions as products.
 
 What the model computes stays what it was, up to the precision asked for. Knows no file and no other runtime.
 """
@@ -8,15 +8,17 @@ from collections.abc import Callable
 from typing import Literal, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.ao.nn import intrinsic
 from torch.ao.quantization import float16_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
 from wenet_fusion.export.static_int8 import input_ranges, make_static
+from wenet_fusion.export.tuned_ops import DepthwiseTaps, UnfoldedSubsampling
 from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.nn.causal_conv import CausalConvolution
 from wenet_fusion.nn.feed_forward import FeedForward
 from wenet_fusion.nn.norm import FusedConv
+from wenet_fusion.nn.subsampling import Subsampling
 
 Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
 
@@ -43,6 +45,14 @@ def tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Callab
             f"precision {precision} needs torch's engine {engine}, which is not on this machine: export with precision float32"
         )
     model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, Subsampling) and precision.startswith("int8"):  # gains nothing in the others
+                setattr(module, name, UnfoldedSubsampling(child))
+            elif name == "depthwise" and isinstance(child, FusedConv):
+                setattr(module, name, DepthwiseTaps(child.conv))
     if precision == "int8":
         if calibrate is None:
             raise ValueError("precision int8 needs speech to calibrate its scales on; or take int8-dynamic, which needs none")
@@ -52,11 +62,8 @@ def tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Callab
             _fuse_relu(module, "expand", "activation")
         elif isinstance(module, CausalConvolution):
             _fuse_relu(module, "pointwise_in", "gate")
-            if isinstance(module.depthwise, FusedConv):
-                module.depthwise = DepthwiseTaps(module.depthwise.conv)
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Identity())
+        elif isinstance(module, UnfoldedSubsampling):
+            _fuse_relu(module, "conv_2", "activation")
     if precision == "float32":
         return model
     if precision == "int8":
@@ -71,25 +78,3 @@ def _fuse_relu(module: nn.Module, linear: str, activation: str) -> None:
     if isinstance(getattr(module, activation), nn.ReLU) and isinstance(getattr(module, linear), nn.Linear):
         setattr(module, linear, intrinsic.LinearReLU(getattr(module, linear), nn.ReLU()))
         setattr(module, activation, nn.Identity())
-
-
-class DepthwiseTaps(nn.Module):
-    """A fused depthwise convolution as one multiply-add per tap: (B, D, T + W) -> packed rows (N, D).
-
-    For the few frames of a chunk this is two to three times as fast as the general convolution.
-    """
-
-    def __init__(self, conv: nn.Conv1d):
-        super().__init__()
-        self.taps = conv.kernel_size[0]
-        self.register_buffer("weight_KD", conv.weight.detach()[:, 0].t().contiguous())
-        self.register_buffer("bias_D", conv.bias.detach().clone())
-
-    def forward(self, x_BDT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
-        assert valid_N is None, "inference packs nothing"
-        x_BTD = x_BDT.transpose(1, 2)
-        frames = x_BTD.size(1) - self.taps + 1
-        y_BTD = torch.addcmul(self.bias_D, x_BTD.narrow(1, 0, frames), self.weight_KD[0])
-        for k in range(1, self.taps):
-            y_BTD = torch.addcmul(y_BTD, x_BTD.narrow(1, k, frames), self.weight_KD[k])
-        return y_BTD.flatten(0, 1)
