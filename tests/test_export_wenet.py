@@ -160,6 +160,20 @@ def test_zero_caches_equal_empty_ones(torch_file: Path, trained: TrainedModel) -
     assert relative_difference(Zeros(torch_file, 8, 2).decode(features), expected) < EXACT
 
 
+def test_absolute_positions_arrive(tiny_units: Path, tmp_path: Path) -> None:
+    """A Conformer for comparison scores absolute positions; WeNet's offset begins at 0, or at the cache's length."""
+    recipe, chunking = tiny_recipe(tiny_units), Chunking(8, 2)
+    encoder = dataclasses.replace(
+        recipe.model.encoder, norm="layer", activation="swish", gated=True, positions="products"
+    )
+    trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
+    export_wenet_onnx(trained, tmp_path, chunking)
+    features = model_features(trained, audio())[:-1]
+    expected = expected_log_probs(trained, features, chunking)
+    for model in (TorchAsrModel(save_torch(trained, tmp_path / "final.zip"), *chunking), OnnxAsrModel(tmp_path)):
+        assert relative_difference(model.decode(features), expected) < EXACT
+
+
 def test_seeded_bugs_are_detected(open_model: Opener, trained: TrainedModel) -> None:
     chunking, features = Chunking(8, 2), model_features(trained, audio())
     expected = expected_log_probs(trained, features, chunking)
