@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         memory = self.memory_norm(memory_BTD)
         position = torch.arange(memory.size(1), device=memory.device)
         memory = memory + sinusoids_at(position, memory)
-        causal = torch.ones(1, length, length, dtype=torch.bool, device=x.device).tril()
+        causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(0)  # WeNet's onnxruntime has no tril
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
             x = layer(x, causal, memory, memory_mask)
