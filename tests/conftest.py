@@ -49,6 +49,13 @@ def float64() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def float32() -> Iterator[None]:
+    """float32 by default for a whole test module, whatever the modules before it have left."""
+    with default_dtype(torch.float32):
+        yield
+
+
 def absent(reason: str) -> NoReturn:
     """Skips a test that lacks recorded speech, or fails it where WENET_FUSION_REQUIRE_DATA=1 promises it."""
     if os.environ.get("WENET_FUSION_REQUIRE_DATA") == "1":

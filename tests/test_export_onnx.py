@@ -41,12 +41,6 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 
 @pytest.fixture(scope="module")
-def float32() -> Any:
-    with default_dtype(torch.float32):
-        yield
-
-
-@pytest.fixture(scope="module")
 def archive(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "nested" / "model.onnx.zip"
     with default_dtype(torch.float32):

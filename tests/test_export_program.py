@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import laws
@@ -24,12 +23,6 @@ from wenet_fusion.recipe import TrainedModel
 CHUNKING = Chunking(8, 2)  # the tiny model's default
 
 pytestmark = pytest.mark.usefixtures("float32")
-
-
-@pytest.fixture(scope="module")
-def float32() -> Iterator[None]:
-    with default_dtype(torch.float32):
-        yield
 
 
 @pytest.fixture(scope="module")

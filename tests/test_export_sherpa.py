@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +36,6 @@ needs_package = pytest.mark.skipif(
 )
 
 DEFAULT_HIGH_FREQ = -400.0
-
-
-@pytest.fixture(scope="module")
-def float32() -> Iterator[None]:
-    with default_dtype(torch.float32):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Files for WeNet's C++ runtimes, driven exactly as these do: scores, tokens and rescoring of the model in memory."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import laws
@@ -30,12 +29,6 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 CHUNKINGS = [Chunking(8, 2), Chunking(4, 4), Chunking(8, KEEP_ALL), Chunking(8, 0)]
 EXACT = 1e-5
-
-
-@pytest.fixture(scope="module")
-def float32() -> Iterator[None]:
-    with default_dtype(torch.float32):
-        yield
 
 
 @pytest.fixture(scope="module")

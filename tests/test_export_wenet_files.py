@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -22,12 +21,6 @@ from wenet_fusion.models.wenet import WenetModel
 from wenet_fusion.recipe import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
-
-
-@pytest.fixture(scope="module")
-def float32() -> Iterator[None]:
-    with default_dtype(torch.float32):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,6 @@ from wenet_fusion.checks import BOUND, check_data, check_model
 from wenet_fusion.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.console import run_main
 from wenet_fusion.data.dataset import Skip
-from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.sources import read_samples
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate

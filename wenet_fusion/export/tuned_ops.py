@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wenet_fusion.nn.subsampling import KERNEL, STRIDE, Subsampling, SubsamplingOutput
+from wenet_fusion.nn.subsampling import KERNEL, STRIDE, Subsampling, SubsamplingOutput, subsampling_zeros
 
 
 class DepthwiseTaps(nn.Module):
@@ -59,10 +59,7 @@ class UnfoldedSubsampling(nn.Module):
 
     def init_state(self, batch: int, like: Tensor) -> List[Tensor]:
         """See `Subsampling.init_state`."""
-        return [
-            torch.zeros(batch, channels, self.context, bins, dtype=like.dtype, device=like.device)
-            for channels, bins in self.state_sizes
-        ]
+        return subsampling_zeros(batch, self.state_sizes, self.context, like)
 
     def forward(
         self, x_BTF: Tensor, valid_half_N: Optional[Tensor], valid_N: Optional[Tensor], state: List[Tensor]

@@ -3,7 +3,7 @@
 Shapes: B utterances, T feature frames (T/4 encoder frames), N packed encoder frames, F mel bins, D width, C channels.
 """
 
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,7 @@ class Subsampling(nn.Module):
 
     def init_state(self, batch: int, like: Tensor) -> List[Tensor]:
         """Zeros of the dtype and device of `like`."""
-        return [
-            torch.zeros(batch, channels, self.context, bins, dtype=like.dtype, device=like.device)
-            for channels, bins in self.state_sizes
-        ]
+        return subsampling_zeros(batch, self.state_sizes, self.context, like)
 
     def forward(
         self, x_BTF: Tensor, valid_half_N: Optional[Tensor], valid_N: Optional[Tensor], state: List[Tensor]
@@ -60,3 +57,10 @@ class Subsampling(nn.Module):
         h_2 = torch.relu(self.conv_2(x_2, valid_N))
         new_1, new_2 = x_1.size(2) - self.context, x_2.size(2) - self.context
         return SubsamplingOutput(self.out(h_2.flatten(1)), [x_1[:, :, new_1:], x_2[:, :, new_2:]])
+
+
+def subsampling_zeros(batch: int, sizes: List[Tuple[int, int]], context: int, like: Tensor) -> List[Tensor]:
+    """The state before the first frame: (B, C, context, F) for each (C, F) of `sizes`."""
+    return [
+        torch.zeros(batch, channels, context, bins, dtype=like.dtype, device=like.device) for channels, bins in sizes
+    ]

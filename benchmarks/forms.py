@@ -1,0 +1,197 @@
+"""The forms in which an encoder can run: TorchScript and onnxruntime, and their precisions. Knows no clock, no goal."""
+
+import copy
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from models import EncoderStep, LinearLayers, Shape, fresh_state
+from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
+
+from wenet_fusion.deployment import fused_model
+from wenet_fusion.export.calibration import calibration
+from wenet_fusion.export.onnx_archive import OneChunkEncoder
+from wenet_fusion.export.onnx_graph import quantise_dynamic, session, write_onnx
+from wenet_fusion.export.torch_engine import Precision, tuned
+from wenet_fusion.models.encoder import Encoder
+from wenet_fusion.recipe import TrainedModel
+
+try:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize_dynamic_onnx
+except ImportError as error:
+    raise ImportError("the benchmarks need onnx and onnxruntime: pip install -c constraints.txt -e '.[test,recipes]'") from error
+
+FACTOR = 4  # feature frames per encoder frame
+CALIBRATION_SECONDS = 8
+
+Class = Literal["float", "int8"]
+Call = Callable[[], object]
+
+
+class Form(NamedTuple):
+    """One way to run an encoder, or its linear layers alone."""
+
+    name: str  # the engine and precision
+    kind: Class
+    prepare: Callable[[Shape], Call]  # what steps streams of that shape on and on
+
+
+def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
+    script = torch.jit.script(module.eval())
+    return torch.jit.freeze(script) if frozen else script
+
+
+def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool, bins: int) -> Form:
+    """TorchScript of an encoder, run as our runtime runs it: without autograd and without profiling runs."""
+    step = scripted(EncoderStep(encoder), frozen)
+
+    def prepare(shape: Shape) -> Call:
+        features, lengths = features_of(shape, bins)
+        size, left = shape.chunking
+        state = fresh_state(encoder, shape)
+
+        def call() -> None:
+            nonlocal state
+            with torch.inference_mode(), torch.jit.optimized_execution(False):
+                _, state = step(features, lengths, size, left, state)
+
+        return _filled(call, shape)
+
+    return Form(name, kind, prepare)
+
+
+def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
+    """The encoder of the file that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
+    frontend = trained.config.model.frontend
+    noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * frontend.sample_rate).astype(np.float32)
+    chunkings = trained.config.training.chunking.served()
+    calibrate = calibration([noise] * len(chunkings), chunkings) if precision == "int8" else None
+    return tuned(fused_model(trained), precision, calibrate).encoder
+
+
+def dynamic_int8(encoder: Encoder) -> Encoder:
+    """What `torch.ao` makes of any model: linear layers in int8, activations scaled at every call."""
+    return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
+
+
+def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool, bins: int) -> Form:
+    """The linear layers of an encoder alone, with the sizes that they have in a step.
+
+    Args:
+        encoder: in the precision to be timed.
+        plain: the same encoder in float32: says which layers are linear.
+    """
+    names = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]
+    layers = [encoder.get_submodule(name) for name in names]
+    alone = scripted(LinearLayers(layers), frozen)
+
+    def prepare(shape: Shape) -> Call:
+        inputs = _inputs_of(plain, names, shape, bins)
+
+        def call() -> None:
+            with torch.inference_mode(), torch.jit.optimized_execution(False):
+                alone(inputs)
+
+        return call
+
+    return Form(name, kind, prepare)
+
+
+def _inputs_of(encoder: Encoder, names: list[str], shape: Shape, bins: int) -> list[Tensor]:
+    """What each named layer gets in the first step."""
+    inputs: dict[str, Tensor] = {}
+    handles = [
+        encoder.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
+        for name in names
+    ]
+    features, lengths = features_of(shape, bins)
+    with torch.no_grad():
+        EncoderStep(encoder)(features, lengths, *shape.chunking, fresh_state(encoder, shape))
+    for handle in handles:
+        handle.remove()
+    return [inputs[name].contiguous() for name in names]
+
+
+def features_of(shape: Shape, bins: int) -> tuple[Tensor, Tensor]:
+    """Noise for one chunk of each stream, and how many encoder frames of it are valid: all."""
+    size = shape.chunking.size
+    features = torch.randn(shape.batch, FACTOR * size, bins, generator=torch.Generator().manual_seed(size))
+    return features, torch.full([shape.batch], size)
+
+
+def _filled(call: Call, shape: Shape) -> Call:
+    """The call once all of its left context exists."""
+    for _ in range(shape.chunking.left + 1):
+        call()
+    return call
+
+
+# --- onnxruntime
+
+
+class _Graph(nn.Module):
+    """`EncoderStep` with a state that the ONNX exporter sees: one argument for each tensor."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.step = EncoderStep(OneChunkEncoder(copy.deepcopy(encoder)))
+
+    def forward(self, features: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        frames, new = self.step(features, lengths, 0, 0, list(state))
+        return (frames, *new)
+
+
+def write_graph(encoder: Encoder, path: Path, bins: int) -> None:
+    """An encoder as ONNX with any batch, chunk size and left context."""
+    batch, frames, cached = 2, 3, 5
+    state = fresh_state(encoder, Shape((cached, 1), batch))
+    names = [f"state_{index}" for index in range(len(state))]
+    inputs = {"features": torch.zeros(batch, FACTOR * frames, bins), "lengths": torch.full([batch], frames)}
+    inputs |= dict(zip(names, state))
+    outputs = ["frames", *(f"next_{name}" for name in names)]
+    axes = {name: {0: "batch"} for name in [*inputs, *outputs]}
+    axes["features"][1], axes["frames"][1] = "features", "frames"
+    for name in names[3::2]:  # keys and values, between the convolutions' contexts
+        axes[name][1] = axes[f"next_{name}"][1] = "cache"
+    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {})
+
+
+def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
+    """The graph with products of 8 bits: "int8" as our exports make them, "uint8" as onnxruntime does unless told otherwise.
+
+    onnxruntime's own has one scale for a whole matrix instead of one for each output.
+    """
+    if precision == "int8":
+        quantise_dynamic(source, target)
+        return target
+    logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
+    quantize_dynamic_onnx(source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QUInt8)
+    logging.disable(logging.NOTSET)
+    return target
+
+
+def onnx_form(name: str, kind: Class, path: Path) -> Form:
+    """A graph of `write_graph` on onnxruntime, one thread."""
+    opened = session(path)
+
+    def prepare(shape: Shape) -> Call:
+        features, lengths = features_of(shape, opened.get_inputs()[0].shape[2])
+        values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
+        names = [node.name for node in opened.get_inputs()[2:]]
+        sizes = {"batch": shape.batch, "cache": shape.cached}
+        for node in opened.get_inputs()[2:]:
+            dtype = np.int64 if "int64" in node.type else np.float32
+            values[node.name] = np.zeros([sizes.get(size, size) for size in node.shape], dtype)
+
+        def call() -> None:
+            _, *state = opened.run(None, values)
+            values.update(zip(names, state))
+
+        return _filled(call, shape)
+
+    return Form(name, kind, prepare)
