@@ -1,6 +1,7 @@
 """Files for WeNet's C++ runtimes, driven exactly as these do: scores, tokens and rescoring of the model in memory."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import laws
