@@ -11,6 +11,7 @@ import soundfile
 from scripts import TOOLS, run
 
 from wenet_fusion.config import to_yaml
+from wenet_fusion.files import replacing, write_text
 from wenet_fusion.training.checkpoint import load_model, save_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.decoding import GREEDY
@@ -274,3 +275,38 @@ def test_text_without_audio_is_refused_by_the_list_maker(tone_run, tmp_path):
     result = subprocess.run([*maker, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 1 and not (tmp_path / "data.list").exists()
     assert result.stderr.startswith("error: 1 utterances cannot be listed") and "u999: has no audio" in result.stderr
+
+
+def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path):
+    checkpoint = tmp_path / "step.pt"
+    checkpoint.write_bytes(tone_run.checkpoint.read_bytes())
+    (tmp_path / "units.txt").write_text("<blank> 0\n")
+    (tmp_path / "tokens.txt").write_text("<blank> 0\n")
+    for output, form, reason in (
+        (checkpoint, "torchscript", "is the checkpoint itself"),
+        (tmp_path, "onnx", "is a directory: name a file in it"),
+        (checkpoint, "wenet-onnx", "is the checkpoint itself"),
+        (tmp_path / "units.txt", "wenet-onnx", "is a file: --format wenet-onnx writes a folder"),
+        (tmp_path, "wenet-onnx", "units.txt holds the units of something else"),
+        (tmp_path / "tokens.txt", "sherpa-onnx", "is the name of the units"),
+        (tmp_path / "model.onnx", "sherpa-onnx", "tokens.txt holds the units of something else"),
+    ):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match=reason):
+            run("export", checkpoint, output, "--format", form)
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_speech_is_refused_where_nothing_is_made_of_it(tone_run, tmp_path):
+    with pytest.raises(ValueError, match="--data is for torchscript and onnx"):
+        run("export", tone_run.checkpoint, tmp_path / "out", "--format", "pt2", "--data", tone_run.dev_list)
+    with pytest.raises(ValueError, match="--num_utterances -1: take at least 1"):
+        run("export", tone_run.checkpoint, tmp_path / "out", "--data", tone_run.dev_list, "--num_utterances", -1)
+
+
+def test_two_writers_of_one_file(tmp_path):
+    with replacing(tmp_path / "model.pt") as part:
+        part.write_bytes(b"whole")
+        with pytest.raises(OSError, match="model.pt is being written by another process"):
+            write_text(tmp_path / "model.pt", "half")
+    assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1

@@ -99,7 +99,7 @@ def test_equal_tokens_detect_a_stream_that_forgets(exported: Path, trained: Trai
     class Forgetful(AcousticModel):
         def step(self, samples: np.ndarray, lengths: list[int], chunk: int, left: int, state: Any) -> tuple[Any, Any]:
             scores, new = super().step(samples, lengths, chunk, left, state)
-            return scores, [torch.zeros_like(new[0]), *new[1:]]
+            return scores, new._replace(tensors=[torch.zeros_like(new.tensors[0]), *new.tensors[1:]])
 
     model = load_model(exported)
     broken = Recognizer(Forgetful(model.backend, model.meta), DecodingOptions(mode=GREEDY))

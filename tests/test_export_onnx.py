@@ -34,8 +34,10 @@ from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
 from wenet_fusion_runtime.model_file import load_model, read_meta
+from wenet_fusion_runtime.onnx_backend import OnnxBackend
 from wenet_fusion_runtime.recognizer import Recognizer
 from wenet_fusion_runtime.result import joined_ids
+from wenet_fusion_runtime.torch_backend import TorchState
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -69,18 +71,21 @@ class Steps(nn.Module):
     def __init__(self, model: AcousticModel):
         super().__init__()
         self.model = model
-        self.is_numpy = isinstance(model.init_state(1, 1, 1)[0], np.ndarray)
+        self.is_numpy = isinstance(model.backend, OnnxBackend)
 
     def init_state(self, batch: int, chunk: int, left: int) -> list[Tensor]:
-        return [torch.as_tensor(x).clone() for x in self.model.init_state(batch, chunk, left)]
+        return self._tensors(self.model.init_state(batch, chunk, left))
 
     def step(
         self, x: Tensor, lengths: Tensor, chunk: int, left: int, state: list[Tensor]
     ) -> tuple[Scores, list[Tensor]]:
-        own = [x.numpy() for x in state] if self.is_numpy else state
+        own = [x.numpy() for x in state] if self.is_numpy else TorchState(state, chunk * left, fresh=True)
         scores, new = self.model.step(x.numpy(), lengths.tolist(), chunk, left, own)
         kept = (scores.encoder_out, scores.lengths, scores.log_probs, scores.blank)
-        return Scores(*map(torch.from_numpy, kept)), [torch.as_tensor(x) for x in new]
+        return Scores(*map(torch.from_numpy, kept)), self._tensors(new)
+
+    def _tensors(self, state: Any) -> list[Tensor]:
+        return [torch.as_tensor(x).clone() for x in (state if self.is_numpy else state.tensors)]
 
 
 chunkings = st.builds(Chunking, st.sampled_from([4, 8]), st.integers(0, 3))

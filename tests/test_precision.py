@@ -69,12 +69,13 @@ def test_every_precision_exports_and_says_so(
     assert (model.meta.precision, model.meta.engine) == (precision, ENGINES[precision])
     found = verify(acoustic_model(tones), model, [speech[0].samples], tolerance(precision))
     bounds = {"float32": 1e-5, "float16-packed": 1e-3}
-    assert 0 < found.largest_difference <= bounds.get(precision, 0.2)
+    assert 0 < found.largest_difference <= bounds.get(precision, 0.5)  # of sweeps that nobody calibrated for
     if precision in bounds:
         assert found.different_tokens == 0 and "errors" not in model.meta.verification
     else:
         errors = ErrorChange(**model.meta.verification["errors"])
-        assert errors.utterances == 30 and errors.words > 50 and errors.after - errors.before <= 0.02
+        assert errors.utterances == (15 if precision == "int8" else 30) and errors.words > 25
+        assert errors.after - errors.before <= 0.02 and errors.chunk in model.meta.chunk_sizes
     if precision != "float32":
         assert found.largest_difference > 1e-5, "weights of lower precision leave a trace"
 
@@ -161,14 +162,47 @@ def test_static_scales_come_from_the_calibration() -> None:
     torch.manual_seed(0)
     layer, x = nn.Sequential(nn.Linear(8, 4)), laws.noise(0, 50, 8).float()
     ranges = input_ranges(layer, lambda: layer(x))
-    assert 0.5 * float(x.max() - x.min()) / 127 < ranges["0"].scale <= 1.01 * float(x.max() - x.min()) / 127
+    assert 0.5 * float(x.max() - x.min()) / 255 < ranges["0"].scale <= 1.01 * float(x.max() - x.min()) / 255
     static = nn.Sequential(nn.Linear(8, 4))
     static.load_state_dict(layer.state_dict())
     make_static(static, ranges)
     assert laws.difference(static(x), layer(x)) < 0.03
-    assert laws.difference(static(100 * x), layer(100 * x)) > 0.5, "what calibration never saw is clipped"
     with pytest.raises(ValueError, match="calibration never used 0"):
         input_ranges(layer, lambda: None)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("gain", [1.0, 1.5, 2.0, 30.0])
+def test_static_int8_never_overflows(gain: float) -> None:
+    """Inputs beyond what calibration saw are clipped, as an exact sum of integers says; some CPUs add in 16 bits."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 8)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.abs() + 0.5)  # all products of one sign: the largest sums there are
+    expected = InputRange(scale=1 / 127, zero_point=64)
+    static, x = StaticLinear(layer, False, expected), gain * torch.ones(3, 64)
+    weight = static.packed._weight_bias()[0].dequantize()
+    clipped = (torch.clamp((x / expected.scale).round() + expected.zero_point, 0, 255) - expected.zero_point) * expected.scale
+    assert laws.difference(static(x), clipped @ weight.t() + layer.bias) < 1e-5
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("engine", ["qnnpack", "onednn"])
+def test_weights_are_packed_for_their_engine_whatever_the_process_has_set(
+    export: Callable[[str], Path], speech: list[Speech], monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    if engine not in torch.backends.quantized.supported_engines:
+        pytest.skip(f"torch has no {engine} on this machine")
+    for precision in ("float16-packed", "int8", "int8-dynamic"):
+        paths, outs = export(precision), []
+        for setting in (torch.backends.quantized.engine, engine):
+            monkeypatch.setattr(torch.backends.quantized, "engine", setting)
+            model = load_model(paths)
+            assert torch.backends.quantized.engine == setting, "left as it was"
+            samples = speech[0].samples[None, : 8 * FRAME]
+            outs.append(model.step(samples, [8 * FRAME], 8, 2, model.init_state(1, 8, 2))[0].encoder_out)
+            monkeypatch.undo()
+        assert (outs[0] == outs[1]).all()
 
 
 # --- refusals
@@ -185,7 +219,7 @@ def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def coarse(linear: nn.Linear, relu: bool, found: InputRange) -> StaticLinear:
-        return StaticLinear(linear, relu, found._replace(scale=40 * found.scale))
+        return StaticLinear(linear, relu, found._replace(scale=1000 * found.scale))
 
     monkeypatch.setattr(static_int8, "StaticLinear", coarse)
     with pytest.raises(ValueError, match="is not kept: its word error rate is .*--max_wer_increase"):
@@ -194,17 +228,24 @@ def test_int8_that_costs_too_much_is_refused(
 
 
 def test_the_gate_counts_and_refuses() -> None:
-    ErrorChange(0.10, 0.105, 200, 20, 3).raise_above(0.005, Path("m.pt"))
+    ErrorChange(0.10, 0.105, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
     with pytest.raises(ValueError, match=r"m.pt is not kept: its word error rate is 10.60 % instead of 10.00 % \(200 words\)"):
-        ErrorChange(0.10, 0.106, 200, 20, 3).raise_above(0.005, Path("m.pt"))
+        ErrorChange(0.10, 0.106, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
+    with pytest.raises(ValueError, match="the checkpoint itself makes 90 % errors on this speech"):
+        ErrorChange(0.9, 0.9, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
+    for limit in (float("nan"), -0.1, 1.1):
+        with pytest.raises(ValueError, match="--max_wer_increase .* must lie between 0 and 100"):
+            ErrorChange(0.1, 0.1, 200, 20, 3, 8).raise_above(limit, Path("m.pt"))
 
 
 def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> None:
     model = acoustic_model(trained)
     text = joined_text(result.text for result in transcribe_offline(model, audio(), 8, 2))
     found = measure_errors(model, load_model(exported), [Speech("a", audio(), text), Speech("b", audio(0.0), "zero")])
-    words = len(text.split()) + 1
-    assert found == ErrorChange(1 / words, 1 / words, words, 2, 0)
+    assert found.before == found.after > 0 and found.words == len(text.split()) + 1
+    assert (found.utterances, found.changed) == (2, 0)
+    with pytest.raises(ValueError, match="has a key twice"):
+        measure_errors(model, model, [Speech("a", audio(0.2), "one")] * 2)
     with pytest.raises(ValueError, match="holds no word"):
         measure_errors(model, model, [Speech("a", audio(0.2), "")])
 

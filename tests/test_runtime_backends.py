@@ -111,6 +111,23 @@ def test_a_state_is_a_value(model: AcousticModel) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_state_of_another_chunking_is_refused(model: AcousticModel) -> None:
+    samples, lengths = rows(0, frames=8), [8 * FRAME]
+    with pytest.raises(ValueError, match="state .*holds 16 frames, but chunk 4 with left context 2 needs 8"):
+        model.step(samples, lengths, 4, 2, model.init_state(1, 4, 4))
+    _, heard = model.step(samples, lengths, 4, 0, model.init_state(1, 4, 0))
+    with pytest.raises(ValueError, match="state .*holds 0 frames, but chunk 4 with left context 2 needs 8"):
+        model.step(samples, lengths, 4, 2, heard)
+
+
+@pytest.mark.parametrize("shape, lengths", [((1, 0), [0]), ((1, FRAME + 1), [1]), ((1, FRAME), [FRAME + 1]), ((2, FRAME), [1])])
+def test_a_step_takes_whole_frames_and_a_length_for_each_row(
+    model: AcousticModel, shape: tuple[int, int], lengths: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="a step takes whole frames of 320 samples"):
+        model.step(np.zeros(shape, dtype=np.float32), lengths, 4, 2, model.init_state(shape[0], 4, 2))
+
+
 def test_rescore_pads_hypotheses_and_joins_blocks(model: AcousticModel) -> None:
     blocks = [np.zeros((1, 3, 2), dtype=np.float32), np.ones((1, 2, 2), dtype=np.float32)]
     scores = model.rescore(blocks, [(4, 3, 4), (), (4,)])
@@ -152,12 +169,6 @@ GRAPHS = onnx_graphs()
 def test_an_archive_without_a_decoder_scores_zero() -> None:
     model = AcousticModel(OnnxBackend(GRAPHS["step.onnx"], None, META), META)
     np.testing.assert_array_equal(model.rescore([np.zeros((1, 3, 2), dtype=np.float32)], [(3,), ()]), np.zeros((2, 2)))
-
-
-def test_a_state_of_another_chunking_is_refused() -> None:
-    model = AcousticModel(OnnxBackend(GRAPHS["step.onnx"], None, META), META)
-    with pytest.raises(ValueError, match="state loudness holds 16 frames, but chunk 4 with left context 2 needs 8"):
-        model.step(rows(0, frames=8), [8 * FRAME], 4, 2, model.init_state(1, 4, 4))
 
 
 def test_threads() -> None:

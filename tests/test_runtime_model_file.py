@@ -17,6 +17,7 @@ from fake_model import (
 )
 
 import wenet_fusion_runtime
+from wenet_fusion_runtime.meta import parse_meta
 from wenet_fusion_runtime.model_file import load_model, read_meta
 
 PACKAGE = Path(wenet_fusion_runtime.__file__).parent
@@ -205,3 +206,35 @@ def test_meta_json_is_in_the_file_as_written(folder: Path) -> None:
     for kind, record in (("torchscript", meta_record()), ("onnx", onnx_record())):
         found = members(folder / kind)
         assert json.loads(found[next(name for name in found if name.endswith("meta.json"))]) == record
+
+
+def test_a_flipped_bit_in_torchscript_is_found(tmp_path: Path) -> None:
+    """torch loads it all the same, with other numbers."""
+    path = SAVERS["torchscript"](tmp_path / "model.pt")
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        weights = max((info for info in archive.infolist() if "/constants/" in info.filename or "/data/" in info.filename),
+                      key=lambda info: info.file_size)
+        place = content.index(archive.read(weights))
+    content[place + weights.file_size // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="model.pt: the checksum of .* is wrong: the file is damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("change", [
+    {"sample_rate": 0}, {"frame_samples": -1}, {"sample_rate": float("inf")}, {"tail_samples": -1},
+    {"chunkings": [{"size": 0, "left": 4}], "default_chunking": {"size": 0, "left": 4}},
+])
+def test_impossible_numbers_in_meta_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match="model.zip: meta.json: "):
+        parse_meta({**meta_record(), **change}, "model.zip")
+
+
+def test_a_huge_or_hostile_meta_is_refused(tmp_path: Path) -> None:
+    for name, content in (("bomb", b" " * (17 << 20)), ("deep", b"[" * 100000)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("meta.json", content)
+            archive.writestr("step.onnx", b"")
+        with pytest.raises(ValueError, match=f"{name}: its meta.json is (larger than 16 MiB|damaged)"):
+            read_meta(tmp_path / name)

@@ -108,7 +108,11 @@ def export(args: argparse.Namespace) -> int:
         speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances)
     chunking = None if args.chunking is None else parse_chunking(args.chunking)
     request = ExportRequest(args.format, args.precision, chunking, args.max_wer_increase / 100)
-    print("\n".join(export_model(trained, args.output, request, speech)))
+    try:
+        told = export_model(trained, args.output, request, speech)
+    except ImportError as error:  # an optional package; the message says how to install it
+        raise ValueError(str(error)) from error
+    print("\n".join(told))
     return 0
 
 

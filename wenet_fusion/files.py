@@ -7,6 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: two writers of one file are not noticed
+    fcntl = None
+
 MAX_SHOWN = 20
 
 
@@ -49,9 +54,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Whatever kills the process in between, `path` is either the old file or the whole new one. What a kill leaves behind
     has a fixed name, which the next write takes over.
+
+    Raises:
+        OSError: the folder cannot be written, or another process is writing this file at the moment.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.part")
+    with open(temporary, "ab") as mark:
+        if fcntl is not None:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise OSError(f"{path} is being written by another process; wait for it, or name another file") from None
+        yield from _replacing(path, temporary)
+
+
+def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as file:

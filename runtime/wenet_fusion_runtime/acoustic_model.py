@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
-from wenet_fusion_runtime.meta import Meta
+from wenet_fusion_runtime.meta import DYNAMIC, ONNX, Meta
 from wenet_fusion_runtime.search import FrameScores
 
 
@@ -71,6 +71,8 @@ class AcousticModel:
     def __init__(self, backend: Backend, meta: Meta) -> None:
         self.backend = backend
         self.meta = meta
+        # A graph takes one chunk per call, and int8 scales that follow the block must not see more than a stream does.
+        self._chunk_by_chunk = meta.kind == ONNX or meta.precision == DYNAMIC
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
         """State before the first sample of `batch` rows, an opaque value."""
@@ -85,9 +87,21 @@ class AcousticModel:
             samples: (B, N) at the model's rate, clipped to [-1, 1]; N is a multiple of `meta.frame_samples`.
             lengths: valid samples of each row; what follows them is ignored. After a short chunk the state is unusable.
             chunk, left: the values given to `init_state`.
+        Raises:
+            ValueError: the samples are no whole frames, a length is beyond them, or the state is of another chunking.
         """
+        frame, count, ends = self.meta.frame_samples, samples.shape[1], np.array(lengths, dtype=np.int64)
+        if count == 0 or count % frame or ends.shape != samples.shape[:1] or ends.min() < 0 or ends.max() > count:
+            raise ValueError(f"a step takes whole frames of {frame} samples and a length for each row that is not beyond "
+                             f"them; found samples {samples.shape} and lengths {list(lengths)}")
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
-        return self.backend.step(clipped, np.array(lengths, dtype=np.int64), chunk, left, state)
+        size, steps = chunk * frame if self._chunk_by_chunk else count, []
+        for start in range(0, count, size):
+            block = np.ascontiguousarray(clipped[:, start : start + size])
+            # A row that has ended goes on with no samples.
+            scores, state = self.backend.step(block, (ends - start).clip(0, block.shape[1]), chunk, left, state)
+            steps.append(scores)
+        return join(steps), state
 
     def rescore(self, encoder_blocks: Sequence[np.ndarray], hypotheses: Sequence[Sequence[int]]) -> np.ndarray:
         """Log-probabilities (N, 2) of whole hypotheses, end included, from both attention decoders; 0 from one that the

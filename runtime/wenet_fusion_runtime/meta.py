@@ -11,6 +11,7 @@ TORCHSCRIPT = "wenet_fusion.torchscript"
 ONNX = "wenet_fusion.onnx"
 KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
+DYNAMIC = "int8-dynamic"    # a precision whose scales follow each block
 BATCH, CACHE = "batch", "cache"    # sizes of a state's axes that each stream chooses
 
 
@@ -82,6 +83,9 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
         _check_identity(record)
         chunkings = tuple((int(pair["size"]), int(pair["left"])) for pair in record["chunkings"])
         default = int(record["default_chunking"]["size"]), int(record["default_chunking"]["left"])
+        sizes = [int(record["sample_rate"]), int(record["frame_samples"]), *(size for size, _ in chunkings)]
+        if min(sizes) < 1 or min([int(record["tail_samples"]), *(left for _, left in chunkings)]) < 0:
+            raise ValueError("sample_rate, frame_samples and chunk sizes must be at least 1, tail_samples and left not negative")
         if default not in chunkings:
             raise ValueError(f"default_chunking {default} is not among chunkings {chunkings}")
         return Meta(
@@ -107,7 +111,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
         )
     except KeyError as error:
         raise ValueError(f"{source}: meta.json has no key {error}; export the model again") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{source}: meta.json: {error}; {_remedy(record)}") from None
 
 

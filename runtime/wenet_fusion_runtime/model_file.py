@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
@@ -12,6 +13,7 @@ from wenet_fusion_runtime.onnx_backend import STEP, load_onnx
 from wenet_fusion_runtime.torch_backend import load_torchscript
 
 META = "meta.json"
+MAX_META_BYTES = 16 << 20    # a vocabulary of a million units fits
 _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
 _ONNX_STARTS = (b"\x12", b"\x3a")    # what follows an ONNX model's version: its producer, or its graph
 
@@ -33,10 +35,13 @@ def read_meta(path: str | Path) -> Meta:
     try:
         with zipfile.ZipFile(path) as archive:
             kind, member = _identify(archive, path)
+            if archive.getinfo(member).file_size > MAX_META_BYTES:
+                raise ValueError(f"{path}: its meta.json is larger than {MAX_META_BYTES >> 20} MiB; export the model again")
             record = json.loads(archive.read(member))
     except zipfile.BadZipFile:
         raise ValueError(f"{path}: {_not_a_zip(path)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, zlib.error, RuntimeError) as error:
+        # zipfile answers encrypted and unknown forms of members with RuntimeError and its child NotImplementedError.
         raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
     meta = parse_meta(record, str(path))
     if meta.kind != kind:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
-from wenet_fusion_runtime.acoustic_model import StepScores, join
+from wenet_fusion_runtime.acoustic_model import StepScores
 from wenet_fusion_runtime.meta import BATCH, CACHE, Meta
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class OnnxBackend:
     def __init__(
         self, step: bytes, rescore: bytes | None, meta: Meta, threads: int = 1, source: str = "the model in memory"
     ) -> None:
-        self._frame_samples = meta.frame_samples
         self._state = meta.state
         self._names = [f"state_{index}" for index in range(len(meta.state))]
         inputs = {"samples": _TYPES["float32"], "lengths": _TYPES["int64"]}
@@ -63,7 +62,7 @@ class OnnxBackend:
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: State
     ) -> tuple[StepScores, State]:
-        """Chunk by chunk; a row that has ended goes on with no samples.
+        """One chunk.
 
         Raises:
             ValueError: the state was made for another chunk or left context, which would change what is visible.
@@ -73,15 +72,9 @@ class OnnxBackend:
             if cached != chunk * left:
                 raise ValueError(f"state {name} holds {cached} frames, but chunk {chunk} with left context {left} "
                                  f"needs {chunk * left}; give init_state the same chunk and left context")
-        size, steps = chunk * self._frame_samples, []
-        for start in range(0, samples.shape[1], size):
-            block = np.ascontiguousarray(samples[:, start : start + size])
-            valid = (lengths - start).clip(0, block.shape[1])
-            inputs = {"samples": block, "lengths": valid, **dict(zip(self._names, state))}
-            outputs = self._step.run(None, inputs)
-            steps.append(StepScores(*outputs[:SCORES]))
-            state = tuple(outputs[SCORES:])
-        return join(steps), state
+        inputs = {"samples": samples, "lengths": lengths, **dict(zip(self._names, state))}
+        outputs = self._step.run(None, inputs)
+        return StepScores(*outputs[:SCORES]), tuple(outputs[SCORES:])
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
         if self._rescore is None:
@@ -92,7 +85,8 @@ class OnnxBackend:
         return tuple(np.concatenate(tensors) for tensors in zip(*states))
 
     def split_state(self, state: State) -> list[State]:
-        return [tuple(tensor[row : row + 1] for tensor in state) for row in range(len(state[0]))]
+        # Copies: a view would keep the whole batch alive.
+        return [tuple(tensor[row : row + 1].copy() for tensor in state) for row in range(len(state[0]))]
 
 
 def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:

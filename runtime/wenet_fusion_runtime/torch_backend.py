@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -15,8 +17,17 @@ from wenet_fusion_runtime.meta import Meta
 if TYPE_CHECKING:
     import torch
 
+_PACKING = threading.Lock()
 NO_ENGINE = "none"    # any torch will do
 _NEEDS = {"fbgemm": " (an x86 CPU with AVX2)"}
+
+
+class TorchState(NamedTuple):
+    """A stream's state and what it was made for."""
+
+    tensors: Any    # as the module knows it
+    cached: int     # frames visible to the left, chunk * left
+    fresh: bool     # no step yet
 
 
 class TorchBackend:
@@ -39,14 +50,22 @@ class TorchBackend:
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
         with self._plain_inference():
-            return self._module.init_state(batch, chunk, left)
+            return TorchState(self._module.init_state(batch, chunk, left), chunk * left, fresh=True)
 
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
     ) -> tuple[StepScores, Any]:
+        """Whole chunks; a fresh state without cached frames will do for one step over everything.
+
+        Raises:
+            ValueError: the state was made for another chunk or left context, which would change what is visible.
+        """
+        if state.cached != chunk * left and not (state.fresh and state.cached == 0):
+            raise ValueError(f"the state holds {state.cached} frames, but chunk {chunk} with left context {left} "
+                             f"needs {chunk * left}; give init_state the same chunk and left context")
         with self._plain_inference():
-            scores, state = self._module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state)
-            return StepScores(*map(_array, scores)), state
+            scores, new = self._module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
+            return StepScores(*map(_array, scores)), TorchState(new, state.cached, fresh=False)
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
         with self._plain_inference():
@@ -55,11 +74,12 @@ class TorchBackend:
 
     def concat_states(self, states: Sequence[Any]) -> Any:
         with self._plain_inference():
-            return self._module.concat_states(list(states))
+            joined = self._module.concat_states([state.tensors for state in states])
+            return states[0]._replace(tensors=joined, fresh=all(state.fresh for state in states))
 
     def split_state(self, state: Any) -> list[Any]:
         with self._plain_inference():
-            return self._module.split_state(state)
+            return [state._replace(tensors=row) for row in self._module.split_state(state.tensors)]
 
     def step_graph(self) -> Any:
         """The inlined TorchScript graph of the step of a loaded file: for tools that show what it runs."""
@@ -88,14 +108,36 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
         raise ValueError(
             f"{path}: precision {meta.precision} needs torch's engine {meta.engine}{_NEEDS.get(meta.engine, '')}, this "
             f"machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for onnxruntime")
+    with zipfile.ZipFile(path) as archive:    # torch itself compares no checksum
+        if damaged := archive.testzip():
+            raise ValueError(f"{path}: the checksum of {damaged} is wrong: the file is damaged; copy or export it again")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), packing_engine(meta.engine):
             warnings.simplefilter("ignore", DeprecationWarning)
             return TorchBackend(torch.jit.load(str(path), map_location="cpu"))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: torch {torch.__version__} cannot load it (written by {dict(meta.versions)}): "
                          f"{reason}; export the model again") from None
+
+
+@contextlib.contextmanager
+def packing_engine(engine: str) -> Iterator[None]:
+    """Weights that are packed within are packed for `engine`, whatever the process has set for itself.
+
+    The setting is torch's, for the whole process: one thread at a time may change it.
+    """
+    torch = _import_torch()
+    if engine == NO_ENGINE:
+        yield
+        return
+    with _PACKING:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = engine
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -10,10 +10,11 @@ from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.models.ctc import BLANK
 
 MAX_UTTERANCES = 100  # more moves no scale
+LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit speakers who are louder or softer
 
 
 def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[DeployedModel], None]:
-    """A function that shows a model every utterance under one of the chunkings, and its decoders what was heard.
+    """A function that shows a model every utterance under one chunking at one level, and its decoders what was heard.
 
     Args:
         speech: float32 mono at the model's rate, tails included.
@@ -28,6 +29,7 @@ def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> 
     def run(model: DeployedModel) -> None:
         for index, samples in enumerate(speech[:MAX_UTTERANCES]):
             chunking = chunkings[index % len(chunkings)]
+            samples = np.clip(LEVELS[index % len(LEVELS)] * samples, -1.0, 1.0, dtype=np.float32)
             padded = torch.from_numpy(np.pad(samples, (0, -len(samples) % model.frame_samples))).unsqueeze(0)
             out, _ = model.step(padded, torch.tensor([len(samples)]), *chunking, model.init_state(1, 1, 0))
             best = torch.unique_consecutive(out.top_ids[0, :, 0])

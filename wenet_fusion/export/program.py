@@ -5,6 +5,7 @@ Experimental: TorchScript is deprecated, and this is what follows it. The runtim
 Shapes: B rows, N samples of one chunk.
 """
 
+import io
 import json
 import warnings
 from collections.abc import Iterator
@@ -150,8 +151,11 @@ def _norms(program: ExportedProgram) -> int:
 
 
 def _save(program: ExportedProgram, record: dict[str, Any], path: Path) -> None:
-    with _quiet(), open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={META: json.dumps(record, ensure_ascii=False)})
+    """By way of the memory: torch's own writer ends the process when a disk is full."""
+    content = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, content, extra_files={META: json.dumps(record, ensure_ascii=False)})
+    path.write_bytes(content.getbuffer())
 
 
 @contextmanager

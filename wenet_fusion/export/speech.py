@@ -11,7 +11,7 @@ from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import score
 from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.decoding import transcribe_offline
 from wenet_fusion_runtime.recognizer import Recognizer
 from wenet_fusion_runtime.result import joined_text
 
@@ -26,12 +26,18 @@ def read_speech(data_list: Path, sample_rate: int, count: int) -> list[Speech]:
     """The first `count` utterances of a data.list.
 
     Raises:
-        ValueError, OSError: if the list or its audio cannot be read.
+        ValueError, OSError: if the list or its audio cannot be read, or `count` is less than 1.
     """
+    if count < 1:
+        raise ValueError(f"--num_utterances {count}: take at least 1 of {data_list}")
     return [
         Speech(utterance.key, read_samples(utterance, sample_rate), utterance.text)
         for utterance in read_manifest(data_list)[:count]
     ]
+
+
+# A checkpoint that hears so little says nothing about what an export may lose.
+WORST_JUDGE = 0.5
 
 
 class ErrorChange(NamedTuple):
@@ -42,9 +48,17 @@ class ErrorChange(NamedTuple):
     words: int
     utterances: int
     changed: int  # utterances with another text
+    chunk: int  # the chunk size, in encoder frames, that loses most
 
     def raise_above(self, limit: float, path: Path) -> None:
-        """Raises ValueError if the error rate rose by more than `limit`, a fraction."""
+        """Raises ValueError if the error rate rose by more than `limit`, a fraction, or is no measure of anything."""
+        if not 0 <= limit <= 1:
+            raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
+        if self.before > WORST_JUDGE:
+            raise ValueError(
+                f"{path} is not kept: the checkpoint itself makes {100 * self.before:.0f} % errors on this speech, so it "
+                "cannot tell what int8 costs; give --data a list that the model was trained for"
+            )
         if self.after - self.before > limit:
             raise ValueError(
                 f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of {100 * self.before:.2f} % "
@@ -57,19 +71,29 @@ class ErrorChange(NamedTuple):
 
 
 def measure_errors(reference: AcousticModel, exported: AcousticModel, speech: Sequence[Speech]) -> ErrorChange:
-    """Decodes `speech` with both in the model's default mode and chunking; the exported model chunk by chunk.
+    """Decodes `speech` with both in the model's default mode, the exported model chunk by chunk.
+
+    Returns:
+        what the served chunk size with the largest increase gives.
 
     Raises:
-        ValueError: if no word is spoken in it: nothing could be judged.
+        ValueError: if no word is spoken in it, or a key occurs twice: nothing could be judged.
     """
-    meta, options = reference.meta, DecodingOptions()
-    recognizer = Recognizer(exported, options)
+    if len({utterance.key for utterance in speech}) < len(speech):
+        raise ValueError("the speech to judge the export by has a key twice; tools/make_raw_list.py writes lists without")
+    recognizer = Recognizer(exported)
+    changes = [_change(reference, recognizer, speech, chunk) for chunk in exported.meta.chunk_sizes]
+    return max(changes, key=lambda change: change.after - change.before)
+
+
+def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[Speech], chunk: int) -> ErrorChange:
+    left = reference.meta.left(chunk)
     references = {utterance.key: utterance.text for utterance in speech}
     before, after = {}, {}
-    for utterance in tqdm(speech, desc="error rate", unit="utt", dynamic_ncols=True, leave=False):
-        offline = transcribe_offline(reference, utterance.samples, meta.default_chunk, meta.default_left, options)
+    for utterance in tqdm(speech, desc=f"error rate, chunk {chunk}", unit="utt", dynamic_ncols=True, leave=False):
+        offline = transcribe_offline(reference, utterance.samples, chunk, left, recognizer.options)
         before[utterance.key] = joined_text(result.text for result in offline)
-        stream = recognizer.create_stream()
+        stream = recognizer.create_stream(chunk)
         stream.accept_waveform(utterance.samples)
         stream.finish()
         after[utterance.key] = stream.text
@@ -77,4 +101,4 @@ def measure_errors(reference: AcousticModel, exported: AcousticModel, speech: Se
     if not scored[0].reference:
         raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
     changed = sum(before[key] != after[key] for key in references)
-    return ErrorChange(scored[0].rate, scored[1].rate, scored[0].reference, len(references), changed)
+    return ErrorChange(scored[0].rate, scored[1].rate, scored[0].reference, len(references), changed, chunk)

@@ -19,6 +19,7 @@ from wenet_fusion.nn.causal_conv import CausalConvolution
 from wenet_fusion.nn.feed_forward import FeedForward
 from wenet_fusion.nn.norm import FusedConv
 from wenet_fusion.nn.subsampling import Subsampling
+from wenet_fusion_runtime.torch_backend import packing_engine
 
 Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
 
@@ -44,7 +45,11 @@ def tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Callab
         raise ValueError(
             f"precision {precision} needs torch's engine {engine}, which is not on this machine: export with precision float32"
         )
-    model = copy.deepcopy(model)
+    with packing_engine(engine):
+        return _tuned(copy.deepcopy(model), precision, calibrate)
+
+
+def _tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]]) -> DeployedModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):

@@ -90,7 +90,10 @@ def export_wenet_onnx(
                 quantise_dynamic(source, target)
             checked = compare_wenet(trained, chunking, quantised, precision)
             checked.raise_if_different(directory)
-    write_text(directory / UNITS, unit_table(trained.tokenizer))
+        write_text(directory / UNITS, unit_table(trained.tokenizer))
+    if not quantised:  # what lies there is another model's
+        for name in GRAPHS:
+            (directory / f"{name}.quant.onnx").unlink(missing_ok=True)
     remarks = mel_remarks(trained, "WeNet's runtime", 0.0, "") + chunking_remarks(trained, chunking)
     command = wenet_command(trained, directory, metadata)
     return ForeignExport((*targets, directory / UNITS), metadata, checked, command, tuple(remarks))

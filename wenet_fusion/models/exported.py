@@ -47,8 +47,8 @@ class ExportedModel(nn.Module):
 
     @torch.jit.export
     def split_state(self, state: List[Tensor]) -> List[List[Tensor]]:
-        """The inverse of `concat_states`: one state per row."""
-        return [[tensor[b : b + 1] for tensor in state] for b in range(state[0].size(0))]
+        """The inverse of `concat_states`: one state per row. Copies, for a view would keep the whole batch alive."""
+        return [[tensor[b : b + 1].clone() for tensor in state] for b in range(state[0].size(0))]
 
 
 def flatten_state(state: StreamState) -> List[Tensor]:
