@@ -62,7 +62,7 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
         errors.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         errors.set_ylim(bottom=max(0.05, np.maximum(wer, 0.05).min() / 1.8))
         errors.annotate(
-            f"{wer[-1]:.2f} %", (epochs["step"][-1], max(wer[-1], 0.05)), xytext=(-4, 10), textcoords="offset points",
+            f"{wer[-1]:.2f} %", (epochs["step"][-1], max(wer[-1], 0.05)), xytext=(-6, -16), textcoords="offset points",
             ha="right", weight="bold", color=RED,
         )  # fmt: skip
     errors.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
