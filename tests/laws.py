@@ -29,7 +29,7 @@ Op = Callable[
 ]  # x (B, N, ...), lengths (B,), state -> outputs (B, T, ...), state
 
 random_geometries = settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,

@@ -122,11 +122,9 @@ FORMATS = {
     "onnx": ["--data", "{dev}", "--precision", "int8-dynamic", "--max_wer_increase", "5", "--num_utterances", "10"],
     "wenet-onnx": ["--chunking", "8/2"],
     "sherpa-onnx": [],
-    "pt2": [],
 }
 TOLD = {
     "onnx": "word error rate", "wenet-onnx": "decoder_main --onnx_dir", "sherpa-onnx": "--wenet-ctc-num-left-chunks=2",
-    "pt2": "experimental",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from wenet_runtime import AsrModel, OnnxAsrModel, TorchAsrModel, greedy
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.deployment import acoustic_model, fused_model
+from wenet_fusion.export.torch_engine import ENGINES
 from wenet_fusion.export.torchscript import script
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.export.wenet_onnx import ForeignExport, export_wenet_onnx
@@ -28,6 +29,7 @@ from wenet_fusion.recipe import RecipeConfig, TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 
+SUPPORTED = torch.backends.quantized.supported_engines
 CHUNKINGS = [Chunking(8, 2), Chunking(4, 4), Chunking(8, KEEP_ALL), Chunking(8, 0)]
 EXACT = 1e-5
 
@@ -66,10 +68,8 @@ def open_model(request: pytest.FixtureRequest, torch_file: Path, exports: dict[C
     return lambda chunking: OnnxAsrModel(folder(exports[chunking]))
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16-packed", "int8", "int8-dynamic"])
+@pytest.mark.parametrize("precision", [name for name, engine in ENGINES.items() if engine in ("none", *SUPPORTED)])
 def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
-    if precision != "float32" and "fbgemm" not in torch.backends.quantized.supported_engines:
-        pytest.skip("this torch has no FBGEMM")
     path = save_torch(trained, tmp_path / "final.zip", precision)
     model = torch.jit.load(str(path))
     assert all(hasattr(model, name) for name in (*WENET_METHODS, "step"))

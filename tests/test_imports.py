@@ -28,6 +28,7 @@ LAYERS = {
 
 # (module, imported package): why it may wait until it is needed.
 LATE = {
+    ("wenet_fusion.files", "fcntl"): "Windows has none",
     ("wenet_fusion.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",

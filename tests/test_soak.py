@@ -63,6 +63,8 @@ def count_emissions(search):
 
 def count_values(state):
     """Numbers in a state, however it is nested."""
+    if isinstance(state, int):
+        return 0  # what it was made for
     return state.numel() if hasattr(state, "numel") else sum(map(count_values, state))
 
 
@@ -70,7 +72,7 @@ def excesses(stream, state_values):
     """What a stream holds beyond its bounds, as text."""
     decoder = stream._decoder
     frames = decoder._counts.frames
-    encoded = sum(block.size(1) for block in decoder._encoder_blocks)
+    encoded = sum(block.shape[1] for block in decoder._encoder_blocks)
     bounds = {
         "frames of the open segment": (frames, LONGEST_SEGMENT_FRAMES),
         "encoder frames": (encoded, frames),
@@ -126,22 +128,22 @@ def test_the_check_sees_a_leak(recognizer, monkeypatch, leak, message):
     assert any(line.startswith(message) for line in found)
 
 
-# ---- an hour
+# ---- half an hour (an hour: tools/soak_test.py)
 
 
 @pytest.mark.slow
-def test_an_hour_through_one_stream(recognizer):
+def test_half_an_hour_through_one_stream(recognizer):
     process, memory = psutil.Process(), []
     stream, speech = recognizer.create_stream(), seconds_of_speech(0)
     state_values = count_values(stream._state)
-    for second in range(3600):
+    for second in range(1800):
         stream.accept_waveform(next(speech))
         if second % 60 == 59:
             memory.append(process.memory_info().rss)
             assert excesses(stream, state_values) == []
-    assert len(stream.finals) > 100 and all(result.text for result in stream.finals)
-    growth = max(memory[50:]) - memory[9]
-    assert growth < 0.02 * memory[9], f"{growth / 1e6:.1f} MB in 50 minutes on {memory[9] / 1e6:.0f} MB"
+    assert len(stream.finals) > 50 and all(result.text for result in stream.finals)
+    growth = max(memory[20:]) - memory[9]
+    assert growth < 0.02 * memory[9], f"{growth / 1e6:.1f} MB in 20 minutes on {memory[9] / 1e6:.0f} MB"
 
     # A busy machine is slow in phases: the old stream and a young one take turns on the same audio.
     young, costs = recognizer.create_stream(), {"old": [], "young": []}

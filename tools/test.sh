@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/env.sh
-OMP_WAIT_POLICY=passive exec python -m pytest -q "$@"
+OMP_NUM_THREADS=1 exec python -m pytest -q "$@"

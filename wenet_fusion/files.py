@@ -7,11 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: two writers of one file are not noticed
-    fcntl = None
-
 MAX_SHOWN = 20
 
 
@@ -61,7 +56,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
-        if fcntl is not None:
+        if os.name == "posix":  # elsewhere two writers of one file are not noticed
+            import fcntl
+
             try:
                 fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
