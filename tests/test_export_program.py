@@ -22,7 +22,7 @@ from wenet_fusion.recipe import TrainedModel
 
 CHUNKING = Chunking(8, 2)  # the tiny model's default
 
-pytestmark = pytest.mark.usefixtures("float32")
+pytestmark = [pytest.mark.usefixtures("float32"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
