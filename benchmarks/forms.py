@@ -11,7 +11,9 @@ import torch
 from models import EncoderStep, LinearLayers, Shape, fresh_state
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
+from torch.utils.hooks import RemovableHandle
 
+from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import fused_model
 from wenet_fusion.export.calibration import calibration
 from wenet_fusion.export.onnx_archive import OneChunkEncoder
@@ -24,9 +26,9 @@ try:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize_dynamic_onnx
 except ImportError as error:
-    raise ImportError("the benchmarks need onnx and onnxruntime: pip install -c constraints.txt -e '.[test,recipes]'") from error
+    raise ImportError("the benchmarks need more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
-FACTOR = 4  # feature frames per encoder frame
+FACTOR, BINS = 4, 80  # feature frames per encoder frame, mel bins
 CALIBRATION_SECONDS = 8
 
 Class = Literal["float", "int8"]
@@ -46,12 +48,12 @@ def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
     return torch.jit.freeze(script) if frozen else script
 
 
-def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool, bins: int) -> Form:
+def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
     """TorchScript of an encoder, run as our runtime runs it: without autograd and without profiling runs."""
     step = scripted(EncoderStep(encoder), frozen)
 
     def prepare(shape: Shape) -> Call:
-        features, lengths = features_of(shape, bins)
+        features, lengths = features_of(shape)
         size, left = shape.chunking
         state = fresh_state(encoder, shape)
 
@@ -79,7 +81,7 @@ def dynamic_int8(encoder: Encoder) -> Encoder:
     return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
 
 
-def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool, bins: int) -> Form:
+def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
     """The linear layers of an encoder alone, with the sizes that they have in a step.
 
     Args:
@@ -91,7 +93,7 @@ def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, froz
     alone = scripted(LinearLayers(layers), frozen)
 
     def prepare(shape: Shape) -> Call:
-        inputs = _inputs_of(plain, names, shape, bins)
+        inputs = _inputs_of(plain, names, shape)
 
         def call() -> None:
             with torch.inference_mode(), torch.jit.optimized_execution(False):
@@ -102,14 +104,16 @@ def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, froz
     return Form(name, kind, prepare)
 
 
-def _inputs_of(encoder: Encoder, names: list[str], shape: Shape, bins: int) -> list[Tensor]:
+def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]:
     """What each named layer gets in the first step."""
     inputs: dict[str, Tensor] = {}
-    handles = [
-        encoder.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
-        for name in names
-    ]
-    features, lengths = features_of(shape, bins)
+
+    def watch(name: str) -> RemovableHandle:
+        layer = encoder.get_submodule(name)
+        return layer.register_forward_pre_hook(lambda _, given: inputs.update({name: given[0]}))
+
+    handles = [watch(name) for name in names]
+    features, lengths = features_of(shape)
     with torch.no_grad():
         EncoderStep(encoder)(features, lengths, *shape.chunking, fresh_state(encoder, shape))
     for handle in handles:
@@ -117,10 +121,10 @@ def _inputs_of(encoder: Encoder, names: list[str], shape: Shape, bins: int) -> l
     return [inputs[name].contiguous() for name in names]
 
 
-def features_of(shape: Shape, bins: int) -> tuple[Tensor, Tensor]:
+def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
     """Noise for one chunk of each stream, and how many encoder frames of it are valid: all."""
     size = shape.chunking.size
-    features = torch.randn(shape.batch, FACTOR * size, bins, generator=torch.Generator().manual_seed(size))
+    features = torch.randn(shape.batch, FACTOR * size, BINS, generator=torch.Generator().manual_seed(size))
     return features, torch.full([shape.batch], size)
 
 
@@ -146,12 +150,12 @@ class _Graph(nn.Module):
         return (frames, *new)
 
 
-def write_graph(encoder: Encoder, path: Path, bins: int) -> None:
+def write_graph(encoder: Encoder, path: Path) -> None:
     """An encoder as ONNX with any batch, chunk size and left context."""
     batch, frames, cached = 2, 3, 5
-    state = fresh_state(encoder, Shape((cached, 1), batch))
+    state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
     names = [f"state_{index}" for index in range(len(state))]
-    inputs = {"features": torch.zeros(batch, FACTOR * frames, bins), "lengths": torch.full([batch], frames)}
+    inputs = {"features": torch.zeros(batch, FACTOR * frames, BINS), "lengths": torch.full([batch], frames)}
     inputs |= dict(zip(names, state))
     outputs = ["frames", *(f"next_{name}" for name in names)]
     axes = {name: {0: "batch"} for name in [*inputs, *outputs]}
@@ -162,9 +166,8 @@ def write_graph(encoder: Encoder, path: Path, bins: int) -> None:
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
-    """The graph with products of 8 bits: "int8" as our exports make them, "uint8" as onnxruntime does unless told otherwise.
-
-    onnxruntime's own has one scale for a whole matrix instead of one for each output.
+    """The graph with products of 8 bits: "int8" as our exports make them, "uint8" with one scale for a whole matrix
+    instead of one for each output.
     """
     if precision == "int8":
         quantise_dynamic(source, target)
@@ -180,7 +183,7 @@ def onnx_form(name: str, kind: Class, path: Path) -> Form:
     opened = session(path)
 
     def prepare(shape: Shape) -> Call:
-        features, lengths = features_of(shape, opened.get_inputs()[0].shape[2])
+        features, lengths = features_of(shape)
         values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
         names = [node.name for node in opened.get_inputs()[2:]]
         sizes = {"batch": shape.batch, "cache": shape.cached}

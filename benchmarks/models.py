@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking, ChunkingConfig, chunking_label
-from wenet_fusion.models.asr_model import AsrModel, FrontendConfig, LossConfig, ModelConfig
+from wenet_fusion.models.asr_model import AsrModel, LossConfig, ModelConfig
 from wenet_fusion.models.ctc import BLANK
 from wenet_fusion.models.decoder import DecoderConfig
 from wenet_fusion.models.encoder import Encoder, EncoderConfig, EncoderState, LayerState
@@ -25,7 +25,6 @@ from wenet_fusion.training.trainer import TrainingConfig
 from wenet_fusion_runtime.units import RESERVED
 
 NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)
-FRAMES_PER_SECOND = 25
 
 
 class Shape(NamedTuple):
@@ -52,16 +51,16 @@ def conformer(config: EncoderConfig) -> EncoderConfig:
 
 
 def random_model(
-    encoder: EncoderConfig, chunkings: Sequence[Chunking], vocabulary: int, seed: int, decoder: DecoderConfig = NO_DECODER,
-    frontend: FrontendConfig = FrontendConfig(),
+    encoder: EncoderConfig, chunkings: Sequence[Chunking], vocabulary: int, seed: int,
+    decoder: DecoderConfig = NO_DECODER,
 ) -> TrainedModel:
-    """A model that serves `chunkings`. Its norms are not trivial: a fresh deep encoder is the identity, with zero weights."""
+    """A model that serves `chunkings`. Its norms are not as fresh: a fresh deep encoder is the identity."""
     left_context = tuple(sorted({chunking.size * chunking.left for chunking in chunkings}))
     sizes = tuple(sorted(chunking.size for chunking in chunkings))
     loss = LossConfig() if decoder.layers else LossConfig(ctc_weight=1.0, reverse_weight=0.0)
     config = RecipeConfig(
         tokenizer=TokenizerConfig(units="units.txt", split_with_space=True),
-        model=ModelConfig(frontend=frontend, encoder=encoder, decoder=decoder, loss=loss),
+        model=ModelConfig(encoder=encoder, decoder=decoder, loss=loss),
         training=TrainingConfig(chunking=ChunkingConfig(sizes=sizes, left_context_frames=left_context)),
     )
     torch.manual_seed(seed)
@@ -69,14 +68,13 @@ def random_model(
     with torch.no_grad():
         for norm in norms(model):
             norm.weight.uniform_(0.5, 1.5)
-            norm.bias.normal_(0, 0.3)
-            norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 2.0)
         for module in model.modules():
             if isinstance(module, PositionBias):
                 module.table.normal_(0, 1)
     units = [*RESERVED, *(f"word{number}" for number in range(vocabulary - len(RESERVED)))]
-    return TrainedModel(config, restore_tokenizer(config.tokenizer, units, b"", "random units"), model, Path("random.pt"))
+    tokenizer = restore_tokenizer(config.tokenizer, units, b"", "random units")
+    return TrainedModel(config, tokenizer, model, Path("random.pt"))
 
 
 @torch.no_grad()
@@ -96,7 +94,7 @@ def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpnes
     model.cmvn.inverse_std /= features.std(0)
     frames = model.encode(samples.unsqueeze(0), torch.tensor([samples.numel()]), FULL_CONTEXT).frames_BTD[0]
     head.weight.normal_(0, sharpness * head.in_features**-0.5).div_(frames.std(0) + 1e-3)
-    head.weight[BLANK] = 0.0
+    head.weight[: len(RESERVED)] = 0.0
     head.bias.copy_(-head.weight @ frames.mean(0))
     head.bias[1 : len(RESERVED)] = -1e3
     best = head(frames)[:, len(RESERVED) :].max(dim=1).values
@@ -132,7 +130,7 @@ def separate_projections(encoder: Encoder) -> Encoder:
 
 
 class EncoderStep(nn.Module):
-    """The encoder alone: features (B, T, F), lengths and a flat state in, frames (B, T / 4, D) and the next state out."""
+    """The encoder alone: features (B, T, F), lengths, a flat state in, frames (B, T / 4, D) and the next state out."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()

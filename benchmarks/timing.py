@@ -25,7 +25,9 @@ class _Sample(NamedTuple):
     disturbed: bool
 
 
-def by_turns(calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object]) -> dict[str, Timing]:
+def by_turns(
+    calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object]
+) -> dict[str, Timing]:
     """Runs everything once in every round, in an order that rotates.
 
     A turn is one call to fill the caches and `timed` calls that count.

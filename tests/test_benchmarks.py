@@ -1,0 +1,177 @@
+"""The benchmarks: that they compare what they say, and that their tables hold what was measured."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.deployment import fused_model
+from wenet_fusion.export.onnx_graph import session
+from wenet_fusion.models.operators import NORM_OPERATORS, matching, operators
+
+pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
+pytest.importorskip("matplotlib", reason="pictures need matplotlib, an optional extra")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
+)]
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import candidates  # noqa: E402
+import encoder as encoder_benchmark  # noqa: E402
+import runtime as runtime_benchmark  # noqa: E402
+import runtime_calls  # noqa: E402
+from candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
+from encoder import QUICK  # noqa: E402
+from forms import features_of, write_graph  # noqa: E402
+from models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
+from report import Goal  # noqa: E402
+from timing import by_turns  # noqa: E402
+
+SHAPE = Shape(Chunking(4, 2), 2)
+
+
+def builder(folder: Path = Path()) -> Builder:
+    return Builder(QUICK, 0, folder)
+
+
+def one_step(step: torch.nn.Module, encoder: torch.nn.Module) -> torch.Tensor:
+    features, lengths = features_of(SHAPE)
+    with torch.no_grad():
+        return step(features, lengths, *SHAPE.chunking, fresh_state(encoder, SHAPE))[0]
+
+
+def test_everything_gets_as_many_turns_and_no_fixed_neighbour() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    found = by_turns(calls, rounds=3, timed=2, tick=lambda: None)
+    assert "".join(order) == "aaabbbccc" + "bbbcccaaa" + "cccaaabbb"
+    assert all(timing.samples + timing.disturbed == 6 for timing in found.values())
+
+
+def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does() -> None:
+    waits = iter([0.0] * 8 + [0.03] * 4)
+
+    def call() -> None:
+        end = time.thread_time() + 0.002
+        while time.thread_time() < end:
+            pass
+        time.sleep(next(waits))
+
+    timing = by_turns({"call": call}, rounds=4, timed=2, tick=lambda: None)["call"]
+    assert timing.disturbed >= 2 and timing.median < 20
+    always = by_turns({"sleep": lambda: time.sleep(0.01)}, rounds=2, timed=2, tick=lambda: None)["sleep"]
+    assert always.samples == 4 and always.median >= 10
+
+
+def test_separate_products_change_nothing_but_the_way() -> None:
+    config = conformer(QUICK.encoder)
+    joint, separate = builder().plain(config), builder().plain(config, separate=True)
+    one, other = (one_step(EncoderStep(encoder), encoder) for encoder in (joint, separate))
+    torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        separate.layers[0].attention.qkv.key.weight.mul_(1.1)
+    assert not torch.allclose(one_step(EncoderStep(separate), separate), one)
+
+
+def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
+    """Else onnxruntime would be timed on something else."""
+    for config in (QUICK.encoder, conformer(QUICK.encoder)):
+        encoder, path = builder().plain(config), tmp_path / "encoder.onnx"
+        write_graph(encoder, path)
+        features, lengths = features_of(SHAPE)
+        state = fresh_state(encoder, SHAPE)
+        values = {"features": features, "lengths": lengths, **{f"state_{i}": tensor for i, tensor in enumerate(state)}}
+        out = session(path).run(None, {name: tensor.numpy() for name, tensor in values.items()})
+        np.testing.assert_allclose(out[0], one_step(EncoderStep(encoder), encoder), atol=1e-4)
+        norms = sum(node.op_type == "LayerNormalization" for node in onnx.load(str(path)).graph.node)
+        assert norms == (0 if config == QUICK.encoder else 6 * config.layers)
+
+
+def test_the_steps_lead_from_one_to_the_other() -> None:
+    found = steps(QUICK.encoder)
+    assert found[0].config == conformer(QUICK.encoder) and found[-1].config == QUICK.encoder
+    assert [step.separate for step in found] == [True] * 4 + [False] * 2
+    left = []
+    for step in found:
+        script = torch.jit.script(EncoderStep(builder().plain(step.config, step.separate)).eval())
+        counts = operators(script.inlined_graph)
+        left.append((sum(matching(counts, NORM_OPERATORS).values()), sum(matching(counts, ("silu", "glu")).values())))
+    assert left[0] == (6 * 2, 4 * 2) and left[1] == (0, 4 * 2) and left[2:] == [(0, 0)] * 4
+
+
+def test_the_linear_layers_alone_are_all_of_the_encoders() -> None:
+    plain = fused_model(builder().model(QUICK.encoder)).encoder
+    layers = [module for module in plain.modules() if isinstance(module, torch.nn.Linear)]
+    assert len(layers) == 8 * QUICK.encoder.layers + 1
+
+
+def test_a_sharpened_head_is_sure_and_mostly_of_blank() -> None:
+    trained = random_model(QUICK.encoder, QUICK.chunkings, 50, seed=0)
+    noise = 0.1 * torch.randn(4 * 16000, generator=torch.Generator().manual_seed(0))
+    model = trained.model
+    with torch.no_grad():
+        before = model.ctc(model.encode(noise[None], torch.tensor([len(noise)]), Chunking(4, 2)).frames_BTD)
+        sharpen(trained, noise, blank_share=0.7, sharpness=20.0)
+        after = model.ctc(model.encode(noise[None], torch.tensor([len(noise)]), Chunking(4, 2)).frames_BTD)
+    assert before.exp().max(-1).values.mean() < 0.9 < after.exp().max(-1).values.mean()
+    assert 0.5 < (after.argmax(-1) == 0).float().mean() < 0.9 and len(after.argmax(-1).unique()) > 3
+
+
+def test_a_goal_is_met_or_missed() -> None:
+    assert Goal("", 1.9, 1.95).met and not Goal("", 1.9, 1.85).met
+    assert Goal("", 1.6, 1.5, at_most=True).met and "**missed**" in Goal("", 1.6, 1.7, at_most=True).row()
+
+
+def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoder_benchmark.main(["--quick", "--batches", "1", "4", "--timed", "1", "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "encoder.json").read_text(encoding="utf-8"))
+    text = (tmp_path / "encoder.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text and (tmp_path / "encoder_speed.png").stat().st_size > 10_000
+    times = record["times"]["2/4 x 1"]
+    assert len(times) == 5 + 6 + 4 + 12 and set(record["times"]) == {"4/2 x 1", "2/4 x 1", "4/2 x 4", "2/4 x 4"}
+    forms = [name for name in times if name.startswith(CONFORMER) and "int8" in name]
+    theirs = min(times[name]["median"] for name in forms)
+    ours = min(times[name]["median"] for name in times if name.startswith(OURS) and "int8" in name)
+    (goal,) = [goal for goal in record["goals"] if goal["what"].startswith("2/4, int8")]
+    assert goal["found"] == pytest.approx(theirs / ours)
+    assert f"| LayerNorm Conformer | {times[f'{STEPS}: {step_name(0, candidates.FLOAT32)}']['median']:.2f} |" in text
+    linear = times[f"{candidates.LINEAR}: {INT8}"]["median"]
+    assert 0 < linear < times[f"{OURS}: {INT8}"]["median"]
+
+
+def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Path] = []
+    real = runtime_calls.first_text_seconds
+
+    def once(path: Path, samples: np.ndarray, times: int) -> float:
+        """A process for one file only: with torch it takes seconds."""
+        started.append(path)
+        return real(path, samples, 1) if path.name == "encoder.archive" else 1.0
+
+    monkeypatch.setattr(runtime_benchmark, "first_text_seconds", once)
+    assert runtime_benchmark.main(["--quick", "--timed", "1", "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "runtime.json").read_text(encoding="utf-8"))
+    assert len(started) == 5 and 0 < record["first_text_seconds"]["onnxruntime float32"] < 60
+    times = record["times"]["8/2"]
+    assert len(times) == 5 * 4 and len(record["times"]["rescoring"]) == 5 * 2
+    goal = record["goals"][0]
+    whole, alone = (times[f"TorchScript float32: {part}"]["median"] for part in ("ctc_greedy_search", "encoder alone"))
+    ratio = whole / alone
+    assert goal["found"] == pytest.approx(ratio) and ratio > 1
+
+
+def test_no_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match="model.zip gave no text"):
+        runtime_calls.first_text_seconds(tmp_path / "model.zip", np.zeros(1600, np.float32), 1)
+
+
+def test_impossible_options_are_refused(tmp_path: Path) -> None:
+    for benchmark in (encoder_benchmark, runtime_benchmark):
+        with pytest.raises(ValueError, match="must be 1 or more"):
+            benchmark.main(["--rounds", "0", "--output", str(tmp_path)])
