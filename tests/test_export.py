@@ -20,7 +20,7 @@ from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import acoustic_model, fused_model
 from wenet_fusion.export import torchscript
 from wenet_fusion.export.speech import Speech
-from wenet_fusion.export.torchscript import export_torchscript, script
+from wenet_fusion.export.torchscript import export_torchscript, reloaded, script
 from wenet_fusion.export.verification import Verification, relative_difference
 from wenet_fusion.models.exported import ExportedModel
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
@@ -165,7 +165,7 @@ def test_the_step_runs_no_norm_and_no_costly_activation(exported: Path, trained:
     counts = operators(load_model(exported).backend.step_graph())
     assert counts["aten::linear"] and counts["aten::conv2d"] and counts["aten::relu"]
     assert matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS) == {}
-    assert matching(operators(script(trained).rescore.inlined_graph), NORM_OPERATORS), "the decoder keeps its LayerNorm"
+    assert matching(operators(reloaded(script(trained)).rescore.inlined_graph), NORM_OPERATORS), "the decoder keeps its LayerNorm"
 
 
 PLANTED = {
@@ -183,9 +183,30 @@ def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: Tra
         trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", PLANTED[name]())
     )
     path = tmp_path / "model.pt"
-    with pytest.raises(ValueError, match=f"{path} is not written: the exported step still runs .*aten::{name}"):
+    with pytest.raises(ValueError, match=f"{path} is not kept: its step still runs .*aten::{name}"):
         export_torchscript(planted, path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_that_hide_operators_are_refused_and_gone_from_a_reloaded_module() -> None:
+    class Inner(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Inner(), Inner()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    with torch.jit.optimized_execution(False):  # as the runtime runs files: methods are kept as they stand
+        torch.jit.script(Outer())(torch.zeros(1))
+    another = torch.jit.script(nn.Sequential(Outer()))
+    with pytest.raises(ValueError, match="the graph still calls forward"):
+        operators(another.inlined_graph)
+    assert operators(reloaded(another).inlined_graph) == {"aten::tanh": 2}
 
 
 def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, Row, evaluate
 from wenet_fusion.export.formats import FORMATS, PRECISIONS, ExportRequest, export_model
 from wenet_fusion.export.speech import Speech, read_speech
-from wenet_fusion.export.torchscript import script
+from wenet_fusion.export.torchscript import reloaded, script
 from wenet_fusion.files import read_table
 from wenet_fusion.inspection import describe, draw_influence, influence
 from wenet_fusion.models.operators import operators
@@ -141,7 +141,7 @@ def inspect(args: argparse.Namespace) -> int:
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
     else:
         trained = load_trained(args.path)
-        model, counts = acoustic_model(trained), dict(operators(script(trained).step.inlined_graph))
+        model, counts = acoustic_model(trained), dict(operators(reloaded(script(trained)).step.inlined_graph))
         chunkings = trained.config.training.chunking.served()
     chunkings = [] if model.meta.precision.startswith("int8") and args.output is None else [FULL_CONTEXT, *reversed(chunkings)]
     print(describe(model, counts, chunkings, args.frames))
