@@ -9,7 +9,7 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["wenet_fusion_runtime"],
+    packages=["wenet_fusion_runtime", "wenet_fusion_runtime.commands"],
     python_requires=">=3.10",
     install_requires=["numpy>=1.24", "soundfile>=0.12", "soxr>=0.5"],
     extras_require={"torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"]},

@@ -23,7 +23,8 @@ LAYERS = {
     "recipe": 6,
     "deployment": 7, "attention_search": 7,
     "evaluation": 8, "checks": 8, "inspection": 8, "export": 8,
-    "cli": 9,
+    "commands": 9,
+    "cli": 10,
 }
 
 # (module, imported package): why it may wait until it is needed.

@@ -88,8 +88,8 @@ def test_real_time_waits_for_the_audio(
 ) -> None:
     slept: list[float] = []
     clock = [0.0]
-    monkeypatch.setattr("wenet_fusion_runtime.cli.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("wenet_fusion_runtime.cli.time.sleep", lambda seconds: slept.append(seconds))
+    monkeypatch.setattr("wenet_fusion_runtime.commands.transcribe.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("wenet_fusion_runtime.commands.transcribe.time.sleep", lambda seconds: slept.append(seconds))
     assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav"), "--real_time"]) == 0
     assert slept[-1] == pytest.approx(len(speak("abc")) / SAMPLE_RATE)
 

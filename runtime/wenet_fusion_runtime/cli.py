@@ -1,24 +1,14 @@
-"""The command wenet-fusion-runtime: transcribe files, describe a model. Knows no decoding."""
+"""The command wenet-fusion-runtime: one file of `commands/` for each verb. Knows no decoding."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import sys
-import time
 from pathlib import Path
 
-from wenet_fusion_runtime.audio import AudioReader
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
-from wenet_fusion_runtime.meta import TORCHSCRIPT
-from wenet_fusion_runtime.model_file import read_meta
-from wenet_fusion_runtime.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.result import Result
-
-BLOCK_SECONDS = 0.1    # how audio is cut; results do not depend on it
-USER_ERRORS = (ValueError, OSError, ImportError)
+from wenet_fusion_runtime.commands import info, transcribe
+from wenet_fusion_runtime.commands.common import USER_ERRORS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,179 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("model", type=Path, metavar="MODEL", help="file written by: wenet-fusion export")
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
 
-    transcribe = commands.add_parser(
-        "transcribe", parents=[common], help="audio files to text",
-        description="Stream audio files through the model. Prints one line of text per file, after its name if "
-                    "there are several. On a terminal the text appears while it is recognised. A file that cannot be "
-                    "read is reported, the others go on, and the exit status is 1; of a damaged file the text up to "
-                    "the damage is printed.")
-    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE",
-                            help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels")
-    transcribe.add_argument("--chunk", type=int, metavar="FRAMES",
-                            help="encoder frames per chunk: fewer show text sooner (default: the model's)")
-    transcribe.add_argument("--left", type=int, metavar="CHUNKS",
-                            help="chunks that stay visible to the left (default: as in training)")
-    transcribe.add_argument("--allow_untrained", action="store_true",
-                            help="allow chunks and left contexts that the model was not trained for")
-    transcribe.add_argument("--mode", choices=MODES,
-                            help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    transcribe.add_argument("--beam_size", type=int, default=10, metavar="N",
-                            help="hypotheses of the beam search (default: %(default)s)")
-    transcribe.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    transcribe.add_argument("--reverse_weight", type=float, metavar="W",
-                            help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
-    transcribe.add_argument("--max_segment_seconds", type=float, default=20.0, metavar="S",
-                            help="a segment this long closes at the next silence (default: %(default)s)")
-    transcribe.add_argument("--json", action="store_true",
-                            help="one JSON object per closed segment: file, segment, text, times, tokens")
-    transcribe.add_argument("--partials", action="store_true",
-                            help="each new partial text on a line of its own, also when not on a terminal")
-    transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
-    transcribe.set_defaults(run=_transcribe)
-
-    info = commands.add_parser("info", parents=[common], help="what a model file says about itself",
-                               description="Print what a model file says about itself. Needs neither torch nor "
-                                           "onnxruntime.")
-    info.set_defaults(run=_info)
+    for command in (transcribe, info):
+        command.add(commands, common)
     return parser
-
-
-def _transcribe(options: argparse.Namespace) -> int:
-    recognizer = Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, max_segment_seconds=options.max_segment_seconds))
-    recognizer.create_stream(options.chunk, options.left, options.allow_untrained)    # a wrong chunk is no file's fault
-    failed = 0
-    for path in options.files:
-        output = _Output(path, named=len(options.files) > 1, as_json=options.json, partials=options.partials)
-        try:
-            with AudioReader(path) as reader:
-                stream = recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
-                _feed(stream, reader, output, options.real_time)
-        except BrokenPipeError:
-            raise
-        except USER_ERRORS as error:
-            if options.traceback:
-                raise
-            output.clear()
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
-    if failed and len(options.files) > 1:
-        print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> None:
-    """One file. Raises what the reader raises, after the text of the audio before the damage was printed."""
-    begin, spoken, damage = time.monotonic(), 0.0, None
-    blocks = reader.blocks(BLOCK_SECONDS)
-    while True:
-        try:
-            block = next(blocks, None)
-        except (ValueError, OSError) as error:
-            block, damage = None, error
-        if block is None:
-            break
-        spoken += len(block) / reader.sample_rate
-        if real_time:
-            time.sleep(max(0.0, begin + spoken - time.monotonic()))
-        output.finals(stream.accept_waveform(block, reader.sample_rate))
-        output.partial(stream)
-    if damage is None or spoken:
-        output.finals(stream.finish())
-        output.end(stream)
-    if damage is not None:
-        raise damage
-
-
-class _Output:
-    """Prints the results of one file."""
-
-    def __init__(self, path: Path, named: bool, as_json: bool, partials: bool) -> None:
-        self._path = path
-        self._prefix = f"{path}\t" if named else ""
-        self._json = as_json
-        self._lines = partials
-        self._in_place = not partials and not as_json and sys.stdout.isatty()
-        self._shown = ""
-
-    def partial(self, stream: Stream) -> None:
-        """Show the text so far if it changed: in place, on a line of its own, or not at all."""
-        if not self._in_place and not self._lines:
-            return
-        text = stream.text
-        if text == self._shown:
-            return
-        self._shown = text
-        if not self._in_place:
-            self._print_partial(stream, text)
-            return
-        width = shutil.get_terminal_size().columns - 1
-        line = self._prefix.replace("\t", " ") + text
-        print("\r\033[K" + line[-width:], end="", flush=True)
-
-    def _print_partial(self, stream: Stream, text: str) -> None:
-        if self._json:
-            record = {"file": str(self._path), "segment": stream.result.segment, "partial": stream.result.text}
-            print(json.dumps(record, ensure_ascii=False), flush=True)
-        else:
-            print(f"{self._prefix}... {text}", flush=True)
-
-    def finals(self, results: list[Result]) -> None:
-        """Closed segments, at once with --json; otherwise the file's text comes at its end."""
-        if self._json:
-            for result in results:
-                print(json.dumps(_record(self._path, result), ensure_ascii=False), flush=True)
-
-    def end(self, stream: Stream) -> None:
-        self.clear()
-        if not self._json:
-            print(self._prefix + stream.text, flush=True)
-
-    def clear(self) -> None:
-        """Remove the partial text from a terminal."""
-        if self._in_place and self._shown:
-            print("\r\033[K", end="", flush=True)
-        self._shown = ""
-
-
-def _record(path: Path, result: Result) -> dict[str, object]:
-    tokens = [
-        {"text": token.text, "id": token.id, "start": round(token.start_seconds, 3), "end": round(token.end_seconds, 3),
-         "confidence": round(token.confidence, 4)}
-        for token in result.tokens
-    ]
-    return {"file": str(path), "segment": result.segment, "start": round(result.start_seconds, 3),
-            "end": round(result.end_seconds, 3), "text": result.text, "tokens": tokens}
-
-
-def _info(options: argparse.Namespace) -> int:
-    meta = read_meta(options.model)
-    decoders = ["left-to-right"] * meta.decoder + ["right-to-left"] * meta.reverse_decoder
-    chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
-    lines = [
-        ("model", str(options.model)),
-        ("runs on", "torch" if meta.kind == TORCHSCRIPT else "onnxruntime"),
-        ("sample rate", f"{meta.sample_rate} Hz"),
-        ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
-        ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
-        ("silent tail", f"{1000 * meta.tail_samples / meta.sample_rate:g} ms"),
-        ("vocabulary", f"{len(meta.units)} units, text joined from {meta.units.join}"),
-        ("attention decoders", ", ".join(decoders) or "none"),
-        ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
-        ("precision", f"{meta.precision}, engine {meta.engine}"),
-    ]
-    for title, fields in (
-        ("latency", meta.latency), ("verification", meta.verification), ("written with", meta.versions)
-    ):
-        for index, (key, value) in enumerate(fields.items()):
-            if isinstance(value, dict):
-                pairs = [f"{name} {number}" for name, number in value.items()]
-                value = ", ".join(pairs) if len(pairs) <= 8 else f"{len(pairs)} entries"
-            lines.append((title if index == 0 else "", f"{key}: {value}"))
-    for title, value in lines:
-        print(f"{title:<19} {value}")
-    return 0
 
 
 if __name__ == "__main__":
