@@ -54,7 +54,7 @@ def test_bad_files_are_reported_and_counted_and_the_others_go_on(
 
 def test_json_has_one_object_per_segment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(folder / "long.wav", speak("abcd" * 4), SAMPLE_RATE)
-    command = ["transcribe", str(folder / "model.pt"), str(folder / "long.wav"), "--json", "--max_segment_seconds", "1"]
+    command = ["transcribe", str(folder / "model.pt"), str(folder / "long.wav"), "--json", "--rule3_seconds", "1"]
     assert main(command) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["segment"] for record in records] == list(range(len(records)))

@@ -5,7 +5,7 @@ import pytest
 
 from wenet_fusion_runtime.rescoring import rescore
 from wenet_fusion_runtime.result import Hypothesis
-from wenet_fusion_runtime.units import RESERVED, Units
+from wenet_fusion_runtime.units import JOINS, RESERVED, Units
 
 FIRST = Hypothesis((3,), -1.0, -1.0, (0,), (0.9,))
 SECOND = Hypothesis((4,), -2.0, -2.0, (0,), (0.9,))
@@ -46,6 +46,15 @@ def test_words_are_joined_by_spaces_and_pieces_at_their_marks() -> None:
     assert Units([*RESERVED, "你", "好"], "pieces").text([3, 4]) == "你好"
     assert Units([*RESERVED, "one"], "words").text([1, 3, 2, 0]) == "<unk> one"
     assert Units([*RESERVED], "words").text([]) == ""
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_texts_of_consecutive_sequences_join(join: str) -> None:
+    units = Units([*RESERVED, "a", "\u2581b", "\u2581", "\u4f60"], join)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ids, cut = rng.integers(0, 7, 8).tolist(), rng.integers(0, 9)
+        assert (units.spaced(ids[:cut]) + units.spaced(ids[cut:])).strip() == units.text(ids)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
 
 __all__ = [
-    "AcousticModel", "DecodingOptions", "Hypothesis", "Meta", "Recognizer", "Result", "Stream", "Token", "load_model",
+    "AcousticModel", "DecodingOptions", "Endpoint", "EndpointRules", "Hypothesis", "Meta", "Recognizer", "Result",
+    "Stream", "Token", "load_model",
 ]

@@ -8,7 +8,7 @@ from typing import Sequence
 import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
-from wenet_fusion_runtime.endpoint import SegmentCounts, SegmentRule
+from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules, FrameRules, SegmentCounts
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.rescoring import rescore
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
@@ -32,9 +32,7 @@ class DecodingOptions:
     beam_size: int = 10                      # hypotheses kept by the beam search, and rescored
     ctc_weight: float | None = None          # of the CTC score in rescoring
     reverse_weight: float | None = None      # share of the right-to-left decoder in rescoring, 0 to 1
-    max_segment_seconds: float = 20.0        # a segment open for so long closes
-    end_silence_seconds: float = 0.4         # at the next silence of this length,
-    extra_segment_seconds: float = 10.0      # or so much later in any case
+    endpoint: EndpointRules = EndpointRules()    # when segments close
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
@@ -45,9 +43,6 @@ class DecodingOptions:
             raise ValueError(f"ctc_weight must not be negative, found {self.ctc_weight}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
-        if self.max_segment_seconds <= 0 or self.end_silence_seconds < 0 or self.extra_segment_seconds < 0:
-            raise ValueError("max_segment_seconds must be positive, end_silence_seconds and extra_segment_seconds "
-                             "not negative")
 
     def resolved(self, meta: Meta) -> DecodingOptions:
         """These options with the model's values in place of None.
@@ -76,12 +71,7 @@ class SegmentDecoder:
     def __init__(self, model: AcousticModel, options: DecodingOptions) -> None:
         self._model = model
         self._options = options.resolved(model.meta)
-        frame = model.meta.frame_seconds
-        self._rule = SegmentRule(
-            max(1, round(options.max_segment_seconds / frame)),
-            max(1, round(options.end_silence_seconds / frame)),
-            round(options.extra_segment_seconds / frame),
-        )
+        self._rules = FrameRules(options.endpoint, model.meta.frame_seconds)
         self._segment = 0
         self._start_frame = 0
         self._counts = SegmentCounts()
@@ -98,49 +88,47 @@ class SegmentDecoder:
         """
         closed = []
         while True:
-            count, counts = self._rule.scan(self._counts, scores.ids[:, 0] == BLANK)
+            self._counts, count, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
             self._search.advance(scores.part(0, count))
             if self._options.mode == RESCORING:
                 self._encoder_blocks.append(encoder_out[:, :count])
-            if count is None:
-                self._counts = counts
+            if endpoint is None:
                 return closed
-            self._counts = SegmentCounts(self._counts.frames + count)
-            last_unit = int(scores.ids[count - 1, 0])
-            closed.append(self._close(last_unit))
+            closed.append(self.close(endpoint))
             scores, encoder_out = scores.part(count), encoder_out[:, count:]
 
     def partial(self) -> Result:
         """The open segment so far, from the search alone."""
-        return self._result(self._search.hypotheses(1), is_final=False)
+        return self._result(self._search.hypotheses(1), None)
 
-    def finish(self) -> Result:
-        """Close the open segment, which may be empty. What comes after it is another segment."""
-        return self._close(BLANK)
-
-    def _close(self, last_unit: int) -> Result:
+    def close(self, endpoint: Endpoint = Endpoint.REQUEST) -> Result:
+        """Close the open segment, which may be empty, after the frames so far. The next frame begins another one."""
         hypotheses = self._search.hypotheses(self._options.beam_size)
         if self._options.mode == RESCORING and self._counts.frames:
             decoder_scores = self._model.rescore(self._encoder_blocks, [hypothesis.ids for hypothesis in hypotheses])
             hypotheses = rescore(hypotheses, decoder_scores, self._options.ctc_weight, self._options.reverse_weight)
-        result = self._result(hypotheses, is_final=True)
-        self._segment += 1
-        self._start_frame += self._counts.frames
-        self._counts = SegmentCounts()
-        self._encoder_blocks = []
+        result = self._result(hypotheses, endpoint)
         # A segment that had to be closed within a token: the token's remaining frames are not a new one, unless the
         # segment's text lacks it.
         last_token = (self._previous, *hypotheses[0].ids)[-1]
-        self._previous = last_unit if last_unit == last_token else BLANK
+        self._previous = self._counts.previous if self._counts.previous == last_token else BLANK
+        self._segment += 1
+        self._start_frame += self._counts.frames
+        self._counts = SegmentCounts(previous=self._previous)
+        self._encoder_blocks = []
         self._search = self._new_search()
         return result
+
+    def finish(self) -> Result:
+        """Close the last segment at the end of the audio."""
+        return self.close(Endpoint.END)
 
     def _new_search(self) -> GreedySearch | PrefixBeamSearch:
         if self._options.mode == GREEDY:
             return GreedySearch(self._start_frame, self._previous)
         return PrefixBeamSearch(self._options.beam_size, self._start_frame, self._previous)
 
-    def _result(self, hypotheses: list[Hypothesis], is_final: bool) -> Result:
+    def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
         units, frame = self._model.meta.units, self._model.meta.frame_seconds
         best = hypotheses[0]
         tokens = tuple(
@@ -148,7 +136,7 @@ class SegmentDecoder:
             for token, at, confidence in zip(best.ids, best.frames, best.confidences)
         )
         start, end = self._start_frame * frame, (self._start_frame + self._counts.frames) * frame
-        return Result(units.text(best.ids), tokens, is_final, self._segment, start, end, tuple(hypotheses))
+        return Result(units.text(best.ids), tokens, self._segment, start, end, tuple(hypotheses), endpoint)
 
 
 def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:

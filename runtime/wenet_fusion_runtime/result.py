@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, NamedTuple
 
+from wenet_fusion_runtime.endpoint import Endpoint
+
 
 class Hypothesis(NamedTuple):
     """One token sequence that a search found. All scores are natural-log probabilities."""
@@ -32,16 +34,16 @@ class Result:
 
     text: str
     tokens: tuple[Token, ...]
-    is_final: bool
     segment: int                      # counts from 0 in each stream
     start_seconds: float              # of the segment, since the start of the stream
     end_seconds: float                # of what was decoded, the silent tail after the audio included
     hypotheses: tuple[Hypothesis, ...]    # best first; a partial result has one
+    endpoint: Endpoint | None         # why the segment closed; None: it is open
 
-
-def joined_text(texts: Iterable[str]) -> str:
-    """Texts of consecutive segments, one space between those that are not empty."""
-    return " ".join(text for text in texts if text)
+    @property
+    def is_final(self) -> bool:
+        """Whether the segment is closed, so that nothing of it can change."""
+        return self.endpoint is not None
 
 
 def joined_ids(results: Iterable[Result]) -> list[int]:

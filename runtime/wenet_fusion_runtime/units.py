@@ -44,7 +44,11 @@ class Units:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a token sequence. Blank and sos/eos are not text; `<unk>` is shown."""
+        return self.spaced(ids).strip()
+
+    def spaced(self, ids: Sequence[int]) -> str:
+        """The text with a space before each word, also the first: those of consecutive sequences can be joined."""
         units = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
         if self.join == "words":
-            return " ".join(units)
-        return "".join(units).replace(WORD_START, " ").strip()
+            return "".join(f" {unit}" for unit in units)
+        return "".join(units).replace(WORD_START, " ")

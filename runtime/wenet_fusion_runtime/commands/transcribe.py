@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from wenet_fusion_runtime.audio import AudioReader
-from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands
+from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands, add_endpoint_flags, endpoint_rules
 from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.endpoint import FILE_ENDPOINTS
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.result import Result
 
@@ -41,20 +42,19 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     transcribe.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
     transcribe.add_argument("--reverse_weight", type=float, metavar="W",
                             help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
-    transcribe.add_argument("--max_segment_seconds", type=float, default=20.0, metavar="S",
-                            help="a segment this long closes at the next silence (default: %(default)s)")
     transcribe.add_argument("--json", action="store_true",
                             help="one JSON object per closed segment: file, segment, text, times, tokens")
     transcribe.add_argument("--partials", action="store_true",
                             help="each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
+    add_endpoint_flags(transcribe, FILE_ENDPOINTS)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
     recognizer = Recognizer(options.model, DecodingOptions(
         mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, max_segment_seconds=options.max_segment_seconds))
+        reverse_weight=options.reverse_weight, endpoint=endpoint_rules(options)))
     recognizer.create_stream(options.chunk, options.left, options.allow_untrained)    # a wrong chunk is no file's fault
     failed = 0
     for path in options.files:
