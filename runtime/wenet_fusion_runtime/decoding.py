@@ -14,6 +14,7 @@ from wenet_fusion_runtime.rescoring import rescore
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.search import FrameScores, GreedySearch, PrefixBeamSearch
 from wenet_fusion_runtime.units import BLANK
+from wenet_fusion_runtime.word_times import Span, spoken_spans
 
 GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
 MODES = (GREEDY, PREFIX_BEAM, RESCORING)
@@ -131,11 +132,13 @@ class SegmentDecoder:
     def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
         units, frame = self._model.meta.units, self._model.meta.frame_seconds
         best = hypotheses[0]
-        tokens = tuple(
-            Token(token, units.tokens[token], at * frame, (at + 1) * frame, confidence)
-            for token, at, confidence in zip(best.ids, best.frames, best.confidences)
-        )
         start, end = self._start_frame * frame, (self._start_frame + self._counts.frames) * frame
+        emitted = [Span(at * frame, (at + 1) * frame) for at in best.frames]
+        spans = spoken_spans(emitted, self._model.meta.word_times, start, end)
+        tokens = tuple(
+            Token(token, units.tokens[token], *span, confidence)
+            for token, span, confidence in zip(best.ids, spans, best.confidences)
+        )
         return Result(units.text(best.ids), tokens, self._segment, start, end, tuple(hypotheses), endpoint)
 
 

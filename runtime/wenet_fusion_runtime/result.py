@@ -19,13 +19,22 @@ class Hypothesis(NamedTuple):
 
 
 class Token(NamedTuple):
-    """One recognised unit, as it is written in the vocabulary. Its times span the encoder frame that emitted it."""
+    """One recognised unit, as it is written in the vocabulary, and when it was spoken (see `word_times.py`)."""
 
     id: int
     text: str
     start_seconds: float              # since the start of the stream
     end_seconds: float
     confidence: float                 # posterior at the token's peak, 0 to 1
+
+
+class Word(NamedTuple):
+    """A word of a result, or of a file that says when words are spoken."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+    confidence: float
 
 
 @dataclass(frozen=True)
