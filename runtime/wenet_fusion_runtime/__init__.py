@@ -6,9 +6,10 @@ from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.result import Hypothesis, Result, Token
+from wenet_fusion_runtime.result import Hypothesis, Result, Token, Word
+from wenet_fusion_runtime.words import joined_words
 
 __all__ = [
     "AcousticModel", "DecodingOptions", "Endpoint", "EndpointRules", "Hypothesis", "Meta", "Recognizer", "Result",
-    "Stream", "Token", "load_model",
+    "Stream", "Token", "Word", "joined_words", "load_model",
 ]

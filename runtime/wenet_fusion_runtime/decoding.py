@@ -15,6 +15,7 @@ from wenet_fusion_runtime.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.search import FrameScores, GreedySearch, PrefixBeamSearch
 from wenet_fusion_runtime.units import BLANK
 from wenet_fusion_runtime.word_times import Span, spoken_spans
+from wenet_fusion_runtime.words import group_words
 
 GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
 MODES = (GREEDY, PREFIX_BEAM, RESCORING)
@@ -79,6 +80,7 @@ class SegmentDecoder:
         self._encoder_blocks: list[np.ndarray] = []
         self._previous = BLANK    # the token within which the open segment began
         self._search = self._new_search()
+        self._partial: Result | None = None    # of the frames so far, once somebody asked for it
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         """Decode T more frames; returns the segments that closed in them.
@@ -87,7 +89,7 @@ class SegmentDecoder:
             scores: of T frames.
             encoder_out: (1, T, D), used by attention rescoring.
         """
-        closed = []
+        closed, self._partial = [], None
         while True:
             self._counts, count, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
             self._search.advance(scores.part(0, count))
@@ -100,10 +102,13 @@ class SegmentDecoder:
 
     def partial(self) -> Result:
         """The open segment so far, from the search alone."""
-        return self._result(self._search.hypotheses(1), None)
+        if self._partial is None:
+            self._partial = self._result(self._search.hypotheses(self._options.beam_size), None)
+        return self._partial
 
     def close(self, endpoint: Endpoint = Endpoint.REQUEST) -> Result:
         """Close the open segment, which may be empty, after the frames so far. The next frame begins another one."""
+        self._partial = None
         hypotheses = self._search.hypotheses(self._options.beam_size)
         if self._options.mode == RESCORING and self._counts.frames:
             decoder_scores = self._model.rescore(self._encoder_blocks, [hypothesis.ids for hypothesis in hypotheses])
@@ -130,6 +135,7 @@ class SegmentDecoder:
         return PrefixBeamSearch(self._options.beam_size, self._start_frame, self._previous)
 
     def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
+        """The segment, open if there is no endpoint, given all hypotheses that are left, best first."""
         units, frame = self._model.meta.units, self._model.meta.frame_seconds
         best = hypotheses[0]
         start, end = self._start_frame * frame, (self._start_frame + self._counts.frames) * frame
@@ -139,7 +145,21 @@ class SegmentDecoder:
             Token(token, units.tokens[token], *span, confidence)
             for token, span, confidence in zip(best.ids, spans, best.confidences)
         )
-        return Result(units.text(best.ids), tokens, self._segment, start, end, tuple(hypotheses), endpoint)
+        words = group_words(tokens, units).words
+        committed = len(words)
+        if endpoint is None:
+            # Whatever comes, the search goes on from one of these, and rescoring chooses one of those that it ends with.
+            shared = _common_length([hypothesis.ids for hypothesis in hypotheses])
+            committed, hypotheses = group_words(tokens[:shared], units).closed, hypotheses[:1]
+        return Result(
+            units.text(best.ids), tokens, words, committed, self._segment, start, end, tuple(hypotheses), endpoint)
+
+
+def _common_length(sequences: Sequence[tuple[int, ...]]) -> int:
+    """How many first items all sequences share."""
+    first, last = min(sequences), max(sequences)    # what these share in front, those that sort between them share too
+    agree = (mine == other for mine, other in zip(first, last))
+    return next((index for index, same in enumerate(agree) if not same), min(len(first), len(last)))
 
 
 def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:

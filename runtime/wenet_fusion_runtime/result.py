@@ -34,7 +34,8 @@ class Word(NamedTuple):
     text: str
     start_seconds: float
     end_seconds: float
-    confidence: float
+    confidence: float                 # 0 to 1, the least of its tokens'
+    spaced: bool = True               # whether a space stands before it, if it is not the first
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Result:
 
     text: str
     tokens: tuple[Token, ...]
+    words: tuple[Word, ...]
+    committed: int                    # so many leading words can no longer change; their times still may a little
     segment: int                      # counts from 0 in each stream
     start_seconds: float              # of the segment, since the start of the stream
     end_seconds: float                # of what was decoded, the silent tail after the audio included
