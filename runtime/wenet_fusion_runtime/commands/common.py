@@ -1,18 +1,59 @@
-"""What commands share. Knows no command."""
+"""What commands share, above all the options of those that recognise. Knows no command."""
 
 from __future__ import annotations
 
 import argparse
 
+from wenet_fusion_runtime.decoding import MODES, DecodingOptions
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.recognizer import Recognizer, Stream
 
 USER_ERRORS = (ValueError, OSError, ImportError)    # what a user can mend: printed as one message, without a traceback
 Commands = argparse._SubParsersAction               # argparse has no public name for it
 
 
-def add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
-    """Add the flags that `endpoint_rules` reads."""
+def add_recognition_flags(command: argparse.ArgumentParser, endpoints: EndpointRules) -> None:
+    """Add the flags that `build_recognizer` and `create_stream` read; `endpoints` are the command's defaults."""
+    command.add_argument("--chunk", type=int, metavar="FRAMES",
+                         help="encoder frames per chunk: fewer show text sooner (default: the model's)")
+    command.add_argument("--left", type=int, metavar="CHUNKS",
+                         help="chunks that stay visible to the left (default: as in training)")
+    command.add_argument("--allow_untrained", action="store_true",
+                         help="allow chunks and left contexts that the model was not trained for")
+    command.add_argument("--mode", choices=MODES,
+                         help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
+    command.add_argument("--beam_size", type=int, default=10, metavar="N",
+                         help="hypotheses of the beam search (default: %(default)s)")
+    command.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
+    command.add_argument("--reverse_weight", type=float, metavar="W",
+                         help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
+    _add_endpoint_flags(command, endpoints)
 
+
+def build_recognizer(options: argparse.Namespace) -> Recognizer:
+    """The model, loaded and warm, with the flags of `add_recognition_flags`.
+
+    Raises:
+        OSError, ValueError, ImportError: see `Recognizer`.
+    """
+    endpoint = EndpointRules(
+        options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
+        options.rule3_extra_seconds, options.silence_probability)
+    return Recognizer(options.model, DecodingOptions(
+        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
+        reverse_weight=options.reverse_weight, endpoint=endpoint))
+
+
+def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
+    """A fresh stream with the chunk that the flags say.
+
+    Raises:
+        ValueError: the chunk does not suit the model.
+    """
+    return recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
+
+
+def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
     def shown(value: float | None) -> str:
         return "off" if value is None else f"{value:g}"
 
@@ -34,17 +75,6 @@ def add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules
     group.add_argument("--silence_probability", type=float, default=defaults.silence_probability, metavar="P",
                        help="a frame is silent if blank is more probable than this (default: if blank is the most "
                             "probable unit)")
-
-
-def endpoint_rules(options: argparse.Namespace) -> EndpointRules:
-    """The rules that the flags of `add_endpoint_flags` say.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-    return EndpointRules(
-        options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
-        options.rule3_extra_seconds, options.silence_probability)
 
 
 def _seconds_or_off(value: str) -> float | None:

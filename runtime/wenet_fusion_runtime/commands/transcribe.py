@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
 
 from wenet_fusion_runtime.audio import AudioReader
-from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands, add_endpoint_flags, endpoint_rules
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.commands.common import (
+    USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
+)
 from wenet_fusion_runtime.endpoint import FILE_ENDPOINTS
-from wenet_fusion_runtime.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
+from wenet_fusion_runtime.recognizer import Stream
 from wenet_fusion_runtime.result import Result
 
 BLOCK_SECONDS = 0.1    # how audio is cut; results do not depend on it
@@ -29,39 +30,24 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
                     "the damage is printed.")
     transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE",
                             help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels")
-    transcribe.add_argument("--chunk", type=int, metavar="FRAMES",
-                            help="encoder frames per chunk: fewer show text sooner (default: the model's)")
-    transcribe.add_argument("--left", type=int, metavar="CHUNKS",
-                            help="chunks that stay visible to the left (default: as in training)")
-    transcribe.add_argument("--allow_untrained", action="store_true",
-                            help="allow chunks and left contexts that the model was not trained for")
-    transcribe.add_argument("--mode", choices=MODES,
-                            help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    transcribe.add_argument("--beam_size", type=int, default=10, metavar="N",
-                            help="hypotheses of the beam search (default: %(default)s)")
-    transcribe.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    transcribe.add_argument("--reverse_weight", type=float, metavar="W",
-                            help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
     transcribe.add_argument("--json", action="store_true",
                             help="one JSON object per closed segment: file, segment, text, times, tokens")
     transcribe.add_argument("--partials", action="store_true",
                             help="each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
-    add_endpoint_flags(transcribe, FILE_ENDPOINTS)
+    add_recognition_flags(transcribe, FILE_ENDPOINTS)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    recognizer = Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, endpoint=endpoint_rules(options)))
-    recognizer.create_stream(options.chunk, options.left, options.allow_untrained)    # a wrong chunk is no file's fault
+    recognizer = build_recognizer(options)
+    create_stream(recognizer, options)    # a wrong chunk is no file's fault
     failed = 0
     for path in options.files:
         output = _Output(path, named=len(options.files) > 1, as_json=options.json, partials=options.partials)
         try:
             with AudioReader(path) as reader:
-                stream = recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
+                stream = create_stream(recognizer, options)
                 _feed(stream, reader, output, options.real_time)
         except BrokenPipeError:
             raise
@@ -107,7 +93,8 @@ class _Output:
         self._prefix = f"{path}\t" if named else ""
         self._json = as_json
         self._lines = partials
-        self._in_place = not partials and not as_json and sys.stdout.isatty()
+        self._in_place = not partials and not as_json and is_terminal(sys.stdout)
+        self._line = LiveLine(sys.stdout)
         self._shown = ""
 
     def partial(self, stream: Stream) -> None:
@@ -121,9 +108,7 @@ class _Output:
         if not self._in_place:
             self._print_partial(stream, text)
             return
-        width = shutil.get_terminal_size().columns - 1
-        line = self._prefix.replace("\t", " ") + text
-        print("\r\033[K" + line[-width:], end="", flush=True)
+        self._line.draw(Piece(self._prefix.replace("\t", " ") + text))
 
     def _print_partial(self, stream: Stream, text: str) -> None:
         if self._json:
@@ -145,9 +130,7 @@ class _Output:
 
     def clear(self) -> None:
         """Remove the partial text from a terminal."""
-        if self._in_place and self._shown:
-            print("\r\033[K", end="", flush=True)
-        self._shown = ""
+        self._line.clear()
 
 
 def _record(path: Path, result: Result) -> dict[str, object]:
