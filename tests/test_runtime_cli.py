@@ -54,7 +54,7 @@ def test_bad_files_are_reported_and_counted_and_the_others_go_on(
 
 def test_json_has_one_object_per_segment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(folder / "long.wav", speak("abcd" * 4), SAMPLE_RATE)
-    command = ["transcribe", str(folder / "model.pt"), str(folder / "long.wav"), "--json", "--rule3_seconds", "1"]
+    command = ["transcribe", str(folder / "model.pt"), str(folder / "long.wav"), "--format", "json", "--rule3_seconds", "1"]
     assert main(command) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["segment"] for record in records] == list(range(len(records)))
@@ -68,7 +68,7 @@ def test_partials_are_lines_when_asked_for(folder: Path, capsys: pytest.CaptureF
     assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav"), "--partials"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["... a b", "... a b c", "a b c"]
-    assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav"), "--partials", "--json"]) == 0
+    assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav"), "--partials", "--format", "json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records[0]["partial"] == "a b" and records[-1]["text"] == "a b c"
 
@@ -159,7 +159,7 @@ def test_audio_damaged_in_its_middle_fails_that_file(folder: Path, capsys: pytes
 def test_the_text_before_an_early_end_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = (folder / "one.wav").read_bytes()
     (folder / "cut.wav").write_bytes(whole[: len(whole) * 2 // 3])
-    for arguments, expected in (([], "a b\n"), (["--json"], '"text": "a b"')):
+    for arguments, expected in (([], "a b\n"), (["--format", "json"], '"text": "a b"')):
         assert main(["transcribe", str(folder / "model.pt"), str(folder / "cut.wav"), *arguments]) == 1
         out, err = capsys.readouterr()
         assert expected in out and err.startswith(f"error: {folder / 'cut.wav'}: is damaged or ends too early")
