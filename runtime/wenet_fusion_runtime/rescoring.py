@@ -12,7 +12,11 @@ from wenet_fusion_runtime.result import Hypothesis
 def rescore(
     hypotheses: Sequence[Hypothesis], decoder_scores: np.ndarray, ctc_weight: float, reverse_weight: float
 ) -> list[Hypothesis]:
-    """Hypotheses with `score = ctc_weight * ctc + (1 - reverse_weight) * l2r + reverse_weight * r2l`, best first.
+    """Hypotheses with `score = ctc_weight * ctc + attention + context + lm + length`, best first, where
+    `attention = (1 - reverse_weight) * l2r + reverse_weight * r2l`.
+
+    What hot words and a language model added in the search is kept as it is: it speaks for or against a text, beside
+    the evidence of the audio.
 
     Args:
         hypotheses: N hypotheses of one segment.
@@ -29,7 +33,13 @@ def rescore(
     if reverse_weight:
         attention = (1.0 - reverse_weight) * attention + reverse_weight * decoder_scores[:, 1]
     rescored = [
-        hypothesis._replace(score=ctc_weight * hypothesis.ctc_score + float(score))
-        for hypothesis, score in zip(hypotheses, attention)
+        hypothesis._replace(
+            score=ctc_weight * hypothesis.ctc_score + score + _added(hypothesis), attention_score=score
+        )
+        for hypothesis, score in zip(hypotheses, attention.tolist())
     ]
     return sorted(rescored, key=lambda hypothesis: -hypothesis.score)
+
+
+def _added(hypothesis: Hypothesis) -> float:
+    return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score
