@@ -119,8 +119,8 @@ class HotWordGraph:
     comes unit by unit, overlapping ones too. Read-only; a state is the number of a node.
 
     A text's score is the sum of the boosts of the phrases that occur in it. Before a phrase is complete it has earned
-    the share of its letters that are there (of several phrases that begin alike the largest share; none of a negative
-    boost), which is lost as soon as the text goes on differently. A phrase counts only as whole words, so where there
+    the share of its letters that are there (of several that are under way the largest share; none of a negative boost),
+    which is lost as soon as the text goes on differently. A phrase counts only as whole words, so where there
     are boundaries it is complete when the next word begins or the text ends.
 
     Args:
@@ -133,7 +133,7 @@ class HotWordGraph:
         self._symbols, self._is_marked = spelling.symbols, spelling.marked
         self._next: dict[int, int] = {}      # of node * _SPAN + symbol
         self._completed = [0.0]              # of each node: boosts of the phrases that end there
-        self._share = [0.0]                  # of each node: what the phrases that go on from there have earned
+        self._share = [0.0]                  # of each node: what phrases that are under way have earned
         self._after_boundary = [False]       # of each node: whether its last symbol is BOUNDARY
         self._fall_back = [_ROOT]            # of each node: the longest end of its text that begins a phrase too
         levels: list[list[_Edge]] = []       # by depth
@@ -163,20 +163,22 @@ class HotWordGraph:
         self._completed[node] += earned
 
     def _link(self, levels: list[list[_Edge]]) -> None:
-        for parent, symbol, node in itertools.chain.from_iterable(levels[1:]):
-            self._fall_back[node] = self._step(self._fall_back[parent], symbol)
-            self._completed[node] += self._completed[self._fall_back[node]]
+        for depth, edges in enumerate(levels):
+            for parent, symbol, node in edges:
+                below = self._fall_back[node] = self._step(self._fall_back[parent], symbol) if depth else _ROOT
+                self._completed[node] += self._completed[below]
+                self._share[node] = max(self._share[node], self._share[below])
 
     def _largest_gains(self, levels: list[list[_Edge]]) -> np.ndarray:
-        """(V,) at least what a unit can add to any text's score."""
-        completed, share = defaultdict(float), defaultdict(float)    # of nodes by their last symbol, at least 0
-        for _, symbol, node in itertools.chain.from_iterable(levels):
-            completed[symbol] = max(completed[symbol], self._completed[node])
-            share[symbol] = max(share[symbol], self._share[node])
-        return np.array([
-            sum(completed[symbol] for symbol in symbols) + (share[symbols[-1]] if symbols else 0.0)
-            for symbols in self._symbols
-        ])
+        """(V,) at least what a unit can add to any text's score.
+
+        Falling back loses no share that an edge from there could gain, so no symbol gains more than on its best edge.
+        """
+        gains: dict[int, float] = defaultdict(float)    # of symbols, at least 0
+        for parent, symbol, node in itertools.chain.from_iterable(levels):
+            gain = self._completed[node] + self._share[node] - self._share[parent]
+            gains[symbol] = max(gains[symbol], gain)
+        return np.array([sum(gains[symbol] for symbol in symbols) for symbols in self._symbols])
 
     def _step(self, node: int, symbol: int) -> int:
         while True:

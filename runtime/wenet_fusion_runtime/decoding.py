@@ -95,10 +95,10 @@ class DecodingOptions:
         beam_size = min(DEFAULT_BEAM_SIZE, len(meta.units)) if self.beam_size is None else self.beam_size
         if beam_size > len(meta.units):
             raise ValueError(f"beam_size {beam_size} is larger than the vocabulary of {len(meta.units)} units; choose "
-                             f"at most that")
+                             f"{len(meta.units)} or less")
         nbest = beam_size if self.nbest is None else self.nbest
         if nbest > beam_size:
-            raise ValueError(f"nbest {nbest} is more than beam_size {beam_size}; choose a larger beam or less of it")
+            raise ValueError(f"nbest {nbest} is more than beam_size {beam_size}; choose a larger beam")
         ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
         return replace(
             self, mode=mode, beam_size=beam_size, nbest=nbest, ctc_weight=ctc_weight, reverse_weight=reverse_weight

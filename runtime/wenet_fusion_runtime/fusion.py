@@ -107,7 +107,8 @@ class Fusion:
     def _add(self, hot_words: Sequence[HotWord]) -> None:
         usable, problems = spell_hot_words(hot_words, self._spelling)
         if problems:
-            raise ValueError("\n".join([f"{len(problems)} hot words cannot be used:", *problems]))
+            count = "1 hot word" if len(problems) == 1 else f"{len(problems)} hot words"
+            raise ValueError("\n".join([f"{count} cannot be used:", *problems]))
         boosts = {phrase: hot_word.boost for phrase, hot_word in usable.items()}
         # Scores of graphs are added, so a phrase of an earlier graph gets the difference here.
         changes = {phrase: boost - self._boosts.get(phrase, 0.0) for phrase, boost in boosts.items()}

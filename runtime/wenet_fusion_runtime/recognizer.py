@@ -76,7 +76,7 @@ class Stream:
     """
 
     def __init__(
-        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
     ) -> None:
         self._model = model
         self._chunk, self._left = chunk, left
