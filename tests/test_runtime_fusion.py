@@ -239,7 +239,7 @@ def test_hot_words_win_and_stay_through_rescoring() -> None:
         text = UNSURE.meta.units.text(each.ids)
         assert each.context_score == 4.0 * text.count("b c") - 5.0 * text.count("d")
         assert each.attention_score == pytest.approx(5 * text.count("b") - len(each.ids))
-        assert each.score == pytest.approx(0.5 * each.ctc_score + each.attention_score + each.context_score)
+        assert each.score == pytest.approx(0.5 * each.ctc_score + each.attention_score + 1.5 * each.context_score)
 
 
 def test_hot_words_of_a_stream_are_added_to_those_of_the_options() -> None:
