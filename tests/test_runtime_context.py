@@ -133,14 +133,13 @@ def test_overlapping_phrases_all_count() -> None:
 
 
 def test_counting_catches_an_automaton_without_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    fusion = Fusion(CHARACTERS, [HotWord("你好吗", 1.0), HotWord("好a", 1.0)])
-    tokens = ids(CHARACTERS, "你", "好", "a")
-    assert final_score(fusion, tokens) == 2.0
+    hot_words, tokens = [HotWord("你好吗", 1.0), HotWord("好a", 1.0)], ids(CHARACTERS, "你", "好", "a")
+    assert final_score(Fusion(CHARACTERS, hot_words), tokens) == 2.0
     monkeypatch.setattr(
         context_module.HotWordGraph, "_step",
         lambda self, node, symbol: self._next.get(node * context_module._SPAN + symbol, 0),
     )
-    assert final_score(fusion, tokens) == 0.0
+    assert final_score(Fusion(CHARACTERS, hot_words), tokens) == 0.0
 
 
 def test_unknown_units_match_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from pathlib import Path
@@ -106,12 +107,21 @@ def read_hot_words(path: str | Path) -> CheckedHotWords:
 # A node and a symbol as one number, which is smaller and faster as a key than a pair.
 _SPAN = 0x110000
 _ROOT = 0
+KNOWN_MOVES = 1 << 16
 
 
 class _Edge(NamedTuple):
     parent: int
     symbol: int
     node: int
+
+
+class Move(NamedTuple):
+    """What a unit does to a text."""
+
+    node: int           # the state after it
+    completed: float    # boosts of the phrases that it completed
+    share: float        # what phrases that are under way have earned
 
 
 class HotWordGraph:
@@ -137,6 +147,8 @@ class HotWordGraph:
         self._after_boundary = [False]       # of each node: whether its last symbol is BOUNDARY
         self._fall_back = [_ROOT]            # of each node: the longest end of its text that begins a phrase too
         levels: list[list[_Edge]] = []       # by depth
+        # The prefixes of a beam stand in few states and try the same units frame after frame: most moves are known.
+        self._moves = functools.lru_cache(KNOWN_MOVES)(self._advance)
         for phrase, boost in boosts.items():
             self._insert(phrase, boost, levels)
         self._link(levels)
@@ -189,19 +201,18 @@ class HotWordGraph:
                 return _ROOT
             node = self._fall_back[node]
 
-    def advance(self, node: int, unit: int) -> tuple[int, float]:
-        """The state after one more unit, and the boosts of the phrases that the unit completed."""
+    def _advance(self, node: int, unit: int) -> Move:
         completed = 0.0
         for symbol in self._symbols[unit]:
             if symbol == BOUNDARY and self._after_boundary[node]:
                 continue
             node = self._step(node, symbol)
             completed += self._completed[node]
-        return node, completed
+        return Move(node, completed, self._share[node])
 
-    def share(self, node: int) -> float:
-        """What unfinished phrases have earned."""
-        return self._share[node]
+    def advance(self, node: int, unit: int) -> Move:
+        """What one more unit does."""
+        return self._moves(node, unit)
 
     def finish(self, node: int) -> float:
         """The boosts of the phrases that the end of the text completes."""

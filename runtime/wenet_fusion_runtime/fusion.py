@@ -136,10 +136,10 @@ class Fusion:
         """Of one more token."""
         completed, share, contexts = state.completed, 0.0, []
         for graph, context in zip(self._graphs, state.contexts):
-            context, boosts = graph.advance(context, unit)
-            completed += boosts
-            share += graph.share(context)
-            contexts.append(context)
+            move = graph.advance(context, unit)
+            completed += move.completed
+            share += move.share
+            contexts.append(move.node)
         words, lm_score = state.words, 0.0
         if words is not None:
             words = words.followed_by(self._spelling.parts[unit])
