@@ -54,7 +54,7 @@ def _tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Calla
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
-            elif isinstance(child, Subsampling) and precision.startswith("int8"):  # gains nothing in the others
+            elif isinstance(child, Subsampling) and precision != "float32":  # gains nothing without packed weights
                 setattr(module, name, UnfoldedSubsampling(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))

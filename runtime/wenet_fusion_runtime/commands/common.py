@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 
 USER_ERRORS = (ValueError, OSError, ImportError)    # what a user can mend: printed as one message, without a traceback
@@ -20,28 +23,24 @@ def add_recognition_flags(command: argparse.ArgumentParser, endpoints: EndpointR
                          help="chunks that stay visible to the left (default: as in training)")
     command.add_argument("--allow_untrained", action="store_true",
                          help="allow chunks and left contexts that the model was not trained for")
-    command.add_argument("--mode", choices=MODES,
-                         help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    command.add_argument("--beam_size", type=int, default=10, metavar="N",
-                         help="hypotheses of the beam search (default: %(default)s)")
-    command.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    command.add_argument("--reverse_weight", type=float, metavar="W",
-                         help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
+    add_search_arguments(command)
     _add_endpoint_flags(command, endpoints)
 
 
-def build_recognizer(options: argparse.Namespace) -> Recognizer:
-    """The model, loaded and warm, with the flags of `add_recognition_flags`.
+def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> tuple[Recognizer, bool]:
+    """The model, loaded and warm, with the flags of `add_recognition_flags`; and whether all hot words can be used.
 
+    Args:
+        nbest: hypotheses of each result; None: as many as the beam has.
     Raises:
         OSError, ValueError, ImportError: see `Recognizer`.
     """
     endpoint = EndpointRules(
         options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
         options.rule3_extra_seconds, options.silence_probability)
-    return Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, endpoint=endpoint))
+    decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint), options)
+    hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
+    return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
 
 
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
