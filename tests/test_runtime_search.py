@@ -69,12 +69,12 @@ def test_prefix_beam_sums_all_alignments(seed: int, frames: int, units: int, dro
 
 
 def test_enumeration_catches_prefixes_that_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module._Prefix, "child", lambda self, token: search_module._Prefix(token, self, None))
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
     assert not agrees_with_enumeration(random_scores(0, 5, 3))
 
 
 def test_enumeration_catches_a_missing_blank_between_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(node: search_module._Prefix, unit: int) -> tuple:
+    def forgetful(node: search_module.Prefix, unit: int) -> tuple:
         return node.sums[2], *search_module._best(node.sums)    # forgets how an alignment ends
 
     monkeypatch.setattr(search_module, "_source", forgetful)
@@ -123,7 +123,7 @@ def test_prefix_beam_equals_the_textbook_when_prefixes_leave_the_beam_and_return
 
 
 def test_the_textbook_catches_a_prefix_that_returns_as_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module._Prefix, "child", lambda self, token: search_module._Prefix(token, self, None))
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
     assert not all(agrees_with_textbook(seed, beam_size=6) for seed in RETURNING_SEEDS)
 
 

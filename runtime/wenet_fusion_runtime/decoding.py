@@ -10,20 +10,20 @@ import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
 from wenet_fusion_runtime.context import HotWord
-from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules, FrameRules, SegmentCounts
+from wenet_fusion_runtime.endpoint import LIVE_ENDPOINTS, Endpoint, EndpointRules, FrameRules, SegmentCounts
 from wenet_fusion_runtime.fusion import Fusion, LanguageModel
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.prefix_beam_search import PrefixBeamSearch
 from wenet_fusion_runtime.rescoring import rescore
-from wenet_fusion_runtime.result import Hypothesis, Result, Token
+from wenet_fusion_runtime.result import Hypothesis, Result
+from wenet_fusion_runtime.result_making import make_result
 from wenet_fusion_runtime.search import FrameScores, GreedySearch
 from wenet_fusion_runtime.units import BLANK, Units
-from wenet_fusion_runtime.word_times import Span, spoken_spans
-from wenet_fusion_runtime.words import group_words
 
 GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
 MODES = (GREEDY, PREFIX_BEAM, RESCORING)
 DEFAULT_BEAM_SIZE = 10
+COMMIT_FRAMES = 5              # old tokens are decided every so many frames
 OFFLINE_BLOCK_FRAMES = 2048    # 82 s at 40 ms; attention within a block costs memory by its square
 
 
@@ -49,6 +49,7 @@ class DecodingOptions:
     lm_weight: float = 0.5                   # of its log-probabilities
     word_bonus: float = 0.0                  # nats for each word that it scores
     endpoint: EndpointRules = EndpointRules()    # when segments close
+    commit_seconds: float | None = None      # older tokens are decided for good; None: when the segment closes
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
@@ -71,6 +72,10 @@ class DecodingOptions:
             raise ValueError(f"token_threshold must be positive, found {self.token_threshold}")
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
+
+        if self.commit_seconds is not None and not 0 < self.commit_seconds < math.inf:
+            raise ValueError("commit_seconds must be a positive number, or None for the end of the segment, found "
+                             f"{self.commit_seconds:g}")
 
     def resolved(self, meta: Meta) -> DecodingOptions:
         """These options with the model's values in place of None.
@@ -112,6 +117,10 @@ class DecodingOptions:
         )
 
 
+FILE_OPTIONS = DecodingOptions()
+LIVE_OPTIONS = DecodingOptions(endpoint=LIVE_ENDPOINTS, commit_seconds=1.0)    # microphones and servers
+
+
 class SegmentDecoder:
     """Decodes the frames of one stream, any number at a time, and cuts it into segments.
 
@@ -148,13 +157,27 @@ class SegmentDecoder:
             scores = scores.with_blank_penalty(self._options.blank_penalty)
         while True:
             self._counts, count, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
-            self._search.advance(scores.part(0, count))
+            self._advance(scores.part(0, count))
             if self._options.mode == RESCORING:
                 self._encoder_blocks.append(encoder_out[:, :count])
             if endpoint is None:
                 return closed
             closed.append(self.close(endpoint))
             scores, encoder_out = scores.part(count), encoder_out[:, count:]
+
+    def _advance(self, scores: FrameScores) -> None:
+        """Search the next T frames, which are counted already; decide old tokens at frames that do not depend on T."""
+        seconds, frame = self._options.commit_seconds, self._start_frame + self._counts.frames - len(scores.blank)
+        if seconds is None or self._options.mode == GREEDY:
+            self._search.advance(scores)
+            return
+        age, first = round(seconds / self._model.meta.frame_seconds), 0
+        while first < len(scores.blank):
+            stop = first + COMMIT_FRAMES - (frame + first) % COMMIT_FRAMES
+            self._search.advance(scores.part(first, stop))
+            if stop <= len(scores.blank):
+                self._search.commit(frame + stop - age)
+            first = stop
 
     def partial(self) -> Result:
         """The open segment so far, from the search alone."""
@@ -185,6 +208,10 @@ class SegmentDecoder:
         """Close the last segment at the end of the audio."""
         return self.close(Endpoint.END)
 
+    def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
+        start, stop = self._start_frame, self._start_frame + self._counts.frames
+        return make_result(hypotheses, self._model.meta, self._segment, (start, stop), endpoint)
+
     def _new_search(self) -> GreedySearch | PrefixBeamSearch:
         if self._options.mode == GREEDY:
             return GreedySearch(self._start_frame, self._previous)
@@ -193,33 +220,6 @@ class SegmentDecoder:
             options.beam_size, self._start_frame, self._previous, fusion, options.token_threshold,
             options.blank_skip_threshold,
         )
-
-    def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
-        """The segment, open if there is no endpoint, given all hypotheses that are left, best first."""
-        units, frame = self._model.meta.units, self._model.meta.frame_seconds
-        best = hypotheses[0]
-        start, end = self._start_frame * frame, (self._start_frame + self._counts.frames) * frame
-        emitted = [Span(at * frame, (at + 1) * frame) for at in best.frames]
-        spans = spoken_spans(emitted, self._model.meta.word_times, start, end)
-        tokens = tuple(
-            Token(token, units.tokens[token], *span, confidence)
-            for token, span, confidence in zip(best.ids, spans, best.confidences)
-        )
-        words = group_words(tokens, units).words
-        committed = len(words)
-        if endpoint is None:
-            # Whatever comes, the search goes on from one of these, and rescoring chooses one of those that it ends with.
-            shared = _common_length([hypothesis.ids for hypothesis in hypotheses])
-            committed, hypotheses = group_words(tokens[:shared], units).closed, hypotheses[:1]
-        return Result(
-            units.text(best.ids), tokens, words, committed, self._segment, start, end, tuple(hypotheses), endpoint)
-
-
-def _common_length(sequences: Sequence[tuple[int, ...]]) -> int:
-    """How many first items all sequences share."""
-    first, last = min(sequences), max(sequences)    # what these share in front, those that sort between them share too
-    agree = (mine == other for mine, other in zip(first, last))
-    return next((index for index, same in enumerate(agree) if not same), min(len(first), len(last)))
 
 
 def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:

@@ -7,55 +7,18 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import NamedTuple, Sequence
+from typing import Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.fusion import Fusion, FusionState
+from wenet_fusion_runtime.prefix_tree import Emission, Prefix, Sums
 from wenet_fusion_runtime.result import Hypothesis
 from wenet_fusion_runtime.search import FrameScores
 from wenet_fusion_runtime.units import BLANK
 
-
-class _Emission(NamedTuple):
-    """A token on a best alignment, linked to the token before it."""
-
-    frame: int                    # the first frame of the token's run
-    log_prob: float               # its peak within the run
-    previous: _Emission | None
-
-
-# The alignments of one prefix after a frame: log sums of those that end in blank, that end in its last token, and of
-# both; the log-probability of the best one of either kind; that one's last emission. A plain tuple, because one is made
-# for each prefix and frame, and anything with names costs several times as much.
-_Sums = tuple[float, float, float, float, float, "_Emission | None", "_Emission | None"]
 _NEVER = -math.inf
 _NO_TOKEN = -1
-
-
-class _Prefix:
-    """A token sequence as a node linked to the sequence without its last token.
-
-    One sequence is one node: a child once created is found again through its parent, also when the parent left the beam
-    and came back. Only children that entered the beam are stored, so a search keeps at most beam_size nodes per frame.
-    """
-
-    __slots__ = ("token", "parent", "children", "sums", "bonus", "fused", "tried")
-
-    def __init__(self, token: int, parent: _Prefix | None, fused: FusionState | None) -> None:
-        self.token = token
-        self.parent = parent
-        self.children: dict[int, _Prefix] = {}
-        self.sums: _Sums | None = None     # None outside of the beam
-        self.fused = fused                 # what is added to its CTC score, and from where that goes on
-        self.bonus = 0.0 if fused is None else fused.bonus
-        self.tried: dict[int, FusionState] = {}    # `fused` of sequences with one more token, while this is in the beam
-
-    def child(self, token: int) -> _Prefix:
-        node = self.children.get(token)
-        if node is None:
-            node = self.children[token] = _Prefix(token, self, self.tried.get(token))
-        return node
 
 
 class PrefixBeamSearch:
@@ -91,7 +54,7 @@ class PrefixBeamSearch:
         self._offset = 0.0    # to be added to all sums: log-probability of the frames in which only blank was considered
         # Whether no alignment ends in a token. Then one more blank changes nothing but the offset.
         self._in_blank = previous == BLANK
-        root = _Prefix(_NO_TOKEN if self._in_blank else previous, None, None if fusion is None else fusion.start())
+        root = Prefix(_NO_TOKEN if self._in_blank else previous, None, None if fusion is None else fusion.start())
         root.sums = (0.0, _NEVER, 0.0, 0.0, _NEVER, None, None)
         if not self._in_blank:
             root.sums = (_NEVER, 0.0, 0.0, _NEVER, 0.0, None, None)
@@ -167,7 +130,7 @@ class PrefixBeamSearch:
             token_sum += log_prob
             token_max += log_prob
             if emission is not None and log_prob > emission.log_prob:
-                emission = _Emission(emission.frame, log_prob, emission.previous)
+                emission = Emission(emission.frame, log_prob, emission.previous)
             parent = node.parent
             if parent is not None and parent.sums is not None:
                 # The parent is in the beam too, and reaches this prefix by the token: one prefix, one sum.
@@ -175,7 +138,7 @@ class PrefixBeamSearch:
                 token_sum = _add(token_sum, parent_sum + log_prob)
                 if parent_max + log_prob > token_max:
                     token_max = parent_max + log_prob
-                    emission = _Emission(self._frame, log_prob, parent_emission)
+                    emission = Emission(self._frame, log_prob, parent_emission)
             total = _add(blank_sum, token_sum)
             sums = (blank_sum, token_sum, total, blank_max, token_max, best_emission, emission)
             candidates.append((total + node.bonus, node, sums, BLANK, 0.0))
@@ -220,13 +183,26 @@ class PrefixBeamSearch:
                     candidates.append((score, node, None, unit, log_prob))
         return candidates
 
-    def _extended(self, node: _Prefix, unit: int, log_prob: float) -> tuple[_Prefix, _Sums]:
+    def _extended(self, node: Prefix, unit: int, log_prob: float) -> tuple[Prefix, Sums]:
         """The prefix with one more token, which begins in this frame."""
         before, before_max, before_emission = _source(node, unit)
-        emission = _Emission(self._frame, log_prob, before_emission)
+        emission = Emission(self._frame, log_prob, before_emission)
         token_sum = before + log_prob
         sums = (_NEVER, token_sum, token_sum, _NEVER, before_max + log_prob, None, emission)
         return node.child(unit), sums
+
+    def commit(self, frame: int) -> None:
+        """Decide for good the tokens that the best prefix emitted before `frame`: other prefixes leave the beam."""
+        best = self._beam[0]
+        node, emission = best, _best(best.sums)[1]
+        while emission is not None and emission.frame >= frame:
+            node, emission = node.parent, emission.previous
+        dropped = [each for each in self._beam if not each.begins_with(node)]
+        if dropped:
+            for each in dropped:
+                each.sums = None
+                each.tried.clear()
+            self._beam = [each for each in self._beam if each.sums is not None]
 
     def hypotheses(self, count: int) -> list[Hypothesis]:
         """The `count` best prefixes so far (fewer if the beam holds fewer), best first. `score` holds all that ranks
@@ -241,7 +217,7 @@ class PrefixBeamSearch:
         found = [self._hypothesis(node, self._fusion.finish(node.fused)) for node in self._beam]
         return sorted(found, key=lambda hypothesis: -hypothesis.score)[:count]
 
-    def _hypothesis(self, node: _Prefix, fused: FusionState | None) -> Hypothesis:
+    def _hypothesis(self, node: Prefix, fused: FusionState | None) -> Hypothesis:
         ctc_score = self._offset + node.sums[2]
         emission = _best(node.sums)[1]
         frames, confidences, ids = [], [], []
@@ -262,16 +238,16 @@ class PrefixBeamSearch:
 
 
 # Score, prefix, its sums or None for an extension of it, and the extension's unit and log-probability.
-_Candidate = tuple[float, _Prefix, "_Sums | None", int, float]
+_Candidate = tuple[float, Prefix, "Sums | None", int, float]
 _score = operator.itemgetter(0)
 
 
-def _best(sums: _Sums) -> tuple[float, _Emission | None]:
+def _best(sums: Sums) -> tuple[float, Emission | None]:
     """Log-probability and last emission of the best alignment; of two equal ones that which ends in blank."""
     return (sums[3], sums[5]) if sums[3] >= sums[4] else (sums[4], sums[6])
 
 
-def _source(node: _Prefix, unit: int) -> tuple[float, float, _Emission | None]:
+def _source(node: Prefix, unit: int) -> tuple[float, float, Emission | None]:
     """Log sum and maximum of the alignments that go on with another `unit`, and the best one's last emission.
 
     After the same unit they must end in blank.

@@ -15,8 +15,9 @@ USER_ERRORS = (ValueError, OSError, ImportError)    # what a user can mend: prin
 Commands = argparse._SubParsersAction               # argparse has no public name for it
 
 
-def add_recognition_flags(command: argparse.ArgumentParser, endpoints: EndpointRules) -> None:
-    """Add the flags that `build_recognizer` and `create_stream` read; `endpoints` are the command's defaults."""
+def add_recognition_flags(command: argparse.ArgumentParser, defaults: DecodingOptions) -> None:
+    """Add the flags that `build_recognizer` and `create_stream` read; of `defaults` those of partial results and
+    endpoints are the command's own."""
     command.add_argument("--chunk", type=int, metavar="FRAMES",
                          help="encoder frames per chunk: fewer show text sooner (default: the model's)")
     command.add_argument("--left", type=int, metavar="CHUNKS",
@@ -24,7 +25,10 @@ def add_recognition_flags(command: argparse.ArgumentParser, endpoints: EndpointR
     command.add_argument("--allow_untrained", action="store_true",
                          help="allow chunks and left contexts that the model was not trained for")
     add_search_arguments(command)
-    _add_endpoint_flags(command, endpoints)
+    command.add_argument("--commit_seconds", type=_seconds_or_off, default=defaults.commit_seconds, metavar="S|off",
+                         help="text this old is decided for good, so that a partial result can mark it; off: when its "
+                              f"segment closes (default: {_shown(defaults.commit_seconds)})")
+    _add_endpoint_flags(command, defaults.endpoint)
 
 
 def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> tuple[Recognizer, bool]:
@@ -38,7 +42,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     endpoint = EndpointRules(
         options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
         options.rule3_extra_seconds, options.silence_probability)
-    decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint), options)
+    decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint, commit_seconds=options.commit_seconds), options)
     hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
     return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
 
@@ -53,9 +57,6 @@ def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream
 
 
 def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
-    def shown(value: float | None) -> str:
-        return "off" if value is None else f"{value:g}"
-
     group = command.add_argument_group(
         "endpoints", "When a segment of the text closes and becomes final. Seconds are rounded to encoder frames.")
     for name, meaning in (
@@ -63,7 +64,7 @@ def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRule
         ("rule2_seconds", "so much silence after text closes a segment"),
     ):
         group.add_argument(f"--{name}", type=_seconds_or_off, default=getattr(defaults, name), metavar="S|off",
-                           help=f"{meaning} (default: {shown(getattr(defaults, name))})")
+                           help=f"{meaning} (default: {_shown(getattr(defaults, name))})")
     for name, meaning in (
         ("rule3_seconds", "a segment this long closes at the next silence"),
         ("rule3_silence_seconds", "what counts as silence for rule 3"),
@@ -74,6 +75,10 @@ def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRule
     group.add_argument("--silence_probability", type=float, default=defaults.silence_probability, metavar="P",
                        help="a frame is silent if blank is more probable than this (default: if blank is the most "
                             "probable unit)")
+
+
+def _shown(value: float | None) -> str:
+    return "off" if value is None else f"{value:g}"
 
 
 def _seconds_or_off(value: str) -> float | None:

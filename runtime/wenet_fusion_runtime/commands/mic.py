@@ -17,7 +17,7 @@ import numpy as np
 from wenet_fusion_runtime.commands.common import (
     USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
 )
-from wenet_fusion_runtime.endpoint import LIVE_ENDPOINTS
+from wenet_fusion_runtime.decoding import LIVE_OPTIONS
 from wenet_fusion_runtime.formats import json_line, result_record
 from wenet_fusion_runtime.live_audio import AudioBlock, LiveAudio
 from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
@@ -54,7 +54,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     mic.add_argument("--seconds", type=float, metavar="S", help="end after so much audio (default: at Ctrl-C)")
     mic.add_argument("--json", action="store_true", help="one JSON object per closed segment: text, times, tokens")
     mic.add_argument("--latency", action="store_true", help="show how far the text is behind the speaker")
-    add_recognition_flags(mic, LIVE_ENDPOINTS)
+    add_recognition_flags(mic, LIVE_OPTIONS)
     mic.set_defaults(run=_mic)
 
 

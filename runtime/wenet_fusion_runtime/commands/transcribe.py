@@ -14,7 +14,7 @@ from wenet_fusion_runtime.commands.common import (
     USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
 )
 from wenet_fusion_runtime.commands.destination import Destination, OutputError, Sink
-from wenet_fusion_runtime.endpoint import FILE_ENDPOINTS
+from wenet_fusion_runtime.decoding import FILE_OPTIONS
 from wenet_fusion_runtime.formats import (
     CTM, FORMATS, JSON, SUBTITLES, SUFFIXES, TEXT, json_line, make_writer, partial_record
 )
@@ -47,7 +47,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     transcribe.add_argument("--partials", action="store_true",
                             help="text and json: each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
-    add_recognition_flags(transcribe, FILE_ENDPOINTS)
+    add_recognition_flags(transcribe, FILE_OPTIONS)
     transcribe.set_defaults(run=_transcribe)
 
 
