@@ -14,6 +14,7 @@ from subjects import Subject
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
 from wenet_fusion_runtime.acoustic_model import StepScores
 from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM
+from wenet_fusion_runtime.endpoint import EndpointRules
 from wenet_fusion_runtime.units import BLANK
 
 from wenet_fusion.chunking import Chunking
@@ -22,7 +23,7 @@ FED_SECONDS = 0.1  # audio per call of accept_waveform
 ENCODER, STEP = "encoder alone", "front-end, encoder and CTC head"
 PARTS = (ENCODER, STEP, GREEDY, PREFIX_BEAM)
 HYPOTHESES = (4, 10)
-ONE_SEGMENT = 3600.0  # seconds: nothing closes earlier
+ONE_SEGMENT = EndpointRules(rule3_seconds=3600.0)
 
 Calls = dict[str, Callable[[], object]]
 
@@ -80,7 +81,7 @@ def rescoring_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np
     """The best hypotheses for all samples at once, by both decoders."""
     calls: Calls = {}
     for subject in subjects:
-        options = DecodingOptions(PREFIX_BEAM, beam_size=max(HYPOTHESES), max_segment_seconds=ONE_SEGMENT)
+        options = DecodingOptions(PREFIX_BEAM, beam_size=max(HYPOTHESES), endpoint=ONE_SEGMENT)
         stream = Recognizer(subject.model, options).create_stream(*chunking)
         stream.accept_waveform(samples)
         found = [hypothesis.ids for hypothesis in stream.finish()[-1].hypotheses]

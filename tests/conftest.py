@@ -56,9 +56,9 @@ def float32() -> Iterator[None]:
         yield
 
 
-def absent(reason: str) -> NoReturn:
-    """Skips a test that lacks recorded speech, or fails it where WENET_FUSION_REQUIRE_DATA=1 promises it."""
-    if os.environ.get("WENET_FUSION_REQUIRE_DATA") == "1":
+def absent(reason: str, promise: str = "WENET_FUSION_REQUIRE_DATA") -> NoReturn:
+    """Skips a test that lacks what it needs, or fails it where the variable `promise`, set to 1, promises that."""
+    if os.environ.get(promise) == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -26,7 +26,7 @@ from wenet_fusion.nn.subsampling import Subsampling
 from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion_runtime.decoding import transcribe_offline
 from wenet_fusion_runtime.model_file import load_model
-from wenet_fusion_runtime.result import joined_text
+from wenet_fusion_runtime.result import joined_ids
 
 needs_fbgemm = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
@@ -238,7 +238,7 @@ def test_the_gate_counts_and_refuses() -> None:
 
 def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> None:
     model = acoustic_model(trained)
-    text = joined_text(result.text for result in transcribe_offline(model, audio(), 8, 2))
+    text = model.meta.units.text(joined_ids(transcribe_offline(model, audio(), 8, 2)))
     found = measure_errors(model, load_model(exported), [Speech("a", audio(), text), Speech("b", audio(0.0), "zero")])
     assert found.before == found.after > 0 and found.words == len(text.split()) + 1
     assert (found.utterances, found.changed) == (2, 0)

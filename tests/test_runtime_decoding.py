@@ -13,18 +13,19 @@ from wenet_fusion_runtime.decoding import (
     GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, SegmentDecoder, decode_rows, offline_step,
     transcribe_offline,
 )
-from wenet_fusion_runtime.result import Result, joined_ids, joined_text
+from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
+from wenet_fusion_runtime.result import Result, joined_ids
 from wenet_fusion_runtime.search import FrameScores
 
 # Frames are 40 ms: a segment of 10 frames closes at 3 blanks, or after 5 more frames.
-SHORT = DecodingOptions(PREFIX_BEAM, max_segment_seconds=0.4, end_silence_seconds=0.12, extra_segment_seconds=0.2)
+SHORT = DecodingOptions(PREFIX_BEAM, endpoint=EndpointRules(None, None, 0.4, 0.12, 0.2))
 
 
 MODEL = make_model()
 
 
 def text_of(results: list[Result]) -> str:
-    return joined_text(result.text for result in results)
+    return MODEL.meta.units.text(joined_ids(results))
 
 
 def frames_of(text: str, **shape: int) -> tuple[FrameScores, np.ndarray]:
@@ -56,10 +57,10 @@ class ClosesAfterBlocks(SegmentDecoder):
     """Seeded bug: sees that a segment should close only when the block is over."""
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
-        count, counts = self._rule.scan(self._counts, scores.ids[:, 0] == 0)
+        counts, _, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
         self._search.advance(scores)
         self._counts = counts._replace(frames=self._counts.frames + len(scores.blank))
-        return [self._close(0)] if count is not None else []
+        return [self.close(endpoint)] if endpoint is not None else []
 
 
 def test_the_law_catches_segments_that_close_at_block_ends() -> None:
@@ -138,7 +139,7 @@ def test_rescoring_ranks_by_the_decoders() -> None:
     samples = speak("a a")
     plain = transcribe_offline(model, samples, 8, 2, DecodingOptions(PREFIX_BEAM))[0]
     rescored = transcribe_offline(model, samples, 8, 2, DecodingOptions(RESCORING, ctc_weight=0.5))[0]
-    assert {h.ids for h in rescored.hypotheses} == {h.ids for h in plain.hypotheses} and len(plain.hypotheses) == 10
+    assert {h.ids for h in rescored.hypotheses} == {h.ids for h in plain.hypotheses} and len(plain.hypotheses) == 7
     for hypothesis in rescored.hypotheses:
         expected = 0.5 * hypothesis.ctc_score + 5 * hypothesis.ids.count(4) - len(hypothesis.ids)
         assert hypothesis.score == pytest.approx(expected)
@@ -224,7 +225,6 @@ def test_defaults_come_from_the_model() -> None:
         ({"beam_size": 0}, "beam_size must be at least 1, found 0"),
         ({"ctc_weight": -1.0}, "ctc_weight must not be negative"),
         ({"reverse_weight": 1.5}, "reverse_weight must be 0 to 1"),
-        ({"max_segment_seconds": 0.0}, "max_segment_seconds must be positive"),
     ],
 )
 def test_wrong_options_are_refused(wrong: dict, message: str) -> None:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, Stream, load_model
 from wenet_fusion_runtime.decoding import MODES, PREFIX_BEAM, transcribe_offline
+from wenet_fusion_runtime.endpoint import EndpointRules
 from wenet_fusion_runtime.result import Result
 
 TEXT = "abcd dcb aa"
 SAMPLES = speak(TEXT)
-SHORT_SEGMENTS = {"max_segment_seconds": 0.4, "end_silence_seconds": 0.08, "extra_segment_seconds": 0.2}
+SHORT_SEGMENTS = EndpointRules(rule3_seconds=0.4, rule3_silence_seconds=0.08, rule3_extra_seconds=0.2)
 
 
 @pytest.fixture(scope="module", params=SAVERS)
@@ -26,7 +27,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def recognizers(model: AcousticModel) -> dict[str, Recognizer]:
-    return {mode: Recognizer(model, DecodingOptions(mode, **SHORT_SEGMENTS)) for mode in MODES}
+    return {mode: Recognizer(model, DecodingOptions(mode, endpoint=SHORT_SEGMENTS)) for mode in MODES}
 
 
 def run(stream: Stream, samples: np.ndarray, cuts: list[int], sample_rate: int | None = None) -> tuple[Result, ...]:
@@ -67,8 +68,8 @@ def test_any_cut_gives_the_results_of_one_offline_step(
 class LosesTheRest(Stream):
     """Seeded bug: keeps only what fills whole frames."""
 
-    def _advance(self, samples: np.ndarray) -> list[Result]:
-        return super()._advance(samples[: len(samples) // FRAME * FRAME])
+    def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
+        super().push(samples[: len(samples) // FRAME * FRAME], sample_rate)
 
 
 def test_the_law_catches_a_stream_that_loses_samples(model: AcousticModel) -> None:
@@ -114,7 +115,7 @@ def test_another_rate_is_resampled_whatever_the_cut(recognizers: dict[str, Recog
 
 
 def test_partial_results_and_segments(model: AcousticModel) -> None:
-    recognizer = Recognizer(model, DecodingOptions(max_segment_seconds=1.0, end_silence_seconds=0.08))
+    recognizer = Recognizer(model, DecodingOptions(endpoint=EndpointRules(rule3_seconds=1.0, rule3_silence_seconds=0.08)))
     with recognizer.create_stream() as stream:
         assert (stream.result.text, stream.text, stream.finals) == ("", "", ())
         partials, closed = [], []
@@ -157,7 +158,7 @@ def test_finish_twice_and_audio_after_it(recognizers: dict[str, Recognizer]) -> 
     stream = recognizers[PREFIX_BEAM].create_stream()
     stream.accept_waveform(SAMPLES)
     assert stream.finish() and stream.finish() == []
-    with pytest.raises(ValueError, match="the stream is finished; create another one"):
+    with pytest.raises(ValueError, match="the audio of this stream has ended; create another stream"):
         stream.accept_waveform(SAMPLES)
 
 

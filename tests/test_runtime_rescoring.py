@@ -5,7 +5,7 @@ import pytest
 
 from wenet_fusion_runtime.rescoring import rescore
 from wenet_fusion_runtime.result import Hypothesis
-from wenet_fusion_runtime.units import RESERVED, Units
+from wenet_fusion_runtime.units import JOINS, RESERVED, Units
 
 FIRST = Hypothesis((3,), -1.0, -1.0, (0,), (0.9,))
 SECOND = Hypothesis((4,), -2.0, -2.0, (0,), (0.9,))
@@ -18,6 +18,14 @@ def test_score_is_the_weighted_sum_and_ranks() -> None:
     expected = [0.5 * -2 + 0.75 * -1 + 0.25 * -9, 0.5 * -1 + 0.75 * -5 + 0.25 * -1]
     assert [hypothesis.score for hypothesis in ranked] == expected
     assert [hypothesis.ctc_score for hypothesis in ranked] == [-2.0, -1.0]
+
+
+def test_what_the_search_added_weighs_as_much_as_all_that_was_heard() -> None:
+    added = FIRST._replace(context_score=3.0, lm_score=-1.0, length_score=-0.5)
+    heard = rescore([added._replace(context_score=0.0, lm_score=0.0, length_score=0.0)], DECODERS[:1], 0.5, 0.25)[0]
+    found = rescore([added], DECODERS[:1], 0.5, 0.25)[0]
+    assert found.score == pytest.approx(heard.score + 1.5 * 1.5) and found.attention_score == -0.75 * 5 - 0.25
+    assert found.search_score == -1.0 + 1.5
 
 
 def test_weights_decide() -> None:
@@ -46,6 +54,15 @@ def test_words_are_joined_by_spaces_and_pieces_at_their_marks() -> None:
     assert Units([*RESERVED, "你", "好"], "pieces").text([3, 4]) == "你好"
     assert Units([*RESERVED, "one"], "words").text([1, 3, 2, 0]) == "<unk> one"
     assert Units([*RESERVED], "words").text([]) == ""
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_texts_of_consecutive_sequences_join(join: str) -> None:
+    units = Units([*RESERVED, "a", "\u2581b", "\u2581", "\u4f60"], join)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ids, cut = rng.integers(0, 7, 8).tolist(), rng.integers(0, 9)
+        assert (units.spaced(ids[:cut]) + units.spaced(ids[cut:])).strip() == units.text(ids)
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def test_what_a_stream_keeps_is_bounded(recognizer):
 class KeepsEncoderFrames(SegmentDecoder):
     """Seeded bug: the encoder outputs of closed segments stay."""
 
-    def _close(self, last_unit):
+    def close(self, endpoint):
         blocks = list(self._encoder_blocks)
-        result = super()._close(last_unit)
+        result = super().close(endpoint)
         self._encoder_blocks = blocks
         return result
 
@@ -114,9 +114,9 @@ class KeepsEncoderFrames(SegmentDecoder):
 class KeepsTheSearch(SegmentDecoder):
     """Seeded bug: a segment's search goes on with the next one."""
 
-    def _close(self, last_unit):
+    def close(self, endpoint):
         search = self._search
-        result = super()._close(last_unit)
+        result = super().close(endpoint)
         self._search = search
         return result
 

@@ -1,53 +1,84 @@
 #!/usr/bin/env python3
-"""Streams sounds without a word (silence, noise, tones, 30 s each) through an exported model and counts what it writes."""
+"""Counts the words that an exported model hears where there are none: silence, noise, tones, chords, reversed speech."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from wenet_fusion_runtime import Recognizer
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
+from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
+from wenet_fusion_runtime.meta import Meta
+from wenet_fusion_runtime.result import Result
+from wordless_sounds import Sound, wordless_sounds
 
 from wenet_fusion.console import run_main
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.sources import read_samples
 
-SECONDS = 30.0
+RECORDINGS = 100  # of a data.list, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="length of each sound")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="how frames become text; default: all that the model has")
+    parser.add_argument("--speech", type=Path, help="data.list whose recordings are played backwards as babble")
+    parser.add_argument("--seed", type=int, default=0, help="of the sounds")
+    parser.add_argument("--show_texts", action="store_true", help="print what was heard in which sound")
     args = parser.parse_args(arguments)
+    if not args.seconds >= 1:
+        raise ValueError(f"--seconds {args.seconds:g}: a sound needs at least one second")
 
-    recognizer = Recognizer(args.model)
-    meta = recognizer.model.meta
-    words = sounds = 0
-    for chunk in meta.chunk_sizes:
-        for name, samples in wordless_sounds(meta.sample_rate, args.seconds):
-            stream = recognizer.create_stream(chunk)
-            stream.accept_waveform(samples)
-            stream.finish()
-            sounds += 1
-            if stream.text:
-                words += len(stream.text.split())
-                print(f"{name}, chunks of {chunk}: {stream.text}")
-    hours = sounds * args.seconds / 3600
-    print(f"{args.model}: {words} words in {sounds} sounds of {args.seconds:g} s without one, {words / hours:.1f} per hour")
+    model = load_model(args.model)
+    rate = model.meta.sample_rate
+    options = {mode: DecodingOptions(mode).resolved(model.meta) for mode in args.modes or modes_of(model.meta)}
+    utterances = read_manifest(args.speech, "auto")[:RECORDINGS] if args.speech else []
+    recordings = [read_samples(utterance, rate) for utterance in utterances]
+    sounds = list(wordless_sounds(rate, args.seconds, recordings, args.seed))
+    words: Counter[tuple[str, str]] = Counter()  # by kind and mode
+    for sound in tqdm(sounds, desc="sounds", unit="sound", leave=False, disable=None):
+        for chunk in model.meta.chunk_sizes:
+            for mode, text in texts_of(model, sound, chunk, options).items():
+                words[sound.kind, mode] += len(text.split())
+                if text and args.show_texts:
+                    print(f"{sound.kind}, {sound.label}; chunks of {chunk}, {mode}: {text}")
+    print_table(args.model, sounds, model.meta, list(options), words, args.seconds)
     return 0
 
 
-def wordless_sounds(sample_rate: int, seconds: float) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and float32 samples; levels are RMS relative to full scale."""
-    rng = np.random.default_rng(0)
-    time = np.arange(int(seconds * sample_rate)) / sample_rate
-    yield "digital silence", np.zeros(len(time), np.float32)
-    for level in (-60, -40, -20):
-        noise = np.clip(10 ** (level / 20) * rng.standard_normal(len(time)), -1, 1)
-        yield f"white noise at {level} dB", noise.astype(np.float32)
-    for frequency in (100, 440, 1000, 3000):
-        for level in (-40, -10):
-            tone = 10 ** (level / 20) * np.sqrt(2) * np.sin(2 * np.pi * frequency * time)
-            yield f"{frequency} Hz tone at {level} dB", tone.astype(np.float32)
+def modes_of(meta: Meta) -> tuple[str, ...]:
+    return MODES if meta.decoder else MODES[:-1]
+
+
+def texts_of(
+    model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]
+) -> dict[str, str]:
+    """What each mode writes, one run of the model: the same as streams would write."""
+    step = offline_step(model, [sound.samples], chunk, model.meta.left(chunk))
+    return {mode: _text(decode_rows(model, step, chosen)[0]) for mode, chosen in options.items()}
+
+
+def _text(segments: Sequence[Result]) -> str:
+    return " ".join(result.text for result in segments if result.text)
+
+
+def print_table(
+    model: Path, sounds: Sequence[Sound], meta: Meta, modes: Sequence[str], words: Counter[tuple[str, str]], seconds: float
+) -> None:
+    """Words per hour of each kind of sound and mode; the last line says it all."""
+    chunks = len(meta.chunk_sizes)
+    hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
+    print("| false words per hour | hours | " + " | ".join(modes) + " |")
+    print("|---|--:|" + "--:|" * len(modes))
+    for kind, duration in hours.items():
+        cells = [f"{words[kind, mode] / duration:.0f}" for mode in modes]
+        print(f"| {kind} | {duration:.2f} | " + " | ".join(cells) + " |")
+    worst = {kind: max(words[kind, mode] for mode in modes) / duration for kind, duration in hours.items()}
+    rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in worst.items())
+    print(f"{model}: false words per hour of sounds without a word, in the worst of {len(modes)} modes: {rates}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Mapping, NamedTuple
 
 from wenet_fusion_runtime.units import BLANK, SOS_EOS, Units
+from wenet_fusion_runtime.word_times import WordTimes
 
 TORCHSCRIPT = "wenet_fusion.torchscript"
 ONNX = "wenet_fusion.onnx"
 KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
 DYNAMIC = "int8-dynamic"    # a precision whose scales follow each block
+MAX_SHIFT_SECONDS = 10.0    # of word_times; more is no delay but a mistake
 BATCH, CACHE = "batch", "cache"    # sizes of a state's axes that each stream chooses
 
 
@@ -39,6 +41,7 @@ class Meta:
     reverse_decoder: bool               # has a right-to-left one too
     ctc_weight: float                   # defaults for attention rescoring
     reverse_weight: float
+    word_times: WordTimes               # zeros where export was not told when words are spoken
     state: tuple[StateTensor, ...]      # of an ONNX archive; TorchScript makes its own state
     precision: str
     engine: str                         # what must be there to run it: "none", an engine of torch, "onnxruntime"
@@ -101,6 +104,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             reverse_decoder=bool(record["reverse_decoder"]),
             ctc_weight=float(record["decoding"]["ctc_weight"]),
             reverse_weight=float(record["decoding"]["reverse_weight"]),
+            word_times=_word_times(record.get("word_times")),
             state=tuple(_state_tensor(*entry) for entry in record["state"]) if record["kind"] == ONNX else (),
             precision=record["precision"],
             engine=record["engine"],
@@ -123,6 +127,15 @@ def _check_identity(record: Mapping[str, Any]) -> None:
     if (record["blank"], record["sos_eos"]) != (BLANK, SOS_EOS):
         raise ValueError(f"blank and sos_eos must be {BLANK} and {SOS_EOS}, "
                          f"found {record['blank']} and {record['sos_eos']}")
+
+
+def _word_times(record: Mapping[str, Any] | None) -> WordTimes:
+    if record is None:
+        return WordTimes()
+    found = WordTimes(*(float(record[name]) for name in WordTimes._fields))
+    if not all(abs(shift) <= MAX_SHIFT_SECONDS for shift in found):
+        raise ValueError(f"word_times {list(found)} must be numbers of seconds, {MAX_SHIFT_SECONDS:g} at most")
+    return found
 
 
 def _state_tensor(name: str, dtype: str, shape: list[int | str]) -> StateTensor:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.audio import Resampler, to_mono
-from wenet_fusion_runtime.decoding import RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.blocks import Block, BlockBuffer
+from wenet_fusion_runtime.context import HotWord
+from wenet_fusion_runtime.decoding import GREEDY, RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.fusion import Fusion
 from wenet_fusion_runtime.model_file import load_model
-from wenet_fusion_runtime.result import Result, joined_text
+from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.search import FrameScores
 
 
 class Recognizer:
@@ -28,10 +33,12 @@ class Recognizer:
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
+        self._fusion = self.options.fusion(self.model.meta.units)
         self._warm_up()
 
     def create_stream(
-        self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False
+        self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False,
+        endpoint: EndpointRules | None = None, hot_words: Sequence[HotWord] = (),
     ) -> Stream:
         """A fresh stream.
 
@@ -39,14 +46,20 @@ class Recognizer:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
             left: chunks that stay visible to the left; None is what the model was trained with.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
+            endpoint: when its segments close; None is what the options say.
+            hot_words: preferred phrases, beside those of the options. A phrase that is among both gets its boost here.
         Raises:
-            ValueError: the chunk does not suit the model.
+            ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
-        return Stream(self.model, self.options, chunk, left)
+        options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
+        if hot_words and options.mode == GREEDY:
+            raise ValueError(f"{GREEDY} knows no alternatives, so hot words have no effect; choose another mode")
+        fusion = self._fusion.with_hot_words(hot_words) if hot_words else self._fusion
+        return Stream(self.model, options, chunk, left, fusion)
 
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
@@ -63,20 +76,30 @@ class Recognizer:
 class Stream:
     """One recording, recognised as it comes. Made by `Recognizer.create_stream`; belongs to one thread at a time.
 
-    Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+    The simple way: feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+
+    The way of a program that steps many streams in one batch, of which the simple way is made:
+
+        stream.push(samples)                                  # or stream.end_input()
+        while (block := stream.ready_block()) is not None:
+            scores, state = model.step(block.samples[None], [block.length], stream.chunk, stream.left, stream.state)
+            closed = stream.advance(*scores.row(0), state)
+        last = stream.finish()                                # after end_input, once no block is left
+
+    `AcousticModel.concat_states` and `split_state` make a batch of several streams' states and take it apart.
     """
 
-    def __init__(self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int) -> None:
+    def __init__(
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
+    ) -> None:
+        meta = model.meta
+        self.chunk, self.left = chunk, left
         self._model = model
-        self._chunk, self._left = chunk, left
         self._state = model.init_state(1, chunk, left)
-        self._decoder = SegmentDecoder(model, options)
-        self._sample_rate: int | None = None
-        self._resampler = Resampler(model.meta.sample_rate, model.meta.sample_rate)
-        self._buffer = np.empty(chunk * model.meta.frame_samples, dtype=np.float32)    # the chunk that is being filled
-        self._filled = 0
+        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.tail_samples)
+        self._decoder = SegmentDecoder(model, options, fusion)
         self._finals: list[Result] = []
-        self._finals_text = ""
+        self._finals_text = ""    # with the spaces at its ends
         self._last: Result | None = None    # the last segment, once the stream is finished
 
     @property
@@ -92,28 +115,20 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """All text so far: closed segments and the open one."""
-        if self._last is not None:
-            return self._finals_text
-        return joined_text((self._finals_text, self._decoder.partial().text))
+        """All text so far: closed segments and the open one, as if there had been one segment."""
+        open_text = "" if self._last is not None else self._spaced(self._decoder.partial())
+        return (self._finals_text + open_text).strip()
 
     def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
         """Feed the next samples, any number; runs the model for each chunk that they complete.
 
-        Args:
-            samples: (n,) or (n, channels), float32 in [-1, 1] (what is outside is clipped) or int16.
-            sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
         Returns:
             the segments that closed.
         Raises:
-            ValueError: the stream is finished, the rate changed, or the samples have a wrong type, shape or value;
-                in the latter cases the stream is as before.
+            ValueError: see `push`.
         """
-        if self._last is not None:
-            raise ValueError("the stream is finished; create another one for more audio")
-        mono = to_mono(samples)
-        self._set_sample_rate(self._model.meta.sample_rate if sample_rate is None else sample_rate)
-        return self._advance(self._resampler.process(mono))
+        self.push(samples, sample_rate)
+        return self._run()
 
     def finish(self) -> list[Result]:
         """End of the audio: decode what is left, close the open segment; returns the segments that closed.
@@ -122,53 +137,90 @@ class Stream:
         """
         if self._last is not None:
             return []
-        closed = self._advance(self._resampler.process(np.zeros(0, dtype=np.float32), last=True))
-        closed += self._advance(np.zeros(self._model.meta.tail_samples, dtype=np.float32))
-        if self._filled:
-            closed += self._step()
+        self.end_input()
+        closed = self._run()
         last = self._decoder.finish()
         self._keep([last])
-        closed.append(last)
         self._state = None
         self._last = _best_only(last)
-        return closed
+        return [*closed, last]
 
-    def _set_sample_rate(self, sample_rate: int) -> None:
-        if self._sample_rate is None:
-            self._resampler = Resampler(sample_rate, self._model.meta.sample_rate)
-            self._sample_rate = sample_rate
-        elif sample_rate != self._sample_rate:
-            raise ValueError(f"the stream runs at {self._sample_rate} Hz, found {sample_rate} Hz; "
-                             "create another stream for another rate")
+    def close_segment(self) -> Result:
+        """End the open segment now, whatever the rules say, and begin another one; returns it, perhaps empty.
 
-    def _advance(self, samples: np.ndarray) -> list[Result]:
-        """Buffer samples at the model's rate; step the model over every chunk that they complete."""
-        closed = []
-        while len(samples):
-            taken = min(len(samples), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + taken] = samples[:taken]
-            self._filled += taken
-            samples = samples[taken:]
-            if self._filled == len(self._buffer):
-                closed += self._step()
-        return closed
+        Samples that complete no chunk yet belong to the next segment.
+        Raises:
+            ValueError: the stream is finished.
+        """
+        if self._last is not None:
+            raise ValueError("the stream is finished, its last segment is closed")
+        result = self._decoder.close()
+        self._keep([result])
+        return result
 
-    def _step(self) -> list[Result]:
-        """Decode the buffered samples, rounded up to whole frames by zeros that do not count."""
-        length, self._filled = self._filled, 0
-        rounded = length + -length % self._model.meta.frame_samples
-        self._buffer[length:rounded] = 0.0
-        samples = self._buffer[None, :rounded]
-        scores, self._state = self._model.step(samples, [length], self._chunk, self._left, self._state)
-        closed = self._decoder.accept(*scores.row(0))
+    def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
+        """Add the next samples, any number, without running the model.
+
+        Args:
+            samples: (n,) or (n, channels), float32 in [-1, 1] (what is outside is clipped) or int16.
+            sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
+        Raises:
+            ValueError: the audio has ended, the rate changed, or the samples have a wrong type, shape or value; the
+                stream is as before.
+        """
+        self._buffer.push(samples, sample_rate)
+
+    def end_input(self) -> None:
+        """Say that no more samples come: the last block, which may be short, becomes ready."""
+        self._buffer.end()
+
+    def ready_block(self) -> Block | None:
+        """The next block for the model, the same one until `advance`; None until it is complete."""
+        return self._buffer.ready()
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Audio that was pushed and not yet decoded, without what the resampler holds back."""
+        return self._buffer.waiting_samples / self._model.meta.sample_rate
+
+    @property
+    def state(self) -> Any:
+        """The model's state before the next block: a value, never changed in place."""
+        return self._state
+
+    def advance(self, scores: FrameScores, encoder_out: np.ndarray, state: Any) -> list[Result]:
+        """Decode what the model says of the block that is ready, and go on to the next one.
+
+        Args:
+            scores, encoder_out: `StepScores.row` of the stream.
+            state: the model's state after the block.
+        Returns:
+            the segments that closed.
+        """
+        closed = self._decoder.accept(scores, encoder_out)
+        self._buffer.drop()
+        self._state = state
         self._keep(closed)
+        return closed
+
+    def _run(self) -> list[Result]:
+        """Step the model over every block that is ready."""
+        closed = []
+        while (block := self.ready_block()) is not None:
+            scores, state = self._model.step(
+                block.samples[None], [block.length], self.chunk, self.left, self._state
+            )
+            closed += self.advance(*scores.row(0), state)
         return closed
 
     def _keep(self, closed: list[Result]) -> None:
         for result in closed:
             if result.tokens:
+                self._finals_text += self._spaced(result)
                 self._finals.append(_best_only(result))
-                self._finals_text = joined_text((self._finals_text, result.text))
+
+    def _spaced(self, result: Result) -> str:
+        return self._model.meta.units.spaced([token.id for token in result.tokens])
 
     def __enter__(self) -> Stream:
         return self

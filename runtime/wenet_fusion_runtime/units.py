@@ -10,6 +10,14 @@ SOS_EOS = 2
 RESERVED = ("<blank>", "<unk>", "<sos/eos>")
 JOINS = ("words", "pieces")
 WORD_START = "\u2581"    # sentencepiece's mark of a word's start
+# First and last characters of scripts that put no spaces between words: Han, Hiragana, Katakana.
+_UNSPACED = (("\u3040", "\u30ff"), ("\u31f0", "\u31ff"), ("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"),
+             ("\uf900", "\ufaff"), ("\uff66", "\uff9d"), ("\U00020000", "\U0003ffff"))
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether it belongs to a script without spaces between words."""
+    return character >= "\u3040" and any(first <= character <= last for first, last in _UNSPACED)
 
 
 class Units:
@@ -25,6 +33,7 @@ class Units:
     def __init__(self, tokens: Sequence[str], join: str) -> None:
         self.tokens = tuple(tokens)
         self.join = join
+        self.marked = any(WORD_START in token for token in self.tokens)    # whether pieces say where words begin
         if self.tokens[:3] != RESERVED:
             raise ValueError(f"the first three units must be {list(RESERVED)}, found {list(self.tokens[:3])}")
         if len(set(self.tokens)) != len(self.tokens):
@@ -44,7 +53,11 @@ class Units:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a token sequence. Blank and sos/eos are not text; `<unk>` is shown."""
+        return self.spaced(ids).strip()
+
+    def spaced(self, ids: Sequence[int]) -> str:
+        """The text with a space before each word, also the first: those of consecutive sequences can be joined."""
         units = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
         if self.join == "words":
-            return " ".join(units)
-        return "".join(units).replace(WORD_START, " ").strip()
+            return "".join(f" {unit}" for unit in units)
+        return "".join(units).replace(WORD_START, " ")

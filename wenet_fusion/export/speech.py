@@ -13,7 +13,7 @@ from wenet_fusion.error_rate import score
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import transcribe_offline
 from wenet_fusion_runtime.recognizer import Recognizer
-from wenet_fusion_runtime.result import joined_text
+from wenet_fusion_runtime.result import joined_ids
 
 
 class Speech(NamedTuple):
@@ -92,7 +92,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
     before, after = {}, {}
     for utterance in tqdm(speech, desc=f"error rate, chunk {chunk}", unit="utt", dynamic_ncols=True, leave=False):
         offline = transcribe_offline(reference, utterance.samples, chunk, left, recognizer.options)
-        before[utterance.key] = joined_text(result.text for result in offline)
+        before[utterance.key] = reference.meta.units.text(joined_ids(offline))
         stream = recognizer.create_stream(chunk)
         stream.accept_waveform(utterance.samples)
         stream.finish()

@@ -1,8 +1,88 @@
-"""What commands share. Knows no command."""
+"""What commands share, above all the options of those that recognise. Knows no command."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+
+from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.model_file import read_meta
+from wenet_fusion_runtime.recognizer import Recognizer, Stream
 
 USER_ERRORS = (ValueError, OSError, ImportError)    # what a user can mend: printed as one message, without a traceback
 Commands = argparse._SubParsersAction               # argparse has no public name for it
+
+
+def add_recognition_flags(command: argparse.ArgumentParser, defaults: DecodingOptions) -> None:
+    """Add the flags that `build_recognizer` and `create_stream` read; of `defaults` those of partial results and
+    endpoints are the command's own."""
+    command.add_argument("--chunk", type=int, metavar="FRAMES",
+                         help="encoder frames per chunk: fewer show text sooner (default: the model's)")
+    command.add_argument("--left", type=int, metavar="CHUNKS",
+                         help="chunks that stay visible to the left (default: as in training)")
+    command.add_argument("--allow_untrained", action="store_true",
+                         help="allow chunks and left contexts that the model was not trained for")
+    add_search_arguments(command)
+    command.add_argument("--commit_seconds", type=_seconds_or_off, default=defaults.commit_seconds, metavar="S|off",
+                         help="text this old is decided for good, so that a partial result can mark it; off: when its "
+                              f"segment closes (default: {_shown(defaults.commit_seconds)})")
+    _add_endpoint_flags(command, defaults.endpoint)
+
+
+def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> tuple[Recognizer, bool]:
+    """The model, loaded and warm, with the flags of `add_recognition_flags`; and whether all hot words can be used.
+
+    Args:
+        nbest: hypotheses of each result; None: as many as the beam has.
+    Raises:
+        OSError, ValueError, ImportError: see `Recognizer`.
+    """
+    endpoint = EndpointRules(
+        options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
+        options.rule3_extra_seconds, options.silence_probability)
+    decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint, commit_seconds=options.commit_seconds), options)
+    hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
+    return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
+
+
+def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
+    """A fresh stream with the chunk that the flags say.
+
+    Raises:
+        ValueError: the chunk does not suit the model.
+    """
+    return recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
+
+
+def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
+    group = command.add_argument_group(
+        "endpoints", "When a segment of the text closes and becomes final. Seconds are rounded to encoder frames.")
+    for name, meaning in (
+        ("rule1_seconds", "so much silence closes a segment without text"),
+        ("rule2_seconds", "so much silence after text closes a segment"),
+    ):
+        group.add_argument(f"--{name}", type=_seconds_or_off, default=getattr(defaults, name), metavar="S|off",
+                           help=f"{meaning} (default: {_shown(getattr(defaults, name))})")
+    for name, meaning in (
+        ("rule3_seconds", "a segment this long closes at the next silence"),
+        ("rule3_silence_seconds", "what counts as silence for rule 3"),
+        ("rule3_extra_seconds", "without such a silence the segment closes so much later, perhaps within a word"),
+    ):
+        group.add_argument(f"--{name}", type=float, default=getattr(defaults, name), metavar="S",
+                           help=f"{meaning} (default: %(default)g)")
+    group.add_argument("--silence_probability", type=float, default=defaults.silence_probability, metavar="P",
+                       help="a frame is silent if blank is more probable than this (default: if blank is the most "
+                            "probable unit)")
+
+
+def _shown(value: float | None) -> str:
+    return "off" if value is None else f"{value:g}"
+
+
+def _seconds_or_off(value: str) -> float | None:
+    try:
+        return None if value == "off" else float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seconds or 'off', found '{value}'") from None

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Sequence
 
 from wenet_fusion_runtime.audio import AudioReader
-from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
-from wenet_fusion_runtime.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.commands.common import (
+    USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
+)
+from wenet_fusion_runtime.commands.destination import Destination, OutputError, Sink
+from wenet_fusion_runtime.decoding import FILE_OPTIONS
+from wenet_fusion_runtime.formats import (
+    CTM, FORMATS, JSON, SUBTITLES, SUFFIXES, TEXT, json_line, make_writer, partial_record
+)
+from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
+from wenet_fusion_runtime.recognizer import Stream
 from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.units import Units
 
 BLOCK_SECONDS = 0.1    # how audio is cut; results do not depend on it
 
@@ -25,136 +33,145 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         description="Stream audio files through the model. Prints one line of text per file, after its name if "
                     "there are several. On a terminal the text appears while it is recognised. A file that cannot be "
                     "read is reported, the others go on, and the exit status is 1; of a damaged file the text up to "
-                    "the damage is printed.")
+                    "the damage is written.")
     transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE",
                             help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels")
-    transcribe.add_argument("--chunk", type=int, metavar="FRAMES",
-                            help="encoder frames per chunk: fewer show text sooner (default: the model's)")
-    transcribe.add_argument("--left", type=int, metavar="CHUNKS",
-                            help="chunks that stay visible to the left (default: as in training)")
-    transcribe.add_argument("--allow_untrained", action="store_true",
-                            help="allow chunks and left contexts that the model was not trained for")
-    transcribe.add_argument("--mode", choices=MODES,
-                            help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    transcribe.add_argument("--beam_size", type=int, default=10, metavar="N",
-                            help="hypotheses of the beam search (default: %(default)s)")
-    transcribe.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    transcribe.add_argument("--reverse_weight", type=float, metavar="W",
-                            help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
-    transcribe.add_argument("--max_segment_seconds", type=float, default=20.0, metavar="S",
-                            help="a segment this long closes at the next silence (default: %(default)s)")
-    transcribe.add_argument("--json", action="store_true",
-                            help="one JSON object per closed segment: file, segment, text, times, tokens")
+    transcribe.add_argument("--format", choices=FORMATS, default=TEXT,
+                            help="text: a line per file; json: an object per closed segment, with words, tokens, times "
+                                 "and confidence; ctm: a line per word; srt, vtt: subtitles (default: %(default)s)")
+    transcribe.add_argument("--output", metavar="PATH",
+                            help="a file for all text, or a folder, which gets a file for each FILE (default: standard "
+                                 "output); a path that ends in / is a folder")
+    transcribe.add_argument("--nbest", type=int, metavar="N",
+                            help="json: the N best hypotheses of each segment and their scores, too")
     transcribe.add_argument("--partials", action="store_true",
-                            help="each new partial text on a line of its own, also when not on a terminal")
+                            help="text and json: each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
+    add_recognition_flags(transcribe, FILE_OPTIONS)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    recognizer = Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, max_segment_seconds=options.max_segment_seconds))
-    recognizer.create_stream(options.chunk, options.left, options.allow_untrained)    # a wrong chunk is no file's fault
-    failed = 0
-    for path in options.files:
-        output = _Output(path, named=len(options.files) > 1, as_json=options.json, partials=options.partials)
-        try:
-            with AudioReader(path) as reader:
-                stream = recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
-                _feed(stream, reader, output, options.real_time)
-        except BrokenPipeError:
-            raise
-        except USER_ERRORS as error:
-            if options.traceback:
+    if options.partials and options.format not in (TEXT, JSON):
+        raise ValueError(f"--partials goes with --format {TEXT} or {JSON}, not with {options.format}")
+    if options.nbest is not None and options.format != JSON:
+        raise ValueError(f"--nbest is shown by --format {JSON} only")
+    suffix = SUFFIXES[FORMATS.index(options.format)]
+    read = [options.model, *options.files]
+    with Destination(options.output, options.files, suffix, options.format in SUBTITLES, read) as destination:
+        recognizer, all_usable = build_recognizer(options, options.nbest)
+        create_stream(recognizer, options)    # a wrong chunk is no file's fault
+        failed = 0
+        for path in options.files:
+            try:
+                with AudioReader(path) as reader, destination.recording(path) as sink:
+                    stream = create_stream(recognizer, options)
+                    units = None if options.nbest is None else recognizer.model.meta.units
+                    output = _Output(options, path, sink, destination, units)
+                    damage = _feed(stream, reader, output, options.real_time)
+                if damage is not None:
+                    raise damage
+            except (BrokenPipeError, OutputError):
                 raise
-            output.clear()
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
+            except USER_ERRORS as error:
+                if options.traceback:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                failed += 1
     if failed and len(options.files) > 1:
         print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or not all_usable else 0
 
 
-def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> None:
-    """One file. Raises what the reader raises, after the text of the audio before the damage was printed."""
+def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> Exception | None:
+    """One file. Returns the damage at which its audio ends, after the text before that was written; raises what the
+    reader raises if there is no audio before it."""
     begin, spoken, damage = time.monotonic(), 0.0, None
     blocks = reader.blocks(BLOCK_SECONDS)
-    while True:
-        try:
-            block = next(blocks, None)
-        except (ValueError, OSError) as error:
-            block, damage = None, error
-        if block is None:
-            break
-        spoken += len(block) / reader.sample_rate
-        if real_time:
-            time.sleep(max(0.0, begin + spoken - time.monotonic()))
-        output.finals(stream.accept_waveform(block, reader.sample_rate))
-        output.partial(stream)
-    if damage is None or spoken:
+    try:
+        while True:
+            try:
+                block = next(blocks, None)
+            except (ValueError, OSError) as error:
+                if not spoken:
+                    raise
+                block, damage = None, error
+            if block is None:
+                break
+            if not spoken:
+                output.begin()
+            spoken += len(block) / reader.sample_rate
+            if real_time:
+                time.sleep(max(0.0, begin + spoken - time.monotonic()))
+            output.finals(stream.accept_waveform(block, reader.sample_rate))
+            output.partial(stream)
         output.finals(stream.finish())
-        output.end(stream)
-    if damage is not None:
-        raise damage
+    finally:
+        output.clear()
+    output.end(stream)
+    return damage
 
 
 class _Output:
-    """Prints the results of one file."""
+    """Writes the results of one file, and shows them on a terminal while they come.
 
-    def __init__(self, path: Path, named: bool, as_json: bool, partials: bool) -> None:
+    Args:
+        options: of the command.
+        path: of the recording.
+        sink: takes the text.
+        destination: where the sink is.
+        hypotheses_of: units with which the hypotheses of each segment are written too; None: they are not.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, path: Path, sink: Sink, destination: Destination, hypotheses_of: Units | None
+    ) -> None:
+        named = destination.is_shared
         self._path = path
+        self._sink = sink
         self._prefix = f"{path}\t" if named else ""
-        self._json = as_json
-        self._lines = partials
-        self._in_place = not partials and not as_json and sys.stdout.isatty()
+        name = _short_name(path, options.files) if options.format == CTM else str(path)
+        self._writer = make_writer(options.format, name, named, hypotheses_of)
+        self._partials = options.partials
+        self._json = options.format == JSON
+        in_the_way = destination.is_standard and options.format != TEXT
+        self._in_place = not options.partials and not in_the_way and is_terminal(sys.stdout)
+        self._line = LiveLine(sys.stdout)
         self._shown = ""
+
+    def begin(self) -> None:
+        """There is audio."""
+        self._sink.write(self._writer.begin())
 
     def partial(self, stream: Stream) -> None:
         """Show the text so far if it changed: in place, on a line of its own, or not at all."""
-        if not self._in_place and not self._lines:
+        if not self._in_place and not self._partials:
             return
         text = stream.text
         if text == self._shown:
             return
         self._shown = text
-        if not self._in_place:
-            self._print_partial(stream, text)
-            return
-        width = shutil.get_terminal_size().columns - 1
-        line = self._prefix.replace("\t", " ") + text
-        print("\r\033[K" + line[-width:], end="", flush=True)
-
-    def _print_partial(self, stream: Stream, text: str) -> None:
-        if self._json:
-            record = {"file": str(self._path), "segment": stream.result.segment, "partial": stream.result.text}
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+        if self._in_place:
+            self._line.draw(Piece(f"{self._path} " if self._prefix else ""), Piece(text))
+        elif self._json:
+            self._sink.write(json_line({"file": str(self._path), **partial_record(stream.result)}))
         else:
-            print(f"{self._prefix}... {text}", flush=True)
+            self._sink.write(f"{self._prefix}... {text}\n")
 
     def finals(self, results: list[Result]) -> None:
-        """Closed segments, at once with --json; otherwise the file's text comes at its end."""
-        if self._json:
-            for result in results:
-                print(json.dumps(_record(self._path, result), ensure_ascii=False), flush=True)
+        """Closed segments; as plain text they come at the file's end."""
+        for result in results:
+            self._sink.write(self._writer.segment(result))
 
     def end(self, stream: Stream) -> None:
-        self.clear()
-        if not self._json:
-            print(self._prefix + stream.text, flush=True)
+        self._sink.write(self._writer.end(stream.text))
 
     def clear(self) -> None:
         """Remove the partial text from a terminal."""
-        if self._in_place and self._shown:
-            print("\r\033[K", end="", flush=True)
-        self._shown = ""
+        self._line.clear()
 
 
-def _record(path: Path, result: Result) -> dict[str, object]:
-    tokens = [
-        {"text": token.text, "id": token.id, "start": round(token.start_seconds, 3), "end": round(token.end_seconds, 3),
-         "confidence": round(token.confidence, 4)}
-        for token in result.tokens
-    ]
-    return {"file": str(path), "segment": result.segment, "start": round(result.start_seconds, 3),
-            "end": round(result.end_seconds, 3), "text": result.text, "tokens": tokens}
+def _short_name(path: Path, paths: Sequence[Path]) -> str:
+    """The file's name without folder and suffix, if no other file is called so."""
+    stems = Counter(other.stem for other in paths)
+    return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))

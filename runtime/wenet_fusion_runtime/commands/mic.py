@@ -1,0 +1,228 @@
+"""The command `mic`: speech to text while it is spoken. Knows no decoding and no sound system."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+
+from wenet_fusion_runtime.commands.common import (
+    USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
+)
+from wenet_fusion_runtime.decoding import LIVE_OPTIONS
+from wenet_fusion_runtime.formats import json_line, result_record
+from wenet_fusion_runtime.live_audio import AudioBlock, LiveAudio
+from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
+from wenet_fusion_runtime.microphone import PIPE_FORM, Microphone, choose_device, input_devices
+from wenet_fusion_runtime.pcm_pipe import RAW_RATE, PcmPipe
+from wenet_fusion_runtime.recognizer import Stream
+from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.wav_writer import WavWriter
+from wenet_fusion_runtime.words import joined_words
+
+MUTE_SECONDS = 3.0       # nothing but zeros for so long is worth a word
+MAX_LATENCIES = 20000    # chunks that the summary of --latency speaks of, the last ones
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    mic = commands.add_parser(
+        "mic", parents=[common], help="speech from a microphone, or a pipe, to text",
+        description="Show the text of what is spoken into a microphone. On a terminal the text appears while it is "
+                    "recognised, dim as long as it may change; elsewhere each segment is one line. A pause ends a "
+                    "segment, Ctrl-C ends the command with the text so far.",
+        epilog=f"Audio from another program: {PIPE_FORM}")
+    mic.add_argument("--list_devices", action=_ListDevices, help="list the input devices and exit; needs no MODEL")
+    mic.add_argument("--device", metavar="INDEX|NAME",
+                     help="input device: its index, or a part of its name (default: the system's default)")
+    mic.add_argument("--input", choices=["-"], metavar="-",
+                     help="read signed 16-bit little-endian samples, bare or as wav, from standard input instead")
+    mic.add_argument("--rate", type=_positive, metavar="HZ",
+                     help=f"sample rate (default: the device's own; of a pipe its wav header's, else {RAW_RATE})")
+    mic.add_argument("--channels", type=_positive, metavar="N",
+                     help="channels, whose mean is recognised (default: 1; of a pipe its wav header's)")
+    mic.add_argument("--save", type=Path, metavar="FILE.wav",
+                     help="keep the audio as it was recognised; FILE.wav must not exist")
+    mic.add_argument("--seconds", type=float, metavar="S", help="end after so much audio (default: at Ctrl-C)")
+    mic.add_argument("--json", action="store_true", help="one JSON object per closed segment: text, times, tokens")
+    mic.add_argument("--latency", action="store_true", help="show how far the text is behind the speaker")
+    add_recognition_flags(mic, LIVE_OPTIONS)
+    mic.set_defaults(run=_mic)
+
+
+class _ListDevices(argparse.Action):
+    """Like --help: acts when it is met, so that nothing else need be given."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: object, flag: str | None = None
+    ) -> None:
+        try:
+            devices = input_devices()
+        except USER_ERRORS as error:
+            parser.exit(1, f"error: {error}\n")
+        width = max([len(device.name) for device in devices], default=0)
+        for device in devices:
+            mark = "*" if device.is_default else " "
+            channels = f"{device.channels} channel{'s' * (device.channels > 1)}"
+            print(f"{mark}{device.index:>3}  {device.name:<{width}}  {device.sample_rate:>6} Hz  {channels:>11}  {device.host}")
+        parser.exit(0, "* is the default\n" if devices else f"no input devices; audio can come from a pipe: {PIPE_FORM}\n")
+
+
+def _mic(options: argparse.Namespace) -> int:
+    if options.seconds is not None and options.seconds <= 0:
+        raise ValueError(f"--seconds must be positive, found {options.seconds:g}")
+    source = _source(options)    # a wrong device is known before the model is loaded, and opened after it
+    recording = WavWriter(options.save) if options.save is not None else None
+    recognizer, all_usable = build_recognizer(options)
+    stream = create_stream(recognizer, options)
+    display = _Display(source, options.json, options.latency)
+    with _stopped_by_signals(source.stop), recording or contextlib.nullcontext():
+        _listen(source, stream, display, recording, options.seconds)
+    return 0 if all_usable else 1
+
+
+def _source(options: argparse.Namespace) -> LiveAudio:
+    if options.input is None:
+        return Microphone(choose_device(options.device), options.rate, options.channels)
+    if options.device is not None:
+        raise ValueError("--device and --input exclude each other")
+    if sys.stdin.isatty():
+        raise ValueError(f"--input - reads audio from a pipe, and standard input is a terminal: {PIPE_FORM}")
+    return PcmPipe(sys.stdin.fileno(), options.rate, options.channels)
+
+
+def _listen(
+    source: LiveAudio, stream: Stream, display: _Display, recording: WavWriter | None, seconds: float | None
+) -> None:
+    """Recognise until the audio ends. Raises what breaks the source or the recording, after the text so far was shown."""
+    heard, muted, failure = 0.0, True, None
+    with source:
+        display.notice(f"listening to {source.description}; Ctrl-C ends")
+        blocks = _first_seconds(source, seconds)
+        while True:
+            try:
+                block = next(blocks, None)
+                if block is not None and recording is not None:
+                    recording.write(block.samples, block.sample_rate)
+            except (OSError, ValueError) as error:
+                block, failure = None, error
+            if block is None:
+                break
+            heard += block.seconds
+            muted = muted and not block.samples.any()
+            if muted and heard >= MUTE_SECONDS > heard - block.seconds:
+                display.notice("only zeros so far: is the microphone muted, or forbidden to this program?")
+            display.closed(stream.accept_waveform(block.samples, block.sample_rate))
+            display.partial(stream.result, block.captured, heard)
+    display.closed(stream.finish())
+    display.summary(heard, recording)
+    if failure is not None:
+        raise failure
+
+
+def _first_seconds(source: LiveAudio, seconds: float | None) -> Iterator[AudioBlock]:
+    """The source's blocks, ended to the sample after so many seconds."""
+    heard = 0
+    for block in source.blocks():
+        left = math.inf if seconds is None else max(1, round(seconds * block.sample_rate)) - heard
+        heard += len(block.samples)
+        if len(block.samples) >= left:
+            yield block._replace(samples=block.samples[:left])
+            return
+        yield block
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `stop`, the second one interrupts whatever runs."""
+    stopped = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Display:
+    """Prints text to standard output, what else there is to say to standard error."""
+
+    def __init__(self, source: LiveAudio, as_json: bool, latency: bool) -> None:
+        self._source, self._json, self._latency = source, as_json, latency
+        self._line = LiveLine(sys.stdout) if is_terminal(sys.stdout) and not as_json else None
+        self._decoded = 0.0    # seconds
+        self._latencies: deque[float] = deque(maxlen=MAX_LATENCIES)
+        self._lost = ""
+
+    def partial(self, result: Result, captured: float, heard: float) -> None:
+        """The open segment after the block that was captured then, with which so many seconds have been heard."""
+        if result.end_seconds > self._decoded:
+            self._decoded = result.end_seconds
+            self._latencies.append(time.monotonic() - captured + heard - result.end_seconds)
+        if self._line is not None:
+            lag = f"{self._latencies[-1]:.2f} s behind" if self._latency and self._latencies else ""
+            status = ", ".join(note for note in (lag, self._losses()) if note)
+            committed = joined_words(result.words[: result.committed])
+            rest = result.text[len(committed) :]
+            self._line.draw(Piece(committed), Piece(rest + (f"  [{status}]" if status else ""), dim=True))
+
+    def closed(self, results: list[Result]) -> None:
+        for result in results:
+            if self._json:
+                print(json_line(result_record(result)), end="", flush=True)
+            elif result.text and self._line is not None:
+                self._line.end(result.text)
+            elif result.text:
+                print(result.text, flush=True)
+        if results and self._line is None and self._losses() != self._lost:
+            self._lost = self._losses()
+            self.notice(self._lost)
+
+    def notice(self, text: str) -> None:
+        if self._line is not None:
+            self._line.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def summary(self, heard: float, recording: WavWriter | None) -> None:
+        parts = [f"{heard:.1f} s heard", self._losses() or "nothing lost"]
+        if recording is not None and recording.paths:
+            parts.append(f"saved to {', '.join(str(path) for path in recording.paths)}")
+        self.notice(", ".join(parts))
+        if self._source.lost_seconds:
+            self.notice("recognition was too slow for this computer: try a larger --chunk, or --mode ctc_greedy_search")
+        if self._latency and self._latencies:
+            median, most = np.quantile(self._latencies, (0.5, 0.95))
+            self.notice(f"behind the speaker when a chunk was shown: median {median:.2f} s, 95 % within {most:.2f} s, "
+                        f"longest {max(self._latencies):.2f} s")
+
+    def _losses(self) -> str:
+        seconds, overflows = self._source.lost_seconds, self._source.overflows
+        parts = [f"{seconds:.1f} s lost"] if seconds else []
+        parts += [f"{overflows} overflow{'s' * (overflows > 1)} of the system's buffer"] if overflows else []
+        return ", ".join(parts)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be positive, found {number}")
+    return number

@@ -1,0 +1,349 @@
+"""The command `mic`: what it prints and keeps, how it ends and how it fails. Devices are replaced, pipes are real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyte
+import pytest
+import soundfile
+from fake_model import SAMPLE_RATE, save_model, speak
+from fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
+
+from wenet_fusion_runtime.cli import main
+from wenet_fusion_runtime.commands import common, mic
+from wenet_fusion_runtime.recognizer import Recognizer
+
+PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli", "mic"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("mic") / "model.pt")
+
+
+def spoken(text: str) -> np.ndarray:
+    """(n, 1) int16."""
+    return (32767 * speak(text)).astype(np.int16)[:, None]
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def plays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSoundDevice]:
+    """Installs a device at the model's rate that does what a function does to its stream."""
+
+    def install(script: Callable[[FakeStream], None], **options: object) -> FakeSoundDevice:
+        fake = FakeSoundDevice(record("Mic", rate=SAMPLE_RATE), plays=script, **options)
+        monkeypatch.setitem(sys.modules, "sounddevice", fake)
+        return fake
+
+    return install
+
+
+def says(text: str, then: Callable[[], None] = interrupt) -> Callable[[FakeStream], None]:
+    def script(stream: FakeStream) -> None:
+        for start in range(0, len(spoken(text)), 100):
+            stream.deliver(spoken(text)[start : start + 100])
+        then()
+
+    return script
+
+
+def run(*arguments: object) -> int:
+    return main(["mic", *map(str, arguments)])
+
+
+def test_ctrl_c_ends_with_the_whole_text(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    fake = plays(says("abcd dcba"))
+    assert run(model) == 0
+    out, err = capsys.readouterr()
+    assert out == "a b c d d c b a\n"
+    assert err == "listening to 0 'Mic' (ALSA), 8000 Hz; Ctrl-C ends\n1.9 s heard, nothing lost\n"
+    assert fake.streams[0].closed and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    stops: list[int] = []
+    with pytest.raises(KeyboardInterrupt), mic._stopped_by_signals(lambda: stops.append(1)):
+        interrupt()
+        assert stops == [1]
+        interrupt()
+        time.sleep(1)    # is not reached
+    assert stops == [1]
+
+
+def test_the_model_is_loaded_and_warm_before_the_device_opens(
+    model: Path, plays: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+
+    class Watched(Recognizer):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            events.append("warm")
+
+    monkeypatch.setattr(common, "Recognizer", Watched)
+    plays(says("a"), refuses=lambda *_: events.append("opened"))
+    assert run(model) == 0 and events == ["warm", "opened"]
+
+
+def test_what_is_saved_is_what_was_recognised(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved.wav"
+    plays(says("abcd"))
+    assert run(model, "--save", saved) == 0
+    samples, rate = soundfile.read(saved, dtype="int16", always_2d=True)
+    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("abcd"))
+    assert capsys.readouterr().err.endswith(f"nothing lost, saved to {saved}\n")
+    assert main(["transcribe", str(model), str(saved)]) == 0
+    assert capsys.readouterr().out == "a b c d\n"
+
+
+def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
+    plays(says("abcdabcd", then=lambda: None))
+    assert run(model, "--seconds", "0.5001", "--save", tmp_path / "a.wav") == 0
+    assert soundfile.info(tmp_path / "a.wav").frames == 4001
+
+
+def test_losses_are_shown(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(stream: FakeStream) -> None:
+        stream.deliver(spoken("a"), overflow=True)
+        is_slow.wait(10)
+        for _ in range(12):    # 10 s may wait
+            stream.deliver(np.zeros((SAMPLE_RATE, 1)))
+        interrupt()
+        goes_on.set()
+
+    def partial(*arguments: object) -> None:
+        is_slow.set()
+        assert goes_on.wait(10)
+        show(*arguments)
+
+    is_slow, goes_on, show = threading.Event(), threading.Event(), mic._Display.partial
+    monkeypatch.setattr(mic._Display, "partial", partial)
+    plays(script)
+    assert run(model) == 0
+    err = capsys.readouterr().err
+    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "recognition was too slow" in err
+
+
+def test_a_device_that_vanishes_leaves_the_text_and_the_file(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(stream: FakeStream) -> None:
+        says("abc", then=lambda: None)(stream)
+        stream.active = False
+
+    plays(script)
+    assert run(model, "--save", tmp_path / "a.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == "a b c\n" and soundfile.info(tmp_path / "a.wav").frames == len(spoken("abc"))
+    assert err.splitlines()[-1].startswith("error: device 0 'Mic' (ALSA) delivers no audio any more")
+
+
+def test_a_disk_that_is_full_leaves_the_text(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = mic.WavWriter.write, []
+
+    def full(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) > 64:    # of 71 blocks: within the silence at the end
+            raise OSError(28, "No space left on device", "a.wav")
+        write(*arguments)
+
+    monkeypatch.setattr(mic.WavWriter, "write", full)
+    plays(says("abcd", then=lambda: None))
+    assert run(model, "--save", tmp_path / "a.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == "a b c d\n" and "No space left on device" in err.splitlines()[-1]
+
+
+def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, count in (("          " * 4, 1), (" " * 10 + "a" + " " * 30, 0)):
+        plays(says(text))
+        assert run(model) == 0
+        assert capsys.readouterr().err.count("only zeros so far: is the microphone muted") == count
+
+
+def test_json_and_latency(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    plays(says("ab"))
+    assert run(model, "--json", "--latency") == 0
+    out, err = capsys.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert found[-1]["text"] == "a b" and found[-1]["tokens"][0]["text"] == "a" and "file" not in found[-1]
+    assert "behind the speaker when a chunk was shown: median 0." in err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--device", "webcam"], "no input device has 'webcam' in the name; choose one of: 0 'Mic' (ALSA)"),
+        (["--device", "0", "--input", "-"], "--device and --input exclude each other"),
+        (["--save", "a.mp3"], "a.mp3: audio is saved as wav"),
+        (["--seconds", "0"], "--seconds must be positive, found 0"),
+        (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),
+        ([], "device 0 'Mic' (ALSA) is busy or gone"),
+    ],
+)
+def test_mistakes_are_one_line(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    plays(says("a"), refuses=lambda *_: UNAVAILABLE)
+    assert run(model, *arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert run(model) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("error: capturing from a device needs the package sounddevice: pip install") and err.count("\n") == 1
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 1 and capsys.readouterr().err == err
+
+
+def test_devices_are_listed_without_a_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeSoundDevice(record("HDMI", 0), record("Built-in", 2, 44100.0), record("USB Mic", host=1), default=2)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    assert out == "   1  Built-in   44100 Hz   2 channels  ALSA\n*  2  USB Mic    48000 Hz    1 channel  JACK\n"
+    assert err == "* is the default\n"
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeSoundDevice())
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 0 and capsys.readouterr().err.startswith("no input devices; audio can come from a pipe:")
+
+
+def test_a_terminal_as_pipe_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, fileno=lambda: 0))
+    assert run(model, "--input", "-") == 1
+    assert "standard input is a terminal: arecord" in capsys.readouterr().err
+
+
+class Session:
+    """The command in a process of its own, fed through a pipe; what it prints is shown on a terminal of 30 columns."""
+
+    def __init__(self, *arguments: object) -> None:
+        import pty
+        self.screen = pyte.Screen(30, 10)
+        self._stream = pyte.ByteStream(self.screen)
+        self._master, slave = pty.openpty()
+        self._set_size()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+        command = [*PROGRAM, *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE, env=environment)
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def feed(self, samples: np.ndarray) -> None:
+        self.process.stdin.write(samples.astype("<i2").tobytes())
+        self.process.stdin.flush()
+
+    def resize(self, columns: int) -> None:
+        self.screen.resize(10, columns)
+        self._set_size()
+
+    def wait_for(self, *lines: str) -> None:
+        """Until these are the terminal's rows."""
+        deadline = time.monotonic() + 30
+        while self.rows() != list(lines):
+            assert time.monotonic() < deadline, (self.rows(), lines)
+            time.sleep(0.02)
+
+    def rows(self) -> list[str]:
+        return [row.rstrip() for row in self.screen.display if row.strip()]
+
+    def end(self) -> tuple[int, str]:
+        """Status and errors."""
+        try:
+            self.process.stdin.close()
+            errors = self.process.stderr.read().decode()
+            status = self.process.wait(timeout=30)
+        finally:
+            self.process.kill()
+        self._reader.join(10)
+        os.close(self._master)
+        return status, errors
+
+    def _set_size(self) -> None:
+        import fcntl
+        import struct
+        import termios
+        size = struct.pack("HHHH", self.screen.lines, self.screen.columns, 0, 0)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._master, 4096):
+                self._stream.feed(data)
+        except OSError:    # how Linux says that the other side has closed
+            pass
+
+
+@pytest.fixture
+def session(model: Path, tmp_path: Path) -> Iterator[Session]:
+    if os.name == "nt":
+        pytest.skip("Windows has no pseudo-terminals of this kind")
+    session = Session(model, "--input", "-", "--rate", SAMPLE_RATE, "--save", tmp_path / "a.wav")
+    yield session
+    session.process.kill()
+
+
+def test_the_line_grows_in_place_wraps_and_follows_a_resize(session: Session) -> None:
+    session.feed(spoken("abcdabcdabcd" + " " * 8))
+    session.wait_for("a b c d a b c d a b c d")
+    session.resize(12)
+    session.feed(spoken("dddd" + " " * 8))
+    session.wait_for("a b c d a b", "c d a b c d", "d d d d")
+    session.resize(40)
+    status, errors = session.end()
+    assert session.rows() == ["a b c d a b c d a b c d d d d d"]
+    assert status == 0 and errors.splitlines()[0] == "listening to standard input; Ctrl-C ends"
+
+
+def test_ctrl_c_ends_a_pipe_that_does_not(session: Session, tmp_path: Path) -> None:
+    session.feed(spoken("abcd"))
+    session.wait_for("a b c")    # the last chunk is not full
+    session.process.send_signal(signal.SIGINT)
+    assert session.process.wait(timeout=30) == 0
+    session.wait_for("a b c d")
+    assert soundfile.info(tmp_path / "a.wav").frames == len(spoken("abcd"))
+
+
+def test_a_kill_leaves_the_recording(session: Session, tmp_path: Path) -> None:
+    session.feed(spoken("abcd" + " " * 8))
+    session.wait_for("a b c d")
+    session.process.kill()
+    session.process.wait(timeout=30)
+    samples = soundfile.read(tmp_path / "a.wav", dtype="int16", always_2d=True)[0]
+    expected = spoken("abcd" + " " * 8)
+    assert len(samples) >= len(spoken("abc")) and np.array_equal(samples, expected[: len(samples)])

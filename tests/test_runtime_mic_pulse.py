@@ -1,0 +1,129 @@
+"""The command `mic` against a true audio stack: speech is played into a virtual microphone, its text comes out."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import absent, default_dtype
+from tones import RATE as SPOKEN_RATE
+from tones import ToneRun
+from tones import speak as speak_tones
+from virtual_microphone import RATE, VirtualMicrophone, missing
+
+from wenet_fusion.export.torchscript import export_torchscript
+from wenet_fusion.recipe import load_trained
+from wenet_fusion_runtime.audio import Resampler
+from wenet_fusion_runtime.cli import main
+
+PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
+WORDS = "two one three three one two two three one".split()
+
+
+@pytest.fixture(scope="module")
+def model(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    with default_dtype(torch.float32):
+        export_torchscript(load_trained(tone_run.checkpoint), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording at the device's rate, which is not the model's."""
+    samples = Resampler(SPOKEN_RATE, RATE).process(speak_tones(WORDS, np.random.default_rng(3)), last=True)
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    soundfile.write(path, samples, RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture
+def virtual_microphone(tmp_path: Path) -> Iterator[VirtualMicrophone]:
+    reason = missing()
+    if reason:
+        absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
+    with VirtualMicrophone(tmp_path / "pulse") as microphone:
+        yield microphone
+
+
+class Session:
+    """The command in a process of its own, listening."""
+
+    def __init__(self, microphone: VirtualMicrophone, folder: Path, *arguments: object) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        environment = microphone.environment | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        with open(self._out, "wb") as out, open(self._err, "wb") as err:
+            command = [*PROGRAM, "mic", *map(str, arguments)]
+            self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+        self.wait_for(self._err, "listening to")
+
+    def wait_for(self, path: Path, text: str) -> None:
+        deadline = time.monotonic() + 60
+        while text not in path.read_text():
+            assert self._process.poll() is None and time.monotonic() < deadline, self._err.read_text()
+            time.sleep(0.05)
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str, str]:
+        """Status, output, errors."""
+        try:
+            status = self._process.wait(timeout=30)
+        finally:
+            self._process.kill()
+        return status, self._out.read_text(), self._err.read_text()
+
+
+def transcribed(model: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["transcribe", str(model), str(path)]) == 0
+    return capsys.readouterr().out.strip()
+
+
+def test_the_text_is_that_of_the_file_and_every_sample_arrives(
+    model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved.wav"
+    session = Session(virtual_microphone, tmp_path, model, "--device", "defau", "--save", saved)
+    virtual_microphone.play(speech)
+    time.sleep(0.3)    # the sink's buffer
+    session.interrupt()
+    status, out, err = session.end()
+    text = " ".join(out.split())
+    assert text == transcribed(model, speech, capsys) == " ".join(WORDS)
+    assert text == transcribed(model, saved, capsys)
+    assert status == 0 and f"(ALSA), {RATE} Hz; Ctrl-C ends" in err and "nothing lost, saved to" in err
+    played, rate = soundfile.read(speech, dtype="int16")
+    heard, heard_rate = soundfile.read(saved, dtype="int16")
+    begin = np.flatnonzero(heard)[0] - np.flatnonzero(played)[0]
+    assert rate == heard_rate == RATE and begin >= 0
+    assert np.array_equal(heard[begin : begin + len(played)], played)
+
+
+def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
+    model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path
+) -> None:
+    session = Session(virtual_microphone, tmp_path, model)
+    virtual_microphone.play(speech)
+    time.sleep(0.3)
+    virtual_microphone.kill()
+    status, out, err = session.end()
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert " ".join(out.split()) == " ".join(WORDS) and status == 1 and "Traceback" not in err
+    assert len(errors) == 1 and "delivers no audio any more" in errors[0]
+
+
+def test_devices_are_listed(virtual_microphone: VirtualMicrophone) -> None:
+    environment = virtual_microphone.environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [*PROGRAM, "mic", "--list_devices"], env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and result.stderr == "* is the default\n"
+    default = [line.split() for line in result.stdout.splitlines() if line.startswith("*")]
+    assert [fields[2:5] for fields in default] == [["default", str(RATE), "Hz"]]
