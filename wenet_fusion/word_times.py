@@ -74,6 +74,13 @@ def estimate_word_times(pairs: Sequence[DatedWord]) -> WordTimes:
     return WordTimes(round(-errors.starts.bias, 3), round(-errors.ends.bias, 3))
 
 
+def moved(pair: DatedWord, word_times: WordTimes) -> DatedWord:
+    """The pair with the heard word moved by the shifts, neighbours left out of account."""
+    start = pair.heard.start_seconds + word_times.start_shift_seconds
+    end = pair.heard.end_seconds + word_times.end_shift_seconds
+    return pair._replace(heard=pair.heard._replace(start_seconds=start, end_seconds=end))
+
+
 def _late(pair: DatedWord) -> tuple[float, float]:
     return (
         pair.heard.start_seconds - pair.spoken.start_seconds,
