@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, RED, load_pyplot
+from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, load_pyplot
 from wenet_fusion_runtime import Word
 
 from wenet_fusion.console import run_main
@@ -68,34 +68,37 @@ def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) ->
     share = float(right.mean())
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    return Bin(low, high, count, float(confidences.mean()), share, middle - half, middle + half)
+    return Bin(low, high, count, float(confidences.mean()), share, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def draw(found: Reliability, title: str, path: Path) -> None:
     """Writes a picture: share of right words against confidence, and below how many words each bin has."""
     plt = load_pyplot()
     full = [item for item in found.bins if item.words]
-    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(6.2, 6.6), gridspec_kw={"height_ratios": [3, 1]})
-    upper.plot([0, 1], [0, 1], color=PALE_INK, lw=1, ls="--", zorder=1)
-    upper.annotate("as sure as right", (0.06, 0.06), xytext=(6, -2), textcoords="offset points", rotation=42, fontsize=8.5, color=PALE_INK, va="bottom", rotation_mode="anchor")
+    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7, 6.6), gridspec_kw={"height_ratios": [3, 1]})
+    upper.plot([0, 1], [0, 1], color=PALE_INK, lw=1, ls="--", zorder=1, label="as often right as confidence says")
     x, y = [item.confidence for item in full], [item.right for item in full]
     spread = [[item.right - item.right_low for item in full], [item.right_high - item.right for item in full]]
-    upper.errorbar(x, y, yerr=np.maximum(spread, 0), fmt="o", ms=6, color=BLUE, ecolor=PALE_BLUE, elinewidth=2, capsize=0, zorder=3, clip_on=False)
+    upper.errorbar(
+        x, y, yerr=spread, fmt="o", ms=6, color=BLUE, ecolor=PALE_BLUE, elinewidth=2, zorder=3, clip_on=False,
+        label="words of a bin, 95 % interval",
+    )  # fmt: skip
     upper.set_ylabel("share of words that are right")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
     upper.grid(color=GRID)
-    upper.set_title(title, loc="left")
+    upper.set_title(f"{title}\n", loc="left")
     upper.text(
-        0.02, 0.97,
-        f"{found.words} words, {found.wrong} of them wrong\nmean confidence {found.confidence:.3f}, right {found.right:.3f}\n"
+        0, 1.02,
+        f"{found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.3f}, right {found.right:.3f}; "
         f"expected calibration error {found.expected_calibration_error:.3f}",
-        transform=upper.transAxes, va="top", fontsize=9, color=INK,
+        transform=upper.transAxes, fontsize=8.5, color=INK,
     )  # fmt: skip
     width = 1 / len(found.bins)
     lower.bar([(item.low + item.high) / 2 for item in full], [item.words for item in full], 0.9 * width, color=PALE_BLUE)
     for item in full:
-        lower.annotate(str(item.words), ((item.low + item.high) / 2, item.words), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8, color=INK)
+        above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
+        lower.annotate(str(item.words), ((item.low + item.high) / 2, item.words), fontsize=8, color=INK, **above)
     lower.set_yscale("log")
     lower.set_ylim(0.7, 4 * max(item.words for item in full))
     lower.set_yticks([])
@@ -103,6 +106,7 @@ def draw(found: Reliability, title: str, path: Path) -> None:
     lower.minorticks_off()
     lower.set_ylabel("words (log)")
     lower.set_xlabel("confidence")
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path)
     plt.close(figure)
 
@@ -119,6 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"--bins {args.bins}: give at least 1")
 
     references, heard = read_table(args.text), read_ctm(args.ctm)
+    if not heard:
+        print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
+        return 0
     without_words(heard, references, args.ctm)  # an utterance in which nothing was recognised has no line, but one must have
     found = reliability(*rated_words(references, heard), args.bins)
     print(

@@ -30,6 +30,7 @@ from wenet_fusion.textgrid import format_textgrid
 from wenet_fusion_runtime.decoding import offline_step
 from wenet_fusion_runtime.result import Token, Word
 from wenet_fusion_runtime.word_times import Span, WordTimes, spoken_spans
+from wenet_fusion_runtime.words import group_words
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 MAX_BATCH_SECONDS = 100.0
@@ -174,18 +175,8 @@ class _Aligner:
         tokens = tuple(
             Token(token, meta.units.tokens[token], *span, run.peak) for token, span, run in zip(ids, spans, path.runs)
         )
-        return AlignedUtterance(key, seconds, _words(tokens, meta.units), tokens, path.log_prob / log_probs_TV.size(0))
-
-
-def _words(tokens, units):
-    groups = []
-    for token in tokens:
-        if units.join == "words" or token.text.startswith("\u2581") or not groups:
-            groups.append([])
-        groups[-1].append(token)
-    return tuple(
-        Word("".join(t.text for t in g).replace("\u2581", ""), g[0].start_seconds, g[-1].end_seconds, min(t.confidence for t in g)) for g in groups
-    )
+        words = group_words(tokens, meta.units).words
+        return AlignedUtterance(key, seconds, words, tokens, path.log_prob / log_probs_TV.size(0))
 
 
 def write_alignment(aligned: Aligned, folder: Path) -> None:

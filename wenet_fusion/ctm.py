@@ -15,7 +15,7 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
     Lines that begin with `;;` are comments. A word without confidence has 1.
 
     Raises:
-        ValueError: with the lines that are something else, or if there is no word.
+        ValueError: with the lines that are something else.
         OSError: the file cannot be read.
     """
     words: dict[str, list[Word]] = {}
@@ -35,8 +35,6 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
         words.setdefault(key, []).append(word)
     if problems:
         raise ValueError(list_problems(problems))
-    if not words:
-        raise ValueError(f"{path}: holds no word")
     return words
 
 
@@ -57,6 +55,8 @@ def without_words(spoken: Mapping[str, Sequence[Word]], texts: Mapping[str, str]
     """
     with_words = [key for key, text in texts.items() if text.split()]
     missing = [key for key in with_words if key not in spoken]
+    if missing and not spoken:
+        raise ValueError(f"{path}: holds no word")
     if missing and len(missing) == len(with_words):
         raise ValueError(
             f"{path}: is of other utterances: its first is {next(iter(spoken))}, and there is none of the {len(missing)} "

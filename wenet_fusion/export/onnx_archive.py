@@ -93,8 +93,8 @@ def export_onnx_archive(
             record["verification"]["errors"] = errors.summary()
         if any(utterance.spoken for utterance in speech):
             measured = measure_word_times(written, speech)
-            record["word_times"] = measured.word_times._asdict()
-            record["verification"]["word_times"] = measured.summary()
+            record["word_times"] = measured and measured.word_times._asdict()
+            record["verification"]["word_times"] = measured and measured.summary()
         _pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):

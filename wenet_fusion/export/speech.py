@@ -25,7 +25,9 @@ class Speech(NamedTuple):
 
 
 def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None = None) -> list[Speech]:
-    """The first `count` utterances of a data.list, with the times of their words if there is a CTM file.
+    """Up to `count` utterances of a data.list, with the times of their words if there is a CTM file.
+
+    They are spread over the list, for lists are often sorted by speaker.
 
     Raises:
         ValueError, OSError: if a file or its audio cannot be read, `count` is less than 1, or the CTM file is of other
@@ -33,7 +35,9 @@ def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None 
     """
     if count < 1:
         raise ValueError(f"--num_utterances {count}: take at least 1 of {data_list}")
-    utterances = read_manifest(data_list)[:count]
+    listed = read_manifest(data_list)
+    count = min(count, len(listed))
+    utterances = [listed[index * len(listed) // count] for index in range(count)]
     spoken = read_ctm(ctm) if ctm is not None else {}
     if ctm is not None:
         missing = without_words(spoken, {utterance.key: utterance.text for utterance in utterances}, ctm)

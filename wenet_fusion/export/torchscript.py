@@ -75,7 +75,7 @@ def export_torchscript(
         word_times = None
         if any(utterance.spoken for utterance in speech):
             measured = measure_word_times(written, speech)
-            word_times, numbers["word_times"] = measured.word_times, measured.summary()
+            word_times, numbers["word_times"] = measured and measured.word_times, measured and measured.summary()
         record = meta_record(trained, numbers, form, word_times)
         _save(scripted, record, part)
         written = load_model(part)

@@ -30,14 +30,11 @@ class MeasuredWordTimes(NamedTuple):
         }  # fmt: skip
 
 
-def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes:
-    """Decodes the utterances whose words are dated, at every served chunk size.
+def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes | None:
+    """Decodes the utterances at every served chunk size; None if no word that is dated is recognised rightly.
 
     Args:
         model: an exported file whose own shifts are zero.
-
-    Raises:
-        ValueError: if no word is recognised rightly.
     """
     # Searches and rescoring date a word by the same frame, so the fastest will do.
     options = DecodingOptions(GREEDY)
@@ -48,6 +45,8 @@ def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> Measur
             heard = [word for segment in segments for word in segment.words]
             found.setdefault(chunk, []).extend(dated_words(item.spoken, heard))
     pairs = [pair for own in found.values() for pair in own]
+    if not pairs:
+        return None
     word_times = estimate_word_times(pairs)
     sides = zip(*(estimate_word_times(own) for own in found.values() if own))
     spread = max(max(shifts) - min(shifts) for shifts in sides)
