@@ -116,6 +116,16 @@ def test_long_audio_runs_in_blocks(model, utterances, monkeypatch):
         assert format_ctm("", one.tokens) == format_ctm("", other.tokens)
 
 
+def test_full_context_is_not_for_long_audio(model, utterances, monkeypatch):
+    monkeypatch.setattr(alignment, "MAX_FULL_CONTEXT_SECONDS", 1.2)
+    long = [item.key for item in utterances if item.seconds > 1.2]
+    assert 0 < len(long) < len(utterances)
+    found = align(model, utterances)
+    assert [skip.key for skip in found.skipped] == long
+    assert "s are more than the 1 s that full context is good for; align it in chunks, such as --chunking 8/2" in str(found.skipped[0])
+    assert not align(model, utterances, AlignmentOptions(Chunking(8, 2))).skipped
+
+
 def test_a_chunking_that_was_not_trained_is_refused_before_any_audio_is_read(model, utterances, monkeypatch):
     monkeypatch.setattr(alignment, "read_samples", None)
     with pytest.raises(ValueError, match="chunk 5 with left context 2: the model was not trained for it"):
@@ -147,7 +157,7 @@ def faulty(tone_run, tmp_path):
 
 def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty, tmp_path, capsys):
     output = tmp_path / "deep/align"
-    assert run("align", tone_run.checkpoint, "--data", faulty, "--output", output, "--worst", 2, "--device", "cpu") == 1
+    assert run("align", tone_run.checkpoint, "--data", faulty, "--output", output, "--worst", 2) == 1
     out, err = capsys.readouterr()
     told = [line for line in err.splitlines() if line.startswith("skipped")]
     assert len(told) == 3 and "unknown: 'hundred' in 'one hundred' is not in the units" in told[0]
@@ -172,7 +182,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
 
 
 def test_mistakes_end_in_one_message(tone_run, exported, faulty, tmp_path):
-    arguments = ("align", tone_run.checkpoint, "--output", tmp_path / "out", "--device", "cpu", "--data")
+    arguments = ("align", tone_run.checkpoint, "--output", tmp_path / "out", "--data")
     with pytest.raises(ValueError, match="knows no word times: export it with --data and --ctm"):
         run(*arguments, faulty, "--word_times", exported)
     with pytest.raises(ValueError, match="is a training checkpoint"):
@@ -187,5 +197,5 @@ def test_mistakes_end_in_one_message(tone_run, exported, faulty, tmp_path):
 
 
 def test_good_input_ends_well(tone_run, tmp_path, capsys):
-    assert run("align", tone_run.checkpoint, "--data", tone_run.dev_list, "--output", tmp_path / "a", "--device", "cpu") == 0
+    assert run("align", tone_run.checkpoint, "--data", tone_run.dev_list, "--output", tmp_path / "a") == 0
     assert "30 utterances aligned" in capsys.readouterr().out

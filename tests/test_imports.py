@@ -16,8 +16,8 @@ RUNTIME, TOOLKIT = "wenet_fusion_runtime", "wenet_fusion"
 LAYERS = {
     RUNTIME: 0, TOOLKIT: 0,  # of the toolkit: its __init__, which holds the version
     "chunking": 1, "config": 1, "console": 1, "files": 1, "error_rate": 1,
-    "nn": 2, "ctm": 2, "textgrid": 2, "word_times": 2,
-    "models": 3, "text": 3,
+    "nn": 2, "ctm": 2, "textgrid": 2,
+    "models": 3, "text": 3, "word_times": 3,
     "data": 4,
     "training": 5,
     "recipe": 6,

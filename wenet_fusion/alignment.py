@@ -6,7 +6,6 @@ Shapes: T encoder frames, V vocabulary.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +33,7 @@ from wenet_fusion_runtime.words import group_words
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 MAX_BATCH_SECONDS = 100.0
+MAX_FULL_CONTEXT_SECONDS = 300.0  # the memory of full context grows with the square of the audio
 
 
 class TokenRun(NamedTuple):
@@ -66,11 +66,9 @@ class AlignedUtterance(NamedTuple):
         return math.exp(self.score)
 
 
-@dataclass(frozen=True)
-class AlignmentOptions:
+class AlignmentOptions(NamedTuple):
     chunking: Chunking = FULL_CONTEXT
     word_times: WordTimes = WordTimes()  # how far words lie from where CTC emits them, as export measured
-    device: str = "cpu"
 
 
 class Aligned(NamedTuple):
@@ -132,7 +130,7 @@ class _Aligner:
     """A model and how to align with it."""
 
     def __init__(self, trained: TrainedModel, options: AlignmentOptions) -> None:
-        self._model = acoustic_model(trained, options.device)
+        self._model = acoustic_model(trained)
         self._ctc, self._tokenizer = trained.model.ctc, trained.tokenizer
         self._options = options
         if options.chunking != FULL_CONTEXT:
@@ -147,7 +145,7 @@ class _Aligner:
             key = utterance.key
             try:
                 ids[key] = self._tokenizer.encode(utterance.text)
-                samples[key] = read_samples(utterance, self._model.meta.sample_rate)
+                samples[key] = self._read(utterance)
             except (ValueError, OSError) as error:
                 found[key] = Skip(key, str(error))
         if samples:
@@ -158,11 +156,21 @@ class _Aligner:
                     found[key] = Skip(key, str(error))
         return found
 
+    def _read(self, utterance: Utterance) -> np.ndarray:
+        rate = self._model.meta.sample_rate
+        samples = read_samples(utterance, rate)
+        if self._options.chunking == FULL_CONTEXT and len(samples) > MAX_FULL_CONTEXT_SECONDS * rate:
+            raise ValueError(
+                f"{len(samples) / rate:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; "
+                f"align it in chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
+            )
+        return samples
+
     @torch.inference_mode()
     def _log_probs(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
         """Posteriors (T, V) of each utterance and its silent tail."""
         step = offline_step(self._model, samples, *self._options.chunking)
-        log_probs_BTV = self._ctc(torch.from_numpy(step.encoder_out).to(self._options.device)).float().cpu()
+        log_probs_BTV = self._ctc(torch.from_numpy(step.encoder_out))
         return [log_probs_TV[:length] for log_probs_TV, length in zip(log_probs_BTV, step.lengths.tolist())]
 
     def _align(self, key: str, log_probs_TV: Tensor, ids: Sequence[int], samples: int) -> AlignedUtterance:

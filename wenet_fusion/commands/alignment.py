@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wenet_fusion.alignment import AlignedUtterance, AlignmentOptions, align, write_alignment
 from wenet_fusion.chunking import chunking_label, parse_chunking
-from wenet_fusion.commands.common import Verb, device, print_skipped
+from wenet_fusion.commands.common import Verb, print_skipped
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.recipe import load_trained
 from wenet_fusion_runtime.model_file import read_meta
@@ -23,14 +23,13 @@ def add(verb: Verb) -> None:
     p.add_argument("--chunking", default="full", metavar="LABEL", help="'full' or SIZE/LEFT such as 16/4")
     p.add_argument("--word_times", type=Path, metavar="EXPORTED", help="file exported with --ctm: move words from where they are emitted to where they are spoken")
     p.add_argument("--worst", type=int, default=0, metavar="N", help="print the N utterances that fit their transcripts least")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
 
 
 def align_command(args: argparse.Namespace) -> int:
     if args.worst < 0:
         raise ValueError(f"--worst {args.worst}: give a number of utterances")
     word_times = _word_times(args.word_times)
-    options = AlignmentOptions(parse_chunking(args.chunking), word_times, str(device(args.device)))
+    options = AlignmentOptions(parse_chunking(args.chunking), word_times)
     aligned = align(load_trained(args.checkpoint), read_manifest(args.data), options)
     write_alignment(aligned, args.output)
     for utterance in aligned.worst(args.worst):
