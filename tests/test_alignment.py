@@ -15,10 +15,11 @@ from tones import RATE, speak
 from wenet_fusion import alignment
 from wenet_fusion.alignment import AlignmentOptions, align, best_path
 from wenet_fusion.chunking import Chunking, parse_chunking
-from wenet_fusion.ctm import format_ctm, read_ctm
+from wenet_fusion.ctm import read_ctm
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.recipe import load_trained
 from wenet_fusion.word_times import all_dated_words, time_errors
+from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.model_file import read_meta
 
 UNITS = 4
@@ -103,7 +104,7 @@ def test_words_are_where_they_were_spoken(tone_run, model, utterances, aligned, 
 def test_an_utterance_alone_is_aligned_as_in_a_batch(model, utterances, aligned):
     for utterance, together in list(zip(utterances, aligned.utterances))[:5]:
         (alone,) = align(model, [utterance]).utterances
-        assert format_ctm("", alone.tokens) == format_ctm("", together.tokens)
+        assert ctm_lines("", alone.tokens) == ctm_lines("", together.tokens)
         assert alone.score == pytest.approx(together.score, abs=1e-5)
 
 
@@ -113,7 +114,7 @@ def test_long_audio_runs_in_blocks(model, utterances, monkeypatch):
     monkeypatch.setattr("wenet_fusion_runtime.decoding.OFFLINE_BLOCK_FRAMES", 8)
     blocks = align(model, utterances[:4], options)
     for one, other in zip(whole.utterances, blocks.utterances):
-        assert format_ctm("", one.tokens) == format_ctm("", other.tokens)
+        assert ctm_lines("", one.tokens) == ctm_lines("", other.tokens)
 
 
 def test_full_context_is_not_for_long_audio(model, utterances, monkeypatch):

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion.ctm import format_ctm, read_ctm, without_words
+from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.textgrid import SHORTEST_SECONDS, format_textgrid
+from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.result import Word
 
 times = st.lists(st.floats(0, 20), min_size=2, max_size=20).map(sorted)
@@ -38,7 +39,7 @@ def test_a_file_is_read_with_and_without_confidence(tmp_path):
 def test_written_words_are_read_again_without_overlap(tmp_path_factory, bounds):
     words = words_of(bounds)
     path = tmp_path_factory.mktemp("ctm") / "words.ctm"
-    path.write_text(format_ctm("u", words))
+    path.write_text(ctm_lines("u", words))
     found = read_ctm(path)["u"]
     assert [word.text for word in found] == [word.text for word in words]
     for word, other in zip(found, words):

@@ -10,10 +10,10 @@ import word_times
 from fake_model import FRAME, SAMPLE_RATE, make_model, speak
 from scripts import run
 
-from wenet_fusion.ctm import format_ctm
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.word_times import measure_word_times
 from wenet_fusion.word_times import all_dated_words, dated_words, estimate_word_times, moved, time_errors
+from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.result import Word
 from wenet_fusion_runtime.word_times import WordTimes
@@ -122,7 +122,7 @@ def test_a_model_that_recognises_nothing_is_exported_without_word_times(tone_run
 def test_the_table_of_errors(tmp_path, capsys) -> None:
     paths = [tmp_path / name for name in ("spoken.ctm", "heard.ctm", "perfect.ctm", "foreign.ctm")]
     for path, items in zip(paths, (SPOKEN, HEARD, SPOKEN, SPOKEN)):
-        path.write_text(format_ctm("x" if path.stem == "foreign" else "u", items))
+        path.write_text(ctm_lines("x" if path.stem == "foreign" else "u", items))
     assert word_times.main([*map(str, paths[:3]), "--output", str(tmp_path / "errors.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| error in ms | of 4 words | starts: mean |")
@@ -149,7 +149,7 @@ def test_reliability_by_hand() -> None:
 def test_reliability_of_a_file(tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "text").write_text("u a b a c\nsilent d\n")
-    (tmp_path / "heard.ctm").write_text(format_ctm("u", HEARD))
+    (tmp_path / "heard.ctm").write_text(ctm_lines("u", HEARD))
     arguments = [str(tmp_path / "text"), str(tmp_path / "heard.ctm")]
     assert reliability.main([*arguments, "--output", str(tmp_path / "plot.png")]) == 0
     assert "5 words, 2 wrong; mean confidence 0.9000, right 0.6000, expected calibration error 0.3000" in capsys.readouterr().out

@@ -10,10 +10,10 @@ import soundfile
 import torch
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.ctm import format_ctm
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.result import Word
 
 RATE = 8000
@@ -52,7 +52,7 @@ def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
     for key, words in table.items():
         speech = speak_dated(words, rng)
         soundfile.write(folder / f"{key}.wav", speech.samples, RATE, subtype="PCM_16")
-        ctm += format_ctm(key, speech.words)
+        ctm += ctm_lines(key, speech.words)
     (folder / "words.ctm").write_text(ctm)
     lines = [json.dumps({"key": key, "wav": f"{key}.wav", "txt": " ".join(words)}) for key, words in table.items()]
     (folder / "data.list").write_text("\n".join(lines) + "\n")

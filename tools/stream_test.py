@@ -14,10 +14,11 @@ from timeline import Timeline, draw_timeline
 from tqdm import tqdm
 from wenet_fusion_runtime import DecodingOptions, Recognizer, Word
 from wenet_fusion_runtime.decoding import MODES
+from wenet_fusion_runtime.formats import ctm_lines
 
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
-from wenet_fusion.ctm import format_ctm, read_ctm, without_words
+from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import align, score
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     texts = "".join(" ".join([key, *item.words]) + "\n" for key, item in streamed.items())
     write_text(args.output / "text", texts)
-    write_text(args.output / "words.ctm", "".join(format_ctm(key, item.dated) for key, item in streamed.items()))
+    write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.dated) for key, item in streamed.items()))
     plain = {
         name: value._asdict() if isinstance(value, (Percentiles, SideErrors)) else value
         for name, value in asdict(report).items()

@@ -16,7 +16,6 @@ from torchaudio.functional import forced_align
 from tqdm import tqdm
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.ctm import format_ctm
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import Utterance
@@ -27,6 +26,7 @@ from wenet_fusion.models.ctc import BLANK, frames_needed
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion.textgrid import format_textgrid
 from wenet_fusion_runtime.decoding import offline_step
+from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.result import Token, Word
 from wenet_fusion_runtime.word_times import Span, WordTimes, spoken_spans
 from wenet_fusion_runtime.words import group_words
@@ -190,8 +190,8 @@ class _Aligner:
 def write_alignment(aligned: Aligned, folder: Path) -> None:
     """Writes `words.ctm`, `tokens.ctm`, `textgrid/KEY.TextGrid` and `alignment.json`, which has what CTM files cannot say."""
     (folder / "textgrid").mkdir(parents=True, exist_ok=True)
-    write_text(folder / "words.ctm", "".join(format_ctm(item.key, item.words) for item in aligned.utterances))
-    write_text(folder / "tokens.ctm", "".join(format_ctm(item.key, item.tokens) for item in aligned.utterances))
+    write_text(folder / "words.ctm", "".join(ctm_lines(item.key, item.words) for item in aligned.utterances))
+    write_text(folder / "tokens.ctm", "".join(ctm_lines(item.key, item.tokens) for item in aligned.utterances))
     for item in aligned.utterances:
         name = item.key.replace("%", "%25").replace("/", "%2F")  # keys of shards may look like paths
         tiers = {"words": item.words, "tokens": item.tokens}

@@ -1,4 +1,4 @@
-"""CTM files: words with their times, by utterance. Knows neither models nor audio."""
+"""Reads CTM files, words with their times by utterance, which the runtime writes. Knows neither models nor audio."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wenet_fusion.files import list_problems, read_lines
-from wenet_fusion_runtime.result import Token, Word
+from wenet_fusion_runtime.result import Word
 
 
 def read_ctm(path: Path) -> dict[str, list[Word]]:
@@ -36,15 +36,6 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
     if problems:
         raise ValueError(list_problems(problems))
     return words
-
-
-def format_ctm(key: str, units: Sequence[Word | Token]) -> str:
-    """Lines of one utterance, to the millisecond; spans that touch still touch, and none overlap, after rounding."""
-    lines = []
-    for unit in units:
-        start, end = round(1000 * unit.start_seconds), round(1000 * unit.end_seconds)
-        lines.append(f"{key} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {unit.text} {unit.confidence:.4f}\n")
-    return "".join(lines)
 
 
 def without_words(spoken: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
