@@ -165,8 +165,8 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
     assert "short: " in told[1] and "frames are too few for the 400 that its 300 units need" in told[1]
     assert "damaged: " in told[2] and "noise.wav" in told[2]
     good = [json.loads(line) for line in faulty.read_text().splitlines()[:4]]
-    worst = out.splitlines()[0].split()
-    assert worst[2] == good[1]["key"] and float(worst[0]) < -0.05 and "(" in worst[3], "the wrong transcript comes first"
+    worst = out.splitlines()[1].split()
+    assert worst[2] == good[1]["key"] + ":" and float(worst[0]) < -0.05 and "(" in worst[3], "the wrong transcript comes first"
     assert f"{output}: " in out and "of 4 utterances aligned, chunking full, 3 utterances skipped" in out
     assert "--word_times EXPORTED moves them" in out
     words = read_ctm(output / "words.ctm")

@@ -32,6 +32,8 @@ def align_command(args: argparse.Namespace) -> int:
     options = AlignmentOptions(parse_chunking(args.chunking), word_times)
     aligned = align(load_trained(args.checkpoint), read_manifest(args.data), options)
     write_alignment(aligned, args.output)
+    if args.worst:
+        print("   score confidence utterance: words, those that the audio hardly holds with their confidence")
     for utterance in aligned.worst(args.worst):
         print(format_utterance(utterance))
     words = sum(len(utterance.words) for utterance in aligned.utterances)
@@ -55,8 +57,8 @@ def _word_times(path: Path | None) -> WordTimes:
 
 
 def format_utterance(utterance: AlignedUtterance) -> str:
-    """One line; words that the audio hardly holds have their confidence beside them."""
+    """One line."""
     words = [
-        word.text if word.confidence >= DOUBTFUL else f"{word.text}({word.confidence:.2g})" for word in utterance.words
+        word.text if word.confidence >= DOUBTFUL else f"{word.text}({word.confidence:.2f})" for word in utterance.words
     ]
-    return f"{utterance.score:8.4f} {utterance.confidence:.3f} {utterance.key}  {' '.join(words)}"
+    return f"{utterance.score:8.4f}      {utterance.confidence:.3f} {utterance.key}: {' '.join(words)}"
