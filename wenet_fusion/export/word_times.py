@@ -31,13 +31,13 @@ class MeasuredWordTimes(NamedTuple):
 
 
 def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes | None:
-    """Decodes the utterances at every served chunk size; None if no word that is dated is recognised rightly.
+    """Decodes the utterances whose words are dated at every served chunk size; None if no such word is recognised rightly.
 
     Args:
         model: an exported file whose own shifts are zero.
     """
     # Searches and rescoring date a word by the same frame, so the fastest will do.
-    options = DecodingOptions(GREEDY)
+    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.spoken]
     found: dict[int, list[DatedWord]] = {}
     for chunk in model.meta.chunk_sizes:
         for item in tqdm(speech, desc=f"word times, chunk {chunk}", unit="utt", dynamic_ncols=True, leave=False):
