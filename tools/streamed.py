@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime import Recognizer, Word
 from wenet_fusion_runtime.result import joined_ids
 
 
@@ -14,6 +14,7 @@ class Streamed(NamedTuple):
 
     words: tuple[str, ...]
     ids: tuple[int, ...]
+    dated: tuple[Word, ...]  # the words with their times and confidence
     shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
     first_text: float | None  # audio time of the first text, right or wrong; None: there was never one
     first_text_compute: float  # of the call that brought it
@@ -82,7 +83,8 @@ def stream_utterance(
     words = tuple(stream.text.split())
     if words and first_text is None:
         first_text, first_text_compute = end, final_compute
+    dated = tuple(word for segment in stream.finals for word in segment.words)
     return Streamed(
-        words, tuple(joined_ids(stream.finals)), settled_times(partials, words, end), first_text, first_text_compute,
-        tuple(chunk_compute), last + final_compute, total + final_compute,
+        words, tuple(joined_ids(stream.finals)), dated, settled_times(partials, words, end), first_text,
+        first_text_compute, tuple(chunk_compute), last + final_compute, total + final_compute,
     )  # fmt: skip
