@@ -20,7 +20,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.decoding import decode_rows, offline_step
-from wenet_fusion_runtime.result import joined_text
+from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
@@ -139,7 +139,7 @@ def decode(
                 step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
                 for name, each in options.items():
                     rows = decode_rows(model, step, each)
-                    texts[name] |= {key: joined_text(part.text for part in row) for key, row in zip(samples, rows)}
+                    texts[name] |= {key: model.meta.units.text(joined_ids(row)) for key, row in zip(samples, rows)}
             bar.update(len(batch))
     return texts, skipped
 
