@@ -10,7 +10,7 @@ import stream_test
 from fake_model import FRAME, SAMPLE_RATE, save_model, speak
 from plot_training import main as plot_training
 from plot_training import read_log, smooth
-from streamed import cut_randomly, settled_times, stream_utterance
+from streamed import changed_words, cut_randomly, settled_times, stream_utterance
 from timeline import SpokenWord
 from wenet_fusion_runtime import Recognizer
 
@@ -63,6 +63,12 @@ def test_a_word_counts_as_shown_when_it_came_to_stay() -> None:
     assert settled_times(partials, [], 6.0) == ()
 
 
+def test_flicker_counts_words_that_change_or_vanish() -> None:
+    assert changed_words([["a"], ["a", "x"], ["b", "x", "y"], ["b"]]) == 1 + 2
+    assert changed_words([["a", "b"]]) == changed_words([]) == changed_words([[], ["a"], ["a", "b"]]) == 0
+    assert changed_words([["a", "b", "c"], []]) == 3
+
+
 def test_shown_times_are_ends_of_chunks_for_any_cut(model: Path) -> None:
     recognizer = Recognizer(model)
     samples = speak("abcabc")
@@ -82,7 +88,7 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     # A chunk is 0.32 s, so no word waits longer, nor is shown before it is half spoken.
     assert -0.12 <= report["emission_delay_seconds"]["p50"] <= report["emission_delay_seconds"]["p99"] <= 0.32
     assert report["first_text_seconds"]["p50"] > 0
-    assert report["compared"] == 0
+    assert report["compared"] == 0 and report["flicker"] == 0.0 and report["open_words"] == 0.0    # greedy commits at once
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -119,7 +125,7 @@ def test_ctm_is_read_and_bad_lines_are_named(tmp_path: Path) -> None:
 
 def test_wrong_words_have_no_time() -> None:
     words = [SpokenWord("a", 0, 1), SpokenWord("b", 1, 2), SpokenWord("c", 2, 3)]
-    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (1.5, 2.5, 3.0, 3.5), 1.5, 0, (), 0, 0)
+    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (1.5, 2.5, 3.0, 3.5), 0, (), 1.5, 0, (), 0, 0)
     assert stream_test.timeline_of("u", words, streamed).shown == (1.5, None, 3.5)
 
 
