@@ -13,7 +13,7 @@ import numpy as np
 from wenet_fusion_runtime.spelling import BOUNDARY, Spelled, Spelling
 from wenet_fusion_runtime.units import Units
 
-DEFAULT_BOOST = 3.0
+DEFAULT_BOOST = 1.5
 LARGEST_BOOST = 100.0
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wenet_fusion_runtime.units import BLANK, RESERVED, SOS_EOS, UNKNOWN, WORD_START, Units
+from wenet_fusion_runtime.units import BLANK, RESERVED, SOS_EOS, UNKNOWN, WORD_START, Units, is_unspaced
 
 BOUNDARY = ord(WORD_START)
 _STRANGE = 0x10FFFF    # no character: what <unk> spells
-# First and last characters of scripts that put no spaces between words: Han, Hiragana, Katakana.
-_UNSPACED = ((0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
-             (0xFF66, 0xFF9D), (0x20000, 0x3FFFF))
 
 
 class Spelled(NamedTuple):
@@ -48,7 +45,7 @@ class Spelling:
                 self.symbols[unit] = (unit,)
             else:
                 self.symbols[unit] = (_STRANGE,) if unit == UNKNOWN else tuple(map(ord, form))
-        # Each text that a unit may contribute; longest first word of them in characters.
+        # What each unit writes, with its boundaries.
         self._forms = {_marked(text) if self.marked else text: unit for unit, text in enumerate(texts, len(RESERVED))}
         self._longest = max(map(len, self._forms), default=0)
 
@@ -103,7 +100,7 @@ class Spelling:
             for stop in range(position + 1, min(position + self._longest, len(text)) + 1):
                 form = text[position:stop]
                 # After a boundary another one means nothing.
-                if form in self._forms or text[:position].endswith(WORD_START) and WORD_START + form in self._forms:
+                if form in self._forms or text[position - 1 : position] == WORD_START and WORD_START + form in self._forms:
                     found = fewest[position] + 1
                     if fewest[stop] is None or found < fewest[stop]:
                         fewest[stop] = found
@@ -113,15 +110,11 @@ class Spelling:
 
 def _marked(text: str) -> str:
     """Boundaries around characters of unspaced scripts, no two in a row."""
-    if any(map(_is_unspaced, text)):
-        text = "".join(f"{WORD_START}{letter}{WORD_START}" if _is_unspaced(letter) else letter for letter in text)
+    if any(map(is_unspaced, text)):
+        text = "".join(f"{WORD_START}{letter}{WORD_START}" if is_unspaced(letter) else letter for letter in text)
     while WORD_START * 2 in text:
         text = text.replace(WORD_START * 2, WORD_START)
     return text
-
-
-def _is_unspaced(character: str) -> bool:
-    return character >= "\u3040" and any(first <= ord(character) <= last for first, last in _UNSPACED)
 
 
 def _listed(items: list[str]) -> str:
