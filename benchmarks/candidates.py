@@ -11,6 +11,7 @@ from models import conformer, random_model, separate_projections
 
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import fused_model
+from wenet_fusion.export.onnx_static import DOMAIN
 from wenet_fusion.export.torch_engine import Precision
 from wenet_fusion.models.encoder import Encoder, EncoderConfig
 from wenet_fusion.recipe import TrainedModel
@@ -66,7 +67,7 @@ class Builder(NamedTuple):
         plain = fused_model(model).encoder
         found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8_DYNAMIC)]
         static = self.folder / "ours.static.onnx"
-        write_graph(static_onnx_encoder(model, self.seed), static)
+        write_graph(static_onnx_encoder(model, self.seed), static, [DOMAIN])
         found.append(Candidate(OURS, onnx_form(ONNX_INT8, "int8", static)))
         for name, precision in zip((FLOAT32, FLOAT16, INT8, INT8_DYNAMIC), get_args(Precision)):
             kind, frozen = "int8" if precision.startswith("int8") else "float", precision != "float32"

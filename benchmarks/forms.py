@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -165,8 +165,8 @@ class _Graph(nn.Module):
         return (frames, *new)
 
 
-def write_graph(encoder: Encoder, path: Path) -> None:
-    """An encoder as ONNX with any batch, chunk size and left context."""
+def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> None:
+    """An encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
     batch, frames, cached = 2, 3, 5
     state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
     names = [f"state_{index}" for index in range(len(state))]
@@ -177,7 +177,7 @@ def write_graph(encoder: Encoder, path: Path) -> None:
     axes["features"][1], axes["frames"][1] = "features", "frames"
     for name in names[3::2]:  # keys and values, between the convolutions' contexts
         axes[name][1] = axes[f"next_{name}"][1] = "cache"
-    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {})
+    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {}, domains)
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:

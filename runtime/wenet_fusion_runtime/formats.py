@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any, Iterable, Protocol
 
-from wenet_fusion_runtime.result import Hypothesis, Result
+from wenet_fusion_runtime.result import Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.subtitles import Cue, make_cues
 from wenet_fusion_runtime.units import Units
 
@@ -82,6 +82,16 @@ def json_line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
+def ctm_lines(name: str, units: Iterable[Word | Token]) -> str:
+    """A line for each word or token: recording, channel, start and duration in seconds, text, confidence."""
+    lines = []
+    for unit in units:
+        # Whole milliseconds: words that touch still do, and none overlap, after rounding.
+        start, end = round(1000 * unit.start_seconds), round(1000 * unit.end_seconds)
+        lines.append(f"{name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {unit.text} {unit.confidence:.4f}\n")
+    return "".join(lines)
+
+
 class _Text:
     """All text on one line."""
 
@@ -116,7 +126,7 @@ class _JsonLines:
 
 
 class _Ctm:
-    """One line for each word: recording, channel, start and duration in seconds, word, confidence."""
+    """One line for each word."""
 
     def __init__(self, name: str) -> None:
         self._name = "_".join(name.split()) or "_"    # a field of a line whose fields are separated by spaces
@@ -125,12 +135,7 @@ class _Ctm:
         return ""
 
     def segment(self, result: Result) -> str:
-        lines = []
-        for word in result.words:
-            # Whole milliseconds: words that touch still do, and none overlap, after rounding.
-            start, end = round(1000 * word.start_seconds), round(1000 * word.end_seconds)
-            lines.append(f"{self._name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {word.text} {word.confidence:.4f}\n")
-        return "".join(lines)
+        return ctm_lines(self._name, result.words)
 
     def end(self, text: str) -> str:
         return ""

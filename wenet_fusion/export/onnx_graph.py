@@ -32,6 +32,7 @@ def write_onnx(
     dynamic_axes: Mapping[str, Mapping[int, str]],
     path: Path,
     metadata: Mapping[str, str],
+    domains: Sequence[str] = (),
 ) -> None:
     """Traces a module in eval mode and writes its graph, checked.
 
@@ -42,6 +43,7 @@ def write_onnx(
         dynamic_axes: name of an input or output -> its axes that may have any size, and what they are called.
         path: the file.
         metadata: written into the graph.
+        domains: of the operators that are not ONNX's own.
 
     Raises:
         ImportError: onnx is not installed.
@@ -56,7 +58,7 @@ def write_onnx(
         torch.onnx.export(
             module.eval(), tuple(inputs.values()), buffer,
             input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET,
-            custom_opsets={"com.microsoft": 1}, autograd_inlining=False, **legacy,
+            custom_opsets={domain: 1 for domain in domains}, autograd_inlining=False, **legacy,
         )
     graph = onnx.load_from_string(buffer.getvalue())
     found = [value.name for value in graph.graph.input]

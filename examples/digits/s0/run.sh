@@ -86,7 +86,7 @@ stage_settings() {
       "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
       "training=$(fingerprint "$dir/.stage4")" ;;
-    6) echo "checkpoint=$(fingerprint "$averaged")" ;;
+    6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
     7) echo "model=$(fingerprint "$exported") results=$(fingerprint "$results/results.json") chunkings=$chunkings" ;;
   esac
 }
@@ -195,8 +195,9 @@ fi
 if stage_wanted 6 && begin_stage 6; then
   need_stage 5 "$averaged"
   need_stage 3 data/dev/data.list
+  need_stage 0 data/dev/words.ctm
   change_stage 6
-  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list
+  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list --ctm data/dev/words.ctm
   end_stage 6
 fi
 
@@ -206,7 +207,7 @@ if stage_wanted 7 && begin_stage 7; then
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7
-  rm -rf "$dir"/stream.* "$dir"/silence.*
+  rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
   for chunking in $chunkings; do
     [ "$chunking" != full ] || continue
     label=${chunking/\//-}
@@ -217,7 +218,11 @@ if stage_wanted 7 && begin_stage 7; then
       --chunking "$chunking" --ctm data/test/words.ctm ${compare[@]+"${compare[@]}"} --output "$dir/stream.$label"
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
+    python "$root/tools/reliability.py" data/test/text "$dir/stream.$label/words.ctm" --title "Digit strings, streamed at $chunking" \
+      --output "$dir/stream.$label/reliability.png"
   done
+  wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
+  python "$root/tools/word_times.py" data/test/words.ctm "$dir/align/words.ctm" --output "$dir/align/word_times.json"
   OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
