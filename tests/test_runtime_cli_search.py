@@ -39,6 +39,7 @@ def expected(folder: Path, **options: object) -> str:
         ("--hot_words {}/list.txt --hot_word d=-3", {"hot_words": [HotWord("b", 2.0), HotWord("d", -3.0)]}),
         ("--blank_penalty 6", {"blank_penalty": 6.0}),
         ("--length_penalty -4", {"length_penalty": -4.0}),
+        ("--token_threshold 0.01", {"token_threshold": 0.01}),
     ],
 )
 def test_arguments_do_what_the_options_do(

@@ -10,7 +10,7 @@ import stream_test
 from fake_model import FRAME, SAMPLE_RATE, save_model, speak
 from plot_training import main as plot_training
 from plot_training import read_log, smooth
-from streamed import cut_randomly, settled_times, stream_utterance
+from streamed import changed_words, cut_randomly, settled_times, stream_utterance
 from wenet_fusion_runtime import Recognizer, Word
 
 from wenet_fusion.ctm import read_ctm
@@ -63,6 +63,12 @@ def test_a_word_counts_as_shown_when_it_came_to_stay() -> None:
     assert settled_times(partials, [], 6.0) == ()
 
 
+def test_flicker_counts_words_that_change_or_vanish() -> None:
+    assert changed_words([["a"], ["a", "x"], ["b", "x", "y"], ["b"]]) == 1 + 2
+    assert changed_words([["a", "b"]]) == changed_words([]) == changed_words([[], ["a"], ["a", "b"]]) == 0
+    assert changed_words([["a", "b", "c"], []]) == 3
+
+
 def test_shown_times_are_ends_of_chunks_for_any_cut(model: Path) -> None:
     recognizer = Recognizer(model)
     samples = speak("abcabc")
@@ -90,7 +96,7 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     assert {key: [word.text for word in words] for key, words in heard.items()} == {
         key: text.split() for key, text in TEXTS.items() if text
     }
-    assert report["compared"] == 0
+    assert report["compared"] == 0 and report["flicker"] == 0.0 and report["open_words"] == 0.0    # greedy commits at once
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -133,7 +139,7 @@ def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(
 
 def test_wrong_words_have_no_time() -> None:
     words = [Word("a", 0, 1, 1), Word("b", 1, 2, 1), Word("c", 2, 3, 1)]
-    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (), (1.5, 2.5, 3.0, 3.5), 1.5, 0, (), 0, 0)
+    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (), (1.5, 2.5, 3.0, 3.5), 0, (), 1.5, 0, (), 0, 0)
     assert stream_test.timeline_of("u", words, streamed).shown == (1.5, None, 3.5)
 
 

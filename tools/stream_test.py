@@ -54,6 +54,8 @@ class Report:
     finalisation_ms: Percentiles | None  # from the last sample to the final text
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
+    flicker: float | None  # words that were shown and changed later, for each word of the final text
+    open_words: float | None  # words of a text shown that could still change, on average
     dated_words: int  # those whose times can be compared with the CTM file's: they were recognised rightly
     start_errors_seconds: SideErrors | None
     end_errors_seconds: SideErrors | None
@@ -110,6 +112,11 @@ def print_report(report: Report) -> None:
         if value is not None:
             numbers = " / ".join(f"{number:.3g}" for number in value)
             print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
+    if report.flicker is not None and report.open_words is not None:
+        print(
+            f"  partial texts        {100 * report.flicker:.2f} words shown and changed later for 100 final words,"
+            f" {report.open_words:.2f} of those shown could still change"
+        )
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
         if errors is not None:
             print(
@@ -147,6 +154,8 @@ def build_report(
         if (first := streamed[key].first_text) is not None:
             firsts.append(first - spoken[key][0].start_seconds + streamed[key].first_text_compute)
     total = scoring.total
+    final_words = sum(len(item.words) for item in streamed.values())
+    open_words = [count for item in streamed.values() for count in item.open_words]
     pairs = all_dated_words(spoken, {key: item.dated for key, item in streamed.items()})
     times = time_errors(pairs) if pairs else None
     return Report(
@@ -168,6 +177,8 @@ def build_report(
         finalisation_ms=percentiles([item.final_compute for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
         emission_delay_seconds=percentiles(delays),
+        flicker=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
+        open_words=float(np.mean(open_words)) if open_words else None,
         dated_words=len(pairs),
         start_errors_seconds=times and times.starts,
         end_errors_seconds=times and times.ends,
@@ -186,13 +197,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument("--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--commit_seconds", type=float, help="text this old is decided for good; default: at the end")
     parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
     parser.add_argument("--ctm", type=Path, help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, no picture")
     parser.add_argument("--seed", type=int, default=0, help="of the cuts")
     parser.add_argument("--output", type=Path, required=True, help="folder for stream.json, text, words.ctm and timeline.png")
     args = parser.parse_args(arguments)
 
-    recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode))
+    recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode, commit_seconds=args.commit_seconds))
     rate = recognizer.model.meta.sample_rate
     utterances = {utterance.key: utterance for utterance in read_manifest(args.data, args.data_type)}
     references = {key: utterance.text for key, utterance in utterances.items()}

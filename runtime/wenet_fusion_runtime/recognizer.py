@@ -196,7 +196,13 @@ class Stream:
             state: the model's state after the block.
         Returns:
             the segments that closed.
+        Raises:
+            ValueError: no block is ready, or the scores are of another number of frames; the stream is as before.
         """
+        block = self.ready_block()
+        frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
+        if block is None or len(scores.blank) != frames:
+            raise ValueError(f"scores of {len(scores.blank)} frames for a block of {frames}; step the stream's ready_block()")
         closed = self._decoder.accept(scores, encoder_out)
         self._buffer.drop()
         self._state = state

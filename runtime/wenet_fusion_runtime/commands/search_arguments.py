@@ -27,6 +27,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
                        help="makes silence less probable: fewer deletions, more insertions (default: %(default)g)")
     group.add_argument("--length_penalty", type=float, default=defaults.length_penalty, metavar="NATS",
                        help="taken for each token; negative favours longer texts (default: %(default)g)")
+    group.add_argument("--token_threshold", type=float, default=defaults.token_threshold, metavar="NATS",
+                       help="units so much below a frame's best are not considered; inf: all are (default: %(default)g)")
     group.add_argument("--blank_skip_threshold", type=float, default=defaults.blank_skip_threshold, metavar="P",
                        help="frames whose blank is more probable are skipped, which saves time (default: %(default)g, "
                             "never)")
@@ -43,7 +45,8 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
     return replace(
         options, mode=arguments.mode, beam_size=arguments.beam_size, ctc_weight=arguments.ctc_weight,
         reverse_weight=arguments.reverse_weight, blank_penalty=arguments.blank_penalty,
-        length_penalty=arguments.length_penalty, blank_skip_threshold=arguments.blank_skip_threshold,
+        length_penalty=arguments.length_penalty, token_threshold=arguments.token_threshold,
+        blank_skip_threshold=arguments.blank_skip_threshold,
     )
 
 
