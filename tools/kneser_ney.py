@@ -104,8 +104,8 @@ def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[N
 
 
 def _adjusted(level: Ngrams, longer: Ngrams | None) -> np.ndarray:
-    """(M,) Kneser-Ney counts: how many different words stand before an n-gram. The highest order has plain counts, and so
-    have n-grams that open a sentence: nothing stands before them."""
+    """(M,) Kneser-Ney counts: how many different words stand before an n-gram. The highest order has plain counts, and
+    so have n-grams that open a sentence: nothing stands before them."""
     if longer is None:
         return level.counts
     return np.where(level.opens, level.counts, np.bincount(longer.ending, minlength=len(level.counts)))
@@ -128,7 +128,7 @@ def _thresholds(prune: Sequence[int], order: int) -> list[int]:
     values = [*prune, *[prune[-1]] * order][:order] if prune else []
     if not values or len(prune) > order or values[0] or values != sorted(values):
         raise ValueError(
-            f"prune {' '.join(map(str, prune))}: expected up to {order} numbers, the first one 0, none smaller than the one "
-            "before it"
+            f"prune {' '.join(map(str, prune))}: expected up to {order} numbers, the first one 0, none smaller than the"
+            " one before it"
         )
     return values

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train an n-gram language model on text: interpolated modified Kneser-Ney, written as an ARPA file.
 
-It estimates what KenLM's `lmplz -o N --discount_fallback` does. 11 million words take 20 s and 1.1 GB at order 3; for text
-that does not fit into memory use lmplz, whose files the recogniser reads too.
+It estimates what KenLM's `lmplz -o N --discount_fallback` does. 11 million words take 20 s and 1.1 GB at order 3; for
+text that does not fit into memory use lmplz, whose files the recogniser reads too.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def read_words(path: Path) -> list[str]:
 
 
 def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], closed: bool) -> np.ndarray:
-    """(P,) int32: START, the words' numbers, END of each sentence. New words are added to `words`, or if it is `closed`
-    become UNKNOWN."""
+    """(P,) int32: START, the words' numbers, END of each sentence. New words are added to `words`, or become UNKNOWN if
+    it is `closed`."""
     text = array("i")
     for sentence in sentences:
         text.append(START)
@@ -61,7 +61,7 @@ def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], clos
 
 
 def write_arpa(path: Path, words: Sequence[str], orders: Sequence[Order]) -> None:
-    """Replace `path`, compressed if it ends in .gz. Logarithms with seven decimals: probabilities sum to 1 within 1e-6."""
+    """Replace `path`, compressed if it ends in .gz. With seven decimals probabilities sum to 1 within 1e-6."""
     compress = path.suffix == ".gz"
     with replacing(path) as temporary:
         with (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
@@ -94,7 +94,7 @@ def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path, nargs="+", metavar="TEXT", help="a sentence in each line")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ARPA file to write; *.gz is compressed")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ARPA file; *.gz is compressed")
     parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune", type=int, nargs="+", default=[0], metavar="COUNT",
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the words that the model knows, units.txt or one in each line; others are counted as <unk>"
         " (default: all of TEXT, and <unk> is as probable as a word that never occurred)",
     )  # fmt: skip
-    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print perplexities of these")
+    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print perplexities")
     add_format_arguments(parser)
     args = parser.parse_args(arguments)
     if args.order < 1:

@@ -36,7 +36,7 @@ class Arpa(NamedTuple):
 def read_arpa(path: str | Path) -> Arpa:
     """Read an ARPA file, plain or compressed with gzip (told by its content).
 
-    Takes about 3 s per million n-grams; the result holds 8 + 4 n bytes per n-gram, reading needs twice as much.
+    2.3 million n-grams of up to four words took 3 s and 170 MiB, read and put into an `NgramModel`.
 
     Raises:
         OSError: the file cannot be read.
@@ -53,7 +53,7 @@ def read_arpa(path: str | Path) -> Arpa:
 
 
 class _Reader:
-    """Reads bytes, because only ASCII white space separates words: to `str.split` parts of some words are white space."""
+    """Reads bytes: only ASCII white space separates words, and to `str.split` parts of some words are white space."""
 
     def __init__(self, path: str | Path, file: BinaryIO) -> None:
         self._path = path
@@ -68,7 +68,7 @@ class _Reader:
             self._expect(b"\\%d-grams:" % order)
             tables.append(self._table(order, count, words, has_backoff=order < len(counts)))
         self._expect(b"\\end\\")
-        return Arpa(self._decoded(words), tuple(tables))
+        return Arpa(self._decoded(words, tables[0].first_line), tuple(tables))
 
     def _header(self) -> list[int]:
         """The number of n-grams of each order."""
@@ -76,9 +76,10 @@ class _Reader:
         while line is not None and (not line or line.startswith(b"#")):
             line = self._line()
         if line != b"\\data\\":
-            found = "is empty" if line is None else f"begins with {_shown(line)}"
-            raise ValueError(f"{self._path}:{max(1, self._number)}: {found}, an ARPA file with \\data\\; give an ARPA "
-                             "file (text, or compressed with gzip) or a binary file of KenLM")
+            found = "the file is empty" if line is None else f"the file begins with {_shown(line)}"
+            self._number = max(1, self._number)
+            raise self._error(f"{found}, an ARPA file with \\data\\; give an ARPA file (text, or compressed with gzip) "
+                              "or a binary file of KenLM")
         counts: list[int] = []
         while line := self._line():
             order, equals, count = line.removeprefix(b"ngram").partition(b"=")
@@ -140,8 +141,8 @@ class _Reader:
         if isinstance(error, IndexError):
             columns = f"log-probability, {order} words, backoff weight if any" if len(widths) > 1 else (
                 f"log-probability, {order} words; the highest order has no backoff weights")
-            return (f"{order}-grams have {' or '.join(map(str, widths))} columns ({columns}), found {len(text.split())}: "
-                    f"{_shown(text)}; train the model again")
+            return (f"{order}-grams have {' or '.join(map(str, widths))} columns ({columns}), found "
+                    f"{len(text.split())}: {_shown(text)}; train the model again")
         if isinstance(error, KeyError):
             return f"the word {_shown(error.args[0])} is no 1-gram; train the model again"
         return f"expected numbers before and after the words, found {_shown(text)}; train the model again"
@@ -163,17 +164,18 @@ class _Reader:
             if not valid.all():
                 row = int(valid.argmin())
                 limit = "at most 0 and finite (-99 stands for probability 0)" if values is table.log_probs else "finite"
-                raise self._error(f"{name} {values[row]:g} is not {limit}; train the model again", table.first_line + row)
+                raise self._error(f"{name} {values[row]:g} is not {limit}; train the model again",
+                                  table.first_line + row)
 
-    def _decoded(self, words: dict[bytes, int]) -> tuple[str, ...]:
-        """The words as text."""
+    def _decoded(self, words: dict[bytes, int], first_line: int) -> tuple[str, ...]:
+        """The words as text; their lines follow each other from `first_line`."""
         decoded = []
-        for word, number in words.items():
+        for word in words:
             try:
                 decoded.append(word.decode("utf-8"))
             except UnicodeDecodeError:
-                raise ValueError(f"{self._path}: 1-gram {number + 1} is not UTF-8: {_shown(word)}; "
-                                 "convert the file to UTF-8") from None
+                raise self._error(f"the word {_shown(word)} is not UTF-8; convert the file to UTF-8",
+                                  first_line + len(decoded)) from None
         return tuple(decoded)
 
     def _line(self) -> bytes | None:

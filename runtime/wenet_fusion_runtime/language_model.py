@@ -54,15 +54,15 @@ class NgramModel:
         self._words = {word: number for number, word in enumerate(arpa.words)}
         for word in (_START, _END):
             if word not in self._words:
-                raise ValueError(f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences "
-                                 "begin and end")
+                raise ValueError(f"{source}: has no 1-gram {word}; train the model with a tool that marks where "
+                                 "sentences begin and end")
         self._unknown = next(self._words[word] for word in _UNKNOWN if word in self._words)
-        # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow each
-        # other and parents come before their children, so the keys of all orders are one sorted array.
+        # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
+        # each other, so parents come before their children and the keys of all orders are one sorted array.
         self._keys = np.empty(0, np.int64)
         self._log_probs = np.zeros(1, np.float32)
         self._backoffs = np.zeros(1, np.float32)
-        self._shorter = np.zeros(1, np.int32)    # of each node: the longest one that its n-gram without the first word ends in
+        self._shorter = np.zeros(1, np.int32)    # of each node: the longest one that it ends in without its first word
         self._first_of_highest = 0
         for table in arpa.tables:
             self._add(table)
@@ -136,7 +136,8 @@ class NgramModel:
     def _error(self, table: NgramTable, row: int, problem: str) -> ValueError:
         words = list(self._words)
         text = " ".join(words[number] for number in table.words[row])
-        return ValueError(f"{self._source}:{table.first_line + row}: the n-gram '{text}' {problem}; train the model again")
+        return ValueError(f"{self._source}:{table.first_line + row}: the n-gram '{text}' {problem}; train the model "
+                          "again")
 
 
 def _with_unknown(arpa: Arpa) -> Arpa:
@@ -164,8 +165,8 @@ class KenlmModel:
             self._model = self._kenlm.Model(str(path))
         except OSError as error:    # whatever is wrong with the file
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: KenLM cannot read it ({reason}); make it again with build_binary, or give the ARPA "
-                             "file") from None
+            raise ValueError(f"{path}: KenLM cannot read it ({reason}); make it again with build_binary, or give the "
+                             "ARPA file") from None
 
     def __contains__(self, word: str) -> bool:
         """Whether the model knows the word."""
@@ -193,6 +194,6 @@ def _import_kenlm(path: str | Path) -> Any:
         import kenlm
     except ImportError as error:
         raise ImportError(f"{path} is a binary file of KenLM, which needs the package kenlm: pip install "
-                          "'wenet-fusion-runtime[lm]' (it builds for a minute and needs cmake and a C++ compiler), or give "
-                          "the ARPA file that it was made from") from error
+                          "'wenet-fusion-runtime[lm]' (it builds for a minute and needs a C++ compiler), or give the "
+                          "ARPA file that it was made from") from error
     return kenlm
