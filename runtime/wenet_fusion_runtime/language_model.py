@@ -41,7 +41,9 @@ class NgramModel:
 
     Args:
         arpa: the n-grams.
-        source: the file they came from, for messages.
+        source: the file they came from.
+    Attributes:
+        name, words: see `LanguageModel`.
     Raises:
         ValueError: an n-gram occurs twice or lacks its beginning, or <s> or </s> is missing.
     Source: Katz 1987, "Estimation of probabilities from sparse data for the language model component of a speech
@@ -49,14 +51,15 @@ class NgramModel:
     """
 
     def __init__(self, arpa: Arpa, source: str) -> None:
-        self._source = source
+        self.name = source
         arpa = _with_unknown(arpa)
-        self._words = {word: number for number, word in enumerate(arpa.words)}
+        self.words = tuple(word for word in arpa.words if word not in (_START, _END, *_UNKNOWN))
+        self._numbers = {word: number for number, word in enumerate(arpa.words)}
         for word in (_START, _END):
-            if word not in self._words:
+            if word not in self._numbers:
                 raise ValueError(f"{source}: has no 1-gram {word}; train the model with a tool that marks where "
                                  "sentences begin and end")
-        self._unknown = next(self._words[word] for word in _UNKNOWN if word in self._words)
+        self._unknown = next(self._numbers[word] for word in _UNKNOWN if word in self._numbers)
         # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
         # each other, so parents come before their children and the keys of all orders are one sorted array.
         self._keys = np.empty(0, np.int64)
@@ -69,15 +72,15 @@ class NgramModel:
 
     def __contains__(self, word: str) -> bool:
         """Whether the model knows the word."""
-        return word in self._words
+        return word in self._numbers
 
     def start(self) -> int:
         """See `LanguageModel`."""
-        return self._after(self._child(0, self._words[_START]))
+        return self._after(self._child(0, self._numbers[_START]))
 
     def advance(self, state: int, word: str) -> tuple[float, int]:
         """See `LanguageModel`."""
-        number = self._words.get(word, self._unknown)
+        number = self._numbers.get(word, self._unknown)
         log_prob = 0.0
         while not (node := self._child(state, number)):
             log_prob += float(self._backoffs[state])
@@ -95,13 +98,13 @@ class NgramModel:
 
     def _child(self, node: int, word: int) -> int:
         """The node with one more word; 0 if there is none."""
-        key = node * len(self._words) + word
+        key = node * len(self._numbers) + word
         at = int(self._keys.searchsorted(key))
         return at + 1 if at < len(self._keys) and self._keys[at] == key else 0
 
     def _children(self, nodes: np.ndarray, words: np.ndarray) -> np.ndarray:
         """`_child` of many."""
-        keys = nodes.astype(np.int64) * len(self._words) + words
+        keys = nodes.astype(np.int64) * len(self._numbers) + words
         at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, at + 1, 0)
 
@@ -112,7 +115,7 @@ class NgramModel:
             parents = self._children(parents, column)
             if not parents.all():
                 raise self._error(table, int(parents.argmin()), f"lacks its first {length} words as {length}-gram")
-        keys = parents * len(self._words) + table.words[:, -1]
+        keys = parents * len(self._numbers) + table.words[:, -1]
         order = np.argsort(keys, kind="stable")
         keys, parents, words = keys[order], parents[order], table.words[order, -1]
         twice = np.flatnonzero(keys[1:] == keys[:-1])
@@ -134,9 +137,9 @@ class NgramModel:
         self._shorter = np.concatenate([self._shorter, shorter])
 
     def _error(self, table: NgramTable, row: int, problem: str) -> ValueError:
-        words = list(self._words)
+        words = list(self._numbers)
         text = " ".join(words[number] for number in table.words[row])
-        return ValueError(f"{self._source}:{table.first_line + row}: the n-gram '{text}' {problem}; train the model "
+        return ValueError(f"{self.name}:{table.first_line + row}: the n-gram '{text}' {problem}; train the model "
                           "again")
 
 
@@ -152,14 +155,17 @@ def _with_unknown(arpa: Arpa) -> Arpa:
 
 
 class KenlmModel:
-    """A binary file of KenLM, run by the package kenlm.
+    """A binary file of KenLM, run by the package kenlm, which cannot list its words.
 
+    Attributes:
+        name, words: see `LanguageModel`.
     Raises:
         ImportError: the package is not installed.
         ValueError: it cannot read the file.
     """
 
     def __init__(self, path: str | Path) -> None:
+        self.name, self.words = str(path), ()
         self._kenlm = _import_kenlm(path)
         try:
             self._model = self._kenlm.Model(str(path))
