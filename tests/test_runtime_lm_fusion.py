@@ -58,7 +58,8 @@ def agrees_with_enumeration(model: NgramModel, kind: str, seed: int, weight: flo
     search = PrefixBeamSearch(10_000, fusion=Fusion(units, (), model, weight, bonus))
     search.advance(scores)
     found = {each.ids: each.score for each in search.final_hypotheses(10_000)}
-    return found.keys() == expected.keys() and all(math.isclose(found[ids], expected[ids], abs_tol=1e-9) for ids in found)
+    return found.keys() == expected.keys() and all(
+        math.isclose(found[ids], expected[ids], abs_tol=1e-9) for ids in found)
 
 
 @settings(max_examples=30, deadline=None)
@@ -161,7 +162,7 @@ def test_a_language_model_whose_words_cannot_be_written_is_refused(tmp_path: Pat
     hanzi = Units([*RESERVED, "你", "好"], "pieces")
     lower = train(tmp_path, "one zero\n")
     for units, unit in ((digits, "'one': no unit is 'one', but there are units for 'ONE'"), (pieces_of_words, "'ONE'")):
-        with pytest.raises(ValueError, match=f"no word of the language model .*lm.arpa .*{unit}.*train it on text written"):
+        with pytest.raises(ValueError, match=f"no word of the language model .*lm.arpa .*{unit}.*train it on text"):
             Fusion(units, (), lower)
     with pytest.raises(ValueError, match="'你好' is several units, each of which is a word to the search"):
         Fusion(hanzi, (), train(tmp_path, "你好\n"))

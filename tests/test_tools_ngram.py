@@ -155,13 +155,15 @@ def test_a_vocabulary_closes_the_model(tmp_path: Path) -> None:
     assert model[("c",)] < model[("<unk>",)] < model[("a", "<unk>")]
 
 
-def test_lines_with_keys_and_lines_of_characters(tmp_path: Path) -> None:
+def test_lines_with_keys_and_what_a_word_is(tmp_path: Path) -> None:
     keyed = parse(train(tmp_path, "one a b\ntwo\n", "--keyed", "--order", 2).read_text())
     assert ("one",) not in keyed and ("<s>", "</s>") in keyed  # "two" has no words
     plain = parse(train(tmp_path, "a b\n\n", "--order", 2).read_text())
     assert ("<s>", "</s>") not in plain
-    characters = parse(train(tmp_path, "\u4f60 \u597d\u5417\n", "--characters", "--order", 2).read_text())
-    assert ("\u4f60", "\u597d") in characters and ("\u597d", "\u5417") in characters
+    for split, words in {"spaces": "你 好吗ok", "unspaced": "你 好 吗 ok", "characters": "你 好 吗 o k"}.items():
+        path = train(tmp_path, "你  好吗ok\n", "--words", split, "--order", 1)
+        model = parse(path.read_text(encoding="utf-8"))
+        assert {word for word, in model} == {"<s>", "</s>", "<unk>", *words.split()}
 
 
 def test_perplexity_worked_out_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
