@@ -46,21 +46,34 @@ class Order(NamedTuple):
     discounts: Discounts
 
 
-def estimate(text_P: np.ndarray, vocabulary_size: int, order: int, prune: Sequence[int] = (0,)) -> list[Order]:
-    """A model of all orders up to `order`; its probabilities of all words but <s> sum to 1 after any words.
+def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
+    """One number for each order; the last of `prune` holds for the orders that follow.
+
+    Raises:
+        ValueError: there are too many or none, the first is not 0 or one is smaller than the one before it: n-grams need
+            those that they begin and end with.
+    """
+    thresholds = [*prune, *[prune[-1]] * order][:order] if prune else []
+    if not thresholds or len(prune) > order or thresholds[0] or thresholds != sorted(thresholds):
+        raise ValueError(
+            f"prune {' '.join(map(str, prune))}: expected up to {order} numbers, the first one 0, none smaller than the"
+            " one before it"
+        )
+    return thresholds
+
+
+def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]) -> list[Order]:
+    """A model of as many orders as there are thresholds; after any words its probabilities of all but <s> sum to 1.
 
     Args:
         text_P: numbers of words; each sentence begins with START and ends with END.
         vocabulary_size: V. Words that do not occur, UNKNOWN too if it does not, share what the others are discounted.
-        prune: of each order, n-grams that do not occur more often are left out; the last value holds for the orders
-            that follow. Words are never left out.
-    Raises:
-        ValueError: a value of `prune` is negative or smaller than the one before it, or there is one for order 1.
+        thresholds: for each order, see `prune_thresholds`: n-grams that do not occur more often are left out, but words
+            never are.
     Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, with
     KenLM's pruning (Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation").
     """
-    thresholds = _thresholds(prune, order)
-    ngrams = count_ngrams(text_P, vocabulary_size, order)
+    ngrams = count_ngrams(text_P, vocabulary_size, len(thresholds))
     counts = [_adjusted(level, after) for level, after in zip(ngrams, [*ngrams[1:], None])]
     words, lower, orders = np.empty((1, 0), np.int64), np.array([1.0 / (vocabulary_size - 1)]), []
     kept_before = np.ones(1, bool)
@@ -122,13 +135,3 @@ def estimate_discounts(counts: np.ndarray) -> Discounts:
     if not all(0.0 <= value <= count for count, value in enumerate(values, start=1)):
         return Discounts(*FALLBACK, estimated=False)
     return Discounts(*map(float, values), estimated=True)
-
-
-def _thresholds(prune: Sequence[int], order: int) -> list[int]:
-    values = [*prune, *[prune[-1]] * order][:order] if prune else []
-    if not values or len(prune) > order or values[0] or values != sorted(values):
-        raise ValueError(
-            f"prune {' '.join(map(str, prune))}: expected up to {order} numbers, the first one 0, none smaller than the"
-            " one before it"
-        )
-    return values

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from kneser_ney import END, START, UNKNOWN, Order, estimate
+from kneser_ney import END, START, UNKNOWN, Order, estimate, prune_thresholds
 from perplexity import report
 from sentences import MARKS, add_format_arguments, read_sentences, text_format
 from tqdm import tqdm
@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.order < 1:
         raise ValueError(f"--order {args.order} must be at least 1")
+    thresholds = prune_thresholds(args.prune, args.order)
 
     words = {word: number for number, word in enumerate(SPECIAL)}
     for word in read_words(args.vocabulary) if args.vocabulary else []:
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.vocabulary and not (text > UNKNOWN).any():
         raise ValueError(f"{args.vocabulary}: none of its {known - len(SPECIAL)} words occurs in the text; compare the"
                          " upper and lower case of both")  # fmt: skip
-    orders = estimate(text, len(words), args.order, args.prune)
+    orders = estimate(text, len(words), thresholds)
     write_arpa(args.output, list(words), orders)
     for number, order in enumerate(orders, start=1):
         one, two, more, estimated = order.discounts
