@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from fake_model import LoudnessModel, make_model, speak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_runtime_context import final_score
-from test_runtime_search import enumerate_prefixes, frame_options, pieces, random_scores
+from test_runtime_search import enumerate_prefixes, pieces, plain_prefix_beam, random_scores
 
 from wenet_fusion_runtime.context import HotWord
 from wenet_fusion_runtime.decoding import (
@@ -110,30 +111,11 @@ def test_enumeration_catches_a_last_word_that_is_not_scored(kind: str, monkeypat
     assert not agrees_with_enumeration(1, kind, 0.5, 0.0, 0.0)
 
 
-def plain_fused_beam(scores: FrameScores, beam_size: int, fusion: Fusion) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, each prefix scored from its beginning, the beam cut after each frame."""
-
-    def bonus(prefix: tuple[int, ...]) -> float:
-        state = fusion.start()
-        for unit in prefix:
-            state = fusion.advance(state, unit)
-        return state.bonus
-
-    beam = {(): (0.0, -np.inf)}
-    for frame in range(len(scores.blank)):
-        following: dict[tuple[int, ...], list[float]] = {}
-        for prefix, (blank_sum, token_sum) in beam.items():
-            for unit, log_prob in frame_options(scores, frame).items():
-                total = np.logaddexp(blank_sum, token_sum)
-                moves = [(prefix, 0, total)] if unit == 0 else [(prefix + (unit,), 1, total)]
-                if prefix and prefix[-1] == unit:
-                    moves = [(prefix, 1, token_sum), (prefix + (unit,), 1, blank_sum)]
-                for reached, ending, before in moves:
-                    sums = following.setdefault(reached, [-np.inf, -np.inf])
-                    sums[ending] = np.logaddexp(sums[ending], before + log_prob)
-        ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]) - bonus(item[0]))
-        beam = {prefix: (sums[0], sums[1]) for prefix, sums in ranked[:beam_size]}
-    return [(prefix, float(np.logaddexp(*sums)) + bonus(prefix)) for prefix, sums in beam.items()]
+def bonus_from_the_beginning(fusion: Fusion, prefix: tuple[int, ...]) -> float:
+    state = fusion.start()
+    for unit in prefix:
+        state = fusion.advance(state, unit)
+    return state.bonus
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
@@ -145,7 +127,7 @@ def test_a_narrow_beam_equals_the_textbook(kind: str, beam_size: int) -> None:
         fusion = Fusion(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.7, -0.2)
         search = PrefixBeamSearch(beam_size, fusion=fusion)
         search.advance(scores)
-        expected = plain_fused_beam(scores, beam_size, fusion)
+        expected = plain_prefix_beam(scores, beam_size, partial(bonus_from_the_beginning, fusion))
         found = search.hypotheses(beam_size)
         assert [each.ids for each in found] == [ids for ids, _ in expected]
         np.testing.assert_allclose([each.score for each in found], [score for _, score in expected], rtol=1e-9)
@@ -175,6 +157,16 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
         cut.final_hypotheses(4)    # looking changes nothing
     assert cut.final_hypotheses(4) == whole.final_hypotheses(4)
     assert cut.hypotheses(4) == whole.hypotheses(4)
+
+
+def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
+    scores = FrameScores(np.float32([[-0.1, -2.5, -13.0, -13.0]]), np.array([[3, 0, 4, 5]]), np.float32([-2.5]))
+    found = {}
+    for boost in (0.0, 5.0, 14.0):
+        search = PrefixBeamSearch(fusion=Fusion(WORDS, [HotWord("two", boost)]), token_threshold=10.0)
+        search.advance(scores)
+        found[boost] = [WORDS.text(hypothesis.ids) for hypothesis in search.final_hypotheses(4)]
+    assert found == {0.0: ["one", ""], 5.0: ["one", "", "two"], 14.0: ["two", "one", ""]}
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
