@@ -286,9 +286,6 @@ def test_only_nbest_hypotheses_are_returned() -> None:
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"beam_size": 8}, "beam_size 8 is larger than the vocabulary of 7 units; choose 7 or less"),
-        ({"beam_size": 4, "nbest": 5}, "nbest 5 is more than beam_size 4"),
-        ({"blank_penalty": -1.0}, "blank_penalty must be a number and not negative, found -1.0"),
         ({"lm_weight": math.inf}, "lm_weight must be a number and not negative, found inf"),
         ({"length_penalty": math.nan}, "length_penalty must be a number, found nan"),
         ({"word_bonus": math.inf}, "word_bonus must be a number, found inf"),
