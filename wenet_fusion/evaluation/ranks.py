@@ -43,7 +43,7 @@ class Ranks(NamedTuple):
 
 
 @contextlib.contextmanager
-def joined_ranks(patience_seconds: float = PATIENCE_SECONDS) -> Iterator[Ranks]:
+def joined_ranks() -> Iterator[Ranks]:
     """The ranks that torchrun's environment names, joined over gloo; one alone without it.
 
     Raises:
@@ -54,7 +54,7 @@ def joined_ranks(patience_seconds: float = PATIENCE_SECONDS) -> Iterator[Ranks]:
         yield Ranks()
         return
     with _told_of_losses():
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=patience_seconds))
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=PATIENCE_SECONDS))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

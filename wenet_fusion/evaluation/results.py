@@ -87,7 +87,7 @@ def scored(evaluation: Evaluation) -> list[Scored]:
             found.mode, found.variant, found.chunking, total.rate if total.reference else None, scoring.interval(),
             total.substitutions, total.deletions, total.insertions, total.reference, len(scoring.utterances),
             scoring.utterances_wrong, [_bucket(bucket) for bucket in scoring.by_length()],
-            round(found.encoder_seconds, 3), round(found.search_seconds, 3), round(seconds / evaluation.audio_seconds, 5),
+            found.encoder_seconds, found.search_seconds, seconds / evaluation.audio_seconds,
         )  # fmt: skip
         result.append(Scored(found, scoring, row))
     return result
@@ -112,7 +112,7 @@ def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: 
         "checkpoint": evaluation.checkpoint,
         "data": evaluation.data,
         "counting": dataclasses.asdict(evaluation.counting),
-        "audio_seconds": round(evaluation.audio_seconds, 3),
+        "audio_seconds": evaluation.audio_seconds,
         "facts": {fact.name: fact.value for fact in evaluation.facts},
         "rows": [dataclasses.asdict(condition.row) for condition in conditions],
         "skipped": evaluation.skipped,

@@ -77,7 +77,7 @@ def rate_chart(conditions: Sequence[Condition]) -> Chart | None:
     def place(value: float) -> float:
         if value <= start:
             return 0.0  # also 0, which has no place on the scale
-        return 100 * math.log(value / start) / math.log(end / start)
+        return min(100.0, 100 * math.log(value / start) / math.log(end / start))
 
     every = 1 if last - first < _MOST_TICKS else 3
     ticks = [Mark(round(place(value), 2), f"{100 * value:g}") for value in _SCALE[first : last + 1 : every]]

@@ -218,6 +218,11 @@ if stage_wanted 7 && begin_stage 7; then
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
   done
+  streamed=()
+  for record in "$dir"/stream.*/stream.json; do
+    [ ! -f "$record" ] || streamed+=("$record")
+  done
+  [ ${#streamed[@]} = 0 ] || wenet-fusion report "$results" --streamed "${streamed[@]}"
   OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
