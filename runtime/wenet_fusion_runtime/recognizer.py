@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.audio import Resampler, to_mono
-from wenet_fusion_runtime.decoding import RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.context import HotWord
+from wenet_fusion_runtime.decoding import GREEDY, RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.fusion import Fusion
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.result import Result, joined_text
 
@@ -28,10 +31,12 @@ class Recognizer:
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
+        self._fusion = self.options.fusion(self.model.meta.units)
         self._warm_up()
 
     def create_stream(
-        self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False
+        self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False,
+        hot_words: Sequence[HotWord] = (),
     ) -> Stream:
         """A fresh stream.
 
@@ -39,14 +44,18 @@ class Recognizer:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
             left: chunks that stay visible to the left; None is what the model was trained with.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
+            hot_words: preferred phrases, beside those of the options. A phrase that is among both gets its boost here.
         Raises:
-            ValueError: the chunk does not suit the model.
+            ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
-        return Stream(self.model, self.options, chunk, left)
+        if hot_words and self.options.mode == GREEDY:
+            raise ValueError(f"{GREEDY} knows no alternatives, so hot words have no effect; choose another mode")
+        fusion = self._fusion.with_hot_words(hot_words) if hot_words else self._fusion
+        return Stream(self.model, self.options, chunk, left, fusion)
 
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
@@ -66,11 +75,13 @@ class Stream:
     Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
     """
 
-    def __init__(self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int) -> None:
+    def __init__(
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
+    ) -> None:
         self._model = model
         self._chunk, self._left = chunk, left
         self._state = model.init_state(1, chunk, left)
-        self._decoder = SegmentDecoder(model, options)
+        self._decoder = SegmentDecoder(model, options, fusion)
         self._sample_rate: int | None = None
         self._resampler = Resampler(model.meta.sample_rate, model.meta.sample_rate)
         self._buffer = np.empty(chunk * model.meta.frame_samples, dtype=np.float32)    # the chunk that is being filled

@@ -7,13 +7,17 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from wenet_fusion_runtime.audio import AudioReader
 from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.result import Hypothesis, Result
+from wenet_fusion_runtime.units import Units
 
 BLOCK_SECONDS = 0.1    # how audio is cut; results do not depend on it
 
@@ -34,31 +38,33 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
                             help="chunks that stay visible to the left (default: as in training)")
     transcribe.add_argument("--allow_untrained", action="store_true",
                             help="allow chunks and left contexts that the model was not trained for")
-    transcribe.add_argument("--mode", choices=MODES,
-                            help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    transcribe.add_argument("--beam_size", type=int, default=10, metavar="N",
-                            help="hypotheses of the beam search (default: %(default)s)")
-    transcribe.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    transcribe.add_argument("--reverse_weight", type=float, metavar="W",
-                            help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
     transcribe.add_argument("--max_segment_seconds", type=float, default=20.0, metavar="S",
                             help="a segment this long closes at the next silence (default: %(default)s)")
     transcribe.add_argument("--json", action="store_true",
                             help="one JSON object per closed segment: file, segment, text, times, tokens")
+    transcribe.add_argument("--nbest", type=int, metavar="N",
+                            help="with --json, the N best hypotheses of each segment and their scores")
     transcribe.add_argument("--partials", action="store_true",
                             help="each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
+    add_search_arguments(transcribe)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    recognizer = Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, max_segment_seconds=options.max_segment_seconds))
+    if options.nbest is not None and not options.json:
+        raise ValueError("--nbest is shown with --json only; add --json")
+    decoding = search_options(
+        DecodingOptions(max_segment_seconds=options.max_segment_seconds, nbest=options.nbest), options)
+    hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
+    recognizer = Recognizer(options.model, replace(decoding, hot_words=hot_words))
     recognizer.create_stream(options.chunk, options.left, options.allow_untrained)    # a wrong chunk is no file's fault
     failed = 0
     for path in options.files:
-        output = _Output(path, named=len(options.files) > 1, as_json=options.json, partials=options.partials)
+        output = _Output(
+            path, named=len(options.files) > 1, as_json=options.json, partials=options.partials,
+            hypotheses_of=None if options.nbest is None else recognizer.model.meta.units,
+        )
         try:
             with AudioReader(path) as reader:
                 stream = recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
@@ -73,7 +79,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             failed += 1
     if failed and len(options.files) > 1:
         print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or not all_usable else 0
 
 
 def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> None:
@@ -100,12 +106,15 @@ def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool)
 
 
 class _Output:
-    """Prints the results of one file."""
+    """Prints the results of one file; with `hypotheses_of` units the hypotheses of each segment, too."""
 
-    def __init__(self, path: Path, named: bool, as_json: bool, partials: bool) -> None:
+    def __init__(
+        self, path: Path, named: bool, as_json: bool, partials: bool, hypotheses_of: Units | None
+    ) -> None:
         self._path = path
         self._prefix = f"{path}\t" if named else ""
         self._json = as_json
+        self._hypotheses_of = hypotheses_of
         self._lines = partials
         self._in_place = not partials and not as_json and sys.stdout.isatty()
         self._shown = ""
@@ -136,7 +145,10 @@ class _Output:
         """Closed segments, at once with --json; otherwise the file's text comes at its end."""
         if self._json:
             for result in results:
-                print(json.dumps(_record(self._path, result), ensure_ascii=False), flush=True)
+                record = _record(self._path, result)
+                if self._hypotheses_of is not None:
+                    record["hypotheses"] = [_scores(each, self._hypotheses_of) for each in result.hypotheses]
+                print(json.dumps(record, ensure_ascii=False), flush=True)
 
     def end(self, stream: Stream) -> None:
         self.clear()
@@ -158,3 +170,8 @@ def _record(path: Path, result: Result) -> dict[str, object]:
     ]
     return {"file": str(path), "segment": result.segment, "start": round(result.start_seconds, 3),
             "end": round(result.end_seconds, 3), "text": result.text, "tokens": tokens}
+
+
+def _scores(hypothesis: Hypothesis, units: Units) -> dict[str, object]:
+    names = ("score", "ctc_score", "context_score", "lm_score", "length_score", "attention_score")
+    return {"text": units.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
