@@ -12,6 +12,6 @@ setup(
     packages=["wenet_fusion_runtime", "wenet_fusion_runtime.commands"],
     python_requires=">=3.10",
     install_requires=["numpy>=1.24", "soundfile>=0.12", "soxr>=0.5"],
-    extras_require={"torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"]},
+    extras_require={"torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"], "lm": ["kenlm>=0.3"]},
     entry_points={"console_scripts": ["wenet-fusion-runtime=wenet_fusion_runtime.cli:main"]},
 )

@@ -33,6 +33,7 @@ LATE = {
     ("wenet_fusion.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",
+    ("wenet_fusion_runtime.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion.export.onnx_graph", "onnx"): "an extra, for ONNX exports only",
     ("wenet_fusion.export.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
 }

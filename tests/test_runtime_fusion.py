@@ -38,6 +38,8 @@ HOT_WORDS = {
 class Bigrams:
     """A toy language model: the probability of a word follows from its letters and the word before. Counts its calls."""
 
+    name, words = "toy", ()
+
     def __init__(self) -> None:
         self.asked: Counter[tuple[Any, str]] = Counter()
 

@@ -4,6 +4,7 @@ from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.context import HotWord, check_hot_words, read_hot_words
 from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.fusion import LanguageModel
+from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
@@ -11,5 +12,5 @@ from wenet_fusion_runtime.result import Hypothesis, Result, Token
 
 __all__ = [
     "AcousticModel", "DecodingOptions", "HotWord", "Hypothesis", "LanguageModel", "Meta", "Recognizer", "Result", "Stream",
-    "Token", "check_hot_words", "load_model", "read_hot_words",
+    "Token", "check_hot_words", "load_language_model", "load_model", "read_hot_words",
 ]
