@@ -155,6 +155,47 @@ def test_variants_stand_beside_the_plain_search(offline, trained, data_list, tmp
     assert "| ctc_prefix_beam_search + narrow beam | " in report and "- narrow beam: beam_size 1," in report
 
 
+ARPA = """\\data\\
+ngram 1=6
+
+\\1-grams:
+-99 <s>
+-3 </s>
+-3 <unk>
+-0.01 one
+-3 two
+-3 three
+
+\\end\\
+"""
+
+
+def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_list, tmp_path, capsys):
+    """What cannot be spelled is told, and the rest goes on."""
+    (tmp_path / "hot").write_text("three\t20\nelephant\n")
+    (tmp_path / "lm.arpa").write_text(ARPA)
+    data = ("--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r")
+    added = ("--hot_words", tmp_path / "hot", "--language_model", tmp_path / "lm.arpa", "--lm_weight", "9")
+    choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2")
+    assert main(list(map(str, ["evaluate", *data, *added, *choice]))) == 1
+    told = capsys.readouterr()
+    assert f"{tmp_path / 'hot'}:2: hot word 'elephant'" in told.err
+    texts = {
+        variant: (tmp_path / "r" / condition_folder(PREFIX_BEAM, "8/2", variant) / "text").read_text()
+        for variant in (PLAIN, "hot words", "language model", "hot words + language model")
+    }
+    assert len({*texts.values()}) > 2 and texts["hot words"].count("three") > texts[PLAIN].count("three")
+    assert texts["language model"].count("three") < texts[PLAIN].count("three")
+    facts = json.loads((tmp_path / "r/results.json").read_text())["facts"]
+    assert facts["hot words"].endswith(f"1 hot words of {tmp_path / 'hot'}") and "lm_weight 9, " in facts["language model"]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir() if path.is_dir()) == [
+        "ctc_greedy_search.8-2", "ctc_prefix_beam_search.8-2", "ctc_prefix_beam_search.8-2.hot_words",
+        "ctc_prefix_beam_search.8-2.hot_words_+_language_model", "ctc_prefix_beam_search.8-2.language_model",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--lm_weight have no effect without --language_model"):
+        main(list(map(str, ["evaluate", *data, *choice, "--lm_weight", "9"])))
+
+
 def test_the_long_recording_has_several_segments(model):
     """Else nothing above would show that segments are joined."""
     samples = speak(["one", "two", "three"] * (LONG // 3 + 1), np.random.default_rng(7))
@@ -326,7 +367,7 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
         (("--chunkings", "16x4"), "neither 'full' nor SIZE"),
         (("--chunkings", "8/2", "8/2"), "chunkings: .* name one twice"),
         (("--beam_size", "0"), "beam_size must be at least 1, found 0"),
-        (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose at most 13"),
+        (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose 13 or less"),
         (("--max_batch_seconds", "0"), "max_batch_seconds .0.0. must be positive"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.commands.search_arguments import add_search_arguments
+from wenet_fusion_runtime.units import Units
 
 from wenet_fusion.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.commands.common import Verb, print_skipped
+from wenet_fusion.commands.variants import variants_of
 from wenet_fusion.error_rate import Scoring, score
-from wenet_fusion.evaluation.options import ALL_MODES, PLAIN, EvaluationOptions, Variant
+from wenet_fusion.evaluation.options import ALL_MODES, EvaluationOptions
 from wenet_fusion.evaluation.ranks import joined_ranks
 from wenet_fusion.evaluation.results import Row, read_results, scored, write_reports
 from wenet_fusion.evaluation.run import evaluate
@@ -30,11 +32,9 @@ def add(verb: Verb) -> None:
     p.add_argument("--result_dir", type=Path, required=True, help="gets report.html, report.md, results.json, utterances.jsonl")
     p.add_argument("--modes", nargs="+", default=list(ALL_MODES), choices=ALL_MODES, metavar="MODE", help="of " + ", ".join(ALL_MODES))
     p.add_argument("--chunkings", nargs="+", metavar="LABEL", help="'full' or SIZE/LEFT such as 16/4; default: all trained")
-    p.add_argument("--beam_size", type=int, default=10)
-    p.add_argument("--ctc_weight", type=float, help="of the CTC score in rescoring; default: the model's")
-    p.add_argument("--reverse_weight", type=float, help="share of the right-to-left decoder; default: the model's")
     p.add_argument("--max_batch_seconds", type=float, default=100.0, help="audio that is decoded at a time, padding included")
     _add_counting(p)
+    add_search_arguments(p, with_mode=False)
 
     p = verb("score", score_command, "align two transcript files ('key words' lines, as Kaldi's text) and count errors")
     p.add_argument("reference", type=Path)
@@ -61,10 +61,10 @@ def _counting(args: argparse.Namespace) -> Counting:
 def evaluate_command(args: argparse.Namespace) -> int:
     trained = load_trained(args.checkpoint)
     chunkings = tuple(parse_chunking(label) for label in args.chunkings or ())
-    decoding = DecodingOptions(beam_size=args.beam_size, ctc_weight=args.ctc_weight, reverse_weight=args.reverse_weight)
+    variants, all_usable = variants_of(args, Units(trained.tokenizer.vocabulary.tokens, trained.tokenizer.join))
     options = EvaluationOptions(
         modes=tuple(args.modes), chunkings=chunkings or (FULL_CONTEXT, *reversed(trained.config.training.chunking.served())),
-        variants=(Variant(PLAIN, decoding),), counting=_counting(args), max_batch_seconds=args.max_batch_seconds,
+        variants=variants, counting=_counting(args), max_batch_seconds=args.max_batch_seconds,
     )  # fmt: skip
     args.result_dir.mkdir(parents=True, exist_ok=True)
     with joined_ranks() as ranks:
@@ -74,21 +74,22 @@ def evaluate_command(args: argparse.Namespace) -> int:
     print(format_rows([condition.row for condition in results.conditions]))
     print_skipped(results.evaluation.skipped)
     print(f"{args.result_dir / 'report.html'}: the worst utterances, word by word")
-    return 1 if results.evaluation.skipped else 0
+    return 1 if results.evaluation.skipped or not all_usable else 0
 
 
 def format_rows(rows: Sequence[Row]) -> str:
     """The result table as text."""
+    widest = max(7, *(len(row.variant) for row in rows))
     lines = [
-        f"{'mode':24} {'variant':>16} {'chunking':>8} {'errors %':>9} {'95 % interval':>14} {'sub':>5} {'del':>5} {'ins':>5}"
-        f" {'of':>6} {'RTF':>7}"
+        f"{'mode':24} {'variant':{widest}} {'chunking':>8} {'errors %':>9} {'95 % interval':>14} {'sub':>5} {'del':>5}"
+        f" {'ins':>5} {'of':>6} {'RTF':>7}"
     ]
     for row in rows:
         rate = "-" if row.wer is None else f"{100 * row.wer:.2f}"
         interval = "" if row.interval is None else " - ".join(f"{100 * value:.2f}" for value in row.interval)
         lines.append(
-            f"{row.mode:24} {row.variant:>16} {row.chunking:>8} {rate:>9} {interval:>14} {row.substitutions:5} {row.deletions:5}"
-            f" {row.insertions:5} {row.words:6} {row.real_time_factor:7.4f}"
+            f"{row.mode:24} {row.variant:{widest}} {row.chunking:>8} {rate:>9} {interval:>14} {row.substitutions:5}"
+            f" {row.deletions:5} {row.insertions:5} {row.words:6} {row.real_time_factor:7.4f}"
         )
     return "\n".join(lines)
 

@@ -89,7 +89,7 @@ class BatchDecoder:
         decoding = search.variant.decoding
         if search.mode == ATTENTION:
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
-            found = attention_search(self._decoder, memory, lengths, decoding.beam_size)
+            found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found]
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return [joined_ids(segments) for segments in rows]

@@ -18,6 +18,7 @@ class Variant(NamedTuple):
 
     name: str
     decoding: DecodingOptions  # of the modes that it changes; its `mode` is not read
+    sources: str = ""  # the files that it reads, and of what content
 
 
 class Search(NamedTuple):

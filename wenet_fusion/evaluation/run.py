@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from tqdm import tqdm
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.meta import Meta
 
 from wenet_fusion import __version__
 from wenet_fusion.chunking import chunking_label
@@ -19,7 +21,7 @@ from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.evaluation.decoding import BatchDecoder, DecodedBatch
-from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions
+from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.ranks import Ranks
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
@@ -80,19 +82,15 @@ def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptio
     for chunking in options.chunkings:
         if chunking_label(chunking) != "full":
             model.meta.check_chunk(chunking.size, chunking.left)
-    units = len(model.meta.units.tokens)
     for variant in options.variants:
-        variant.decoding.resolved(model.meta)
-        if variant.decoding.beam_size > units:
-            raise ValueError(
-                f"beam_size {variant.decoding.beam_size} is larger than the vocabulary of {units} units; choose at most {units}"
-            )
+        variant.decoding.resolved(model.meta).fusion(model.meta.units)
 
 
 def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
     """Of everything that the tokens depend on: weights, configuration, data, settings, code."""
     digest = hashlib.sha256()
-    settings = (options.modes, options.chunkings, options.variants, options.max_batch_seconds)
+    variants = [(name, replace(decoding, language_model=None), sources) for name, decoding, sources in options.variants]
+    settings = (options.modes, options.chunkings, variants, options.max_batch_seconds)
     code = (__version__, torch.__version__, commit(_SOURCES))
     digest.update(repr((to_yaml(trained.config), trained.tokenizer.vocabulary.tokens, settings, code)).encode())
     for name, weight in trained.model.state_dict().items():
@@ -159,7 +157,7 @@ def _joined(
 
 def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> list[Fact]:
     processes = "1 process" if ranks.world == 1 else f"{ranks.world} processes"
-    facts = [Fact(variant.name, _described(variant.decoding.resolved(model.meta))) for variant in options.variants]
+    facts = [Fact(variant.name, _described(variant, model.meta)) for variant in options.variants]
     return [
         *facts,
         Fact("counted", options.counting.description),
@@ -169,7 +167,10 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
     ]
 
 
-def _described(options: DecodingOptions) -> str:
-    """The options that are numbers, words or switches, as one line."""
-    values = {name: value for name, value in vars(options).items() if isinstance(value, (int, float, str)) and name != "mode"}
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def _described(variant: Variant, meta: Meta) -> str:
+    """What differs from the defaults, and what the model decides, as one line."""
+    usual, found = vars(DecodingOptions()), vars(variant.decoding.resolved(meta))
+    values = [
+        f"{name} {value:g}" for name, value in found.items() if isinstance(value, (int, float)) and value != usual[name]
+    ]
+    return ", ".join([*values, *filter(None, [variant.sources])])
