@@ -95,8 +95,8 @@ def test_one_row_and_three_files_for_each_mode_and_chunking(evaluated, data_list
         assert (row.utterances, row.words) == (8, sum(len(text.split()) for text in references.values()))
         assert (row.wer, row.substitutions) == (scored.total.rate, scored.total.substitutions)
         assert row.interval == scored.interval() and row.interval[0] <= row.wer <= row.interval[1]
-        assert sum(bucket["deletions"] for bucket in row.deletions_by_length) == row.deletions
-        assert sum(bucket["utterances"] for bucket in row.deletions_by_length) == row.utterances
+        assert sum(bucket.deletions for bucket in row.deletions_by_length) == row.deletions
+        assert sum(bucket.utterances for bucket in row.deletions_by_length) == row.utterances
         assert row.utterances_wrong == sum(references[key].split() != hypotheses[key].split() for key in references)
         assert (directory / "wer").read_text() == scored.report()
         names = {3: "zero", 4: "one", 5: "two", 6: "three"}

@@ -85,7 +85,7 @@ class ScoredUtterance(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Where the error rate of other utterances of this kind would lie, with probability LEVEL."""
+    """Holds the error rate over all utterances of this kind in a share LEVEL of such samples."""
 
     low: float
     high: float

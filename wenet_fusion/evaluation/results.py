@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion.error_rate import LengthBucket, Scoring, score
+from wenet_fusion.error_rate import Scoring, score
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.files import read_lines, write_text
 from wenet_fusion.report.content import Condition, Fact, Report, Table
@@ -49,6 +49,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class LengthRow:
+    """Deletions in references of `shortest` to `longest` words."""
+
+    shortest: int
+    longest: int
+    utterances: int
+    words: int
+    deletions: int
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the result table, as results.json holds it."""
 
@@ -63,7 +74,7 @@ class Row:
     words: int
     utterances: int
     utterances_wrong: int
-    deletions_by_length: list[dict[str, int]]
+    deletions_by_length: list[LengthRow]
     encoder_seconds: float
     search_seconds: float
     real_time_factor: float
@@ -84,20 +95,27 @@ def scored(evaluation: Evaluation) -> list[Scored]:
         scoring = score(evaluation.references, found.texts, evaluation.counting)
         total, seconds = scoring.total, found.encoder_seconds + found.search_seconds
         row = Row(
-            found.mode, found.variant, found.chunking, total.rate if total.reference else None, scoring.interval(),
-            total.substitutions, total.deletions, total.insertions, total.reference, len(scoring.utterances),
-            scoring.utterances_wrong, [_bucket(bucket) for bucket in scoring.by_length()],
-            found.encoder_seconds, found.search_seconds, seconds / evaluation.audio_seconds,
-        )  # fmt: skip
+            mode=found.mode,
+            variant=found.variant,
+            chunking=found.chunking,
+            wer=total.rate if total.reference else None,
+            interval=scoring.interval(),
+            substitutions=total.substitutions,
+            deletions=total.deletions,
+            insertions=total.insertions,
+            words=total.reference,
+            utterances=len(scoring.utterances),
+            utterances_wrong=scoring.utterances_wrong,
+            deletions_by_length=[
+                LengthRow(shortest, longest, utterances, counts.reference, counts.deletions)
+                for shortest, longest, utterances, counts in scoring.by_length()
+            ],
+            encoder_seconds=found.encoder_seconds,
+            search_seconds=found.search_seconds,
+            real_time_factor=seconds / evaluation.audio_seconds,
+        )
         result.append(Scored(found, scoring, row))
     return result
-
-
-def _bucket(bucket: LengthBucket) -> dict[str, int]:
-    return {
-        "shortest": bucket.shortest, "longest": bucket.longest, "utterances": bucket.utterances,
-        "words": bucket.counts.reference, "deletions": bucket.counts.deletions,
-    }  # fmt: skip
 
 
 def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: Path) -> None:

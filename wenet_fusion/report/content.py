@@ -90,8 +90,8 @@ def rate_table(report: Report) -> Table:
             cells.append(Cell(percent(condition.scoring.total.rate), interval_text(condition.interval), best))
         rows.append(tuple(cells))
     header = (f"{report.counting.rate_name}, % of {words:,} {report.counting.noun}", *(label or "errors" for label in chunkings))
-    explanation = f"Below each rate: where it would lie with other utterances of this kind, with {100 * LEVEL:.0f} % probability"
-    return Table("Error rates", header, tuple(rows), f"{explanation} (bootstrap over utterances). The lowest is bold.")
+    explanation = f"With each rate its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
+    return Table("Error rates", header, tuple(rows), explanation)
 
 
 def count_table(report: Report) -> Table:
