@@ -13,6 +13,7 @@ from tones import RATE, speak
 
 from wenet_fusion.chunking import Chunking, parse_chunking
 from wenet_fusion.cli import main
+from wenet_fusion.data import sources
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import score
 from wenet_fusion.evaluation import decoding
@@ -249,9 +250,9 @@ def test_chunkings_matter(trained):
 
 def test_audio_is_read_once_and_batch_by_batch(model, data_list, tmp_path, monkeypatch):
     """A test set may be larger than the memory."""
-    read, step = decoding.read_samples, decoding.offline_step
+    read, step = sources.read_samples, decoding.offline_step
     events = []
-    monkeypatch.setattr(decoding, "read_samples", lambda *args: events.append("read") or read(*args))
+    monkeypatch.setattr(sources, "read_samples", lambda *args: events.append("read") or read(*args))
     monkeypatch.setattr(decoding, "offline_step", lambda *args: events.append("step") or step(*args))
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
     evaluate(model, data_list, options, tmp_path)
@@ -288,8 +289,8 @@ def killed(model, data_list, tmp_path, monkeypatch):
 @pytest.fixture
 def read_keys(monkeypatch):
     """The keys whose audio is read from now on."""
-    read, keys = decoding.read_samples, []
-    monkeypatch.setattr(decoding, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
+    read, keys = sources.read_samples, []
+    monkeypatch.setattr(sources, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
     return keys
 
 

@@ -17,7 +17,7 @@ from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.attention_search import attention_search
 from wenet_fusion.chunking import Chunking, chunking_label
-from wenet_fusion.data.sources import Utterance, read_samples
+from wenet_fusion.data.sources import Utterance, read_batch
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Search
 from wenet_fusion.models.decoder import Decoder
 
@@ -60,13 +60,7 @@ class BatchDecoder:
             ValueError: the model returns NaN, or was not trained for a chunking.
         """
         rate = self._model.meta.sample_rate
-        samples: dict[str, np.ndarray] = {}
-        unreadable = {}
-        for utterance in utterances:
-            try:
-                samples[utterance.key] = read_samples(utterance, rate)
-            except (ValueError, OSError) as error:
-                unreadable[utterance.key] = str(error)
+        samples, unreadable = read_batch(utterances, rate)
         decoded: list[Decoded] = []
         for chunking in self._options.chunkings if samples else ():
             decoded += self._decode(chunking, list(samples.values()))
