@@ -7,15 +7,11 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from wenet_fusion_runtime.units import is_unspaced
+
 Unit = Literal["word", "char", "mixed"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-# Characters of scripts whose words are not separated: Han with its marks and numerals, kana, bopomofo.
-_IDEOGRAPH = (
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3041-\u30ff\u3105-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
-)
-_MIXED = re.compile(rf"[{_IDEOGRAPH}]|[^\s{_IDEOGRAPH}]+")
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
@@ -55,9 +51,9 @@ class Counting:
         if self.ignore_punctuation:
             text = _without_punctuation(text)
         if self.unit == "mixed":
-            return _MIXED.findall(text)
+            text = "".join(f" {character} " if is_unspaced(character) else character for character in text)
         words = text.split()
-        return words if self.unit == "word" else list("".join(words))
+        return list("".join(words)) if self.unit == "char" else words
 
 
 def _without_punctuation(text: str) -> str:
