@@ -194,7 +194,7 @@ STREAM = {
     "chunking": "16/4", "mode": "ctc_greedy_search", "wer": 0.0113, "same_tokens": 4, "compared": 5, "real_time_factor": 0.0123,
     "chunk_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0}, "finalisation_ms": None,
     "first_text_seconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7}, "emission_delay_seconds": None,
-    "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None, "reliability": None,
+    "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None,
 }  # fmt: skip
 
 

@@ -36,10 +36,6 @@ def stream_table(streams: Sequence[Record]) -> Table:
         value = record[name]
         return "-" if value is None else f"{value['mean']:.3f} / {value['p95']:.3f} s"
 
-    def calibration(record: Record) -> str:
-        found = record["reliability"]
-        return "-" if found is None else f"{found['expected_calibration_error']:.3f}"
-
     rows = {
         "mode": lambda s: s["mode"],
         "word error rate": lambda s: "-" if s["wer"] is None else f"{100 * s['wer']:.2f} %",
@@ -51,7 +47,6 @@ def stream_table(streams: Sequence[Record]) -> Table:
         "word's end to its being shown": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
         "word starts wrong by, mean / 95 %": lambda s: wrong(s, "start_errors_seconds"),
         "word ends wrong by, mean / 95 %": lambda s: wrong(s, "end_errors_seconds"),
-        "expected calibration error of word confidence": calibration,
     }
     header = ("streamed in random cuts, one thread", *(record["chunking"] for record in streams))
     explanation = "Three numbers are what 50, 90 and 99 % of the cases stay below."

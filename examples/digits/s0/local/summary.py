@@ -48,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     source = read_json(args.source)
-    streams = []
-    for path in sorted(args.dir.glob("stream.*/stream.json")):
-        reliability = path.with_name("reliability.json")  # none where no word was recognised
-        streams.append(read_json(path) | {"reliability": read_json(reliability) if reliability.exists() else None})
+    streams = [read_json(path) for path in sorted(args.dir.glob("stream.*/stream.json"))]
     silences = [read_json(path) for path in sorted(args.dir.glob("silence.*/stream.json"))]
     results = args.dir / "results" / "results.json"
     lines = [f"# {args.dir}", ""]
@@ -60,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines += [*error_table(read_json(results)["rows"]), ""]
     if streams:
         lines += [*table_lines(stream_table(streams)), ""]
+    for path in sorted(args.dir.glob("stream.*/reliability.json")):  # none where no word was recognised
+        error = read_json(path)["expected_calibration_error"]
+        lines.append(f"- confidence of words, {path.parent.name}: expected calibration error {error:.3f}")
     for found in read_json(args.dir / "align" / "word_times.json").values():
         lines.append(
             f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 %:"
