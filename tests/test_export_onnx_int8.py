@@ -1,19 +1,19 @@
-"""int8 in ONNX graphs: where it is, what it costs, and that constant scales keep what a stream hears to itself."""
+"""int8 in ONNX archives: where it is, what it costs, and that constant scales keep what a stream hears to itself."""
 
+import dataclasses
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import laws
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from conftest import default_dtype
+from conftest import default_dtype, randomise, tiny_recipe, tiny_trained
 from onnx_steps import Steps
-from streams import FRAME, samples, step_op
+from streams import FRAME, audio, samples, step_op
 from tones import RATE, ToneRun
 from torch import Tensor, nn
 
@@ -22,10 +22,13 @@ from wenet_fusion.export import onnx_archive
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.onnx_archive import export_onnx_archive
 from wenet_fusion.export.onnx_graph import operators, session, write_onnx
-from wenet_fusion.export.onnx_int8 import quantise_dynamic, quantise_static
+from wenet_fusion.export.onnx_static import DOMAIN, OneOperatorAttention, StaticLinear, make_static
 from wenet_fusion.export.speech import ErrorChange, Speech, read_speech
-from wenet_fusion.export.static_int8 import InputRange
+from wenet_fusion.export.static_int8 import InputRange, input_ranges
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
+from wenet_fusion.nn.attention import CachedAttention
+from wenet_fusion.nn.causal_conv import CausalConvolution
+from wenet_fusion.nn.norm import fuse_norms
 from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion_runtime.decoding import GREEDY, DecodingOptions, offline_step
 from wenet_fusion_runtime.model_file import load_model
@@ -71,20 +74,18 @@ def export(tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.T
 def test_int8_is_in_the_linear_layers_and_nowhere_else(export: Export, tmp_path: Path, precision: str) -> None:
     with zipfile.ZipFile(export(precision)) as file:
         file.extractall(tmp_path)
+    kernel = {"int8": "MatMulIntegerToFloat", "int8-dynamic": "MatMulInteger"}[precision]
     counts = {"step": 2 * 8 + 2, "rescore": 2 * 9}  # of each layer, the subsampling's and the CTC head; of each decoder
     for stem, count in counts.items():
         graph = onnx.load(tmp_path / f"{stem}.onnx").graph
         constants = {tensor.name for tensor in graph.initializer}
-        made_by = {output: node.op_type for node in graph.node for output in node.output}
-        in_int8 = [node.name for node in graph.node if node.op_type == "MatMulInteger" or reads_integers(node, made_by)]
+        in_int8 = [node.name for node in graph.node if node.op_type == kernel]
         in_float = [node.name for node in graph.node if node.op_type in ("Gemm", "MatMul") and node.input[1] in constants]
         assert len(in_int8) == count and in_float == []
         assert not any("/fbank/" in node.name for node in graph.node if "Quant" in node.op_type or node.name in in_int8)
-    assert operators(tmp_path / "step.onnx")["Conv"] == 5  # spectrum, subsampling, depthwise
-
-
-def reads_integers(node: onnx.NodeProto, made_by: dict[str, str]) -> bool:
-    return node.op_type in ("Gemm", "MatMul") and all(made_by.get(name) == "DequantizeLinear" for name in node.input)
+    convolutions = operators(tmp_path / "step.onnx")
+    assert convolutions["Conv"] + convolutions["QLinearConv"] == 5  # spectrum, subsampling, depthwise
+    assert convolutions["QLinearConv"] == (2 if precision == "int8" else 0)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -136,99 +137,92 @@ def test_int8_needs_speech(tones: TrainedModel, tmp_path: Path) -> None:
 def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def coarse(source: Path, target: Path, ranges: dict[str, InputRange]) -> None:
-        quantise_static(source, target, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
+    def coarse(model: nn.Module, ranges: dict[str, InputRange]) -> None:
+        make_static(model, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
 
-    monkeypatch.setattr(onnx_archive, "quantise_static", coarse)
+    monkeypatch.setattr(onnx_archive, "make_static", coarse)
     with pytest.raises(ValueError, match="m.zip is not kept: its word error rate is .*--max_wer_increase"):
         export_onnx_archive(tones, tmp_path / "m.zip", speech, ExportOptions("int8"))
     assert list(tmp_path.iterdir()) == []
 
 
-# --- graphs
+@pytest.mark.parametrize("change", [{"activation": "swish"}, {"positions": "products"}, {"gated": True}], ids=str)
+def test_int8_is_for_fusionformers(tiny_units: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    recipe = tiny_recipe(tiny_units)
+    encoder = dataclasses.replace(recipe.model.encoder, **change)
+    trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
+    with pytest.raises(ValueError, match="is for models with ReLU and position biases; take int8-dynamic"):
+        export_onnx_archive(trained, tmp_path / "m.zip", [Speech("a", audio(1.0), "one")], ExportOptions("int8"))
+    assert list(tmp_path.iterdir()) == []
 
+
+# --- what its graphs compute
 
 EXPECTED = InputRange(scale=1 / 32, zero_point=128)
 
 
-class Residual(nn.Module):
-    """A product whose input is read by something else too."""
-
-    def __init__(self, bias: bool = True):
-        super().__init__()
-        self.linear = nn.Linear(8, 8, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.linear(x)
+def run(module: nn.Module, path: Path, **inputs: Tensor) -> Tensor:
+    """A module's graph on values of other sizes than it was written with: the first axis may have any size."""
+    examples = {name: torch.zeros([7, *x.shape[1:]]) for name, x in inputs.items()}
+    axes = {name: {0: "rows"} for name in (*inputs, "y")}
+    write_onnx(module, examples, ["y"], axes, path, {}, [DOMAIN])
+    return torch.from_numpy(session(path).run(None, {name: x.detach().numpy() for name, x in inputs.items()})[0])
 
 
-def written(module: nn.Module, path: Path, dims: int = 2) -> Path:
-    example = torch.zeros(3, 8) if dims == 2 else torch.zeros(2, 3, 8)  # a Gemm, or a MatMul
-    write_onnx(module, {"x": example}, ["y"], {"x": {0: "n"}}, path, {"head": "4"})
-    return path
-
-
-def run(path: Path, x: Tensor) -> Tensor:
-    return torch.from_numpy(session(path).run(None, {"x": x.numpy()})[0])
-
-
-@pytest.mark.parametrize("quantise", [quantise_dynamic, lambda *paths: quantise_static(*paths, {"linear": EXPECTED})])
-def test_metadata_and_sizes_survive(quantise: Callable[[Path, Path], None], tmp_path: Path) -> None:
-    exact, rounded = written(Residual(), tmp_path / "x.onnx"), tmp_path / "x.int8.onnx"
-    quantise(exact, rounded)
-    assert session(rounded).get_modelmeta().custom_metadata_map["head"] == "4"
-    x = laws.noise(0, 5, 8).float()
-    assert 0 < (run(rounded, x) - run(exact, x)).abs().max() < 0.05
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dims", [2, 3])
-def test_static_products_are_exact_sums_of_integers(tmp_path: Path, bias: bool, dims: int) -> None:
-    """What lies beyond the range is clipped; the residual branch stays as it is."""
+@pytest.mark.parametrize("gain", [1.0, 1.5, 30.0])
+def test_static_products_are_exact_sums_of_integers(tmp_path: Path, gain: float) -> None:
+    """What lies beyond the range is clipped; sums of one sign do not overflow."""
     torch.manual_seed(0)
-    module, path = Residual(bias), tmp_path / "x.onnx"
-    quantise_static(written(module, path, dims), path, {"linear": EXPECTED})
-    x = 3 * laws.noise(0, 5, 3, 8).float()
-    x = x if dims == 3 else x[:, 0]
-    weight = run_weight(path)
-    integers = torch.clamp((x / EXPECTED.scale).round() + EXPECTED.zero_point, 0, 255) - EXPECTED.zero_point
-    expected = x + integers * EXPECTED.scale @ weight + (module.linear.bias if bias else 0)
-    assert laws.difference(run(path, x), expected) < 1e-4
-    assert laws.difference(weight, module.linear.weight.detach().t()) < 0.01
-
-
-def run_weight(path: Path) -> Tensor:
-    """The weight (I, O) that a quantised graph holds."""
-    held = {tensor.name.rpartition("/")[2]: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-    weight, scales = held["weight_integers"], held["weight_scales"]
-    assert weight.dtype == np.int8 and np.abs(weight.astype(int)).max() <= 64
-    gemm = operators(path)["Gemm"]
-    return torch.from_numpy(weight.T * scales if gemm else weight * scales)
-
-
-def test_a_bias_beside_weights_of_zero_survives(tmp_path: Path) -> None:
-    module, path = Residual(), tmp_path / "x.onnx"
+    layer = nn.Linear(64, 8)
     with torch.no_grad():
-        module.linear.weight[2] = 0.0
-        module.linear.bias[2] = 50.0
-    quantise_static(written(module, path), path, {"linear": InputRange(1e-3, 128)})
-    x = torch.zeros(1, 8)
-    assert laws.difference(run(path, x), module(x).detach()) < 0.01
+        layer.weight.copy_(layer.weight.abs() + 0.5)
+    static, x = StaticLinear(layer, EXPECTED), gain * torch.cat([laws.noise(0, 2, 3, 64).float(), 4 * torch.ones(1, 3, 64)])
+    weight = static.weight_KN * static.scale_N
+    assert static.weight_KN.abs().max() <= 64 and laws.difference(weight, layer.weight.detach().t()) < 0.01
+    integers = torch.clamp((x / EXPECTED.scale).round() + EXPECTED.zero_point, 0, 255) - EXPECTED.zero_point
+    expected = integers * EXPECTED.scale @ weight + layer.bias
+    assert laws.difference(run(static, tmp_path / "x.onnx", x=x), expected.detach()) < 1e-5
 
 
-def test_products_become_kernels_in_int8(tmp_path: Path) -> None:
-    """What onnxruntime does not recognise it computes in float, slower than before."""
-    for dims in (2, 3):
-        path, optimised = tmp_path / "x.onnx", tmp_path / "optimised.onnx"
-        quantise_static(written(Residual(), path, dims), path, {"linear": EXPECTED})
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath, options.log_severity_level = str(optimised), 3
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        kernels = Counter(node.op_type for node in onnx.load(optimised).graph.node)
-        assert kernels["QGemm"] + kernels["MatMulIntegerToFloat"] == 1 and not kernels["DequantizeLinear"]
+class Attention(nn.Module):
+    def __init__(self, branch: nn.Module, frames: int):
+        super().__init__()
+        self.branch, self.frames = branch, frames
+
+    def forward(self, x: Tensor, bias: Tensor, state: Tensor) -> Tensor:
+        return self.branch(x, None, self.frames, bias, None, state).y_ND
 
 
-def test_a_layer_that_calibration_does_not_know_is_named(tmp_path: Path) -> None:
-    path = written(Residual(), tmp_path / "x.onnx")
-    with pytest.raises(ValueError, match="x.onnx is not written: calibration knows no linear layer linear; known: other"):
-        quantise_static(path, path, {"other": EXPECTED})
+def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None:
+    """Also where a query sees but one key, and with a cache."""
+    torch.manual_seed(0)
+    source = fuse_norms(nn.Sequential(randomise(CachedAttention(8, 2, 0.0, 1.0))).eval())[0]
+    x, state = laws.noise(1, 2, 3, 8).float(), laws.noise(2, 2, 4, 16).float()
+    bias = laws.noise(3, 2, 2, 3, 7).float()
+    bias[0, :, 1, 1:] = -1e9
+    expected = source(x, None, 3, bias, None, state).y_ND.detach()
+    found = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=bias, state=state)
+    assert laws.difference(found, expected) < 1e-5
+    wrong = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=0 * bias, state=state)
+    assert laws.difference(wrong, expected) > laws.BROKEN
+
+
+class Convolution(nn.Module):
+    def __init__(self, branch: nn.Module, frames: int):
+        super().__init__()
+        self.branch, self.frames = branch, frames
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        return self.branch(x, None, self.frames, state).y_ND
+
+
+def test_the_convolution_in_int8_stays_close(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = fuse_norms(nn.Sequential(randomise(CausalConvolution(8, 4, 0.0, 1.0))).eval())
+    x, state = laws.noise(1, 2, 9, 8).float(), laws.noise(2, 2, 3, 8).float().relu()
+    ranges = input_ranges(source, lambda: source[0](x, None, 9, state))
+    expected = source[0](x, None, 9, state).y_ND.detach()
+    make_static(source, ranges)
+    found = run(Convolution(source[0], 9), tmp_path / "x.onnx", x=x, state=state)
+    assert 1e-5 < laws.difference(found, expected) < 0.05
+    assert operators(tmp_path / "x.onnx")["QLinearConv"] == 1
