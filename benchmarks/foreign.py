@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from foreign_drives import OurDrive, SherpaDrive, Silence, Texts, WenetDrive
+from foreign_drives import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
 from report import table, this_run, write_report
 from tqdm import tqdm
 
@@ -30,6 +30,7 @@ from wenet_fusion.export.wenet_onnx import export_wenet_onnx
 from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion_runtime.model_file import load_model
 
+KEEP_ALL = -1  # WeNet's default for num_left_chunks
 SHERPA_TAIL_SECONDS = 0.8  # what sherpa-onnx's own programs append
 Decode = Callable[[Speech], Texts]
 
@@ -77,21 +78,26 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
     frontend, fbank = trained.config.model.frontend, trained.model.fbank
     script, graphs = folder / "final.zip", folder / "wenet"
     export_torchscript(trained, script)
-    export_wenet_onnx(trained, graphs, chunking)
+    export_wenet_onnx(trained, graphs, chunking, (), ExportOptions("int8-dynamic"))
     model, bins = load_model(script), frontend.num_mel_bins
     overlap = fbank.window_samples - fbank.hop_samples
     tail = Silence(0, frontend.tail_samples)
     mended = Silence(overlap, frontend.tail_samples)
     found = [Case("ours, TorchScript", "as it is", OurDrive(model, chunking).decode)]
-    for name, drive in (("WeNet, libtorch", WenetDrive.libtorch(script, model, bins, chunking)),
-                        ("WeNet, onnxruntime", WenetDrive.onnx(graphs, model, bins))):  # fmt: skip
+    drives = {
+        "WeNet, libtorch": WenetDrive(TorchAsrModel(script, *chunking), model, bins),
+        "WeNet, onnxruntime": WenetDrive(OnnxAsrModel(graphs), model, bins),
+        "WeNet, onnxruntime int8-dynamic": WenetDrive(OnnxAsrModel(graphs, ".quant.onnx"), model, bins),
+    }
+    for name, drive in drives.items():
         found += [
             Case(name, "as it is", drive.decode(Silence(0, 0))), Case(name, "tail", drive.decode(tail)),
             Case(name, "tail, overlap in front", drive.decode(mended)),
         ]
-    everything = WenetDrive.libtorch(script, model, bins, Chunking(chunking.size, -1))
+    everything = WenetDrive(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
     found.append(Case("WeNet, libtorch, num_left_chunks -1", "tail", everything.decode(tail)))
-    tail = Silence(0, int(SHERPA_TAIL_SECONDS * frontend.sample_rate))
+    tail = Silence(0, int(KEEP_ALL = -1  # WeNet's default for num_left_chunks
+SHERPA_TAIL_SECONDS * frontend.sample_rate))
     mended = Silence(overlap // 2, tail.behind)
     for precision in ("float32", "int8-dynamic"):
         path = folder / precision / "model.onnx"

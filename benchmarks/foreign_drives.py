@@ -82,14 +82,6 @@ class WenetDrive:
         self.runtime, self.known, self.mel_bins = runtime, known, mel_bins
         self.searched = AcousticModel(self, known.meta)
 
-    @classmethod
-    def libtorch(cls, path: Path, known: AcousticModel, mel_bins: int, chunking: Chunking) -> WenetDrive:
-        return cls(TorchAsrModel(path, *chunking), known, mel_bins)
-
-    @classmethod
-    def onnx(cls, folder: Path, known: AcousticModel, mel_bins: int) -> WenetDrive:
-        return cls(OnnxAsrModel(folder), known, mel_bins)
-
     def decode(self, silence: Silence) -> Decode:
         return lambda utterance: self._decode(silence.around(utterance.samples))
 

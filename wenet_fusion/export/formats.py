@@ -108,7 +108,8 @@ def _describe_foreign(written: ForeignExport, chunking: Chunking, precision: str
 
 
 def _size(path: Path) -> str:
-    return f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+    size = path.stat().st_size
+    return f"{path}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{path}: {size / 1e3:.1f} kB"
 
 
 def _comparison(found: dict[str, Any]) -> str:

@@ -66,7 +66,10 @@ def export_sherpa_onnx(
             quantise_dynamic(exact, part)
             accepted = _accept(trained, path, chunking, part, speech, options)
         write_text(tokens, unit_table(trained.tokenizer))  # before the model: it is of no use without
-    remedy = "; the program sherpa-onnx takes the flags above, the Python package's from_wenet_ctc has no such argument"
+    remedy = (
+        "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such argument, or "
+        f"train with model.frontend.high_freq: {HIGH_FREQ:g}"
+    )
     remarks = mel_remarks(trained, "sherpa-onnx by default", HIGH_FREQ, remedy) + chunking_remarks(trained, chunking)
     command = sherpa_command(trained, path, tokens, chunking)
     return ForeignExport((path, tokens), metadata, accepted, command, tuple(remarks))

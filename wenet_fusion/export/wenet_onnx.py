@@ -89,6 +89,11 @@ def export_wenet_onnx(
             accepted = _accept(trained, directory, chunking, [part / name for name in quantised], speech, options)
         write_text(part / UNITS, unit_table(trained.tokenizer))
     remarks = mel_remarks(trained, "WeNet's runtime", 0.0, "") + chunking_remarks(trained, chunking)
+    if written != exact:
+        remarks.append(
+            f"WeNet opens fixed names, so this runs the float32 files; copy {', '.join(quantised)} to a folder of their "
+            f"own as {', '.join(exact)} to run int8"
+        )
     command = wenet_command(trained, directory, metadata)
     files = tuple(directory / name for name in (*written, UNITS))
     return ForeignExport(files, metadata, accepted, command, tuple(remarks))
