@@ -96,8 +96,7 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
         ]
     everything = WenetDrive(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
     found.append(Case("WeNet, libtorch, num_left_chunks -1", "tail", everything.decode(tail)))
-    tail = Silence(0, int(KEEP_ALL = -1  # WeNet's default for num_left_chunks
-SHERPA_TAIL_SECONDS * frontend.sample_rate))
+    tail = Silence(0, int(SHERPA_TAIL_SECONDS * frontend.sample_rate))
     mended = Silence(overlap // 2, tail.behind)
     for precision in ("float32", "int8-dynamic"):
         path = folder / precision / "model.onnx"
