@@ -10,6 +10,7 @@ from wenet_fusion_runtime import AcousticModel, load_model
 from wenet_fusion_runtime.meta import TORCHSCRIPT
 
 from wenet_fusion.deployment import FileForm, fused_model, meta_record
+from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.onnx_archive import export_onnx_archive
 from wenet_fusion.export.torch_engine import ENGINES, Precision
 from wenet_fusion.export.torchscript import script
@@ -38,7 +39,7 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
         found.append(Subject(name, path, load_model(path), encoder))
     for name, exact in (("onnxruntime float32", graph), ("onnxruntime int8-dynamic", int8)):
         path = folder / f"{exact.stem}.archive"
-        export_onnx_archive(trained, path, "int8" if exact is int8 else "float32")
+        export_onnx_archive(trained, path, (), ExportOptions("int8-dynamic" if exact is int8 else "float32"))
         found.append(Subject(name, path, load_model(path), onnx_form(name, "float", exact)))
     return found
 
