@@ -7,10 +7,22 @@ import pytest
 import soundfile
 from fake_model import SAMPLE_RATE, LoudnessModel, save_model, speak
 
-from wenet_fusion_runtime import DecodingOptions, HotWord, Recognizer, load_model
+from wenet_fusion_runtime import DecodingOptions, HotWord, Recognizer, load_language_model, load_model
 from wenet_fusion_runtime.audio import load_audio
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.decoding import PREFIX_BEAM
+
+ARPA = """\\data\\
+ngram 1=4
+
+\\1-grams:
+-4\t<unk>
+-99\t<s>
+-1\t</s>
+-0.1\td
+
+\\end\\
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +39,8 @@ def transcribe(folder: Path, *arguments: str) -> int:
 
 def expected(folder: Path, **options: object) -> str:
     """What Python says to the same options."""
+    if "language_model" in options:
+        options["language_model"] = load_language_model(folder / options["language_model"])
     with Recognizer(load_model(folder / "unsure.pt"), DecodingOptions(**options)).create_stream() as stream:
         stream.accept_waveform(load_audio(folder / "speech.wav", SAMPLE_RATE))
     return stream.text + "\n"
@@ -40,11 +54,15 @@ def expected(folder: Path, **options: object) -> str:
         ("--blank_penalty 6", {"blank_penalty": 6.0}),
         ("--length_penalty -4", {"length_penalty": -4.0}),
         ("--token_threshold 0.01", {"token_threshold": 0.01}),
+        ("--language_model {}/lm.arpa", {"language_model": "lm.arpa"}),
+        ("--language_model {}/lm.arpa --lm_weight 0.2 --word_bonus 3",
+         {"language_model": "lm.arpa", "lm_weight": 0.2, "word_bonus": 3.0}),
     ],
 )
 def test_arguments_do_what_the_options_do(
     folder: Path, arguments: str, options: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "lm.arpa").write_text(ARPA, encoding="utf-8")
     (folder / "list.txt").write_text("# of one line\nb\t2\n", encoding="utf-8")
     assert transcribe(folder, "--mode", PREFIX_BEAM, *arguments.format(folder).split()) == 0
     out, err = capsys.readouterr()
@@ -106,11 +124,19 @@ def test_nbest_shows_hypotheses_and_their_scores(folder: Path, capsys: pytest.Ca
         ("--blank_skip_threshold 2", "blank_skip_threshold must be 0.5 to 1, found 2.0"),
         ("--hot_words none.txt", "No such file or directory: 'none.txt'"),
         ("--hot_word a --mode ctc_greedy_search", "ctc_greedy_search knows no alternatives"),
+        ("--lm_weight 1 --word_bonus 1", "--lm_weight and --word_bonus have no effect without --language_model FILE"),
+        ("--language_model none.arpa", "No such file or directory: 'none.arpa'"),
+        ("--language_model {}/cut.arpa", "/cut.arpa:9: the file ends before \\end\\; the file was cut off"),
+        ("--language_model {}/upper.arpa", "upper.arpa ('D': no unit is 'D', but there are units for 'd'); train it on"),
+        ("--language_model {}/lm.arpa --lm_weight -1", "lm_weight must be a number and not negative, found -1.0"),
+        ("--language_model {}/lm.arpa --mode ctc_greedy_search", "ctc_greedy_search knows no alternatives"),
     ],
 )
 def test_bad_input_is_one_line(
     folder: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert transcribe(folder, *arguments.split()) == 1
+    for name, text in {"lm": ARPA, "cut": ARPA[:-6], "upper": ARPA.replace("\td", "\tD")}.items():
+        (folder / f"{name}.arpa").write_text(text, encoding="utf-8")
+    assert transcribe(folder, *arguments.format(folder).split()) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1

@@ -5,6 +5,7 @@ from wenet_fusion_runtime.context import HotWord, check_hot_words, read_hot_word
 from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.fusion import LanguageModel
+from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
@@ -13,5 +14,6 @@ from wenet_fusion_runtime.words import joined_words
 
 __all__ = [
     "AcousticModel", "DecodingOptions", "Endpoint", "EndpointRules", "HotWord", "Hypothesis", "LanguageModel", "Meta",
-    "Recognizer", "Result", "Stream", "Token", "Word", "check_hot_words", "joined_words", "load_model", "read_hot_words",
+    "Recognizer", "Result", "Stream", "Token", "Word", "check_hot_words", "joined_words", "load_language_model", "load_model",
+    "read_hot_words",
 ]

@@ -11,6 +11,8 @@ from wenet_fusion_runtime.context import HotWord, HotWordGraph, spell_hot_words
 from wenet_fusion_runtime.spelling import Spelled, Spelling
 from wenet_fusion_runtime.units import Units
 
+_SAMPLED_WORDS = 1000    # of a language model, to see whether the units can write them
+
 
 class LanguageModel(Protocol):
     """Probabilities of words, one after the other. Read-only and shared by all streams and threads.
@@ -21,7 +23,14 @@ class LanguageModel(Protocol):
     Words are the text between spaces, as the results show it: no marks of word starts, no spaces, the case of the
     model's units, `<unk>` where the acoustic model wrote it. If the units are written without spaces (no unit holds
     U+2581), each unit is a word.
+
+    Attributes:
+        name: what messages call the model, such as its file.
+        words: all words that it knows; empty if it cannot list them.
     """
+
+    name: str
+    words: Sequence[str]
 
     def start(self) -> Any:
         """The state before the first word of a segment."""
@@ -75,7 +84,7 @@ class Fusion:
     Attributes:
         most_gained: (V,) at least what a unit can add to the score of any prefix.
     Raises:
-        ValueError: hot words that cannot be used, all of them.
+        ValueError: hot words that cannot be used, all of them; the units can write no word of the language model.
     """
 
     def __init__(
@@ -83,6 +92,8 @@ class Fusion:
         lm_weight: float = 0.0, word_bonus: float = 0.0, length_penalty: float = 0.0,
     ) -> None:
         self._spelling = Spelling(units)
+        if language_model is not None:
+            _check_words(language_model, self._spelling)
         self._scorer = None if language_model is None else _WordScorer(language_model, lm_weight, word_bonus)
         self._length_penalty = length_penalty
         self._boosts: dict[Spelled, float] = {}
@@ -152,6 +163,22 @@ class Fusion:
         completed = sum((graph.finish(at) for graph, at in zip(self._graphs, state.contexts)), state.completed)
         lm_score = 0.0 if state.words is None else state.words.final_score()
         return FusionState(completed, 0.0, lm_score, state.length_score)
+
+
+def _check_words(model: LanguageModel, spelling: Spelling) -> None:
+    """Raises ValueError if the units can write none of a sample of the model's words: that is another language, or
+    another case of letters, and would be worse than no model."""
+    problem = None
+    for word in model.words[:: max(1, len(model.words) // _SAMPLED_WORDS)]:
+        try:
+            if spelling.spell(word).fewest_units == 1 or spelling.marked:
+                return
+            problem = problem or f"'{word}' is several units, each of which is a word to the search"
+        except ValueError as error:
+            problem = problem or f"'{word}': {error}"
+    if problem:
+        raise ValueError(f"the units can write no word of the language model {model.name} ({problem}); train it on text "
+                         "written like the transcripts of the acoustic model")
 
 
 class _WordScorer(NamedTuple):

@@ -108,6 +108,12 @@ class Spelling:
         return min(ends, default=None)
 
 
+def split_words(text: str) -> list[str]:
+    """A text's words as a search sees them in units that mark boundaries: what stands between spaces, and each character
+    of a script without spaces."""
+    return _marked(text.replace(" ", WORD_START)).replace(WORD_START, " ").split()
+
+
 def _marked(text: str) -> str:
     """Boundaries around characters of unspaced scripts, no two in a row."""
     if any(map(is_unspaced, text)):

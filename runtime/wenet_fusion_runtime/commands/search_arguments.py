@@ -9,14 +9,18 @@ from pathlib import Path
 
 from wenet_fusion_runtime.context import DEFAULT_BOOST, HotWord, check_hot_words, parse_hot_word, read_hot_words
 from wenet_fusion_runtime.decoding import DEFAULT_BEAM_SIZE, MODES, DecodingOptions
+from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.units import Units
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `search_options` and `usable_hot_words` read."""
+def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:
+    """Add the arguments that `search_options` and `usable_hot_words` read; without a mode it is the model's."""
     defaults = DecodingOptions()
     group = parser.add_argument_group("search")
-    group.add_argument("--mode", choices=MODES, help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
+    parser.set_defaults(mode=None)
+    if with_mode:
+        group.add_argument("--mode", choices=MODES,
+                           help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
     group.add_argument("--beam_size", type=int, metavar="N",
                        help=f"hypotheses of the beam search (default: {DEFAULT_BEAM_SIZE}, or as many as the model has "
                             "units)")
@@ -32,6 +36,12 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--blank_skip_threshold", type=float, default=defaults.blank_skip_threshold, metavar="P",
                        help="frames whose blank is more probable are skipped, which saves time (default: %(default)g, "
                             "never)")
+    group.add_argument("--language_model", type=Path, metavar="FILE",
+                       help="n-gram model of words: an ARPA file, also compressed with gzip, or a binary file of KenLM")
+    group.add_argument("--lm_weight", type=float, metavar="W",
+                       help=f"of the language model's log-probabilities (default: {defaults.lm_weight:g})")
+    group.add_argument("--word_bonus", type=float, metavar="NATS",
+                       help=f"for each word that the language model scores (default: {defaults.word_bonus:g})")
     group.add_argument("--hot_words", type=Path, metavar="FILE",
                        help="phrases that are preferred: one in each line, if need be a tab and its boost; # begins a "
                             "comment")
@@ -41,7 +51,19 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> DecodingOptions:
-    """The options with the arguments' values, but for hot words. Raises ValueError: a value is out of its range."""
+    """The options with the arguments' values, but for hot words. Loads the language model.
+
+    Raises:
+        ValueError: a value is out of its range, or means nothing without a language model.
+        OSError, ValueError, ImportError: see `load_language_model`.
+    """
+    weights = {
+        name: value for name in ("lm_weight", "word_bonus") if (value := getattr(arguments, name)) is not None
+    }
+    if weights and arguments.language_model is None:
+        raise ValueError(f"--{' and --'.join(weights)} have no effect without --language_model FILE")
+    if arguments.language_model is not None:
+        options = replace(options, language_model=load_language_model(arguments.language_model), **weights)
     return replace(
         options, mode=arguments.mode, beam_size=arguments.beam_size, ctc_weight=arguments.ctc_weight,
         reverse_weight=arguments.reverse_weight, blank_penalty=arguments.blank_penalty,
