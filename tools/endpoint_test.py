@@ -79,8 +79,8 @@ def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str 
         closed_by=Counter(segment.endpoint for segment in segments),
         empty=sum(not segment.words for segment in segments),
         seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
-        error_rate=score({"all": reference}, {"all": text}, "word").total.rate,
-        edits=None if uncut is None else score({"all": uncut}, {"all": text}, "word").total.errors,
+        error_rate=score({"all": reference}, {"all": text}).total.rate,
+        edits=None if uncut is None else score({"all": uncut}, {"all": text}).total.errors,
         delays=delays,
     )
 
