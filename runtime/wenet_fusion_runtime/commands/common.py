@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from dataclasses import replace
 
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
@@ -44,7 +45,12 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
         options.rule3_extra_seconds, options.silence_probability)
     decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint, commit_seconds=options.commit_seconds), options)
     hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
-    return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
+    recognizer = Recognizer(options.model, replace(decoding, hot_words=hot_words))
+    # What is loaded now stays to the end. The garbage collector would look through all of it again and again, in the
+    # middle of somebody's sentence, for a tenth of a second each time.
+    gc.collect()
+    gc.freeze()
+    return recognizer, all_usable
 
 
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
