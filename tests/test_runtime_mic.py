@@ -22,6 +22,7 @@ from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.commands import common, mic
 from wenet_fusion_runtime.recognizer import Recognizer
 
+PAUSE = " " * 8    # 1.6 s
 PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli", "mic"]
 
 
@@ -74,6 +75,14 @@ def test_ctrl_c_ends_with_the_whole_text(
     assert out == "a b c d d c b a\n"
     assert err == "listening to 0 'Mic' (ALSA), 8000 Hz; Ctrl-C ends\n1.9 s heard, nothing lost\n"
     assert fake.streams[0].closed and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_pause_ends_a_line_unless_told_otherwise(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model) == 0 and capsys.readouterr().out == "a b\nc d\n"
+    assert run(model, "--rule2_seconds", "off") == 0 and capsys.readouterr().out == "a b c d\n"
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
@@ -199,6 +208,8 @@ def test_json_and_latency(model: Path, plays: Callable, capsys: pytest.CaptureFi
         (["--device", "0", "--input", "-"], "--device and --input exclude each other"),
         (["--save", "a.mp3"], "a.mp3: audio is saved as wav"),
         (["--seconds", "0"], "--seconds must be positive, found 0"),
+        (["--rate", "-1"], "--rate must be positive, found -1"),
+        (["--channels", "33"], "--channels must be positive, at most 32, found 33"),
         (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),
         ([], "device 0 'Mic' (ALSA) is busy or gone"),
     ],
@@ -254,6 +265,7 @@ class Session:
         import pty
         self.screen = pyte.Screen(30, 10)
         self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
         self._master, slave = pty.openpty()
         self._set_size()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
@@ -304,6 +316,7 @@ class Session:
     def _read(self) -> None:
         try:
             while data := os.read(self._master, 4096):
+                self.raw += data
                 self._stream.feed(data)
         except OSError:    # how Linux says that the other side has closed
             pass
@@ -319,15 +332,24 @@ def session(model: Path, tmp_path: Path) -> Iterator[Session]:
 
 
 def test_the_line_grows_in_place_wraps_and_follows_a_resize(session: Session) -> None:
-    session.feed(spoken("abcdabcdabcd" + " " * 8))
+    session.feed(spoken("abcdabcdabcd   "))
     session.wait_for("a b c d a b c d a b c d")
     session.resize(12)
-    session.feed(spoken("dddd" + " " * 8))
+    session.feed(spoken("dddd   "))
     session.wait_for("a b c d a b", "c d a b c d", "d d d d")
     session.resize(40)
     status, errors = session.end()
     assert session.rows() == ["a b c d a b c d a b c d d d d d"]
     assert status == 0 and errors.splitlines()[0] == "listening to standard input; Ctrl-C ends"
+
+
+def test_a_pause_begins_a_new_line_and_committed_text_is_plain(session: Session) -> None:
+    session.feed(spoken("abcd   "))
+    session.wait_for("a b c d")
+    assert b"\x1b[Ja\x1b[2m b c d\x1b[0m" in session.raw    # the other words might still be one less
+    session.feed(spoken(PAUSE + "dc   "))
+    session.wait_for("a b c d", "d c")
+    assert session.end()[0] == 0 and session.rows() == ["a b c d", "d c"]
 
 
 def test_ctrl_c_ends_a_pipe_that_does_not(session: Session, tmp_path: Path) -> None:
@@ -340,10 +362,10 @@ def test_ctrl_c_ends_a_pipe_that_does_not(session: Session, tmp_path: Path) -> N
 
 
 def test_a_kill_leaves_the_recording(session: Session, tmp_path: Path) -> None:
-    session.feed(spoken("abcd" + " " * 8))
+    session.feed(spoken("abcd   "))
     session.wait_for("a b c d")
     session.process.kill()
     session.process.wait(timeout=30)
     samples = soundfile.read(tmp_path / "a.wav", dtype="int16", always_2d=True)[0]
-    expected = spoken("abcd" + " " * 8)
+    expected = spoken("abcd   ")
     assert len(samples) >= len(spoken("abc")) and np.array_equal(samples, expected[: len(samples)])

@@ -149,8 +149,10 @@ def test_a_device_that_refuses_mono_gives_all_its_channels(install) -> None:
         fake.streams[0].deliver(ramp(0, 7, 4))
         source.stop()
         assert np.array_equal(next(source.blocks()).samples, ramp(0, 7, 4))
-    with pytest.raises(OSError, match="refuses 3 channels; it has 4"), Microphone(choose_device(), channels=3):
+    with pytest.raises(OSError, match="refuses 3 of its 4 channels"), Microphone(choose_device(), channels=3):
         pass
+    with pytest.raises(ValueError, match="has 4 channels, 5 were asked for"):
+        Microphone(choose_device(), channels=5)
 
 
 @pytest.mark.parametrize(

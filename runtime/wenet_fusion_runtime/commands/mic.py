@@ -14,6 +14,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 
+from wenet_fusion_runtime.audio import MAX_CHANNELS
 from wenet_fusion_runtime.commands.common import (
     USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
 )
@@ -45,9 +46,9 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
                      help="input device: its index, or a part of its name (default: the system's default)")
     mic.add_argument("--input", choices=["-"], metavar="-",
                      help="read signed 16-bit little-endian samples, bare or as wav, from standard input instead")
-    mic.add_argument("--rate", type=_positive, metavar="HZ",
+    mic.add_argument("--rate", type=int, metavar="HZ",
                      help=f"sample rate (default: the device's own; of a pipe its wav header's, else {RAW_RATE})")
-    mic.add_argument("--channels", type=_positive, metavar="N",
+    mic.add_argument("--channels", type=int, metavar="N",
                      help="channels, whose mean is recognised (default: 1; of a pipe its wav header's)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav",
                      help="keep the audio as it was recognised; FILE.wav must not exist")
@@ -80,8 +81,10 @@ class _ListDevices(argparse.Action):
 
 
 def _mic(options: argparse.Namespace) -> int:
-    if options.seconds is not None and options.seconds <= 0:
-        raise ValueError(f"--seconds must be positive, found {options.seconds:g}")
+    for flag, value, most in (("rate", options.rate, math.inf), ("channels", options.channels, MAX_CHANNELS),
+                              ("seconds", options.seconds, math.inf)):
+        if value is not None and not 0 < value <= most:
+            raise ValueError(f"--{flag} must be positive{'' if most == math.inf else f', at most {most}'}, found {value:g}")
     source = _source(options)    # a wrong device is known before the model is loaded, and opened after it
     recording = WavWriter(options.save) if options.save is not None else None
     recognizer, all_usable = build_recognizer(options)
@@ -219,10 +222,3 @@ class _Display:
         parts = [f"{seconds:.1f} s lost"] if seconds else []
         parts += [f"{overflows} overflow{'s' * (overflows > 1)} of the system's buffer"] if overflows else []
         return ", ".join(parts)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, found {number}")
-    return number
