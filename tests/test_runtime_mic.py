@@ -192,13 +192,19 @@ def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: p
         assert capsys.readouterr().err.count("only zeros so far: is the microphone muted") == count
 
 
-def test_json_and_latency(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
-    plays(says("ab"))
-    assert run(model, "--json", "--latency") == 0
+def test_other_formats_partial_lines_and_latency(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("abc"))
+    assert run(model, "--format", "json", "--partials", "--latency") == 0
     out, err = capsys.readouterr()
-    found = [json.loads(line) for line in out.splitlines()]
-    assert found[-1]["text"] == "a b" and found[-1]["tokens"][0]["text"] == "a" and "file" not in found[-1]
-    assert "behind the speaker when a chunk was shown: median 0." in err
+    *partials, final = [json.loads(line) for line in out.splitlines()]
+    assert [record["partial"] for record in partials] == ["a b", "a b c"]
+    assert (final["file"], final["text"], final["tokens"][0]["text"]) == ("microphone", "a b c", "a")
+    assert "behind the speaker when a chunk was shown: median 0." in err and "0.32 s until the chunk was full" in err
+    assert run(model, "--partials") == 0 and capsys.readouterr().out == "... a b\n... a b c\na b c\n"
+    assert run(model, "--format", "vtt") == 0 and capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
+    assert run(model, "--format", "srt", "--partials") == 1 and "--partials goes with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
