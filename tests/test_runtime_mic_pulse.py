@@ -107,6 +107,7 @@ def test_the_text_is_that_of_the_file_and_every_sample_arrives(
     assert np.array_equal(heard[begin : begin + len(played)], played)
 
 
+@pytest.mark.slow
 def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
     model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path
 ) -> None:
