@@ -31,10 +31,16 @@ def missing() -> str | None:
 
 
 class VirtualMicrophone:
-    """A daemon of its own, alive within `with` and 120 seconds at most; `environment` leads programs to it."""
+    """A daemon of its own, alive within `with` and 120 seconds at most; `environment` leads programs to it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: is made, for what the daemon writes.
+        background: a recording that is heard all the time, under what is played: a room.
+    """
+
+    def __init__(self, folder: Path, background: Path) -> None:
         folder.mkdir(mode=0o700)
+        self._background = background
         self._socket, self._log = folder / "socket", folder / "log"
         config = folder / "asound.conf"
         config.write_text(_DEVICE.format(alsa=_ALSA), encoding="ascii")
@@ -44,8 +50,10 @@ class VirtualMicrophone:
         }
 
     def play(self, path: Path) -> None:
-        """Speak a recording into the microphone; returns when it is over."""
+        """Speak a recording into the microphone, after and before a moment of the background."""
+        time.sleep(0.3)
         subprocess.run(["paplay", str(path)], env=self.environment, timeout=60, check=True)
+        time.sleep(0.3)    # the sink's buffer
 
     def kill(self) -> None:
         """The daemon is gone, as a device that was unplugged."""
@@ -64,8 +72,12 @@ class VirtualMicrophone:
         while subprocess.run(["pactl", "info"], env=self.environment, capture_output=True, timeout=10).returncode:
             assert self._daemon.poll() is None and time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.05)
+        self._room = subprocess.Popen(
+            ["timeout", "120", "paplay", str(self._background)], env=self.environment, stderr=subprocess.DEVNULL)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._room.terminate()
+        self._room.wait(timeout=10)
         if self._daemon.poll() is None:
             self.kill()
