@@ -16,7 +16,8 @@ from conftest import absent, default_dtype
 from tones import RATE as SPOKEN_RATE
 from tones import ToneRun
 from tones import speak as speak_tones
-from virtual_microphone import RATE, VirtualMicrophone, missing
+from virtual_microphone import RATE, VirtualMicrophone, missing, write_room
+from virtual_microphone import main as play_into
 
 from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.recipe import load_trained
@@ -46,17 +47,12 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Faint noise: the model has never heard perfect silence, and may take its end for a word."""
-    noise = 0.001 * np.random.default_rng(4).standard_normal(60 * RATE)
-    path = tmp_path_factory.mktemp("background") / "noise.wav"
-    soundfile.write(path, noise, RATE, subtype="PCM_16")
-    return path
+    return write_room(tmp_path_factory.mktemp("background") / "noise.wav", 60.0)
 
 
 @pytest.fixture
 def virtual_microphone(background: Path, tmp_path: Path) -> Iterator[VirtualMicrophone]:
-    reason = missing()
-    if reason:
+    if reason := missing():
         absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
     with VirtualMicrophone(tmp_path / "pulse", background) as microphone:
         yield microphone
@@ -122,7 +118,7 @@ def test_the_text_is_that_of_the_file_and_every_sample_arrives(
     rest = heard - noise[position(noise, heard[:1000]) :][: len(heard)]
     begin = position(rest, played[:1000])
     rest[begin : begin + len(played)] -= played
-    assert not rest.any()    # every sample is the sum of the two recordings'
+    assert not rest.any()    # every sample is the sum of the two recordings
 
 
 @pytest.mark.slow
@@ -136,6 +132,17 @@ def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert " ".join(out.split()) == " ".join(WORDS) and status == 1 and "Traceback" not in err
     assert len(errors) == 1 and "delivers no audio any more" in errors[0]
+
+
+@pytest.mark.slow
+def test_the_tool_runs_a_command_on_a_virtual_microphone(
+    model: Path, speech: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := missing():
+        absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    assert play_into(["--gap", "0", "--play", str(speech), "--", *PROGRAM, "mic", str(model)]) == 0
+    assert capfd.readouterr().out.split() == WORDS
 
 
 def test_devices_are_listed(virtual_microphone: VirtualMicrophone) -> None:

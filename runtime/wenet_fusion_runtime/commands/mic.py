@@ -37,10 +37,12 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
     mic = commands.add_parser(
         "mic", parents=[common], help="speech from a microphone, or a pipe, to text",
-        description="Show the text of what is spoken into a microphone. On a terminal the text appears while it is "
-                    "recognised, dim as long as it may change; elsewhere each segment is one line. A pause ends a "
-                    "segment, Ctrl-C ends the command with the text so far.",
-        epilog=f"Audio from another program: {PIPE_FORM}")
+        formatter_class=argparse.RawDescriptionHelpFormatter,    # the command in the epilog stays on one line
+        description="Show the text of what is spoken into a microphone. On a terminal the text\n"
+                    "appears while it is recognised, dim as long as it may change; elsewhere each\n"
+                    "segment is one line. A pause ends a segment, Ctrl-C ends the command with the\n"
+                    "text so far.",
+        epilog=f"audio from another program:\n  {PIPE_FORM}")
     mic.add_argument("--list_devices", action=_ListDevices, help="list the input devices and exit; needs no MODEL")
     mic.add_argument("--device", metavar="INDEX|NAME",
                      help="input device: its index, or a part of its name (default: the system's default)")
