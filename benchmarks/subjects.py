@@ -34,7 +34,7 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
     found = []
     for precision in PRECISIONS:
         name, path = f"TorchScript {precision}", folder / f"{precision}.zip"
-        _write_script(trained, precision, noise, path)
+        write_script(trained, precision, noise, path)
         encoder = torch_form(name, "float", tuned_encoder(trained, precision, seed), frozen=precision != "float32")
         found.append(Subject(name, path, load_model(path), encoder))
     for name, exact in (("onnxruntime float32", graph), ("onnxruntime int8-dynamic", int8)):
@@ -44,7 +44,7 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
     return found
 
 
-def _write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
+def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
     """Like the export, but neither verified nor judged: a model that has learned nothing has no error rate."""
     record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, ENGINES[precision]))
     scripted = script(trained, precision, [noise])
