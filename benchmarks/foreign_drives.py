@@ -22,7 +22,7 @@ from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.decoding import GREEDY, RESCORING, DecodingOptions, decode_rows
 from wenet_fusion_runtime.recognizer import Recognizer
-from wenet_fusion_runtime.result import joined_text
+from wenet_fusion_runtime.result import joined_ids
 
 try:
     import sherpa_onnx
@@ -99,7 +99,7 @@ class WenetDrive:
         texts = []
         for mode in MODES:
             (segments,) = decode_rows(self.searched, scores, DecodingOptions(mode=mode))
-            texts.append(joined_text(segment.text for segment in segments))
+            texts.append(self.known.meta.units.text(joined_ids(segments)))
         return Texts(*texts)
 
 
