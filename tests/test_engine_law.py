@@ -156,13 +156,20 @@ class ForgetsLengths(LoudnessModel):
         return super().step(samples, lengths.clamp(min=int(lengths.max())), chunk, left, state)
 
 
-@pytest.mark.parametrize("bug", [SwapsStates, SwapsRows, ForgetsLengths])
+BUG_CLIENTS = [
+    Client(words, seed, 0, start, 1000, 10**6, 1.0)
+    for seed, (words, start) in enumerate([(["one", "two"], 0), (["three"] * 3, 0), (["one"] * 4, 2)])
+]
+
+
+def test_lengths_that_are_forgotten_are_seen_by_the_stream() -> None:
+    with pytest.raises(ValueError, match="scores of 4 frames for a block of 3"):
+        differences(Recognizer(make_model(ForgetsLengths())), BUG_CLIENTS)
+
+
+@pytest.mark.parametrize("bug", [SwapsStates, SwapsRows])
 def test_the_law_catches_seeded_bugs(bug: type[LoudnessModel]) -> None:
-    clients = [
-        Client(words, seed, 0, start, 1000, 10**6, 1.0)
-        for seed, (words, start) in enumerate([(["one", "two"], 0), (["three"] * 3, 0), (["one"] * 4, 2)])
-    ]
-    options = DecodingOptions(endpoint=SHORT_SEGMENTS)
+    clients, options = BUG_CLIENTS, DecodingOptions(endpoint=SHORT_SEGMENTS)
     assert differences(Recognizer(make_model(LoudnessModel(shares_past=0.5)), options), clients) == []
     assert differences(Recognizer(make_model(bug(shares_past=0.5)), options), clients) != []
 
