@@ -113,13 +113,15 @@ def test_what_is_saved_is_what_was_recognised(
     model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
-    plays(says("abcd"))
-    assert run(model, "--save", saved) == 0
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model, "--save", saved, "--format", "json") == 0
     samples, rate = soundfile.read(saved, dtype="int16", always_2d=True)
-    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("abcd"))
-    assert capsys.readouterr().err.endswith(f"nothing lost, saved to {saved}\n")
-    assert main(["transcribe", str(model), str(saved)]) == 0
-    assert capsys.readouterr().out == "a b c d\n"
+    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("ab" + PAUSE + "cd"))
+    heard, err = capsys.readouterr()
+    assert err.endswith(f"nothing lost, saved to {saved}\n")
+    same = ["--rule1_seconds", "2.4", "--rule2_seconds", "1.2", "--commit_seconds", "1", "--format", "json"]
+    assert main(["transcribe", str(model), str(saved), *same]) == 0
+    assert capsys.readouterr().out == heard and heard.count("\n") == 2
 
 
 def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
