@@ -113,13 +113,15 @@ def test_what_is_saved_is_what_was_recognised(
     model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
-    plays(says("abcd"))
-    assert run(model, "--save", saved) == 0
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model, "--save", saved, "--format", "json") == 0
     samples, rate = soundfile.read(saved, dtype="int16", always_2d=True)
-    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("abcd"))
-    assert capsys.readouterr().err.endswith(f"nothing lost, saved to {saved}\n")
-    assert main(["transcribe", str(model), str(saved)]) == 0
-    assert capsys.readouterr().out == "a b c d\n"
+    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("ab" + PAUSE + "cd"))
+    heard, err = capsys.readouterr()
+    assert err.endswith(f"nothing lost, saved to {saved}\n")
+    same = ["--rule1_seconds", "2.4", "--rule2_seconds", "1.2", "--commit_seconds", "1", "--format", "json"]
+    assert main(["transcribe", str(model), str(saved), *same]) == 0
+    assert capsys.readouterr().out == heard and heard.count("\n") == 2
 
 
 def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_losses_are_shown(
     plays(script)
     assert run(model) == 0
     err = capsys.readouterr().err
-    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "recognition was too slow" in err
+    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "this computer was too slow" in err
 
 
 def test_a_device_that_vanishes_leaves_the_text_and_the_file(
@@ -338,6 +340,31 @@ def session() -> Session:
     if os.name == "nt":
         pytest.skip("Windows has no pseudo-terminals of this kind")
     return Session()
+
+
+def test_nothing_through_the_pipe_is_one_error(session: Session, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert session.run(lambda: None, model, *PIPE) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2 and err[1].startswith("error: no audio came through the pipe")
+
+
+def test_a_model_that_fails_leaves_no_half_line(
+    session: Session, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        if shown.is_set():
+            raise ValueError("the model's output is not a number")
+
+    def script() -> None:
+        session.feed(spoken("abcd"))
+        session.wait_for("a b c")
+        shown.set()
+        session.feed(spoken("abcd"))
+
+    shown, partial = threading.Event(), mic._Display.partial
+    monkeypatch.setattr(mic._Display, "partial", lambda *arguments: (fail(), partial(*arguments)))
+    assert session.run(script, model, *PIPE) == 1
+    assert session.rows() == [] and capsys.readouterr().err.splitlines()[1].startswith("error: the model's output")
 
 
 PIPE = ("--input", "-", "--rate", SAMPLE_RATE)

@@ -94,7 +94,10 @@ def _mic(options: argparse.Namespace) -> int:
     stream = create_stream(recognizer, options)
     display = _Display(options, source, stream.chunk * recognizer.model.meta.frame_seconds)
     with _stopped_by_signals(source.stop), recording or contextlib.nullcontext():
-        _listen(source, stream, display, recording, options.seconds)
+        try:
+            _listen(source, stream, display, recording, options.seconds)
+        finally:
+            display.clear()    # an error stands on a line of its own
     return 0 if all_usable else 1
 
 
@@ -132,7 +135,8 @@ def _listen(
             display.closed(stream.accept_waveform(block.samples, block.sample_rate))
             display.partial(stream.result, block.captured, heard)
     display.closed(stream.finish())
-    display.summary(heard, recording)
+    if heard or failure is None:
+        display.summary(heard, recording)
     if failure is not None:
         raise failure
 
@@ -225,9 +229,13 @@ class _Display:
             self._lost = self._losses()
             self.notice(self._lost)
 
-    def notice(self, text: str) -> None:
+    def clear(self) -> None:
+        """Remove the line that may change from a terminal."""
         if self._line is not None:
             self._line.clear()
+
+    def notice(self, text: str) -> None:
+        self.clear()
         print(text, file=sys.stderr, flush=True)
 
     def summary(self, heard: float, recording: WavWriter | None) -> None:
@@ -236,7 +244,7 @@ class _Display:
             parts.append(f"saved to {', '.join(str(path) for path in recording.paths)}")
         self.notice(", ".join(parts))
         if self._source.lost_seconds:
-            self.notice("recognition was too slow for this computer: try a larger --chunk, or --mode ctc_greedy_search")
+            self.notice("this computer was too slow for the recogniser: try a larger --chunk, or --mode ctc_greedy_search")
         if self._latency and self._latencies:
             median, most = np.quantile(self._latencies, (0.5, 0.95))
             self.notice(f"behind the speaker when a chunk was shown: median {median:.2f} s, 95 % within {most:.2f} s, "
