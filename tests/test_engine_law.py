@@ -105,14 +105,15 @@ def result_differences(expected: list[Result], found: list[Result]) -> list[str]
     return [f"score {other} instead of {one}" for one, other in scores if abs(other - one) > 1e-4]
 
 
-FILES = ("torchscript float32", "torchscript int8", "onnx float32")
+NEEDS_FBGEMM = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
+)
+FILES = ("torchscript float32", pytest.param("torchscript int8", marks=NEEDS_FBGEMM), "onnx float32")
 
 
 @pytest.fixture(scope="module", params=FILES)
 def recognizer(request: pytest.FixtureRequest, tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     kind, precision = request.param.split()
-    if precision == "int8" and "fbgemm" not in torch.backends.quantized.supported_engines:
-        pytest.skip("torch has no FBGEMM on this machine")
     tones, path = load_trained(tone_run.checkpoint), tmp_path_factory.mktemp("engine") / "model.zip"
     if kind == "onnx":
         pytest.importorskip("onnx", reason="ONNX exports need onnx, an optional extra")

@@ -337,8 +337,7 @@ class Session:
 
 @pytest.fixture
 def session() -> Session:
-    if os.name == "nt":
-        pytest.skip("Windows has no pseudo-terminals of this kind")
+    pytest.importorskip("termios", reason="Windows has no pseudo-terminals of this kind")
     return Session()
 
 
