@@ -306,6 +306,11 @@ class Session:
         os.write(self._writer, samples.astype("<i2").tobytes())
 
     def resize(self, columns: int) -> None:
+        """Once the command has written all it has to say: what it drew for the old width must not meet the new one."""
+        written = -1
+        while written != len(self.raw):
+            written = len(self.raw)
+            time.sleep(0.3)
         self.screen.resize(10, columns)
         self._set_size()
 
