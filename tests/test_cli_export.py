@@ -78,6 +78,7 @@ def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):
         (("--format", "onnx", "--chunking", "8/2"), "--chunking is for wenet-onnx and sherpa-onnx"),
         (("--precision", "int8"), "int8 needs speech to calibrate its scales on: give --data"),
         (("--data", tone_run.dev_list, "--num_utterances", -1), "--num_utterances -1: take at least 1"),
+        (("--ctm", tmp_path / "words.ctm"), "words.ctm: give the data.list that it belongs to"),
     ):
         with pytest.raises(ValueError, match=reason):
             run("export", tone_run.checkpoint, tmp_path / "out", *options)
@@ -102,3 +103,12 @@ def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path)
         with pytest.raises(ValueError, match=reason):
             run("export", checkpoint, output, "--format", form)
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_words_are_dated_where_results_have_times(tone_run, tmp_path):
+    ctm = tmp_path / "words.ctm"
+    lines = [json.loads(line) for line in tone_run.dev_list.read_text().splitlines()]
+    ctm.write_text("".join(f"{line['key']} 1 {0.3 * n:.2f} 0.10 {word}\n" for line in lines for n, word in enumerate(line["txt"].split())))
+    with pytest.raises(ValueError, match="--ctm is for torchscript and onnx; a pt2 file cannot say when words were spoken"):
+        run("export", tone_run.checkpoint, tmp_path / "out", "--format", "pt2", "--data", tone_run.dev_list, "--ctm", ctm)
+    assert list(tmp_path.iterdir()) == [ctm]
