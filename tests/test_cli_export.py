@@ -109,6 +109,6 @@ def test_words_are_dated_where_results_have_times(tone_run, tmp_path):
     ctm = tmp_path / "words.ctm"
     lines = [json.loads(line) for line in tone_run.dev_list.read_text().splitlines()]
     ctm.write_text("".join(f"{line['key']} 1 {0.3 * n:.2f} 0.10 {word}\n" for line in lines for n, word in enumerate(line["txt"].split())))
-    with pytest.raises(ValueError, match="--ctm is for torchscript and onnx; a pt2 file cannot say when words were spoken"):
+    with pytest.raises(ValueError, match="--ctm is for torchscript and onnx: a pt2 file has no place for the times of words"):
         run("export", tone_run.checkpoint, tmp_path / "out", "--format", "pt2", "--data", tone_run.dev_list, "--ctm", ctm)
     assert list(tmp_path.iterdir()) == [ctm]

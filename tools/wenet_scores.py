@@ -30,15 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_left_chunks", type=int, default=4, help="of TorchScript and sherpa-onnx (default: 4)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    torch._C._set_graph_executor_optimize(False)  # as torch_asr_model.cc
     features = np.random.default_rng(0).normal(10, 3, (FRAMES, args.mel_bins)).astype(np.float32)
     found: dict[str, np.ndarray] = {}
-    for path in args.files:
-        for name, model in opened(path, args.chunk_size, args.num_left_chunks).items():
-            found[name] = model.decode(features)
-            if isinstance(model, AsrModel):
-                hypotheses = [greedy(found[name]), [3], []]
-                found[f"{name} rescoring"] = np.array(model.attention_rescoring(hypotheses, REVERSE_WEIGHT))
+    with torch.jit.optimized_execution(False):  # as torch_asr_model.cc
+        for path in args.files:
+            for name, model in opened(path, args.chunk_size, args.num_left_chunks).items():
+                found[name] = model.decode(features)
+                if isinstance(model, AsrModel):
+                    hypotheses = [greedy(found[name]), [3], []]
+                    found[f"{name} rescoring"] = np.array(model.attention_rescoring(hypotheses, REVERSE_WEIGHT))
     print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
     if not args.scores.exists():
         np.savez(args.scores, **found)
