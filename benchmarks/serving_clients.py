@@ -4,6 +4,7 @@ Reads a plan as JSON from standard input, writes what it found as JSON to standa
 """
 
 import asyncio
+import itertools
 import json
 import math
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from serving_pipe import Heard, PipeTransport
+from serving_wire import Heard, PipeTransport
 
 PIECE_SECONDS = 0.08
 PATIENCE = 30.0  # seconds for the last update
@@ -30,7 +31,7 @@ class Plan:
     sample_rate: int
     chunk: int  # encoder frames
     sessions: int  # at the same time
-    seconds: float  # after which no new session begins
+    seconds: float  # after which no new session begins and no delay counts
     spread_seconds: float  # within which the first ones begin
     seed: int
 
@@ -64,61 +65,81 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-async def speak(plan: Plan, connection: Connection, index: int, samples: np.ndarray, found: Found) -> None:
-    """One session in real time: a piece is sent when its last sample has been spoken."""
-    size, start = round(PIECE_SECONDS * plan.sample_rate), time.monotonic()
-    duration = len(samples) / plan.sample_rate
-    listening = asyncio.create_task(listen(connection, index, start, duration, found))
-    for begin in range(0, len(samples), size):
-        due = start + min(begin + size, len(samples)) / plan.sample_rate
-        await asyncio.sleep(due - time.monotonic())
-        found.lateness.append(time.monotonic() - due)
-        await connection.send(samples[begin : begin + size])
-    await connection.end()
-    try:
-        await asyncio.wait_for(listening, PATIENCE)
-    except asyncio.TimeoutError:
-        found.errors.append("no last update came")
+class Clients:
+    """All sessions of a plan, and what they found."""
 
+    def __init__(self, plan: Plan, transport: Transport, recordings: list[np.ndarray]) -> None:
+        self._plan, self._transport, self._recordings = plan, transport, recordings
+        self._begin = time.monotonic()
+        self.found = Found()
 
-async def listen(connection: Connection, index: int, start: float, duration: float, found: Found) -> None:
-    texts, is_first = [], True
-    async for heard in connection.heard():
+    async def run(self) -> None:
+        await asyncio.gather(*map(self._slot, range(self._plan.sessions)))
+
+    @property
+    def _counts(self) -> bool:
+        """Later there are fewer sessions at the same time."""
+        return time.monotonic() - self._begin < self._plan.seconds
+
+    async def _slot(self, number: int) -> None:
+        """One session after the other."""
+        await asyncio.sleep(random.Random(f"{self._plan.seed} {number}").uniform(0, self._plan.spread_seconds))
+        for index in itertools.count(number * 7919):
+            await self._speak(index % len(self._recordings))
+            if not self._counts:
+                return
+
+    async def _speak(self, index: int) -> None:
+        """One session in real time: a piece is sent when its last sample has been spoken."""
+        samples, rate = self._recordings[index], self._plan.sample_rate
+        connection, size = await self._transport.connect(self._plan.chunk), round(PIECE_SECONDS * rate)
+        start, duration = time.monotonic(), len(samples) / rate
+        listening = asyncio.create_task(self._listen(connection, index, start, duration))
+        for begin in range(0, len(samples), size):
+            due = start + min(begin + size, len(samples)) / rate
+            await asyncio.sleep(due - time.monotonic())
+            if self._counts:
+                self.found.lateness.append(time.monotonic() - due)
+            await connection.send(samples[begin : begin + size])
+        await connection.end()
+        try:
+            await asyncio.wait_for(listening, PATIENCE)
+        except asyncio.TimeoutError:
+            self.found.errors.append(f"no last update came within {PATIENCE:g} s")
+
+    async def _listen(self, connection: Connection, index: int, start: float, duration: float) -> None:
+        texts, is_first = [], True
+        async for heard in connection.heard():
+            texts += [text for text in heard.finals if text]
+            if heard.error:
+                self.found.errors.append(heard.error)
+            elif self._counts:
+                self._note(heard, start, duration, is_first)
+            is_first = False
+        self.found.texts.append((index, " ".join(texts)))
+
+    def _note(self, heard: Heard, start: float, duration: float, is_first: bool) -> None:
         now = time.monotonic()
-        texts += [text for text in heard.finals if text]
-        if heard.error:
-            found.errors.append(heard.error)
-        elif heard.is_last:
-            found.lasts.append(now - start - duration)
+        if heard.is_last:
+            self.found.lasts.append(now - start - duration)
         elif heard.end_seconds <= duration:
             # A block that ends within a piece is complete when the piece was spoken.
-            spoken = start + min(duration, math.ceil(heard.end_seconds / PIECE_SECONDS - 1e-6) * PIECE_SECONDS)
-            found.delays.append(now - spoken)
+            pieces = math.ceil(heard.end_seconds / PIECE_SECONDS - 1e-6)
+            delay = now - start - min(duration, pieces * PIECE_SECONDS)
+            self.found.delays.append(delay)
             if is_first:
-                found.firsts.append(now - spoken)
-            is_first = False
-    found.texts.append((index, " ".join(texts)))
-
-
-async def slot(number: int, plan: Plan, transport: Transport, recordings: list[np.ndarray], found: Found) -> None:
-    """One session after the other."""
-    start = time.monotonic()
-    await asyncio.sleep(random.Random(f"{plan.seed} {number}").uniform(0, plan.spread_seconds))
-    index = number * 7919
-    while index == number * 7919 or time.monotonic() - start < plan.seconds:
-        chosen = index % len(recordings)
-        await speak(plan, await transport.connect(plan.chunk), chosen, recordings[chosen], found)
-        index += 1
+                self.found.firsts.append(delay)
 
 
 async def run(plan: Plan) -> Found:
     with np.load(Path(plan.recordings)) as arrays:
         recordings = [arrays[str(index)] for index in range(len(arrays))]
-    transport, found = await PipeTransport.open(plan.descriptor), Found()
-    await asyncio.gather(*(slot(number, plan, transport, recordings, found) for number in range(plan.sessions)))
+    transport = await PipeTransport.open(plan.descriptor)
+    clients = Clients(plan, transport, recordings)
+    await clients.run()
     await transport.close()
-    found.processor_seconds = time.process_time()
-    return found
+    clients.found.processor_seconds = time.process_time()
+    return clients.found
 
 
 if __name__ == "__main__":

@@ -120,11 +120,6 @@ def real_time(
         return RealTime(found, engine.statistics, used / wall, found.processor_seconds / wall, wall)
 
 
-def wrong_texts(found: Found, expected: Sequence[str]) -> int:
-    """Sessions whose text is not the one that is expected of their recording."""
-    return sum(text != expected[index] for index, text in found.texts)
-
-
 # ---- memory
 
 
@@ -213,8 +208,8 @@ def one_long_stream(
 class Start(NamedTuple):
     """Of a new process."""
 
-    import_seconds: float  # of the runtime and what runs the model
-    load_seconds: float  # model, warm-up and engine
+    imports: float  # seconds: the runtime and what runs the model
+    load: float  # seconds: model, warm-up and engine
     first: float  # seconds from a complete chunk to its update, the first one
     median: float  # the same of all chunks
 

@@ -215,6 +215,16 @@ def test_a_model_that_fails_for_one_row_fails_that_session(model: type[LoudnessM
                 assert (client.wait().error, client.text) == (None, " ".join(text))
 
 
+def test_a_model_that_fails_on_silence_fails_its_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    recognizer = Recognizer(make_model(broken := Picky()))
+    broken.step = lambda *_: 1 / 0
+    with Engine(recognizer.model) as engine:
+        assert "the model failed on silence" in caplog.text
+        client = Client(engine, recognizer)
+        client.say(speak("a"))
+        assert isinstance(client.wait().error, ZeroDivisionError)
+
+
 def test_what_takes_updates_and_raises_ends_its_session_only(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     updates: list[Update] = []
 
@@ -240,8 +250,8 @@ def test_a_backlog_is_refused_and_room_comes_with_updates() -> None:
 
     hold.set()
     recognizer = Recognizer(make_model(Slow()), DecodingOptions(endpoint=SHORT_SEGMENTS))
-    hold.clear()
     with Engine(recognizer.model, EngineOptions(max_waiting_seconds=1.0)) as engine:
+        hold.clear()
         client, samples = Client(engine, recognizer, 4), speak("abcdabcd")
         client.session.push(samples[:8000])
         assert client.session.room_seconds == 0

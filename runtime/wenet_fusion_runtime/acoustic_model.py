@@ -128,6 +128,16 @@ class AcousticModel:
         """The inverse of `concat_states`: one state for each row."""
         return self.backend.split_state(state)
 
+    def warm_up(self, batch: int = 1) -> StepScores:
+        """Step `batch` silent rows at every trained chunk size, which pays what first calls cost, in the process and in
+        the calling thread; returns the last step."""
+        for chunk in self.meta.chunk_sizes:
+            silence, left = np.zeros((batch, chunk * self.meta.frame_samples), dtype=np.float32), self.meta.left(chunk)
+            state = self.concat_states([self.init_state(1, chunk, left) for _ in range(batch)])
+            scores, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
+            self.split_state(state)
+        return scores
+
     def use_one_thread(self) -> None:
         """What the calling thread runs from now on should keep no second core busy. With torch that is a setting of the
         whole process; onnxruntime's was made when the model was loaded."""

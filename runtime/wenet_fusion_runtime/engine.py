@@ -56,7 +56,8 @@ class Engine:
     Tokens are those of a stream alone, scores differ by rounding at most. Files of precision int8-dynamic, whose output
     depends on the batch, are stepped one stream at a time unless `batch_dynamic` says otherwise.
 
-    A worker keeps one core busy. The model's own threads are set to one, which is torch's setting for the whole process.
+    Making an engine takes as long as its workers need to warm up. A worker keeps one core busy: the model's own threads
+    are set to one, which with torch is a setting of the whole process.
 
     Args:
         model: of the recognizer that makes the streams.
@@ -69,12 +70,15 @@ class Engine:
         alone = model.meta.precision == DYNAMIC and not options.batch_dynamic
         self._schedule = Schedule(options.max_sessions, 1 if alone else options.max_batch, options.max_wait_seconds)
         self._recorder = Recorder()
+        warm = threading.Semaphore(0)
         self._workers = [
-            threading.Thread(target=self._work, name=f"engine-worker-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(warm,), name=f"engine-worker-{number}", daemon=True)
             for number in range(options.workers)
         ]
         for worker in self._workers:
             worker.start()
+        for _ in self._workers:
+            warm.acquire()
 
     def open(self, stream: Stream, on_update: OnUpdate) -> Session:
         """Begin a session.
@@ -117,8 +121,14 @@ class Engine:
 
     # ---- workers
 
-    def _work(self) -> None:
-        self.model.use_one_thread()
+    def _work(self, warm: threading.Semaphore) -> None:
+        try:
+            self.model.use_one_thread()
+            for batch in (1, 2):    # different kernels may run them
+                self.model.warm_up(batch)
+        except Exception:    # sessions will get errors of their own
+            _LOG.exception("the model failed on silence")
+        warm.release()
         while self._run(self._schedule.take()):    # and keeps no reference to what it ran
             pass
 

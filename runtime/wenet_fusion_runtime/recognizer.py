@@ -63,12 +63,7 @@ class Recognizer:
 
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
-        meta = self.model.meta
-        for chunk in meta.chunk_sizes:
-            silence = np.zeros((1, chunk * meta.frame_samples), dtype=np.float32)
-            left = meta.left(chunk)
-            state = self.model.init_state(1, chunk, left)
-            scores, _ = self.model.step(silence, [silence.shape[1]], chunk, left, state)
+        scores = self.model.warm_up()
         if self.options.mode == RESCORING:
             self.model.rescore([scores.encoder_out], [()])
 

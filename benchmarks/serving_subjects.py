@@ -1,0 +1,85 @@
+"""Models and recordings of the serving benchmark, and what each recording's sessions must hear. Measures nothing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from models import random_model, sharpen
+from runtime import BLANK_SHARE, SAMPLE_RATE, SEGMENT_SECONDS, SHARPNESS, Sizes
+from subjects import write_script
+from wenet_fusion_runtime import DecodingOptions, Recognizer
+from wenet_fusion_runtime.audio import load_audio
+from wenet_fusion_runtime.decoding import PREFIX_BEAM, transcribe_offline
+
+LARGE, TRAINED = "large encoder", "trained model"
+NOISES = 6  # recordings of noise, of different lengths
+
+
+class ServingSubject(NamedTuple):
+    """A model and what is said to it."""
+
+    name: str
+    path: Path
+    recognizer: Recognizer
+    chunk: int  # encoder frames
+    recordings: list[np.ndarray]  # int16 at the model's rate
+    texts: list[str]  # what sessions must hear
+
+    @property
+    def sample_rate(self) -> int:
+        return self.recognizer.model.meta.sample_rate
+
+
+def large_subject(sizes: Sizes, path: Path, seed: int) -> ServingSubject:
+    """An encoder with random weights in int8 with constant scales, and noise, which is expected to read as in a stream
+    alone: offline evaluation of int8 may round differently, and random weights make the most of it."""
+    rng, longest = np.random.default_rng(seed), SAMPLE_RATE * SEGMENT_SECONDS
+    noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
+    model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)
+    sharpen(model, torch.from_numpy(noise[0]), BLANK_SHARE, SHARPNESS)
+    write_script(model, "int8", noise[0], path)
+    recognizer, chunk = Recognizer(path, DecodingOptions(PREFIX_BEAM)), sizes.chunkings[0].size
+    recordings = [_to_int16(samples) for samples in noise]
+    return ServingSubject(LARGE, path, recognizer, chunk, recordings, streamed_texts(recognizer, recordings, chunk))
+
+
+def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
+    """A trained model and the first `count` recordings of a list, which are expected to read as in offline evaluation.
+
+    Raises:
+        OSError, ValueError: one of them cannot be read.
+    """
+    recognizer = Recognizer(path)
+    meta = recognizer.model.meta
+    lines = data_list.read_text(encoding="utf-8").splitlines()[:count]
+    recordings = [_to_int16(load_audio(data_list.parent / json.loads(line)["wav"], meta.sample_rate)) for line in lines]
+    if not recordings:
+        raise ValueError(f"{data_list}: lists no recording")
+    chunk = meta.default_chunk
+    texts = []
+    for samples in map(to_float, recordings):
+        results = transcribe_offline(recognizer.model, samples, chunk, meta.left(chunk), recognizer.options)
+        texts.append(" ".join(result.text for result in results if result.text))
+    return ServingSubject(TRAINED, path, recognizer, chunk, recordings, texts)
+
+
+def streamed_texts(recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int) -> list[str]:
+    """What streams hear that nobody shares the model with."""
+    texts = []
+    for samples in recordings:
+        with recognizer.create_stream(chunk) as stream:
+            stream.accept_waveform(samples)
+        texts.append(" ".join(result.text for result in stream.finals))
+    return texts
+
+
+def _to_int16(samples: np.ndarray) -> np.ndarray:
+    return (32768 * samples).clip(-32768, 32767).astype(np.int16)
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """What the runtime makes of int16."""
+    return samples.astype(np.float32) / 32768
