@@ -2,14 +2,18 @@
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.engine import Engine, EngineOptions
+from wenet_fusion_runtime.engine_statistics import EngineStatistics, Histogram
 from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.result import Hypothesis, Result, Token, Word
+from wenet_fusion_runtime.session import Backlog, Session, Unavailable, Update
 from wenet_fusion_runtime.words import joined_words
 
 __all__ = [
-    "AcousticModel", "DecodingOptions", "Endpoint", "EndpointRules", "Hypothesis", "Meta", "Recognizer", "Result",
-    "Stream", "Token", "Word", "joined_words", "load_model",
+    "AcousticModel", "Backlog", "DecodingOptions", "Endpoint", "EndpointRules", "Engine", "EngineOptions",
+    "EngineStatistics", "Histogram", "Hypothesis", "Meta", "Recognizer", "Result", "Session", "Stream", "Token",
+    "Unavailable", "Update", "Word", "joined_words", "load_model",
 ]

@@ -59,6 +59,8 @@ class Backend(Protocol):
 
     def split_state(self, state: Any) -> list[Any]: ...
 
+    def use_one_thread(self) -> None: ...
+
 
 class AcousticModel:
     """A model, loaded from a file or in memory. Read-only, shareable between threads.
@@ -125,3 +127,8 @@ class AcousticModel:
     def split_state(self, state: Any) -> list[Any]:
         """The inverse of `concat_states`: one state for each row."""
         return self.backend.split_state(state)
+
+    def use_one_thread(self) -> None:
+        """What the calling thread runs from now on should keep no second core busy. With torch that is a setting of the
+        whole process; onnxruntime's was made when the model was loaded."""
+        self.backend.use_one_thread()

@@ -94,6 +94,11 @@ class Stream:
         self._last: Result | None = None    # the last segment, once the stream is finished
 
     @property
+    def model(self) -> AcousticModel:
+        """The model that its blocks are for."""
+        return self._model
+
+    @property
     def result(self) -> Result:
         """The open segment so far; after `finish` the last segment."""
         return self._decoder.partial() if self._last is None else self._last

@@ -81,6 +81,9 @@ class TorchBackend:
         with self._plain_inference():
             return [state._replace(tensors=row) for row in self._module.split_state(state.tensors)]
 
+    def use_one_thread(self) -> None:
+        self._torch.set_num_threads(1)
+
     def step_graph(self) -> Any:
         """The inlined TorchScript graph of the step of a loaded file: for tools that show what it runs."""
         return self._module.step.inlined_graph
