@@ -18,9 +18,10 @@ from wenet_fusion.export.speech import ErrorChange, Speech, measure_errors, read
 from wenet_fusion.export.static_int8 import InputRange, StaticLinear, input_ranges, make_static
 from wenet_fusion.export.torch_engine import ENGINES, tuned
 from wenet_fusion.export.torchscript import ExportOptions, export_torchscript
-from wenet_fusion.export.tuned_ops import DepthwiseTaps, UnfoldedSubsampling
+from wenet_fusion.export.tuned_ops import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.models.deployed import DeployedModel
+from wenet_fusion.nn.fbank import Spectrum, spectrum_matrix
 from wenet_fusion.nn.norm import FusedConv, fuse_norms
 from wenet_fusion.nn.subsampling import Subsampling
 from wenet_fusion.recipe import TrainedModel, load_trained
@@ -98,15 +99,29 @@ def test_packed_kernels_are_used(trained: TrainedModel) -> None:
 
 
 @needs_fbgemm
-def test_static_int8_obeys_split_and_batch(export: Callable[[str], Path]) -> None:
+def test_static_int8_obeys_split(export: Callable[[str], Path]) -> None:
     """Up to rounding: the front-end's float32 sums may fall to the other side of a step of the scale."""
     model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
-    states = [[tensor.float() if tensor.is_floating_point() else tensor for tensor in s] for s in heard(model, chunking)]
     x, lengths = samples(0, 3, 12 * FRAME).float(), torch.tensor([12 * FRAME] * 3)
-    op = step_op(model, chunking)
-    assert laws.split(op, model.concat_states(states), x, lengths, [4 * FRAME, 8 * FRAME]) <= 0.02
-    loud = [x[:1], 8 * x[1:2], 0.1 * x[2:]]
-    assert laws.batch(op, model.concat_states, loud, states) <= 0.02
+    states = model.concat_states(heard(model, chunking))
+    assert laws.split(step_op(model, chunking), states, x, lengths, [4 * FRAME, 8 * FRAME]) <= 0.02
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("rows", [2, 3, 8, 17])
+def test_static_int8_obeys_batch_exactly(export: Callable[[str], Path], rows: int) -> None:
+    model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
+    states = (heard(model, chunking) * rows)[:rows]
+    x = samples(0, rows, 4 * FRAME).float() * torch.logspace(-1, 1, rows)[:, None]
+    assert laws.batch(step_op(model, chunking), model.concat_states, list(x.split(1)), states) == 0.0
+
+
+def test_a_spectrum_by_products_is_the_convolution_and_the_same_in_every_batch() -> None:
+    source = Spectrum(spectrum_matrix(200, 256).float(), 80)
+    products, x = ProductSpectrum(source), laws.noise(0, 5, 120 + 32 * 80).float()
+    assert laws.difference(products(x), source(x)) < 1e-6
+    assert torch.equal(products(x)[3:4], products(x[3:4]))
+    assert not torch.equal(source(x)[3:4], source(x[3:4])), "torch's convolution no longer needs a stand-in"
 
 
 @needs_fbgemm
@@ -120,7 +135,7 @@ def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
 
 
 def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
-    """States of streams out of step; the file computes in float32."""
+    """States of streams out of step, in float32 as the file computes."""
 
     class InFloat32:
         init_state = staticmethod(model.init_state)
@@ -129,7 +144,8 @@ def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
         def step(x: torch.Tensor, *rest: object) -> laws.Tree:
             return model.step(x.float(), *rest)
 
-    return heard_states(InFloat32, chunking, [0, 2, 1])
+    states = heard_states(InFloat32, chunking, [0, 2, 1])
+    return [[tensor.float() if tensor.is_floating_point() else tensor for tensor in state] for state in states]
 
 
 def test_depthwise_taps_equal_the_convolution() -> None:

@@ -124,21 +124,7 @@ class Engine:
 
     def _run(self, taken: list[Taken]) -> bool:
         """Steps the jobs over one block each, and gives them back; returns whether there were any."""
-        ready = []
-        for each in taken:
-            try:
-                for piece in each.pieces:
-                    each.stream.push(piece.samples, piece.sample_rate)
-                if each.ended:
-                    each.stream.end_input()
-            except Exception as error:
-                self._fail(each.job, error)
-                self._schedule.give_back(each.job, 0.0, False)
-                continue
-            if each.stream.ready_block() is None:
-                self._schedule.give_back(each.job, each.stream.waiting_seconds, False)
-            else:
-                ready.append(each)
+        ready = [each for each in taken if self._prepare(each)]
         if ready:
             start = time.monotonic()
             found = step_streams(self.model, [each.stream for each in ready])
@@ -147,27 +133,49 @@ class Engine:
                 self._advance(each, stepped)
         return bool(taken)
 
+    def _prepare(self, taken: Taken) -> bool:
+        """Puts what was pushed into the stream; returns whether a block is ready, else the job is given back."""
+        job, stream = taken.job, taken.stream
+        try:
+            for piece in taken.pieces:
+                stream.push(piece.samples, piece.sample_rate)
+            if taken.ended:
+                stream.end_input()
+            if stream.ready_block() is not None:
+                return True
+            if taken.ended:
+                self._deliver(job, Update(tuple(stream.finish()), is_last=True))
+        except Exception as error:
+            self._fail(job, error)
+        self._give_back(taken)
+        return False
+
     def _advance(self, taken: Taken, stepped: Stepped | Exception) -> None:
         """Search, closing of segments and the update of one job."""
-        job, stream = taken.job, taken.stream
         try:
             if isinstance(stepped, Exception):
                 raise stepped
-            if self._schedule.is_open(job):
-                self._deliver(job, self._decode(stream, stepped))
+            if self._schedule.is_open(taken.job):
+                self._deliver(taken.job, self._decode(taken, stepped))
                 self._recorder.delivered(time.monotonic() - taken.due_since)
         except Exception as error:
-            self._fail(job, error)
-        self._schedule.give_back(job, stream.waiting_seconds, stream.ready_block() is not None)
+            self._fail(taken.job, error)
+        self._give_back(taken)
 
-    def _decode(self, stream: Stream, stepped: Stepped) -> Update:
-        block, start = stream.ready_block(), time.monotonic()
+    def _decode(self, taken: Taken, stepped: Stepped) -> Update:
+        stream, start = taken.stream, time.monotonic()
+        samples = stream.ready_block().length
         finals = stream.advance(*stepped)
-        if block.is_last:
+        is_last = taken.ended and stream.ready_block() is None
+        if is_last:
             finals += stream.finish()
-        update = Update(tuple(finals), None if block.is_last else stream.result, block.is_last)
-        self._recorder.decoded(block.length / self.model.meta.sample_rate, time.monotonic() - start)
+        update = Update(tuple(finals), None if is_last else stream.result, is_last)
+        self._recorder.decoded(samples / self.model.meta.sample_rate, time.monotonic() - start)
         return update
+
+    def _give_back(self, taken: Taken) -> None:
+        stream = taken.stream
+        self._schedule.give_back(taken.job, stream.waiting_seconds, stream.ready_block() is not None)
 
     def _deliver(self, job: Job, update: Update) -> None:
         """Hands an update to the job's owner, unless he has closed it; after the last one the job is gone."""

@@ -13,9 +13,10 @@ from torch.ao.nn import intrinsic
 from torch.ao.quantization import float16_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
 from wenet_fusion.export.static_int8 import input_ranges, make_static
-from wenet_fusion.export.tuned_ops import DepthwiseTaps, UnfoldedSubsampling
+from wenet_fusion.export.tuned_ops import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling
 from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.nn.causal_conv import CausalConvolution
+from wenet_fusion.nn.fbank import Spectrum
 from wenet_fusion.nn.feed_forward import FeedForward
 from wenet_fusion.nn.norm import FusedConv
 from wenet_fusion.nn.subsampling import Subsampling
@@ -56,6 +57,8 @@ def _tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Calla
                 setattr(module, name, nn.Identity())
             elif isinstance(child, Subsampling) and precision.startswith("int8"):  # gains nothing in the others
                 setattr(module, name, UnfoldedSubsampling(child))
+            elif isinstance(child, Spectrum) and precision == "int8":  # whose law this is
+                setattr(module, name, ProductSpectrum(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))
     if precision == "int8":

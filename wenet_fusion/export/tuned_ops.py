@@ -1,8 +1,9 @@
-"""Convolutions of a fused encoder as products and multiply-adds, which are faster for the few frames of a chunk.
+"""Convolutions as products and multiply-adds: faster for the few frames of a chunk, or the same in every batch.
 
 They compute what the modules they stand for compute, with the same states. Know no precision and no file.
 
-Shapes: B rows, T feature frames, N packed frames, F mel bins, C channels, D width, W frames of context.
+Shapes: B rows, T feature frames, N packed frames, F mel bins, C channels, D width, W frames of
+context or samples of a window.
 """
 
 from typing import List, Optional
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenet_fusion.nn.fbank import Spectrum
 from wenet_fusion.nn.subsampling import KERNEL, STRIDE, Subsampling, SubsamplingOutput, subsampling_zeros
 
 
@@ -76,3 +78,20 @@ class UnfoldedSubsampling(nn.Module):
         new_1 = x_1.narrow(1, x_1.size(1) - self.context, self.context).unsqueeze(1)
         new_2 = x_2.narrow(1, x_2.size(1) - self.context, self.context).permute(0, 3, 1, 2)
         return SubsamplingOutput(self.out(h_2), [new_1, new_2])
+
+
+class ProductSpectrum(nn.Module):
+    """A `Spectrum` as a matrix product.
+
+    torch runs a convolution differently for one row and for several, and its sums then round differently. By itself that
+    is harmless, but int8 layers behind it may round to another step: a stream's output would depend on its batch.
+    """
+
+    def __init__(self, source: Spectrum):
+        super().__init__()
+        self.window_samples, self.hop_samples = source.matrix.size(2), source.hop_samples
+        self.register_buffer("matrix_CW", source.matrix.squeeze(1))
+
+    def forward(self, samples_BN: Tensor) -> Tensor:
+        windows_BTW = samples_BN.unfold(1, self.window_samples, self.hop_samples)
+        return torch.matmul(windows_BTW, self.matrix_CW.t()).transpose(1, 2)

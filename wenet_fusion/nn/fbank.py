@@ -54,9 +54,8 @@ class Fbank(nn.Module):
         self.energy_floor = ENERGY_FLOOR  # scripts read attributes, not module constants
         fft_size = 1 << (self.window_samples - 1).bit_length()
         mel_FK = mel_filters(num_mel_bins, fft_size, sample_rate, low_freq, high_freq)
-        spectrum = spectrum_matrix(self.window_samples, fft_size)
         dtype = torch.get_default_dtype()
-        self.register_buffer("spectrum", spectrum.unsqueeze(1).to(dtype), persistent=False)  # (2K, 1, W)
+        self.spectrum = Spectrum(spectrum_matrix(self.window_samples, fft_size).to(dtype), self.hop_samples)
         self.register_buffer("mel_FK", mel_FK.to(dtype), persistent=False)
 
     def init_state(self, batch: int) -> Tensor:
@@ -67,10 +66,22 @@ class Fbank(nn.Module):
     def forward(self, samples_BN: Tensor, state_BW: Tensor) -> FbankOutput:
         """samples_BN: N a multiple of hop_samples."""
         samples = torch.cat([state_BW, samples_BN], dim=1)
-        real, imaginary = F.conv1d(samples.unsqueeze(1), self.spectrum, stride=self.hop_samples).chunk(2, dim=1)
+        real, imaginary = self.spectrum(samples).chunk(2, dim=1)
         energy_BFT = torch.matmul(self.mel_FK, real.square() + imaginary.square())
         features = energy_BFT.clamp(min=self.energy_floor).log().transpose(1, 2)
         return FbankOutput(features, samples[:, samples.size(1) - state_BW.size(1) :])
+
+
+class Spectrum(nn.Module):
+    """A matrix (2K, W) applied to each window: samples (B, N) -> (B, 2K, T)."""
+
+    def __init__(self, matrix: Tensor, hop_samples: int):
+        super().__init__()
+        self.hop_samples = hop_samples
+        self.register_buffer("matrix", matrix.unsqueeze(1), persistent=False)  # (2K, 1, W)
+
+    def forward(self, samples_BN: Tensor) -> Tensor:
+        return F.conv1d(samples_BN.unsqueeze(1), self.matrix, stride=self.hop_samples)
 
 
 def spectrum_matrix(window_samples: int, fft_size: int) -> Tensor:
