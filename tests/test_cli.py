@@ -16,7 +16,7 @@ from wenet_fusion.training.checkpoint import load_model, save_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.decoding import GREEDY
 
-VERBS = ("train", "average", "evaluate", "score", "export", "check", "inspect")
+VERBS = ("train", "average", "evaluate", "score", "align", "export", "check", "inspect")
 
 
 def command(*arguments, cwd):

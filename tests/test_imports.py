@@ -16,13 +16,13 @@ RUNTIME, TOOLKIT = "wenet_fusion_runtime", "wenet_fusion"
 LAYERS = {
     RUNTIME: 0, TOOLKIT: 0,  # of the toolkit: its __init__, which holds the version
     "chunking": 1, "config": 1, "console": 1, "files": 1, "error_rate": 1,
-    "nn": 2,
-    "models": 3, "text": 3,
+    "nn": 2, "ctm": 2, "textgrid": 2,
+    "models": 3, "text": 3, "word_times": 3,
     "data": 4,
     "training": 5,
     "recipe": 6,
     "deployment": 7, "attention_search": 7,
-    "evaluation": 8, "checks": 8, "inspection": 8, "export": 8,
+    "evaluation": 8, "alignment": 8, "checks": 8, "inspection": 8, "export": 8,
     "commands": 9,
     "cli": 10,
 }
@@ -34,6 +34,7 @@ LATE = {
     ("wenet_fusion_runtime.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.microphone", "sounddevice"): "an extra, for capturing from devices only",
+    ("wenet_fusion_runtime.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion.export.onnx_graph", "onnx"): "an extra, for ONNX exports only",
     ("wenet_fusion.export.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
 }

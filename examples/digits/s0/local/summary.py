@@ -46,6 +46,14 @@ def stream_table(streams: Sequence[Record]) -> list[str]:
             return "-"
         return " / ".join(f"{value[point]:.{digits}f}" for point in ("p50", "p90", "p99")) + f" {unit}"
 
+    def wrong(record: Record, name: str) -> str:
+        value = record[name]
+        return "-" if value is None else f"{value['mean']:.3f} / {value['p95']:.3f} s"
+
+    def calibration(record: Record) -> str:
+        found = record["reliability"]
+        return "-" if found is None else f"{found['expected_calibration_error']:.3f}"
+
     lines = [
         "| streamed in random cuts, one thread | " + " | ".join(stream["chunking"] for stream in streams) + " |",
         "|---|" + "--:|" * len(streams),
@@ -58,6 +66,9 @@ def stream_table(streams: Sequence[Record]) -> list[str]:
         "last sample to final text": lambda s: spread(s, "finalisation_ms", 1, "ms"),
         "first word's start to first text": lambda s: spread(s, "first_text_seconds", 2, "s"),
         "word's end to its being shown": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
+        "word starts wrong by, mean / 95 %": lambda s: wrong(s, "start_errors_seconds"),
+        "word ends wrong by, mean / 95 %": lambda s: wrong(s, "end_errors_seconds"),
+        "expected calibration error of word confidence": calibration,
     }
     return lines + [f"| {title} | " + " | ".join(map(value, streams)) + " |" for title, value in rows.items()]
 
@@ -91,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     source = read_json(args.source)
-    streams = [read_json(path) for path in sorted(args.dir.glob("stream.*/stream.json"))]
+    streams = []
+    for path in sorted(args.dir.glob("stream.*/stream.json")):
+        reliability = path.with_name("reliability.json")  # none where no word was recognised
+        streams.append(read_json(path) | {"reliability": read_json(reliability) if reliability.exists() else None})
     silences = [read_json(path) for path in sorted(args.dir.glob("silence.*/stream.json"))]
     results = args.dir / "results" / "results.json"
     lines = [f"# {args.dir}", ""]
@@ -100,6 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines += [*error_table(read_json(results)["rows"]), ""]
     if streams:
         lines += [*stream_table(streams), ""]
+    for found in read_json(args.dir / "align" / "word_times.json").values():
+        lines.append(
+            f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 %:"
+            f" {found['starts']['p95']:.3f} s), ends by {found['ends']['mean']:.3f} s ({found['ends']['p95']:.3f} s),"
+            f" {found['words']} words"
+        )
     for record in silences:
         lines.append(
             f"- {record['utterances']} recordings without a word ({record['audio_seconds'] / 60:.1f} min of silence,"
