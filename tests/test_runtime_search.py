@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -81,8 +82,10 @@ def test_enumeration_catches_a_missing_blank_between_repeats(monkeypatch: pytest
     assert not agrees_with_enumeration(random_scores(0, 4, 3))
 
 
-def plain_prefix_beam(scores: FrameScores, beam_size: int) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, the beam cut after each frame."""
+def plain_prefix_beam(
+    scores: FrameScores, beam_size: int, bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0
+) -> list[tuple[tuple[int, ...], float]]:
+    """The textbook algorithm on copied tuples, the beam cut after each frame; `bonus` is added to a prefix's score."""
     beam = {(): (0.0, -np.inf)}
     for frame in range(len(scores.blank)):
         following: dict[tuple[int, ...], list[float]] = {}
@@ -98,9 +101,9 @@ def plain_prefix_beam(scores: FrameScores, beam_size: int) -> list[tuple[tuple[i
                 for reached, ending, before in moves:
                     sums = following.setdefault(reached, [-np.inf, -np.inf])
                     sums[ending] = np.logaddexp(sums[ending], before + log_prob)
-        ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]))
+        ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]) - bonus(item[0]))
         beam = {prefix: (sums[0], sums[1]) for prefix, sums in ranked[:beam_size]}
-    return [(prefix, float(np.logaddexp(*sums))) for prefix, sums in beam.items()]
+    return [(prefix, float(np.logaddexp(*sums)) + bonus(prefix)) for prefix, sums in beam.items()]
 
 
 RETURNING_SEEDS = (0, 3, 13, 15)    # a prefix leaves a beam of 6 while a longer one stays, and comes back

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
@@ -25,9 +24,10 @@ from wenet_fusion_runtime.result import joined_ids
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import Utterance, read_manifest
-from wenet_fusion.data.sources import read_samples
-from wenet_fusion.error_rate import AlignedPair, ErrorCounts, align, tokens
+from wenet_fusion.data.sources import read_batch
+from wenet_fusion.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.files import write_text
+from wenet_fusion.transcripts import UNITS, Counting
 
 ROWS = 16  # utterances per step
 WITHOUT, AS_LISTED = "without", "as listed"
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     phrases = [" ".join(word.phrase.split()) for word in hot_words]
     references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in skipped}
-    measured = [measure(name, phrases, references, texts[name], args.unit) for name in lists]
+    measured = [measure(name, phrases, references, texts[name], Counting(args.unit)) for name in lists]
     mode = next(iter(options.values())).mode
     title = f"{args.data}: {len(references)} utterances, {mode} at {chunking_label(chunking)}, {len(phrases)} hot words"
     print("\n\n".join([title, table(measured), phrase_table(measured)]))
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="try each of these for all phrases, in place of the boosts of the list")
     parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT",
                         help="or 'full' for full context (default: the model's)")
-    parser.add_argument("--unit", choices=("word", "char"), default="word", help="what is counted (default: word)")
+    parser.add_argument("--unit", choices=UNITS, default="word", help="what is counted (default: word)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where all numbers go as JSON")
     add_search_arguments(parser)
     return parser  # fmt: skip
@@ -134,7 +134,8 @@ def decode(
     with tqdm(total=len(utterances), desc="decode", unit="utt", disable=None) as bar:
         for start in range(0, len(by_length), ROWS):
             batch = by_length[start : start + ROWS]
-            samples = _read(batch, model.meta.sample_rate, skipped)
+            samples, unreadable = read_batch(batch, model.meta.sample_rate)
+            skipped |= unreadable
             if samples:
                 step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
                 for name, each in options.items():
@@ -144,26 +145,16 @@ def decode(
     return texts, skipped
 
 
-def _read(batch: Sequence[Utterance], sample_rate: int, skipped: dict[str, str]) -> dict[str, np.ndarray]:
-    samples = {}
-    for utterance in batch:
-        try:
-            samples[utterance.key] = read_samples(utterance, sample_rate)
-        except (ValueError, OSError) as error:
-            skipped[utterance.key] = str(error)
-    return samples
-
-
 def measure(
-    name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], unit: str
+    name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], counting: Counting
 ) -> Measured:
     """Counts over all utterances."""
-    wanted = {phrase: tokens(phrase, unit) for phrase in phrases}
+    wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
     listed = {token for phrase in wanted.values() for token in phrase}
     found = dict.fromkeys(phrases, Found())
     counts = {True: ErrorCounts(), False: ErrorCounts()}  # by whether the list has the word
     for key, reference in references.items():
-        alignment = align(tokens(reference, unit), tokens(texts[key], unit))
+        alignment = align(counting.tokens(reference), counting.tokens(texts[key]))
         for phrase, words in wanted.items():
             found[phrase] += find(words, alignment.pairs)
         for pair in alignment.pairs:

@@ -21,7 +21,7 @@ from wenet_fusion_runtime.result import joined_text
 from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import Utterance, read_manifest
-from wenet_fusion.data.sources import read_samples
+from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import ErrorCounts, score
 from wenet_fusion.files import list_problems, write_text
 
@@ -51,13 +51,9 @@ def decode(
     label = chunking_label(chunking)
     with tqdm(total=len(utterances), desc=f"decode {label}", unit="utt", leave=False, disable=None) as bar:
         for batch in batches(utterances):
-            samples = {}
-            for utterance in batch:
-                try:
-                    samples[utterance.key] = read_samples(utterance, model.meta.sample_rate)
-                    references[utterance.key] = utterance.text
-                except (ValueError, OSError) as error:
-                    skipped[utterance.key] = str(error)
+            samples, unreadable = read_batch(batch, model.meta.sample_rate)
+            skipped.update(unreadable)
+            references.update((utterance.key, utterance.text) for utterance in batch if utterance.key in samples)
             if samples:
                 step = offline_step(model, list(samples.values()), *chunking)
                 for found, options in zip(texts, variants):

@@ -110,7 +110,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
         stream.accept_waveform(utterance.samples)
         stream.finish()
         after[utterance.key] = stream.text
-    scored = [score(references, texts, "word").total for texts in (before, after)]
+    scored = [score(references, texts).total for texts in (before, after)]
     if not scored[0].reference:
         raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
     changed = sum(before[key] != after[key] for key in references)

@@ -228,6 +228,11 @@ if stage_wanted 7 && begin_stage 7; then
   done
   wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
   python "$root/tools/word_times.py" data/test/words.ctm "$dir/align/words.ctm" --output "$dir/align/word_times.json"
+  streamed=()
+  for record in "$dir"/stream.*/stream.json; do
+    [ ! -f "$record" ] || streamed+=("$record")
+  done
+  [ ${#streamed[@]} = 0 ] || wenet-fusion report "$results" --streamed "${streamed[@]}"
   OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \

@@ -13,11 +13,14 @@ from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.units import Units
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `search_options` and `usable_hot_words` read."""
+def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:
+    """Add the arguments that `search_options` and `usable_hot_words` read; without a mode it is the model's."""
     defaults = DecodingOptions()
     group = parser.add_argument_group("search")
-    group.add_argument("--mode", choices=MODES, help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
+    parser.set_defaults(mode=None)
+    if with_mode:
+        group.add_argument("--mode", choices=MODES,
+                           help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
     group.add_argument("--beam_size", type=int, metavar="N",
                        help=f"hypotheses of the beam search (default: {DEFAULT_BEAM_SIZE}, or as many as the model has "
                             "units)")
