@@ -156,7 +156,7 @@ def jit_problems(module: Module) -> Iterator[str]:
 
 def work_problems(module: Module) -> Iterator[str]:
     """A module's body defines; statements that do something are work."""
-    harmless = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    harmless = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     for node in module.tree.body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_guard = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
@@ -241,5 +241,11 @@ def test_the_runtime_imports_without_torch_and_without_the_toolkit(tmp_path):
     names = [module.name for module in read_modules() if module.unit == RUNTIME]
     result = run_python(source, *names, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
+    source = "import sys\nsys.modules.update(dict.fromkeys(['aiohttp', 'prometheus_client']))" + IMPORT_ALL
+    result = run_python(source, *(name for name in names if name not in EXTRAS), cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    seeded = run_python(source, "wenet_fusion_runtime.serving.service", cwd=tmp_path)
+    assert "ModuleNotFoundError" in seeded.stderr
+    source = "import sys\nsys.modules.update(dict.fromkeys(['torch', 'torchaudio', 'wenet_fusion']))" + IMPORT_ALL
     seeded = run_python(source, "wenet_fusion_runtime.cli", "wenet_fusion.recipe", cwd=tmp_path)
     assert "ModuleNotFoundError" in seeded.stderr
