@@ -14,7 +14,7 @@ from wenet_fusion_runtime.serving.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.serving.pages import Page
 from wenet_fusion_runtime.serving.refusal import TRY_LATER, Reason, Refusal
 from wenet_fusion_runtime.serving.responses import refusal_response
-from wenet_fusion_runtime.serving.service import Service
+from wenet_fusion_runtime.serving.service import LOG, Service
 from wenet_fusion_runtime.serving.transcription import Upload
 from wenet_fusion_runtime.serving.web_socket import WebSocket
 
@@ -49,7 +49,8 @@ def build_app(service: Service, access: Access, pages: Mapping[str, Page], model
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_get("/info", routes.info)
     app.router.add_get("/ws", routes.websocket)
-    app.router.add_get("/{path:.*}", routes.page)    # and the WebSocket of /
+    for path in {"/", *pages}:
+        app.router.add_get(path, routes.page)    # / is the WebSocket's address too
     app.on_response_prepare.append(routes.add_headers)
     return app
 
@@ -71,6 +72,12 @@ class _Routes:
             response = refusal_response(Refusal(Reason.PROTOCOL, f"{request.method} {request.path}: {error.reason}"))
             response.set_status(error.status)
             response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
+        except ConnectionError:    # nobody is there to be told
+            raise
+        except Exception:    # our own mistake must not stay unsaid
+            LOG.exception("%s: failed", _who(request))
+            self._service.metrics.refused(Reason.INTERNAL)
+            response = refusal_response(Refusal(Reason.INTERNAL, "the server failed; its log says why"))
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
