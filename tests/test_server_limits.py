@@ -58,9 +58,11 @@ def test_message_size(server: ServerProcess) -> None:
             await socket.rest()
             return socket
 
+    before = asyncio.run(refused(server, "message_size"))
     for message in (bytes(20001), "x" * 20001):
         socket = asyncio.run(run(message))
         assert socket.failure.startswith("a message has more than 20000 bytes") and socket.close_code == 1009
+    assert asyncio.run(refused(server, "message_size")) == before + 2
 
 
 def test_start_deadline(server: ServerProcess) -> None:
@@ -168,6 +170,24 @@ def test_upload_time_and_seconds_of_audio(server: ServerProcess) -> None:
         assert status == 400 and json.loads(answer) == {
             "status": "failed", "message": "the file has more than 4 s of audio; cut it", "text": "a b c"}
         assert await eventually(lambda: _is_empty(server))
+
+    asyncio.run(run())
+
+
+def test_uploads_that_are_still_coming_are_bounded_too(server: ServerProcess) -> None:
+    async def run() -> None:
+        head = b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+        writers = [(await asyncio.open_connection("127.0.0.1", server.port))[1] for _ in range(2)]
+        for writer in writers:
+            writer.write(head + bytes(100))
+
+        async def is_refused() -> bool:
+            status, _, body = await http("POST", f"{server.url}transcribe", data=_wav(speak("a")))
+            return status == 503 and "2 uploads are open" in json.loads(body)["message"]
+
+        assert await eventually(is_refused)
+        for writer in writers:
+            writer.close()
 
     asyncio.run(run())
 

@@ -210,6 +210,9 @@ class Connection:
             self._socket.abort()
 
     def _vanished(self) -> None:
+        if self._socket.fault is not None:    # it has taken the hint
+            self._service.refused(self._socket.fault, self._who)
+            return
         if self._session is not None:
             self._service.metrics.vanished()
         LOG.info("%s: went away after %.1f s of audio", self._who, self._audio_seconds)
