@@ -6,6 +6,8 @@ from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.engine import Engine, EngineOptions
 from wenet_fusion_runtime.engine_statistics import EngineStatistics, Histogram
 from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
+from wenet_fusion_runtime.engine import Engine, EngineOptions
+from wenet_fusion_runtime.engine_statistics import EngineStatistics, Histogram
 from wenet_fusion_runtime.fusion import LanguageModel
 from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.meta import Meta
