@@ -62,7 +62,11 @@ def test_message_size(server: ServerProcess) -> None:
     for message in (bytes(20001), "x" * 20001):
         socket = asyncio.run(run(message))
         assert socket.failure.startswith("a message has more than 20000 bytes") and socket.close_code == 1009
-    assert asyncio.run(refused(server, "message_size")) == before + 2
+
+    async def are_counted() -> bool:    # once the client has hung up
+        return await refused(server, "message_size") == before + 2
+
+    assert asyncio.run(eventually(are_counted))
 
 
 def test_start_deadline(server: ServerProcess) -> None:
