@@ -246,7 +246,7 @@ def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
     sizes = []
     for seed in range(3):
         assert asyncio.run(round_of(seed)) == []
-        sizes.append((server.memory, server.threads, server.descriptors))
+        sizes.append((round(server.memory, 1), server.threads, server.descriptors))
     print(f"MiB, threads, descriptors after each round: {sizes}")
     assert sizes[2][0] < sizes[0][0] + 32 * 2 and sizes[2][1] <= sizes[0][1] + 1 and sizes[2][2] <= sizes[0][2] + 2
     server.stop()
