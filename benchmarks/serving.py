@@ -40,6 +40,7 @@ class Work(NamedTuple):
     sizes: Sizes  # of the large encoder
     sessions: tuple[int, ...]  # of the large encoder at once
     trained_sessions: int
+    longest_seconds: float  # of noise
     seconds: float  # of sessions in real time
     idle_seconds: float  # of a session that has the engine for itself
     rounds: int  # of the throughput,
@@ -51,8 +52,8 @@ class Work(NamedTuple):
     recordings: int | None  # of LIST; None: all
 
 
-FULL = Work(SIZES, (64,), 200, 15.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, None)
-FEW = Work(QUICK, (4,), 4, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 3)
+FULL = Work(SIZES, (64,), 200, 20.0, 15.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, None)
+FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 3)
 
 
 class Live(NamedTuple):
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     trained = trained_subject(args.model, args.list, work.recordings)
     with tempfile.TemporaryDirectory() as folder:
-        large = large_subject(work.sizes, Path(folder) / "large.zip", args.seed)
+        large = large_subject(work.sizes, Path(folder) / "large.zip", work.longest_seconds, args.seed)
         found = Measured(
             measure_throughput(work, large, options.max_batch), measure_live(work, large, trained, options, args.seed),
             measure_memory(work, trained), measure_starts(work, large, trained),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from models import random_model, sharpen
-from runtime import BLANK_SHARE, SAMPLE_RATE, SEGMENT_SECONDS, SHARPNESS, Sizes
+from runtime import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from subjects import write_script
 from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.audio import load_audio
@@ -33,10 +33,10 @@ class ServingSubject(NamedTuple):
         return self.recognizer.model.meta.sample_rate
 
 
-def large_subject(sizes: Sizes, path: Path, seed: int) -> ServingSubject:
+def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -> ServingSubject:
     """An encoder with random weights in int8 with constant scales, and noise, which is expected to read as in a stream
     alone: offline evaluation of int8 may round differently, and random weights make the most of it."""
-    rng, longest = np.random.default_rng(seed), SAMPLE_RATE * SEGMENT_SECONDS
+    rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
     model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)
     sharpen(model, torch.from_numpy(noise[0]), BLANK_SHARE, SHARPNESS)
