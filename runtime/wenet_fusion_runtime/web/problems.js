@@ -1,0 +1,85 @@
+// What can go wrong, in words that say what to do. Knows no page.
+
+/** An error for a person: `title` says what happened, `help` what to do. */
+export class Problem extends Error {
+  constructor(title, help) {
+    super(title);
+    this.title = title;
+    this.help = help;
+  }
+}
+
+/** Why `getUserMedia` or the audio device failed. */
+export function microphoneProblem(error) {
+  switch (error.name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return new Problem(
+        "The microphone is blocked",
+        "Allow it for this page in the browser's address bar (and for the browser in the system's privacy settings), then try again.",
+      );
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return new Problem("No microphone was found", "Connect one and try again, or drop an audio file onto the page.");
+    case "NotReadableError":
+    case "AbortError":
+      return new Problem(
+        "The microphone does not answer",
+        "Another program may be using it. Close that program, or unplug the microphone and plug it in again, then try again.",
+      );
+    default:
+      return new Problem("The microphone could not be started", `The browser says: ${error.message}`);
+  }
+}
+
+export function insecureOrigin() {
+  const port = location.port ? `:${location.port}` : "";
+  return new Problem(
+    "The browser gives no microphone to this address",
+    `Browsers allow it only over https or on the same computer. Open https://${location.host}, or http://localhost${port} ` +
+      "where the server runs. Audio files work here too: drop one onto the page.",
+  );
+}
+
+export function microphoneLost() {
+  return new Problem(
+    "The microphone is gone",
+    "It was unplugged, or another program took it. The text so far is kept. Connect it and try again.",
+  );
+}
+
+export function connectionLost() {
+  return new Problem(
+    "The connection to the server was lost",
+    "The text so far is kept. Check the network and that the server is running, then try again.",
+  );
+}
+
+export function unreachable() {
+  return new Problem(
+    "The server cannot be reached",
+    "Check the network and that the server is running, then try again.",
+  );
+}
+
+export function tooSlow(seconds) {
+  return new Problem(
+    "The connection is too slow",
+    `${Math.round(seconds)} seconds of speech could not be sent yet. The text so far is kept. Try again on a faster network.`,
+  );
+}
+
+export function serverFull(message) {
+  return new Problem("The server is busy", `It takes no more sessions now. Try again in a moment. It says: ${message}`);
+}
+
+export function refused(message) {
+  return new Problem("The server refused", message);
+}
+
+export function unreadableFile(name) {
+  return new Problem(
+    `${name} could not be read`,
+    "Neither the server nor this browser knows its format. Convert it to wav, flac, ogg, mp3 or m4a and try again.",
+  );
+}
