@@ -15,9 +15,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["wenet_fusion", "wenet_fusion.*"]),
+    package_data={"wenet_fusion.report": ["page.html"]},
     python_requires=">=3.10",
     install_requires=[
         "wenet-fusion-runtime",
+        "jinja2>=3.1",
         "numpy>=1.24",
         "pyyaml>=6.0",
         "rapidfuzz>=3.0",

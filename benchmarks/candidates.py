@@ -4,18 +4,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from forms import Form, dynamic_int8, linear_form, onnx_form, quantise, torch_form, tuned_encoder, write_graph
+from forms import (
+    Form, dynamic_int8, linear_form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph,
+)
 from models import conformer, random_model, separate_projections
 
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import fused_model
+from wenet_fusion.export.onnx_static import DOMAIN
 from wenet_fusion.export.torch_engine import Precision
 from wenet_fusion.models.encoder import Encoder, EncoderConfig
 from wenet_fusion.recipe import TrainedModel
 
 CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its linear layers alone", "step"
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))
-ONNX_FLOAT32, ONNX_INT8, ONNX_UINT8 = "onnxruntime float32", "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
+ONNX_FLOAT32, ONNX_INT8 = "onnxruntime float32", "onnxruntime int8"
+ONNX_INT8_DYNAMIC, ONNX_UINT8 = "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
 VOCABULARY = 100  # the encoder does not see it
 
 
@@ -53,7 +57,7 @@ class Builder(NamedTuple):
         forms = [
             torch_form(FLOAT32, "float", encoder, frozen=False),
             torch_form(INT8_DYNAMIC, "int8", dynamic_int8(encoder), frozen=False),
-            *self._onnx(encoder, "conformer", ONNX_INT8, ONNX_UINT8),
+            *self._onnx(encoder, "conformer", ONNX_INT8_DYNAMIC, ONNX_UINT8),
         ]
         return [Candidate(CONFORMER, form) for form in forms]
 
@@ -61,7 +65,10 @@ class Builder(NamedTuple):
         """As our exports write it, in every precision, and what its linear layers cost without the rest."""
         model = self.model(self.sizes.encoder)
         plain = fused_model(model).encoder
-        found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8)]
+        found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8_DYNAMIC)]
+        static = self.folder / "ours.static.onnx"
+        write_graph(static_onnx_encoder(model, self.seed), static, [DOMAIN])
+        found.append(Candidate(OURS, onnx_form(ONNX_INT8, "int8", static)))
         for name, precision in zip((FLOAT32, FLOAT16, INT8, INT8_DYNAMIC), get_args(Precision)):
             kind, frozen = "int8" if precision.startswith("int8") else "float", precision != "float32"
             encoder = tuned_encoder(model, precision, self.seed)

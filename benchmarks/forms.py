@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,10 @@ from wenet_fusion.deployment import fused_model
 from wenet_fusion.export.calibration import calibration
 from wenet_fusion.export.onnx_archive import OneChunkEncoder
 from wenet_fusion.export.onnx_graph import quantise_dynamic, session, write_onnx
+from wenet_fusion.export.onnx_static import make_static
+from wenet_fusion.export.static_int8 import input_ranges
 from wenet_fusion.export.torch_engine import Precision, tuned
+from wenet_fusion.models.deployed import DeployedModel
 from wenet_fusion.models.encoder import Encoder
 from wenet_fusion.recipe import TrainedModel
 
@@ -69,11 +72,23 @@ def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form
 
 def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
     """The encoder of the file that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
-    frontend = trained.config.model.frontend
-    noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * frontend.sample_rate).astype(np.float32)
-    chunkings = trained.config.training.chunking.served()
-    calibrate = calibration([noise] * len(chunkings), chunkings) if precision == "int8" else None
+    calibrate = noise_calibration(trained, seed) if precision == "int8" else None
     return tuned(fused_model(trained), precision, calibrate).encoder
+
+
+def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
+    """The encoder whose graph `wenet-fusion export --format onnx --precision int8` writes, calibrated on noise."""
+    model, calibrate = fused_model(trained), noise_calibration(trained, seed)
+    make_static(model, input_ranges(model, lambda: calibrate(model)))
+    return model.encoder
+
+
+def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[DeployedModel], None]:
+    """Shows a model noise under every chunking that it serves."""
+    sample_rate = trained.config.model.frontend.sample_rate
+    noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
+    chunkings = trained.config.training.chunking.served()
+    return calibration([noise] * len(chunkings), chunkings)
 
 
 def dynamic_int8(encoder: Encoder) -> Encoder:
@@ -150,8 +165,8 @@ class _Graph(nn.Module):
         return (frames, *new)
 
 
-def write_graph(encoder: Encoder, path: Path) -> None:
-    """An encoder as ONNX with any batch, chunk size and left context."""
+def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> None:
+    """An encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
     batch, frames, cached = 2, 3, 5
     state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
     names = [f"state_{index}" for index in range(len(state))]
@@ -162,7 +177,7 @@ def write_graph(encoder: Encoder, path: Path) -> None:
     axes["features"][1], axes["frames"][1] = "features", "frames"
     for name in names[3::2]:  # keys and values, between the convolutions' contexts
         axes[name][1] = axes[f"next_{name}"][1] = "cache"
-    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {})
+    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {}, domains)
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:

@@ -12,6 +12,8 @@ setup(
     packages=["wenet_fusion_runtime", "wenet_fusion_runtime.commands"],
     python_requires=">=3.10",
     install_requires=["numpy>=1.24", "soundfile>=0.12", "soxr>=0.5"],
-    extras_require={"torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"], "microphone": ["sounddevice>=0.4.6"]},
+    extras_require={
+        "torch": ["torch>=2.11"], "onnx": ["onnxruntime>=1.20"], "microphone": ["sounddevice>=0.4.6"], "lm": ["kenlm>=0.3"],
+    },
     entry_points={"console_scripts": ["wenet-fusion-runtime=wenet_fusion_runtime.cli:main"]},
 )

@@ -38,7 +38,7 @@ def hide(visible_BTS: Tensor) -> Tensor:
 
 def run(model: CachedAttention, bias: PositionBias, x_BTD: Tensor, visible_BTS: Tensor, cache: Tensor) -> Tensor:
     bias_BHTS = hide(visible_BTS) + bias(visible_BTS.size(1), visible_BTS.size(2))[0]
-    return model(x_BTD.flatten(0, 1), None, bias_BHTS, None, cache).y_ND.view(x_BTD.shape)
+    return model(x_BTD, None, x_BTD.size(1), bias_BHTS, None, cache).y_ND
 
 
 def by_definition(
@@ -90,7 +90,7 @@ def test_a_query_that_sees_nothing_is_finite() -> None:
 def test_position_products_equal_their_definition() -> None:
     model, x, positions = attention(4, 2, products=True), laws.noise(0, 1, 3, 4), laws.noise(1, 1, 3, 4)
     everything = hide(torch.ones(1, 3, 3, dtype=torch.bool))
-    y = model(x[0], None, everything, positions, torch.zeros(1, 0, 8)).y_ND
+    y = model(x, None, 3, everything, positions, torch.zeros(1, 0, 8)).y_ND[0]
     normed, products, out = model.qkv.norm(model.qkv.linear(x[0])), model.products, torch.zeros(3, 4)
     for h in range(2):
         part = slice(2 * h, 2 * h + 2)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,19 +53,31 @@ def test_everything_gets_as_many_turns_and_no_fixed_neighbour() -> None:
     assert all(timing.samples + timing.disturbed == 6 for timing in found.values())
 
 
-def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does() -> None:
-    waits = iter([0.0] * 8 + [0.03] * 4)
+class Clock:
+    """What `timing` reads: seconds on the wall, and those in which this thread ran."""
 
-    def call() -> None:
-        end = time.thread_time() + 0.002
-        while time.thread_time() < end:
-            pass
-        time.sleep(next(waits))
+    def __init__(self) -> None:
+        self.wall = self.used = 0.0
 
-    timing = by_turns({"call": call}, rounds=4, timed=2, tick=lambda: None)["call"]
-    assert timing.disturbed >= 2 and timing.median < 20
-    always = by_turns({"sleep": lambda: time.sleep(0.01)}, rounds=2, timed=2, tick=lambda: None)["sleep"]
-    assert always.samples == 4 and always.median >= 10
+    def perf_counter(self) -> float:
+        return self.wall
+
+    def thread_time(self) -> float:
+        return self.used
+
+    def pass_by(self, used: float, waited: float) -> None:
+        self.wall += used + waited
+        self.used += used
+
+
+def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("timing.time", clock)
+    waits = iter([0.0] * 9 + [0.03] * 3)
+    found = by_turns({"call": lambda: clock.pass_by(0.002, next(waits))}, rounds=4, timed=2, tick=lambda: None)["call"]
+    assert (found.samples, found.disturbed) == (6, 2) and found.median == pytest.approx(2)
+    always = by_turns({"sleep": lambda: clock.pass_by(0.0, 0.01)}, rounds=2, timed=2, tick=lambda: None)["sleep"]
+    assert (always.samples, always.disturbed) == (4, 0) and always.median == pytest.approx(10)
 
 
 def test_separate_products_change_nothing_but_the_way() -> None:
@@ -134,7 +145,7 @@ def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: 
     text = (tmp_path / "encoder.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and (tmp_path / "encoder_speed.png").stat().st_size > 10_000
     times = record["times"]["2/4 x 1"]
-    assert len(times) == 5 + 6 + 4 + 12 and set(record["times"]) == {"4/2 x 1", "2/4 x 1", "4/2 x 4", "2/4 x 4"}
+    assert len(times) == 5 + 7 + 4 + 12 and set(record["times"]) == {"4/2 x 1", "2/4 x 1", "4/2 x 4", "2/4 x 4"}
     forms = [name for name in times if name.startswith(CONFORMER) and "int8" in name]
     theirs = min(times[name]["median"] for name in forms)
     ours = min(times[name]["median"] for name in times if name.startswith(OURS) and "int8" in name)

@@ -20,8 +20,8 @@ def convolution(dim: int, kernel: int) -> CausalConvolution:
 
 def convolution_op(model: CausalConvolution) -> laws.Op:
     def op(x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        out = model(x.flatten(0, 1), None, x.size(1), state)
-        return out.y_ND.view(x.shape), out.state_BWD
+        out = model(x, None, x.size(1), state)
+        return out.y_ND, out.state_BWD
 
     return op
 

@@ -16,7 +16,7 @@ from wenet_fusion.training.checkpoint import load_model, save_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.decoding import GREEDY
 
-VERBS = ("train", "average", "evaluate", "score", "export", "check", "inspect")
+VERBS = ("train", "average", "evaluate", "score", "align", "export", "check", "inspect")
 
 
 def command(*arguments, cwd):
@@ -71,7 +71,8 @@ def test_average_evaluate_score(tone_run, tmp_path, capsys):
         "evaluate", "--checkpoint", averaged, "--data", tone_run.dev_list, "--result_dir", results, "--modes", GREEDY
     ) == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [[GREEDY, "full"], [GREEDY, "8/2"], [GREEDY, "4/4"]]
+    rows = [[GREEDY, "plain", "full"], [GREEDY, "plain", "8/2"], [GREEDY, "plain", "4/4"]]
+    assert [line.split()[:3] for line in table[1:-1]] == rows and table[-1].startswith(f"{results / 'report.html'}: ")
     rows = json.loads((results / "results.json").read_text())["rows"]
     assert all(row["wer"] < 0.1 for row in rows)
     reference = tone_run.dev_list.with_name("text")

@@ -14,6 +14,8 @@ from wenet_fusion.attention_search import AttentionHypothesis, attention_search
 from wenet_fusion.models.decoder import (
     Decoder,
     DecoderConfig,
+    DecoderState,
+    KeysValues,
     TeacherForcing,
     sequence_log_probs,
     teacher_forcing,
@@ -173,11 +175,16 @@ def eager_decoder(seed: int) -> Decoder:
     return model
 
 
+def search(model: Decoder, memory: Tensor, beam_size: int = 10) -> list[AttentionHypothesis]:
+    """Of one utterance."""
+    return attention_search(model, memory, torch.tensor([memory.size(1)]), beam_size)[0]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 3, 7, 9])
 def test_search_equals_trying_everything(seed: int) -> None:
     model, memory = eager_decoder(seed), laws.noise(seed, 1, 4, 8)
     best = best_of_all(model, memory, [1, 3, 4])
-    found = attention_search(model, memory, beam_size=81)
+    found = search(model, memory, beam_size=81)
     assert found[0].ids == best.ids and found[0].score == pytest.approx(best.score, rel=1e-9)
     assert [hypothesis.score for hypothesis in found] == sorted((h.score for h in found), reverse=True)
     with torch.no_grad():
@@ -186,16 +193,59 @@ def test_search_equals_trying_everything(seed: int) -> None:
 
 def test_search_equality_detects_a_narrow_beam() -> None:
     model, memory = eager_decoder(7), laws.noise(7, 1, 4, 8)
-    assert attention_search(model, memory, beam_size=1)[0].score < best_of_all(model, memory, [1, 3, 4]).score
+    assert search(model, memory, beam_size=1)[0].score < best_of_all(model, memory, [1, 3, 4]).score
+
+
+@laws.random_geometries
+@given(st.lists(st.integers(0, 7), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 99))
+def test_utterances_are_searched_together_as_alone(lengths: list[int], beam_size: int, seed: int) -> None:
+    """They end at different tokens, so the batch shrinks on the way; frames beyond a length are garbage."""
+    model, memory = eager_decoder(seed), laws.noise(seed, len(lengths), max(lengths) + 1, 8)
+    together = attention_search(model, memory, torch.tensor(lengths), beam_size)
+    for b, length in enumerate(lengths):
+        alone = search(model, memory[b : b + 1, :length], beam_size)
+        assert [found.ids for found in together[b]] == [found.ids for found in alone]
+        scores = [torch.tensor([found.score for found in side]) for side in (together[b], alone)]
+        assert laws.difference(*scores) <= laws.BOUND
+
+
+def test_the_batch_law_of_search_sees_another_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeded bug: memories stay where they were when an utterance ends."""
+    lengths = [1, 4, 7]
+    model, memory = eager_decoder(1), laws.noise(1, 3, 7, 8)
+    alone = [search(model, memory[b : b + 1, :length])[0].ids for b, length in enumerate(lengths)]
+    assert [found[0].ids for found in attention_search(model, memory, torch.tensor(lengths))] == alone
+    monkeypatch.setattr(
+        DecoderState, "keep",
+        lambda state, kept: state._replace(
+            memory=tuple(KeysValues(*(part[: len(kept)] for part in pair)) for pair in state.memory),
+            memory_mask_B1T=state.memory_mask_B1T[: len(kept)],
+        ),
+    )  # fmt: skip
+    assert [found[0].ids for found in attention_search(model, memory, torch.tensor(lengths))] != alone
+
+
+def test_token_by_token_equals_whole_prefixes() -> None:
+    """What `step` remembers of a prefix replaces reading it again, also when prefixes branch."""
+    model, memory, lengths = decoder(), laws.noise(3, 2, 5, 8), torch.tensor([5, 3])
+    first, second = torch.tensor([[SOS], [SOS]]), torch.tensor([[3, 4, 4], [5, 1, 3]])
+    with torch.no_grad():
+        logits, state = model.step(first, model.start(memory, lengths))
+        assert laws.difference(logits, model(first, memory, lengths)) <= laws.BOUND
+        logits, _ = model.step(second, state.follow(torch.tensor([0, 0, 0, 1, 1, 1])))
+        for b, n in itertools.product(range(2), range(3)):
+            prefix = torch.tensor([[SOS, int(second[b, n])]])
+            whole = model(prefix, memory[b : b + 1], lengths[b : b + 1])[0, -1]
+            assert laws.difference(logits[b, n], whole) <= laws.BOUND
 
 
 def test_search_over_no_frames() -> None:
-    assert attention_search(decoder(), torch.zeros(1, 0, 8)) == [AttentionHypothesis((), 0.0)]
+    assert search(decoder(), torch.zeros(1, 0, 8)) == [AttentionHypothesis((), 0.0)]
 
 
-def test_the_beam_is_as_wide_as_asked_for() -> None:
+def test_the_beam_is_as_wide_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with fewer units than the beam has places."""
-    model, widths = eager_decoder(0), []
-    model.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].size(0)))
-    attention_search(model, laws.noise(0, 1, 4, 8), beam_size=8)
-    assert widths[:3] == [1, 3, 8]
+    model, step, widths = eager_decoder(0), Decoder.step, []
+    monkeypatch.setattr(Decoder, "step", lambda self, tokens, state: widths.append(tokens.shape) or step(self, tokens, state))
+    attention_search(model, laws.noise(0, 2, 4, 8), torch.tensor([4, 4]), beam_size=8)
+    assert widths[:3] == [(2, 1), (2, 3), (2, 8)]

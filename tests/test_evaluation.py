@@ -1,4 +1,4 @@
-"""Evaluation: every mode and chunking, the files it leaves, and the tokens that the shipped runtime gives too."""
+"""Evaluation: every mode, chunking and variant, the files it leaves, and the tokens that the shipped runtime gives too."""
 
 import dataclasses
 import itertools
@@ -11,15 +11,18 @@ import soxr
 from conftest import tiny_recipe, tiny_trained
 from tones import RATE, speak
 
-from wenet_fusion import evaluation
 from wenet_fusion.chunking import Chunking, parse_chunking
 from wenet_fusion.cli import main
+from wenet_fusion.data import sources
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.error_rate import score
-from wenet_fusion.evaluation import ALL_MODES, EvaluationOptions, evaluate
-from wenet_fusion.export.torchscript import export_torchscript
+from wenet_fusion.evaluation import decoding
+from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, EvaluationOptions, Variant
+from wenet_fusion.evaluation.results import condition_folder, read_results
+from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.files import read_table
 from wenet_fusion.recipe import load_trained
+from wenet_fusion.transcripts import Counting
 from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, offline_step, transcribe_offline
 from wenet_fusion_runtime.result import joined_ids
@@ -31,12 +34,6 @@ CHUNKINGS = ("full", "8/2", "4/4")
 @pytest.fixture(scope="module")
 def model(tone_run):
     return load_trained(tone_run.checkpoint)
-
-
-@pytest.fixture(scope="module")
-def halfway(tone_run):
-    """A model that still makes mistakes, so that searches disagree."""
-    return load_trained(tone_run.model_dir / "step_000050.pt")
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +62,14 @@ def evaluated(model, data_list, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def offline(halfway, data_list, tmp_path_factory):
-    """Tokens of the runtime's modes under the model that makes mistakes: (mode, chunking) -> key -> ids."""
-    folder = tmp_path_factory.mktemp("halfway")
-    evaluate(halfway, data_list, EvaluationOptions(MODES, tuple(map(parse_chunking, CHUNKINGS))), folder)
+def offline(trained, data_list, tmp_path_factory):
+    """Tokens of the runtime's modes under a model that guesses, so that searches disagree: (mode, chunking) -> key -> ids."""
+    folder = tmp_path_factory.mktemp("offline")
+    evaluate(trained, data_list, EvaluationOptions(MODES, tuple(map(parse_chunking, CHUNKINGS))), folder)
     tokens = {}
     for mode in MODES:
         for label in CHUNKINGS:
-            tokens[mode, label] = tokens_of(folder / f"{mode}.{label.replace('/', '-')}" / "tokens")
+            tokens[mode, label] = tokens_of(folder / condition_folder(mode, label) / "tokens")
     return tokens
 
 
@@ -82,34 +79,122 @@ def tokens_of(path):
 
 
 def test_one_row_and_three_files_for_each_mode_and_chunking(evaluated, data_list):
-    result, folder = evaluated
-    assert [(row.mode, row.chunking) for row in result.rows] == [(m, c) for c in CHUNKINGS for m in ALL_MODES]
-    assert result.skipped == []
+    (evaluation, conditions), folder = evaluated
+    rows = [condition.row for condition in conditions]
+    assert [(row.mode, row.chunking) for row in rows] == [(m, c) for m in ALL_MODES for c in CHUNKINGS]
+    assert evaluation.skipped == [] and {row.variant for row in rows} == {PLAIN}
     written = json.loads((folder / "results.json").read_text())
-    assert written["rows"] == [dataclasses.asdict(row) for row in result.rows]
+    assert written["rows"] == json.loads(json.dumps(list(map(dataclasses.asdict, rows))))
     assert written["data"] == str(data_list) and written["checkpoint"].endswith("step_000100.pt")
+    assert {"plain", "counted", "commit", "machine", "software"} == set(written["facts"])
     references = {line["key"]: line["txt"] for line in map(json.loads, data_list.read_text().splitlines())}
-    for row in result.rows:
-        directory = folder / f"{row.mode}.{row.chunking.replace('/', '-')}"
+    for row in rows:
+        directory = folder / condition_folder(row.mode, row.chunking)
         assert sorted(path.name for path in directory.iterdir()) == ["text", "tokens", "wer"]
         hypotheses = read_table(directory / "text")
-        scored = score(references, hypotheses, "word")
+        scored = score(references, hypotheses)
         assert (row.utterances, row.words) == (8, sum(len(text.split()) for text in references.values()))
         assert (row.wer, row.substitutions) == (scored.total.rate, scored.total.substitutions)
+        assert row.interval == scored.interval() and row.interval[0] <= row.wer <= row.interval[1]
+        assert sum(bucket.deletions for bucket in row.deletions_by_length) == row.deletions
+        assert sum(bucket.utterances for bucket in row.deletions_by_length) == row.utterances
         assert row.utterances_wrong == sum(references[key].split() != hypotheses[key].split() for key in references)
         assert (directory / "wer").read_text() == scored.report()
         names = {3: "zero", 4: "one", 5: "two", 6: "three"}
         spelled = {key: " ".join(names[i] for i in ids) for key, ids in tokens_of(directory / "tokens").items()}
         assert spelled == hypotheses
-        assert row.wer < 0.1 or row.mode == "attention", "CTC has learned the task, the decoder alone has not yet"
+        assert row.wer < 0.1 or row.mode == ATTENTION, "CTC has learned the task, the decoder alone has not yet"
+        assert 0 < row.real_time_factor < 1
+
+
+def test_every_utterance_is_a_line_for_each_condition(evaluated):
+    (evaluation, conditions), folder = evaluated
+    lines = list(map(json.loads, (folder / "utterances.jsonl").read_text().splitlines()))
+    assert len(lines) == 8 * len(conditions)
+    for number, ((found, scoring, _), utterance) in enumerate(
+        (condition, utterance) for condition in conditions for utterance in condition.scoring.utterances
+    ):
+        line = lines[number]
+        assert (line["mode"], line["variant"], line["chunking"]) == (found.mode, found.variant, found.chunking)
+        assert (line["key"], line["errors"]) == (utterance.key, utterance.counts.errors)
+        assert line["errors"] == line["substitutions"] + line["deletions"] + line["insertions"]
+        assert line["hypothesis"] == found.texts[line["key"]] and line["reference"] == evaluation.references[line["key"]]
+
+
+def test_results_come_back_from_their_files(evaluated, tmp_path):
+    (evaluation, _), folder = evaluated
+    assert read_results(folder) == evaluation
+    report = (folder / "report.md").read_text()
+    assert main(["report", str(folder)]) == 0 and (folder / "report.md").read_text() == report
+    with pytest.raises(OSError, match="results.json"):
+        read_results(tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="its results are damaged .*evaluate again"):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize("mode", [PREFIX_BEAM, RESCORING])
-def test_one_search_for_two_modes_changes_neither(offline, halfway, data_list, tmp_path, mode):
-    """Together with rescoring, prefix beam search is read from the search that rescoring made."""
-    evaluate(halfway, data_list, EvaluationOptions(modes=(mode,), chunkings=(Chunking(8, 2),)), tmp_path)
-    assert tokens_of(tmp_path / f"{mode}.8-2/tokens") == offline[mode, "8/2"]
+def test_a_mode_does_not_depend_on_the_others(offline, trained, data_list, tmp_path, mode):
+    evaluate(trained, data_list, EvaluationOptions(modes=(mode,), chunkings=(Chunking(8, 2),)), tmp_path)
+    assert tokens_of(tmp_path / condition_folder(mode, "8/2") / "tokens") == offline[mode, "8/2"]
     assert offline[PREFIX_BEAM, "8/2"] != offline[RESCORING, "8/2"], "else a mix-up would not be seen"
+
+
+def test_variants_stand_beside_the_plain_search(offline, trained, data_list, tmp_path):
+    """Modes that they do not change are decoded once."""
+    variants = (Variant(PLAIN, DecodingOptions()), Variant("narrow beam", DecodingOptions(beam_size=1)))
+    options = EvaluationOptions(chunkings=(Chunking(8, 2),), variants=variants)
+    rows = [condition.row for condition in evaluate(trained, data_list, options, tmp_path).conditions]
+    expected = [(mode, PLAIN) for mode in ALL_MODES] + [(PREFIX_BEAM, "narrow beam"), (RESCORING, "narrow beam")]
+    assert [(row.mode, row.variant) for row in rows] == expected
+    for mode in (PREFIX_BEAM, RESCORING):
+        assert tokens_of(tmp_path / condition_folder(mode, "8/2") / "tokens") == offline[mode, "8/2"]
+    narrow = tokens_of(tmp_path / "ctc_prefix_beam_search.8-2.narrow_beam/tokens")
+    assert narrow != offline[PREFIX_BEAM, "8/2"]
+    assert narrow == tokens_of(tmp_path / "attention_rescoring.8-2.narrow_beam/tokens"), "one hypothesis, nothing to rescore"
+    report = (tmp_path / "report.md").read_text()
+    assert "| ctc_prefix_beam_search + narrow beam | " in report and "- narrow beam: beam_size 1," in report
+
+
+ARPA = """\\data\\
+ngram 1=6
+
+\\1-grams:
+-99 <s>
+-3 </s>
+-3 <unk>
+-0.01 one
+-3 two
+-3 three
+
+\\end\\
+"""
+
+
+def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_list, tmp_path, capsys):
+    """What cannot be spelled is told, and the rest goes on."""
+    (tmp_path / "hot").write_text("three\t20\nelephant\n")
+    (tmp_path / "lm.arpa").write_text(ARPA)
+    data = ("--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r")
+    added = ("--hot_words", tmp_path / "hot", "--language_model", tmp_path / "lm.arpa", "--lm_weight", "9")
+    choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2")
+    assert main(list(map(str, ["evaluate", *data, *added, *choice]))) == 1
+    told = capsys.readouterr()
+    assert f"{tmp_path / 'hot'}:2: hot word 'elephant'" in told.err
+    texts = {
+        variant: (tmp_path / "r" / condition_folder(PREFIX_BEAM, "8/2", variant) / "text").read_text()
+        for variant in (PLAIN, "hot words", "language model", "hot words + language model")
+    }
+    assert len({*texts.values()}) > 2 and texts["hot words"].count("three") > texts[PLAIN].count("three")
+    assert texts["language model"].count("three") < texts[PLAIN].count("three")
+    facts = json.loads((tmp_path / "r/results.json").read_text())["facts"]
+    assert facts["hot words"].endswith(f"1 hot words of {tmp_path / 'hot'}") and "lm_weight 9, " in facts["language model"]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir() if path.is_dir()) == [
+        "ctc_greedy_search.8-2", "ctc_prefix_beam_search.8-2", "ctc_prefix_beam_search.8-2.hot_words",
+        "ctc_prefix_beam_search.8-2.hot_words_+_language_model", "ctc_prefix_beam_search.8-2.language_model",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--lm_weight have no effect without --language_model"):
+        main(list(map(str, ["evaluate", *data, *choice, "--lm_weight", "9"])))
 
 
 def test_the_long_recording_has_several_segments(model):
@@ -119,13 +204,6 @@ def test_the_long_recording_has_several_segments(model):
 
 
 # ---- the same tokens from the runtime
-
-
-@pytest.fixture(scope="module")
-def exported_halfway(halfway, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "tones.pt"
-    export_torchscript(halfway, path)
-    return path
 
 
 def stream_tokens(recognizer, data_list, chunking, seed, before_each=lambda stream: None):
@@ -147,14 +225,14 @@ def stream_tokens(recognizer, data_list, chunking, seed, before_each=lambda stre
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("label, seed", [("8/2", 0), ("4/4", 1)])
-def test_streams_give_the_tokens_of_offline_evaluation(offline, exported_halfway, data_list, mode, label, seed):
-    recognizer = Recognizer(exported_halfway, DecodingOptions(mode))
+def test_streams_give_the_tokens_of_offline_evaluation(offline, exported, data_list, mode, label, seed):
+    recognizer = Recognizer(exported, DecodingOptions(mode))
     assert stream_tokens(recognizer, data_list, parse_chunking(label), seed) == offline[mode, label]
 
 
-def test_the_check_sees_a_stream_that_forgets(offline, exported_halfway, data_list):
+def test_the_check_sees_a_stream_that_forgets(offline, exported, data_list):
     """Seeded bug: every piece begins with a fresh state."""
-    recognizer = Recognizer(exported_halfway, DecodingOptions(GREEDY))
+    recognizer = Recognizer(exported, DecodingOptions(GREEDY))
 
     def forget(stream):
         stream._state = recognizer.model.init_state(1, 4, 4)
@@ -162,9 +240,9 @@ def test_the_check_sees_a_stream_that_forgets(offline, exported_halfway, data_li
     assert stream_tokens(recognizer, data_list, Chunking(4, 4), 0, forget) != offline[GREEDY, "4/4"]
 
 
-def test_chunkings_matter(halfway):
+def test_chunkings_matter(trained):
     """Else equality at each of them would prove little."""
-    model, samples = acoustic_model(halfway), speak(["one", "two", "three"] * 4, np.random.default_rng(0))
+    model, samples = acoustic_model(trained), speak(["one", "two", "three"] * 4, np.random.default_rng(0))
     steps = [offline_step(model, [samples], *parse_chunking(label)) for label in CHUNKINGS]
     for left, right in itertools.combinations(steps, 2):
         assert np.abs(left.log_probs - right.log_probs).max() > 0.1
@@ -172,10 +250,10 @@ def test_chunkings_matter(halfway):
 
 def test_audio_is_read_once_and_batch_by_batch(model, data_list, tmp_path, monkeypatch):
     """A test set may be larger than the memory."""
-    read, step = evaluation.read_samples, evaluation.offline_step
+    read, step = sources.read_samples, decoding.offline_step
     events = []
-    monkeypatch.setattr(evaluation, "read_samples", lambda *args: events.append("read") or read(*args))
-    monkeypatch.setattr(evaluation, "offline_step", lambda *args: events.append("step") or step(*args))
+    monkeypatch.setattr(sources, "read_samples", lambda *args: events.append("read") or read(*args))
+    monkeypatch.setattr(decoding, "offline_step", lambda *args: events.append("step") or step(*args))
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
     evaluate(model, data_list, options, tmp_path)
     assert events.count("read") == 8 and events.index("step") < 8
@@ -183,37 +261,121 @@ def test_audio_is_read_once_and_batch_by_batch(model, data_list, tmp_path, monke
     assert len(batches) > 3 and all(set(batch) <= {"r"} for batch in batches), "each batch under both chunkings"
 
 
+# ---- an evaluation that was killed
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def killed(model, data_list, tmp_path, monkeypatch):
+    """Options of an evaluation in `tmp_path` that was killed in its third batch, and the keys that it had decoded."""
+    options = EvaluationOptions((GREEDY, ATTENTION), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
+    decode, done = decoding.BatchDecoder.decode, []
+
+    def dies(self, number, utterances):
+        if len(done) > 2:
+            raise Killed
+        done.extend(utterance.key for utterance in utterances)
+        return decode(self, number, utterances)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(decoding.BatchDecoder, "decode", dies)
+        evaluate(model, data_list, options, tmp_path)
+    return options, set(done)
+
+
+@pytest.fixture
+def read_keys(monkeypatch):
+    """The keys whose audio is read from now on."""
+    read, keys = sources.read_samples, []
+    monkeypatch.setattr(sources, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
+    return keys
+
+
+def same_results(left, right):
+    return [found._replace(encoder_seconds=0, search_seconds=0) for found in left.found] == [
+        found._replace(encoder_seconds=0, search_seconds=0) for found in right.found
+    ]
+
+
+def test_what_was_decoded_before_a_kill_is_not_decoded_again(killed, model, data_list, tmp_path, tmp_path_factory, read_keys):
+    options, done = killed
+    part = tmp_path / "unfinished" / "rank0.jsonl"
+    with part.open("a") as file:
+        file.write('{"number": 3, "keys": ["t')  # the kill cut a line
+    resumed = evaluate(model, data_list, options, tmp_path)
+    assert 2 < len(done) < 8 and set(read_keys) == {f"t{n}" for n in range(8)} - done
+    whole = evaluate(model, data_list, options, tmp_path_factory.mktemp("whole"))
+    assert same_results(resumed.evaluation, whole.evaluation)
+    assert not (tmp_path / "unfinished").exists()
+
+
+@pytest.mark.parametrize("change", ["settings", "weights", "audio"])
+def test_what_was_decoded_of_something_else_is_not_used(killed, model, trained, data_list, tmp_path, read_keys, change):
+    options, _ = killed
+    if change == "settings":
+        options = dataclasses.replace(options, variants=(Variant(PLAIN, DecodingOptions(beam_size=2)),))
+    if change == "audio":
+        path = data_list.with_name("t0.wav")
+        path.write_bytes(path.read_bytes())
+    evaluate(trained if change == "weights" else model, data_list, options, tmp_path)
+    assert sorted(read_keys) == [f"t{n}" for n in range(8)]
+
+
 # ---- bad input
 
 
-def test_unreadable_audio_is_counted_and_told(tone_run, data_list, tmp_path, capsys):
-    lines = data_list.read_text().splitlines()[1:4]
+def evaluate_command(tone_run, data, result_dir, *more):
+    arguments = ["--checkpoint", tone_run.checkpoint, "--result_dir", result_dir, "--data", data]
+    return main(["evaluate", *map(str, arguments), "--modes", GREEDY, "--chunkings", "8/2", *more])
+
+
+def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_list, tmp_path, capsys):
+    """Damaged audio, a line without audio, a key that came before: the others are evaluated."""
+    good = lines = data_list.read_text().splitlines()[1:4]
+    lines = list(good)
     for number, content in ((0, b""), (1, b"RIFF, but no wave file")):
         (tmp_path / f"bad{number}.wav").write_bytes(content)
         lines.append(json.dumps({"key": f"bad{number}", "wav": str(tmp_path / f"bad{number}.wav"), "txt": "one"}))
+    lines += [json.dumps({"key": "gone", "wav": "gone.wav", "txt": "one"}), good[0], '{"key": "silent", "txt": ""}']
     with_bad = data_list.with_name("with_bad.list")
     with_bad.write_text("\n".join(lines) + "\n")
     result_dir = tmp_path / "deep/results"
-    arguments = [
-        "--checkpoint", tone_run.checkpoint, "--result_dir", result_dir, "--modes", GREEDY, "--chunkings", "8/2"
-    ]
-    assert main(["evaluate", "--data", str(with_bad), *map(str, arguments)]) == 1
+    assert evaluate_command(tone_run, with_bad, result_dir) == 1
     captured = capsys.readouterr()
-    assert "skipped bad0: " in captured.err and "bad0.wav: is an empty file" in captured.err
-    assert "bad1.wav: cannot be read as audio" in captured.err and GREEDY in captured.out
+    told = captured.err
+    assert "skipped bad0: " in told and "bad0.wav: is an empty file" in told and "bad1.wav: cannot be read as audio" in told
+    assert f"skipped {with_bad}:6: there is no audio file {with_bad.parent}/gone.wav" in told
+    assert f"{with_bad}:7: key 't1' is already in {with_bad}:1" in told and f"{with_bad}:8: no wav in" in told
+    assert GREEDY in captured.out
     written = json.loads((result_dir / "results.json").read_text())
-    assert len(written["skipped"]) == 2 and written["rows"][0]["utterances"] == 3
+    assert len(written["skipped"]) == 5 and written["rows"][0]["utterances"] == 3
+    assert "## Problems: 5" in (result_dir / "report.md").read_text()
 
-    with_bad.write_text("\n".join(lines[3:]) + "\n")
+    with_bad.write_text("\n".join(lines[3:5]) + "\n")
     with pytest.raises(ValueError, match="of .*with_bad.list could be read; the first problem: bad0: .*bad0.wav"):
-        main(["evaluate", "--data", str(with_bad), *map(str, arguments)])
+        evaluate_command(tone_run, with_bad, result_dir)
+    with_bad.write_text(lines[5] + "\n")
+    with pytest.raises(ValueError, match="with_bad.list:1: there is no audio file"):
+        evaluate_command(tone_run, with_bad, result_dir)
 
 
-def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units):
-    arguments = ["evaluate", "--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r"]
-    for label, message in (("5/2", "not trained for it; choose one of 4/4, 8/2"), ("16x4", "neither 'full' nor SIZE")):
+def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units, capsys):
+    for more, message in (
+        (("--chunkings", "5/2"), "not trained for it; choose one of 4/4, 8/2"),
+        (("--chunkings", "16x4"), "neither 'full' nor SIZE"),
+        (("--chunkings", "8/2", "8/2"), "chunkings: .* name one twice"),
+        (("--beam_size", "0"), "beam_size must be at least 1, found 0"),
+        (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose 13 or less"),
+        (("--max_batch_seconds", "0"), "max_batch_seconds .0.0. must be positive"),
+    ):
         with pytest.raises(ValueError, match=message):
-            main([*map(str, arguments), "--chunkings", label])
+            evaluate_command(tone_run, data_list, tmp_path / "r", *more)
+    with pytest.raises(SystemExit):
+        evaluate_command(tone_run, data_list, tmp_path / "r", "--modes", "guess")
+    assert "invalid choice: 'guess'" in capsys.readouterr().err
     recipe = tiny_recipe(tiny_units)
     decoder = dataclasses.replace(recipe.model.decoder, layers=0, reverse_layers=0)
     loss = dataclasses.replace(recipe.model.loss, ctc_weight=1.0, reverse_weight=0.0)
@@ -224,14 +386,15 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
     with pytest.raises(ValueError, match=f"tiny.pt has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}"):
         evaluate(ctc_only, data_list, EvaluationOptions(chunkings=full), tmp_path)
     plain = evaluate(ctc_only, data_list, EvaluationOptions((GREEDY, PREFIX_BEAM), full), tmp_path)
-    assert [row.mode for row in plain.rows] == [GREEDY, PREFIX_BEAM]
+    assert [condition.row.mode for condition in plain.conditions] == [GREEDY, PREFIX_BEAM]
     for modes, chunkings, message in ((("guess",), full, "unknown decoding mode"), ((RESCORING,), (), "no chunking")):
         with pytest.raises(ValueError, match=message):
             EvaluationOptions(modes, chunkings)
 
 
 def test_errors_are_counted_in_characters_on_request(model, data_list, tmp_path):
-    options = EvaluationOptions((GREEDY,), (Chunking(8, 2),), unit="char")
-    (row,) = evaluate(model, data_list, options, tmp_path).rows
+    options = EvaluationOptions((GREEDY,), (Chunking(8, 2),), counting=Counting("char"))
+    ((_, _, row),) = evaluate(model, data_list, options, tmp_path).conditions
     references = [json.loads(line)["txt"] for line in data_list.read_text().splitlines()]
     assert row.words == sum(len(text.replace(" ", "")) for text in references)
+    assert "CER, % of" in (tmp_path / "report.md").read_text()

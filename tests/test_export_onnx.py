@@ -206,7 +206,7 @@ def test_the_record(archive: Path, trained: TrainedModel) -> None:
     assert (record["kind"], record["precision"], record["engine"]) == ("wenet_fusion.onnx", "float32", "onnxruntime")
     assert record["versions"]["onnx"] and record["versions"]["onnxruntime"]
     assert record["verification"]["largest_difference"] <= FLOAT32_TOLERANCE
-    assert record["verification"]["operators"]["Gemm"] and record["verification"]["norm_operators"] == 0
+    assert record["verification"]["operators"]["MatMul"] and record["verification"]["norm_operators"] == 0
     state = ExportedModel(onnx_archive.one_chunk_model(trained)).init_state(2, 4, 3)
     sizes = {"batch": 2, "cache": 12}
     described = [
@@ -335,7 +335,7 @@ class Unflattens(nn.Module):
 def test_sizes_behind_unflatten_stay_dynamic(mended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the exporter once follows them by itself, the mending can go."""
     if not mended:
-        monkeypatch.setattr(onnx_graph, "_FollowedSizes", lambda: torch.no_grad())
+        monkeypatch.setattr(onnx_graph, "_ConstantShapes", lambda: torch.no_grad())
     path, axes = tmp_path / "x.onnx", {"x": {0: "n"}, "rows": {0: "b"}}
     write_onnx(Unflattens(), {"x": torch.zeros(6, 4), "rows": torch.zeros(2)}, ["y"], axes, path, {})
     x = np.arange(40, dtype=np.float32).reshape(10, 4)

@@ -102,6 +102,17 @@ def test_a_failed_step_can_be_repeated() -> None:
     assert texts(broken.finish()) == texts(expected)
 
 
+def test_scores_of_something_else_are_refused() -> None:
+    stream = RECOGNIZER.create_stream(CHUNK, LEFT)
+    scores, state = MODEL.step(np.zeros((1, 4 * FRAME), np.float32), [4 * FRAME], CHUNK, LEFT, stream.state)
+    with pytest.raises(ValueError, match="scores of 4 frames for a block of 0; step the stream's ready_block"):
+        stream.advance(*scores.row(0), state)
+    stream.push(speak("abc"))
+    with pytest.raises(ValueError, match="scores of 4 frames for a block of 8"):
+        stream.advance(*scores.row(0), state)
+    assert texts(stream.finish()) == texts([*(s := RECOGNIZER.create_stream()).accept_waveform(speak("abc")), *s.finish()])
+
+
 def blocks_of(length: int, cuts: list[int], tail: int = TAIL) -> list[Block]:
     samples = np.arange(1, length + 1, dtype=np.float32) / 2**20
     buffer, found = BlockBuffer(8000, FRAME, CHUNK, tail), []

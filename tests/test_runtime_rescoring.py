@@ -20,6 +20,14 @@ def test_score_is_the_weighted_sum_and_ranks() -> None:
     assert [hypothesis.ctc_score for hypothesis in ranked] == [-2.0, -1.0]
 
 
+def test_what_the_search_added_weighs_as_much_as_all_that_was_heard() -> None:
+    added = FIRST._replace(context_score=3.0, lm_score=-1.0, length_score=-0.5)
+    heard = rescore([added._replace(context_score=0.0, lm_score=0.0, length_score=0.0)], DECODERS[:1], 0.5, 0.25)[0]
+    found = rescore([added], DECODERS[:1], 0.5, 0.25)[0]
+    assert found.score == pytest.approx(heard.score + 1.5 * 1.5) and found.attention_score == -0.75 * 5 - 0.25
+    assert found.search_score == -1.0 + 1.5
+
+
 def test_weights_decide() -> None:
     assert rescore([FIRST, SECOND], DECODERS, ctc_weight=100.0, reverse_weight=0.0)[0].ids == (3,)
     assert rescore([FIRST, SECOND], DECODERS, ctc_weight=0.0, reverse_weight=1.0)[0].ids == (3,)

@@ -2,14 +2,16 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion_runtime import search as search_module
-from wenet_fusion_runtime.search import FrameScores, GreedySearch, PrefixBeamSearch
+from wenet_fusion_runtime import prefix_beam_search as search_module
+from wenet_fusion_runtime.prefix_beam_search import PrefixBeamSearch
+from wenet_fusion_runtime.search import FrameScores, GreedySearch
 
 
 def random_scores(seed: int, frames: int, units: int, top: int | None = None, sharpness: float = 2.0) -> FrameScores:
@@ -68,23 +70,22 @@ def test_prefix_beam_sums_all_alignments(seed: int, frames: int, units: int, dro
 
 
 def test_enumeration_catches_prefixes_that_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module, "id", lambda node: object(), raising=False)    # no node is ever recognised
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
     assert not agrees_with_enumeration(random_scores(0, 5, 3))
 
 
 def test_enumeration_catches_a_missing_blank_between_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = PrefixBeamSearch._advance_frame
+    def forgetful(node: search_module.Prefix, unit: int) -> tuple:
+        return node.sums[2], *search_module._best(node.sums)    # forgets how an alignment ends
 
-    def broken(self: PrefixBeamSearch, *arguments: object) -> None:
-        original(self, *arguments)
-        self._blank_sum = np.logaddexp(self._blank_sum, self._token_sum)    # forgets how an alignment ends
-
-    monkeypatch.setattr(PrefixBeamSearch, "_advance_frame", broken)
+    monkeypatch.setattr(search_module, "_source", forgetful)
     assert not agrees_with_enumeration(random_scores(0, 4, 3))
 
 
-def plain_prefix_beam(scores: FrameScores, beam_size: int) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, the beam cut after each frame."""
+def plain_prefix_beam(
+    scores: FrameScores, beam_size: int, bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0
+) -> list[tuple[tuple[int, ...], float]]:
+    """The textbook algorithm on copied tuples, the beam cut after each frame; `bonus` is added to a prefix's score."""
     beam = {(): (0.0, -np.inf)}
     for frame in range(len(scores.blank)):
         following: dict[tuple[int, ...], list[float]] = {}
@@ -100,9 +101,9 @@ def plain_prefix_beam(scores: FrameScores, beam_size: int) -> list[tuple[tuple[i
                 for reached, ending, before in moves:
                     sums = following.setdefault(reached, [-np.inf, -np.inf])
                     sums[ending] = np.logaddexp(sums[ending], before + log_prob)
-        ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]))
+        ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]) - bonus(item[0]))
         beam = {prefix: (sums[0], sums[1]) for prefix, sums in ranked[:beam_size]}
-    return [(prefix, float(np.logaddexp(*sums))) for prefix, sums in beam.items()]
+    return [(prefix, float(np.logaddexp(*sums)) + bonus(prefix)) for prefix, sums in beam.items()]
 
 
 RETURNING_SEEDS = (0, 3, 13, 15)    # a prefix leaves a beam of 6 while a longer one stays, and comes back
@@ -125,7 +126,7 @@ def test_prefix_beam_equals_the_textbook_when_prefixes_leave_the_beam_and_return
 
 
 def test_the_textbook_catches_a_prefix_that_returns_as_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module._Prefix, "child", lambda self, token: search_module._Prefix(token, self))
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
     assert not all(agrees_with_textbook(seed, beam_size=6) for seed in RETURNING_SEEDS)
 
 
@@ -217,3 +218,62 @@ def test_no_frames_give_one_empty_hypothesis() -> None:
 def test_beam_must_hold_something() -> None:
     with pytest.raises(ValueError, match="beam_size must be at least 1, found 0"):
         PrefixBeamSearch(0)
+
+
+def test_units_far_below_the_best_are_not_considered() -> None:
+    log_probs = np.log(np.array([[0.9, 0.06, 0.04 - 1e-4]] * 2, dtype=np.float32))
+    scores = FrameScores(log_probs, np.array([[1, 2, 3]] * 2), np.log(np.full(2, 1e-4, dtype=np.float32)))
+    units = {}
+    for threshold in (math.inf, 3.0, 2.8, 1.0):
+        search = PrefixBeamSearch(100, token_threshold=threshold)
+        search.advance(scores)
+        units[threshold] = {unit for hypothesis in search.hypotheses(100) for unit in hypothesis.ids}
+    assert units == {math.inf: {1, 2, 3}, 3.0: {1, 2}, 2.8: {1, 2}, 1.0: {1}}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([1.0, 3.0]), skip=st.sampled_from([0.5, 0.8, 1.0]))
+def test_what_is_not_considered_is_as_if_it_were_impossible(seed: int, threshold: float, skip: float) -> None:
+    """Blank keeps its probability in frames that are skipped, and a token on either side of one is two tokens."""
+    scores = random_scores(seed, 5, 4, sharpness=3.0)
+    limit = np.maximum(scores.log_probs[:, :1], scores.blank[:, None]) - threshold
+    possible = (scores.log_probs > limit) & (scores.blank[:, None] <= math.log(skip)) | (scores.ids == 0)
+    cut = scores._replace(log_probs=np.where(possible, scores.log_probs, -np.inf))
+    search = PrefixBeamSearch(10_000, token_threshold=threshold, blank_skip_threshold=skip)
+    search.advance(scores)
+    expected = {ids: total for ids, (total, _) in enumerate_prefixes(cut).items() if total > -np.inf}
+    found = {hypothesis.ids: hypothesis.ctc_score for hypothesis in search.hypotheses(10_000)}
+    assert found.keys() == expected.keys()
+    assert all(math.isclose(found[ids], expected[ids], abs_tol=1e-9) for ids in expected)
+
+
+def test_a_skipped_frame_divides_two_tokens_of_one_unit() -> None:
+    scores = sharp([1, 0, 1])
+    search = PrefixBeamSearch(blank_skip_threshold=0.9)
+    search.advance(scores)
+    assert search.hypotheses(1)[0].ids == (1, 1)
+
+
+def test_a_long_silence_changes_nothing_but_the_score() -> None:
+    before, silence, after = sharp([1, 2, 2]), sharp([0] * 50, probability=1 - 1e-7), sharp([2, 0])
+    scores = [FrameScores(*map(np.concatenate, zip(before, *middle, after))) for middle in ([], [silence])]
+    best = []
+    for each in scores:
+        search = PrefixBeamSearch(5, token_threshold=5.0)
+        search.advance(each)
+        best.append(search.hypotheses(1)[0])
+    assert (best[0].ids, best[1].ids) == ((1, 2), (1, 2, 2)) and best[1].frames == (0, 1, 53)
+    assert best[1].ctc_score == pytest.approx(5 * math.log(0.97), abs=0.1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), penalty=st.floats(0, 10))
+def test_a_blank_penalty_is_one_of_the_logits(seed: int, penalty: float) -> None:
+    scores = random_scores(seed, 6, 5)
+    found = scores.with_blank_penalty(penalty)
+    for frame in range(6):
+        before, after = frame_options(scores, frame), frame_options(found, frame)
+        total = math.log(sum(math.exp(value - penalty * (unit == 0)) for unit, value in before.items()))
+        assert all(math.isclose(after[unit], before[unit] - penalty * (unit == 0) - total, abs_tol=1e-5) for unit in before)
+    assert (np.diff(found.log_probs, axis=1) <= 0).all()
+    np.testing.assert_array_equal(found.part(2, 4).ids, scores.part(2, 4).with_blank_penalty(penalty).ids)

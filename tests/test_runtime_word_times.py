@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
 from wenet_fusion_runtime.meta import parse_meta
+from wenet_fusion_runtime.recognizer import Recognizer
 from wenet_fusion_runtime.word_times import Span, WordTimes, spoken_spans
 
 FRAME = 0.04
@@ -51,6 +52,24 @@ def test_results_are_dated_by_the_model_file() -> None:
     for before, after in zip(raw.tokens, moved.tokens):
         assert after.start_seconds == pytest.approx(before.start_seconds - 0.08)
         assert after.end_seconds == pytest.approx(before.end_seconds + 0.04)
+
+
+def test_streams_date_words_as_offline_decoding_does() -> None:
+    """And every partial result has its words in order, inside what was heard."""
+    model = make_model(word_times={"start_shift_seconds": -0.3, "end_shift_seconds": 0.2})
+    samples, rng = speak("abcdabcd", frames=2, gap=3), np.random.default_rng(0)
+    offline = transcribe_offline(model, samples, 8, 2, DecodingOptions())
+    stream, position = Recognizer(model).create_stream(), 0
+    while position < len(samples):
+        step = int(rng.integers(1, 4000))
+        stream.accept_waveform(samples[position : position + step])
+        position += step
+        partial = stream.result
+        times = [time for word in partial.words for time in (word.start_seconds, word.end_seconds)]
+        assert [partial.start_seconds, *times, partial.end_seconds] == sorted([partial.start_seconds, *times, partial.end_seconds])
+    assert stream.finish() == offline and len(offline[0].words) == 8
+    overlapping = [word.end_seconds == later.start_seconds for word, later in zip(offline[0].words, offline[0].words[1:])]
+    assert all(overlapping), "shifts so large that all words touch"
 
 
 def test_a_file_without_word_times_has_none_and_a_wrong_value_is_named() -> None:

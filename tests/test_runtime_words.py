@@ -6,9 +6,10 @@ from fake_model import LoudnessModel, make_model, speak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion_runtime import AcousticModel, DecodingOptions, decoding
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, decoding, result_making
 from wenet_fusion_runtime.decoding import GREEDY, MODES, PREFIX_BEAM, RESCORING, SegmentDecoder
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.prefix_beam_search import PrefixBeamSearch
 from wenet_fusion_runtime.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.search import FrameScores
 from wenet_fusion_runtime.units import RESERVED, Units
@@ -86,12 +87,14 @@ class RandomDecoders(AcousticModel):
         return 1000 * np.random.default_rng(len(encoder_blocks)).standard_normal((len(hypotheses), 2))
 
 
-def check_committed(seed: int, model: AcousticModel, mode: str, sharpness: float) -> tuple[int, int]:
+def check_committed(
+    seed: int, model: AcousticModel, mode: str, sharpness: float, commit_seconds: float | None = None
+) -> tuple[int, int]:
     """Streams random scores; committed words must stay to the end. Returns how many were committed and shown early."""
     rng = np.random.default_rng(seed)
     scores = random_scores(rng, 80, sharpness)
     model = RandomDecoders(model.backend, model.meta)
-    decoder = SegmentDecoder(model, DecodingOptions(mode, 4, endpoint=EndpointRules(0.4, 0.12, 0.8, 0.08)))
+    decoder = SegmentDecoder(model, DecodingOptions(mode, 4, endpoint=EndpointRules(0.4, 0.12, 0.8, 0.08), commit_seconds=commit_seconds))
     promised: dict[int, list[str]] = {}    # by segment
     committed = shown = at = 0
 
@@ -115,32 +118,87 @@ def check_committed(seed: int, model: AcousticModel, mode: str, sharpness: float
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([UNSURE, PIECES]), st.sampled_from(MODES), st.sampled_from([1.0, 3.0, 6.0]))
-def test_what_is_committed_never_changes(seed: int, model: AcousticModel, mode: str, sharpness: float) -> None:
-    check_committed(seed, model, mode, sharpness)
+@given(
+    st.integers(0, 10**6), st.sampled_from([UNSURE, PIECES]), st.sampled_from(MODES), st.sampled_from([1.0, 3.0, 6.0]),
+    st.sampled_from([None, 0.04, 0.3, 1.0]),
+)    # fmt: skip
+def test_what_is_committed_never_changes(
+    seed: int, model: AcousticModel, mode: str, sharpness: float, commit_seconds: float | None
+) -> None:
+    check_committed(seed, model, mode, sharpness, commit_seconds)
 
 
 def test_greedy_commits_at_once_and_the_beam_in_time() -> None:
     committed, shown = check_committed(0, UNSURE, GREEDY, 3.0)
     assert committed == shown > 20
-    committed, shown = check_committed(0, UNSURE, PREFIX_BEAM, 6.0)
-    assert 0.2 * shown < committed < shown
+    shares = []
+    for seconds in (None, 1.0, 0.2):
+        committed, shown = check_committed(0, UNSURE, PREFIX_BEAM, 6.0, seconds)
+        shares.append(committed / shown)
+    assert shares[0] < shares[1] < shares[2] < 1 and shares[2] > 0.5
 
 
 def test_the_law_catches_a_promise_by_the_best_hypotheses_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeded bug: what the two best hypotheses share is called committed, the rest of the beam is forgotten."""
-    original = decoding._common_length
-    monkeypatch.setattr(decoding, "_common_length", lambda sequences: original(sequences[:2]))
+    original = result_making._common_length
+    monkeypatch.setattr(result_making, "_common_length", lambda sequences: original(sequences[:2]))
     with pytest.raises(AssertionError):
         for seed in range(50):
             check_committed(seed, UNSURE, RESCORING, 1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(MODES), st.sampled_from([0.04, 0.2, 0.5]), st.lists(st.integers(0, 80)))
+def test_what_is_decided_does_not_depend_on_how_frames_arrive(seed: int, mode: str, age: float, cuts: list[int]) -> None:
+    scores = random_scores(np.random.default_rng(seed), 80, 2.0)
+    options = DecodingOptions(mode, 4, endpoint=EndpointRules(0.4, 0.12, 0.8, 0.08), commit_seconds=age)
+    found = []
+    for bounds in ([0, 80], sorted({0, 80, *cuts})):
+        decoder, results = SegmentDecoder(UNSURE, options), []
+        for start, stop in zip(bounds, bounds[1:]):
+            results += decoder.accept(scores.part(start, stop), np.zeros((1, stop - start, 2), np.float32))
+        found.append([*results, decoder.finish()])
+    assert found[0] == found[1]
+
+
+def test_decided_tokens_are_shared_by_all_hypotheses_and_the_best_one_stays() -> None:
+    scores = random_scores(np.random.default_rng(3), 60, 3.0)
+    search, plain = PrefixBeamSearch(8), PrefixBeamSearch(8)
+    for each in (search, plain):
+        each.advance(scores)
+    best = plain.hypotheses(1)[0]
+    old = sum(frame < 40 for frame in best.frames)
+    assert old > 3 and len({hypothesis.ids[:old] for hypothesis in plain.hypotheses(8)}) > 1
+    search.commit(0)
+    assert search.hypotheses(8) == plain.hypotheses(8)
+    search.commit(40)
+    assert search.hypotheses(1) == [best]
+    assert search.hypotheses(8) == [each for each in plain.hypotheses(8) if each.ids[:old] == best.ids[:old]]
+
+
+def test_deciding_early_changes_no_text_of_a_search_that_is_sure() -> None:
+    """Without rescoring, hot words and language model, nothing that comes later could change the order of old texts."""
+    for seed in range(10):
+        scores = random_scores(np.random.default_rng(seed), 300, 5.0)
+        texts = []
+        for seconds in (None, 0.2):
+            decoder = SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM, commit_seconds=seconds))
+            decoder.accept(scores, np.zeros((1, 300, 2), np.float32))
+            texts.append(decoder.finish().text)
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_wrong_ages_are_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="commit_seconds must be a positive number, or None"):
+        DecodingOptions(commit_seconds=wrong)
 
 
 def test_common_length() -> None:
     for sequences, expected in (
         ([()], 0), ([(1, 2)], 2), ([(1, 2), ()], 0), ([(1, 2, 3), (1, 2, 4), (1, 2)], 2), ([(5, 1), (4, 1), (5, 1)], 0)
     ):    # fmt: skip
-        assert decoding._common_length(sequences) == expected
+        assert result_making._common_length(sequences) == expected
 
 
 def test_results_have_words() -> None:

@@ -197,6 +197,7 @@ def test_stages_refuse_to_start_on_nothing(recipe: Path) -> None:
         "5": "data/train/data.list is missing: run stage 3 first: ",
         "6": "avg_5.pt is missing: run stage 5 first: ",
         "7": "data/test/data.list is missing: run stage 3 first: ",
+        "8": "data/train/text is missing: run stage 0 first: ",
     }
     for stage, message in missing.items():
         done = run_recipe(recipe, "--stage", stage, "--stop_stage", stage, "--average_num", "5")

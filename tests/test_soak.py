@@ -41,7 +41,7 @@ def seconds_of_speech(seed):
 
 def count_nodes(search):
     """Prefixes that a beam search holds, those that left the beam included."""
-    root = search._nodes[0]
+    root = search._beam[0]
     while root.parent is not None:
         root = root.parent
     count, open_nodes = 0, [root]
@@ -54,7 +54,7 @@ def count_nodes(search):
 def count_emissions(search):
     """Links of best alignments that a beam search holds."""
     seen = set()
-    for emission in [*search._blank_emissions, *search._token_emissions]:
+    for emission in [emission for node in search._beam for emission in node.sums[5:7]]:
         while emission is not None and id(emission) not in seen:
             seen.add(id(emission))
             emission = emission.previous

@@ -22,7 +22,7 @@ def subsampling(num_mel_bins: int = 11, dim: int = 6, channels: int = 3) -> Subs
 def subsampling_op(model: Subsampling) -> laws.Op:
     def op(x: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         out = model(x, None, None, state)
-        return out.frames_ND.view(x.size(0), x.size(1) // 4, -1), out.state
+        return out.frames_ND, out.state
 
     return op
 
@@ -56,7 +56,7 @@ def test_equals_two_padded_convolutions() -> None:
         h = F.conv2d(F.pad(h, (0, 0, 1, 0)), layer.conv.weight, stride=2)
         norm = layer.norm
         h = F.relu(F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps))
-    expected = model.out(h.permute(0, 2, 1, 3).flatten(2).flatten(0, 1))
+    expected = model.out(h.permute(0, 2, 1, 3).flatten(2))
     assert laws.difference(model(x, None, None, model.init_state(2, x)).frames_ND, expected) <= laws.BOUND
 
 

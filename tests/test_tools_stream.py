@@ -10,10 +10,10 @@ import stream_test
 from fake_model import FRAME, SAMPLE_RATE, save_model, speak
 from plot_training import main as plot_training
 from plot_training import read_log, smooth
-from streamed import cut_randomly, settled_times, stream_utterance
-from timeline import SpokenWord
-from wenet_fusion_runtime import Recognizer
+from streamed import changed_words, cut_randomly, settled_times, stream_utterance
+from wenet_fusion_runtime import Recognizer, Word
 
+from wenet_fusion.ctm import read_ctm
 from wenet_fusion.files import read_table
 
 TEXTS = {"one": "a b c", "two": "d", "three": "", "four": "b a d c a"}
@@ -63,6 +63,12 @@ def test_a_word_counts_as_shown_when_it_came_to_stay() -> None:
     assert settled_times(partials, [], 6.0) == ()
 
 
+def test_flicker_counts_words_that_change_or_vanish() -> None:
+    assert changed_words([["a"], ["a", "x"], ["b", "x", "y"], ["b"]]) == 1 + 2
+    assert changed_words([["a", "b"]]) == changed_words([]) == changed_words([[], ["a"], ["a", "b"]]) == 0
+    assert changed_words([["a", "b", "c"], []]) == 3
+
+
 def test_shown_times_are_ends_of_chunks_for_any_cut(model: Path) -> None:
     recognizer = Recognizer(model)
     samples = speak("abcabc")
@@ -82,7 +88,15 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     # A chunk is 0.32 s, so no word waits longer, nor is shown before it is half spoken.
     assert -0.12 <= report["emission_delay_seconds"]["p50"] <= report["emission_delay_seconds"]["p99"] <= 0.32
     assert report["first_text_seconds"]["p50"] > 0
-    assert report["compared"] == 0
+    # A word is emitted in its first frame; it has three.
+    assert report["dated_words"] == 9 and report["undated"] == []
+    assert report["start_errors_seconds"]["mean"] == pytest.approx(0, abs=1e-3)
+    assert report["end_errors_seconds"]["bias"] == pytest.approx(-2 * FRAME / SAMPLE_RATE, abs=1e-3)
+    heard = read_ctm(tmp_path / "words.ctm")
+    assert {key: [word.text for word in words] for key, words in heard.items()} == {
+        key: text.split() for key, text in TEXTS.items() if text
+    }
+    assert report["compared"] == 0 and report["flicker"] == 0.0 and report["open_words"] == 0.0    # greedy commits at once
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -108,18 +122,24 @@ def test_unreadable_audio_is_skipped_and_counted(model: Path, spoken: Path, tmp_
     assert report["utterances"] == 1 and "bad" in report["skipped"][0]
 
 
-def test_ctm_is_read_and_bad_lines_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "words.ctm"
-    path.write_text("u 1 0.5 0.25 A\nu 1 1.0 0.5 B\n")
-    assert stream_test.read_ctm(path) == {"u": [SpokenWord("A", 0.5, 0.75), SpokenWord("B", 1.0, 1.5)]}
-    path.write_text("u 1 0.5 A\n")
-    with pytest.raises(ValueError, match="words.ctm:1: not 'key channel start duration word'"):
-        stream_test.read_ctm(path)
+def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(
+    model: Path, spoken: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = (spoken / "words.ctm").read_text().splitlines(keepends=True)
+    (tmp_path / "part.ctm").write_text("".join(line for line in lines if not line.startswith("two")))
+    arguments = [str(model), str(spoken / "data.list"), "--chunking", "8/2", "--output", str(tmp_path), "--ctm"]
+    assert stream_test.main([*arguments, str(tmp_path / "part.ctm")]) == 1
+    report = json.loads((tmp_path / "stream.json").read_text())
+    assert (report["undated"], report["dated_words"]) == (["two"], 8), "an empty transcript needs no times"
+    assert "without times in the CTM file 1:\ntwo" in capsys.readouterr().out
+    (tmp_path / "foreign.ctm").write_text("other 1 0.5 0.25 A\n")
+    with pytest.raises(ValueError, match="foreign.ctm: is of other utterances: its first is other, .* such as one"):
+        stream_test.main([*arguments, str(tmp_path / "foreign.ctm")])
 
 
 def test_wrong_words_have_no_time() -> None:
-    words = [SpokenWord("a", 0, 1), SpokenWord("b", 1, 2), SpokenWord("c", 2, 3)]
-    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (1.5, 2.5, 3.0, 3.5), 1.5, 0, (), 0, 0)
+    words = [Word("a", 0, 1, 1), Word("b", 1, 2, 1), Word("c", 2, 3, 1)]
+    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (), (1.5, 2.5, 3.0, 3.5), 0, (), 1.5, 0, (), 0, 0)
     assert stream_test.timeline_of("u", words, streamed).shown == (1.5, None, 3.5)
 
 

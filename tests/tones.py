@@ -13,29 +13,47 @@ from wenet_fusion.config import to_yaml
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion_runtime.formats import ctm_lines
+from wenet_fusion_runtime.result import Word
 
 RATE = 8000
 HERTZ = {"one": 350.0, "two": 900.0, "three": 2200.0}
 
 
+class Speech(NamedTuple):
+    samples: np.ndarray  # (n,) float32 at RATE
+    words: list[Word]  # when each was spoken
+
+
 def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
     """Float32 samples (n,) at RATE: the words as tones, silence around them, a faint noise under all."""
-    pieces = [np.zeros(rng.integers(600, 1400))]
+    return speak_dated(words, rng).samples
+
+
+def speak_dated(words: list[str], rng: np.random.Generator) -> Speech:
+    """`speak` with the times of the words."""
+    pieces, dated = [np.zeros(rng.integers(600, 1400))], []
     for word in words:
         time = np.arange(rng.integers(1000, 1600)) / RATE
         tone = np.sin(2 * np.pi * HERTZ[word] * rng.uniform(0.95, 1.05) * time)
+        start = sum(map(len, pieces)) / RATE
+        dated.append(Word(word, start, start + time.size / RATE, 1.0))
         pieces += [0.3 * np.hanning(time.size) * tone, np.zeros(rng.integers(600, 1400))]
     samples = np.concatenate(pieces)
-    return (samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32)
+    return Speech((samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32), dated)
 
 
 def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
-    """Writes `count` recordings of 1 to `longest` words, wav.scp, text and data.list; returns the path of the list."""
+    """Writes `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; returns the list's path."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}
+    ctm = ""
     for key, words in table.items():
-        soundfile.write(folder / f"{key}.wav", speak(words, rng), RATE, subtype="PCM_16")
+        speech = speak_dated(words, rng)
+        soundfile.write(folder / f"{key}.wav", speech.samples, RATE, subtype="PCM_16")
+        ctm += ctm_lines(key, speech.words)
+    (folder / "words.ctm").write_text(ctm)
     lines = [json.dumps({"key": key, "wav": f"{key}.wav", "txt": " ".join(words)}) for key, words in table.items()]
     (folder / "data.list").write_text("\n".join(lines) + "\n")
     (folder / "wav.scp").write_text("".join(f"{key} {folder / key}.wav\n" for key in table))

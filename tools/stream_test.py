@@ -10,17 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 from streamed import Streamed, stream_utterance
-from timeline import SpokenWord, Timeline, draw_timeline
+from timeline import Timeline, draw_timeline
 from tqdm import tqdm
-from wenet_fusion_runtime import DecodingOptions, Recognizer
+from wenet_fusion_runtime import DecodingOptions, Recognizer, Word
 from wenet_fusion_runtime.decoding import MODES
+from wenet_fusion_runtime.formats import ctm_lines
 
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
+from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import align, score
-from wenet_fusion.files import list_problems, read_lines, read_table, write_text
+from wenet_fusion.files import list_problems, read_table, write_text
+from wenet_fusion.word_times import SideErrors, all_dated_words, time_errors
 
 
 class Percentiles(NamedTuple):
@@ -51,25 +54,19 @@ class Report:
     finalisation_ms: Percentiles | None  # from the last sample to the final text
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
+    flicker: float | None  # words that were shown and changed later, for each word of the final text
+    open_words: float | None  # words of a text shown that could still change, on average
+    dated_words: int  # those whose times can be compared with the CTM file's: they were recognised rightly
+    start_errors_seconds: SideErrors | None
+    end_errors_seconds: SideErrors | None
     compared: int  # utterances whose tokens offline evaluation gave
     same_tokens: int
     different: list[str]
+    undated: list[str]  # utterances whose words the CTM file lacks
     skipped: list[str]
 
 
-def read_ctm(path: Path) -> dict[str, list[SpokenWord]]:
-    """Words of a CTM file (`key channel start duration word`) by key, in order. Raises ValueError with the line."""
-    words: dict[str, list[SpokenWord]] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            key, _, start, duration, text = line.split()
-            words.setdefault(key, []).append(SpokenWord(text, float(start), float(start) + float(duration)))
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: not 'key channel start duration word': {line!r}") from error
-    return words
-
-
-def timeline_of(key: str, spoken: Sequence[SpokenWord], streamed: Streamed) -> Timeline:
+def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timeline:
     """Pairs what was spoken with what was shown."""
     shown: list[float | None] = []
     position = 0
@@ -115,8 +112,21 @@ def print_report(report: Report) -> None:
         if value is not None:
             numbers = " / ".join(f"{number:.3g}" for number in value)
             print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
+    if report.flicker is not None and report.open_words is not None:
+        print(
+            f"  partial texts        {100 * report.flicker:.2f} words shown and changed later for 100 final words,"
+            f" {report.open_words:.2f} of those shown could still change"
+        )
+    for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
+        if errors is not None:
+            print(
+                f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / 95 % of"
+                f" {report.dated_words} words)"
+            )
     if report.compared:
         print(f"  tokens               {report.same_tokens} of {report.compared} utterances as in offline evaluation")
+    if report.undated:
+        print(f"without times in the CTM file {len(report.undated)}:\n{list_problems(report.undated)}")
     if report.skipped:
         print(f"skipped {len(report.skipped)}:\n{list_problems(report.skipped)}")
 
@@ -126,8 +136,9 @@ def build_report(
     mode: str,
     streamed: Mapping[str, Streamed],
     references: Mapping[str, str],
-    spoken: Mapping[str, Sequence[SpokenWord]],
+    spoken: Mapping[str, Sequence[Word]],
     audio_seconds: float,
+    undated: list[str],
     skipped: list[str],
 ) -> Report:
     """All numbers of a run. `spoken` may be empty: then there are no delays."""
@@ -139,10 +150,14 @@ def build_report(
     delays, firsts = [], []
     for key in spoken.keys() & streamed.keys():
         line = timeline_of(key, spoken[key], streamed[key])
-        delays += [shown - word.end for word, shown in zip(line.spoken, line.shown) if shown is not None]
+        delays += [shown - word.end_seconds for word, shown in zip(line.spoken, line.shown) if shown is not None]
         if (first := streamed[key].first_text) is not None:
-            firsts.append(first - spoken[key][0].start + streamed[key].first_text_compute)
+            firsts.append(first - spoken[key][0].start_seconds + streamed[key].first_text_compute)
     total = scoring.total
+    final_words = sum(len(item.words) for item in streamed.values())
+    open_words = [count for item in streamed.values() for count in item.open_words]
+    pairs = all_dated_words(spoken, {key: item.dated for key, item in streamed.items()})
+    times = time_errors(pairs) if pairs else None
     return Report(
         model=str(args.model),
         data=str(args.data),
@@ -162,9 +177,15 @@ def build_report(
         finalisation_ms=percentiles([item.final_compute for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
         emission_delay_seconds=percentiles(delays),
+        flicker=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
+        open_words=float(np.mean(open_words)) if open_words else None,
+        dated_words=len(pairs),
+        start_errors_seconds=times and times.starts,
+        end_errors_seconds=times and times.ends,
         compared=len(compared),
         same_tokens=len(compared) - len(different),
         different=different,
+        undated=undated,
         skipped=skipped,
     )
 
@@ -176,16 +197,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument("--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--commit_seconds", type=float, help="text this old is decided for good; default: at the end")
     parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
-    parser.add_argument("--ctm", type=Path, help="when each word was spoken; without it no delays and no picture")
+    parser.add_argument("--ctm", type=Path, help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, no picture")
     parser.add_argument("--seed", type=int, default=0, help="of the cuts")
-    parser.add_argument("--output", type=Path, required=True, help="folder for stream.json, text and timeline.png")
+    parser.add_argument("--output", type=Path, required=True, help="folder for stream.json, text, words.ctm and timeline.png")
     args = parser.parse_args(arguments)
 
-    recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode))
+    recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode, commit_seconds=args.commit_seconds))
     rate = recognizer.model.meta.sample_rate
     utterances = {utterance.key: utterance for utterance in read_manifest(args.data, args.data_type)}
+    references = {key: utterance.text for key, utterance in utterances.items()}
     spoken = read_ctm(args.ctm) if args.ctm else {}
+    undated = without_words(spoken, references, args.ctm) if args.ctm else []
     streamed: dict[str, Streamed] = {}
     skipped: list[str] = []
     audio_seconds = 0.0
@@ -202,13 +226,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not streamed:
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 
-    references = {key: utterance.text for key, utterance in utterances.items()}
-    report = build_report(args, recognizer.options.mode, streamed, references, spoken, audio_seconds, skipped)
+    report = build_report(args, recognizer.options.mode, streamed, references, spoken, audio_seconds, undated, skipped)
     args.output.mkdir(parents=True, exist_ok=True)
     texts = "".join(" ".join([key, *item.words]) + "\n" for key, item in streamed.items())
     write_text(args.output / "text", texts)
+    write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.dated) for key, item in streamed.items()))
     plain = {
-        name: value._asdict() if isinstance(value, Percentiles) else value for name, value in asdict(report).items()
+        name: value._asdict() if isinstance(value, (Percentiles, SideErrors)) else value
+        for name, value in asdict(report).items()
     }
     write_text(args.output / "stream.json", json.dumps(plain, indent=1) + "\n")
     drawable = [key for key in spoken if key in streamed]
@@ -221,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chunk_seconds = args.chunking.size * recognizer.model.meta.frame_seconds
         draw_timeline(line, samples, rate, chunk_seconds, report.chunking, args.output / "timeline.png")
     print_report(report)
-    return 1 if skipped else 0
+    return 1 if report.skipped or report.undated else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime import Recognizer, Word
 from wenet_fusion_runtime.result import joined_ids
 
 
@@ -14,7 +14,10 @@ class Streamed(NamedTuple):
 
     words: tuple[str, ...]
     ids: tuple[int, ...]
+    dated: tuple[Word, ...]  # the words with their times and confidence
     shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
+    changed: int  # words that were shown and were another word, or none, in the next text shown
+    open_words: tuple[int, ...]  # of each text shown: how many of its words were not yet committed
     first_text: float | None  # audio time of the first text, right or wrong; None: there was never one
     first_text_compute: float  # of the call that brought it
     chunk_compute: tuple[float, ...]  # of each call that completed a chunk
@@ -47,6 +50,14 @@ def settled_times(
     return tuple(times)
 
 
+def changed_words(texts: Sequence[Sequence[str]]) -> int:
+    """How often a word that was shown is another one, or none, in the text shown next."""
+    changed = 0
+    for before, after in zip(texts, texts[1:]):
+        changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
+    return changed
+
+
 def stream_utterance(
     recognizer: Recognizer, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator
 ) -> Streamed:
@@ -58,6 +69,7 @@ def stream_utterance(
     chunk_samples = chunk * meta.frame_samples
     stream = recognizer.create_stream(chunk, left)
     partials: list[tuple[float, list[str]]] = []
+    open_words: list[int] = []
     chunk_compute: list[float] = []
     fed, total, last = 0, 0.0, 0.0
     first_text, first_text_compute = None, 0.0
@@ -71,6 +83,7 @@ def stream_utterance(
         if completed > fed // chunk_samples:
             shown_at = completed * chunk_samples / meta.sample_rate
             partials.append((shown_at, text.split()))
+            open_words.append(len(stream.result.words) - stream.result.committed)
             chunk_compute.append(last)
             if text and first_text is None:
                 first_text, first_text_compute = shown_at, last
@@ -82,7 +95,9 @@ def stream_utterance(
     words = tuple(stream.text.split())
     if words and first_text is None:
         first_text, first_text_compute = end, final_compute
+    dated = tuple(word for segment in stream.finals for word in segment.words)
     return Streamed(
-        words, tuple(joined_ids(stream.finals)), settled_times(partials, words, end), first_text, first_text_compute,
+        words, tuple(joined_ids(stream.finals)), dated, settled_times(partials, words, end),
+        changed_words([*(text for _, text in partials), words]), tuple(open_words), first_text, first_text_compute,
         tuple(chunk_compute), last + final_compute, total + final_compute,
     )  # fmt: skip

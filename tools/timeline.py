@@ -5,20 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 from pictures import GRID, INK, PALE_BLUE, PALE_INK, RED, load_pyplot
-
-class SpokenWord(NamedTuple):
-    """A word and when it was spoken, in seconds."""
-
-    text: str
-    start: float
-    end: float
+from wenet_fusion_runtime import Word
 
 
 class Timeline(NamedTuple):
     """One recording. `shown` has an entry for each spoken word; None: it was not recognised."""
 
     key: str
-    spoken: tuple[SpokenWord, ...]
+    spoken: tuple[Word, ...]
     shown: tuple[float | None, ...]
 
 
@@ -55,19 +49,19 @@ def draw_timeline(
     wave.spines["bottom"].set_visible(False)
     ended_at = None
     for row, (word, shown) in enumerate(zip(line.spoken, line.shown)):
-        wave.axvspan(word.start, word.end, ymin=0.02, ymax=0.8, color=PALE_BLUE, alpha=0.45, lw=0, zorder=2)
-        wave.text((word.start + word.end) / 2, 1.2, word.text, ha="center", va="center", fontsize=9, color=INK)
-        rows.barh(row, word.end - word.start, left=word.start, height=0.56, color=PALE_BLUE, zorder=2)
+        wave.axvspan(word.start_seconds, word.end_seconds, ymin=0.02, ymax=0.8, color=PALE_BLUE, alpha=0.45, lw=0, zorder=2)
+        wave.text((word.start_seconds + word.end_seconds) / 2, 1.2, word.text, ha="center", va="center", fontsize=9, color=INK)
+        rows.barh(row, word.end_seconds - word.start_seconds, left=word.start_seconds, height=0.56, color=PALE_BLUE, zorder=2)
         if shown is None:
-            rows.text(word.end + 0.04, row, "not recognised", va="center", fontsize=8.5, color=RED, weight="bold")
+            rows.text(word.end_seconds + 0.04, row, "not recognised", va="center", fontsize=8.5, color=RED, weight="bold")
             continue
         at_end = shown >= seconds
         ended_at = seconds if at_end else ended_at
-        rows.plot([word.end, shown], [row, row], color=RED, lw=1.4, zorder=2.5)
+        rows.plot([word.end_seconds, shown], [row, row], color=RED, lw=1.4, zorder=2.5)
         face = "white" if at_end else RED
         rows.plot(shown, row, "o", ms=7, color=RED, mfc=face, mew=1.6, zorder=4, clip_on=False)
         rows.annotate(
-            f"{word.text}  {shown - word.end:+.2f} s", (max(shown, word.end), row),
+            f"{word.text}  {shown - word.end_seconds:+.2f} s", (max(shown, word.end_seconds), row),
             xytext=(8, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK,
         )  # fmt: skip
     rows.set_ylim(count - 0.4, -0.6)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 
-from wenet_fusion.commands import checks, evaluation, export, training
+from wenet_fusion.commands import alignment, checks, evaluation, export, training
 from wenet_fusion.console import run_main
 
 
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    for group in (training, evaluation, export, checks):
+    for group in (training, evaluation, alignment, export, checks):
         group.add(verb)
     return parser
 

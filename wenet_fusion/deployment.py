@@ -18,6 +18,7 @@ from wenet_fusion.recipe import TrainedModel
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.meta import FORMAT, TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.torch_backend import TorchBackend
+from wenet_fusion_runtime.word_times import WordTimes
 
 
 def fused_model(trained: TrainedModel) -> DeployedModel:
@@ -49,8 +50,13 @@ class FileForm(NamedTuple):
     engine: str = "none"  # what torch must have been built with, or another runtime's name
 
 
-def meta_record(trained: TrainedModel, verification: dict[str, Any], form: FileForm = FileForm()) -> dict[str, Any]:
-    """Contents of meta.json: all that a program needs to use the file, and where it came from."""
+def meta_record(
+    trained: TrainedModel, verification: dict[str, Any], form: FileForm = FileForm(), word_times: WordTimes | None = None
+) -> dict[str, Any]:
+    """Contents of meta.json: all that a program needs to use the file, and where it came from.
+
+    `word_times` None: nobody told when words are spoken, so they are dated by when they are emitted.
+    """
     model, tokenizer = trained.config.model, trained.tokenizer
     frontend, drawn = model.frontend, trained.config.training.chunking
     served = drawn.served()
@@ -72,6 +78,7 @@ def meta_record(trained: TrainedModel, verification: dict[str, Any], form: FileF
             "ctc_weight": model.rescoring.ctc_weight,
             "reverse_weight": model.rescoring.reverse_weight if model.decoder.reverse_layers else 0.0,
         },
+        "word_times": None if word_times is None else word_times._asdict(),
         "features": {
             "num_mel_bins": frontend.num_mel_bins, "window_ms": frontend.window_ms, "hop_ms": frontend.hop_ms,
             "low_freq": frontend.low_freq, "high_freq": frontend.high_freq,

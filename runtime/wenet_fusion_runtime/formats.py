@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any, Iterable, Protocol
 
-from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.result import Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.subtitles import Cue, make_cues
+from wenet_fusion_runtime.units import Units
 
 TEXT, JSON, CTM, SRT, VTT = "text", "json", "ctm", "srt", "vtt"
 FORMATS = (TEXT, JSON, CTM, SRT, VTT)
@@ -27,13 +28,14 @@ class Writer(Protocol):
         """What stands at the end, given all text of the recording."""
 
 
-def make_writer(form: str, name: str, named: bool) -> Writer:
+def make_writer(form: str, name: str, named: bool, hypotheses_of: Units | None = None) -> Writer:
     """A writer for one recording.
 
     Args:
         form: one of FORMATS.
         name: of the recording, as the text shows it.
         named: whether plain text shows it; JSON and CTM always do, subtitles never.
+        hypotheses_of: see `result_record`; for JSON.
     Raises:
         ValueError: unknown format.
     """
@@ -42,12 +44,16 @@ def make_writer(form: str, name: str, named: bool) -> Writer:
     if form == TEXT:
         return _Text(f"{name}\t" if named else "")
     if form == JSON:
-        return _JsonLines(name)
+        return _JsonLines(name, hypotheses_of)
     return _Ctm(name) if form == CTM else _Subtitles(is_vtt=form == VTT)
 
 
-def result_record(result: Result) -> dict[str, Any]:
-    """A closed segment, ready for JSON."""
+def result_record(result: Result, hypotheses_of: Units | None = None) -> dict[str, Any]:
+    """A closed segment, ready for JSON.
+
+    Args:
+        hypotheses_of: units with which the text of its hypotheses is written, with their scores; None: they are not.
+    """
     words = [
         {"text": word.text, **_span(word.start_seconds, word.end_seconds), "confidence": round(word.confidence, 4)}
         for word in result.words
@@ -59,7 +65,12 @@ def result_record(result: Result) -> dict[str, Any]:
     ]
     endpoint = None if result.endpoint is None else result.endpoint.value
     span = _span(result.start_seconds, result.end_seconds)
-    return {"segment": result.segment, **span, "endpoint": endpoint, "text": result.text, "words": words, "tokens": tokens}
+    record = {
+        "segment": result.segment, **span, "endpoint": endpoint, "text": result.text, "words": words, "tokens": tokens
+    }
+    if hypotheses_of is not None:
+        record["hypotheses"] = [_scores(hypothesis, hypotheses_of) for hypothesis in result.hypotheses]
+    return record
 
 
 def partial_record(result: Result) -> dict[str, Any]:
@@ -69,6 +80,16 @@ def partial_record(result: Result) -> dict[str, Any]:
 
 def json_line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def ctm_lines(name: str, units: Iterable[Word | Token]) -> str:
+    """A line for each word or token: recording, channel, start and duration in seconds, text, confidence."""
+    lines = []
+    for unit in units:
+        # Whole milliseconds: words that touch still do, and none overlap, after rounding.
+        start, end = round(1000 * unit.start_seconds), round(1000 * unit.end_seconds)
+        lines.append(f"{name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {unit.text} {unit.confidence:.4f}\n")
+    return "".join(lines)
 
 
 class _Text:
@@ -90,21 +111,22 @@ class _Text:
 class _JsonLines:
     """One object for each segment."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, hypotheses_of: Units | None) -> None:
         self._name = name
+        self._hypotheses_of = hypotheses_of
 
     def begin(self) -> str:
         return ""
 
     def segment(self, result: Result) -> str:
-        return json_line({"file": self._name, **result_record(result)})
+        return json_line({"file": self._name, **result_record(result, self._hypotheses_of)})
 
     def end(self, text: str) -> str:
         return ""
 
 
 class _Ctm:
-    """One line for each word: recording, channel, start and duration in seconds, word, confidence."""
+    """One line for each word."""
 
     def __init__(self, name: str) -> None:
         self._name = "_".join(name.split()) or "_"    # a field of a line whose fields are separated by spaces
@@ -113,12 +135,7 @@ class _Ctm:
         return ""
 
     def segment(self, result: Result) -> str:
-        lines = []
-        for word in result.words:
-            # Whole milliseconds: words that touch still do, and none overlap, after rounding.
-            start, end = round(1000 * word.start_seconds), round(1000 * word.end_seconds)
-            lines.append(f"{self._name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {word.text} {word.confidence:.4f}\n")
-        return "".join(lines)
+        return ctm_lines(self._name, result.words)
 
     def end(self, text: str) -> str:
         return ""
@@ -151,6 +168,11 @@ class _Subtitles:
         if self._is_vtt:
             text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return f"{number}{_clock(cue.start_seconds, point)} --> {_clock(cue.end_seconds, point)}\n{text}\n\n"
+
+
+def _scores(hypothesis: Hypothesis, units: Units) -> dict[str, Any]:
+    names = ("score", "ctc_score", "context_score", "lm_score", "length_score", "attention_score")
+    return {"text": units.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
 
 
 def _span(start_seconds: float, end_seconds: float) -> dict[str, float]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.blocks import Block, BlockBuffer
-from wenet_fusion_runtime.decoding import RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.context import HotWord
+from wenet_fusion_runtime.decoding import GREEDY, RESCORING, DecodingOptions, SegmentDecoder
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.fusion import Fusion
 from wenet_fusion_runtime.model_file import load_model
 from wenet_fusion_runtime.result import Result
 from wenet_fusion_runtime.search import FrameScores
@@ -31,11 +33,12 @@ class Recognizer:
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
+        self._fusion = self.options.fusion(self.model.meta.units)
         self._warm_up()
 
     def create_stream(
         self, chunk: int | None = None, left: int | None = None, allow_untrained: bool = False,
-        endpoint: EndpointRules | None = None
+        endpoint: EndpointRules | None = None, hot_words: Sequence[HotWord] = (),
     ) -> Stream:
         """A fresh stream.
 
@@ -44,15 +47,19 @@ class Recognizer:
             left: chunks that stay visible to the left; None is what the model was trained with.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
             endpoint: when its segments close; None is what the options say.
+            hot_words: preferred phrases, beside those of the options. A phrase that is among both gets its boost here.
         Raises:
-            ValueError: the chunk does not suit the model.
+            ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
         options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
-        return Stream(self.model, options, chunk, left)
+        if hot_words and options.mode == GREEDY:
+            raise ValueError(f"{GREEDY} knows no alternatives, so hot words have no effect; choose another mode")
+        fusion = self._fusion.with_hot_words(hot_words) if hot_words else self._fusion
+        return Stream(self.model, options, chunk, left, fusion)
 
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
@@ -82,13 +89,15 @@ class Stream:
     `AcousticModel.concat_states` and `split_state` make a batch of several streams' states and take it apart.
     """
 
-    def __init__(self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int) -> None:
+    def __init__(
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
+    ) -> None:
         meta = model.meta
         self.chunk, self.left = chunk, left
         self._model = model
         self._state = model.init_state(1, chunk, left)
         self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.tail_samples)
-        self._decoder = SegmentDecoder(model, options)
+        self._decoder = SegmentDecoder(model, options, fusion)
         self._finals: list[Result] = []
         self._finals_text = ""    # with the spaces at its ends
         self._last: Result | None = None    # the last segment, once the stream is finished
@@ -192,7 +201,13 @@ class Stream:
             state: the model's state after the block.
         Returns:
             the segments that closed.
+        Raises:
+            ValueError: no block is ready, or the scores are of another number of frames; the stream is as before.
         """
+        block = self.ready_block()
+        frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
+        if block is None or len(scores.blank) != frames:
+            raise ValueError(f"scores of {len(scores.blank)} frames for a block of {frames}; step the stream's ready_block()")
         closed = self._decoder.accept(scores, encoder_out)
         self._buffer.drop()
         self._state = state

@@ -12,7 +12,11 @@ from wenet_fusion_runtime.result import Hypothesis
 def rescore(
     hypotheses: Sequence[Hypothesis], decoder_scores: np.ndarray, ctc_weight: float, reverse_weight: float
 ) -> list[Hypothesis]:
-    """Hypotheses with `score = ctc_weight * ctc + (1 - reverse_weight) * l2r + reverse_weight * r2l`, best first.
+    """Hypotheses with `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, best first,
+    where `attention = (1 - reverse_weight) * l2r + reverse_weight * r2l`.
+
+    What hot words, a language model and a length penalty added in the search is weighted like all evidence of the audio
+    together, so that a boost that decides between two texts there decides here too if the decoders see it as CTC does.
 
     Args:
         hypotheses: N hypotheses of one segment.
@@ -29,7 +33,14 @@ def rescore(
     if reverse_weight:
         attention = (1.0 - reverse_weight) * attention + reverse_weight * decoder_scores[:, 1]
     rescored = [
-        hypothesis._replace(score=ctc_weight * hypothesis.ctc_score + float(score))
-        for hypothesis, score in zip(hypotheses, attention)
+        hypothesis._replace(
+            score=ctc_weight * hypothesis.ctc_score + score + (ctc_weight + 1.0) * _added(hypothesis),
+            attention_score=score,
+        )
+        for hypothesis, score in zip(hypotheses, attention.tolist())
     ]
     return sorted(rescored, key=lambda hypothesis: -hypothesis.score)
+
+
+def _added(hypothesis: Hypothesis) -> float:
+    return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score

@@ -9,13 +9,26 @@ from wenet_fusion_runtime.endpoint import Endpoint
 
 
 class Hypothesis(NamedTuple):
-    """One token sequence that a search found. All scores are natural-log probabilities."""
+    """One token sequence that a search found. All scores are in nats.
+
+    The search ranks by ctc_score + context_score + lm_score + length_score; rescoring weights the first and adds
+    attention_score.
+    """
 
     ids: tuple[int, ...]
     ctc_score: float                  # greedy: of the best alignment; prefix beam: of all alignments that the beam kept
     score: float                      # what hypotheses are ranked by
     frames: tuple[int, ...]           # encoder frame, since the start of the stream, at which each token is emitted
     confidences: tuple[float, ...]    # posterior of each token at its peak in the best alignment, 0 to 1
+    context_score: float = 0.0        # of hot words
+    lm_score: float = 0.0             # of the language model: weighted log-probabilities and the bonus of each word
+    length_score: float = 0.0         # minus the length penalty of each token
+    attention_score: float = 0.0      # log-probability under the attention decoders, if they have rescored it
+
+    @property
+    def search_score(self) -> float:
+        """What it was ranked by before it was rescored."""
+        return self.ctc_score + self.context_score + self.lm_score + self.length_score
 
 
 class Token(NamedTuple):

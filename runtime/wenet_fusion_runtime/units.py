@@ -10,14 +10,14 @@ SOS_EOS = 2
 RESERVED = ("<blank>", "<unk>", "<sos/eos>")
 JOINS = ("words", "pieces")
 WORD_START = "\u2581"    # sentencepiece's mark of a word's start
-# First and last characters of scripts that put no spaces between words: Han, Hiragana, Katakana.
-_UNSPACED = (("\u3040", "\u30ff"), ("\u31f0", "\u31ff"), ("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"),
+# First and last characters of scripts that put no spaces between words: Han with its marks, Hiragana, Katakana.
+_UNSPACED = (("\u3005", "\u3007"), ("\u3040", "\u30ff"), ("\u31f0", "\u31ff"), ("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"),
              ("\uf900", "\ufaff"), ("\uff66", "\uff9d"), ("\U00020000", "\U0003ffff"))
 
 
 def is_unspaced(character: str) -> bool:
     """Whether it belongs to a script without spaces between words."""
-    return character >= "\u3040" and any(first <= character <= last for first, last in _UNSPACED)
+    return character >= "\u3005" and any(first <= character <= last for first, last in _UNSPACED)
 
 
 class Units:

@@ -17,8 +17,9 @@ def add(verb: Verb) -> None:
     p.add_argument("output", type=Path, help="file to write; a folder for wenet-onnx")
     p.add_argument("--format", choices=FORMATS, default="torchscript", help="torchscript serves our runtime and WeNet's libtorch runtime; onnx our runtime without torch")
     p.add_argument("--chunking", metavar="SIZE/LEFT", help="wenet-onnx, sherpa-onnx: what the file is for; default: the model's")
-    p.add_argument("--data", type=Path, help="data.list: verify on its first utterances too")
-    p.add_argument("--num_utterances", type=int, default=100, help="of --data")
+    p.add_argument("--data", type=Path, help="data.list: verify on some of its utterances too")
+    p.add_argument("--num_utterances", type=int, default=100, help="of --data, spread over the list")
+    p.add_argument("--ctm", type=Path, help="when the words of --data are spoken: dates the words of results; without it they are dated by when they are emitted")
     p.add_argument("--precision", choices=PRECISIONS["torchscript"], default="float32", help="float16-packed: faster on x86, same text; int8: calibrated on --data")
     p.add_argument("--max_wer_increase", type=float, default=0.5, help="int8: percentage points that its streamed text may lose on --data")
 
@@ -26,8 +27,10 @@ def add(verb: Verb) -> None:
 def export(args: argparse.Namespace) -> int:
     trained = load_trained(args.checkpoint)
     speech: list[Speech] = []
+    if args.ctm is not None and args.data is None:
+        raise ValueError(f"--ctm {args.ctm}: give the data.list that it belongs to with --data")
     if args.data is not None:
-        speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances)
+        speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances, args.ctm)
     chunking = None if args.chunking is None else parse_chunking(args.chunking)
     request = ExportRequest(args.format, args.precision, chunking, args.max_wer_increase / 100)
     try:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
 from wenet_fusion.data.transforms import Augmentation, augment
+from wenet_fusion.models.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 
 T = TypeVar("T")
@@ -157,9 +158,8 @@ class SpeechDataset:
         return replace(utterance, seconds=header.seconds), tokens
 
     def _too_short(self, samples: int, tokens: Sequence[int]) -> str:
-        """CTC needs a frame per unit and a blank between equal units."""
         frames = -(-(samples + self.frontend.tail_samples) // self.frontend.frame_samples)
-        needed = len(tokens) + sum(left == right for left, right in zip(tokens, tokens[1:]))
+        needed = frames_needed(tokens)
         if frames >= needed:
             return ""
         speed = f" at the highest speed factor {self._fastest:g}" if self._fastest > 1 else ""

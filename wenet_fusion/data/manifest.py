@@ -7,7 +7,7 @@ import json
 import math
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.files import list_problems, read_lines
@@ -15,6 +15,13 @@ from wenet_fusion.files import list_problems, read_lines
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _REMEDY = "write it with tools/make_raw_list.py or tools/make_shard_list.py"
+
+
+class Listed(NamedTuple):
+    """What a list names, and what is wrong with its other lines: each message begins with the line."""
+
+    utterances: list[Utterance]
+    problems: list[str]
 
 
 def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> list[Utterance]:
@@ -26,7 +33,24 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
     Relative paths start at the list's folder.
     Raises ValueError with the lines of the list, or members of a tar, that are wrong; FileNotFoundError.
     """
-    path = Path(data_list)
+    listed = _read_list(Path(data_list), data_type)
+    if listed.problems:
+        raise ValueError(list_problems(listed.problems))
+    return _fill_seconds(listed.utterances)
+
+
+def scan_manifest(data_list: str | Path) -> Listed:
+    """Like `read_manifest`, but utterances that cannot be used are told instead of refused.
+
+    Raises ValueError, FileNotFoundError if there is none that can be used.
+    """
+    listed = _read_list(Path(data_list), "auto")
+    if not listed.utterances:
+        raise ValueError(list_problems(listed.problems))
+    return listed._replace(utterances=_fill_seconds(listed.utterances))
+
+
+def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
     lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(read_lines(path), 1) if line.strip()]
@@ -46,11 +70,10 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
         for utterance in found:
             if utterance.key in first_place:
                 problems.append(f"{place}: key {utterance.key!r} is already in {first_place[utterance.key]}")
-            first_place.setdefault(utterance.key, place)
+                continue
+            first_place[utterance.key] = place
             utterances.append(utterance)
-    if problems:
-        raise ValueError(list_problems(problems))
-    return _fill_seconds(utterances)
+    return Listed(utterances, problems)
 
 
 def _fill_seconds(utterances: list[Utterance]) -> list[Utterance]:

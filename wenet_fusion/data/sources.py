@@ -84,6 +84,22 @@ def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
         return load_audio(audio, sample_rate, start, end, _name(utterance))
 
 
+class ReadBatch(NamedTuple):
+    samples: dict[str, np.ndarray]  # by key, of those that could be read
+    unreadable: dict[str, str]  # reasons by key
+
+
+def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> ReadBatch:
+    """`read_samples` of several; what cannot be read is told."""
+    batch = ReadBatch({}, {})
+    for utterance in utterances:
+        try:
+            batch.samples[utterance.key] = read_samples(utterance, sample_rate)
+        except (ValueError, OSError) as error:
+            batch.unreadable[utterance.key] = str(error)
+    return batch
+
+
 def _name(utterance: Utterance) -> str:
     source = utterance.source
     return f"{source.path} ({utterance.key} at byte {source.offset})" if source.size else source.path

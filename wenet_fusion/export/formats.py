@@ -97,7 +97,21 @@ def _describe(output: Path, record: dict[str, Any]) -> list[str]:
         )
     elif record["precision"].startswith("int8"):
         lines.append("its error rate is unknown: give --data data.list to have it measured")
+    if "word_times" in found:
+        lines.append(_describe_word_times(record))
     return lines
+
+
+def _describe_word_times(record: dict[str, Any]) -> str:
+    shifts, measured = record["word_times"], record["verification"]["word_times"]
+    if measured is None:
+        return "word times: no word of the speech was recognised rightly, so words are dated by when they are emitted"
+    starts, ends = measured["starts_after"], measured["ends_after"]
+    return (
+        f"word times: starts move by {shifts['start_shift_seconds']:+.3f} s, ends by {shifts['end_shift_seconds']:+.3f} s "
+        f"(medians over {measured['words']} words; between chunk sizes they differ by up to {measured['spread_seconds']:.3f} s), "
+        f"which leaves mean errors of {starts['mean']:.3f} and {ends['mean']:.3f} s"
+    )
 
 
 def _describe_foreign(written: ForeignExport, chunking: Chunking, int8: bool) -> list[str]:

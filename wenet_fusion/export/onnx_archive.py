@@ -18,6 +18,7 @@ from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_
 from wenet_fusion.export.onnx_graph import operators, quantise_dynamic, versions, write_onnx
 from wenet_fusion.export.speech import Speech, measure_errors
 from wenet_fusion.export.verification import tolerance, verify
+from wenet_fusion.export.word_times import measure_word_times
 from wenet_fusion.files import replacing
 from wenet_fusion.models.deployed import DeployedModel, StepOutput
 from wenet_fusion.models.encoder import Encoder, EncoderOutput, EncoderState
@@ -50,7 +51,8 @@ def export_onnx_archive(
         precision: of the linear layers. "int8" scales activations by what else is in the block and the batch, so its
             scores differ from the checkpoint's and from one chunk size to the next. How far, meta.json says: the tokens
             that differ and, of `speech`, the error rates.
-        speech: utterances to verify on beside the generated audio, and to measure the error rates of int8 on.
+        speech: utterances to verify on beside the generated audio, and to measure the error rates of int8 on. Those
+            whose words are dated show how far emitted words lie from spoken ones.
         max_wer_increase: what int8 may cost, as a fraction of the words of `speech`.
 
     Returns:
@@ -89,6 +91,10 @@ def export_onnx_archive(
             errors = measure_errors(reference, written, speech)
             errors.raise_above(max_wer_increase, path)
             record["verification"]["errors"] = errors.summary()
+        if any(utterance.spoken for utterance in speech):
+            measured = measure_word_times(written, speech)
+            record["word_times"] = measured and measured.word_times._asdict()
+            record["verification"]["word_times"] = measured and measured.summary()
         _pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):

@@ -32,6 +32,7 @@ def write_onnx(
     dynamic_axes: Mapping[str, Mapping[int, str]],
     path: Path,
     metadata: Mapping[str, str],
+    domains: Sequence[str] = (),
 ) -> None:
     """Traces a module in eval mode and writes its graph, checked.
 
@@ -42,6 +43,7 @@ def write_onnx(
         dynamic_axes: name of an input or output -> its axes that may have any size, and what they are called.
         path: the file.
         metadata: written into the graph.
+        domains: of the operators that are not ONNX's own.
 
     Raises:
         ImportError: onnx is not installed.
@@ -50,12 +52,13 @@ def write_onnx(
     onnx = _import_onnx()
     buffer = io.BytesIO()
     axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
-    with _quiet(), torch.no_grad(), _FollowedSizes():
+    with _quiet(), torch.no_grad(), _ConstantShapes():
         # The newer exporter is the default since torch 2.9, the parameter exists since 2.5.
         legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
         torch.onnx.export(
             module.eval(), tuple(inputs.values()), buffer,
-            input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET, **legacy,
+            input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET,
+            custom_opsets={domain: 1 for domain in domains}, autograd_inlining=False, **legacy,
         )
     graph = onnx.load_from_string(buffer.getvalue())
     found = [value.name for value in graph.graph.input]
@@ -119,15 +122,35 @@ def versions() -> dict[str, str]:
     return {"onnx": _import_onnx().__version__, "onnxruntime": _import_onnxruntime().__version__}
 
 
-class _FollowedSizes(TorchFunctionMode):
-    """Spells `unflatten` as `reshape`: behind the former the exporter takes all sizes of the example for constants."""
+class _Reshape(torch.autograd.Function):
+    """A reshape by a constant, in which 0 means "as in the input": the exporter would compute the shape at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        return x.reshape([x.size(i) if size == 0 else size for i, size in enumerate(sizes)])
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, sizes: list[int]) -> Any:
+        return graph.op("Reshape", x, graph.op("Constant", value_t=torch.tensor(sizes)))
+
+
+class _ConstantShapes(TorchFunctionMode):
+    """Splits the last axis, and joins the last axes, with constant shapes.
+
+    Where another axis is split, the sizes are followed: behind `unflatten` the exporter would take all sizes of the
+    example for constants.
+    """
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if function is Tensor.unflatten and not kwargs and args[1] >= 0:
-            x, dim, sizes = args
+        if function is Tensor.unflatten and not kwargs:
+            x, dim, sizes = args[0], args[1] % args[0].dim(), args[2]
+            if dim == x.dim() - 1:  # the exporter's own inference of shapes wants a -1 beside a 0
+                return _Reshape.apply(x, [0] * dim + [int(size) for size in sizes[:-1]] + [-1])
             return x.reshape([*x.shape[:dim], *sizes, *x.shape[dim + 1 :]])
+        if function is Tensor.flatten and not kwargs and len(args) == 2:
+            return _Reshape.apply(args[0], [0] * (args[1] % args[0].dim()) + [-1])
         return function(*args, **(kwargs or {}))
 
 

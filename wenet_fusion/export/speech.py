@@ -1,4 +1,4 @@
-"""Recorded speech that an export is verified on, calibrated with and judged by: error rates before and after."""
+"""Recorded speech that an export is verified on, calibrated with, dated by and judged by: error rates before and after."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,32 +7,45 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import score
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import transcribe_offline
 from wenet_fusion_runtime.recognizer import Recognizer
-from wenet_fusion_runtime.result import joined_ids
+from wenet_fusion_runtime.result import Word, joined_ids
 
 
 class Speech(NamedTuple):
     key: str
     samples: np.ndarray  # float32 mono at the model's rate
     text: str
+    spoken: tuple[Word, ...] = ()  # when its words were spoken, where a CTM file tells
 
 
-def read_speech(data_list: Path, sample_rate: int, count: int) -> list[Speech]:
-    """The first `count` utterances of a data.list.
+def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None = None) -> list[Speech]:
+    """Up to `count` utterances of a data.list, with the times of their words if there is a CTM file.
+
+    They are spread over the list, for lists are often sorted by speaker.
 
     Raises:
-        ValueError, OSError: if the list or its audio cannot be read, or `count` is less than 1.
+        ValueError, OSError: if a file or its audio cannot be read, `count` is less than 1, or the CTM file is of other
+            utterances.
     """
     if count < 1:
         raise ValueError(f"--num_utterances {count}: take at least 1 of {data_list}")
+    listed = read_manifest(data_list)
+    count = min(count, len(listed))
+    utterances = [listed[index * len(listed) // count] for index in range(count)]
+    spoken = read_ctm(ctm) if ctm is not None else {}
+    if ctm is not None:
+        missing = without_words(spoken, {utterance.key: utterance.text for utterance in utterances}, ctm)
+        if missing:
+            raise ValueError(f"{ctm}: lacks the words of {len(missing)} utterances of {data_list}, such as {missing[0]}")
     return [
-        Speech(utterance.key, read_samples(utterance, sample_rate), utterance.text)
-        for utterance in read_manifest(data_list)[:count]
+        Speech(utterance.key, read_samples(utterance, sample_rate), utterance.text, tuple(spoken.get(utterance.key, ())))
+        for utterance in utterances
     ]
 
 
@@ -97,7 +110,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
         stream.accept_waveform(utterance.samples)
         stream.finish()
         after[utterance.key] = stream.text
-    scored = [score(references, texts, "word").total for texts in (before, after)]
+    scored = [score(references, texts).total for texts in (before, after)]
     if not scored[0].reference:
         raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
     changed = sum(before[key] != after[key] for key in references)

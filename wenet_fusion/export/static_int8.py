@@ -25,6 +25,18 @@ class InputRange(NamedTuple):
     zero_point: int
 
 
+def quantised_weight(weight: Tensor) -> Tensor:
+    """A weight (O, ...) in int8, with one symmetric scale for each output."""
+    half = 1 << (WEIGHT_BITS - 1)
+    observer = PerChannelMinMaxObserver(
+        dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-half, quant_max=half - 1
+    )
+    weight = weight.detach().float()
+    observer(weight)
+    scales, zeros = observer.calculate_qparams()
+    return torch.quantize_per_channel(weight, scales.double(), zeros.to(torch.int64), 0, torch.qint8)
+
+
 class StaticLinear(nn.Module):
     """A linear layer, and a ReLU after it on request, in int8: float32 in and out, one packed kernel. (N, I) -> (N, O).
 
@@ -35,16 +47,8 @@ class StaticLinear(nn.Module):
         super().__init__()
         self.relu = relu
         self.scale, self.zero_point = expected
-        half = 1 << (WEIGHT_BITS - 1)
-        observer = PerChannelMinMaxObserver(
-            dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-half, quant_max=half - 1
-        )
-        weight = linear.weight.detach().float()
-        observer(weight)
-        scales, zeros = observer.calculate_qparams()
         self.packed = LinearPackedParams(dtype=torch.qint8)
-        quantised = torch.quantize_per_channel(weight, scales.double(), zeros.to(torch.int64), 0, torch.qint8)
-        self.packed.set_weight_bias(quantised, None if linear.bias is None else linear.bias.detach().float())
+        self.packed.set_weight_bias(quantised_weight(linear.weight), None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
         packed = self.packed._packed_params
@@ -56,7 +60,7 @@ class StaticLinear(nn.Module):
 
 
 def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRange]:
-    """Observes the inputs of every linear layer below `model` while `run` uses it.
+    """Observes the inputs of every linear layer and 1-D convolution below `model` while `run` uses it.
 
     The range cuts off rare outliers where that makes the mean squared error smaller (`HistogramObserver`).
 
@@ -67,7 +71,7 @@ def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRa
         ValueError: if a layer was never used: `run` had too little to say.
     """
     observers = {
-        name: HistogramObserver() for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        name: HistogramObserver() for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv1d))
     }
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, observer=observer: observer(inputs[0].detach()))

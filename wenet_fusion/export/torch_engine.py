@@ -55,7 +55,7 @@ def _tuned(model: DeployedModel, precision: Precision, calibrate: Optional[Calla
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
-            elif isinstance(child, Subsampling) and precision.startswith("int8"):  # gains nothing in the others
+            elif isinstance(child, Subsampling) and precision != "float32":  # gains nothing without packed weights
                 setattr(module, name, UnfoldedSubsampling(child))
             elif isinstance(child, Spectrum) and precision == "int8":  # whose law this is
                 setattr(module, name, ProductSpectrum(child))

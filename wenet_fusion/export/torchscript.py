@@ -15,6 +15,7 @@ from wenet_fusion.export.calibration import calibration
 from wenet_fusion.export.speech import Speech, measure_errors
 from wenet_fusion.export.torch_engine import ENGINES, Precision, tuned
 from wenet_fusion.export.verification import tolerance, verify
+from wenet_fusion.export.word_times import measure_word_times
 from wenet_fusion.files import replacing
 from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.models.wenet import WENET_METHODS, WenetModel
@@ -43,7 +44,7 @@ def export_torchscript(
         trained: the checkpoint.
         path: where the file goes.
         speech: utterances to verify on beside the generated audio; int8 is calibrated on every other one and judged by
-            the rest.
+            the rest. Those whose words are dated show how far emitted words lie from spoken ones.
         options: precision, and what it may cost.
 
     Returns:
@@ -71,7 +72,11 @@ def export_torchscript(
             errors = measure_errors(reference, written, judged)
             errors.raise_above(options.max_wer_increase, path)
             numbers["errors"] = errors.summary()
-        record = meta_record(trained, numbers, form)
+        word_times = None
+        if any(utterance.spoken for utterance in speech):
+            measured = measure_word_times(written, speech)
+            word_times, numbers["word_times"] = measured and measured.word_times, measured and measured.summary()
+        record = meta_record(trained, numbers, form, word_times)
         _save(scripted, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):

@@ -17,7 +17,7 @@ from wenet_fusion.nn.subsampling import KERNEL, STRIDE, Subsampling, Subsampling
 
 
 class DepthwiseTaps(nn.Module):
-    """A fused depthwise convolution as one multiply-add per tap: (B, D, T + W) -> packed rows (N, D)."""
+    """A fused depthwise convolution as one multiply-add per tap: (B, D, T + W) -> (B, T, D)."""
 
     def __init__(self, conv: nn.Conv1d):
         super().__init__()
@@ -32,11 +32,11 @@ class DepthwiseTaps(nn.Module):
         y_BTD = torch.addcmul(self.bias_D, x_BTD.narrow(1, 0, frames), self.weight_KD[0])
         for k in range(1, self.taps):
             y_BTD = torch.addcmul(y_BTD, x_BTD.narrow(1, k, frames), self.weight_KD[k])
-        return y_BTD.flatten(0, 1)
+        return y_BTD
 
 
 class UnfoldedSubsampling(nn.Module):
-    """A fused `Subsampling` whose convolutions are products of unfolded windows, channels last: (B, T, F) -> (N, D).
+    """A fused `Subsampling` whose convolutions are products of unfolded windows, channels last: (B, T, F) -> (B, T / 4, D).
 
     The second convolution, which has nearly all the work, is an `nn.Linear` and so gets packed weights like any other.
     The first one stays in float32: it reads the features themselves.
@@ -74,7 +74,7 @@ class UnfoldedSubsampling(nn.Module):
         windows_2 = x_2.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
         frames, bins = windows_2.size(1), windows_2.size(2)
         rows = windows_2.permute(0, 1, 2, 4, 5, 3).reshape(x_BTF.size(0) * frames * bins, -1)
-        h_2 = self.activation(self.conv_2(rows)).view(x_BTF.size(0) * frames, -1)
+        h_2 = self.activation(self.conv_2(rows)).view(x_BTF.size(0), frames, -1)
         new_1 = x_1.narrow(1, x_1.size(1) - self.context, self.context).unsqueeze(1)
         new_2 = x_2.narrow(1, x_2.size(1) - self.context, self.context).permute(0, 3, 1, 2)
         return SubsamplingOutput(self.out(h_2), [new_1, new_2])

@@ -1,6 +1,7 @@
 """CTC head: encoder frames to token log-probabilities, and the loss. Knows no search."""
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ class CtcHead(nn.Module):
 
     def forward(self, frames_BTD: Tensor) -> Tensor:
         return self.linear(frames_BTD).log_softmax(dim=-1)
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """The fewest frames that an alignment has: one for each token, and a blank between equal ones."""
+    return len(tokens) + sum(left == right for left, right in zip(tokens, tokens[1:]))
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:

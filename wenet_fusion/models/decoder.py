@@ -1,6 +1,6 @@
 """Attention decoders (left-to-right and right-to-left) over encoder frames. Know no search and no CTC.
 
-Shapes: B rows, U tokens, T encoder frames, D width, H heads, V vocabulary. The decoder keeps LayerNorm: it runs once
+Shapes: B rows, U tokens, T encoder frames, D width, H heads, K = D / H, V vocabulary. The decoder keeps LayerNorm: it runs once
 per utterance, on a handful of tokens.
 """
 
@@ -35,6 +35,13 @@ class DecoderConfig:
         return found
 
 
+class KeysValues(NamedTuple):
+    """A memory as attention reads it: (B, H, S, K) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries (B, U, D) to memory (B or 1, S, D) under a mask (B or 1, U or 1, S).
 
@@ -49,13 +56,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_BUD: Tensor, memory_BSD: Tensor, mask_BUS: Tensor) -> Tensor:
-        batch, dim, frames = x_BUD.size(0), x_BUD.size(2), memory_BSD.size(1)
-        split = [self.heads, dim // self.heads]
-        query = self.query(x_BUD).view([batch, x_BUD.size(1)] + split).transpose(1, 2)
-        key_value = self.key_value(memory_BSD).view([memory_BSD.size(0), frames, 2] + split).permute(2, 0, 3, 1, 4)
-        key, value = key_value[0].expand(batch, -1, -1, -1), key_value[1].expand(batch, -1, -1, -1)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BUS.unsqueeze(1))
-        return self.out(out.transpose(1, 2).reshape(batch, x_BUD.size(1), dim))
+        memory, batch = self.keys_values(memory_BSD), x_BUD.size(0)
+        keys, values = memory.keys.expand(batch, -1, -1, -1), memory.values.expand(batch, -1, -1, -1)
+        return self.attend(x_BUD, KeysValues(keys, values), mask_BUS)
+
+    def keys_values(self, memory_BSD: Tensor) -> KeysValues:
+        rows, frames, dim = memory_BSD.size(0), memory_BSD.size(1), memory_BSD.size(2)
+        split = self.key_value(memory_BSD).view([rows, frames, 2, self.heads, dim // self.heads]).permute(2, 0, 3, 1, 4)
+        return KeysValues(split[0], split[1])
+
+    def attend(self, x_BUD: Tensor, memory: KeysValues, mask_BUS: Tensor) -> Tensor:
+        """`memory` has B rows."""
+        batch, length, dim = x_BUD.size(0), x_BUD.size(1), x_BUD.size(2)
+        query = self.query(x_BUD).view([batch, length, self.heads, dim // self.heads]).transpose(1, 2)
+        out = F.scaled_dot_product_attention(query, memory.keys, memory.values, attn_mask=mask_BUS.unsqueeze(1))
+        return self.out(out.transpose(1, 2).reshape(batch, length, dim))
 
 
 class DecoderLayer(nn.Module):
@@ -76,8 +91,39 @@ class DecoderLayer(nn.Module):
         normed = self.norm_1(x_BUD)
         x = x_BUD + self.dropout(self.self_attention(normed, normed, causal_BUU))
         x = x + self.dropout(self.source_attention(self.norm_2(x), memory_BTD, memory_mask_B1T))
-        hidden = self.dropout(torch.relu(self.expand(self.norm_3(x))))
-        return x + self.dropout(self.reduce(hidden))
+        return self._feed_forward(x)
+
+    def _feed_forward(self, x_BUD: Tensor) -> Tensor:
+        hidden = self.dropout(torch.relu(self.expand(self.norm_3(x_BUD))))
+        return x_BUD + self.dropout(self.reduce(hidden))
+
+    def step(
+        self, x_BND: Tensor, past: KeysValues, memory: KeysValues, memory_mask_B1T: Tensor
+    ) -> tuple[Tensor, KeysValues]:
+        """The next token of N prefixes of each of B memories, whose B * N rows saw `past`; returns what they see now."""
+        normed_R1D = self.norm_1(x_BND).flatten(0, 1).unsqueeze(1)
+        seen = KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, self.self_attention.keys_values(normed_R1D))))
+        everything = torch.ones(1, 1, seen.keys.size(2), dtype=torch.bool, device=x_BND.device)
+        x = x_BND + self.self_attention.attend(normed_R1D, seen, everything).view_as(x_BND)
+        x = x + self.source_attention.attend(self.norm_2(x), memory, memory_mask_B1T)
+        return self._feed_forward(x), seen
+
+
+class DecoderState(NamedTuple):
+    """N prefixes, all of U tokens, of each of B utterances, between two steps. One entry for each layer."""
+
+    memory: tuple[KeysValues, ...]  # of the encoder: (B, H, T, K)
+    memory_mask_B1T: Tensor
+    past: tuple[KeysValues, ...]  # of the prefixes: (B * N, H, U, K)
+
+    def follow(self, rows_R: Tensor) -> "DecoderState":
+        """Prefixes in the place of others: row r of the new `past` is row rows_R[r] of this."""
+        return self._replace(past=tuple(KeysValues(keys[rows_R], values[rows_R]) for keys, values in self.past))
+
+    def keep(self, utterances_S: Tensor) -> "DecoderState":
+        """Without the memories of the other utterances; `follow` drops their prefixes."""
+        memory = tuple(KeysValues(keys[utterances_S], values[utterances_S]) for keys, values in self.memory)
+        return self._replace(memory=memory, memory_mask_B1T=self.memory_mask_B1T[utterances_S])
 
 
 class Decoder(nn.Module):
@@ -103,16 +149,39 @@ class Decoder(nn.Module):
         A memory of one row serves all rows of tokens: the hypotheses of one utterance.
         """
         length = tokens_BU.size(1)
-        x = self.embedding(tokens_BU) * math.sqrt(self.dim)
-        x = self.dropout(x + sinusoids_at(torch.arange(length, device=x.device), x))
-        memory = self.memory_norm(memory_BTD)
-        position = torch.arange(memory.size(1), device=memory.device)
-        memory = memory + sinusoids_at(position, memory)
+        x = self.dropout(self._embed(tokens_BU, torch.arange(length, device=tokens_BU.device)))
+        memory = self._placed(memory_BTD)
         causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(0)  # WeNet's onnxruntime has no tril
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
             x = layer(x, causal, memory, memory_mask)
         return self.out(self.norm(x))
+
+    def _embed(self, tokens_BU: Tensor, positions_U: Tensor) -> Tensor:
+        x = self.embedding(tokens_BU) * math.sqrt(self.dim)
+        return x + sinusoids_at(positions_U, x)
+
+    def _placed(self, memory_BTD: Tensor) -> Tensor:
+        """Encoder frames as the layers see them: normalised, with their positions."""
+        memory = self.memory_norm(memory_BTD)
+        return memory + sinusoids_at(torch.arange(memory.size(1), device=memory.device), memory)
+
+    def start(self, memory_BTD: Tensor, memory_lengths_B: Tensor) -> DecoderState:
+        """The state of one empty prefix for each of B memories, whose keys and values are computed here, once."""
+        placed = self._placed(memory_BTD)
+        memory = tuple(layer.source_attention.keys_values(placed) for layer in self.layers)
+        past = tuple(KeysValues(keys[:, :, :0], values[:, :, :0]) for keys, values in memory)
+        return DecoderState(memory, frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1), past)
+
+    def step(self, tokens_BN: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Logits (B, N, V) of what follows one more token of each prefix: `forward`, token by token, without dropout."""
+        length = state.past[0].keys.size(2)
+        x = self._embed(tokens_BN, torch.full_like(tokens_BN[0], length))
+        seen = []
+        for layer, past, memory in zip(self.layers, state.past, state.memory):
+            x, now = layer.step(x, past, memory, state.memory_mask_B1T)
+            seen.append(now)
+        return self.out(self.norm(x)), state._replace(past=tuple(seen))
 
 
 class TeacherForcing(NamedTuple):

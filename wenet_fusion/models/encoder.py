@@ -102,12 +102,13 @@ class EncoderLayer(nn.Module):
         self.norm_5 = branch_norm(config.norm, dim)
 
     def forward(
-        self, x_ND: Tensor, valid_N: Optional[Tensor], bias_BHTS: Tensor, position_BSD: Optional[Tensor], state: LayerState
+        self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, bias_BHTS: Tensor, position_BSD: Optional[Tensor],
+        state: LayerState,
     ) -> LayerOutput:
         x = x_ND + self.feed_forward_in(self.norm_1(x_ND))
-        attended = self.attention(self.norm_2(x), valid_N, bias_BHTS, position_BSD, state.keys_values)
+        attended = self.attention(self.norm_2(x), valid_N, frames, bias_BHTS, position_BSD, state.keys_values)
         x = x + attended.y_ND
-        convolved = self.convolution(self.norm_3(x), valid_N, bias_BHTS.size(2), state.conv)
+        convolved = self.convolution(self.norm_3(x), valid_N, frames, state.conv)
         x = x + convolved.y_ND
         x = x + self.feed_forward_out(self.norm_4(x))
         return LayerOutput(self.norm_5(x), LayerState(attended.keys_values, convolved.state_BWD))
@@ -199,7 +200,7 @@ class Encoder(nn.Module):
         states: List[LayerState] = []
         for i, layer in enumerate(self.layers):
             bias_BHTS = hidden_B1TS if bias_LHTS is None else hidden_B1TS + bias_LHTS[i]
-            out = layer(x, valid_N, bias_BHTS, position_BSD, state.layers[i])
+            out = layer(x, valid_N, frames, bias_BHTS, position_BSD, state.layers[i])
             x = out.x_ND
             states.append(out.state)
         x_BTD = unpack(x, valid_N, batch, frames)

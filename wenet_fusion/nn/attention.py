@@ -1,6 +1,6 @@
 """Self-attention branch of a block: cached keys and values. Who sees whom, and how far, comes from outside as a bias.
 
-Shapes: B utterances, N packed rows, T queries, S = C + T keys (C cached), H heads, D width, K = D / H.
+Shapes: B utterances, N packed rows, T queries (frames), S = C + T keys (C cached), H heads, D width, K = D / H.
 """
 
 from typing import NamedTuple, Optional
@@ -37,7 +37,7 @@ class CachedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, gamma: float, normed: bool = True, products: bool = False):
         super().__init__()
-        self.dim, self.heads = dim, heads
+        self.dim, self.heads, self.head_dim = dim, heads, dim // heads
         # 1/sqrt(K) belongs to the queries; as a constant scale it folds into the weights.
         scale = torch.cat([torch.full((dim,), (dim // heads) ** -0.5), torch.ones(2 * dim)])
         self.qkv = LinearNorm(dim, 3 * dim, scale=scale, normed=normed)
@@ -46,25 +46,24 @@ class CachedAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x_ND: Tensor, valid_N: Optional[Tensor], bias_BHTS: Tensor, position_BSD: Optional[Tensor], state: Tensor
+        self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, bias_BHTS: Tensor, position_BSD: Optional[Tensor],
+        state: Tensor,
     ) -> AttentionOutput:
         """bias_BHTS: added to the scores; may be broadcast. position_BSD: sinusoids of the keys, for products only."""
-        qkv_BTC = unpack(self.qkv(x_ND), valid_N, state.size(0), bias_BHTS.size(2))
-        # Each shape below is spelled with sizes of the tensor itself: onnxruntime then folds the reshape.
-        query = qkv_BTC.narrow(2, 0, self.dim)
-        query = query.view(query.size(0), query.size(1), self.heads, -1).transpose(1, 2)
+        qkv_BTC = unpack(self.qkv(x_ND), valid_N, state.size(0), frames)
+        # Sizes that are constants at export keep its graphs free of computed shapes.
+        query = qkv_BTC.narrow(2, 0, self.dim).unflatten(2, [self.heads, self.head_dim]).transpose(1, 2)
         keys_values = torch.cat([state, qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
-        split = keys_values.view(keys_values.size(0), keys_values.size(1), 2, self.heads, -1)
+        split = keys_values.unflatten(2, [2, self.heads, self.head_dim])
         keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
         if self.products is not None:
             assert position_BSD is not None
             products = self.products(query, position_BSD)
             query, bias_BHTS = products.query_BHTK, bias_BHTS + products.bias_BHTS
         context = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias_BHTS, scale=1.0)
-        context = context.transpose(1, 2)
-        context_BTD = context.reshape(context.size(0), context.size(1), self.dim)
+        context_BTD = context.transpose(1, 2).flatten(2)
         y_ND = self.dropout(self.out(pack(context_BTD, valid_N)))
-        return AttentionOutput(y_ND, keys_values.narrow(1, keys_values.size(1) - state.size(1), state.size(1)))
+        return AttentionOutput(y_ND, keys_values[:, frames:])
 
 
 class ProductsOutput(NamedTuple):

@@ -51,4 +51,4 @@ class CausalConvolution(nn.Module):
         context_BTD = torch.cat([state_BWD, unpack(h_ND, valid_N, state_BWD.size(0), frames)], dim=1)
         h_ND = self.activation(self.norm(self.depthwise(context_BTD.transpose(1, 2), valid_N)))
         y_ND = self.dropout(self.pointwise_out(h_ND))
-        return ConvolutionOutput(y_ND, context_BTD.narrow(1, frames, state_BWD.size(1)))
+        return ConvolutionOutput(y_ND, context_BTD[:, frames:])

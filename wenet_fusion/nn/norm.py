@@ -26,12 +26,19 @@ NormKind = Literal["fusion", "layer", "batch", "none"]
 class RowNorm(nn.BatchNorm1d):
     """BatchNorm over packed rows, (N, C) or (N, C, F): padding never gets here, so it moves neither statistics nor gradients.
 
-    Statistics are float32 or better, also under autocast.
+    In inference rows may also be (B, T, C) or (B, T, C, F), padding and all. Statistics are float32 or better, also under
+    autocast.
+
+    Args:
+        num_features: C.
+        gamma: initial scale.
+        planes: whether F follows.
     """
 
-    def __init__(self, num_features: int, gamma: float = 1.0):
+    def __init__(self, num_features: int, gamma: float = 1.0, planes: bool = False):
         super().__init__(num_features, momentum=MOMENTUM)
         nn.init.constant_(self.weight, gamma)
+        self.planes = planes
         self.frozen = False  # true: training uses the running statistics, as inference will
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -42,13 +49,15 @@ class RowNorm(nn.BatchNorm1d):
             momentum = 1.0 / float(self.num_batches_tracked)
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-            return F.batch_norm(
-                rows, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum or 0.0, self.eps
+            flat = rows.flatten(0, rows.dim() - (3 if self.planes else 2))
+            normed = F.batch_norm(
+                flat, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum or 0.0, self.eps
             )
+            return normed.view_as(rows)
 
 
 class LinearNorm(nn.Module):
-    """Linear -> BatchNorm -> constant scale over packed rows: (N, C_in) -> (N, C_out).
+    """Linear -> BatchNorm -> constant scale over rows: (N, C_in) -> (N, C_out).
 
     Args:
         in_features, out_features: widths.
@@ -81,7 +90,7 @@ class LinearNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution -> BatchNorm: (B, C, T) or (B, C, T, F) in, packed rows (N, C') or (N, C', F') out.
+    """Convolution -> BatchNorm: (B, C, T) or (B, C, T, F) in, rows (N, C') or (N, C', F') out.
 
     The convolution pads nothing in time: context is state, given by the caller.
 
@@ -93,7 +102,7 @@ class ConvNorm(nn.Module):
     def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], normed: bool = True):
         super().__init__()
         self.conv = conv
-        self.norm = RowNorm(conv.out_channels) if normed else None
+        self.norm = RowNorm(conv.out_channels, planes=isinstance(conv, nn.Conv2d)) if normed else None
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
         """valid_N counts the output's frames."""

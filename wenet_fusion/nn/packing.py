@@ -1,4 +1,5 @@
-"""Padded batches and the packed rows of their valid frames. Ops without memory work on rows, where there is no padding.
+"""Padded batches and the packed rows of their valid frames. In training ops without memory work on rows, where there is no
+padding; in inference nothing is packed, and the same ops work on (B, T, ...).
 
 Shapes: B utterances, T frames, N valid frames of a batch; what follows the frame axis stays as it is.
 """
@@ -20,14 +21,13 @@ def valid_frames(lengths_B: Tensor, frames: int) -> Tensor:
 
 
 def pack(x_BT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
-    """(B, T, ...) -> (N, ...). Without indices every frame is kept: N = B * T."""
-    frames = x_BT.flatten(0, 1)
-    return frames if valid_N is None else frames.index_select(0, valid_N)
+    """(B, T, ...) -> (N, ...); without indices it stays as it is."""
+    return x_BT if valid_N is None else x_BT.flatten(0, 1).index_select(0, valid_N)
 
 
 def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> Tensor:
-    """(N, ...) -> (B, T, ...), zeros where a frame is not valid."""
+    """The inverse: (N, ...) -> (B, T, ...), zeros where a frame is not valid; without indices it stays as it is."""
     if valid_N is None:
-        return rows.unflatten(0, [batch, frames])
+        return rows
     padded = torch.zeros([batch * frames] + list(rows.shape[1:]), dtype=rows.dtype, device=rows.device)
     return padded.index_copy(0, valid_N, rows).unflatten(0, [batch, frames])

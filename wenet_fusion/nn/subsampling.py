@@ -56,7 +56,7 @@ class Subsampling(nn.Module):
         x_2 = torch.cat([state[1], h_1_BTCF.transpose(1, 2)], dim=2)
         h_2 = torch.relu(self.conv_2(x_2, valid_N))
         new_1, new_2 = x_1.size(2) - self.context, x_2.size(2) - self.context
-        return SubsamplingOutput(self.out(h_2.flatten(1)), [x_1[:, :, new_1:], x_2[:, :, new_2:]])
+        return SubsamplingOutput(self.out(h_2.flatten(-2)), [x_1[:, :, new_1:], x_2[:, :, new_2:]])
 
 
 def subsampling_zeros(batch: int, sizes: List[Tuple[int, int]], context: int, like: Tensor) -> List[Tensor]:

@@ -7,26 +7,23 @@ import torch
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
-from wenet_fusion.error_rate import ErrorCounts, Unit, align, tokens
+from wenet_fusion.error_rate import ErrorCounts, align
 from wenet_fusion.models.asr_model import AsrModel
 from wenet_fusion.models.ctc import BLANK
+from wenet_fusion.transcripts import Counting
 from wenet_fusion_runtime.search import FrameScores, GreedySearch
 
 
 class Validation(NamedTuple):
     loss: float  # per utterance
     errors: ErrorCounts
-    unit: Unit  # that errors are counted in
-
-    @property
-    def rate_name(self) -> str:
-        return "WER" if self.unit == "word" else "CER"
+    rate_name: str  # WER, or CER for languages without spaces
 
 
-def error_unit(dataset: SpeechDataset) -> Unit:
+def counting_of(dataset: SpeechDataset) -> Counting:
     """Characters where the language is written without spaces, else words."""
     spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
-    return "word" if spaced or dataset.tokenizer.join == "words" else "char"
+    return Counting("word" if spaced or dataset.tokenizer.join == "words" else "char")
 
 
 @torch.inference_mode()
@@ -34,7 +31,7 @@ def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_ba
     """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
     was_training = model.training
     model.eval()
-    total, rows, errors, unit = 0.0, 0, ErrorCounts(), error_unit(dataset)
+    total, rows, errors, counting = 0.0, 0, ErrorCounts(), counting_of(dataset)
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
     for batch in iterate(dataset, plan, epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
@@ -42,13 +39,13 @@ def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_ba
         total += float(losses.total) * len(batch.keys)
         rows += len(batch.keys)
         log_probs = model.ctc(encoded.frames_BTD).float().cpu()
-        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset, unit)
+        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset, counting)
     model.train(was_training)
-    return Validation(total / max(rows, 1), errors, unit)
+    return Validation(total / max(rows, 1), errors, counting.rate_name)
 
 
 def _greedy_errors(
-    log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset, unit: Unit
+    log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset, counting: Counting
 ) -> ErrorCounts:
     errors = ErrorCounts()
     best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
@@ -59,5 +56,5 @@ def _greedy_errors(
         )
         reference = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
         decoded = map(dataset.tokenizer.decode, (reference, search.hypotheses(1)[0].ids))
-        errors += align(*(tokens(text, unit) for text in decoded)).counts
+        errors += align(*map(counting.tokens, decoded)).counts
     return errors

@@ -2,14 +2,14 @@
 # Digit strings: from recordings to an exported model that is streamed. Usage: bash run.sh [--name value]...
 #
 # Stages: -1 recordings, 0 digit strings, 1 mean and variance of the features, 2 units, 3 data lists, 4 training,
-# 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary.
+# 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
 # A stage that was done before with the same settings is skipped, so the same command goes on after an interruption.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 stage=-1                        # the first stage to run
-stop_stage=7                    # the last one
+stop_stage=8                    # the last one
 force=false                     # do stages again that are done; training starts anew, its folder is moved aside
 data=                           # checkout of the Free Spoken Digit Dataset; synthetic: espeak-ng; empty: download
 seed=0                          # of the training strings and of the training
@@ -24,6 +24,9 @@ num_workers=1                   # processes that prepare batches
 average_num=3                   # the last checkpoints, averaged for decoding if that is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # to evaluate: frames of 40 ms per chunk / chunks of left context
+lm_order=3                      # words of the language model's longest n-grams
+lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
+word_bonuses="0 1 2"            # bonuses for each word to try with each weight
 . "$here/../../../tools/parse_options.sh"
 
 fail() {
@@ -31,10 +34,10 @@ fail() {
   exit 1
 }
 [ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
-[[ $stage =~ ^-?[0-9]+$ && $stop_stage =~ ^-?[0-9]+$ ]] || fail "--stage and --stop_stage are numbers from -1 to 7"
+[[ $stage =~ ^-?[0-9]+$ && $stop_stage =~ ^-?[0-9]+$ ]] || fail "--stage and --stop_stage are numbers from -1 to 8"
 [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
 [[ $data_type =~ ^(raw|shard)$ ]] || fail "--data_type $data_type is not raw or shard"
-for name in seed train_strings vocab_size num_workers average_num; do
+for name in seed train_strings vocab_size num_workers average_num lm_order; do
   [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
 done
 
@@ -59,7 +62,7 @@ stage_options=$given_options
 # shellcheck disable=SC2034
 stage_names=(
   "recordings of single digits" "digit strings" "mean and variance of the features" "units" "data lists"
-  "training" "averaging and evaluation" "export" "streaming, pictures and summary"
+  "training" "averaging and evaluation" "export" "streaming, pictures and summary" "language model"
 )
 
 stage_stamp() {
@@ -86,8 +89,10 @@ stage_settings() {
       "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
       "training=$(fingerprint "$dir/.stage4")" ;;
-    6) echo "checkpoint=$(fingerprint "$averaged")" ;;
+    6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
     7) echo "model=$(fingerprint "$exported") results=$(fingerprint "$results/results.json") chunkings=$chunkings" ;;
+    8) echo "model=$(fingerprint "$exported") text=$(fingerprint data/train/text) chunkings=$chunkings" \
+      "lm_order=$lm_order lm_weights=$lm_weights word_bonuses=$word_bonuses" ;;
   esac
 }
 
@@ -195,8 +200,9 @@ fi
 if stage_wanted 6 && begin_stage 6; then
   need_stage 5 "$averaged"
   need_stage 3 data/dev/data.list
+  need_stage 0 data/dev/words.ctm
   change_stage 6
-  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list
+  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list --ctm data/dev/words.ctm
   end_stage 6
 fi
 
@@ -206,7 +212,7 @@ if stage_wanted 7 && begin_stage 7; then
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7
-  rm -rf "$dir"/stream.* "$dir"/silence.*
+  rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
   for chunking in $chunkings; do
     [ "$chunking" != full ] || continue
     label=${chunking/\//-}
@@ -217,12 +223,40 @@ if stage_wanted 7 && begin_stage 7; then
       --chunking "$chunking" --ctm data/test/words.ctm ${compare[@]+"${compare[@]}"} --output "$dir/stream.$label"
     OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
+    python "$root/tools/reliability.py" data/test/text "$dir/stream.$label/words.ctm" --title "Digit strings, streamed at $chunking" \
+      --output "$dir/stream.$label/reliability.png"
   done
+  wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
+  python "$root/tools/word_times.py" data/test/words.ctm "$dir/align/words.ctm" --output "$dir/align/word_times.json"
+  streamed=()
+  for record in "$dir"/stream.*/stream.json; do
+    [ ! -f "$record" ] || streamed+=("$record")
+  done
+  [ ${#streamed[@]} = 0 ] || wenet-fusion report "$results" --streamed "${streamed[@]}"
   OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
     --running_seconds "$((SECONDS - stage_started))" --stage_seconds {data,"$dir"}/.stage[-0-6]*.seconds
   end_stage 7
+fi
+
+if stage_wanted 8 && begin_stage 8; then
+  need_stage 0 data/train/text
+  need_stage 3 data/{dev,test}/data.list
+  need_stage 6 "$exported"
+  change_stage 8
+  streamed=()
+  for chunking in $chunkings; do
+    [ "$chunking" = full ] || streamed+=("$chunking")
+  done
+  [ ${#streamed[@]} -gt 0 ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
+  python "$root/tools/train_ngram.py" data/train/text --keyed --order "$lm_order" --output "$dir/lm.arpa" \
+    --evaluate data/{dev,test}/text
+  # shellcheck disable=SC2086  # several values in one variable
+  OMP_NUM_THREADS=1 python "$root/tools/tune_language_model.py" "$exported" "$dir/lm.arpa" --dev data/dev/data.list \
+    --test data/test/data.list --data_type "$data_type" --chunkings "${streamed[@]}" --weights $lm_weights \
+    --bonuses $word_bonuses --output "$dir/language_model.json"
+  end_stage 8
 fi
 
 if [ -f "$exported" ]; then

@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
-from wenet_fusion_runtime.decoding import MODES, DecodingOptions
+from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 
 USER_ERRORS = (ValueError, OSError, ImportError)    # what a user can mend: printed as one message, without a traceback
 Commands = argparse._SubParsersAction               # argparse has no public name for it
 
 
-def add_recognition_flags(command: argparse.ArgumentParser, endpoints: EndpointRules) -> None:
-    """Add the flags that `build_recognizer` and `create_stream` read; `endpoints` are the command's defaults."""
+def add_recognition_flags(command: argparse.ArgumentParser, defaults: DecodingOptions) -> None:
+    """Add the flags that `build_recognizer` and `create_stream` read; of `defaults` those of partial results and
+    endpoints are the command's own."""
     command.add_argument("--chunk", type=int, metavar="FRAMES",
                          help="encoder frames per chunk: fewer show text sooner (default: the model's)")
     command.add_argument("--left", type=int, metavar="CHUNKS",
                          help="chunks that stay visible to the left (default: as in training)")
     command.add_argument("--allow_untrained", action="store_true",
                          help="allow chunks and left contexts that the model was not trained for")
-    command.add_argument("--mode", choices=MODES,
-                         help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}")
-    command.add_argument("--beam_size", type=int, default=10, metavar="N",
-                         help="hypotheses of the beam search (default: %(default)s)")
-    command.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
-    command.add_argument("--reverse_weight", type=float, metavar="W",
-                         help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)")
-    _add_endpoint_flags(command, endpoints)
+    add_search_arguments(command)
+    command.add_argument("--commit_seconds", type=_seconds_or_off, default=defaults.commit_seconds, metavar="S|off",
+                         help="text this old is decided for good, so that a partial result can mark it; off: when its "
+                              f"segment closes (default: {_shown(defaults.commit_seconds)})")
+    _add_endpoint_flags(command, defaults.endpoint)
 
 
-def build_recognizer(options: argparse.Namespace) -> Recognizer:
-    """The model, loaded and warm, with the flags of `add_recognition_flags`.
+def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> tuple[Recognizer, bool]:
+    """The model, loaded and warm, with the flags of `add_recognition_flags`; and whether all hot words can be used.
 
+    Args:
+        nbest: hypotheses of each result; None: as many as the beam has.
     Raises:
         OSError, ValueError, ImportError: see `Recognizer`.
     """
     endpoint = EndpointRules(
         options.rule1_seconds, options.rule2_seconds, options.rule3_seconds, options.rule3_silence_seconds,
         options.rule3_extra_seconds, options.silence_probability)
-    return Recognizer(options.model, DecodingOptions(
-        mode=options.mode, beam_size=options.beam_size, ctc_weight=options.ctc_weight,
-        reverse_weight=options.reverse_weight, endpoint=endpoint))
+    decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint, commit_seconds=options.commit_seconds), options)
+    hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
+    return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
 
 
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
@@ -54,9 +57,6 @@ def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream
 
 
 def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
-    def shown(value: float | None) -> str:
-        return "off" if value is None else f"{value:g}"
-
     group = command.add_argument_group(
         "endpoints", "When a segment of the text closes and becomes final. Seconds are rounded to encoder frames.")
     for name, meaning in (
@@ -64,7 +64,7 @@ def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRule
         ("rule2_seconds", "so much silence after text closes a segment"),
     ):
         group.add_argument(f"--{name}", type=_seconds_or_off, default=getattr(defaults, name), metavar="S|off",
-                           help=f"{meaning} (default: {shown(getattr(defaults, name))})")
+                           help=f"{meaning} (default: {_shown(getattr(defaults, name))})")
     for name, meaning in (
         ("rule3_seconds", "a segment this long closes at the next silence"),
         ("rule3_silence_seconds", "what counts as silence for rule 3"),
@@ -75,6 +75,10 @@ def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRule
     group.add_argument("--silence_probability", type=float, default=defaults.silence_probability, metavar="P",
                        help="a frame is silent if blank is more probable than this (default: if blank is the most "
                             "probable unit)")
+
+
+def _shown(value: float | None) -> str:
+    return "off" if value is None else f"{value:g}"
 
 
 def _seconds_or_off(value: str) -> float | None:

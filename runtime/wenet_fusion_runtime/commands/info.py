@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from wenet_fusion_runtime.commands.common import Commands
-from wenet_fusion_runtime.meta import TORCHSCRIPT
+from wenet_fusion_runtime.meta import TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model_file import read_meta
+from wenet_fusion_runtime.word_times import WordTimes
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def _info(options: argparse.Namespace) -> int:
         ("vocabulary", f"{len(meta.units)} units, text joined from {meta.units.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),
         ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
+        ("word times", _word_times(meta)),
         ("precision", f"{meta.precision}, engine {meta.engine}"),
     ]
     for title, fields in (
@@ -44,3 +46,10 @@ def _info(options: argparse.Namespace) -> int:
     for title, value in lines:
         print(f"{title:<19} {value}")
     return 0
+
+
+def _word_times(meta: Meta) -> str:
+    start, end = meta.word_times
+    if meta.word_times == WordTimes():
+        return "as emitted; export with --ctm moves them to where words are spoken"
+    return f"starts {start:+.3f} s, ends {end:+.3f} s from where words are emitted"

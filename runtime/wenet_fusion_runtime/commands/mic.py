@@ -17,7 +17,7 @@ import numpy as np
 from wenet_fusion_runtime.commands.common import (
     USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
 )
-from wenet_fusion_runtime.endpoint import LIVE_ENDPOINTS
+from wenet_fusion_runtime.decoding import LIVE_OPTIONS
 from wenet_fusion_runtime.formats import json_line, result_record
 from wenet_fusion_runtime.live_audio import AudioBlock, LiveAudio
 from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
@@ -54,7 +54,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     mic.add_argument("--seconds", type=float, metavar="S", help="end after so much audio (default: at Ctrl-C)")
     mic.add_argument("--json", action="store_true", help="one JSON object per closed segment: text, times, tokens")
     mic.add_argument("--latency", action="store_true", help="show how far the text is behind the speaker")
-    add_recognition_flags(mic, LIVE_ENDPOINTS)
+    add_recognition_flags(mic, LIVE_OPTIONS)
     mic.set_defaults(run=_mic)
 
 
@@ -84,10 +84,12 @@ def _mic(options: argparse.Namespace) -> int:
         raise ValueError(f"--seconds must be positive, found {options.seconds:g}")
     source = _source(options)    # a wrong device is known before the model is loaded, and opened after it
     recording = WavWriter(options.save) if options.save is not None else None
-    stream = create_stream(build_recognizer(options), options)
+    recognizer, all_usable = build_recognizer(options)
+    stream = create_stream(recognizer, options)
     display = _Display(source, options.json, options.latency)
     with _stopped_by_signals(source.stop), recording or contextlib.nullcontext():
-        return _listen(source, stream, display, recording, options.seconds)
+        _listen(source, stream, display, recording, options.seconds)
+    return 0 if all_usable else 1
 
 
 def _source(options: argparse.Namespace) -> LiveAudio:
@@ -102,7 +104,7 @@ def _source(options: argparse.Namespace) -> LiveAudio:
 
 def _listen(
     source: LiveAudio, stream: Stream, display: _Display, recording: WavWriter | None, seconds: float | None
-) -> int:
+) -> None:
     """Recognise until the audio ends. Raises what breaks the source or the recording, after the text so far was shown."""
     heard, muted, failure = 0.0, True, None
     with source:
@@ -127,7 +129,6 @@ def _listen(
     display.summary(heard, recording)
     if failure is not None:
         raise failure
-    return 0
 
 
 def _first_seconds(source: LiveAudio, seconds: float | None) -> Iterator[AudioBlock]:

@@ -14,13 +14,14 @@ from wenet_fusion_runtime.commands.common import (
     USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
 )
 from wenet_fusion_runtime.commands.destination import Destination, OutputError, Sink
-from wenet_fusion_runtime.endpoint import FILE_ENDPOINTS
+from wenet_fusion_runtime.decoding import FILE_OPTIONS
 from wenet_fusion_runtime.formats import (
     CTM, FORMATS, JSON, SUBTITLES, SUFFIXES, TEXT, json_line, make_writer, partial_record
 )
 from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.recognizer import Stream
 from wenet_fusion_runtime.result import Result
+from wenet_fusion_runtime.units import Units
 
 BLOCK_SECONDS = 0.1    # how audio is cut; results do not depend on it
 
@@ -41,27 +42,32 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     transcribe.add_argument("--output", metavar="PATH",
                             help="a file for all text, or a folder, which gets a file for each FILE (default: standard "
                                  "output); a path that ends in / is a folder")
+    transcribe.add_argument("--nbest", type=int, metavar="N",
+                            help="json: the N best hypotheses of each segment and their scores, too")
     transcribe.add_argument("--partials", action="store_true",
                             help="text and json: each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
-    add_recognition_flags(transcribe, FILE_ENDPOINTS)
+    add_recognition_flags(transcribe, FILE_OPTIONS)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
     if options.partials and options.format not in (TEXT, JSON):
         raise ValueError(f"--partials goes with --format {TEXT} or {JSON}, not with {options.format}")
+    if options.nbest is not None and options.format != JSON:
+        raise ValueError(f"--nbest is shown by --format {JSON} only")
     suffix = SUFFIXES[FORMATS.index(options.format)]
     read = [options.model, *options.files]
     with Destination(options.output, options.files, suffix, options.format in SUBTITLES, read) as destination:
-        recognizer = build_recognizer(options)
+        recognizer, all_usable = build_recognizer(options, options.nbest)
         create_stream(recognizer, options)    # a wrong chunk is no file's fault
         failed = 0
         for path in options.files:
             try:
                 with AudioReader(path) as reader, destination.recording(path) as sink:
                     stream = create_stream(recognizer, options)
-                    output = _Output(options, path, sink, destination)
+                    units = None if options.nbest is None else recognizer.model.meta.units
+                    output = _Output(options, path, sink, destination, units)
                     damage = _feed(stream, reader, output, options.real_time)
                 if damage is not None:
                     raise damage
@@ -74,7 +80,7 @@ def _transcribe(options: argparse.Namespace) -> int:
                 failed += 1
     if failed and len(options.files) > 1:
         print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or not all_usable else 0
 
 
 def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> Exception | None:
@@ -114,15 +120,18 @@ class _Output:
         path: of the recording.
         sink: takes the text.
         destination: where the sink is.
+        hypotheses_of: units with which the hypotheses of each segment are written too; None: they are not.
     """
 
-    def __init__(self, options: argparse.Namespace, path: Path, sink: Sink, destination: Destination) -> None:
+    def __init__(
+        self, options: argparse.Namespace, path: Path, sink: Sink, destination: Destination, hypotheses_of: Units | None
+    ) -> None:
         named = destination.is_shared
         self._path = path
         self._sink = sink
         self._prefix = f"{path}\t" if named else ""
         name = _short_name(path, options.files) if options.format == CTM else str(path)
-        self._writer = make_writer(options.format, name, named)
+        self._writer = make_writer(options.format, name, named, hypotheses_of)
         self._partials = options.partials
         self._json = options.format == JSON
         in_the_way = destination.is_standard and options.format != TEXT

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Error rates of checkpoints in every precision that they export to, streamed: what speed costs.
+
+Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
+streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from report import table, this_run, write_report
+from tqdm import tqdm
+from wenet_fusion_runtime import Recognizer
+
+from wenet_fusion.cli import main as wenet_fusion
+from wenet_fusion.console import run_main
+from wenet_fusion.error_rate import ErrorCounts, score
+from wenet_fusion.export.formats import PRECISIONS
+from wenet_fusion.export.speech import Speech, read_speech
+
+FORMATS = ("torchscript", "onnx")
+ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
+MAX_INCREASE = "100"  # the gate is for users; here the loss is what is asked for
+
+
+class Subject(NamedTuple):
+    name: str
+    checkpoint: Path
+
+
+class Outcome(NamedTuple):
+    """One exported file at one chunk size."""
+
+    model: str
+    form: str
+    chunk: str
+    wer: float
+    words: int
+    changed: int  # utterances with another text than that of the first form
+    megabytes: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", type=subject, metavar="NAME=CHECKPOINT", help="models to compare")
+    parser.add_argument("--data", type=Path, required=True, help="data.list to stream")
+    parser.add_argument("--calibration", type=Path, required=True, help="data.list for the scales of int8")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="of --data (default: all)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for item in args.checkpoints:
+            outcomes += measure(item, args, Path(folder))
+    run = this_run(0, os.getloadavg()[0])
+    words = outcomes[0].words
+    text = "\n\n".join(["\n".join(run.lines()), f"Word error rate in percent, of {words} words.", outcome_table(outcomes)])
+    print(text)
+    write_report(args.output, "accuracy", text, {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]})
+    return 0
+
+
+def subject(text: str) -> Subject:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=CHECKPOINT with an existing file")
+    return Subject(name, Path(path))
+
+
+def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
+    """Every form of one checkpoint at every chunk size; the first form is what the others are compared with."""
+    outcomes, expected = [], {}
+    for format_ in FORMATS:
+        for precision in PRECISIONS[format_]:
+            path = folder / "model.zip"
+            options = ["--format", format_, "--precision", precision, "--max_wer_increase", MAX_INCREASE]
+            if precision.startswith("int8"):
+                options += ["--data", str(args.calibration)]
+            wenet_fusion(["export", str(item.checkpoint), str(path), *options])
+            recognizer = Recognizer(path)
+            speech = read_speech(args.data, recognizer.model.meta.sample_rate, args.num_utterances)
+            for chunk in recognizer.model.meta.chunk_sizes:
+                texts = stream(recognizer, chunk, speech, f"{item.name} {format_} {precision} {chunk}")
+                expected.setdefault(chunk, texts)
+                total = errors(speech, texts)
+                changed = sum(texts[key] != text for key, text in expected[chunk].items())
+                label = f"{chunk}/{recognizer.model.meta.left(chunk)}"
+                form = f"{ENGINES[format_]} {precision}"
+                size = path.stat().st_size / 1e6
+                outcomes.append(Outcome(item.name, form, label, total.rate, total.reference, changed, size))
+    return outcomes
+
+
+def stream(recognizer: Recognizer, chunk: int, speech: Sequence[Speech], title: str) -> dict[str, str]:
+    texts = {}
+    for utterance in tqdm(speech, desc=title, unit="utt", leave=False, disable=None):
+        stream = recognizer.create_stream(chunk)
+        stream.accept_waveform(utterance.samples)
+        stream.finish()
+        texts[utterance.key] = stream.text
+    return texts
+
+
+def errors(speech: Sequence[Speech], texts: dict[str, str]) -> ErrorCounts:
+    return score({utterance.key: utterance.text for utterance in speech}, texts).total
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> str:
+    """A row for each model and form; for each chunk size the error rate, and how many utterances have another text."""
+    chunks = list(dict.fromkeys(outcome.chunk for outcome in outcomes))[::-1]
+    head = ["model and form"]
+    for chunk in chunks:
+        head += [chunk, "texts changed"]
+    rows: dict[tuple[str, str], dict[str, Outcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault((outcome.model, outcome.form), {})[outcome.chunk] = outcome
+    cells = []
+    for (model, form), found in rows.items():
+        row = [f"{model}, {form}"]
+        for chunk in chunks:
+            row += [f"{100 * found[chunk].wer:.2f}", str(found[chunk].changed)]
+        cells.append([*row, f"{next(iter(found.values())).megabytes:.1f}"])
+    return table([*head, "file, MB"], cells)
+
+
+if __name__ == "__main__":
+    run_main(main)

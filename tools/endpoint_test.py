@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""What endpoint rules do to the recordings of a data.list, streamed as one long recording with pauses between them."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+from wenet_fusion_runtime import DecodingOptions, EndpointRules, load_model
+from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
+from wenet_fusion_runtime.endpoint import Endpoint
+from wenet_fusion_runtime.result import Result, joined_ids
+
+from wenet_fusion.console import run_main
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.sources import read_samples
+from wenet_fusion.error_rate import score
+
+RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
+TITLES = (
+    "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "without text", "mean / longest, s",
+    "word error rate", "final after the last word, 50 / 90 %",
+)  # fmt: skip
+
+
+class Effect(NamedTuple):
+    """What one set of rules did to the recording."""
+
+    segments: int
+    closed_by: Counter[Endpoint]
+    empty: int
+    seconds: list[float]  # lengths of all segments
+    error_rate: float
+    delays: list[float]  # from the end of a segment's last word to its being closed by a rule, seconds
+
+
+def parse_rules(label: str) -> EndpointRules:
+    """`RULE1/RULE2/RULE3` in seconds, `off` for none. Raises ValueError."""
+    try:
+        first, second, third = (None if part == "off" else float(part) for part in label.split("/"))
+        if third is None:
+            raise ValueError("rule 3 cannot be off")
+        return EndpointRules(first, second, third)
+    except ValueError as error:
+        raise ValueError(f"--rules {label}: give RULE1/RULE2/RULE3 such as 2.4/1.2/20 or off/off/20 ({error})") from None
+
+
+def long_recording(
+    recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
+) -> np.ndarray:
+    """The recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
+    rng, parts = np.random.default_rng(seed), []
+    for samples in recordings:
+        parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
+    return np.concatenate(parts)
+
+
+def effect_of(segments: Sequence[Result], text: str, reference: str) -> Effect:
+    delays = [
+        segment.end_seconds - segment.words[-1].end_seconds
+        for segment in segments if segment.words and segment.endpoint is not Endpoint.END
+    ]  # fmt: skip
+    return Effect(
+        segments=len(segments),
+        closed_by=Counter(segment.endpoint for segment in segments),
+        empty=sum(not segment.words for segment in segments),
+        seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
+        error_rate=score({"all": reference}, {"all": text}, "word").total.rate,
+        delays=delays,
+    )
+
+
+def row(label: str, effect: Effect) -> list[str]:
+    """Cells of the table, as TITLES."""
+    rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3)
+    delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
+    return [
+        label, str(effect.segments), *(str(effect.closed_by[rule]) for rule in rules), str(effect.empty),
+        f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %", delay,
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("data", type=Path, help="data.list")
+    parser.add_argument("--rules", nargs="+", default=RULES, metavar="R1/R2/R3", help="seconds, or off for rules 1 and 2")
+    parser.add_argument("--pauses", nargs=2, type=float, default=(0.0, 3.0), metavar=("LEAST", "MOST"),
+                        help="seconds of silence after each recording")
+    parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
+    parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--seed", type=int, default=0, help="of the pauses")
+    args = parser.parse_args(arguments)
+    if not 0 <= args.pauses[0] <= args.pauses[1] < float("inf"):
+        raise ValueError(f"--pauses {args.pauses[0]:g} {args.pauses[1]:g}: give two lengths in seconds, the shorter first")
+    rules = {label: parse_rules(label) for label in args.rules}
+
+    model = load_model(args.model)
+    meta, utterances = model.meta, read_manifest(args.data, "auto")
+    bar = tqdm(utterances, desc="read", unit="utt", leave=False, disable=None)
+    recordings = [read_samples(utterance, meta.sample_rate) for utterance in bar]
+    reference = " ".join(utterance.text for utterance in utterances)
+    samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
+    chunk = args.chunk or meta.default_chunk
+    step = offline_step(model, [samples], chunk, meta.left(chunk))
+    print(f"{len(utterances)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
+          f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}")
+    print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
+    for label, chosen in rules.items():
+        segments = decode_rows(model, step, DecodingOptions(args.mode, endpoint=chosen))[0]
+        text = meta.units.text(joined_ids(segments))
+        print("| " + " | ".join(row(label, effect_of(segments, text, reference))) + " |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,137 @@
+"""Interpolated modified Kneser-Ney estimation of n-gram models from numbered words. Knows neither text nor files.
+
+Legend: V words, P positions of the text, M different n-grams of one order. n-grams of an order are numbered by their
+beginning (an n-gram of the order before) and then by their last word.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+START, END, UNKNOWN = range(3)  # numbers of <s>, </s> and <unk>
+FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text does not determine them; those of KenLM's lmplz
+
+
+class Ngrams(NamedTuple):
+    """The different n-grams of one order in a text."""
+
+    beginning: np.ndarray  # (M,) int64, the n-gram without its last word; 0 for order 1
+    last: np.ndarray  # (M,) int64, its last word
+    ending: np.ndarray  # (M,) int64, the n-gram without its first word; 0 for order 1
+    opens: np.ndarray  # (M,) bool, whether its first word is <s>
+    counts: np.ndarray  # (M,) int64, how often it occurs
+
+
+class Discounts(NamedTuple):
+    """What is subtracted from counts of 1, of 2, and of 3 and more."""
+
+    one: float
+    two: float
+    more: float
+    estimated: bool  # False: the text is too small or too regular, these are FALLBACK
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        """(M,) for each count; 0 for 0."""
+        return np.array([0.0, self.one, self.two, self.more])[np.minimum(counts, 3)]
+
+
+class Order(NamedTuple):
+    """The n-grams of one order in the model."""
+
+    words: np.ndarray  # (M, order) int
+    probabilities: np.ndarray  # (M,) float64, of the last word after the others; 0 for <s>
+    backoffs: np.ndarray  # (M,) float64, weights; 1 where nothing goes on from the n-gram
+    discounts: Discounts
+
+
+def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
+    """One number for each order; the last of `prune` holds for the orders that follow.
+
+    Raises:
+        ValueError: there are too many or none, the first is not 0 or one is smaller than the one before it: n-grams need
+            those that they begin and end with.
+    """
+    thresholds = [*prune, *[prune[-1]] * order][:order] if prune else []
+    if not thresholds or len(prune) > order or thresholds[0] or thresholds != sorted(thresholds):
+        raise ValueError(
+            f"prune {' '.join(map(str, prune))}: expected up to {order} numbers, the first one 0, none smaller than the"
+            " one before it"
+        )
+    return thresholds
+
+
+def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]) -> list[Order]:
+    """A model of as many orders as there are thresholds; after any words its probabilities of all but <s> sum to 1.
+
+    Args:
+        text_P: numbers of words; each sentence begins with START and ends with END.
+        vocabulary_size: V. Words that do not occur, UNKNOWN too if it does not, share what the others are discounted.
+        thresholds: for each order, see `prune_thresholds`: n-grams that do not occur more often are left out, but words
+            never are.
+    Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, with
+    KenLM's pruning (Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation").
+    """
+    ngrams = count_ngrams(text_P, vocabulary_size, len(thresholds))
+    counts = [_adjusted(level, after) for level, after in zip(ngrams, [*ngrams[1:], None])]
+    words, lower, orders = np.empty((1, 0), np.int64), np.array([1.0 / (vocabulary_size - 1)]), []
+    kept_before = np.ones(1, bool)
+    for level, adjusted, threshold in zip(ngrams, counts, thresholds):
+        discounts = estimate_discounts(adjusted)
+        kept = level.counts > threshold if orders else np.ones(len(adjusted), bool)
+        discounted = np.where(kept, adjusted - discounts.of(adjusted), 0.0)
+        totals = np.bincount(level.beginning, adjusted, minlength=len(lower))
+        left = np.maximum(totals - np.bincount(level.beginning, discounted, minlength=len(lower)), 0.0)
+        # What nothing goes on from keeps its whole weight.
+        weights = np.divide(left, totals, out=np.ones(len(lower)), where=totals > 0)
+        lower = discounted / totals[level.beginning] + weights[level.beginning] * lower[level.ending]
+        if orders:
+            orders[-1] = orders[-1]._replace(backoffs=weights[kept_before])
+        else:
+            lower[START] = 0.0
+        words = np.column_stack([words[level.beginning], level.last])
+        orders.append(Order(words[kept], lower[kept], np.ones(kept.sum()), discounts))
+        kept_before = kept
+    return orders
+
+
+def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[Ngrams]:
+    """The n-grams of all orders. Those of order 1 are the words, whether they occur or not."""
+    starts = np.flatnonzero(text_P == START)
+    offsets_P = np.arange(len(text_P)) - np.repeat(starts, np.diff(starts, append=len(text_P)))
+    words, none = np.arange(vocabulary_size), np.zeros(vocabulary_size, np.int64)
+    counts = np.bincount(text_P, minlength=vocabulary_size)
+    counts[START] = 0  # never predicted
+    found = [Ngrams(none, words, none, words == START, counts)]
+    numbers_P = text_P.astype(np.int64)  # of the n-gram that ends at each position
+    for length in tqdm(range(2, order + 1), desc="count n-grams", unit="order", leave=False, disable=None):
+        positions = np.flatnonzero(offsets_P >= length - 1)
+        keys = numbers_P[positions - 1] * vocabulary_size + text_P[positions]
+        keys, first, numbers, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        example = positions[first]
+        opens = offsets_P[example] == length - 1
+        found.append(Ngrams(keys // vocabulary_size, keys % vocabulary_size, numbers_P[example], opens, counts))
+        numbers_P[positions] = numbers
+    return found
+
+
+def _adjusted(level: Ngrams, longer: Ngrams | None) -> np.ndarray:
+    """(M,) Kneser-Ney counts: how many different words stand before an n-gram. The highest order has plain counts, and
+    so have n-grams that open a sentence: nothing stands before them."""
+    if longer is None:
+        return level.counts
+    return np.where(level.opens, level.counts, np.bincount(longer.ending, minlength=len(level.counts)))
+
+
+def estimate_discounts(counts: np.ndarray) -> Discounts:
+    """From how many n-grams have counts 1 to 4; FALLBACK if one of the first three numbers is 0 or a discount is not
+    between 0 and its count."""
+    frequency = np.bincount(np.minimum(counts, 5), minlength=6).astype(float)
+    if not frequency[1:4].all():
+        return Discounts(*FALLBACK, estimated=False)
+    ratio = frequency[1] / (frequency[1] + 2 * frequency[2])
+    values = [count - (count + 1) * ratio * frequency[count + 1] / frequency[count] for count in (1, 2, 3)]
+    if not all(0.0 <= value <= count for count, value in enumerate(values, start=1)):
+        return Discounts(*FALLBACK, estimated=False)
+    return Discounts(*map(float, values), estimated=True)

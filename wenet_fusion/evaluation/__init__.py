@@ -1,0 +1,1 @@
+"""Error rates of a trained model in many modes, chunkings and variants of the search."""

@@ -1,0 +1,63 @@
+"""What an evaluation is asked for: modes, chunkings, variants of the search. Knows neither models nor results."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+
+from wenet_fusion.chunking import Chunking
+from wenet_fusion.transcripts import Counting
+
+ATTENTION = "attention"
+ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
+PLAIN = "plain"
+
+
+class Variant(NamedTuple):
+    """A way to search under a name, such as one with hot words."""
+
+    name: str
+    decoding: DecodingOptions  # of the modes that it changes; its `mode` is not read
+    sources: str = ""  # the files that it reads, and of what content
+
+
+class Search(NamedTuple):
+    """A mode in a variant."""
+
+    mode: str
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Raises ValueError if something is not known, given twice or missing."""
+
+    modes: tuple[str, ...] = ALL_MODES
+    chunkings: tuple[Chunking, ...] = ()
+    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # the first one's beam serves `attention` too
+    counting: Counting = Counting()
+    max_batch_seconds: float = 100.0
+
+    def __post_init__(self) -> None:
+        unknown = [mode for mode in self.modes if mode not in ALL_MODES]
+        if unknown or not self.modes:
+            raise ValueError(f"unknown decoding modes {unknown}; choose from {', '.join(ALL_MODES)}")
+        if not self.chunkings:
+            raise ValueError("no chunking was given; choose 'full' or SIZE/LEFT such as 16/4")
+        if not self.variants:
+            raise ValueError("no variant of the search was given")
+        for what, values in (
+            ("modes", self.modes), ("chunkings", self.chunkings), ("variants", [variant.name for variant in self.variants])
+        ):  # fmt: skip
+            if len(set(values)) < len(values):
+                raise ValueError(f"{what}: {' '.join(map(str, values))} name one twice")
+
+    @property
+    def searches(self) -> list[Search]:
+        """Each variant in the modes whose search it changes: greedy and attention search know only the first."""
+        return [
+            Search(mode, variant)
+            for index, variant in enumerate(self.variants)
+            for mode in self.modes
+            if index == 0 or mode not in (GREEDY, ATTENTION)
+        ]

@@ -1,0 +1,212 @@
+"""What an evaluation found: its files, and itself again from them. Knows no audio and no models.
+
+A result folder holds `results.json` (settings and the table), `utterances.jsonl` (every utterance in every condition),
+`report.html`, `report.md` and, for each condition, a folder with `text`, `tokens` (unit ids) and `wer` (aligned as
+WeNet's compute-wer does).
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from wenet_fusion.error_rate import Scoring, score
+from wenet_fusion.evaluation.options import PLAIN
+from wenet_fusion.files import read_lines, write_text
+from wenet_fusion.report.content import Condition, Fact, Report, Table
+from wenet_fusion.report.write import write_report
+from wenet_fusion.transcripts import Counting
+
+_RESULTS, _UTTERANCES = "results.json", "utterances.jsonl"
+
+
+class Found(NamedTuple):
+    """What one condition made of the utterances."""
+
+    mode: str
+    variant: str
+    chunking: str  # label
+    tokens: dict[str, list[int]]  # unit ids by key
+    texts: dict[str, str]  # by key
+    encoder_seconds: float  # of computation
+    search_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was found. `references` and every condition's texts have the same keys, in the order of the list."""
+
+    checkpoint: str
+    data: str
+    counting: Counting
+    audio_seconds: float
+    references: dict[str, str]
+    found: list[Found]
+    skipped: list[str]  # utterances that could not be used, and why
+    facts: list[Fact]  # settings, commit, hardware
+
+
+@dataclass(frozen=True)
+class LengthRow:
+    """Deletions in references of `shortest` to `longest` words."""
+
+    shortest: int
+    longest: int
+    utterances: int
+    words: int
+    deletions: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result table, as results.json holds it."""
+
+    mode: str
+    variant: str
+    chunking: str
+    wer: float | None  # fraction; of what errors are counted in; None: nothing was said
+    interval: tuple[float, float] | None  # 95 %
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    utterances: int
+    utterances_wrong: int
+    deletions_by_length: list[LengthRow]
+    encoder_seconds: float
+    search_seconds: float
+    real_time_factor: float
+
+
+class Scored(NamedTuple):
+    """A condition with its errors."""
+
+    found: Found
+    scoring: Scoring
+    row: Row
+
+
+def scored(evaluation: Evaluation) -> list[Scored]:
+    """Every condition against the references."""
+    result = []
+    for found in evaluation.found:
+        scoring = score(evaluation.references, found.texts, evaluation.counting)
+        total, seconds = scoring.total, found.encoder_seconds + found.search_seconds
+        row = Row(
+            mode=found.mode,
+            variant=found.variant,
+            chunking=found.chunking,
+            wer=total.rate if total.reference else None,
+            interval=scoring.interval(),
+            substitutions=total.substitutions,
+            deletions=total.deletions,
+            insertions=total.insertions,
+            words=total.reference,
+            utterances=len(scoring.utterances),
+            utterances_wrong=scoring.utterances_wrong,
+            deletions_by_length=[
+                LengthRow(shortest, longest, utterances, counts.reference, counts.deletions)
+                for shortest, longest, utterances, counts in scoring.by_length()
+            ],
+            encoder_seconds=found.encoder_seconds,
+            search_seconds=found.search_seconds,
+            real_time_factor=seconds / evaluation.audio_seconds,
+        )
+        result.append(Scored(found, scoring, row))
+    return result
+
+
+def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: Path) -> None:
+    for found, scoring, _ in conditions:
+        directory = result_dir / condition_folder(found.mode, found.chunking, found.variant)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text(directory / "text", "".join(f"{key} {text}".rstrip() + "\n" for key, text in found.texts.items()))
+        write_text(directory / "tokens", "".join(" ".join([key, *map(str, ids)]) + "\n" for key, ids in found.tokens.items()))
+        write_text(directory / "wer", scoring.report())
+    write_text(result_dir / _UTTERANCES, "".join(_utterance_lines(evaluation, conditions)))
+    content = {
+        "checkpoint": evaluation.checkpoint,
+        "data": evaluation.data,
+        "counting": dataclasses.asdict(evaluation.counting),
+        "audio_seconds": evaluation.audio_seconds,
+        "facts": {fact.name: fact.value for fact in evaluation.facts},
+        "rows": [dataclasses.asdict(condition.row) for condition in conditions],
+        "skipped": evaluation.skipped,
+    }
+    write_text(result_dir / _RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def condition_folder(mode: str, chunking: str, variant: str = PLAIN) -> str:
+    """The name of a condition's folder."""
+    name = f"{mode}.{chunking.replace('/', '-')}"
+    return name if variant == PLAIN else f"{name}.{variant.replace(' ', '_')}"
+
+
+def _utterance_lines(evaluation: Evaluation, conditions: list[Scored]) -> Iterator[str]:
+    for found, scoring, _ in conditions:
+        for key, _, counts in scoring.utterances:
+            record = {
+                "key": key, "mode": found.mode, "variant": found.variant, "chunking": found.chunking,
+                "reference": evaluation.references[key], "hypothesis": found.texts[key], "tokens": found.tokens[key],
+                "errors": counts.errors, "substitutions": counts.substitutions, "deletions": counts.deletions,
+                "insertions": counts.insertions, "words": counts.reference,
+            }  # fmt: skip
+            yield json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def read_results(result_dir: Path) -> Evaluation:
+    """What `write_results` wrote.
+
+    Raises:
+        OSError, ValueError: the folder holds no results, or damaged ones.
+    """
+    try:
+        content = json.loads((result_dir / _RESULTS).read_text(encoding="utf-8"))
+        references: dict[str, str] = {}
+        found = {
+            (row["mode"], row["variant"], row["chunking"]): Found(
+                row["mode"], row["variant"], row["chunking"], {}, {}, row["encoder_seconds"], row["search_seconds"]
+            )
+            for row in content["rows"]
+        }
+        for line in map(json.loads, read_lines(result_dir / _UTTERANCES)):
+            condition = found[line["mode"], line["variant"], line["chunking"]]
+            references[line["key"]] = line["reference"]
+            condition.texts[line["key"]], condition.tokens[line["key"]] = line["hypothesis"], line["tokens"]
+        facts = [Fact(name, value) for name, value in content["facts"].items()]
+        return Evaluation(
+            content["checkpoint"], content["data"], Counting(**content["counting"]), content["audio_seconds"], references,
+            list(found.values()), content["skipped"], facts,
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{result_dir}: its results are damaged ({error!r}); evaluate again") from error
+
+
+def write_reports(
+    evaluation: Evaluation, conditions: list[Scored], result_dir: Path, streams: Table | None = None
+) -> list[Path]:
+    """Writes report.html and report.md for people to read; returns their paths."""
+    shown = tuple(
+        Condition(_search_name(found), found.chunking, scoring, scoring_row.interval, scoring_row.real_time_factor)
+        for found, scoring, scoring_row in conditions
+    )
+    words = conditions[0].scoring.total.reference
+    minutes = evaluation.audio_seconds / 60
+    length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    about = (
+        f"{evaluation.checkpoint} on {evaluation.data}: {len(evaluation.references):,} utterances, {length},"
+        f" {words:,} {evaluation.counting.noun}"
+    )
+    title = f"{evaluation.counting.rate_name} of {Path(evaluation.checkpoint).name}"
+    facts, skipped = tuple(evaluation.facts), tuple(evaluation.skipped)
+    report = Report(title, about, evaluation.counting, shown, facts, skipped, streams)
+    paths = [result_dir / "report.html", result_dir / "report.md"]
+    for path in paths:
+        write_report(report, path)
+    return paths
+
+
+def _search_name(found: Found) -> str:
+    return found.mode if found.variant == PLAIN else f"{found.mode} + {found.variant}"
