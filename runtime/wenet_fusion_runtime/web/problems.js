@@ -69,17 +69,35 @@ export function tooSlow(seconds) {
   );
 }
 
-export function serverFull(message) {
-  return new Problem("The server is busy", `It takes no more sessions now. Try again in a moment. It says: ${message}`);
+const TRY_LATER = 1013;       // close codes of WebSockets
+const GOING_AWAY = 1001;
+
+/** What the server says before it closes a connection. */
+export function failure(message, closeCode) {
+  if (closeCode === TRY_LATER) return new Problem("The server is full", `Try again in a moment. It says: ${message}.`);
+  if (closeCode === GOING_AWAY) {
+    return new Problem("The server is shutting down", "The text so far is kept. Try again once it is back.");
+  }
+  return new Problem("The server ended the session", `It says: ${message}.`);
 }
 
-export function refused(message) {
-  return new Problem("The server refused", message);
+/** What the server says to a file; `status` of HTTP, null once its text has begun to come. */
+export function uploadRefused(status, message) {
+  if (status === 503) return new Problem("The server is full", `Try again in a moment. It says: ${message}.`);
+  if (status === 413) return new Problem("The file is too large", `Cut it into shorter ones. The server says: ${message}.`);
+  return new Problem("The server could not transcribe the file", `It says: ${message}.`);
 }
 
-export function unreadableFile(name) {
+export function unreadableFile(name, message) {
   return new Problem(
     `${name} could not be read`,
-    "Neither the server nor this browser knows its format. Convert it to wav, flac, ogg, mp3 or m4a and try again.",
+    `This browser does not know its format either. Convert it to wav, flac, ogg or mp3 and try again. The server says: ${message}.`,
+  );
+}
+
+export function tokenNeeded() {
+  return new Problem(
+    "This server asks for a token",
+    "Add it to this page's address, as in ?token=YOUR-TOKEN, and open that. Whoever runs the server knows it.",
   );
 }

@@ -1,6 +1,7 @@
 // One stream of speech to the server: its WebSocket messages. Knows no audio device and no page.
 
-import { connectionLost, refused, serverFull, tooSlow, unreachable } from "./problems.js";
+import { connectionLost, failure, tooSlow, unreachable } from "./problems.js";
+import { messageSegment } from "./segments.js";
 
 const MAX_UNSENT_SECONDS = 30;
 
@@ -13,8 +14,7 @@ const MAX_UNSENT_SECONDS = 30;
  *   final(segment)    a segment closed
  *   end()             everything was recognised; the last one
  *   problem(problem)  it failed; the last one
- * A segment is {text, committed, words, start, end}: `committed` is the part of the text that can no longer change,
- * `words` are {text, start, end, spaced}; all times are seconds since the session's start.
+ * Segments are those of segments.js; their times are seconds since the session's start.
  */
 export class Session {
   constructor(url, rate, options, events) {
@@ -24,13 +24,14 @@ export class Session {
     this.isReady = false;
     this.isEnding = false;
     this.isOver = false;
+    this.refusal = null;        // what the server said before it closed the connection
     this.sent = 0;              // samples
     this.sentAt = [];           // [seconds of audio, when it was handed over], oldest first
     this.socket = new WebSocket(url);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ signal: "start", nbest: 1, continuous_decoding: true, ...options }));
+    this.socket.onopen = () => this.tell({ signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options });
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
-    this.socket.onclose = () => this.fail(this.isReady ? connectionLost() : unreachable());
+    this.socket.onclose = ({ code }) => this.fail(this.reason(code));
   }
 
   /** The next samples. */
@@ -47,7 +48,7 @@ export class Session {
   /** No more samples come; `end` follows. */
   end() {
     this.isEnding = true;
-    if (this.isReady) this.socket.send(JSON.stringify({ signal: "end" }));
+    if (this.isReady) this.tell({ signal: "end" });
   }
 
   /** Drop the session; no event follows. */
@@ -64,18 +65,27 @@ export class Session {
 
   receive(message) {
     if (this.isOver) return;
-    if (message.status !== "ok") return this.fail(failure(message));
-    switch (message.type) {
-      case "server_ready":
-        return this.begin();
-      case "partial_result":
-        return this.events.partial(partialSegment(message));
-      case "final_result":
-        return this.events.final(finalSegment(message));
-      case "speech_end":
-        this.close();
-        return this.events.end();
+    if (message.status !== "ok") {
+      this.refusal = message.message;
+    } else if (message.type === "server_ready") {
+      this.begin();
+    } else if (message.type === "partial_result") {
+      this.events.partial(messageSegment(message));
+    } else if (message.type === "final_result") {
+      this.events.final(messageSegment(message));
+    } else if (message.type === "speech_end") {
+      this.close();
+      this.events.end();
     }
+  }
+
+  reason(closeCode) {
+    if (this.refusal !== null) return failure(this.refusal, closeCode);
+    return this.isReady ? connectionLost() : unreachable();
+  }
+
+  tell(signal) {
+    this.socket.send(JSON.stringify(signal));
   }
 
   begin() {

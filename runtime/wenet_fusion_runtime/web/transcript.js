@@ -38,19 +38,14 @@ class Take {
 
   /** The open segment so far. */
   partial(segment) {
-    this.open = segment.text === "" ? null : segment;
-    follow(() => {
-      const row = this.find(".open");
-      row.hidden = this.open === null;
-      row.querySelector("time").textContent = clock(segment.start);
-      row.querySelector(".committed").textContent = segment.committed;
-      row.querySelector(".tentative").textContent = segment.text.slice(segment.committed.length);
-    });
+    this.open = segment;
+    follow(() => this.showOpen(segment.start, segment.committed, segment.text.slice(segment.committed.length)));
   }
 
   /** A segment that closed. */
   final(segment) {
-    this.clearOpen();
+    this.open = null;
+    this.showOpen(null, "", "");
     if (segment.text === "") return;
     this.segments.push(segment);
     const row = document.getElementById("segment").content.firstElementChild.cloneNode(true);
@@ -66,13 +61,14 @@ class Take {
   /** Nothing more comes: what is still open stays as it is. */
   end() {
     if (this.open) this.final(this.open);
-    this.element.classList.remove("live");
+    this.find(".open").hidden = true;
     if (this.segments.length === 0) this.find(".nothing").hidden = false;
   }
 
-  clearOpen() {
-    this.open = null;
-    this.find(".open").hidden = true;
+  showOpen(start, committed, tentative) {
+    this.find(".open time").textContent = start === null ? "" : clock(start);
+    this.find(".committed").textContent = committed;
+    this.find(".tentative").textContent = tentative;
   }
 
   async copy(button) {
