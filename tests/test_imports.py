@@ -27,7 +27,7 @@ LAYERS = {
     "cli": 10,
 }
 
-# (module, imported package): why it may wait until it is needed.
+# (module, imported package or module): why it may wait until it is needed.
 LATE = {
     ("wenet_fusion.files", "fcntl"): "Windows has none",
     ("wenet_fusion.inspection", "matplotlib"): "an extra, for pictures only",
@@ -35,11 +35,25 @@ LATE = {
     ("wenet_fusion_runtime.onnx_backend", "onnxruntime"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.microphone", "sounddevice"): "an extra, for capturing from devices only",
     ("wenet_fusion_runtime.language_model", "kenlm"): "an extra, for binary files only",
+    ("wenet_fusion_runtime.commands.serve", "wenet_fusion_runtime.serving.server"): "needs an extra, for serving only",
+    ("wenet_fusion_runtime.commands.client", "wenet_fusion_runtime.serving.client"): "needs an extra, for this command only",
     ("wenet_fusion.export.onnx_graph", "onnx"): "an extra, for ONNX exports only",
     ("wenet_fusion.export.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
 }
 # What the runtime may need to be installed.
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
+# Modules that an extra is needed for; none but those and LATE ones may import them.
+EXTRAS = {
+    "wenet_fusion_runtime.serving.app": {"aiohttp"},
+    "wenet_fusion_runtime.serving.client": {"aiohttp"},
+    "wenet_fusion_runtime.serving.connection": {"aiohttp"},
+    "wenet_fusion_runtime.serving.metrics": {"prometheus_client"},
+    "wenet_fusion_runtime.serving.responses": {"aiohttp"},
+    "wenet_fusion_runtime.serving.server": {"aiohttp"},
+    "wenet_fusion_runtime.serving.service": set(),    # by way of metrics
+    "wenet_fusion_runtime.serving.transcription": {"aiohttp"},
+    "wenet_fusion_runtime.serving.web_socket": {"aiohttp"},
+}
 JIT = {
     "wenet_fusion.models.exported": "marks the methods that export scripts",
     "wenet_fusion.models.wenet": "marks those that WeNet's runtime calls",
@@ -112,16 +126,19 @@ def import_problems(module: Module, imported: Import) -> Iterator[str]:
     top = imported.name.partition(".")[0]
     if imported.name.startswith("."):
         yield "relative import; write the whole name"
-    if imported.late and (module.name, top) not in LATE:
+    may_wait = any(module.name == name and f"{imported.name}.".startswith(f"{late}.") for name, late in LATE)
+    if imported.late and not may_wait:
         yield f"import of {imported.name} hides in a function"
+    if imported.name in EXTRAS and module.name not in EXTRAS and not (may_wait or imported.for_types):
+        yield f"{imported.name} needs an extra"
     if top in (RUNTIME, TOOLKIT):
         unit = unit_of(imported.name)
         if unit not in LAYERS:
             yield f"{imported.name} has no layer"
         elif unit != module.unit and LAYERS[unit] >= LAYERS[module.unit]:
             yield f"layer {LAYERS[module.unit]} imports {imported.name} of layer {LAYERS[unit]}"
-    elif module.unit == RUNTIME and top not in sys.stdlib_module_names | RUNTIME_NEEDS:
-        if not imported.for_types and (module.name, top) not in LATE:
+    elif module.unit == RUNTIME and top not in sys.stdlib_module_names | RUNTIME_NEEDS | EXTRAS.get(module.name, set()):
+        if not imported.for_types and not may_wait:
             yield f"the runtime needs {imported.name}"
 
 
@@ -139,7 +156,7 @@ def jit_problems(module: Module) -> Iterator[str]:
 
 def work_problems(module: Module) -> Iterator[str]:
     """A module's body defines; statements that do something are work."""
-    harmless = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    harmless = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     for node in module.tree.body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_guard = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
@@ -157,6 +174,9 @@ def test_every_exception_is_still_needed():
     modules = {module.name: module for module in read_modules()}
     for name, package in LATE:
         assert any(item.late and item.name.startswith(package) for item in imports(modules[name]))
+    for name, packages in EXTRAS.items():
+        found = {item.name.partition(".")[0] for item in imports(modules[name])}
+        assert packages <= found and (packages or any(item.name in EXTRAS for item in imports(modules[name])))
     for name in JIT:
         assert any(isinstance(node, ast.Attribute) and node.attr == "jit" for node in ast.walk(modules[name].tree))
 
@@ -179,6 +199,8 @@ def test_every_exception_is_still_needed():
         ("wenet_fusion.checks", "import torch\ntorch.manual_seed(1)", "line 2 works at import: torch.manual_seed(1)"),
         ("wenet_fusion.checks", "with open('x') as f:\n  y = f.read()", "line 1 works at import"),
         ("wenet_fusion_runtime.search", "import torch", "the runtime needs torch"),
+        ("wenet_fusion_runtime.serving.protocol", "import aiohttp", "the runtime needs aiohttp"),
+        ("wenet_fusion_runtime.cli", "import wenet_fusion_runtime.serving.app", "serving.app needs an extra"),
         ("wenet_fusion_runtime.search", "import wenet_fusion.chunking", "layer 0 imports wenet_fusion.chunking"),
     ],
 )
@@ -219,5 +241,11 @@ def test_the_runtime_imports_without_torch_and_without_the_toolkit(tmp_path):
     names = [module.name for module in read_modules() if module.unit == RUNTIME]
     result = run_python(source, *names, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
+    source = "import sys\nsys.modules.update(dict.fromkeys(['aiohttp', 'prometheus_client']))" + IMPORT_ALL
+    result = run_python(source, *(name for name in names if name not in EXTRAS), cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    seeded = run_python(source, "wenet_fusion_runtime.serving.service", cwd=tmp_path)
+    assert "ModuleNotFoundError" in seeded.stderr
+    source = "import sys\nsys.modules.update(dict.fromkeys(['torch', 'torchaudio', 'wenet_fusion']))" + IMPORT_ALL
     seeded = run_python(source, "wenet_fusion_runtime.cli", "wenet_fusion.recipe", cwd=tmp_path)
     assert "ModuleNotFoundError" in seeded.stderr

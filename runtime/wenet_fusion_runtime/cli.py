@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from wenet_fusion_runtime.commands import info, mic, transcribe
+from wenet_fusion_runtime.commands import client, info, mic, serve, transcribe
 from wenet_fusion_runtime.commands.common import USER_ERRORS
 
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("model", type=Path, metavar="MODEL", help="file written by: wenet-fusion export")
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
 
-    for command in (transcribe, mic, info):
+    for command in (transcribe, mic, serve, client, info):
         command.add(commands, common)
     return parser
 

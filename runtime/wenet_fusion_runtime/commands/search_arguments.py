@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from wenet_fusion_runtime.context import DEFAULT_BOOST, HotWord, check_hot_words, parse_hot_word, read_hot_words
+from wenet_fusion_runtime.context import (
+    DEFAULT_BOOST, CheckedHotWords, HotWord, check_hot_words, parse_hot_word, read_hot_words
+)
 from wenet_fusion_runtime.decoding import DEFAULT_BEAM_SIZE, MODES, DecodingOptions
 from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.units import Units
@@ -42,6 +44,11 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
                        help=f"of the language model's log-probabilities (default: {defaults.lm_weight:g})")
     group.add_argument("--word_bonus", type=float, metavar="NATS",
                        help=f"for each word that the language model scores (default: {defaults.word_bonus:g})")
+    add_hot_word_arguments(group)
+
+
+def add_hot_word_arguments(group: argparse._ActionsContainer) -> None:
+    """Add the arguments that `given_hot_words` reads."""
     group.add_argument("--hot_words", type=Path, metavar="FILE",
                        help="phrases that are preferred: one in each line, if need be a tab and its boost; # begins a "
                             "comment")
@@ -78,6 +85,23 @@ def usable_hot_words(arguments: argparse.Namespace, units: Units) -> tuple[tuple
     Raises:
         OSError, ValueError: the file cannot be read, or is no text.
     """
+    given = given_hot_words(arguments)
+    checked = check_hot_words(given.usable, units)
+    problems = [*given.problems, *checked.problems]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        count = len(given.usable) + len(given.problems)
+        print(f"error: {len(problems)} of {count} hot words cannot be used; going on without them", file=sys.stderr)
+    return checked.usable, not problems
+
+
+def given_hot_words(arguments: argparse.Namespace) -> CheckedHotWords:
+    """The hot words of the arguments, not yet checked against a model's units.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is no text.
+    """
     found, problems = [], []
     if arguments.hot_words is not None:
         read = read_hot_words(arguments.hot_words)
@@ -88,11 +112,4 @@ def usable_hot_words(arguments: argparse.Namespace, units: Units) -> tuple[tuple
             found.append(parse_hot_word(text, "=", "--hot_word"))
         except ValueError as error:
             problems.append(str(error))
-    given = len(found) + len(problems)
-    checked = check_hot_words(found, units)
-    problems += checked.problems
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if problems:
-        print(f"error: {len(problems)} of {given} hot words cannot be used; going on without them", file=sys.stderr)
-    return checked.usable, not problems
+    return CheckedHotWords(tuple(found), tuple(problems))

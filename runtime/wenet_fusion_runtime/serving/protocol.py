@@ -187,7 +187,8 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
     message: dict[str, Any] = {"status": "ok", "type": kind, "nbest": _dump(nbest)}    # a string, as WeNet has it
     if options.timestamps:
         record = result_record(result)
-        message |= {name: record[name] for name in ("segment", "start", "end", "endpoint", "words")}
+        message |= {name: record[name] for name in ("segment", "start", "end", "endpoint")}
+        message["words"] = [shown | {"spaced": word.spaced} for shown, word in zip(record["words"], result.words)]
         message["committed"] = result.committed
     return _dump(message)
 
