@@ -8,6 +8,7 @@ import { findServer } from "./server.js";
 import { clock, Transcript } from "./transcript.js";
 
 const MUTED_SECONDS = 3;    // of nothing but zeros, which no microphone delivers unless it is switched off
+const MAX_ANNOUNCED = 20;    // lines that are kept for it
 const INTERACTIVE = "a, button, input, select, textarea";
 const byId = (id) => document.getElementById(id);
 
@@ -87,6 +88,7 @@ class App {
     byId("record").setAttribute("aria-label", "Start");
     byId("choose").disabled = false;
     this.show("Ready");
+    byId("intro").hidden = !this.transcript.isEmpty;
     if (problem) this.fail(problem, retry);
   }
 
@@ -113,7 +115,6 @@ class App {
     document.body.classList.toggle("listening", state === "listening");
     if (byId("status").textContent === status) return;
     byId("status").textContent = status;
-    announce(status);
   }
 
   fail(problem, retry) {
@@ -189,9 +190,12 @@ class App {
   }
 }
 
-/** Has a screen reader say it. */
+/** Has a screen reader say it, after what it is saying. */
 function announce(text) {
-  byId("announcer").textContent = text;
+  const line = document.createElement("p");
+  line.textContent = text;
+  byId("announcer").append(line);
+  if (byId("announcer").childElementCount > MAX_ANNOUNCED) byId("announcer").firstElementChild.remove();
 }
 
 new App();

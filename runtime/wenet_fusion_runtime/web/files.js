@@ -27,8 +27,9 @@ export class FileJob {
     } catch (error) {
       problem = error instanceof Problem ? error : connectionLost();
     }
-    this.take.end();
-    this.events.end(this.abort.signal.aborted ? null : problem);
+    if (this.abort.signal.aborted) problem = null;
+    this.take.end(problem);
+    this.events.end(problem);
   }
 
   /** Keep the text so far and end. */

@@ -1,6 +1,6 @@
 // The microphone as a stream of 16-bit samples. Knows no network and no page.
 
-import { insecureOrigin, microphoneLost, microphoneProblem } from "./problems.js";
+import { insecureOrigin, microphoneLost, microphoneProblem, Problem, unreachable } from "./problems.js";
 
 const PATIENCE = 1000;    // milliseconds that the audio thread may take to hand over its last samples
 // The model was trained on sound as it was: what calls need would change it.
@@ -18,14 +18,17 @@ export async function openMicrophone(rate, onSamples, onLost) {
   const context = new AudioContext();    // before anything is awaited: browsers want a click for it
   let stream;
   try {
+    // First, so that nothing of what is said once the microphone is open is lost.
+    await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url)).catch(() => {
+      throw unreachable();
+    });
     stream = await navigator.mediaDevices.getUserMedia(CONSTRAINTS);
-    await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
     await context.resume();
     return new Microphone(context, stream, rate, onSamples, onLost);
   } catch (error) {
     stream?.getTracks().forEach((track) => track.stop());
     await context.close();
-    throw microphoneProblem(error);
+    throw error instanceof Problem ? error : microphoneProblem(error);
   }
 }
 

@@ -35,7 +35,7 @@ export function microphoneProblem(error) {
 export function insecureOrigin() {
   const port = location.port ? `:${location.port}` : "";
   return new Problem(
-    "The browser gives no microphone to this address",
+    "No microphone at this address",
     `Browsers allow it only over https or on the same computer. Open https://${location.host}, or http://localhost${port} ` +
       "where the server runs. Audio files work here too: drop one onto the page.",
   );
@@ -50,7 +50,7 @@ export function microphoneLost() {
 
 export function connectionLost() {
   return new Problem(
-    "The connection to the server was lost",
+    "Connection lost",
     "The text so far is kept. Check the network and that the server is running, then try again.",
   );
 }
@@ -72,9 +72,13 @@ export function tooSlow(seconds) {
 const TRY_LATER = 1013;       // close codes of WebSockets
 const GOING_AWAY = 1001;
 
+function serverFull() {
+  return new Problem("The server is full", "Others are using all of its places. Try again in a moment.");
+}
+
 /** What the server says before it closes a connection. */
 export function failure(message, closeCode) {
-  if (closeCode === TRY_LATER) return new Problem("The server is full", `Try again in a moment. It says: ${message}.`);
+  if (closeCode === TRY_LATER) return serverFull();
   if (closeCode === GOING_AWAY) {
     return new Problem("The server is shutting down", "The text so far is kept. Try again once it is back.");
   }
@@ -83,7 +87,7 @@ export function failure(message, closeCode) {
 
 /** What the server says to a file; `status` of HTTP, null once its text has begun to come. */
 export function uploadRefused(status, message) {
-  if (status === 503) return new Problem("The server is full", `Try again in a moment. It says: ${message}.`);
+  if (status === 503) return serverFull();
   if (status === 413) return new Problem("The file is too large", `Cut it into shorter ones. The server says: ${message}.`);
   return new Problem("The server could not transcribe the file", `It says: ${message}.`);
 }

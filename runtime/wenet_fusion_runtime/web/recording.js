@@ -34,8 +34,8 @@ export class Recording {
       this.microphone = microphone;
       this.session = new Session(this.server.socketUrl, this.server.sampleRate, this.options, {
         ready: () => this.events.listening(),
-        partial: (segment) => this.show(segment, () => this.take.partial(segment)),
-        final: (segment) => this.show(segment, () => this.take.final(segment)),
+        partial: (segment) => this.show(segment),
+        final: (segment) => this.take.final(segment),
         end: () => this.finish(this.problem),
         problem: (problem) => this.finish(this.problem ?? problem),
       });
@@ -63,8 +63,8 @@ export class Recording {
     this.events.samples(samples);
   }
 
-  show(segment, change) {
-    change();
+  show(segment) {
+    this.take.partial(segment);    // and it ends where recognition is
     if (!this.isStopping) this.events.delay(this.session.delay(segment.end));
   }
 
@@ -74,7 +74,7 @@ export class Recording {
     this.session?.close();
     this.wakeLock?.release();
     if (!this.isStopping) await this.microphone?.stop();
-    this.take.end();
+    this.take.end(problem);
     this.events.end(problem);
   }
 }

@@ -12,6 +12,11 @@ export class Transcript {
     this.announce = announce;
   }
 
+  get isEmpty() {
+    return this.element.childElementCount === 0;
+  }
+
+  /** A new take; `fileName`, without its ending, is what it is saved as. */
   begin(title, fileName) {
     const take = new Take(title, fileName, this.announce);
     follow(() => this.element.append(take.element));
@@ -58,11 +63,13 @@ class Take {
     this.announce(segment.text);
   }
 
-  /** Nothing more comes: what is still open stays as it is. */
-  end() {
+  /** Nothing more comes: what is still open stays as it is. A problem that left no text leaves no take. */
+  end(problem) {
     if (this.open) this.final(this.open);
     this.find(".open").hidden = true;
-    if (this.segments.length === 0) this.find(".nothing").hidden = false;
+    if (this.segments.length > 0) return;
+    if (problem) this.element.remove();
+    this.find(".nothing").hidden = false;
   }
 
   showOpen(start, committed, tentative) {
