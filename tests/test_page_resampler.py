@@ -1,6 +1,9 @@
-"""The page's resampler, run by a browser: any cut gives the same, lengths are exact, what it keeps is unchanged."""
+"""The page's resampler and recorder, run by a browser: any cut gives the same, no sample is lost, no sound is changed."""
 
+import functools
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from browser import browser, missing
 from conftest import absent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wenet_fusion_runtime.serving.pages import FOLDER
 
 pytestmark = pytest.mark.slow
@@ -19,22 +23,21 @@ RATES = [(48000, 16000), (44100, 16000), (48000, 8000), (44100, 8000), (96000, 1
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    """An empty page at an address whose files are those of the folder."""
+    """A document without scripts, at an address that has those of the page."""
     if reason := missing():
         absent(reason, "WENET_FUSION_REQUIRE_BROWSER")
-    with browser() as started:
+    handler = functools.partial(Quiet, directory=FOLDER)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser() as started:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         page = started.new_page()
-        page.route("**/*", lambda route: answer(route))
-        page.goto("http://localhost:1/")
+        page.goto(f"http://127.0.0.1:{server.server_port}/style.css")
         yield page
+        server.shutdown()
 
 
-def answer(route: Any) -> None:
-    name = route.request.url.rpartition("/")[2]
-    if name:
-        route.fulfill(path=FOLDER / name, content_type="text/javascript")
-    else:
-        route.fulfill(body="", content_type="text/html")
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def resampled(page: Any, samples: np.ndarray, rates: tuple[int, int], cuts: tuple[int, ...] = ()) -> np.ndarray:
@@ -91,3 +94,34 @@ def test_what_the_lower_rate_cannot_carry_is_gone(page: Any, rates: tuple[int, i
         found = resampled(page, tone(share * rates[1] / 2, rates[0]), rates)
         inner = slice(len(found) // 4, -len(found) // 4)
         assert np.abs(found)[inner].max() < 2e-4, share    # -74 dB
+
+
+def test_the_recorder_hands_over_every_sample(page: Any) -> None:
+    """Two channels, clipped where they are too loud, 16 bits; the last samples come when it is told to stop."""
+    samples = np.random.default_rng(1).uniform(-1.2, 1.2, (2, 5000)).astype(np.float32)
+    found = page.evaluate(
+        """async ([channels, from, to]) => {
+          const context = new OfflineAudioContext(1, channels[0].length, from);
+          await context.audioWorklet.addModule("/recorder.js");
+          const buffer = new AudioBuffer({ length: channels[0].length, numberOfChannels: 2, sampleRate: from });
+          channels.forEach((channel, index) => buffer.copyToChannel(Float32Array.from(channel), index));
+          const source = new AudioBufferSourceNode(context, { buffer });
+          const recorder = new AudioWorkletNode(context, "recorder", { processorOptions: { outputRate: to } });
+          const found = [];
+          const ended = new Promise((resolve) => {
+            recorder.port.onmessage = ({ data }) => (data.ended ? resolve() : found.push(Array.from(data.samples)));
+          });
+          source.connect(recorder).connect(context.destination);
+          source.start();
+          await context.startRendering();
+          recorder.port.postMessage("stop");
+          await ended;
+          return found;
+        }""",
+        [samples.tolist(), 48000, 16000])
+    # Browsers work in blocks of 128: the last one is filled with silence.
+    heard = np.pad(samples, [(0, 0), (0, -samples.shape[1] % 128)]).astype(np.float64).mean(0)
+    wanted = np.clip(np.floor(32768 * resampled(page, heard, (48000, 16000)) + 0.5), -32768, 32767)
+    assert {len(block) for block in found[:-1]} == {640}    # 40 ms
+    assert np.abs(np.concatenate(found)[: len(wanted)] - wanted).max() <= 1    # float32 and float64
+    assert len(np.concatenate(found)) == len(wanted)
