@@ -10,6 +10,7 @@ from wenet_fusion_runtime import AcousticModel, load_model
 from wenet_fusion_runtime.meta import TORCHSCRIPT
 
 from wenet_fusion.deployment import FileForm, fused_model, meta_record
+from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.onnx_archive import export_onnx_archive
 from wenet_fusion.export.torch_engine import ENGINES, Precision
 from wenet_fusion.export.torchscript import script
@@ -33,17 +34,17 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
     found = []
     for precision in PRECISIONS:
         name, path = f"TorchScript {precision}", folder / f"{precision}.zip"
-        _write_script(trained, precision, noise, path)
+        write_script(trained, precision, noise, path)
         encoder = torch_form(name, "float", tuned_encoder(trained, precision, seed), frozen=precision != "float32")
         found.append(Subject(name, path, load_model(path), encoder))
     for name, exact in (("onnxruntime float32", graph), ("onnxruntime int8-dynamic", int8)):
         path = folder / f"{exact.stem}.archive"
-        export_onnx_archive(trained, path, "int8" if exact is int8 else "float32")
+        export_onnx_archive(trained, path, (), ExportOptions("int8-dynamic" if exact is int8 else "float32"))
         found.append(Subject(name, path, load_model(path), onnx_form(name, "float", exact)))
     return found
 
 
-def _write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
+def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
     """Like the export, but neither verified nor judged: a model that has learned nothing has no error rate."""
     record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, ENGINES[precision]))
     scripted = script(trained, precision, [noise])

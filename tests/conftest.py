@@ -1,10 +1,12 @@
 """What tests share: recorded speech where it exists, the default dtype, a tiny model that acts like a trained one."""
 
 import contextlib
+import copy
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -123,6 +125,14 @@ def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
             head.bias.copy_(-head.weight @ frames_TD.mean(0))
             head.bias[1:3] = -100.0  # <unk> and <sos/eos>
     return TrainedModel(recipe, tokenizer, model, Path("tiny.pt"))
+
+
+def changed(trained: TrainedModel, change: Callable[[nn.Module], Any]) -> TrainedModel:
+    """A copy of a trained model whose network went through `change`."""
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        change(model)
+    return dataclasses.replace(trained, model=model)
 
 
 @pytest.fixture(scope="session")

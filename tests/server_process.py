@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,15 @@ class ServerProcess:
     def memory(self) -> float:
         """Resident MiB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    @property
+    def threads(self) -> int:
+        return psutil.Process(self.process.pid).num_threads()
+
+    @property
+    def descriptors(self) -> int:
+        """Open files and sockets."""
+        return psutil.Process(self.process.pid).num_fds()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -143,11 +152,11 @@ async def spoken_to(url: str, samples: np.ndarray, piece: int = 3200, **options:
         return socket
 
 
-async def http(method: str, url: str, **options: Any) -> tuple[int, dict[str, str], bytes]:
+async def http(method: str, url: str, **options: Any) -> tuple[int, Mapping[str, str], bytes]:
     """Status, headers and body of a request."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
         async with session.request(method, url, **options) as response:
-            return response.status, dict(response.headers), await response.read()
+            return response.status, response.headers, await response.read()
 
 
 async def metric(url: str, name: str) -> float:

@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import soundfile
 from scripts import TOOLS, run
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.files import replacing, write_text
 from wenet_fusion.training.checkpoint import load_model, save_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.decoding import GREEDY
@@ -98,58 +96,6 @@ def test_score_tells_of_missing_utterances(tmp_path, capsys):
     (tmp_path / "hyp").write_text("a one too\n")
     assert run("score", tmp_path / "ref", tmp_path / "hyp") == 1
     assert "b" in capsys.readouterr().out
-
-
-def test_export_inspect_and_use(tone_run, tmp_path, capsys):
-    exported, picture = tmp_path / "deep/tones.pt", tmp_path / "seen.png"
-    assert run("export", tone_run.checkpoint, exported, "--data", tone_run.dev_list, "--num_utterances", 2) == 0
-    assert "in no token of" in capsys.readouterr().out
-    assert [path.name for path in exported.parent.iterdir()] == ["tones.pt"]
-    texts = []
-    for arguments in ((tone_run.checkpoint,), (exported, "--output", picture)):
-        assert run("inspect", *arguments, "--frames", 24) == 0
-        texts.append(capsys.readouterr().out)
-        assert "normalisation: none" in texts[-1]
-    table = slice(3, 7)
-    assert texts[0].splitlines()[table] == texts[1].splitlines()[table], "the same contexts before and after export"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    with Recognizer(exported).create_stream() as stream:
-        samples, rate = soundfile.read(tone_run.dev_list.with_name("u000.wav"), dtype="float32")
-        stream.accept_waveform(samples, rate)
-    assert stream.text == json.loads(tone_run.dev_list.read_text().splitlines()[0])["txt"]
-
-
-FORMATS = {
-    "onnx": ["--data", "{dev}", "--precision", "int8-dynamic", "--max_wer_increase", "5", "--num_utterances", "10"],
-    "wenet-onnx": ["--chunking", "8/2"],
-    "sherpa-onnx": [],
-}
-TOLD = {
-    "onnx": "word error rate", "wenet-onnx": "decoder_main --onnx_dir", "sherpa-onnx": "--wenet-ctc-num-left-chunks=2",
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", list(FORMATS))
-def test_every_format_is_one_command(form, tone_run, tmp_path, capsys):
-    options = [option.format(dev=tone_run.dev_list) for option in FORMATS[form]]
-    assert run("export", tone_run.checkpoint, tmp_path / "out", "--format", form, *options) == 0
-    told = capsys.readouterr().out
-    assert TOLD[form] in told and "checkpoint by" in told
-    if form == "onnx":
-        assert run("inspect", tmp_path / "out", "--frames", 24) == 0
-        assert "normalisation: none" in capsys.readouterr().out
-
-
-def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):
-    for options, reason in (
-        (("--format", "pt2", "--precision", "int8"), "has no precision int8; choose from float32"),
-        (("--format", "onnx", "--chunking", "8/2"), "--chunking is for wenet-onnx and sherpa-onnx"),
-        (("--precision", "int8"), "int8 needs speech to calibrate its scales on: give --data"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            run("export", tone_run.checkpoint, tmp_path / "out", *options)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_model(tone_run, capsys):
@@ -274,38 +220,3 @@ def test_text_without_audio_is_refused_by_the_list_maker(tone_run, tmp_path):
     result = subprocess.run([*maker, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 1 and not (tmp_path / "data.list").exists()
     assert result.stderr.startswith("error: 1 utterances cannot be listed") and "u999: has no audio" in result.stderr
-
-
-def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path):
-    checkpoint = tmp_path / "step.pt"
-    checkpoint.write_bytes(tone_run.checkpoint.read_bytes())
-    (tmp_path / "units.txt").write_text("<blank> 0\n")
-    (tmp_path / "tokens.txt").write_text("<blank> 0\n")
-    for output, form, reason in (
-        (checkpoint, "torchscript", "is the checkpoint itself"),
-        (tmp_path, "onnx", "is a directory: name a file in it"),
-        (checkpoint, "wenet-onnx", "is the checkpoint itself"),
-        (tmp_path / "units.txt", "wenet-onnx", "is a file: --format wenet-onnx writes a folder"),
-        (tmp_path, "wenet-onnx", "units.txt holds the units of something else"),
-        (tmp_path / "tokens.txt", "sherpa-onnx", "is the name of the units"),
-        (tmp_path / "model.onnx", "sherpa-onnx", "tokens.txt holds the units of something else"),
-    ):
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(ValueError, match=reason):
-            run("export", checkpoint, output, "--format", form)
-        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def test_speech_is_refused_where_nothing_is_made_of_it(tone_run, tmp_path):
-    with pytest.raises(ValueError, match="--data is for torchscript and onnx"):
-        run("export", tone_run.checkpoint, tmp_path / "out", "--format", "pt2", "--data", tone_run.dev_list)
-    with pytest.raises(ValueError, match="--num_utterances -1: take at least 1"):
-        run("export", tone_run.checkpoint, tmp_path / "out", "--data", tone_run.dev_list, "--num_utterances", -1)
-
-
-def test_two_writers_of_one_file(tmp_path):
-    with replacing(tmp_path / "model.pt") as part:
-        part.write_bytes(b"whole")
-        with pytest.raises(OSError, match="model.pt is being written by another process"):
-            write_text(tmp_path / "model.pt", "half")
-    assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1

@@ -146,6 +146,12 @@ def test_round_trip(config):
     assert config_from_yaml(Recipe, to_yaml(config), "c") == config
 
 
+@pytest.mark.parametrize("name", ["\x85", "a\u2028b", "\u2029", "\\x85", "ä\n\r "])
+def test_line_breaks_of_any_kind_come_back(name):
+    config = Recipe(encoder=Encoder(size=4), name=name)
+    assert config_from_yaml(Recipe, to_yaml(config), "c") == config
+
+
 def test_from_mapping():
     assert config_from_mapping(Recipe, {"encoder": {"size": 8}, "factors": (1,)}, "m").factors == (1.0,)
     with pytest.raises(ConfigError, match="m: encoder.size: required"):

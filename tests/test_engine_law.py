@@ -105,14 +105,15 @@ def result_differences(expected: list[Result], found: list[Result]) -> list[str]
     return [f"score {other} instead of {one}" for one, other in scores if abs(other - one) > 1e-4]
 
 
-FILES = ("torchscript float32", "torchscript int8", "onnx float32")
+NEEDS_FBGEMM = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
+)
+FILES = ("torchscript float32", pytest.param("torchscript int8", marks=NEEDS_FBGEMM), "onnx float32")
 
 
 @pytest.fixture(scope="module", params=FILES)
 def recognizer(request: pytest.FixtureRequest, tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     kind, precision = request.param.split()
-    if precision == "int8" and "fbgemm" not in torch.backends.quantized.supported_engines:
-        pytest.skip("torch has no FBGEMM on this machine")
     tones, path = load_trained(tone_run.checkpoint), tmp_path_factory.mktemp("engine") / "model.zip"
     if kind == "onnx":
         pytest.importorskip("onnx", reason="ONNX exports need onnx, an optional extra")
@@ -156,13 +157,20 @@ class ForgetsLengths(LoudnessModel):
         return super().step(samples, lengths.clamp(min=int(lengths.max())), chunk, left, state)
 
 
-@pytest.mark.parametrize("bug", [SwapsStates, SwapsRows, ForgetsLengths])
+BUG_CLIENTS = [
+    Client(words, seed, 0, start, 1000, 10**6, 1.0)
+    for seed, (words, start) in enumerate([(["one", "two"], 0), (["three"] * 3, 0), (["one"] * 4, 2)])
+]
+
+
+def test_lengths_that_are_forgotten_are_seen_by_the_stream() -> None:
+    with pytest.raises(ValueError, match="scores of 4 frames for a block of 3"):
+        differences(Recognizer(make_model(ForgetsLengths())), BUG_CLIENTS)
+
+
+@pytest.mark.parametrize("bug", [SwapsStates, SwapsRows])
 def test_the_law_catches_seeded_bugs(bug: type[LoudnessModel]) -> None:
-    clients = [
-        Client(words, seed, 0, start, 1000, 10**6, 1.0)
-        for seed, (words, start) in enumerate([(["one", "two"], 0), (["three"] * 3, 0), (["one"] * 4, 2)])
-    ]
-    options = DecodingOptions(endpoint=SHORT_SEGMENTS)
+    clients, options = BUG_CLIENTS, DecodingOptions(endpoint=SHORT_SEGMENTS)
     assert differences(Recognizer(make_model(LoudnessModel(shares_past=0.5)), options), clients) == []
     assert differences(Recognizer(make_model(bug(shares_past=0.5)), options), clients) != []
 

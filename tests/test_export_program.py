@@ -1,23 +1,20 @@
 """The torch.export program: the same as the model in memory, for any number of rows; refused where it is not."""
 
-import copy
-import dataclasses
 import re
 from pathlib import Path
 
 import laws
 import pytest
 import torch
-from conftest import default_dtype
-from streams import FRAME, samples, step_op
-from torch import Tensor, nn
+from conftest import changed, default_dtype
+from streams import FRAME, samples
+from torch import nn
 
 from wenet_fusion.chunking import Chunking
-from wenet_fusion.deployment import fused_model
+from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.export import program as program_module
-from wenet_fusion.export.program import LoadedProgram, export_program, load_program
+from wenet_fusion.export.program import LoadedProgram, export_program, load_program, program_model
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
-from wenet_fusion.models.exported import ExportedModel, Scores
 from wenet_fusion.recipe import TrainedModel
 
 CHUNKING = Chunking(8, 2)  # the tiny model's default
@@ -38,40 +35,27 @@ def loaded(path: Path) -> LoadedProgram:
     return load_program(path)
 
 
-class Steps(nn.Module):
-    """A program under the interface of the model in memory; a call may hold several chunks, the last one short."""
-
-    def __init__(self, loaded: LoadedProgram):
-        super().__init__()
-        self.program = loaded.program.module()
-
-    def step(
-        self, x: Tensor, lengths: Tensor, chunk: int, left: int, state: list[Tensor]
-    ) -> tuple[Scores, list[Tensor]]:
-        size, blocks = chunk * FRAME, []
-        for start in range(0, x.size(1), size):
-            block = nn.functional.pad(x[:, start : start + size], (0, max(start + size - x.size(1), 0)))
-            scores, state = self.program(block, (lengths - start).clamp(0, size), state)
-            blocks.append(scores)
-        frames = x.size(1) // FRAME
-        whole = [sum(parts) if parts[0].dim() == 1 else torch.cat(parts, dim=1)[:, :frames] for parts in zip(*blocks)]
-        return tuple(whole), state
-
-
 @pytest.mark.parametrize("lengths", [[2560], [6000, 5120], [100, 0, 7680]])
 def test_the_program_equals_the_model_in_memory(
     loaded: LoadedProgram, trained: TrainedModel, lengths: list[int]
 ) -> None:
-    memory = ExportedModel(fused_model(trained)).eval()
-    x = samples(0, len(lengths), max(lengths)).float()
-    with torch.no_grad():
-        found, expected = (
-            step_op(model, CHUNKING)(x, torch.tensor(lengths), memory.init_state(len(lengths), *CHUNKING))[0]
-            for model in (Steps(loaded), memory)
-        )
-    frames = -(-max(lengths) // FRAME) * FRAME
-    valid = [laws.valid(scores, torch.tensor(lengths), frames) for scores in (found, expected)]
+    """Any number of rows; a call may hold several chunks, the last one short."""
+    reference = acoustic_model(trained)
+    frames = -(-max(lengths) // FRAME)
+    x, outs = samples(0, len(lengths), frames * FRAME).float().numpy(), []
+    for model in (program_model(loaded, reference), reference):
+        out, _ = model.step(x, lengths, *CHUNKING, model.init_state(len(lengths), *CHUNKING))
+        outs.append([torch.from_numpy(field) for field in (out.encoder_out, out.log_probs, out.blank)])
+        assert out.lengths.tolist() == [-(-length // FRAME) for length in lengths]
+    valid = [laws.valid(scores, torch.tensor(lengths), frames * FRAME) for scores in outs]
     assert laws.difference(*valid) <= FLOAT32_TOLERANCE
+
+
+def test_the_rows_of_a_state(loaded: LoadedProgram, trained: TrainedModel) -> None:
+    model = program_model(loaded, acoustic_model(trained))
+    _, state = model.step(samples(1, 3, 2560).float().numpy(), [2560] * 3, *CHUNKING, model.init_state(3, *CHUNKING))
+    rows = model.split_state(state)
+    assert len(rows) == 3 and laws.difference(model.concat_states(rows), state) == 0
 
 
 def test_the_record(loaded: LoadedProgram, trained: TrainedModel) -> None:
@@ -100,10 +84,15 @@ def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kep
 def test_a_program_of_other_weights_is_not_kept(
     path: Path, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = dataclasses.replace(trained, model=copy.deepcopy(trained.model))
-    with torch.no_grad():
-        other.model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01)
+    other = changed(trained, lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01))
     monkeypatch.setattr(program_module, "trace", lambda _: load_program(path).program)
     with pytest.raises(ValueError, match="is not kept: it differs from the checkpoint by"):
         export_program(other, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16)))
+    with pytest.raises(ValueError, match="model.pt2 is not kept: its step still runs .*layer_norm"):
+        export_program(planted, tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []

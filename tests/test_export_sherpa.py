@@ -15,13 +15,14 @@ import pytest
 import torch
 from conftest import default_dtype, tiny_recipe, tiny_trained
 from streams import audio
-from tones import RATE, ToneRun, speak
+from tones import RATE, ToneRun, speak, tone_recipe, train_tones
 from wenet_expected import expected_log_probs, model_features, our_tokens
 from wenet_runtime import SherpaModel, greedy
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.export import sherpa_onnx
+from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.sherpa_onnx import export_sherpa_onnx
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.export.wenet_graphs import EncoderWithCtc
@@ -118,8 +119,8 @@ def test_what_sherpa_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path
     for chunking in (Chunking(8, 0), Chunking(8, -1), FULL_CONTEXT):
         with pytest.raises(ValueError, match="left context of at least 1 chunk, such as 8/4, not"):
             export_sherpa_onnx(trained, path, chunking)
-    with pytest.raises(ValueError, match="precision is float32 or int8, not int4"):
-        export_sherpa_onnx(trained, path, Chunking(8, 2), "int4")
+    with pytest.raises(ValueError, match="precision is float32 or int8-dynamic, not int4"):
+        export_sherpa_onnx(trained, path, Chunking(8, 2), (), ExportOptions("int4"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,10 +218,10 @@ def tone_model(tone_run: ToneRun) -> TrainedModel:
 
 
 @needs_package
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "int8-dynamic"])
 def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_path: Path, precision: str) -> None:
     """A model that has learned something; silence after the audio lets sherpa-onnx decode all of it."""
-    exported = export_sherpa_onnx(tone_model, tmp_path / "tones.onnx", Chunking(8, 2), precision)
+    exported = export_sherpa_onnx(tone_model, tmp_path / "tones.onnx", Chunking(8, 2), (), ExportOptions(precision))
     rng = np.random.default_rng(7)
     for words in (["one", "three", "two", "two"], ["three"]):
         sound = speak(words, rng)
@@ -228,3 +229,18 @@ def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_pa
         ours = " ".join(result.text for result in transcribe_offline(acoustic_model(tone_model), sound, 8, 2, options))
         heard = sherpa(exported, tmp_path, shifted(tone_model, sound, seconds=0.8), Chunking(8, 2), high_freq=0.0)
         assert heard.text.split() == ours.split() == words
+
+
+@needs_package
+@pytest.mark.slow
+def test_a_model_trained_with_its_profile_needs_no_remedy(tiny_units: Path, tmp_path: Path) -> None:
+    """`high_freq` is all of it: plain audio, the package as it is, and a tail as its own programs append it."""
+    recipe = tone_recipe(tiny_recipe(tiny_units))
+    frontend = dataclasses.replace(recipe.model.frontend, high_freq=DEFAULT_HIGH_FREQ)
+    run = train_tones(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, frontend=frontend)), tmp_path)
+    exported = export_sherpa_onnx(load_trained(run.checkpoint), tmp_path / "tones.onnx", Chunking(8, 2))
+    assert exported.remarks == () and "--high-freq=-400 " in exported.command
+    rng = np.random.default_rng(7)
+    for words in (["one", "three", "two", "two"], ["three"], ["two", "one", "three"]):
+        sound = np.pad(speak(words, rng), (0, int(0.8 * RATE)))
+        assert sherpa(exported, tmp_path, sound, Chunking(8, 2)).text.split() == words

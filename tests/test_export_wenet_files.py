@@ -3,22 +3,31 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DIGITS, default_dtype
+from conftest import DIGITS, changed, default_dtype
 from streams import audio
+from tones import RATE, ToneRun
+from torch import nn
 from wenet_expected import KEEP_ALL, expected_log_probs, model_features
 from wenet_runtime import OnnxAsrModel
 
-from wenet_fusion.chunking import Chunking
-from wenet_fusion.export import wenet_graphs
+from wenet_fusion.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.export import wenet_graphs, wenet_onnx
+from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.onnx_graph import operators
+from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.verification import relative_difference
-from wenet_fusion.export.wenet_onnx import ForeignExport, export_wenet_onnx, mel_remarks, unit_table
+from wenet_fusion.export.wenet_drive import DrivenGraphs
+from wenet_fusion.export.wenet_onnx import GRAPHS, ForeignExport, export_wenet_onnx, mel_remarks, unit_table
 from wenet_fusion.models.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.recipe import TrainedModel, load_trained
+
+INT8 = ExportOptions("int8-dynamic")
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -70,7 +79,7 @@ def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chun
 
 
 def test_int8_lies_beside_float32(trained: TrainedModel, tmp_path: Path) -> None:
-    exported = export_wenet_onnx(trained, tmp_path, Chunking(8, 2), "int8")
+    exported = export_wenet_onnx(trained, tmp_path, Chunking(8, 2), (), INT8)
     graphs = {f"{name}{suffix}" for name in ("encoder", "ctc", "decoder") for suffix in (".onnx", ".quant.onnx")}
     names = {path.name for path in tmp_path.iterdir()}
     assert {path.name for path in exported.files} == names == graphs | {"units.txt"}
@@ -120,8 +129,8 @@ def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path:
     path = tmp_path / "onnx"
     with pytest.raises(ValueError, match="passes over chunks of 1 frame; use a chunk size of 2 or more"):
         export_wenet_onnx(trained, path, Chunking(1, 4))
-    with pytest.raises(ValueError, match="precision is float32 or int8, not float16"):
-        export_wenet_onnx(trained, path, Chunking(8, 2), "float16")
+    with pytest.raises(ValueError, match="precision is float32 or int8-dynamic, not float16"):
+        export_wenet_onnx(trained, path, Chunking(8, 2), (), ExportOptions("float16"))
     with pytest.raises(ValueError, match="25 ms every 10 ms, tiny.pt was trained with window_ms: 32 and hop_ms: 10"):
         export_wenet_onnx(with_frontend(trained, window_ms=32.0), path, Chunking(8, 2))
     assert not path.exists()
@@ -147,3 +156,76 @@ def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkey
         export_wenet_onnx(trained, tmp_path, Chunking(8, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
     assert (tmp_path / "encoder.onnx").read_text() == "the old one"
+
+
+def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16)))
+    with pytest.raises(ValueError, match="onnx is not kept: its step still runs {'LayerNormalization': 1}"):
+        export_wenet_onnx(planted, tmp_path / "onnx", Chunking(8, 2))
+    assert not (tmp_path / "onnx").exists()
+
+
+# --- recorded speech
+
+
+@pytest.fixture(scope="module")
+def tones(tone_run: ToneRun) -> TrainedModel:
+    return load_trained(tone_run.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def speech(tone_run: ToneRun) -> list[Speech]:
+    return read_speech(tone_run.dev_list, RATE, 10)
+
+
+@pytest.mark.parametrize("chunking", [Chunking(8, 2), Chunking(8, KEEP_ALL), FULL_CONTEXT, Chunking(5, 0)], ids=str)
+def test_speech_is_verified_and_int8_is_judged_by_it(
+    tones: TrainedModel, speech: list[Speech], tmp_path: Path, chunking: Chunking
+) -> None:
+    """Under the chunking that was asked for, which the model need not know."""
+    accepted = export_wenet_onnx(tones, tmp_path, chunking, speech, ExportOptions("int8-dynamic", 0.1)).accepted
+    assert accepted.verification.utterances == 1 + 8 and accepted.verification.largest_difference > 1e-4
+    words = sum(len(utterance.text.split()) for utterance in speech)
+    assert (accepted.errors.words, accepted.errors.utterances) == (words, 10)
+    assert accepted.errors.before <= 0.1 and abs(accepted.errors.after - accepted.errors.before) <= 0.1
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_int8_that_costs_too_much_is_refused(
+    tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    """Whichever of the three graphs is to blame: the decoder has its say in rescoring."""
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def coarse(source: Path, target: Path) -> None:
+        model = onnx.load(str(source))
+        for tensor in model.graph.initializer if source.stem == graph else ():
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.ndim == 2:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(-30 * values, tensor.name))
+        onnx.save(model, str(target))
+
+    monkeypatch.setattr(wenet_onnx, "quantise_dynamic", coarse)
+    with pytest.raises(ValueError, match=f"{tmp_path} is not kept: its word error rate is .* --max_wer_increase allows"):
+        export_wenet_onnx(tones, tmp_path, Chunking(8, 2), speech, INT8)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_tokens_of_speech_are_compared(tones: TrainedModel, speech: list[Speech], tmp_path: Path) -> None:
+    """A model that is wrong in one word only: nothing that was generated shows it."""
+    loud = [Speech("loud", np.float32(4.0) * speech[0].samples, speech[0].text)]
+    limit = float(np.abs(speech[0].samples).max()) * 2
+
+    def deaf(samples: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(samples).max() > limit, np.float32(0), samples)
+
+    class Deaf(DrivenGraphs):
+        def step(self, samples: np.ndarray, *rest: Any) -> Any:
+            return super().step(deaf(samples), *rest)
+
+    assert limit > 0.5, "generated audio is softer"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wenet_fusion.export.wenet_drive.DrivenGraphs", Deaf)
+        export_wenet_onnx(tones, tmp_path / "a", Chunking(8, 2), speech[:1])
+        with pytest.raises(ValueError, match="is not kept: it differs from the checkpoint by .* and in the best token of"):
+            export_wenet_onnx(tones, tmp_path / "b", Chunking(8, 2), loud)

@@ -194,7 +194,8 @@ STREAM = {
     "chunking": "16/4", "mode": "ctc_greedy_search", "wer": 0.0113, "same_tokens": 4, "compared": 5, "real_time_factor": 0.0123,
     "chunk_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0}, "finalisation_ms": None,
     "first_text_seconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7}, "emission_delay_seconds": None,
-    "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None, "reliability": None,
+    "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None,
+    "flicker": 0.0123,
 }  # fmt: skip
 
 
@@ -203,6 +204,11 @@ def test_streams_stand_in_the_report(report, tmp_path):
     lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
     assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines and "| last sample to final text | - |" in lines
     assert "| word starts wrong by, mean / 95 % | 0.050 / 0.100 s |" in lines
+    assert "| words shown and changed later, of 100 | 1.23 |" in lines
+    assert "| expected calibration error of word confidence | - |" in lines
+    (tmp_path / "reliability.json").write_text('{"expected_calibration_error": 0.0217}')
+    lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
+    assert "| expected calibration error of word confidence | 0.022 |" in lines
     for content in ("[]", "{}", "{", json.dumps({**STREAM, "chunk_ms": 3})):
         (tmp_path / "stream.json").write_text(content)
         with pytest.raises(ValueError, match="stream.json is no stream.json of tools/stream_test.py"):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.commands import common, mic
 from wenet_fusion_runtime.recognizer import Recognizer
 
-PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli", "mic"]
+PAUSE = " " * 8    # 1.6 s
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_ctrl_c_ends_with_the_whole_text(
     assert fake.streams[0].closed and signal.getsignal(signal.SIGINT) is handler
 
 
+def test_a_pause_ends_a_line_unless_told_otherwise(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model) == 0 and capsys.readouterr().out == "a b\nc d\n"
+    assert run(model, "--rule2_seconds", "off") == 0 and capsys.readouterr().out == "a b c d\n"
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     stops: list[int] = []
     with pytest.raises(KeyboardInterrupt), mic._stopped_by_signals(lambda: stops.append(1)):
@@ -105,13 +113,15 @@ def test_what_is_saved_is_what_was_recognised(
     model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
-    plays(says("abcd"))
-    assert run(model, "--save", saved) == 0
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model, "--save", saved, "--format", "json") == 0
     samples, rate = soundfile.read(saved, dtype="int16", always_2d=True)
-    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("abcd"))
-    assert capsys.readouterr().err.endswith(f"nothing lost, saved to {saved}\n")
-    assert main(["transcribe", str(model), str(saved)]) == 0
-    assert capsys.readouterr().out == "a b c d\n"
+    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("ab" + PAUSE + "cd"))
+    heard, err = capsys.readouterr()
+    assert err.endswith(f"nothing lost, saved to {saved}\n")
+    same = ["--rule1_seconds", "2.4", "--rule2_seconds", "1.2", "--commit_seconds", "1", "--format", "json"]
+    assert main(["transcribe", str(model), str(saved), *same]) == 0
+    assert capsys.readouterr().out == heard and heard.count("\n") == 2
 
 
 def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
@@ -141,7 +151,7 @@ def test_losses_are_shown(
     plays(script)
     assert run(model) == 0
     err = capsys.readouterr().err
-    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "recognition was too slow" in err
+    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "this computer was too slow" in err
 
 
 def test_a_device_that_vanishes_leaves_the_text_and_the_file(
@@ -179,17 +189,23 @@ def test_a_disk_that_is_full_leaves_the_text(
 def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     for text, count in (("          " * 4, 1), (" " * 10 + "a" + " " * 30, 0)):
         plays(says(text))
-        assert run(model) == 0
+        assert run(model, "--mode", "ctc_greedy_search") == 0
         assert capsys.readouterr().err.count("only zeros so far: is the microphone muted") == count
 
 
-def test_json_and_latency(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
-    plays(says("ab"))
-    assert run(model, "--json", "--latency") == 0
+def test_other_formats_partial_lines_and_latency(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("abc"))
+    assert run(model, "--format", "json", "--partials", "--latency") == 0
     out, err = capsys.readouterr()
-    found = [json.loads(line) for line in out.splitlines()]
-    assert found[-1]["text"] == "a b" and found[-1]["tokens"][0]["text"] == "a" and "file" not in found[-1]
-    assert "behind the speaker when a chunk was shown: median 0." in err
+    *partials, final = [json.loads(line) for line in out.splitlines()]
+    assert [record["partial"] for record in partials] == ["a b", "a b c"]
+    assert (final["file"], final["text"], final["tokens"][0]["text"]) == ("microphone", "a b c", "a")
+    assert "behind the speaker when a chunk was shown: median 0." in err and "0.32 s until the chunk was full" in err
+    assert run(model, "--partials") == 0 and capsys.readouterr().out == "... a b\n... a b c\na b c\n"
+    assert run(model, "--format", "vtt") == 0 and capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
+    assert run(model, "--format", "srt", "--partials") == 1 and "--partials goes with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,6 +215,8 @@ def test_json_and_latency(model: Path, plays: Callable, capsys: pytest.CaptureFi
         (["--device", "0", "--input", "-"], "--device and --input exclude each other"),
         (["--save", "a.mp3"], "a.mp3: audio is saved as wav"),
         (["--seconds", "0"], "--seconds must be positive, found 0"),
+        (["--rate", "-1"], "--rate must be positive, found -1"),
+        (["--channels", "33"], "--channels must be positive, at most 32, found 33"),
         (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),
         ([], "device 0 'Mic' (ALSA) is busy or gone"),
     ],
@@ -248,51 +266,63 @@ def test_a_terminal_as_pipe_is_refused(
 
 
 class Session:
-    """The command in a process of its own, fed through a pipe; what it prints is shown on a terminal of 30 columns."""
+    """The command on a terminal of 30 columns, fed through a pipe by a script that runs beside it."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self) -> None:
         import pty
-        self.screen = pyte.Screen(30, 10)
+        self.screen, self.raw = pyte.Screen(30, 10), b""
         self._stream = pyte.ByteStream(self.screen)
-        self._master, slave = pty.openpty()
+        self._master, self._slave = pty.openpty()
+        self._audio, self._writer = os.pipe()
         self._set_size()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
-        command = [*PROGRAM, *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE, env=environment)
-        os.close(slave)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+
+    def run(self, script: Callable[[], None], *arguments: object) -> int:
+        """The status of the command; raises what the script raises."""
+        failures: list[BaseException] = []
+
+        def beside() -> None:
+            try:
+                script()
+            except BaseException as failure:
+                failures.append(failure)
+            os.close(self._writer)
+
+        reader, writer = threading.Thread(target=self._read), threading.Thread(target=beside)
+        with pytest.MonkeyPatch.context() as patch, os.fdopen(self._slave, "w") as out, os.fdopen(self._audio) as audio:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stdin", audio)
+            patch.setenv("TERM", "xterm")
+            reader.start()
+            writer.start()
+            status = run(*arguments)
+            writer.join(30)
+        reader.join(30)
+        os.close(self._master)
+        if failures:
+            raise failures[0]
+        return status
 
     def feed(self, samples: np.ndarray) -> None:
-        self.process.stdin.write(samples.astype("<i2").tobytes())
-        self.process.stdin.flush()
+        os.write(self._writer, samples.astype("<i2").tobytes())
 
     def resize(self, columns: int) -> None:
+        """Once the command has written all it has to say: what it drew for the old width must not meet the new one."""
+        written = -1
+        while written != len(self.raw):
+            written = len(self.raw)
+            time.sleep(0.3)
         self.screen.resize(10, columns)
         self._set_size()
 
     def wait_for(self, *lines: str) -> None:
         """Until these are the terminal's rows."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 20
         while self.rows() != list(lines):
             assert time.monotonic() < deadline, (self.rows(), lines)
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def rows(self) -> list[str]:
         return [row.rstrip() for row in self.screen.display if row.strip()]
-
-    def end(self) -> tuple[int, str]:
-        """Status and errors."""
-        try:
-            self.process.stdin.close()
-            errors = self.process.stderr.read().decode()
-            status = self.process.wait(timeout=30)
-        finally:
-            self.process.kill()
-        self._reader.join(10)
-        os.close(self._master)
-        return status, errors
 
     def _set_size(self) -> None:
         import fcntl
@@ -304,46 +334,87 @@ class Session:
     def _read(self) -> None:
         try:
             while data := os.read(self._master, 4096):
+                self.raw += data
                 self._stream.feed(data)
         except OSError:    # how Linux says that the other side has closed
             pass
 
 
 @pytest.fixture
-def session(model: Path, tmp_path: Path) -> Iterator[Session]:
-    if os.name == "nt":
-        pytest.skip("Windows has no pseudo-terminals of this kind")
-    session = Session(model, "--input", "-", "--rate", SAMPLE_RATE, "--save", tmp_path / "a.wav")
-    yield session
-    session.process.kill()
+def session() -> Session:
+    pytest.importorskip("termios", reason="Windows has no pseudo-terminals of this kind")
+    return Session()
 
 
-def test_the_line_grows_in_place_wraps_and_follows_a_resize(session: Session) -> None:
-    session.feed(spoken("abcdabcdabcd" + " " * 8))
-    session.wait_for("a b c d a b c d a b c d")
-    session.resize(12)
-    session.feed(spoken("dddd" + " " * 8))
-    session.wait_for("a b c d a b", "c d a b c d", "d d d d")
-    session.resize(40)
-    status, errors = session.end()
+def test_nothing_through_the_pipe_is_one_error(session: Session, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert session.run(lambda: None, model, *PIPE) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2 and err[1].startswith("error: no audio came through the pipe")
+
+
+def test_a_model_that_fails_leaves_no_half_line(
+    session: Session, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        if shown.is_set():
+            raise ValueError("the model's output is not a number")
+
+    def script() -> None:
+        session.feed(spoken("abcd"))
+        session.wait_for("a b c")
+        shown.set()
+        session.feed(spoken("abcd"))
+
+    shown, partial = threading.Event(), mic._Display.partial
+    monkeypatch.setattr(mic._Display, "partial", lambda *arguments: (fail(), partial(*arguments)))
+    assert session.run(script, model, *PIPE) == 1
+    assert session.rows() == [] and capsys.readouterr().err.splitlines()[1].startswith("error: the model's output")
+
+
+PIPE = ("--input", "-", "--rate", SAMPLE_RATE)
+
+
+def test_the_line_grows_in_place_wraps_and_follows_a_resize(
+    session: Session, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script() -> None:
+        session.feed(spoken("abcdabcdabcd   "))
+        session.wait_for("a b c d a b c d a b c d")
+        session.resize(12)
+        session.feed(spoken("dddd   "))
+        session.wait_for("a b c d a b", "c d a b c d", "d d d d")
+        session.resize(40)
+
+    assert session.run(script, model, *PIPE) == 0
     assert session.rows() == ["a b c d a b c d a b c d d d d d"]
-    assert status == 0 and errors.splitlines()[0] == "listening to standard input; Ctrl-C ends"
+    assert capsys.readouterr().err.splitlines()[0] == "listening to standard input; Ctrl-C ends"
 
 
-def test_ctrl_c_ends_a_pipe_that_does_not(session: Session, tmp_path: Path) -> None:
-    session.feed(spoken("abcd"))
-    session.wait_for("a b c")    # the last chunk is not full
-    session.process.send_signal(signal.SIGINT)
-    assert session.process.wait(timeout=30) == 0
-    session.wait_for("a b c d")
-    assert soundfile.info(tmp_path / "a.wav").frames == len(spoken("abcd"))
+def test_a_pause_begins_a_new_line_and_ctrl_c_ends_the_last_one(session: Session, model: Path, tmp_path: Path) -> None:
+    def script() -> None:
+        session.feed(spoken("abcd   "))
+        session.wait_for("a b c d")
+        assert b"\x1b[Ja\x1b[2m b c d\x1b[0m" in session.raw    # what is committed is plain, what may change is dim
+        session.feed(spoken(PAUSE + "  abcd"))
+        session.wait_for("a b c d", "a b c")    # the last chunk is not full
+        interrupt()
+        session.wait_for("a b c d", "a b c d")    # though the pipe has not ended
+
+    assert session.run(script, model, *PIPE, "--save", tmp_path / "a.wav") == 0
+    assert soundfile.info(tmp_path / "a.wav").frames == len(spoken("abcd   ")) + len(spoken(PAUSE + "  abcd"))
 
 
-def test_a_kill_leaves_the_recording(session: Session, tmp_path: Path) -> None:
-    session.feed(spoken("abcd" + " " * 8))
-    session.wait_for("a b c d")
-    session.process.kill()
-    session.process.wait(timeout=30)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_kill_leaves_the_recording(model: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "wenet_fusion_runtime.cli", "mic", str(model), *map(str, PIPE)]
+    command += ["--save", str(tmp_path / "a.wav"), "--partials"]
+    expected = spoken("abcd   ")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdin.write(expected.tobytes())
+        process.stdin.flush()
+        while b"a b c d" not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
     samples = soundfile.read(tmp_path / "a.wav", dtype="int16", always_2d=True)[0]
-    expected = spoken("abcd" + " " * 8)
     assert len(samples) >= len(spoken("abc")) and np.array_equal(samples, expected[: len(samples)])

@@ -16,7 +16,8 @@ from conftest import absent, default_dtype
 from tones import RATE as SPOKEN_RATE
 from tones import ToneRun
 from tones import speak as speak_tones
-from virtual_microphone import RATE, VirtualMicrophone, missing
+from virtual_microphone import RATE, VirtualMicrophone, missing, write_room
+from virtual_microphone import main as play_into
 
 from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.recipe import load_trained
@@ -24,7 +25,7 @@ from wenet_fusion_runtime.audio import Resampler
 from wenet_fusion_runtime.cli import main
 
 PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
-WORDS = "two one three three one two two three one".split()
+WORDS = "two one three three one two".split()
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,16 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_room(tmp_path_factory.mktemp("background") / "noise.wav", 60.0)
+
+
 @pytest.fixture
-def virtual_microphone(tmp_path: Path) -> Iterator[VirtualMicrophone]:
-    reason = missing()
-    if reason:
+def virtual_microphone(background: Path, tmp_path: Path) -> Iterator[VirtualMicrophone]:
+    if reason := missing():
         absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
-    with VirtualMicrophone(tmp_path / "pulse") as microphone:
+    with VirtualMicrophone(tmp_path / "pulse", background) as microphone:
         yield microphone
 
 
@@ -87,37 +92,57 @@ def transcribed(model: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> 
     return capsys.readouterr().out.strip()
 
 
+def position(samples: np.ndarray, part: np.ndarray) -> int:
+    """Where `part` (n,) begins in `samples`."""
+    windows = np.lib.stride_tricks.sliding_window_view(samples, len(part))
+    found = [start for start in np.flatnonzero(samples[: len(windows)] == part[0]) if np.array_equal(windows[start], part)]
+    assert len(found) == 1, found
+    return int(found[0])
+
+
 def test_the_text_is_that_of_the_file_and_every_sample_arrives(
-    model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, speech: Path, background: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
     session = Session(virtual_microphone, tmp_path, model, "--device", "defau", "--save", saved)
     virtual_microphone.play(speech)
-    time.sleep(0.3)    # the sink's buffer
     session.interrupt()
     status, out, err = session.end()
     text = " ".join(out.split())
     assert text == transcribed(model, speech, capsys) == " ".join(WORDS)
     assert text == transcribed(model, saved, capsys)
     assert status == 0 and f"(ALSA), {RATE} Hz; Ctrl-C ends" in err and "nothing lost, saved to" in err
-    played, rate = soundfile.read(speech, dtype="int16")
-    heard, heard_rate = soundfile.read(saved, dtype="int16")
-    begin = np.flatnonzero(heard)[0] - np.flatnonzero(played)[0]
-    assert rate == heard_rate == RATE and begin >= 0
-    assert np.array_equal(heard[begin : begin + len(played)], played)
+    assert soundfile.info(saved).samplerate == RATE
+    heard, noise, played = (soundfile.read(path, dtype="int16")[0] for path in (saved, background, speech))
+    rest = heard - noise[position(noise, heard[:1000]) :][: len(heard)]
+    begin = position(rest, played[:1000])
+    rest[begin : begin + len(played)] -= played
+    assert not rest.any()    # every sample is the sum of the two recordings
 
 
+@pytest.mark.slow
 def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
     model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path
 ) -> None:
     session = Session(virtual_microphone, tmp_path, model)
     virtual_microphone.play(speech)
-    time.sleep(0.3)
     virtual_microphone.kill()
     status, out, err = session.end()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert " ".join(out.split()) == " ".join(WORDS) and status == 1 and "Traceback" not in err
     assert len(errors) == 1 and "delivers no audio any more" in errors[0]
+
+
+@pytest.mark.slow
+def test_the_tool_runs_a_command_on_a_virtual_microphone(
+    model: Path, speech: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := missing():
+        absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    assert play_into(["--gap", "0", "--play", str(speech), "--", *PROGRAM, "mic", str(model)]) == 0
+    assert capfd.readouterr().out.split() == WORDS
 
 
 def test_devices_are_listed(virtual_microphone: VirtualMicrophone) -> None:

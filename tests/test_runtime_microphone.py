@@ -129,10 +129,11 @@ def test_a_device_that_vanishes_is_told_after_its_last_block(install) -> None:
     with Microphone(choose_device()) as source:
         fake.streams[0].deliver(ramp(0, 10))
         fake.streams[0].active = False
-        blocks = source.blocks()
+        blocks, begin = source.blocks(), time.monotonic()
         assert len(next(blocks).samples) == 10
         with pytest.raises(OSError, match="device 0 'Mic' .* delivers no audio any more: it was unplugged"):
             next(blocks)
+        assert time.monotonic() - begin < 3
 
 
 def test_a_device_that_falls_silent_without_a_word_is_told_too(install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +150,10 @@ def test_a_device_that_refuses_mono_gives_all_its_channels(install) -> None:
         fake.streams[0].deliver(ramp(0, 7, 4))
         source.stop()
         assert np.array_equal(next(source.blocks()).samples, ramp(0, 7, 4))
-    with pytest.raises(OSError, match="refuses 3 channels; it has 4"), Microphone(choose_device(), channels=3):
+    with pytest.raises(OSError, match="refuses 3 of its 4 channels"), Microphone(choose_device(), channels=3):
         pass
+    with pytest.raises(ValueError, match="has 4 channels, 5 were asked for"):
+        Microphone(choose_device(), channels=5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,8 @@ def wav(samples: np.ndarray, rate: int, subtype: str = "PCM_16", kind: str = "WA
     return file.getvalue()
 
 
-def through_a_pipe(pieces: list[bytes], **arguments: int) -> tuple[np.ndarray, int]:
-    """Samples and rate of what is written to a pipe piece by piece."""
+def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) -> tuple[np.ndarray, int]:
+    """Samples and rate of what is written to a pipe piece by piece, and taken after a pause."""
     reader, writer = os.pipe()
 
     def write() -> None:
@@ -40,7 +41,9 @@ def through_a_pipe(pieces: list[bytes], **arguments: int) -> tuple[np.ndarray, i
     thread.start()
     try:
         with PcmPipe(reader, **arguments) as source:
+            time.sleep(pause)
             blocks = list(source.blocks())
+            assert source.lost_seconds == 0
     finally:
         thread.join(5)
         os.close(reader)
@@ -65,6 +68,12 @@ def test_any_cut_gives_the_same_samples(at: list[int], header: bool, extra: int)
 def test_bare_samples_are_16_khz_mono_unless_told_otherwise() -> None:
     samples, rate = through_a_pipe([SAMPLES.tobytes()])
     assert rate == 16000 and np.array_equal(samples, SAMPLES.reshape(-1, 1))
+
+
+def test_a_slow_recogniser_makes_the_pipe_wait() -> None:
+    spoken = np.random.default_rng(1).integers(-9, 9, (15 * 8000, 1)).astype(np.int16)    # 10 s may wait
+    samples, _ = through_a_pipe([spoken.tobytes()], pause=0.3, sample_rate=8000)
+    assert np.array_equal(samples, spoken)
 
 
 def test_headers_of_several_programs_are_understood() -> None:
@@ -107,8 +116,8 @@ def test_a_pipe_ends_when_told_though_its_writer_does_not() -> None:
         blocks = source.blocks()
         first = next(blocks)
         source.stop()
-        rest = list(blocks)
-    assert sum(len(block.samples) for block in [first, *rest]) == SAMPLES.size
+        got = np.concatenate([block.samples for block in [first, *blocks]])
+    assert len(got) >= 1600 and np.array_equal(got, SAMPLES.reshape(-1, 1)[: len(got)])
     os.close(writer)    # the thread that reads ends now
     os.close(reader)
 

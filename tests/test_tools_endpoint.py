@@ -42,7 +42,13 @@ def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str])
     assert paused["final after the last word, 50 / 90 %"] == "0.68 / 0.68 s"
     assert int(both["by rule 1"]) >= 3 and both["by rule 2"] == "3"
     assert int(short["by rule 3"]) >= 3 and short["by rule 1"] == short["by rule 2"] == "0"
-    assert all(row["word error rate"] == "0.00 %" for row in found.values())
+    assert all(row["word error rate"] == "0.00 %" and row["edits to uncut"] == "0" for row in found.values())
+
+
+def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--mode", "attention_rescoring", "--pauses", "1", "1", "--rules", "off/0.6/20", "--repeat", "2"]
+    (found,) = table(folder, capsys, *arguments).values()
+    assert (found["edits to uncut"], found["by rule 2"]) == ("-", "6")
 
 
 def test_every_recording_is_followed_by_its_pause() -> None:
@@ -60,5 +66,7 @@ def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
         with pytest.raises(ValueError, match=f"--rules {label}: give RULE1/RULE2/RULE3"):
             endpoint_test.parse_rules(label)
     command = [str(folder / "model.zip"), str(folder / "data.list")]
+    with pytest.raises(ValueError, match="--repeat 0: must be at least 1"):
+        endpoint_test.main([*command, "--repeat", "0"])
     with pytest.raises(ValueError, match="--pauses 3 1: give two lengths"):
         endpoint_test.main([*command, "--pauses", "3", "1"])

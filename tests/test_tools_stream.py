@@ -139,7 +139,7 @@ def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(
 
 def test_wrong_words_have_no_time() -> None:
     words = [Word("a", 0, 1, 1), Word("b", 1, 2, 1), Word("c", 2, 3, 1)]
-    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (), (1.5, 2.5, 3.0, 3.5), 0, (), 1.5, 0, (), 0, 0)
+    streamed = stream_test.Streamed(("a", "x", "y", "c"), (), (), (1.5, 2.5, 3.0, 3.5), 0, (), 1.5, 0, (), 0, 0, 0)
     assert stream_test.timeline_of("u", words, streamed).shown == (1.5, None, 3.5)
 
 

@@ -104,6 +104,8 @@ def test_a_ctm_file_that_does_not_belong_to_the_data_is_refused(tone_run, tmp_pa
             run(*arguments, tmp_path / f"{name}.ctm", "--data", tone_run.dev_list)
     with pytest.raises(ValueError, match="part.ctm: give the data.list that it belongs to with --data"):
         run(*arguments, tmp_path / "part.ctm")
+    with pytest.raises(ValueError, match="--ctm is for torchscript and onnx: a sherpa-onnx file has no place"):
+        run(*arguments, tone_run.dev_list.with_name("words.ctm"), "--data", tone_run.dev_list, "--format", "sherpa-onnx")
     assert not (tmp_path / "out.pt").exists()
 
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
-from wenet_fusion_runtime import DecodingOptions, EndpointRules, load_model
-from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
+from wenet_fusion_runtime.acoustic_model import StepScores
+from wenet_fusion_runtime.decoding import MODES, RESCORING, decode_rows, offline_step
 from wenet_fusion_runtime.endpoint import Endpoint
 from wenet_fusion_runtime.result import Result, joined_ids
 
@@ -20,9 +21,10 @@ from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import score
 
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
+ONE_SEGMENT = EndpointRules(rule3_seconds=1e9)
 TITLES = (
     "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "without text", "mean / longest, s",
-    "word error rate", "final after the last word, 50 / 90 %",
+    "word error rate", "edits to uncut", "final after the last word, 50 / 90 %",
 )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ class Effect(NamedTuple):
     empty: int
     seconds: list[float]  # lengths of all segments
     error_rate: float
+    edits: int | None  # words by which the text differs from that of one segment; None: it was not decoded as one
     delays: list[float]  # from the end of a segment's last word to its being closed by a rule, seconds
 
 
@@ -58,7 +61,15 @@ def long_recording(
     return np.concatenate(parts)
 
 
-def effect_of(segments: Sequence[Result], text: str, reference: str) -> Effect:
+def decode(model: AcousticModel, step: StepScores, mode: str, rules: EndpointRules) -> list[Result]:
+    return decode_rows(model, step, DecodingOptions(mode, endpoint=rules))[0]
+
+
+def text_of(segments: Sequence[Result], meta: Meta) -> str:
+    return meta.units.text(joined_ids(segments))
+
+
+def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str | None) -> Effect:
     delays = [
         segment.end_seconds - segment.words[-1].end_seconds
         for segment in segments if segment.words and segment.endpoint is not Endpoint.END
@@ -68,7 +79,8 @@ def effect_of(segments: Sequence[Result], text: str, reference: str) -> Effect:
         closed_by=Counter(segment.endpoint for segment in segments),
         empty=sum(not segment.words for segment in segments),
         seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
-        error_rate=score({"all": reference}, {"all": text}, "word").total.rate,
+        error_rate=score({"all": reference}, {"all": text}).total.rate,
+        edits=None if uncut is None else score({"all": uncut}, {"all": text}).total.errors,
         delays=delays,
     )
 
@@ -79,7 +91,8 @@ def row(label: str, effect: Effect) -> list[str]:
     delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
     return [
         label, str(effect.segments), *(str(effect.closed_by[rule]) for rule in rules), str(effect.empty),
-        f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %", delay,
+        f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %",
+        "-" if effect.edits is None else str(effect.edits), delay,
     ]  # fmt: skip
 
 
@@ -90,29 +103,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", nargs="+", default=RULES, metavar="R1/R2/R3", help="seconds, or off for rules 1 and 2")
     parser.add_argument("--pauses", nargs=2, type=float, default=(0.0, 3.0), metavar=("LEAST", "MOST"),
                         help="seconds of silence after each recording")
+    parser.add_argument("--repeat", type=int, default=1, help="how often the list is gone through")
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
     parser.add_argument("--seed", type=int, default=0, help="of the pauses")
     args = parser.parse_args(arguments)
     if not 0 <= args.pauses[0] <= args.pauses[1] < float("inf"):
         raise ValueError(f"--pauses {args.pauses[0]:g} {args.pauses[1]:g}: give two lengths in seconds, the shorter first")
+    if args.repeat < 1:
+        raise ValueError(f"--repeat {args.repeat}: must be at least 1")
     rules = {label: parse_rules(label) for label in args.rules}
 
     model = load_model(args.model)
     meta, utterances = model.meta, read_manifest(args.data, "auto")
     bar = tqdm(utterances, desc="read", unit="utt", leave=False, disable=None)
-    recordings = [read_samples(utterance, meta.sample_rate) for utterance in bar]
-    reference = " ".join(utterance.text for utterance in utterances)
+    recordings = [read_samples(utterance, meta.sample_rate) for utterance in bar] * args.repeat
+    reference = " ".join(utterance.text for utterance in utterances * args.repeat)
     samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
-    print(f"{len(utterances)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
-          f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}")
+    mode = DecodingOptions(args.mode).resolved(meta).mode
+    # The attention decoders have no use for half an hour as one sentence.
+    uncut = None if mode == RESCORING else text_of(decode(model, step, mode, ONE_SEGMENT), meta)
+    print(f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
+          f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {mode}")
     print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
     for label, chosen in rules.items():
-        segments = decode_rows(model, step, DecodingOptions(args.mode, endpoint=chosen))[0]
-        text = meta.units.text(joined_ids(segments))
-        print("| " + " | ".join(row(label, effect_of(segments, text, reference))) + " |", flush=True)
+        segments = decode(model, step, mode, chosen)
+        effect = effect_of(segments, text_of(segments, meta), reference, uncut)
+        print("| " + " | ".join(row(label, effect)) + " |", flush=True)
     return 0
 
 

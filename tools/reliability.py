@@ -16,6 +16,7 @@ from wenet_fusion.console import run_main
 from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.error_rate import align
 from wenet_fusion.files import read_table, write_text
+from wenet_fusion.transcripts import Counting
 
 Z = 1.96  # standard deviations of a 95 % interval
 
@@ -44,9 +45,10 @@ class Reliability(NamedTuple):
 def rated_words(references: Mapping[str, str], heard: Mapping[str, Sequence[Word]]) -> tuple[np.ndarray, np.ndarray]:
     """Confidence of every recognised word, and whether it is right: in an alignment with the fewest errors."""
     confidences, right = [], []
+    counting = Counting("mixed")  # as the runtime cuts text into words
     for key, text in references.items():
         words = iter(heard.get(key, ()))
-        for pair in align(text.split(), [word.text for word in heard.get(key, ())]).pairs:
+        for pair in align(counting.tokens(text), [word.text for word in heard.get(key, ())]).pairs:
             if pair.hypothesis is not None:
                 confidences.append(next(words).confidence)
                 right.append(pair.reference == pair.hypothesis)

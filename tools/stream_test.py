@@ -2,6 +2,7 @@
 """Streams a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
 
 import argparse
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -52,6 +53,7 @@ class Report:
     real_time_factor: float
     chunk_ms: Percentiles | None  # computation per chunk
     finalisation_ms: Percentiles | None  # from the last sample to the final text
+    finalisation_processor_ms: Percentiles | None  # processor time of the same
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
     flicker: float | None  # words that were shown and changed later, for each word of the final text
@@ -106,6 +108,7 @@ def print_report(report: Report) -> None:
     for title, value, unit in (
         ("chunk", report.chunk_ms, "ms"),
         ("finalisation", report.finalisation_ms, "ms"),
+        ("  processor time", report.finalisation_processor_ms, "ms"),
         ("first text after", report.first_text_seconds, "s"),
         ("word shown after", report.emission_delay_seconds, "s"),
     ):
@@ -175,6 +178,7 @@ def build_report(
         real_time_factor=sum(item.compute for item in streamed.values()) / audio_seconds,
         chunk_ms=percentiles([value for item in streamed.values() for value in item.chunk_compute], 1000),
         finalisation_ms=percentiles([item.final_compute for item in streamed.values()], 1000),
+        finalisation_processor_ms=percentiles([item.final_processor for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
         emission_delay_seconds=percentiles(delays),
         flicker=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
@@ -205,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode, commit_seconds=args.commit_seconds))
+    gc.collect()
+    gc.freeze()  # as the commands do: see `build_recognizer` of the runtime
     rate = recognizer.model.meta.sample_rate
     utterances = {utterance.key: utterance for utterance in read_manifest(args.data, args.data_type)}
     references = {key: utterance.text for key, utterance in utterances.items()}

@@ -22,6 +22,7 @@ class Streamed(NamedTuple):
     first_text_compute: float  # of the call that brought it
     chunk_compute: tuple[float, ...]  # of each call that completed a chunk
     final_compute: float  # from the last sample to the final text
+    final_processor: float  # processor time of the same, which other programs do not prolong
     compute: float  # of all calls
 
 
@@ -71,13 +72,13 @@ def stream_utterance(
     partials: list[tuple[float, list[str]]] = []
     open_words: list[int] = []
     chunk_compute: list[float] = []
-    fed, total, last = 0, 0.0, 0.0
+    fed, total, last, last_processor = 0, 0.0, 0.0, 0.0
     first_text, first_text_compute = None, 0.0
     for piece in cut_randomly(samples, chunk_samples, rng):
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         stream.accept_waveform(piece)
         text = stream.text
-        last = time.perf_counter() - start
+        last, last_processor = time.perf_counter() - start, time.process_time() - processor
         total += last
         completed = (fed + len(piece)) // chunk_samples
         if completed > fed // chunk_samples:
@@ -88,9 +89,9 @@ def stream_utterance(
             if text and first_text is None:
                 first_text, first_text_compute = shown_at, last
         fed += len(piece)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     stream.finish()
-    final_compute = time.perf_counter() - start
+    final_compute, final_processor = time.perf_counter() - start, time.process_time() - processor
     end = fed / meta.sample_rate
     words = tuple(stream.text.split())
     if words and first_text is None:
@@ -99,5 +100,6 @@ def stream_utterance(
     return Streamed(
         words, tuple(joined_ids(stream.finals)), dated, settled_times(partials, words, end),
         changed_words([*(text for _, text in partials), words]), tuple(open_words), first_text, first_text_compute,
-        tuple(chunk_compute), last + final_compute, total + final_compute,
+        tuple(chunk_compute), last + final_compute, last_processor + final_processor,
+        total + final_compute,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from stream_test import streamed_chunking
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
 from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
-from wenet_fusion_runtime.result import joined_text
+from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.console import run_main
@@ -58,7 +58,7 @@ def decode(
                 step = offline_step(model, list(samples.values()), *chunking)
                 for found, options in zip(texts, variants):
                     rows = decode_rows(model, step, options)
-                    found.update(zip(samples, (joined_text(result.text for result in row) for row in rows)))
+                    found.update(zip(samples, (model.meta.units.text(joined_ids(row)) for row in rows)))
             bar.update(len(batch))
     if not references:
         raise ValueError(f"no utterance could be read; the first problem: {next(iter(skipped.values()))}")

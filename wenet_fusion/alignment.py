@@ -1,6 +1,6 @@
 """Forced alignment: when the words of known transcripts were spoken, and how well they fit the audio.
 
-Shapes: T encoder frames, V vocabulary.
+Shapes: T encoder frames, D width, V vocabulary.
 """
 
 import json
@@ -19,7 +19,7 @@ from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import Utterance
-from wenet_fusion.data.sources import read_samples
+from wenet_fusion.data.sources import read_batch
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.files import write_text
 from wenet_fusion.models.ctc import BLANK, frames_needed
@@ -73,7 +73,7 @@ class AlignmentOptions(NamedTuple):
 
 class Aligned(NamedTuple):
     utterances: list[AlignedUtterance]  # in the order of the list
-    skipped: list[Skip]
+    skipped: list[str]  # what could not be aligned, and why
 
     def worst(self, count: int) -> list[AlignedUtterance]:
         """Those with the lowest scores, lowest first."""
@@ -120,7 +120,7 @@ def align(trained: TrainedModel, utterances: Sequence[Utterance], options: Align
             bar.update(len(indices))
     ordered = [found[utterance.key] for utterance in utterances]
     aligned = [item for item in ordered if isinstance(item, AlignedUtterance)]
-    skipped = [item for item in ordered if isinstance(item, Skip)]
+    skipped = [str(item) for item in ordered if isinstance(item, Skip)]
     if not aligned:
         raise ValueError(f"none of the {len(skipped)} utterances could be aligned; the first problem: {skipped[0]}")
     return Aligned(aligned, skipped)
@@ -139,15 +139,16 @@ class _Aligner:
     def batch(self, utterances: Sequence[Utterance]) -> dict[str, AlignedUtterance | Skip]:
         """By key, as one batch."""
         found: dict[str, AlignedUtterance | Skip] = {}
-        samples: dict[str, np.ndarray] = {}
         ids: dict[str, list[int]] = {}
         for utterance in utterances:
-            key = utterance.key
             try:
-                ids[key] = self._tokenizer.encode(utterance.text)
-                samples[key] = self._read(utterance)
-            except (ValueError, OSError) as error:
-                found[key] = Skip(key, str(error))
+                self._check_seconds(utterance.seconds)
+                ids[utterance.key] = self._tokenizer.encode(utterance.text)
+            except ValueError as error:
+                found[utterance.key] = Skip(utterance.key, str(error))
+        usable = [utterance for utterance in utterances if utterance.key in ids]
+        samples, unreadable = read_batch(usable, self._model.meta.sample_rate)
+        found |= {key: Skip(key, reason) for key, reason in unreadable.items()}
         if samples:
             for key, log_probs_TV in zip(samples, self._log_probs(list(samples.values()))):
                 try:
@@ -156,22 +157,19 @@ class _Aligner:
                     found[key] = Skip(key, str(error))
         return found
 
-    def _read(self, utterance: Utterance) -> np.ndarray:
-        rate = self._model.meta.sample_rate
-        samples = read_samples(utterance, rate)
-        if self._options.chunking == FULL_CONTEXT and len(samples) > MAX_FULL_CONTEXT_SECONDS * rate:
+    def _check_seconds(self, seconds: float) -> None:
+        if self._options.chunking == FULL_CONTEXT and seconds > MAX_FULL_CONTEXT_SECONDS:
             raise ValueError(
-                f"{len(samples) / rate:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; "
-                f"align it in chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
+                f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; align it in "
+                f"chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
             )
-        return samples
 
     @torch.inference_mode()
     def _log_probs(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
         """Posteriors (T, V) of each utterance and its silent tail."""
         step = offline_step(self._model, samples, *self._options.chunking)
-        log_probs_BTV = self._ctc(torch.from_numpy(step.encoder_out))
-        return [log_probs_TV[:length] for log_probs_TV, length in zip(log_probs_BTV, step.lengths.tolist())]
+        rows = (step.row(index) for index in range(len(samples)))
+        return [self._ctc(torch.from_numpy(encoder_out_1TD))[0] for _, encoder_out_1TD in rows]
 
     def _align(self, key: str, log_probs_TV: Tensor, ids: Sequence[int], samples: int) -> AlignedUtterance:
         meta = self._model.meta
@@ -203,5 +201,5 @@ def write_alignment(aligned: Aligned, folder: Path) -> None:
         }
         for item in aligned.utterances
     ]
-    content = {"utterances": rows, "skipped": [skip._asdict() for skip in aligned.skipped]}
+    content = {"utterances": rows, "skipped": aligned.skipped}
     write_text(folder / "alignment.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -75,15 +75,14 @@ def config_from_mapping(cls: type[T], mapping: Mapping[str, Any], origin: str) -
 
 def to_yaml(config: Any) -> str:
     """YAML text of a configuration; `config_from_yaml(type(config), to_yaml(config), ...) == config`."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=120)
+    breaks = re.search(r"\\x85|\\u202[89]", repr(config))  # line breaks that PyYAML loses unless it escapes them
+    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=not breaks, width=120)
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _locate(value: Any, where: str) -> _Located:

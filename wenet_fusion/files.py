@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,14 +57,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
-        if os.name == "posix":  # elsewhere two writers of one file are not noticed
-            import fcntl
-
-            try:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise OSError(f"{path} is being written by another process; wait for it, or name another file") from None
+        _claim(mark.fileno(), path)
         yield from _replacing(path, temporary)
+
+
+def _claim(descriptor: int, path: Path) -> None:
+    """Holds the open file for this process until it is closed. Raises OSError if another one holds it."""
+    if os.name == "posix":  # elsewhere two writers of one file are not noticed
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OSError(f"{path} is being written by another process; wait for it, or name another place") from None
 
 
 def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
@@ -74,6 +80,90 @@ def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder to write files that belong together; at the end of the block they take their places in
+    `folder`, or are removed if the block raises. Other files in `folder` stay.
+
+    The first name is the file without which nobody uses the others: it goes first and comes last. So whatever kills the
+    process in between, `folder` holds the old set, the whole new one, or one without its first file, never a mixture;
+    in the last case the next write begins by putting the old set back.
+
+    Args:
+        folder: made if it is missing.
+        names: all that may belong to the set. What the block did not write is removed.
+
+    Raises:
+        OSError: the folder cannot be written, or another process is writing into it at the moment.
+    """
+    folder = Path(folder)
+    missing = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _claimed(folder):
+            yield from _replacing_set(folder, names, folder / ".part")
+    except BaseException:
+        if missing:
+            with contextlib.suppress(OSError):  # somebody has put something into it
+                folder.rmdir()
+        raise
+
+
+def _replacing_set(folder: Path, names: Sequence[str], temporary: Path) -> Iterator[Path]:
+    new, old = temporary / "new", temporary / "old"
+    if (old / names[0]).exists() and not (folder / names[0]).exists():  # a kill interrupted the swap
+        _put(old, folder, names)
+    shutil.rmtree(temporary, ignore_errors=True)
+    new.mkdir(parents=True)
+    old.mkdir()
+    try:
+        yield new
+        for path in new.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        for name in names:
+            if (folder / name).exists():
+                _second_name(folder / name, old / name)
+        try:
+            _put(new, folder, names)
+        except BaseException:
+            _put(old, folder, names)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """Makes a set in `folder` that of `source`: its first file goes first and comes last."""
+    first, *others = names
+    (folder / first).unlink(missing_ok=True)
+    for name in (*others, first):
+        if (source / name).exists():
+            os.replace(source / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # not every file system has links
+        shutil.copy2(path, other)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    if os.name != "posix":  # where folders cannot be opened
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _claim(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,9 +3,9 @@
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.context import HotWord, check_hot_words, read_hot_words
 from wenet_fusion_runtime.decoding import DecodingOptions
+from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.engine import Engine, EngineOptions
 from wenet_fusion_runtime.engine_statistics import EngineStatistics, Histogram
-from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
 from wenet_fusion_runtime.fusion import LanguageModel
 from wenet_fusion_runtime.language_model import load_language_model
 from wenet_fusion_runtime.meta import Meta

@@ -169,6 +169,7 @@ class Engine:
         is_last = taken.ended and stream.ready_block() is None
         if is_last:
             finals += stream.finish()
+        stream.forget_finals()    # their owner has them
         update = Update(tuple(finals), None if is_last else stream.result, is_last)
         self._recorder.decoded(samples / self.model.meta.sample_rate, time.monotonic() - start)
         return update

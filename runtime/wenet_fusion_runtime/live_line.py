@@ -27,7 +27,7 @@ def cells(char: str) -> int:
 def rows(pieces: tuple[Piece, ...], columns: int) -> list[str]:
     """The pieces one after another, broken where a terminal of so many columns breaks a line; each row has its style."""
     found, free = [""], columns
-    for piece in pieces:
+    for piece in (piece for piece in pieces if piece.text):
         found[-1] += _DIM * piece.dim
         for char in _printable(piece.text):
             width = cells(char)

@@ -85,10 +85,14 @@ class Microphone:
         sample_rate: Hz; None is the device's own, which is best: the recogniser resamples.
         channels: to open; their mean is recognised. None: one, or all where the device refuses one.
     Raises:
-        ImportError, OSError: see `input_devices`; OSError on entry if the device is busy, gone, or refuses the format.
+        ImportError: see `input_devices`.
+        ValueError: the device does not have so many channels.
+        OSError: see `input_devices`; on entry also if the device is busy, gone, or refuses the format.
     """
 
     def __init__(self, device: Device, sample_rate: int | None = None, channels: int | None = None) -> None:
+        if channels is not None and channels > device.channels:
+            raise ValueError(f"device {device} has {device.channels} channels, {channels} were asked for")
         self._device = device
         self._sample_rate = sample_rate or device.sample_rate
         self._channels = channels or 1
@@ -167,7 +171,7 @@ class Microphone:
         if code == _BAD_RATE:
             return f"{name} refuses {self._sample_rate} Hz; its own rate is {self._device.sample_rate} Hz"
         if code == _BAD_CHANNELS:
-            return f"{name} refuses {self._channels} channels; it has {self._device.channels}"
+            return f"{name} refuses {self._channels} of its {self._device.channels} channels"
         if code == _UNAVAILABLE:
             return f"{name} is busy or gone: end the program that uses it, or choose another device"
         return f"{name} cannot be opened: {error}"

@@ -214,6 +214,10 @@ class Stream:
         self._keep(closed)
         return closed
 
+    def forget_finals(self) -> None:
+        """Empty `finals` and take them from `text`: for owners of endless streams who keep what `advance` returns."""
+        self._finals, self._finals_text = [], ""
+
     def _run(self) -> list[Result]:
         """Step the model over every block that is ready."""
         closed = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from wenet_fusion.alignment import AlignedUtterance, AlignmentOptions, align, write_alignment
 from wenet_fusion.chunking import chunking_label, parse_chunking
 from wenet_fusion.commands.common import Verb, print_skipped
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.recipe import load_trained
 from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.word_times import WordTimes
@@ -30,7 +30,10 @@ def align_command(args: argparse.Namespace) -> int:
         raise ValueError(f"--worst {args.worst}: give a number of utterances")
     word_times = _word_times(args.word_times)
     options = AlignmentOptions(parse_chunking(args.chunking), word_times)
-    aligned = align(load_trained(args.checkpoint), read_manifest(args.data), options)
+    trained = load_trained(args.checkpoint)
+    utterances, problems = scan_manifest(args.data)
+    aligned = align(trained, utterances, options)
+    aligned = aligned._replace(skipped=[*problems, *aligned.skipped])
     write_alignment(aligned, args.output)
     if args.worst:
         print("   score confidence utterance: words, those that the audio hardly holds with their confidence")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from wenet_fusion.chunking import parse_chunking
 from wenet_fusion.commands.common import Verb
-from wenet_fusion.export.formats import FORMATS, PRECISIONS, ExportRequest, export_model
+from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.formats import FORMATS, MEANINGS, ExportRequest, explain_precisions, export_model
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.recipe import load_trained
 
@@ -17,11 +18,11 @@ def add(verb: Verb) -> None:
     p.add_argument("output", type=Path, help="file to write; a folder for wenet-onnx")
     p.add_argument("--format", choices=FORMATS, default="torchscript", help="torchscript serves our runtime and WeNet's libtorch runtime; onnx our runtime without torch")
     p.add_argument("--chunking", metavar="SIZE/LEFT", help="wenet-onnx, sherpa-onnx: what the file is for; default: the model's")
-    p.add_argument("--data", type=Path, help="data.list: verify on some of its utterances too")
+    p.add_argument("--data", type=Path, help="data.list: compare the text of some of its utterances too, and judge int8 by their error rate")
     p.add_argument("--num_utterances", type=int, default=100, help="of --data, spread over the list")
-    p.add_argument("--ctm", type=Path, help="when the words of --data are spoken: dates the words of results; without it they are dated by when they are emitted")
-    p.add_argument("--precision", choices=PRECISIONS["torchscript"], default="float32", help="float16-packed: faster on x86, same text; int8: calibrated on --data")
-    p.add_argument("--max_wer_increase", type=float, default=0.5, help="int8: percentage points that its streamed text may lose on --data")
+    p.add_argument("--ctm", type=Path, help="torchscript, onnx: when the words of --data are spoken; without it results date words by when they are emitted")
+    p.add_argument("--precision", choices=MEANINGS, default="float32", help=explain_precisions())
+    p.add_argument("--max_wer_increase", type=float, default=0.5, help="int8, int8-dynamic: percentage points of word errors that it may add on --data, else it is refused")
 
 
 def export(args: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def export(args: argparse.Namespace) -> int:
     if args.data is not None:
         speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances, args.ctm)
     chunking = None if args.chunking is None else parse_chunking(args.chunking)
-    request = ExportRequest(args.format, args.precision, chunking, args.max_wer_increase / 100)
+    request = ExportRequest(args.format, chunking, ExportOptions(args.precision, args.max_wer_increase / 100))
     try:
         told = export_model(trained, args.output, request, speech)
     except ImportError as error:  # an optional package; the message says how to install it

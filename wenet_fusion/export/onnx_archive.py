@@ -8,15 +8,22 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_record
-from wenet_fusion.export.onnx_graph import operators, quantise_dynamic, versions, write_onnx
-from wenet_fusion.export.speech import Speech, measure_errors
+from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
+from wenet_fusion.export.calibration import calibration
+from wenet_fusion.export.onnx_graph import (
+    NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic, versions, write_onnx,
+)
+from wenet_fusion.export.onnx_static import DOMAIN, make_static
+from wenet_fusion.export.speech import Speech, halves
+from wenet_fusion.export.static_int8 import input_ranges
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.export.word_times import measure_word_times
 from wenet_fusion.files import replacing
@@ -29,16 +36,11 @@ from wenet_fusion_runtime.meta import BATCH, CACHE, ONNX, parse_meta
 from wenet_fusion_runtime.model_file import META, load_model
 from wenet_fusion_runtime.onnx_backend import RESCORE, STEP
 
-Precision = Literal["float32", "int8"]
-RECORDED = {"float32": "float32", "int8": "int8-dynamic"}  # onnxruntime scales activations block by block
-MAX_VERIFIED = 8  # utterances that are compared frame by frame
-# Parts of operator names that a fused encoder must not contain. The exporter spells Swish and GLU with Sigmoid.
-NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
+Precision = Literal["float32", "int8", "int8-dynamic"]
 
 
 def export_onnx_archive(
-    trained: TrainedModel, path: Path, precision: Precision = "float32", speech: Sequence[Speech] = (),
-    max_wer_increase: float = 0.005,
+    trained: TrainedModel, path: Path, speech: Sequence[Speech] = (), options: ExportOptions = ExportOptions()
 ) -> dict[str, Any]:
     """Exports a trained model as one zip of two graphs and meta.json.
 
@@ -48,12 +50,12 @@ def export_onnx_archive(
     Args:
         trained: the checkpoint.
         path: where the file goes.
-        precision: of the linear layers. "int8" scales activations by what else is in the block and the batch, so its
-            scores differ from the checkpoint's and from one chunk size to the next. How far, meta.json says: the tokens
-            that differ and, of `speech`, the error rates.
-        speech: utterances to verify on beside the generated audio, and to measure the error rates of int8 on. Those
-            whose words are dated show how far emitted words lie from spoken ones.
-        max_wer_increase: what int8 may cost, as a fraction of the words of `speech`.
+        speech: utterances to verify on beside the generated audio; "int8" is calibrated on every other one and judged
+            by the rest, "int8-dynamic" by all. Those whose words are dated show how far emitted words lie from spoken ones.
+        options: precision of the linear layers, and what it may cost. "int8" scales activations by constants,
+            "int8-dynamic" by what else is in the block and the batch, so its scores differ from one chunk size to the
+            next. How far either is from the checkpoint, meta.json says: the tokens that differ and, of `speech`, the
+            error rates.
 
     Returns:
         The contents of the file's meta.json.
@@ -63,34 +65,27 @@ def export_onnx_archive(
         ValueError: the precision is unknown, a norm op is left, the file does not reproduce the model, or int8 costs
             too much; none is kept.
     """
-    if precision not in RECORDED:
-        raise ValueError(f"{path} is not written: precision {precision}, an ONNX archive has {' or '.join(RECORDED)}")
+    if options.precision not in get_args(Precision):
+        raise ValueError(
+            f"{path} is not written: precision {options.precision}, an ONNX archive has {', '.join(get_args(Precision))}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, tempfile.TemporaryDirectory() as folder:
-        model = one_chunk_model(trained)
-        form = FileForm(ONNX, RECORDED[precision], "onnxruntime")
+        calibration_set, _ = halves(speech, options.precision)
+        model = one_chunk_model(trained, options.precision, [utterance.samples for utterance in calibration_set])
+        form = FileForm(ONNX, options.precision, "onnxruntime")
         record = {**meta_record(trained, {}, form), "state": describe_state(model)}
         record["versions"] |= versions()
-        graphs = write_graphs(model, Path(folder), precision)
+        graphs = write_graphs(model, Path(folder), options.precision)
         counts = operators(graphs[0])
-        left = matching(counts, NORMS_AND_COSTLY_ACTIVATIONS)
-        if left and trained.config.model.encoder.fusible:
-            raise ValueError(
-                f"{path} is not written: the exported step still runs {left}; "
-                "every norm must be in a LinearNorm or ConvNorm"
-            )
+        refuse_operators(counts, NORMS_AND_COSTLY_ACTIVATIONS, trained, path)
         _pack(graphs, record, part)
-        reference, written, limit = acoustic_model(trained), load_model(part), tolerance(form.precision)
-        checked = verify(reference, written, [utterance.samples for utterance in speech[:MAX_VERIFIED]], limit)
-        checked.raise_if_different(path)
+        reference, written = acoustic_model(trained), load_model(part)
+        accepted = accept(path, reference, written, speech, options)
         norms = sum(matching(counts, ("Normalization",)).values())
         record["verification"] = {
-            **checked.summary(), "operators": dict(sorted(counts.items())), "norm_operators": norms,
+            **accepted.summary(), "operators": dict(sorted(counts.items())), "norm_operators": norms,
         }
-        if precision == "int8" and speech:
-            errors = measure_errors(reference, written, speech)
-            errors.raise_above(max_wer_increase, path)
-            record["verification"]["errors"] = errors.summary()
         if any(utterance.spoken for utterance in speech):
             measured = measure_word_times(written, speech)
             record["word_times"] = measured and measured.word_times._asdict()
@@ -99,30 +94,43 @@ def export_onnx_archive(
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
-        verify(reference, written, (), limit).raise_if_different(path)
+        verify(reference, written, (), tolerance(options.precision)).raise_if_different(path)
     return record
 
 
-def one_chunk_model(trained: TrainedModel) -> DeployedModel:
-    """A fused copy whose step takes one chunk and ignores what it is told about chunks."""
+def one_chunk_model(
+    trained: TrainedModel, precision: str = "float32", speech: Sequence[np.ndarray] = ()
+) -> DeployedModel:
+    """A fused copy whose step takes one chunk and ignores what it is told about chunks; `speech` calibrates int8.
+
+    Raises:
+        ValueError: see `calibration`; or int8 is asked of a model that is no FusionFormer.
+    """
     model = fused_model(trained)
+    if precision == "int8":
+        encoder = trained.config.model.encoder
+        if not encoder.fusible or encoder.positions != "bias":
+            raise ValueError("precision int8 of an ONNX archive is for models with ReLU and position biases; take int8-dynamic")
+        run = calibration(speech, trained.config.training.chunking.served())
+        make_static(model, input_ranges(model, lambda: run(model)))
     model.encoder = OneChunkEncoder(model.encoder)
     return model
 
 
-def write_graphs(model: DeployedModel, folder: Path, precision: Precision) -> list[Path]:
+def write_graphs(model: DeployedModel, folder: Path, precision: str) -> list[Path]:
     """Writes step.onnx, and rescore.onnx if there is a decoder."""
-    graphs = [_write_step(model, folder / STEP)]
+    domains = [DOMAIN] if precision == "int8" else []
+    graphs = [_write_step(model, folder / STEP, domains)]
     if model.decoder is not None:
-        graphs.append(_write_rescore(model, folder / RESCORE))
-    if precision == "int8":
+        graphs.append(_write_rescore(model, folder / RESCORE, domains))
+    if precision == "int8-dynamic":
         for graph in graphs:
             exact = graph.rename(graph.with_suffix(".float32"))
             quantise_dynamic(exact, graph)
     return graphs
 
 
-def _write_step(model: DeployedModel, path: Path) -> Path:
+def _write_step(model: DeployedModel, path: Path, domains: Sequence[str]) -> Path:
     batch, frames, cached = 2, 3, 5
     described = describe_state(model)
     names = [name for name, _, _ in described]
@@ -141,11 +149,11 @@ def _write_step(model: DeployedModel, path: Path) -> Path:
     for name, _, shape in described:
         if CACHE in shape:
             axes[name][shape.index(CACHE)] = axes[f"next_{name}"][shape.index(CACHE)] = CACHE
-    write_onnx(_Step(model), inputs, outputs, axes, path, {})
+    write_onnx(_Step(model), inputs, outputs, axes, path, {}, domains)
     return path
 
 
-def _write_rescore(model: DeployedModel, path: Path) -> Path:
+def _write_rescore(model: DeployedModel, path: Path, domains: Sequence[str]) -> Path:
     frames, hypotheses, tokens = 3, 4, 5
     inputs = {
         "encoder_out": torch.zeros(1, frames, model.encoder.dim),
@@ -156,7 +164,7 @@ def _write_rescore(model: DeployedModel, path: Path) -> Path:
         "encoder_out": {1: "frames"}, "hyps": {0: "hypotheses", 1: "tokens"},
         "hyp_lengths": {0: "hypotheses"}, "scores": {0: "hypotheses"},
     }
-    write_onnx(_Rescore(model), inputs, ["scores"], axes, path, {})
+    write_onnx(_Rescore(model), inputs, ["scores"], axes, path, {}, domains)
     return path
 
 

@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     import onnxruntime
 
+# Parts of operator names that a fused encoder must not contain. The exporter spells Swish and GLU with Sigmoid.
+NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
 OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
 _LOG_ERRORS = 3
 _MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"

@@ -8,8 +8,10 @@ Shapes: B rows, N samples of one chunk.
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, NamedTuple, Tuple
 
@@ -20,13 +22,15 @@ from torch.export import Dim, ExportedProgram
 
 from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_record
-from wenet_fusion.export.verification import FLOAT32_TOLERANCE, Verification, generated_audio, relative_difference
+from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.verification import verify
 from wenet_fusion.files import replacing
 from wenet_fusion.models.exported import ExportedModel, Scores
-from wenet_fusion.models.operators import NORM_OPERATORS
+from wenet_fusion.models.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
-from wenet_fusion_runtime.meta import BATCH
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
+from wenet_fusion_runtime.meta import BATCH, ONNX
 from wenet_fusion_runtime.model_file import META
 
 KIND = "wenet_fusion.program"
@@ -43,18 +47,18 @@ class ChunkStep(nn.Module):
         return self.model.step(samples, lengths, *self.chunking, state)
 
 
-def export_program(trained: TrainedModel, path: Path) -> dict[str, Any]:
+def export_program(trained: TrainedModel, path: Path, speech: Sequence[Speech] = ()) -> dict[str, Any]:
     """Exports the step of the default chunking: one whole chunk per call, for any number of rows. Experimental.
 
     A stream's last block is padded to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
     meta.json describes it. Results are those of `ExportedModel.step`. The program is saved, loaded again and compared
-    with the model in memory on generated audio; only then is it kept.
+    with the model in memory on generated audio and on `speech`; only then is it kept.
 
     Returns:
         The contents of meta.json, which `torch.export.load` returns in its `extra_files`.
 
     Raises:
-        ValueError: if the program does not reproduce the model; nothing is kept then.
+        ValueError: if a norm op is left, or the program does not reproduce the model; nothing is kept then.
     """
     model, chunking = fused_model(trained), trained.config.training.chunking.served()[-1]
     model.decoder = model.reverse_decoder = None  # weights that no step uses
@@ -67,12 +71,17 @@ def export_program(trained: TrainedModel, path: Path) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         _save(program, record, part)
-        record["verification"] = compare(load_program(part), reference, path)
+        written = load_program(part)
+        counts = operators(written.program)
+        refuse_operators(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS, trained, path)
+        accepted = accept(path, reference, program_model(written, reference), speech, ExportOptions())
+        norms = sum(matching(counts, NORM_OPERATORS).values())
+        record["verification"] = {**accepted.summary(), "norm_operators": norms}
         _save(program, record, part)
         written = load_program(part)
         if written.record != record:
             raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
-        compare(written, reference, path)
+        verify(reference, program_model(written, reference), ()).raise_if_different(path)
     return record
 
 
@@ -109,45 +118,45 @@ def load_program(path: Path) -> LoadedProgram:
     return LoadedProgram(program, json.loads(files[META]))
 
 
-def compare(loaded: LoadedProgram, reference: AcousticModel, path: Path) -> dict[str, Any]:
-    """Steps generated audio, rows of different lengths, through a program; compares with one offline step.
+class ProgramBackend:
+    """A program behind the runtime's interface, so that it is compared as any other file: one chunk per call."""
 
-    Raises:
-        ValueError: if they differ by more than float32 explains.
-    """
-    meta = reference.meta
-    audio = generated_audio(meta.sample_rate, np.random.default_rng(0))
-    lengths = np.array([len(audio), len(audio) // 2 + 7, len(audio) - 1])
-    chunk_samples = meta.default_chunk * meta.frame_samples
-    samples = np.zeros((len(lengths), len(audio) + -len(audio) % chunk_samples), dtype=np.float32)
-    samples[:, : len(audio)] = [audio, audio[::-1], 0.1 * audio]
-    expected, _ = reference.step(
-        samples, lengths, meta.default_chunk, meta.default_left, reference.init_state(len(lengths), 1, 0)
-    )
-    step, blocks = loaded.program.module(), []
-    described = loaded.record["state"]
-    state = [torch.zeros([len(lengths), *shape[1:]], dtype=getattr(torch, dtype)) for _, dtype, shape in described]
-    with torch.no_grad():
-        for start in range(0, samples.shape[1], chunk_samples):
-            valid = torch.from_numpy((lengths - start).clip(0, chunk_samples))
-            scores, state = step(torch.from_numpy(samples[:, start : start + chunk_samples]), valid, state)
-            blocks.append(StepScores(*(field.numpy() for field in scores)))
-    found, worst, different = join(blocks), 0.0, 0
-    for row in range(len(lengths)):
-        (one, one_out), (other, other_out) = found.row(row), expected.row(row)
-        pairs = ((one_out, other_out), (one.log_probs, other.log_probs), (one.blank, other.blank))
-        worst = max(worst, *(relative_difference(value, target) for value, target in pairs))
-        clear = other.log_probs[:, 0] - other.log_probs[:, 1] > 10 * FLOAT32_TOLERANCE
-        different += int(((one.ids[:, 0] != other.ids[:, 0]) & clear).sum())
-    frames = int(expected.lengths.sum())
-    checked = Verification(worst, 0.0, frames, different, len(lengths), (meta.default_chunk,))
-    checked.raise_if_different(path)
-    return {**checked.summary(), "norm_operators": _norms(loaded.program)}
+    def __init__(self, loaded: LoadedProgram):
+        self.run, self.state, self.frame_samples = loaded.program.module(), loaded.record["state"], loaded.record["frame_samples"]
+
+    def init_state(self, batch: int, chunk: int, left: int) -> List[Tensor]:
+        return [torch.zeros([batch, *shape[1:]], dtype=getattr(torch, dtype)) for _, dtype, shape in self.state]
+
+    @torch.no_grad()
+    def step(
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: List[Tensor]
+    ) -> tuple[StepScores, List[Tensor]]:
+        frames = samples.shape[1] // self.frame_samples
+        whole = np.pad(samples, ((0, 0), (0, chunk * self.frame_samples - samples.shape[1])))
+        scores, state = self.run(torch.from_numpy(whole), torch.from_numpy(lengths), state)
+        encoder_out, lengths, *rest = (field.numpy() for field in scores)
+        return StepScores(encoder_out[:, :frames], lengths, *(field[:, :frames] for field in rest)), state
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        return np.zeros((len(hyps), 2), np.float32)
+
+    def concat_states(self, states: Sequence[List[Tensor]]) -> List[Tensor]:
+        return [torch.cat(tensors) for tensors in zip(*states)]
+
+    def split_state(self, state: List[Tensor]) -> list[List[Tensor]]:
+        return [[x[row : row + 1].clone() for x in state] for row in range(len(state[0]))]
 
 
-def _norms(program: ExportedProgram) -> int:
-    names = (str(node.target) for node in program.graph.nodes if node.op == "call_function")
-    return sum(any(pattern in name for pattern in NORM_OPERATORS) for name in names)
+def program_model(loaded: LoadedProgram, reference: AcousticModel) -> AcousticModel:
+    """A program as the searches see it; `reference` is the model that it came from."""
+    default = (reference.meta.default_chunk, reference.meta.default_left)
+    # It takes one chunk per call, as graphs do.
+    return AcousticModel(ProgramBackend(loaded), replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False))
+
+
+def operators(program: ExportedProgram) -> Counter[str]:
+    """How often each operator stands in a program."""
+    return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
 
 def _save(program: ExportedProgram, record: dict[str, Any], path: Path) -> None:

@@ -1,17 +1,21 @@
 """Writes one ONNX graph that sherpa-onnx streams as a WeNet CTC model, verified. Knows not the package sherpa_onnx."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.export.onnx_graph import quantise_dynamic
-from wenet_fusion.export.wenet_drive import compare_sherpa
+from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
+from wenet_fusion.export.onnx_graph import NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.wenet_drive import pair
 from wenet_fusion.export.wenet_graphs import EncoderWithCtc, MaskedEncoder, describe, wenet_model, write_encoder
 from wenet_fusion.export.wenet_onnx import (
-    ForeignExport, Precision, check_front_end, check_precision, chunking_remarks, mel_remarks, unit_table,
+    ForeignExport, check_front_end, check_precision, chunking_remarks, mel_remarks, unit_table,
 )
 from wenet_fusion.files import replacing, write_text
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime.decoding import GREEDY, DecodingOptions
 
 INPUTS = ("x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask")
 OUTPUTS = ("log_probs", "next_att_cache", "next_conv_cache")
@@ -20,23 +24,28 @@ HIGH_FREQ = -400.0  # Hz from the Nyquist frequency: where sherpa-onnx ends its 
 
 
 def export_sherpa_onnx(
-    trained: TrainedModel, path: Path, chunking: Chunking, precision: Precision = "float32"
+    trained: TrainedModel, path: Path, chunking: Chunking, speech: Sequence[Speech] = (),
+    options: ExportOptions = ExportOptions(),
 ) -> ForeignExport:
     """Exports a trained model, without its attention decoders, for sherpa-onnx's streaming recogniser.
 
-    The graph is driven as sherpa-onnx drives it and compared with the model in memory before it takes its place.
+    The graph is driven as sherpa-onnx drives it and compared with the model in memory on generated audio and on
+    `speech` before it takes its place.
 
     Args:
         trained: the checkpoint.
         path: of the graph; tokens.txt is written beside it.
         chunking: sherpa-onnx must be told it. The graph itself serves other sizes too.
-        precision: "int8" gives other scores than the checkpoint; error rates must judge it.
+        speech: utterances to verify on beside the generated audio, and to judge int8 by.
+        options: "int8-dynamic" gives other scores than the checkpoint. Its error rate is that of greedy search, which
+            is sherpa-onnx's, over the features that the model computes.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: sherpa-onnx cannot run such a model, or the graph does not reproduce it; nothing is kept then.
+        ValueError: sherpa-onnx cannot run such a model, the graph does not reproduce it, or int8 costs too much;
+            nothing is kept then.
     """
-    check_precision(precision, path)
+    check_precision(options.precision, path)
     check_front_end(trained, path)
     if chunking.left < 1 or chunking.size >= FULL_CONTEXT.size:
         raise ValueError(
@@ -46,22 +55,31 @@ def export_sherpa_onnx(
     model = wenet_model(trained)
     metadata = describe(model, trained, chunking)
     metadata |= {"model_type": "wenet_ctc", "version": "1", "model_author": "wenet_fusion", "comment": "streaming"}
+    tokens = path.with_name(TOKENS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, tempfile.TemporaryDirectory() as folder:
-        exact = part if precision == "float32" else Path(folder) / "float32.onnx"
+        exact = part if options.precision == "float32" else Path(folder) / "float32.onnx"
         write_encoder(EncoderWithCtc(MaskedEncoder(model)), INPUTS, OUTPUTS, (1,), exact, metadata)
-        checked = compare_sherpa(trained, chunking, exact, "float32")
-        checked.raise_if_different(path)
-        if precision == "int8":
+        refuse_operators(operators(exact), NORMS_AND_COSTLY_ACTIVATIONS, trained, path)
+        accepted = _accept(trained, path, chunking, exact, speech, ExportOptions())
+        if exact != part:
             quantise_dynamic(exact, part)
-            checked = compare_sherpa(trained, chunking, part, precision)
-            checked.raise_if_different(path)
-    tokens = path.with_name(TOKENS)
-    write_text(tokens, unit_table(trained.tokenizer))
-    remedy = "; the program sherpa-onnx takes the flags above, the Python package's from_wenet_ctc has no such argument"
+            accepted = _accept(trained, path, chunking, part, speech, options)
+        write_text(tokens, unit_table(trained.tokenizer))  # before the model: it is of no use without
+    remedy = (
+        "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such argument, or "
+        f"train with model.frontend.high_freq: {HIGH_FREQ:g}"
+    )
     remarks = mel_remarks(trained, "sherpa-onnx by default", HIGH_FREQ, remedy) + chunking_remarks(trained, chunking)
     command = sherpa_command(trained, path, tokens, chunking)
-    return ForeignExport((path, tokens), metadata, checked, command, tuple(remarks))
+    return ForeignExport((path, tokens), metadata, accepted, command, tuple(remarks))
+
+
+def _accept(
+    trained: TrainedModel, path: Path, chunking: Chunking, graph: Path, speech: Sequence[Speech], options: ExportOptions
+) -> Accepted:
+    compared = pair(trained, chunking, [graph], speech)
+    return accept(path, *compared, speech, options, DecodingOptions(mode=GREEDY), batches=False)
 
 
 def sherpa_command(trained: TrainedModel, path: Path, tokens: Path, chunking: Chunking) -> str:

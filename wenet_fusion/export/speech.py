@@ -12,7 +12,7 @@ from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import score
 from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.decoding import transcribe_offline
+from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
 from wenet_fusion_runtime.recognizer import Recognizer
 from wenet_fusion_runtime.result import Word, joined_ids
 
@@ -49,6 +49,12 @@ def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None 
     ]
 
 
+def halves(speech: Sequence[Speech], precision: str) -> tuple[Sequence[Speech], Sequence[Speech]]:
+    """What calibrates a precision, and what judges it: only "int8" has constant scales, and those are judged by other
+    utterances than they were found on, if there are any."""
+    return (speech[::2], speech[1::2] or speech) if precision == "int8" else ((), speech)
+
+
 # A checkpoint that hears so little says nothing about what an export may lose.
 WORST_JUDGE = 0.5
 
@@ -76,15 +82,18 @@ class ErrorChange(NamedTuple):
             raise ValueError(
                 f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of {100 * self.before:.2f} % "
                 f"({self.words} words), more than the {100 * limit:.2f} points that --max_wer_increase allows; take another "
-                "precision (float16-packed changes no text), or more or other speech to calibrate on"
+                "precision (float32 and float16-packed change no text), or for int8 more or other speech to calibrate on"
             )
 
     def summary(self) -> dict[str, Any]:
         return self._asdict()
 
 
-def measure_errors(reference: AcousticModel, exported: AcousticModel, speech: Sequence[Speech]) -> ErrorChange:
-    """Decodes `speech` with both in the model's default mode, the exported model chunk by chunk.
+def measure_errors(
+    reference: AcousticModel, exported: AcousticModel, speech: Sequence[Speech],
+    options: DecodingOptions = DecodingOptions(),
+) -> ErrorChange:
+    """Decodes `speech` with both, the exported model chunk by chunk; by default in the exported model's default mode.
 
     Returns:
         what the served chunk size with the largest increase gives.
@@ -94,7 +103,7 @@ def measure_errors(reference: AcousticModel, exported: AcousticModel, speech: Se
     """
     if len({utterance.key for utterance in speech}) < len(speech):
         raise ValueError("the speech to judge the export by has a key twice; tools/make_raw_list.py writes lists without")
-    recognizer = Recognizer(exported)
+    recognizer = Recognizer(exported, options)
     changes = [_change(reference, recognizer, speech, chunk) for chunk in exported.meta.chunk_sizes]
     return max(changes, key=lambda change: change.after - change.before)
 

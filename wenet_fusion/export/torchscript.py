@@ -5,14 +5,15 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from wenet_fusion.deployment import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.calibration import calibration
-from wenet_fusion.export.speech import Speech, measure_errors
+from wenet_fusion.export.speech import Speech, halves
 from wenet_fusion.export.torch_engine import ENGINES, Precision, tuned
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.export.word_times import measure_word_times
@@ -24,11 +25,6 @@ from wenet_fusion_runtime.meta import TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model_file import load_model
 
 METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
-
-
-class ExportOptions(NamedTuple):
-    precision: Precision = "float32"
-    max_wer_increase: float = 0.005  # what int8 may cost, as a fraction of the words of the speech it is judged by
 
 
 def export_torchscript(
@@ -53,25 +49,20 @@ def export_torchscript(
     Raises:
         ValueError: if a norm op is left, the file does not reproduce the model or int8 costs too much; nothing is kept.
     """
-    calibration_set, judged = (speech[::2], speech[1::2] or speech) if options.precision == "int8" else ((), speech)
+    calibration_set, _ = halves(speech, options.precision)
     scripted = script(trained, options.precision, [utterance.samples for utterance in calibration_set])
     form = FileForm(TORCHSCRIPT, options.precision, ENGINES[options.precision])
-    limit = tolerance(options.precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         _save(scripted, meta_record(trained, {}, form), part)
         reference, written = acoustic_model(trained), load_model(part)
         counts = operators(written.backend.step_graph())
-        left = matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS)
-        if left and trained.config.model.encoder.fusible:
-            raise ValueError(f"{path} is not kept: its step still runs {left}; every norm must be in a LinearNorm or ConvNorm")
-        checked = verify(reference, written, [utterance.samples for utterance in speech[:8]], limit)
-        checked.raise_if_different(path)
-        numbers = {**checked.summary(), "operators": dict(sorted(counts.items())), "norm_operators": sum(matching(counts, NORM_OPERATORS).values())}
-        if options.precision.startswith("int8") and speech:
-            errors = measure_errors(reference, written, judged)
-            errors.raise_above(options.max_wer_increase, path)
-            numbers["errors"] = errors.summary()
+        refuse_operators(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS, trained, path)
+        accepted = accept(path, reference, written, speech, options)
+        numbers = {
+            **accepted.summary(), "operators": dict(sorted(counts.items())),
+            "norm_operators": sum(matching(counts, NORM_OPERATORS).values()),
+        }
         word_times = None
         if any(utterance.spoken for utterance in speech):
             measured = measure_word_times(written, speech)
@@ -81,7 +72,7 @@ def export_torchscript(
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its meta.json is not what was written; check the disk and export again")
-        verify(reference, written, (), limit).raise_if_different(path)
+        verify(reference, written, (), tolerance(options.precision)).raise_if_different(path)
     return record
 
 

@@ -1,13 +1,14 @@
-"""Compares an exported file with the model in memory: audio in random cuts against one offline step."""
+"""Compares an exported file with the model in memory: audio in random cuts, and in batches, against one offline step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
+from wenet_fusion_runtime.decoding import offline_step
 
 # Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 1e-3
@@ -18,7 +19,7 @@ GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
 class Verification:
     """Worst case over everything compared."""
 
-    largest_difference: float  # of encoder outputs, relative to their largest value
+    largest_difference: float  # of encoder outputs and log-probabilities, relative to their largest value
     rescoring_difference: float
     frames: int
     different_tokens: int  # frames whose best token differs
@@ -50,38 +51,39 @@ def tolerance(precision: str) -> float:
 
 
 def verify(
-    reference: AcousticModel, exported: AcousticModel, speech: Sequence[np.ndarray], allowed: float = FLOAT32_TOLERANCE
+    reference: AcousticModel, exported: AcousticModel, speech: Sequence[np.ndarray], allowed: float = FLOAT32_TOLERANCE,
+    batches: bool = True,
 ) -> Verification:
     """Streams generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
 
     The reference computes each utterance in one step. Silence is part of the generated audio: it is where the log
     of the features is most sensitive.
+
+    Args:
+        reference: the checkpoint in memory.
+        exported: the file.
+        speech: utterances (n,) at the model's rate.
+        allowed: see `tolerance`.
+        batches: step all utterances as rows of one batch too. Not done where anything is allowed: scales of int8
+            may depend on the batch.
     """
     rng = np.random.default_rng(0)
     meta = exported.meta
     utterances = [generated_audio(meta.sample_rate, rng), *speech]
-    differences, rescoring, frames, different = [0.0], [0.0], 0, 0
+    found = []
     for chunk in meta.chunk_sizes:
         left = meta.left(chunk)
-        for samples in utterances:
-            expected, _ = _step(reference, samples, chunk, left, reference.init_state(1, 1, 0))
-            blocks = _stream(exported, samples, chunk, left, rng)
-            whole = np.concatenate([block.encoder_out for block in blocks], axis=1)
-            target = expected.encoder_out
-            differences.append(relative_difference(whole, target))
-            best = np.concatenate([block.ids[0, :, 0] for block in blocks])
-            clear = _clear_margin(expected, allowed)
-            different += int(((best != expected.ids[0, :, 0]) & clear).sum())
-            frames += target.shape[1]
-            hypotheses = [(), (3,), (3, 4, 3)] if len(meta.units.tokens) > 4 else [()]
-            rescoring.append(
-                relative_difference(
-                    exported.rescore([block.encoder_out for block in blocks], hypotheses),
-                    reference.rescore([expected.encoder_out], hypotheses),
-                )
-            )
+        expected = [offline_step(reference, [samples], chunk, left) for samples in utterances]
+        for samples, target in zip(utterances, expected):
+            scores = _stream(exported, samples, chunk, left, rng)
+            found.append(_compare(scores, 0, target, allowed))
+            found.append(_compare_rescoring(reference, exported, scores, target))
+        if batches and allowed < np.inf:
+            together = offline_step(exported, utterances, chunk, left)
+            found += [_compare(together, row, target, allowed)._replace(frames=0) for row, target in enumerate(expected)]
+    largest, rescoring, frames, different = zip(*found)
     return Verification(
-        max(differences), max(rescoring), frames, different, len(utterances), tuple(meta.chunk_sizes), allowed
+        max(largest), max(rescoring), sum(frames), sum(different), len(utterances), tuple(meta.chunk_sizes), allowed
     )
 
 
@@ -106,25 +108,67 @@ def relative_difference(value: np.ndarray, target: np.ndarray) -> float:
     return float(np.abs(value - target).max(initial=0.0) / max(np.abs(target).max(initial=0.0), 1e-12))
 
 
-def _clear_margin(scores: StepScores, allowed: float) -> np.ndarray:
+def clear_best(log_probs: np.ndarray, allowed: float) -> np.ndarray:
     """Frames whose best token wins by more than rounding could turn, seen beside the spread of the frame's scores; all
-    frames where anything is allowed."""
-    log_probs = scores.log_probs[0]
+    frames where anything is allowed.
+
+    Args:
+        log_probs: (T, K) of the best tokens, descending.
+        allowed: see `tolerance`.
+    """
     margin, spread = log_probs[:, 0] - log_probs[:, 1], log_probs[:, 0] - log_probs[:, -1]
     return margin > 10 * allowed * np.maximum(spread, 1.0) if allowed < np.inf else np.ones_like(margin, dtype=bool)
 
 
-def _step(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, state: Any) -> tuple[StepScores, Any]:
-    padded = np.pad(samples, (0, -len(samples) % model.meta.frame_samples))
-    return model.step(padded[None], [len(samples)], chunk, left, state)
+class _Found(NamedTuple):
+    difference: float = 0.0
+    rescoring: float = 0.0
+    frames: int = 0
+    different_tokens: int = 0
 
 
-def _stream(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator) -> list[StepScores]:
+def _compare(found: StepScores, row: int, target: StepScores, allowed: float) -> _Found:
+    scores, expected = _valid(found, row), _valid(target, 0)
+    # Of the blank too: it may be certain wherever it is, and its own largest value says nothing then.
+    pairs = [tuple(np.column_stack([step.log_probs, step.blank]) for step in (scores, expected))]
+    if scores.encoder_out.shape[1]:  # a file may keep its encoder's frames to itself
+        pairs.append((scores.encoder_out, expected.encoder_out))
+    difference, frames = max(relative_difference(*pair) for pair in pairs), len(expected.blank)
+    if scores.ids.shape != expected.ids.shape:
+        return _Found(difference, frames=frames, different_tokens=frames)
+    turned = (scores.ids[:, 0] != expected.ids[:, 0]) & clear_best(expected.log_probs, allowed)
+    return _Found(difference, frames=frames, different_tokens=int(turned.sum()))
+
+
+def _valid(step: StepScores, row: int) -> StepScores:
+    """The valid frames of one row, without the row's axis."""
+    length = step.lengths[row]
+    fields = (step.encoder_out, step.log_probs, step.ids, step.blank)
+    encoder_out, *scores = (field[row, :length] for field in fields)
+    return StepScores(encoder_out, length, *scores)
+
+
+def _compare_rescoring(
+    reference: AcousticModel, exported: AcousticModel, found: StepScores, target: StepScores
+) -> _Found:
+    if not exported.meta.decoder:
+        return _Found()
+    hypotheses = [(), (3,), (3, 4, 3)] if len(exported.meta.units.tokens) > 4 else [()]
+    both = (exported, found), (reference, target)
+    scores = [model.rescore([step.encoder_out], hypotheses) for model, step in both]
+    return _Found(rescoring=relative_difference(*scores))
+
+
+def _stream(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator) -> StepScores:
+    """Audio and the model's silent tail in steps of whole chunks, joined."""
+    samples = np.pad(samples, (0, model.meta.tail_samples))
     state, blocks, start = model.init_state(1, chunk, left), [], 0
     chunk_samples = chunk * model.meta.frame_samples
     while start < len(samples):
         end = start + int(rng.integers(1, 4)) * chunk_samples
-        scores, state = _step(model, samples[start:end], chunk, left, state)
+        block = samples[start:end]
+        padded = np.pad(block, (0, -len(block) % model.meta.frame_samples))
+        scores, state = model.step(padded[None], [len(block)], chunk, left, state)
         blocks.append(scores)
         start = end
-    return blocks
+    return join(blocks)

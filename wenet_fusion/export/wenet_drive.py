@@ -1,122 +1,153 @@
-"""Drives exported graphs as WeNet's and sherpa-onnx's runtimes do and compares them with the model in memory.
+"""Exported graphs behind our runtime's interface, driven as WeNet's and sherpa-onnx's runtimes drive them.
 
-Knows of a graph only what those runtimes know: the order of its inputs, and its metadata.
+So whatever compares or decodes a file of ours does the same with theirs. Knows of a graph only what those runtimes
+know: the order of its inputs, and its metadata.
 
-Shapes: T feature frames of F mel bins, M encoder frames, D width, V units, N hypotheses.
+Shapes: T feature frames of F mel bins, M encoder frames of a call, D width, V units, N hypotheses, U tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from wenet_fusion.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.chunking import Chunking
 from wenet_fusion.deployment import acoustic_model
 from wenet_fusion.export.onnx_graph import session
-from wenet_fusion.export.verification import Verification, generated_audio, relative_difference, tolerance
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.verification import GENERATED_SECONDS
 from wenet_fusion.models.asr_model import SOS_EOS
+from wenet_fusion.models.deployed import TOP_TOKENS
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
+from wenet_fusion_runtime.meta import ONNX
 
-if TYPE_CHECKING:
-    import onnxruntime
-
-
-class Expected(NamedTuple):
-    """What the model in memory makes of the features, all at once."""
-
-    features: np.ndarray  # (1, T, F); T is no multiple of 4
-    frames: np.ndarray  # (1, M, D)
-    log_probs: np.ndarray  # (1, M, V)
+KEYS = ("chunk_size", "left_chunks", "num_blocks", "head", "output_size", "cnn_module_kernel", "subsampling_rate")
 
 
-def compare_wenet(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Path], precision: str) -> Verification:
-    """Runs encoder, ctc and decoder over generated audio whose last chunk is short, as WeNet's runtime does."""
-    encoder, ctc, decoder = (session(path) for path in graphs)
-    expected = expect(trained, chunking)
-    frames = run_stream(encoder, expected.features)
-    log_probs = ctc.run(None, {"hidden": frames})[0]
-    hypotheses = [(), (3,), (3, 4, 3)] if expected.log_probs.shape[2] > 4 else [()]
-    rescoring = relative_difference(
-        run_decoder(decoder, hypotheses, frames), acoustic_model(trained).rescore([expected.frames], hypotheses)
-    )
-    difference = relative_difference(frames, expected.frames)
-    return _verification(log_probs, expected, [difference], rescoring, chunking, precision)
+class Pair(NamedTuple):
+    """A checkpoint and its graphs, both under one chunking, which the model need not have been trained for."""
+
+    reference: AcousticModel
+    driven: AcousticModel
 
 
-def compare_sherpa(trained: TrainedModel, chunking: Chunking, graph: Path, precision: str) -> Verification:
-    """Runs the one graph as sherpa-onnx does, with a short last chunk besides, which that never has."""
-    expected = expect(trained, chunking)
-    return _verification(run_stream(session(graph), expected.features), expected, [], 0.0, chunking, precision)
+def pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Path], speech: Sequence[Speech]) -> Pair:
+    """Opens graphs for comparison.
+
+    Args:
+        trained: the checkpoint.
+        chunking: that the graphs were written for; a negative left context keeps all that was heard.
+        graphs: encoder, ctc and decoder for WeNet, or one that does the work of the first two for sherpa-onnx.
+        speech: nothing longer will be compared. Full context is a chunk that holds any of it.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    known = acoustic_model(trained)
+    meta = known.meta
+    longest = max([GENERATED_SECONDS * meta.sample_rate, *(len(utterance.samples) for utterance in speech)])
+    frames = -(-(int(longest) + meta.tail_samples) // meta.frame_samples)
+    size = min(chunking.size, frames)
+    left = chunking.left if chunking.left >= 0 else -(-frames // size)
+    meta = replace(meta, chunkings=((size, left),), default_chunk=size, default_left=left)
+    # A graph takes one chunk per call, as those of our own archives do.
+    graph_meta = replace(meta, kind=ONNX, decoder=len(graphs) > 1, reverse_decoder=len(graphs) > 1 and meta.reverse_decoder)
+    return Pair(AcousticModel(known.backend, meta), AcousticModel(DrivenGraphs(trained, graphs), graph_meta))
 
 
-def expect(trained: TrainedModel, chunking: Chunking) -> Expected:
-    """Features of generated audio, and the model's answer. Its last encoder frame is filled up with digital silence."""
-    model, frontend = trained.model, trained.config.model.frontend
-    audio = torch.from_numpy(generated_audio(frontend.sample_rate, np.random.default_rng(0)))
-    hop = model.fbank.hop_samples
-    context = chunking if chunking.left >= 0 else Chunking(chunking.size, FULL_CONTEXT.size)
-    with torch.no_grad():
-        whole = audio[: audio.numel() // (4 * hop) * 4 * hop - 2 * hop].unsqueeze(0)
-        features = model.fbank(whole, model.fbank.init_state(1)).features_BTF
-        silence = torch.full((1, 2, features.size(2)), model.fbank.energy_floor).log()
-        normalised = model.cmvn(torch.cat([features, silence], dim=1))
-        lengths = torch.tensor([normalised.size(1) // 4])
-        frames = model.encoder(normalised, lengths, context, model.encoder.init_state(1, 0)).frames_BTD
-        return Expected(features.numpy(), frames.numpy(), model.ctc(frames).numpy())
+class DriveState(NamedTuple):
+    """What a runtime keeps of a stream, and the remainder of the features' front-end."""
+
+    samples: torch.Tensor
+    offset: int  # encoder frames, the zeros counted that a cache starts with
+    att_cache: np.ndarray
+    cnn_cache: np.ndarray
 
 
-def run_stream(encoder: onnxruntime.InferenceSession, features: np.ndarray) -> np.ndarray:
-    """The first outputs of an encoder, chunk after chunk, joined."""
-    known = encoder.get_modelmeta().custom_metadata_map
-    keys = ("chunk_size", "left_chunks", "num_blocks", "head", "output_size", "cnn_module_kernel", "subsampling_rate")
-    chunk, left, rows, heads, dim, kernel, factor = (int(known[key]) for key in keys)
-    required, cached = chunk * left, chunk * left if left > 0 else 0
-    att_cache = np.zeros((rows, heads, cached, dim // heads * 2), np.float32)
-    cnn_cache = np.zeros((rows, 1, dim, kernel - 1), np.float32)
-    inputs, offset, outputs = encoder.get_inputs(), cached, []
-    window = chunk * factor if chunk > 0 else features.shape[1]
-    for start in range(0, features.shape[1], window):
-        mask = np.arange(cached + chunk) >= 2 * cached - offset
-        numbers = [np.full(node.shape, value, np.int64) for node, value in zip(inputs[1:3], (offset, required))]
-        values = [features[:, start : start + window], *numbers, att_cache, cnn_cache, mask[None, None]]
-        output, att_cache, cnn_cache = encoder.run(None, {node.name: value for node, value in zip(inputs, values)})
-        outputs.append(output)
-        offset += output.shape[1]
-    return np.concatenate(outputs, axis=1)
+class DrivenGraphs:
+    """A backend of one stream: those runtimes know no batches. Features are the model's own.
 
+    Args:
+        trained: the checkpoint.
+        graphs: see `pair`.
+    """
 
-def run_decoder(
-    decoder: onnxruntime.InferenceSession, hypotheses: Sequence[Sequence[int]], encoder_out: np.ndarray
-) -> np.ndarray:
-    """Log-probabilities (N, 2) of whole hypotheses, left to right and right to left."""
-    lengths = np.array([len(ids) + 1 for ids in hypotheses])
-    hyps = np.zeros((len(hypotheses), lengths.max()), np.int64)
-    hyps[:, 0] = SOS_EOS
-    for row, ids in enumerate(hypotheses):
-        hyps[row, 1 : len(ids) + 1] = ids
-    outputs = decoder.run(None, {"hyps": hyps, "hyps_lens": lengths, "encoder_out": encoder_out})
-    scores = np.zeros((len(hypotheses), 2))
-    for side, step in enumerate((1, -1)):
-        for row, ids in enumerate(hypotheses):
-            targets = [*ids[::step], SOS_EOS]
-            scores[row, side] = outputs[side][row, np.arange(len(targets)), targets].sum()
-    return scores
+    def __init__(self, trained: TrainedModel, graphs: Sequence[Path]):
+        self.fbank, self.frame_samples = trained.model.fbank, trained.config.model.frontend.frame_samples
+        self.silent = math.log(self.fbank.energy_floor) + 1e-5  # up to rounding
+        self.encoder, *rest = [session(path) for path in graphs]
+        self.ctc, self.decoder = rest or (None, None)
+        self.known = {key: int(self.encoder.get_modelmeta().custom_metadata_map[key]) for key in KEYS}
 
+    def init_state(self, batch: int, chunk: int, left: int) -> DriveState:
+        assert batch == 1
+        size, left = self.known["chunk_size"], self.known["left_chunks"]
+        rows, dim, heads = self.known["num_blocks"], self.known["output_size"], self.known["head"]
+        cached = size * left if left > 0 else 0
+        att_cache = np.zeros((rows, heads, cached, dim // heads * 2), np.float32)
+        cnn_cache = np.zeros((rows, 1, dim, self.known["cnn_module_kernel"] - 1), np.float32)
+        return DriveState(self.fbank.init_state(1), cached, att_cache, cnn_cache)
 
-def _verification(
-    log_probs: np.ndarray, expected: Expected, differences: list[float], rescoring: float, chunking: Chunking,
-    precision: str,
-) -> Verification:
-    allowed = tolerance(precision)
-    count = expected.frames.shape[1]
-    largest = max([*differences, relative_difference(log_probs, expected.log_probs)])
-    different = count
-    if log_probs.shape == expected.log_probs.shape:
-        best = np.sort(expected.log_probs, axis=2)[:, :, -2:]
-        clear = best[:, :, 1] - best[:, :, 0] > (10 * allowed if np.isfinite(allowed) else 0.0)
-        different = int(((log_probs.argmax(axis=2) != expected.log_probs.argmax(axis=2)) & clear).sum())
-    return Verification(largest, rescoring, count, different, 1, (chunking.size,), allowed)
+    def step(
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: DriveState
+    ) -> tuple[StepScores, DriveState]:
+        samples = np.where(np.arange(samples.shape[1]) < lengths[:, None], samples, np.float32(0))
+        with torch.no_grad():
+            front = self.fbank(torch.from_numpy(samples), state.samples)
+        features = front.features_BTF.numpy()
+        if lengths[0] < chunk * self.frame_samples:
+            features = self._without_silence(features)
+        output, att_cache, cnn_cache = self._run_encoder(features, state)
+        new = DriveState(front.state_BW, state.offset + output.shape[1], att_cache, cnn_cache)
+        frames = -(-lengths // self.frame_samples)
+        if self.ctc is None:
+            return self._scores(output[:, :, :0], output, frames), new
+        return self._scores(output, self.ctc.run(None, {"hidden": output})[0], frames), new
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        scores = np.zeros((len(hyps), 2), np.float32)
+        if self.decoder is None:
+            return scores
+        started = np.pad(hyps, ((0, 0), (1, 0)), constant_values=SOS_EOS)
+        inputs = {"hyps": started, "hyps_lens": hyp_lengths + 1, "encoder_out": encoder_out}
+        outputs = self.decoder.run(None, inputs)
+        for side, step in enumerate((1, -1)):
+            for row, length in enumerate(hyp_lengths):
+                targets = [*hyps[row, :length][::step], SOS_EOS]
+                scores[row, side] = outputs[side][row, np.arange(len(targets)), targets].sum()
+        return scores
+
+    def concat_states(self, states: Sequence[DriveState]) -> DriveState:
+        (state,) = states
+        return state
+
+    def split_state(self, state: DriveState) -> list[DriveState]:
+        return [state]
+
+    def _run_encoder(self, features: np.ndarray, state: DriveState) -> list[np.ndarray]:
+        chunk, left = self.known["chunk_size"], self.known["left_chunks"]
+        required, cached = chunk * left, chunk * left if left > 0 else 0
+        inputs = self.encoder.get_inputs()
+        numbers = [np.full(node.shape, value, np.int64) for node, value in zip(inputs[1:3], (state.offset, required))]
+        mask = np.arange(cached + chunk) >= 2 * cached - state.offset
+        values = [features, *numbers, state.att_cache, state.cnn_cache, mask[None, None]]
+        return self.encoder.run(None, {node.name: value for node, value in zip(inputs, values)})
+
+    def _without_silence(self, features: np.ndarray) -> np.ndarray:
+        """A stream's last features: what misses to whole encoder frames is for the graph to fill with silence."""
+        silent = (features[0] <= self.silent).all(axis=1)[::-1]
+        most = self.known["subsampling_rate"] - 1
+        missing = int(silent[:most].cumprod().sum())
+        return features[:, : features.shape[1] - missing]
+
+    def _scores(self, encoder_out: np.ndarray, log_probs: np.ndarray, frames: np.ndarray) -> StepScores:
+        ids = np.argsort(-log_probs, axis=2, kind="stable")[:, :, :TOP_TOKENS]
+        best = np.take_along_axis(log_probs, ids, axis=2)
+        return StepScores(encoder_out, frames, best, ids, log_probs[:, :, 0])

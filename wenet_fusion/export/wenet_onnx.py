@@ -1,24 +1,26 @@
 """Writes encoder.onnx, ctc.onnx and decoder.onnx for WeNet's onnxruntime runtime, verified. Knows no TorchScript."""
 
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking, chunking_label
-from wenet_fusion.export.onnx_graph import quantise_dynamic
-from wenet_fusion.export.verification import Verification
-from wenet_fusion.export.wenet_drive import compare_wenet
+from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
+from wenet_fusion.export.onnx_graph import NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.wenet_drive import pair
 from wenet_fusion.export.wenet_graphs import (
     GrowingEncoder, MaskedEncoder, describe, wenet_model, write_ctc, write_decoder, write_encoder,
 )
-from wenet_fusion.files import replacing, write_text
+from wenet_fusion.files import replacing_set, write_text
+from wenet_fusion.models.wenet import WenetModel
 from wenet_fusion.recipe import TrainedModel
 from wenet_fusion.text.tokenizer import Tokenizer
 from wenet_fusion.text.vocabulary import format_vocabulary
 from wenet_fusion_runtime.units import RESERVED, WORD_START
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8-dynamic"]
 GRAPHS = ("encoder", "ctc", "decoder")
 INPUTS = ("chunk", "offset", "required_cache_size", "att_cache", "cnn_cache", "att_mask")
 OUTPUTS = ("output", "r_att_cache", "r_cnn_cache")
@@ -33,30 +35,35 @@ class ForeignExport:
 
     files: tuple[Path, ...]
     metadata: dict[str, str]  # of the encoder's graph
-    verification: Verification  # of the precision that was asked for
+    accepted: Accepted  # of the precision that was asked for
     command: str  # runs the files
     remarks: tuple[str, ...]  # where that runtime departs from what the model was trained with
 
 
 def export_wenet_onnx(
-    trained: TrainedModel, directory: Path, chunking: Chunking, precision: Precision = "float32"
+    trained: TrainedModel, directory: Path, chunking: Chunking, speech: Sequence[Speech] = (),
+    options: ExportOptions = ExportOptions(),
 ) -> ForeignExport:
     """Exports a trained model into a folder that WeNet's `decoder_main --onnx_dir` takes.
 
-    Every graph is driven as the C++ runtime drives it and compared with the model in memory before it takes its place.
+    All files are written into a temporary folder, driven there as the C++ runtime drives them and compared with the
+    model in memory on generated audio and on `speech`; only then do they take their places, together.
 
     Args:
         trained: the checkpoint.
-        directory: gets encoder.onnx, ctc.onnx, decoder.onnx and units.txt.
+        directory: gets encoder.onnx, ctc.onnx, decoder.onnx and units.txt; other files in it stay.
         chunking: the runtime must be started with it. A negative left context keeps all that was heard; full context
             becomes WeNet's chunk size -1, which waits for the end of the audio.
-        precision: "int8" writes encoder.quant.onnx and so on beside the others.
+        speech: utterances to verify on beside the generated audio, and to judge int8 by.
+        options: "int8-dynamic" writes encoder.quant.onnx and so on beside the others. Its error rate is that of beam
+            search and attention rescoring under the model's weights, over the features that the model computes.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: the runtime cannot run such a model, or a graph does not reproduce it; nothing is kept then.
+        ValueError: the runtime cannot run such a model, a graph does not reproduce it, or int8 costs too much; nothing
+            is kept then.
     """
-    check_precision(precision, directory)
+    check_precision(options.precision, directory)
     check_front_end(trained, directory)
     if trained.model.decoder is None:
         raise ValueError(
@@ -70,33 +77,45 @@ def export_wenet_onnx(
         )
     model = wenet_model(trained)
     metadata = describe(model, trained, chunking) | {"output_dir": directory.name}
-    suffixes = (".onnx",) if precision == "float32" else (".onnx", ".quant.onnx")
-    targets = [directory / f"{name}{suffix}" for suffix in suffixes for name in GRAPHS]
-    directory.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        parts = [stack.enter_context(replacing(path)) for path in targets]
-        exact, quantised = parts[: len(GRAPHS)], parts[len(GRAPHS) :]
-        # WeNet's runtime passes a mask only if the left context is limited and not zero.
-        if chunking.left > 0:
-            write_encoder(MaskedEncoder(model), INPUTS, OUTPUTS, (), exact[0], metadata)
-        else:
-            write_encoder(GrowingEncoder(model), INPUTS[:5], OUTPUTS, (), exact[0], metadata)
-        write_ctc(model, exact[1], metadata)
-        write_decoder(model, exact[2], metadata)
-        checked = compare_wenet(trained, chunking, exact, "float32")
-        checked.raise_if_different(directory)
-        if quantised:
+    exact, quantised = ([f"{name}{suffix}" for name in GRAPHS] for suffix in (".onnx", ".quant.onnx"))
+    written = exact if options.precision == "float32" else [*exact, *quantised]
+    with replacing_set(directory, [*exact, *quantised, UNITS]) as part:
+        _write_graphs(model, [part / name for name in exact], chunking, metadata)
+        refuse_operators(operators(part / exact[0]), NORMS_AND_COSTLY_ACTIVATIONS, trained, directory)
+        accepted = _accept(trained, directory, chunking, [part / name for name in exact], speech, ExportOptions())
+        if written != exact:
             for source, target in zip(exact, quantised):
-                quantise_dynamic(source, target)
-            checked = compare_wenet(trained, chunking, quantised, precision)
-            checked.raise_if_different(directory)
-        write_text(directory / UNITS, unit_table(trained.tokenizer))
-    if not quantised:  # what lies there is another model's
-        for name in GRAPHS:
-            (directory / f"{name}.quant.onnx").unlink(missing_ok=True)
+                quantise_dynamic(part / source, part / target)
+            accepted = _accept(trained, directory, chunking, [part / name for name in quantised], speech, options)
+        write_text(part / UNITS, unit_table(trained.tokenizer))
     remarks = mel_remarks(trained, "WeNet's runtime", 0.0, "") + chunking_remarks(trained, chunking)
+    if written != exact:
+        remarks.append(
+            f"WeNet opens fixed names, so this runs the float32 files; copy {', '.join(quantised)} to a folder of their "
+            f"own as {', '.join(exact)} to run int8"
+        )
     command = wenet_command(trained, directory, metadata)
-    return ForeignExport((*targets, directory / UNITS), metadata, checked, command, tuple(remarks))
+    files = tuple(directory / name for name in (*written, UNITS))
+    return ForeignExport(files, metadata, accepted, command, tuple(remarks))
+
+
+def _write_graphs(model: WenetModel, paths: Sequence[Path], chunking: Chunking, metadata: dict[str, str]) -> None:
+    encoder, ctc, decoder = paths
+    # WeNet's runtime passes a mask only if the left context is limited and not zero.
+    if chunking.left > 0:
+        write_encoder(MaskedEncoder(model), INPUTS, OUTPUTS, (), encoder, metadata)
+    else:
+        write_encoder(GrowingEncoder(model), INPUTS[:5], OUTPUTS, (), encoder, metadata)
+    write_ctc(model, ctc, metadata)
+    write_decoder(model, decoder, metadata)
+
+
+def _accept(
+    trained: TrainedModel, directory: Path, chunking: Chunking, graphs: Sequence[Path], speech: Sequence[Speech],
+    options: ExportOptions,
+) -> Accepted:
+    compared = pair(trained, chunking, graphs, speech)
+    return accept(directory, *compared, speech, options, batches=False)
 
 
 def wenet_command(trained: TrainedModel, directory: Path, metadata: dict[str, str]) -> str:

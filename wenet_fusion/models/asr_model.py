@@ -28,7 +28,7 @@ class FrontendConfig:
     window_ms: float = 25.0
     hop_ms: float = 10.0
     low_freq: float = 20.0  # Hz
-    high_freq: float = 0.0  # Hz; 0 or less counts from the Nyquist frequency
+    high_freq: float = 0.0  # Hz; 0 or less counts from the Nyquist frequency; -400 is sherpa-onnx's own
     tail_frames: int = 4  # encoder frames of silence that end every utterance, in training as in the runtime
 
     @property

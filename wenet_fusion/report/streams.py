@@ -1,4 +1,4 @@
-"""The numbers of streaming, from the `stream.json` files of tools/stream_test.py, as a table. Knows no audio."""
+"""The numbers of streaming as a table, from what tools/stream_test.py and tools/reliability.py wrote. Knows no audio."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,16 @@ Record = dict[str, Any]  # a JSON object as another program wrote it
 
 
 def read_streams(paths: Sequence[Path]) -> list[Record]:
-    """Raises OSError, and ValueError if a file is no stream.json."""
+    """stream.json files; `reliability` is what stands beside them in reliability.json, None where there is none.
+
+    Raises OSError, and ValueError if a file is no stream.json.
+    """
     records = []
     for path in paths:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            reliability = path.with_name("reliability.json")  # none where no word was recognised
+            record["reliability"] = json.loads(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
             stream_table([record])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no stream.json of tools/stream_test.py ({error}); stream the test set again") from error
@@ -49,6 +54,7 @@ def stream_table(streams: Sequence[Record]) -> Table:
         "last sample to final text": lambda s: spread(s, "finalisation_ms", 1, "ms"),
         "first word's start to first text": lambda s: spread(s, "first_text_seconds", 2, "s"),
         "word's end to its being shown": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
+        "words shown and changed later, of 100": lambda s: "-" if s["flicker"] is None else f"{100 * s['flicker']:.2f}",
         "word starts wrong by, mean / 95 %": lambda s: wrong(s, "start_errors_seconds"),
         "word ends wrong by, mean / 95 %": lambda s: wrong(s, "end_errors_seconds"),
         "expected calibration error of word confidence": calibration,

@@ -233,7 +233,7 @@ if stage_wanted 7 && begin_stage 7; then
     [ ! -f "$record" ] || streamed+=("$record")
   done
   [ ${#streamed[@]} = 0 ] || wenet-fusion report "$results" --streamed "${streamed[@]}"
-  OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" | tee "$dir/false_words.txt"
+  OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" --speech data/test/data.list | tee "$dir/false_words.txt"
   python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
     --running_seconds "$((SECONDS - stage_started))" --stage_seconds {data,"$dir"}/.stage[-0-6]*.seconds

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from dataclasses import replace
 
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.decoding import DecodingOptions
 from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime.formats import FORMATS, JSON, TEXT
 from wenet_fusion_runtime.model_file import read_meta
 from wenet_fusion_runtime.recognizer import Recognizer, Stream
 
@@ -31,6 +33,21 @@ def add_recognition_flags(command: argparse.ArgumentParser, defaults: DecodingOp
     _add_endpoint_flags(command, defaults.endpoint)
 
 
+def add_format_flags(command: argparse.ArgumentParser, unit: str) -> None:
+    """Add --format and --partials; plain text has a line for each `unit`."""
+    command.add_argument("--format", choices=FORMATS, default=TEXT,
+                         help=f"text: a line per {unit}; json: an object per closed segment, with words, tokens, times "
+                              "and confidence; ctm: a line per word; srt, vtt: subtitles (default: %(default)s)")
+    command.add_argument("--partials", action="store_true",
+                         help="text and json: each new partial text on a line of its own, also when not on a terminal")
+
+
+def check_format(options: argparse.Namespace) -> None:
+    """Raises ValueError if the flags of `add_format_flags` do not go together."""
+    if options.partials and options.format not in (TEXT, JSON):
+        raise ValueError(f"--partials goes with --format {TEXT} or {JSON}, not with {options.format}")
+
+
 def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> tuple[Recognizer, bool]:
     """The model, loaded and warm, with the flags of `add_recognition_flags`; and whether all hot words can be used.
 
@@ -44,7 +61,12 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
         options.rule3_extra_seconds, options.silence_probability)
     decoding = search_options(DecodingOptions(nbest=nbest, endpoint=endpoint, commit_seconds=options.commit_seconds), options)
     hot_words, all_usable = usable_hot_words(options, read_meta(options.model).units)
-    return Recognizer(options.model, replace(decoding, hot_words=hot_words)), all_usable
+    recognizer = Recognizer(options.model, replace(decoding, hot_words=hot_words))
+    # What is loaded now stays to the end. The garbage collector would look through all of it again and again, in the
+    # middle of somebody's sentence, for a tenth of a second each time.
+    gc.collect()
+    gc.freeze()
+    return recognizer, all_usable
 
 
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:

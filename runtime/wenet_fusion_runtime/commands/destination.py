@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -105,7 +104,7 @@ class _StandardOutput:
 
 
 class _WholeFile:
-    """Text that replaces a file when the block ends without an error. Pipes and devices are written at once."""
+    """Text that replaces a file once it is closed to be kept. Pipes and devices are written directly."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

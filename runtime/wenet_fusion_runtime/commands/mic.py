@@ -14,11 +14,12 @@ from typing import Callable, Iterator
 
 import numpy as np
 
+from wenet_fusion_runtime.audio import MAX_CHANNELS
 from wenet_fusion_runtime.commands.common import (
-    USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
+    USER_ERRORS, Commands, add_format_flags, add_recognition_flags, build_recognizer, check_format, create_stream
 )
 from wenet_fusion_runtime.decoding import LIVE_OPTIONS
-from wenet_fusion_runtime.formats import json_line, result_record
+from wenet_fusion_runtime.formats import CTM, JSON, TEXT, json_line, make_writer, partial_record
 from wenet_fusion_runtime.live_audio import AudioBlock, LiveAudio
 from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.microphone import PIPE_FORM, Microphone, choose_device, input_devices
@@ -36,23 +37,25 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
     mic = commands.add_parser(
         "mic", parents=[common], help="speech from a microphone, or a pipe, to text",
-        description="Show the text of what is spoken into a microphone. On a terminal the text appears while it is "
-                    "recognised, dim as long as it may change; elsewhere each segment is one line. A pause ends a "
-                    "segment, Ctrl-C ends the command with the text so far.",
-        epilog=f"Audio from another program: {PIPE_FORM}")
+        formatter_class=argparse.RawDescriptionHelpFormatter,    # the command in the epilog stays on one line
+        description="Show the text of what is spoken into a microphone. On a terminal the text\n"
+                    "appears while it is recognised, dim as long as it may change; elsewhere each\n"
+                    "segment is one line. A pause ends a segment, Ctrl-C ends the command with the\n"
+                    "text so far.",
+        epilog=f"audio from another program:\n  {PIPE_FORM}")
     mic.add_argument("--list_devices", action=_ListDevices, help="list the input devices and exit; needs no MODEL")
     mic.add_argument("--device", metavar="INDEX|NAME",
                      help="input device: its index, or a part of its name (default: the system's default)")
     mic.add_argument("--input", choices=["-"], metavar="-",
                      help="read signed 16-bit little-endian samples, bare or as wav, from standard input instead")
-    mic.add_argument("--rate", type=_positive, metavar="HZ",
+    mic.add_argument("--rate", type=int, metavar="HZ",
                      help=f"sample rate (default: the device's own; of a pipe its wav header's, else {RAW_RATE})")
-    mic.add_argument("--channels", type=_positive, metavar="N",
+    mic.add_argument("--channels", type=int, metavar="N",
                      help="channels, whose mean is recognised (default: 1; of a pipe its wav header's)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav",
                      help="keep the audio as it was recognised; FILE.wav must not exist")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after so much audio (default: at Ctrl-C)")
-    mic.add_argument("--json", action="store_true", help="one JSON object per closed segment: text, times, tokens")
+    add_format_flags(mic, "segment")
     mic.add_argument("--latency", action="store_true", help="show how far the text is behind the speaker")
     add_recognition_flags(mic, LIVE_OPTIONS)
     mic.set_defaults(run=_mic)
@@ -80,15 +83,21 @@ class _ListDevices(argparse.Action):
 
 
 def _mic(options: argparse.Namespace) -> int:
-    if options.seconds is not None and options.seconds <= 0:
-        raise ValueError(f"--seconds must be positive, found {options.seconds:g}")
+    check_format(options)
+    for flag, value, most in (("rate", options.rate, math.inf), ("channels", options.channels, MAX_CHANNELS),
+                              ("seconds", options.seconds, math.inf)):
+        if value is not None and not 0 < value <= most:
+            raise ValueError(f"--{flag} must be positive{'' if most == math.inf else f', at most {most}'}, found {value:g}")
     source = _source(options)    # a wrong device is known before the model is loaded, and opened after it
     recording = WavWriter(options.save) if options.save is not None else None
     recognizer, all_usable = build_recognizer(options)
     stream = create_stream(recognizer, options)
-    display = _Display(source, options.json, options.latency)
+    display = _Display(options, source, stream.chunk * recognizer.model.meta.frame_seconds)
     with _stopped_by_signals(source.stop), recording or contextlib.nullcontext():
-        _listen(source, stream, display, recording, options.seconds)
+        try:
+            _listen(source, stream, display, recording, options.seconds)
+        finally:
+            display.clear()    # an error stands on a line of its own
     return 0 if all_usable else 1
 
 
@@ -108,7 +117,7 @@ def _listen(
     """Recognise until the audio ends. Raises what breaks the source or the recording, after the text so far was shown."""
     heard, muted, failure = 0.0, True, None
     with source:
-        display.notice(f"listening to {source.description}; Ctrl-C ends")
+        display.begin()
         blocks = _first_seconds(source, seconds)
         while True:
             try:
@@ -126,7 +135,8 @@ def _listen(
             display.closed(stream.accept_waveform(block.samples, block.sample_rate))
             display.partial(stream.result, block.captured, heard)
     display.closed(stream.finish())
-    display.summary(heard, recording)
+    if heard or failure is None:
+        display.summary(heard, recording)
     if failure is not None:
         raise failure
 
@@ -164,14 +174,29 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 class _Display:
-    """Prints text to standard output, what else there is to say to standard error."""
+    """Prints text to standard output, what else there is to say to standard error.
 
-    def __init__(self, source: LiveAudio, as_json: bool, latency: bool) -> None:
-        self._source, self._json, self._latency = source, as_json, latency
-        self._line = LiveLine(sys.stdout) if is_terminal(sys.stdout) and not as_json else None
+    Args:
+        options: of the command.
+        source: whose losses are shown.
+        chunk_seconds: how long the recogniser waits for a chunk.
+    """
+
+    def __init__(self, options: argparse.Namespace, source: LiveAudio, chunk_seconds: float) -> None:
+        self._source, self._latency, self._chunk_seconds = source, options.latency, chunk_seconds
+        self._format, self._partials = options.format, options.partials
+        name = options.save or Path(options.input or "microphone")
+        self._writer = make_writer(options.format, name.stem if options.format == CTM else str(name), named=False)
+        in_place = options.format == TEXT and not options.partials and is_terminal(sys.stdout)
+        self._line = LiveLine(sys.stdout) if in_place else None
+        self._shown = ""
         self._decoded = 0.0    # seconds
         self._latencies: deque[float] = deque(maxlen=MAX_LATENCIES)
         self._lost = ""
+
+    def begin(self) -> None:
+        self.notice(f"listening to {self._source.description}; Ctrl-C ends")
+        self._print(self._writer.begin())
 
     def partial(self, result: Result, captured: float, heard: float) -> None:
         """The open segment after the block that was captured then, with which so many seconds have been heard."""
@@ -183,23 +208,34 @@ class _Display:
             status = ", ".join(note for note in (lag, self._losses()) if note)
             committed = joined_words(result.words[: result.committed])
             rest = result.text[len(committed) :]
-            self._line.draw(Piece(committed), Piece(rest + (f"  [{status}]" if status else ""), dim=True))
+            gap = "  " if result.text else ""
+            self._line.draw(Piece(committed), Piece(rest + (f"{gap}[{status}]" if status else ""), dim=True))
+        elif self._partials and result.text != self._shown:
+            self._shown = result.text
+            if self._format == JSON:
+                self._print(json_line(partial_record(result)))
+            elif result.text:
+                self._print(f"... {result.text}\n")
 
     def closed(self, results: list[Result]) -> None:
         for result in results:
-            if self._json:
-                print(json_line(result_record(result)), end="", flush=True)
+            if self._format != TEXT:
+                self._print(self._writer.segment(result))
             elif result.text and self._line is not None:
                 self._line.end(result.text)
             elif result.text:
-                print(result.text, flush=True)
+                self._print(f"{result.text}\n")
         if results and self._line is None and self._losses() != self._lost:
             self._lost = self._losses()
             self.notice(self._lost)
 
-    def notice(self, text: str) -> None:
+    def clear(self) -> None:
+        """Remove the line that may change from a terminal."""
         if self._line is not None:
             self._line.clear()
+
+    def notice(self, text: str) -> None:
+        self.clear()
         print(text, file=sys.stderr, flush=True)
 
     def summary(self, heard: float, recording: WavWriter | None) -> None:
@@ -208,21 +244,19 @@ class _Display:
             parts.append(f"saved to {', '.join(str(path) for path in recording.paths)}")
         self.notice(", ".join(parts))
         if self._source.lost_seconds:
-            self.notice("recognition was too slow for this computer: try a larger --chunk, or --mode ctc_greedy_search")
+            self.notice("this computer was too slow for the recogniser: try a larger --chunk, or --mode ctc_greedy_search")
         if self._latency and self._latencies:
             median, most = np.quantile(self._latencies, (0.5, 0.95))
             self.notice(f"behind the speaker when a chunk was shown: median {median:.2f} s, 95 % within {most:.2f} s, "
-                        f"longest {max(self._latencies):.2f} s")
+                        f"longest {max(self._latencies):.2f} s; before that up to {self._chunk_seconds:.2f} s until the "
+                        "chunk was full")
+
+    def _print(self, text: str) -> None:
+        if text:
+            print(text, end="", flush=True)
 
     def _losses(self) -> str:
         seconds, overflows = self._source.lost_seconds, self._source.overflows
         parts = [f"{seconds:.1f} s lost"] if seconds else []
         parts += [f"{overflows} overflow{'s' * (overflows > 1)} of the system's buffer"] if overflows else []
         return ", ".join(parts)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, found {number}")
-    return number

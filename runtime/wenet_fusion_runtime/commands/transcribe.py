@@ -11,7 +11,7 @@ from typing import Sequence
 
 from wenet_fusion_runtime.audio import AudioReader
 from wenet_fusion_runtime.commands.common import (
-    USER_ERRORS, Commands, add_recognition_flags, build_recognizer, create_stream
+    USER_ERRORS, Commands, add_format_flags, add_recognition_flags, build_recognizer, check_format, create_stream
 )
 from wenet_fusion_runtime.commands.destination import Destination, OutputError, Sink
 from wenet_fusion_runtime.decoding import FILE_OPTIONS
@@ -36,24 +36,19 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
                     "the damage is written.")
     transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE",
                             help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels")
-    transcribe.add_argument("--format", choices=FORMATS, default=TEXT,
-                            help="text: a line per file; json: an object per closed segment, with words, tokens, times "
-                                 "and confidence; ctm: a line per word; srt, vtt: subtitles (default: %(default)s)")
+    add_format_flags(transcribe, "file")
     transcribe.add_argument("--output", metavar="PATH",
                             help="a file for all text, or a folder, which gets a file for each FILE (default: standard "
                                  "output); a path that ends in / is a folder")
     transcribe.add_argument("--nbest", type=int, metavar="N",
                             help="json: the N best hypotheses of each segment and their scores, too")
-    transcribe.add_argument("--partials", action="store_true",
-                            help="text and json: each new partial text on a line of its own, also when not on a terminal")
     transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
     add_recognition_flags(transcribe, FILE_OPTIONS)
     transcribe.set_defaults(run=_transcribe)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    if options.partials and options.format not in (TEXT, JSON):
-        raise ValueError(f"--partials goes with --format {TEXT} or {JSON}, not with {options.format}")
+    check_format(options)
     if options.nbest is not None and options.format != JSON:
         raise ValueError(f"--nbest is shown by --format {JSON} only")
     suffix = SUFFIXES[FORMATS.index(options.format)]

@@ -14,7 +14,7 @@ from wenet_fusion_runtime.serving.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.serving.pages import Page
 from wenet_fusion_runtime.serving.refusal import TRY_LATER, Reason, Refusal
 from wenet_fusion_runtime.serving.responses import refusal_response
-from wenet_fusion_runtime.serving.service import Service
+from wenet_fusion_runtime.serving.service import LOG, Service
 from wenet_fusion_runtime.serving.transcription import Upload
 from wenet_fusion_runtime.serving.web_socket import WebSocket
 
@@ -49,7 +49,8 @@ def build_app(service: Service, access: Access, pages: Mapping[str, Page], model
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_get("/info", routes.info)
     app.router.add_get("/ws", routes.websocket)
-    app.router.add_get("/{path:.*}", routes.page)    # and the WebSocket of /
+    for path in {"/", *pages}:
+        app.router.add_get(path, routes.page)    # / is the WebSocket's address too
     app.on_response_prepare.append(routes.add_headers)
     return app
 
@@ -57,6 +58,7 @@ def build_app(service: Service, access: Access, pages: Mapping[str, Page], model
 class _Routes:
     def __init__(self, service: Service, access: Access, pages: Mapping[str, Page], model: str) -> None:
         self._service, self._access, self._pages, self._model = service, access, pages, model
+        self._uploads = 0
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -71,6 +73,13 @@ class _Routes:
             response = refusal_response(Refusal(Reason.PROTOCOL, f"{request.method} {request.path}: {error.reason}"))
             response.set_status(error.status)
             response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
+        except ConnectionError as error:    # nobody is there to take the answer
+            LOG.info("%s: went away", _who(request))
+            response = refusal_response(Refusal(Reason.PROTOCOL, f"the connection was lost ({error})"))
+        except Exception:    # our own mistake must not stay unsaid
+            LOG.exception("%s: failed", _who(request))
+            self._service.metrics.refused(Reason.INTERNAL)
+            response = refusal_response(Refusal(Reason.INTERNAL, "the server failed; its log says why"))
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -108,17 +117,18 @@ class _Routes:
     async def transcribe(self, request: web.Request) -> web.StreamResponse:
         limits = self._service.limits
         self._service.check_draining()
-        if self._service.clients >= limits.connections:
-            raise Refusal(Reason.FULL, f"{self._service.clients} clients are served, and no more may be; try again later",
-                          TRY_LATER)
+        if self._uploads >= limits.sessions:    # each may fill a file before its session begins
+            raise Refusal(Reason.FULL, f"{self._uploads} uploads are open, and no more may be; try again later", TRY_LATER)
         if (request.content_length or 0) > limits.upload_bytes + (1 << 16):    # a form has more than the file
             raise Refusal(Reason.UPLOAD_SIZE, f"the file has more than {limits.upload_bytes} bytes; cut it, or send it as a "
                           "stream")
         upload = Upload(self._service, request, _who(request))
         self._service.add(upload)
+        self._uploads += 1
         try:
             return await upload.respond()
         finally:
+            self._uploads -= 1
             self._service.remove(upload)
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from typing import Any, Coroutine
 from aiohttp import WSMsgType
 
 from wenet_fusion_runtime.serving import protocol
-from wenet_fusion_runtime.serving.live_session import LiveSession, TooManyUpdates
+from wenet_fusion_runtime.serving.live_session import LiveSession
 from wenet_fusion_runtime.serving.protocol import EndSignal, SampleReader, SessionOptions
 from wenet_fusion_runtime.serving.refusal import INTERNAL, NORMAL, TRY_LATER, Reason, Refusal
 from wenet_fusion_runtime.serving.service import FINISH_SECONDS, LOG, Service, shutting_down
@@ -52,9 +52,10 @@ class Connection:
             self._service.refused(refusal, self._who)
             await self._close(refusal)
         except (Gone, ConnectionError):
-            if self._session is not None:
-                self._service.metrics.vanished()
-            LOG.info("%s: went away after %.1f s of audio", self._who, self._audio_seconds)
+            self._vanished()
+        except asyncio.CancelledError:    # so aiohttp tells that the connection was lost
+            self._vanished()
+            raise
         except Exception:    # our own mistake must not stay unsaid
             LOG.exception("%s: failed", self._who)
             self._service.metrics.refused(Reason.INTERNAL)
@@ -159,19 +160,16 @@ class Connection:
     async def _write(self, session: LiveSession) -> None:
         """Sends the results; returns when the client has got everything."""
         await self._send(protocol.server_ready())
-        try:
-            async for update in session.updates():
-                for result in update.finals:
-                    await self._send(protocol.final_result(result, self._options, self._service.meta))
-                    if not self._options.continuous_decoding and self._refusal is None:
-                        await self._send(protocol.speech_end())
-                        return
-                if update.partial is not None and update.partial.text:
-                    await self._send(protocol.partial_result(update.partial, self._options))
-                if update.error is not None:
-                    raise self._service.failure(update.error, self._who)
-        except TooManyUpdates as error:
-            raise Refusal(Reason.SLOW_READER, str(error)) from None
+        async for update in session.updates():
+            for result in update.finals:
+                await self._send(protocol.final_result(result, self._options, self._service.meta))
+                if not self._options.continuous_decoding and self._refusal is None:
+                    await self._send(protocol.speech_end())
+                    return
+            if update.partial is not None and update.partial.text:
+                await self._send(protocol.partial_result(update.partial, self._options))
+            if update.error is not None:
+                raise self._service.failure(update.error, self._who)
         if self._refusal is not None:
             raise self._refusal
         await self._send(protocol.speech_end())
@@ -210,6 +208,14 @@ class Connection:
             await self._socket.close(code=refusal.close_code, message=refusal.message.encode()[:120])
         except (asyncio.TimeoutError, ConnectionError):
             self._socket.abort()
+
+    def _vanished(self) -> None:
+        if self._socket.fault is not None:    # it has taken the hint
+            self._service.refused(self._socket.fault, self._who)
+            return
+        if self._session is not None:
+            self._service.metrics.vanished()
+        LOG.info("%s: went away after %.1f s of audio", self._who, self._audio_seconds)
 
     def _drop(self) -> None:
         if self._session is not None:

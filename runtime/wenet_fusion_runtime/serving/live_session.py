@@ -13,11 +13,7 @@ from wenet_fusion_runtime.recognizer import Stream
 from wenet_fusion_runtime.session import Update
 
 PIECE_SECONDS = 0.5      # audio is pushed in pieces at most so long, for which there is room sooner or later
-MAX_UPDATES = 256        # with closed segments that may wait for whoever awaits them; partial ones replace each other
-
-
-class TooManyUpdates(RuntimeError):
-    """Nobody takes the updates."""
+MAX_UPDATES = 64         # that may wait for whoever awaits them while more audio is pushed
 
 
 class LiveSession:
@@ -37,21 +33,26 @@ class LiveSession:
         self._updates: deque[Update] = deque()
         self._arrived = asyncio.Event()    # an update is there
         self._room = asyncio.Event()       # there may be more room than before
-        self._overflowed = False
         self._ended = False
         self._session = engine.open(stream, lambda update: self._loop.call_soon_threadsafe(self._take, update))
 
     async def push(self, samples: np.ndarray, sample_rate: int) -> None:
-        """Add samples, waiting while the engine is behind. What comes after `end` or after an error is ignored."""
+        """Add samples, waiting while the engine is behind, or while nobody takes the updates. What comes after `end` or
+        after an error is ignored."""
         size = max(1, round(PIECE_SECONDS * sample_rate))
         for start in range(0, len(samples), size):
             piece = samples[start : start + size]
-            while self._session.is_open and self._session.room_seconds < len(piece) / sample_rate:
-                self._room.clear()    # updates are taken by this loop, so none comes between these lines
+            while self._is_full(len(piece) / sample_rate):
+                self._room.clear()    # what sets it runs in this loop, so not between these lines
                 await self._room.wait()
             if self._ended or not self._session.is_open:
                 return
             self._session.push(piece, sample_rate)
+
+    def _is_full(self, seconds: float) -> bool:
+        if self._ended or not self._session.is_open:
+            return False
+        return len(self._updates) >= MAX_UPDATES or self._session.room_seconds < seconds
 
     def end(self) -> None:
         """No more audio comes; the last update follows. Calling it again changes nothing."""
@@ -66,18 +67,13 @@ class LiveSession:
         self._room.set()
 
     async def updates(self) -> AsyncIterator[Update]:
-        """The updates up to the last one, without partial results that are out of date.
-
-        Raises:
-            TooManyUpdates: they were taken too slowly.
-        """
+        """The updates up to the last one, without partial results that are out of date."""
         while True:
             while not self._updates:
                 self._arrived.clear()
                 await self._arrived.wait()
-            if self._overflowed:
-                raise TooManyUpdates(f"{MAX_UPDATES} results wait to be sent")
             update = self._updates.popleft()
+            self._room.set()
             yield update
             if update.is_last:
                 return
@@ -87,9 +83,6 @@ class LiveSession:
         if last is not None and not last.finals and not last.is_last:
             self._updates.pop()
             self._on_superseded()
-        if len(self._updates) < MAX_UPDATES:
-            self._updates.append(update)
-        else:
-            self._overflowed = True
+        self._updates.append(update)
         self._arrived.set()
         self._room.set()

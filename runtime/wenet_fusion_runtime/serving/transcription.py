@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Mapping
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from wenet_fusion_runtime.audio import AudioReader
 from wenet_fusion_runtime.formats import FORMATS, JSON, TEXT, json_line, make_writer, partial_record, result_record
@@ -128,7 +129,7 @@ class Upload:
                             continue
                         while data := await part.read_chunk(CHUNK_BYTES):
                             self._write(file, data)
-                except ValueError as error:
+                except (ValueError, HttpProcessingError) as error:
                     raise Refusal(Reason.OPTION, f"the form cannot be read ({error}); send the audio as a file in it, or "
                                   "alone as the body") from None
             if not file.tell():

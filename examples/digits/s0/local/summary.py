@@ -11,7 +11,7 @@ from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.files import write_text
 from wenet_fusion.provenance import commit, processor, software
 from wenet_fusion.report.markdown import table_lines
-from wenet_fusion.report.streams import stream_table
+from wenet_fusion.report.streams import read_streams, stream_table
 
 Record = dict[str, Any]  # a JSON object as another program wrote it
 
@@ -48,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     source = read_json(args.source)
-    streams = []
-    for path in sorted(args.dir.glob("stream.*/stream.json")):
-        reliability = path.with_name("reliability.json")  # none where no word was recognised
-        streams.append(read_json(path) | {"reliability": read_json(reliability) if reliability.exists() else None})
+    streams = read_streams(sorted(args.dir.glob("stream.*/stream.json")))
     silences = [read_json(path) for path in sorted(args.dir.glob("silence.*/stream.json"))]
     results = args.dir / "results" / "results.json"
     lines = [f"# {args.dir}", ""]
