@@ -145,6 +145,26 @@ def test_stopping_early_loses_nothing_that_was_heard(open_page: OpenPage) -> Non
     assert words == WORDS[: len(words)] and len(words) >= 4
 
 
+def test_a_slow_connection_loses_no_word(open_page: OpenPage, text: str) -> None:
+    page = open_page(script="""window.WebSocket = class extends WebSocket {
+      set onopen(begin) { super.onopen = () => setTimeout(begin, 2000); }
+    }""")
+    page.locator("#record").click()
+    expect(page.locator("li p")).to_have_text(text)
+
+
+def test_words_that_were_shown_outlive_the_server(chromium: Any, model: Path) -> None:
+    with ServerProcess(model) as server, opened_pages(chromium, server.url) as open_page:
+        page = open_page()
+        page.locator("#record").click()
+        expect(page.locator(".open p")).to_contain_text("two one three")
+        server.kill()
+        expect(page.get_by_role("alert")).to_contain_text("Connection lost")
+        is_ready(page)
+        words = shown(page).split()
+        assert words == WORDS[: len(words)] and len(words) >= 3
+
+
 def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, text: str) -> None:
     page = open_page()
     sent, urls = frames_sent(page), []

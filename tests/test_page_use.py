@@ -140,7 +140,8 @@ def test_a_blocked_microphone(open_page: OpenPage) -> None:
     ],
 )
 def test_other_reasons_of_the_browser(open_page: OpenPage, name: str, title: str, remedy: str) -> None:
-    page = open_page(script=f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('of its own', '{name}'); }}")
+    throws = f"throw new DOMException('of its own', '{name}')"
+    page = open_page(script=f"navigator.mediaDevices.getUserMedia = async () => {{ {throws}; }}")
     page.keyboard.press("Space")
     told(page, title, remedy)
     page.keyboard.press("Escape")
@@ -193,6 +194,16 @@ def test_a_full_server_then_none_then_one_again(chromium: Any, model: Path, reco
             is_ready(first)
 
 
+def test_one_thing_at_a_time(open_page: OpenPage, recording: Path) -> None:
+    page = open_page()
+    page.keyboard.press("Space")
+    expect(page.locator("#status")).to_have_text("Listening")
+    drop(page, recording)
+    assert page.locator(".take").count() == 1 and page.locator("#choose").is_disabled()
+    page.keyboard.press("Space")
+    is_ready(page)
+
+
 def test_a_server_with_a_token(chromium: Any, model: Path, recording: Path) -> None:
     with ServerProcess(model, environment={"WENET_FUSION_TOKEN": "sesame"}) as server:
         with opened_pages(chromium, server.url) as open_page:
@@ -242,7 +253,8 @@ def test_text_can_be_read(open_page: OpenPage, recording: Path, scheme: str) -> 
     page.locator("#record").click()
     expect(page.get_by_role("alert")).to_be_visible()
     paper = colour(page.locator("html"), "backgroundColor")
-    for name in ("#model", "h2", "li time", "li p", ".tentative", "#status", "#time", ".note", ".actions button", ".tools button"):
+    names = ("#model", "h2", "li time", "li p", ".tentative", "#status", "#time", ".note", ".actions button", ".tools button")
+    for name in names:
         assert contrast(colour(page.locator(name).first, "color"), paper) >= 4.5, name
     behind = colour(page.locator("#problem"), "backgroundColor")
     assert all(contrast(colour(page.locator(f"#problem {name}"), "color"), behind) >= 4.5 for name in (".title", ".help"))

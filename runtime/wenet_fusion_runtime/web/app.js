@@ -175,6 +175,7 @@ class App {
     const show = (change) => {
       depth = Math.max(0, depth + change);
       byId("drop").hidden = depth === 0;
+      byId("drop").textContent = this.job ? "One thing at a time: stop first" : "Drop to transcribe";
     };
     const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
     document.addEventListener("dragenter", (event) => holdsFile(event) && show(1));

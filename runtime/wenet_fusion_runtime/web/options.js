@@ -9,7 +9,10 @@ export class Options {
   /** Fill the choice with what the server's model can do. */
   offer({ chunks }) {
     this.chunks.replaceChildren(
-      ...chunks.map(({ size, seconds, isDefault }) => new Option(`${seconds} s${isDefault ? " (default)" : ""}`, size, isDefault, isDefault)),
+      ...chunks.map(({ size, seconds, isDefault }) => {
+        const text = `${seconds} s${isDefault ? " (default)" : ""}`;
+        return new Option(text, size, isDefault, isDefault);
+      }),
     );
   }
 

@@ -16,7 +16,8 @@ export function microphoneProblem(error) {
     case "SecurityError":
       return new Problem(
         "The microphone is blocked",
-        "Allow it for this page in the browser's address bar (and for the browser in the system's privacy settings), then try again.",
+        "Allow it for this page in the browser's address bar (and for the browser in the system's privacy settings), " +
+          "then try again.",
       );
     case "NotFoundError":
     case "OverconstrainedError":
@@ -65,7 +66,8 @@ export function unreachable() {
 export function tooSlow(seconds) {
   return new Problem(
     "The connection is too slow",
-    `${Math.round(seconds)} seconds of speech could not be sent yet. The text so far is kept. Try again on a faster network.`,
+    `${Math.round(seconds)} seconds of speech could not be sent yet. The text so far is kept. ` +
+      "Try again on a faster network.",
   );
 }
 
@@ -95,7 +97,8 @@ export function uploadRefused(status, message) {
 export function unreadableFile(name, message) {
   return new Problem(
     `${name} could not be read`,
-    `This browser does not know its format either. Convert it to wav, flac, ogg or mp3 and try again. The server says: ${message}.`,
+    "This browser does not know its format either. Convert it to wav, flac, ogg or mp3 and try again. " +
+      `The server says: ${message}.`,
   );
 }
 

@@ -26,7 +26,11 @@ export class Recording {
 
   async start() {
     try {
-      const microphone = await openMicrophone(this.server.sampleRate, (samples) => this.hear(samples), (problem) => this.stop(problem));
+      const microphone = await openMicrophone(
+        this.server.sampleRate,
+        (samples) => this.hear(samples),
+        (problem) => this.stop(problem),
+      );
       if (this.isStopping) {    // while the browser asked for permission
         await microphone.stop();
         return this.finish(null);

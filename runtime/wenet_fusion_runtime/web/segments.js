@@ -1,6 +1,6 @@
 // What the server says of a segment, as the page shows it. Knows no network and no page.
 //
-// A segment is {text, committed, words, start, end}: `committed` is the beginning of the text that can no longer change,
+// A segment is {text, committed, words, start, end}: `committed` is the beginning of the text that cannot change any more,
 // `words` are {text, start, end, spaced}, where `spaced` tells whether a space stands before it. Times are in seconds,
 // null where the server did not say them.
 

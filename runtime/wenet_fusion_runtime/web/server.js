@@ -12,7 +12,9 @@ export async function findServer() {
     throw unreachable();
   });
   if (response.status === 401) throw tokenNeeded();
-  if (!response.ok) throw new Problem("The server does not say what it can do", `Its answer was ${response.status}. Try again in a moment.`);
+  if (!response.ok) {
+    throw new Problem("The server does not say what it can do", `It answered ${response.status}. Try again in a moment.`);
+  }
   return new Server(await response.json(), token);
 }
 

@@ -29,7 +29,8 @@ export class Session {
     this.sentAt = [];           // [seconds of audio, when it was handed over], oldest first
     this.socket = new WebSocket(url);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.tell({ signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options });
+    const start = { signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options };
+    this.socket.onopen = () => this.tell(start);
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     this.socket.onclose = ({ code }) => this.fail(this.reason(code));
   }
