@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from conftest import absent
 from fake_model import SAMPLE_RATE, save_archive, speak
-from server_process import PROGRAM, ServerProcess, connected, eventually, http, metric, pcm, spoken_to
+from server_process import ServerProcess, connected, eventually, http, metric, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.serving import pages
@@ -355,18 +355,19 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_tls(model: Path, certificate: Path, tmp_path: Path) -> None:
+def test_tls(model: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "a.wav", speak("abc"), SAMPLE_RATE)
     with ServerProcess(model, "--certificate", certificate) as server:
         assert server.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(certificate))
         assert asyncio.run(http("GET", f"{server.url}healthz", ssl=context))[0] == 200
         address = f"wss://127.0.0.1:{server.port}/"
-        command = [*PROGRAM, "client", address, str(tmp_path / "a.wav"), "--fast"]
-        trusting = subprocess.run([*command, "--authority", str(certificate)], capture_output=True, text=True, check=False)
-        assert (trusting.returncode, trusting.stdout) == (0, "a b c\n"), trusting.stderr
-        wary = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert wary.returncode == 1 and "certificate" in wary.stderr and wary.stderr.startswith("error: ")
+        arguments = ["client", address, str(tmp_path / "a.wav"), "--fast"]
+        assert main([*arguments, "--authority", str(certificate)]) == 0
+        assert capsys.readouterr().out == "a b c\n"
+        assert main(arguments) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and "certificate" in err
 
 
 @pytest.mark.parametrize(

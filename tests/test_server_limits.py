@@ -98,6 +98,26 @@ def test_idle(server: ServerProcess) -> None:
     assert socket.text == "a b c" and socket.failure == "nothing came for 0.8 s; send audio or an end signal"
 
 
+@pytest.mark.slow
+def test_a_byte_now_and_then_does_not_keep_a_session(server: ServerProcess) -> None:
+    async def run() -> Socket:
+        async with connected(server.url) as socket:
+            await socket.start(sample_rate=SAMPLE_RATE)
+            before, resting = time.monotonic(), asyncio.ensure_future(socket.rest())
+            while not resting.done() and time.monotonic() - before < PATIENCE:
+                await asyncio.sleep(0.1)
+                try:
+                    await socket.socket.send_bytes(b"\x00")
+                except ConnectionError:    # it has hung up
+                    break
+            await resting
+            assert time.monotonic() - before > 4
+            return socket
+
+    assert asyncio.run(run()).failure == "a session may last 4 s; open another one"
+
+
+@pytest.mark.slow
 def test_pings_do_not_make_a_client_busy(server: ServerProcess) -> None:
     async def run() -> Socket:
         async with connected(server.url, heartbeat=0.2) as socket:
@@ -160,6 +180,7 @@ def test_upload_size(server: ServerProcess) -> None:
         assert status == 413 and "more than 100000 bytes" in json.loads(answer)["message"]
 
 
+@pytest.mark.slow
 def test_upload_time_and_seconds_of_audio(server: ServerProcess) -> None:
     async def slowly() -> AsyncIterator[bytes]:
         for _ in range(30):

@@ -82,6 +82,7 @@ def test_extensions() -> None:
         ("hot_words", [{"phrase": "a", "score": 1}], ["objects", "score"]),
         ("hot_words", [{"phrase": "a" * 201}], ["at most 200 characters"]),
         ("hot_words", [{"phrase": "a"}] * 1001, ["at most 1000"]),
+        ("hot_words", [{"phrase": "a" * 200}] * 101, ["20000 characters in all", "20200"]),
         ("endpoint", 3, ["an object with keys among rule1_seconds"]), ("endpoint", {"rule9": 1}, ["rule9", "rule1_seconds"]),
         ("endpoint", {"rule1_seconds": "2"}, ["rule1_seconds", "a number or null"]),
         ("endpoint", {"rule3_seconds": None}, ["rule3_seconds", "a number"]),

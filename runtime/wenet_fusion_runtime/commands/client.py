@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple
 import numpy as np
 
 from wenet_fusion_runtime.audio import AudioReader, Resampler, to_mono
-from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands
+from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands, extra_needed
 from wenet_fusion_runtime.commands.search_arguments import add_hot_word_arguments, given_hot_words
 from wenet_fusion_runtime.commands.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.context import HotWord
@@ -69,10 +69,7 @@ def _client(options: argparse.Namespace) -> int:
     try:
         from wenet_fusion_runtime.serving.client import Server, recognise
     except ImportError as error:
-        if error.name is not None and error.name.startswith("wenet_fusion_runtime"):
-            raise
-        raise ImportError(f"the client needs {error.name}, which is not installed: "
-                          "pip install 'wenet-fusion-runtime[server]'") from None
+        raise extra_needed("the client", "server", error) from None
     if options.files.count(STANDARD_INPUT) > 1:
         raise ValueError("standard input can be read once only")
     hot_words = _hot_words(options)

@@ -69,6 +69,13 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     return recognizer, all_usable
 
 
+def extra_needed(who: str, extra: str, error: ImportError) -> ImportError:
+    """What a user is told when a package of an extra is missing; another import's failure is told as it is."""
+    if error.name is None or error.name.startswith("wenet_fusion_runtime"):
+        return error
+    return ImportError(f"{who} needs {error.name}, which is not installed: pip install 'wenet-fusion-runtime[{extra}]'")
+
+
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
     """A fresh stream with the chunk that the flags say.
 

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
-from wenet_fusion_runtime.commands.common import Commands, add_recognition_flags, build_recognizer, create_stream
+from wenet_fusion_runtime.commands.common import (
+    Commands, add_recognition_flags, build_recognizer, create_stream, extra_needed
+)
 from wenet_fusion_runtime.decoding import LIVE_OPTIONS
 from wenet_fusion_runtime.engine import EngineOptions
 from wenet_fusion_runtime.serving.access import Access
@@ -111,10 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         from wenet_fusion_runtime.serving.server import run
     except ImportError as error:
-        if error.name is not None and error.name.startswith("wenet_fusion_runtime"):
-            raise
-        raise ImportError(f"the server needs {error.name}, which is not installed: "
-                          "pip install 'wenet-fusion-runtime[server]'") from None
+        raise extra_needed("the server", "server", error) from None
     settings = Settings(
         Listening(options.host, options.port, options.reuse_port, options.certificate, options.key, options.drain_seconds),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),

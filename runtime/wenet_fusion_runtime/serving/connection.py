@@ -91,7 +91,8 @@ class Connection:
         except asyncio.TimeoutError:
             raise Refusal(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
         self._session = await self._service.open(self._options)
-        await self._first(self._read(self._session), self._write(self._session), self._watch())
+        # The writer first: a client that has got everything and hung up at once has not vanished.
+        await self._first(self._write(self._session), self._read(self._session), self._watch())
 
     async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:
         """What the first of them returns or raises, once all have ended; raises Refusal if the client is cut off."""
@@ -181,7 +182,8 @@ class Connection:
 
     async def _watch(self) -> None:
         """Raises Refusal when something takes too long, or sees to it that the results so far are sent first."""
-        limits, pinged = self._service.limits, self._loop.time()
+        limits, begun = self._service.limits, self._loop.time()
+        pinged = begun
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._loop.time()
@@ -191,6 +193,8 @@ class Connection:
                 raise self._refusal
             if self._listening_since is not None and now - self._listening_since > limits.idle_seconds:
                 self.end_early(Refusal(Reason.IDLE, f"nothing came for {limits.idle_seconds:g} s; send audio or an end signal"))
+            if now - begun > limits.audio_seconds + limits.idle_seconds:    # a byte now and then is no audio
+                self.end_early(Refusal(Reason.AUDIO_SECONDS, f"a session may last {limits.audio_seconds:g} s; open another one"))
             if now - pinged > PING_SECONDS and self._sending_since is None:
                 pinged = now
                 try:

@@ -25,6 +25,7 @@ SAMPLE_RATES = (4000, 384000)       # the least and the highest that a client ma
 MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_PHRASE = 200                    # characters of a hot word
+MAX_CHARACTERS = 20000              # of all hot words: what is made of them costs time and memory
 INT16, FLOAT32 = "int16", "float32"
 FORMATS = (INT16, FLOAT32)
 _DTYPES = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}    # as they are in a message
@@ -243,6 +244,8 @@ def _hot_words(value: Any) -> tuple[HotWord, ...]:
         if not isinstance(phrase, str) or len(phrase) > MAX_PHRASE:
             raise _wrong_value("hot_words: phrase", phrase, f"a text of at most {MAX_PHRASE} characters")
         found.append(HotWord(phrase, _number("hot_words: boost", item.get("boost", DEFAULT_BOOST))))
+    if (total := sum(len(word.phrase) for word in found)) > MAX_CHARACTERS:
+        raise _wrong(f"hot_words may have {MAX_CHARACTERS} characters in all, found {total}; leave some out", Reason.OPTION)
     return tuple(found)
 
 
