@@ -10,15 +10,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import soundfile
-import torch
 from browser import OpenPage, browser, drop, expect, is_ready, missing, opened_pages
-from conftest import absent, default_dtype
+from conftest import absent
 from server_process import ServerProcess
-from tones import HERTZ, RATE, ToneRun
+from tones import HERTZ, RATE
 from tones import speak as speak_tones
 
-from wenet_fusion.export.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio import Resampler, load_audio
 
@@ -26,14 +23,6 @@ pytestmark = pytest.mark.slow
 
 WORDS = "two one three three one two two three one".split()
 DEVICE_RATE = 48000    # Hz, of the recording
-
-
-@pytest.fixture(scope="module")
-def model(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tones.zip"
-    with default_dtype(torch.float32):
-        export_torchscript(load_trained(tone_run.checkpoint), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +40,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text(model: Path, speech: Path) -> str:
+def text(tone_model: Path, speech: Path) -> str:
     """Of the recording, without a browser."""
-    stream = Recognizer(model).create_stream()
+    stream = Recognizer(tone_model).create_stream()
     stream.accept_waveform(load_audio(speech, RATE))
     stream.finish()
     assert stream.text == " ".join(WORDS)
@@ -61,8 +50,8 @@ def text(model: Path, speech: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model) as started:
+def server(tone_model: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tone_model) as started:
         yield started
 
 
@@ -153,8 +142,8 @@ def test_a_slow_connection_loses_no_word(open_page: OpenPage, text: str) -> None
     expect(page.locator("li p")).to_have_text(text)
 
 
-def test_words_that_were_shown_outlive_the_server(chromium: Any, model: Path) -> None:
-    with ServerProcess(model) as server, opened_pages(chromium, server.url) as open_page:
+def test_words_that_were_shown_outlive_the_server(chromium: Any, tone_model: Path) -> None:
+    with ServerProcess(tone_model) as server, opened_pages(chromium, server.url) as open_page:
         page = open_page()
         page.locator("#record").click()
         expect(page.locator(".open p")).to_contain_text("two one three")

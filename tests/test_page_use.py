@@ -158,6 +158,9 @@ def test_an_insecure_address_has_no_microphone_but_takes_files(
     drop(page, recording)
     expect(page.locator("li p")).to_have_text("a b c")
     assert page.get_by_role("alert").count() == 0
+    page.get_by_role("button", name="Copy").click()    # no clipboard either
+    expect(page.get_by_role("button", name="Press Ctrl+C")).to_be_visible()
+    assert "a b c" in page.evaluate("getSelection().toString()")
 
 
 def test_a_microphone_that_is_unplugged(open_page: OpenPage) -> None:

@@ -79,15 +79,16 @@ class Take {
   }
 
   async copy(button) {
+    let said = "Copied";
     try {
       await navigator.clipboard.writeText(plainText(this.segments));
-    } catch {
-      selectText(this.find("ol"));    // the browser forbids it here: Ctrl-C does it then
-      return this.announce("The text is selected; copy it with Control C.");
+    } catch {    // the browser forbids it here
+      getSelection().selectAllChildren(this.find("ol"));
+      said = "Press Ctrl+C";
     }
-    button.textContent = "Copied";
-    this.announce("Copied");
-    setTimeout(() => (button.textContent = "Copy"), 1500);
+    this.announce(said);
+    button.textContent = said;
+    setTimeout(() => (button.textContent = "Copy"), 3000);
   }
 }
 
@@ -97,10 +98,6 @@ function follow(change) {
   const isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR_END;
   change();
   if (isAtEnd) root.scrollTop = root.scrollHeight;
-}
-
-function selectText(element) {
-  getSelection().selectAllChildren(element);
 }
 
 function download(name, text) {
