@@ -1,10 +1,12 @@
 """Starts the true server as a process of its own, and speaks to it as WeNet's clients do. Knows nothing of wenet_fusion."""
 
 import asyncio
+import io
 import json
 import os
 import re
 import signal
+import socket as sockets
 import subprocess
 import sys
 import threading
@@ -17,9 +19,12 @@ from typing import Any
 import aiohttp
 import numpy as np
 import psutil
+import soundfile
 
 PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
 PATIENCE = 30.0    # seconds until a test gives up
+UPGRADE = (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+           b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")
 
 
 class ServerProcess:
@@ -177,3 +182,35 @@ async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]]) -> bool
 def pcm(samples: np.ndarray) -> np.ndarray:
     """16-bit little-endian, of float32."""
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
+
+
+def encoded(samples: np.ndarray, rate: int, form: str = "WAV") -> bytes:
+    """An audio file in memory."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=form)
+    return buffer.getvalue()
+
+
+def frame(opcode: int, payload: bytes, length: int | None = None) -> bytes:
+    """A frame of a client, masked with zeros; `length` is what its header says."""
+    length = len(payload) if length is None else length
+    if length < 126:
+        size = bytes([128 | length])
+    else:
+        size = bytes([254]) + length.to_bytes(2, "big") if length < 65536 else bytes([255]) + length.to_bytes(8, "big")
+    return bytes([128 | opcode]) + size + bytes(4) + payload
+
+
+async def raw_socket(server: ServerProcess, receive_buffer: int | None = None) -> sockets.socket:
+    """A WebSocket without a library: nobody reads what comes but the caller."""
+    raw = sockets.socket()
+    if receive_buffer is not None:
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_buffer)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", server.port))
+    await loop.sock_sendall(raw, UPGRADE)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += await asyncio.wait_for(loop.sock_recv(raw, 1), PATIENCE)
+    return raw

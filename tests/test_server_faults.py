@@ -15,10 +15,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from fake_model import SAMPLE_RATE, save_archive, speak
-from server_process import PATIENCE, ServerProcess, connected, eventually, http, metric, pcm, spoken_to
+from server_process import PATIENCE, ServerProcess, connected, eventually, frame, http, metric, pcm, raw_socket, spoken_to
 
-UPGRADE = (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-           b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")
 Fault = Callable[[ServerProcess], Awaitable[str]]    # returns what is wrong with how the server took it
 
 
@@ -27,31 +25,6 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     model = save_archive(tmp_path / "model.zip")
     with ServerProcess(model, "--send_seconds", 1, "--start_seconds", 2, "--idle_seconds", 20, "--max_sessions", 64) as started:
         yield started
-
-
-def frame(opcode: int, payload: bytes, length: int | None = None) -> bytes:
-    """A frame of a client, masked with zeros; `length` is what its header says."""
-    length = len(payload) if length is None else length
-    if length < 126:
-        size = bytes([128 | length])
-    else:
-        size = bytes([254]) + length.to_bytes(2, "big") if length < 65536 else bytes([255]) + length.to_bytes(8, "big")
-    return bytes([128 | opcode]) + size + bytes(4) + payload
-
-
-async def raw_socket(server: ServerProcess, receive_buffer: int | None = None) -> sockets.socket:
-    """A WebSocket without a library: nobody reads what comes but the caller."""
-    raw = sockets.socket()
-    if receive_buffer is not None:
-        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_buffer)
-    raw.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, ("127.0.0.1", server.port))
-    await loop.sock_sendall(raw, UPGRADE)
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += await asyncio.wait_for(loop.sock_recv(raw, 1), PATIENCE)
-    return raw
 
 
 # ---- the faults

@@ -1,7 +1,6 @@
 """Every limit of the server: what exceeds it is ended with a reason, in its own connection only."""
 
 import asyncio
-import io
 import json
 import socket as sockets
 import time
@@ -11,9 +10,8 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
-import soundfile
 from fake_model import SAMPLE_RATE, save_archive, speak
-from server_process import PATIENCE, ServerProcess, Socket, connected, eventually, http, metric, pcm, spoken_to
+from server_process import PATIENCE, ServerProcess, Socket, connected, encoded, eventually, http, metric, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.serving.limits import Limits
@@ -137,7 +135,7 @@ def test_sessions(server: ServerProcess) -> None:
             await third.say(signal="start")
             await third.rest()
             assert third.failure == "2 sessions are open, and no more may be; try again later" and third.close_code == 1013
-            status, headers, body = await http("POST", f"{server.url}transcribe", data=_wav(speak("a")))
+            status, headers, body = await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE))
             assert (status, headers["Retry-After"]) == (503, "5") and "2 sessions are open" in json.loads(body)["message"]
             for socket, text in ((first, "ab"), (second, "cd")):
                 await socket.send(pcm(speak(text)).tobytes())
@@ -167,7 +165,7 @@ def test_connections_without_a_start_are_bounded_too(server: ServerProcess) -> N
 
 
 def test_upload_size(server: ServerProcess) -> None:
-    too_long = _wav(np.zeros(60000, np.float32))
+    too_long = encoded(np.zeros(60000, np.float32), SAMPLE_RATE)
 
     async def in_pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(too_long), 5000):
@@ -191,7 +189,7 @@ def test_upload_time_and_seconds_of_audio(server: ServerProcess) -> None:
         status, _, answer = await http("POST", f"{server.url}transcribe", data=slowly())
         assert status == 408 and json.loads(answer)["message"] == "the upload took more than 1.5 s"
         spoken = np.concatenate([speak("abc"), np.zeros(5 * SAMPLE_RATE, np.float32)])
-        status, _, answer = await http("POST", f"{server.url}transcribe", data=_wav(spoken))
+        status, _, answer = await http("POST", f"{server.url}transcribe", data=encoded(spoken, SAMPLE_RATE))
         assert status == 400 and json.loads(answer) == {
             "status": "failed", "message": "the file has more than 4 s of audio; cut it", "text": "a b c"}
         assert await eventually(lambda: _is_empty(server))
@@ -207,7 +205,7 @@ def test_uploads_that_are_still_coming_are_bounded_too(server: ServerProcess) ->
             writer.write(head + bytes(100))
 
         async def is_refused() -> bool:
-            status, _, body = await http("POST", f"{server.url}transcribe", data=_wav(speak("a")))
+            status, _, body = await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE))
             return status == 503 and "2 uploads are open" in json.loads(body)["message"]
 
         assert await eventually(is_refused)
@@ -224,9 +222,3 @@ def test_limits_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert capsys.readouterr().err == f"error: {name} must be positive, found 0\n"
     with pytest.raises(ValueError, match="audio_seconds must be positive, found nan"):
         Limits(audio_seconds=float("nan"))
-
-
-def _wav(samples: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, SAMPLE_RATE, format="WAV")
-    return buffer.getvalue()

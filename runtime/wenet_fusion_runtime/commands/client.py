@@ -183,7 +183,8 @@ class _Display:
         parts = [f"{timing.audio:.1f} s of audio"]
         if timing.delays and not is_fast:
             median, most = np.quantile(timing.delays, (0.5, 0.95))
-            parts.append(f"text {median:.3f} s behind it (median; 95 % within {most:.3f} s, longest {max(timing.delays):.3f} s)")
+            parts.append(f"text {median:.3f} s behind it (median; 95 % within {most:.3f} s, longest "
+                         f"{max(timing.delays):.3f} s)")
         parts.append(f"last text {timing.ending:.3f} s after the end")
         print(self._label + ", ".join(parts), file=sys.stderr, flush=True)
 

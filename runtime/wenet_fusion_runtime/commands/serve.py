@@ -73,8 +73,8 @@ def _add_access(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--token_file", type=Path, metavar="FILE",
                        help=f"clients must show the token in it (default: that of ${TOKEN_VARIABLE}, if it is set)")
     group.add_argument("--allowed_origin", action="append", default=[], metavar="ORIGIN",
-                       help="web pages of it may use the server too, e.g. https://example.org; may be repeated; '*': all (default: only the "
-                            "server's own)")
+                       help="web pages of it may use the server too, e.g. https://example.org; may be repeated; '*': "
+                            "all (default: only the server's own)")
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:

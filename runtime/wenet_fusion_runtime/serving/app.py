@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Awaitable, Callable, Mapping
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from wenet_fusion_runtime.serving.connection import Connection
 from wenet_fusion_runtime.serving.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.serving.pages import Page
 from wenet_fusion_runtime.serving.refusal import TRY_LATER, Reason, Refusal
-from wenet_fusion_runtime.serving.responses import refusal_response
+from wenet_fusion_runtime.serving.responses import json_response, refusal_response
 from wenet_fusion_runtime.serving.service import LOG, Service
 from wenet_fusion_runtime.serving.transcription import Upload
 from wenet_fusion_runtime.serving.web_socket import WebSocket
@@ -134,13 +133,13 @@ class _Routes:
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         is_draining = self._service.is_draining
         record = {"status": "draining" if is_draining else "ok", "sessions": self._service.engine.statistics.sessions}
-        return web.json_response(record, status=503 if is_draining else 200)
+        return json_response(record, 503 if is_draining else 200)
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def info(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(_info(self._service, self._model), dumps=lambda value: json.dumps(value, ensure_ascii=False))
+        return json_response(_info(self._service, self._model))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/" and _wants_socket(request):
@@ -155,7 +154,7 @@ class _Routes:
 
 
 def _info(service: Service, model: str) -> dict[str, Any]:
-    meta, chunks = service.meta, service.chunks
+    meta, chunks, limits = service.meta, service.chunks, service.limits
     chunk = meta.default_chunk if chunks.chunk is None else chunks.chunk
     return {
         "model": model, "sample_rate": meta.sample_rate, "frame_seconds": meta.frame_seconds,
@@ -165,7 +164,10 @@ def _info(service: Service, model: str) -> dict[str, Any]:
         "default": {"chunk": chunk, "left": meta.left(chunk) if chunks.left is None else chunks.left},
         "latency": dict(meta.latency), "units": len(meta.units), "mode": service.recognizer.options.mode,
         "precision": meta.precision,
-        "limits": {name: getattr(service.limits, name) for name in ("audio_seconds", "idle_seconds", "message_bytes", "upload_bytes")},
+        "limits": {
+            "audio_seconds": limits.audio_seconds, "idle_seconds": limits.idle_seconds, "message_bytes": limits.message_bytes,
+            "upload_bytes": limits.upload_bytes,
+        },
     }
 
 

@@ -77,9 +77,11 @@ async def recognise(
             ) as socket:
                 return await _Talk(socket, options, on_result).run(blocks, is_paced)
     except aiohttp.WSServerHandshakeError as error:
-        raise ServerError(f"{server.url}: {_HANDSHAKES.get(error.status, 'is no server of this protocol')} (HTTP {error.status})") from None
+        why = _HANDSHAKES.get(error.status, "is no server of this protocol")
+        raise ServerError(f"{server.url}: {why} (HTTP {error.status})") from None
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        raise ServerError(f"{server.url}: cannot be reached ({error or 'no answer'}); is the server running there?") from None
+        raise ServerError(f"{server.url}: cannot be reached ({error or 'no answer'}); is the server running "
+                          "there?") from None
 
 
 _HANDSHAKES = {
@@ -164,9 +166,11 @@ class _Talk:
         try:
             text = json.loads(record["nbest"])[0]["sentence"]
             words = tuple((word["text"], word["spaced"]) for word in record.get("words", ()))
-            return Said(record["type"] == "final_result", text, words, record.get("committed", 0), self._delay(record.get("end")))
+            delay = self._delay(record.get("end"))
+            return Said(record["type"] == "final_result", text, words, record.get("committed", 0), delay)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ServerError(f"the server sent a result that cannot be read ({error!r}): {json.dumps(record)[:200]}") from None
+            shown = json.dumps(record)[:200]
+            raise ServerError(f"the server sent a result that cannot be read ({error!r}): {shown}") from None
 
     def _delay(self, end: float | None) -> float | None:
         """Since the audio up to `end` was sent, once for each end: what repeats an older one says nothing of delays."""

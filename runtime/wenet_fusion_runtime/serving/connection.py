@@ -192,9 +192,11 @@ class Connection:
             if self._finish_by is not None and now > self._finish_by:
                 raise self._refusal
             if self._listening_since is not None and now - self._listening_since > limits.idle_seconds:
-                self.end_early(Refusal(Reason.IDLE, f"nothing came for {limits.idle_seconds:g} s; send audio or an end signal"))
+                self.end_early(Refusal(
+                    Reason.IDLE, f"nothing came for {limits.idle_seconds:g} s; send audio or an end signal"))
             if now - begun > limits.audio_seconds + limits.idle_seconds:    # a byte now and then is no audio
-                self.end_early(Refusal(Reason.AUDIO_SECONDS, f"a session may last {limits.audio_seconds:g} s; open another one"))
+                self.end_early(Refusal(
+                    Reason.AUDIO_SECONDS, f"a session may last {limits.audio_seconds:g} s; open another one"))
             if now - pinged > PING_SECONDS and self._sending_since is None:
                 pinged = now
                 try:
@@ -207,8 +209,9 @@ class Connection:
         if refusal.reason is Reason.SLOW_READER or self._socket.closed:
             self._socket.abort()
             return
+        sending = self._socket.send_str(protocol.failed(refusal.message))
         try:
-            await asyncio.wait_for(self._socket.send_str(protocol.failed(refusal.message)), self._service.limits.send_seconds)
+            await asyncio.wait_for(sending, self._service.limits.send_seconds)
             await self._socket.close(code=refusal.close_code, message=refusal.message.encode()[:120])
         except (asyncio.TimeoutError, ConnectionError):
             self._socket.abort()

@@ -1,8 +1,9 @@
-"""Answers to HTTP requests that are refused. Knows no routes."""
+"""Answers in JSON, above all to HTTP requests that are refused. Knows no routes."""
 
 from __future__ import annotations
 
 import json
+from typing import Any, Mapping
 
 from aiohttp import web
 
@@ -15,6 +16,11 @@ _STATUS = {
 RETRY_SECONDS = 5
 
 
+def json_response(record: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer whose text is as it is written, not escaped."""
+    return web.json_response(text=json.dumps(record, ensure_ascii=False), status=status, headers=headers)
+
+
 def refusal_response(refusal: Refusal, text: str | None = None) -> web.Response:
     """Says why, in the form of the WebSocket's messages; `text` is what was recognised before."""
     status, headers = _STATUS.get(refusal.reason, 400), {}
@@ -23,5 +29,4 @@ def refusal_response(refusal: Refusal, text: str | None = None) -> web.Response:
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     record = {"status": "failed", "message": refusal.message} | ({} if text is None else {"text": text})
-    return web.json_response(
-        record, status=status, headers=headers, dumps=lambda value: json.dumps(value, ensure_ascii=False))
+    return json_response(record, status, headers)

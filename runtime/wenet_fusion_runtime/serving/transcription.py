@@ -13,12 +13,12 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from wenet_fusion_runtime.audio import AudioReader
-from wenet_fusion_runtime.formats import FORMATS, JSON, TEXT, json_line, make_writer, partial_record, result_record
+from wenet_fusion_runtime.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.result import Result
 from wenet_fusion_runtime.serving.live_session import LiveSession
 from wenet_fusion_runtime.serving.protocol import SessionOptions, parse_options
 from wenet_fusion_runtime.serving.refusal import INTERNAL, Reason, Refusal
-from wenet_fusion_runtime.serving.responses import refusal_response
+from wenet_fusion_runtime.serving.responses import json_response, refusal_response
 from wenet_fusion_runtime.serving.service import LOG, Service
 
 BLOCK_SECONDS = 2.0           # of audio that is read at once
@@ -181,9 +181,8 @@ class Upload:
             return await self._end_stream({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)})
         if options.form == JSON:
             segments = [result_record(result, units) for result in self._results]
-            return web.json_response(
-                {"status": "ok", "text": self._text, "seconds": round(self._seconds, 3), "segments": segments},
-                dumps=lambda record: json.dumps(record, ensure_ascii=False))
+            return json_response(
+                {"status": "ok", "text": self._text, "seconds": round(self._seconds, 3), "segments": segments})
         writer = make_writer(options.form, NAME, named=False)
         text = writer.begin() + "".join(map(writer.segment, self._results)) + writer.end(self._text)
         return web.Response(text=text, content_type=CONTENT_TYPES[FORMATS.index(options.form)], charset="utf-8")
