@@ -35,8 +35,8 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
         "test": [
             "aiohttp>=3.14", "cryptography>=42", "hypothesis>=6.100", "onnx>=1.16", "onnxruntime>=1.20",
-            "prometheus-client>=0.20", "psutil>=5.9", "pyte>=0.8", "pytest>=8.0", "pytest-timeout>=2.3",
-            "sherpa-onnx>=2.0", "sounddevice>=0.4.6",
+            "playwright>=1.49", "prometheus-client>=0.20", "psutil>=5.9", "pyte>=0.8", "pytest>=8.0",
+            "pytest-timeout>=2.3", "sherpa-onnx>=2.0", "sounddevice>=0.4.6",
         ],
         "recipes": ["espeakng-loader>=0.2", "matplotlib>=3.8"],
     },

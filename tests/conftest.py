@@ -21,7 +21,7 @@ from wenet_fusion.models.decoder import DecoderConfig
 from wenet_fusion.models.encoder import EncoderConfig
 from wenet_fusion.nn.norm import norms
 from wenet_fusion.nn.position_bias import PositionBias
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
+from wenet_fusion.recipe import RecipeConfig, TrainedModel, load_trained
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary import format_vocabulary
 from wenet_fusion.training.trainer import TrainingConfig
@@ -154,6 +154,15 @@ def tone_run(tiny_units: Path, tmp_path_factory: pytest.TempPathFactory) -> Tone
     """A training run that has learned a language of three tones; tests read it and write elsewhere."""
     with default_dtype(torch.float32):
         return train_tones(tone_recipe(tiny_recipe(tiny_units)), tmp_path_factory.mktemp("tones"))
+
+
+@pytest.fixture(scope="session")
+def tone_model(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported file of the model that has learned the tones."""
+    path = tmp_path_factory.mktemp("tone_model") / "model.zip"
+    with default_dtype(torch.float32):
+        export_torchscript(load_trained(tone_run.checkpoint), path)
+    return path
 
 
 @pytest.fixture(scope="session")

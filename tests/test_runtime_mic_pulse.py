@@ -11,29 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import absent, default_dtype
+from conftest import absent
 from tones import RATE as SPOKEN_RATE
-from tones import ToneRun
 from tones import speak as speak_tones
 from virtual_microphone import RATE, VirtualMicrophone, missing, write_room
 from virtual_microphone import main as play_into
 
-from wenet_fusion.export.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
 from wenet_fusion_runtime.audio import Resampler
 from wenet_fusion_runtime.cli import main
 
 PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
 WORDS = "two one three three one two".split()
-
-
-@pytest.fixture(scope="module")
-def model(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.pt"
-    with default_dtype(torch.float32):
-        export_torchscript(load_trained(tone_run.checkpoint), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +89,17 @@ def position(samples: np.ndarray, part: np.ndarray) -> int:
 
 
 def test_the_text_is_that_of_the_file_and_every_sample_arrives(
-    model: Path, speech: Path, background: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path,
+    tone_model: Path, speech: Path, background: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path,
     capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
-    session = Session(virtual_microphone, tmp_path, model, "--device", "defau", "--save", saved)
+    session = Session(virtual_microphone, tmp_path, tone_model, "--device", "defau", "--save", saved)
     virtual_microphone.play(speech)
     session.interrupt()
     status, out, err = session.end()
     text = " ".join(out.split())
-    assert text == transcribed(model, speech, capsys) == " ".join(WORDS)
-    assert text == transcribed(model, saved, capsys)
+    assert text == transcribed(tone_model, speech, capsys) == " ".join(WORDS)
+    assert text == transcribed(tone_model, saved, capsys)
     assert status == 0 and f"(ALSA), {RATE} Hz; Ctrl-C ends" in err and "nothing lost, saved to" in err
     assert soundfile.info(saved).samplerate == RATE
     heard, noise, played = (soundfile.read(path, dtype="int16")[0] for path in (saved, background, speech))
@@ -123,9 +111,9 @@ def test_the_text_is_that_of_the_file_and_every_sample_arrives(
 
 @pytest.mark.slow
 def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
-    model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path
+    tone_model: Path, speech: Path, virtual_microphone: VirtualMicrophone, tmp_path: Path
 ) -> None:
-    session = Session(virtual_microphone, tmp_path, model)
+    session = Session(virtual_microphone, tmp_path, tone_model)
     virtual_microphone.play(speech)
     virtual_microphone.kill()
     status, out, err = session.end()
@@ -136,12 +124,12 @@ def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
 
 @pytest.mark.slow
 def test_the_tool_runs_a_command_on_a_virtual_microphone(
-    model: Path, speech: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tone_model: Path, speech: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if reason := missing():
         absent(reason, "WENET_FUSION_REQUIRE_AUDIO")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    assert play_into(["--gap", "0", "--play", str(speech), "--", *PROGRAM, "mic", str(model)]) == 0
+    assert play_into(["--gap", "0", "--play", str(speech), "--", *PROGRAM, "mic", str(tone_model)]) == 0
     assert capfd.readouterr().out.split() == WORDS
 
 

@@ -1,0 +1,110 @@
+// What can go wrong, in words that say what to do. Knows no page.
+
+/** An error for a person: `title` says what happened, `help` what to do. */
+export class Problem extends Error {
+  constructor(title, help) {
+    super(title);
+    this.title = title;
+    this.help = help;
+  }
+}
+
+/** Why `getUserMedia` or the audio device failed. */
+export function microphoneProblem(error) {
+  switch (error.name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return new Problem(
+        "The microphone is blocked",
+        "Allow it for this page in the browser's address bar (and for the browser in the system's privacy settings), " +
+          "then try again.",
+      );
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return new Problem("No microphone was found", "Connect one and try again, or drop an audio file onto the page.");
+    case "NotReadableError":
+    case "AbortError":
+      return new Problem(
+        "The microphone does not answer",
+        "Another program may be using it. Close that program, or unplug the microphone and plug it in again, then try again.",
+      );
+    default:
+      return new Problem("The microphone could not be started", `The browser says: ${error.message}`);
+  }
+}
+
+export function insecureOrigin() {
+  const port = location.port ? `:${location.port}` : "";
+  return new Problem(
+    "No microphone at this address",
+    `Browsers allow it only over https or on the same computer. Open https://${location.host}, or http://localhost${port} ` +
+      "where the server runs. Audio files work here too: drop one onto the page.",
+  );
+}
+
+export function microphoneLost() {
+  return new Problem(
+    "The microphone is gone",
+    "It was unplugged, or another program took it. The text so far is kept. Connect it and try again.",
+  );
+}
+
+export function connectionLost() {
+  return new Problem(
+    "Connection lost",
+    "The text so far is kept. Check the network and that the server is running, then try again.",
+  );
+}
+
+export function unreachable() {
+  return new Problem(
+    "The server cannot be reached",
+    "Check the network and that the server is running, then try again.",
+  );
+}
+
+export function tooSlow(seconds) {
+  return new Problem(
+    "The connection is too slow",
+    `${Math.round(seconds)} seconds of speech could not be sent yet. The text so far is kept. ` +
+      "Try again on a faster network.",
+  );
+}
+
+const TRY_LATER = 1013;       // close codes of WebSockets
+const GOING_AWAY = 1001;
+
+function serverFull() {
+  return new Problem("The server is full", "Others are using all of its places. Try again in a moment.");
+}
+
+/** What the server says before it closes a connection. */
+export function failure(message, closeCode) {
+  if (closeCode === TRY_LATER) return serverFull();
+  if (closeCode === GOING_AWAY) {
+    return new Problem("The server is shutting down", "The text so far is kept. Try again once it is back.");
+  }
+  return new Problem("The server ended the session", `It says: ${message}.`);
+}
+
+/** What the server says to a file; `status` of HTTP, null once its text has begun to come. */
+export function uploadRefused(status, message) {
+  if (status === 503) return serverFull();
+  if (status === 413) return new Problem("The file is too large", `Cut it into shorter ones. The server says: ${message}.`);
+  return new Problem("The server could not transcribe the file", `It says: ${message}.`);
+}
+
+export function unreadableFile(name, message) {
+  return new Problem(
+    `${name} could not be read`,
+    "This browser does not know its format either. Convert it to wav, flac, ogg or mp3 and try again. " +
+      `The server says: ${message}.`,
+  );
+}
+
+export function tokenNeeded() {
+  return new Problem(
+    "This server asks for a token",
+    "Add it to this page's address, as in ?token=YOUR-TOKEN, and open that. Whoever runs the server knows it.",
+  );
+}

@@ -1,0 +1,84 @@
+// One recording: the microphone, the session on the server, and the take that shows its text. Knows no buttons.
+
+import { openMicrophone } from "./microphone.js";
+import { Session } from "./session.js";
+
+/**
+ * `events` are called as they come:
+ *   listening()       the microphone is open and the server ready
+ *   samples(samples)  the next ones of the microphone
+ *   delay(seconds)    from the last sound that a text covers to its being here
+ *   finishing()       the microphone is closed, the last text is awaited
+ *   end(problem)      it is over; null if all went well
+ */
+export class Recording {
+  constructor(server, options, take, events) {
+    this.server = server;
+    this.options = options;
+    this.take = take;
+    this.events = events;
+    this.problem = null;
+    this.microphone = null;
+    this.session = null;
+    this.isStopping = false;
+    this.isOver = false;
+  }
+
+  async start() {
+    try {
+      const microphone = await openMicrophone(
+        this.server.sampleRate,
+        (samples) => this.hear(samples),
+        (problem) => this.stop(problem),
+      );
+      if (this.isStopping) {    // while the browser asked for permission
+        await microphone.stop();
+        return this.finish(null);
+      }
+      this.microphone = microphone;
+      this.session = new Session(this.server.socketUrl, this.server.sampleRate, this.options, {
+        ready: () => this.events.listening(),
+        partial: (segment) => this.show(segment),
+        final: (segment) => this.take.final(segment),
+        end: () => this.finish(this.problem),
+        problem: (problem) => this.finish(this.problem ?? problem),
+      });
+      this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);    // phones sleep while one talks
+      if (this.isOver) this.wakeLock?.release();
+    } catch (problem) {
+      this.finish(problem);
+    }
+  }
+
+  /** Close the microphone and wait for the last text; a second call waits no longer. */
+  async stop(problem = null) {
+    if (this.isStopping) return this.microphone && this.finish(this.problem);
+    this.isStopping = true;
+    this.problem = problem;
+    if (!this.microphone) return;
+    this.events.finishing();
+    await this.microphone.stop();
+    this.session.end();
+  }
+
+  hear(samples) {
+    if (this.isOver) return;
+    this.session.send(samples);
+    this.events.samples(samples);
+  }
+
+  show(segment) {
+    this.take.partial(segment);    // and it ends where recognition is
+    if (!this.isStopping) this.events.delay(this.session.delay(segment.end));
+  }
+
+  async finish(problem) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.session?.close();
+    this.wakeLock?.release();
+    if (!this.isStopping) await this.microphone?.stop();
+    this.take.end(problem);
+    this.events.end(problem);
+  }
+}

@@ -1,0 +1,51 @@
+// Where the server is and what its model can do. Knows no page.
+
+import { Problem, tokenNeeded, unreachable } from "./problems.js";
+
+/**
+ * Ask the server that this page came from.
+ * @returns {Promise<Server>}; rejects with a Problem.
+ */
+export async function findServer() {
+  const token = new URLSearchParams(location.search).get("token");    // pages cannot send headers with WebSockets
+  const response = await fetch(address("info", token)).catch(() => {
+    throw unreachable();
+  });
+  if (response.status === 401) throw tokenNeeded();
+  if (!response.ok) {
+    throw new Problem("The server does not say what it can do", `It answered ${response.status}. Try again in a moment.`);
+  }
+  return new Server(await response.json(), token);
+}
+
+class Server {
+  constructor(info, token) {
+    this.token = token;
+    this.sampleRate = info.sample_rate;
+    this.chunks = info.chunks
+      .map(({ chunk, seconds }) => ({ size: chunk, seconds, isDefault: chunk === info.default.chunk }))
+      .filter(({ size }, index, all) => all.findIndex((other) => other.size === size) === index)
+      .sort((one, other) => one.size - other.size);
+    this.description = `${info.model}, ${info.sample_rate / 1000} kHz`;
+  }
+
+  get socketUrl() {
+    const url = address("ws", this.token);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    return url;
+  }
+
+  /** For a file; `options` as in a start signal. */
+  uploadUrl(options) {
+    const url = address("transcribe", this.token);
+    url.searchParams.set("stream", "true");
+    for (const [name, value] of Object.entries(options)) url.searchParams.set(name, JSON.stringify(value));
+    return url;
+  }
+}
+
+function address(name, token) {
+  const url = new URL(name, new URL(".", location.href));
+  if (token) url.searchParams.set("token", token);
+  return url;
+}

@@ -1,0 +1,39 @@
+// Audio that only the browser can read, as a WAV file that the server can. Knows no network and no page.
+
+const HEADER = 44;    // bytes
+
+/**
+ * The sound of an audio or video file: one channel, 16 bits.
+ * @returns {Promise<Blob>}; rejects if the browser cannot read it either.
+ */
+export async function toWav(file, rate) {
+  const decoder = new OfflineAudioContext(1, 1, rate);    // decodes at its own rate
+  const audio = await decoder.decodeAudioData(await file.arrayBuffer());
+  const channels = Array.from({ length: audio.numberOfChannels }, (_, index) => audio.getChannelData(index));
+  const view = new DataView(new ArrayBuffer(HEADER + 2 * audio.length));
+  writeHeader(view, rate);
+  for (let index = 0; index < audio.length; index++) {
+    let sum = 0;
+    for (const channel of channels) sum += channel[index];
+    const sample = Math.max(-32768, Math.min(32767, Math.round((32768 * sum) / channels.length)));
+    view.setInt16(HEADER + 2 * index, sample, true);
+  }
+  return new Blob([view], { type: "audio/wav" });
+}
+
+function writeHeader(view, rate) {
+  const word = (at, text) => [...text].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  const size = view.byteLength;
+  word(0, "RIFF");
+  view.setUint32(4, size - 8, true);
+  word(8, "WAVEfmt ");
+  view.setUint32(16, 16, true);          // size of what follows up to "data"
+  view.setUint16(20, 1, true);           // PCM
+  view.setUint16(22, 1, true);           // channels
+  view.setUint32(24, rate, true);
+  view.setUint32(28, 2 * rate, true);    // bytes in a second
+  view.setUint16(32, 2, true);           // bytes of a sample in all channels
+  view.setUint16(34, 16, true);          // bits
+  word(36, "data");
+  view.setUint32(40, size - HEADER, true);
+}
