@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from fake_model import SAMPLE_RATE, save_model, speak
 from fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
+from pipes import wait_for_reader
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.commands import common, mic
@@ -296,6 +297,7 @@ class Session:
             writer.start()
             status = run(*arguments)
             writer.join(30)
+            wait_for_reader()
         reader.join(30)
         os.close(self._master)
         if failures:

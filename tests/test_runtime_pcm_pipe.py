@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipes import wait_for_reader
 
 from wenet_fusion_runtime.pcm_pipe import PcmPipe
 from wenet_fusion_runtime.wav_writer import WavWriter
@@ -46,6 +47,7 @@ def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) ->
             assert source.lost_seconds == 0
     finally:
         thread.join(5)
+        wait_for_reader()
         os.close(reader)
     return np.concatenate([block.samples for block in blocks]), blocks[0].sample_rate
 
@@ -118,7 +120,8 @@ def test_a_pipe_ends_when_told_though_its_writer_does_not() -> None:
         source.stop()
         got = np.concatenate([block.samples for block in [first, *blocks]])
     assert len(got) >= 1600 and np.array_equal(got, SAMPLES.reshape(-1, 1)[: len(got)])
-    os.close(writer)    # the thread that reads ends now
+    os.close(writer)
+    wait_for_reader()
     os.close(reader)
 
 
