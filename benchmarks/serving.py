@@ -49,11 +49,12 @@ class Work(NamedTuple):
     in_sequence: int
     long_seconds: float
     starts: int
+    start_seconds: float  # of audio in each
     recordings: int | None  # of LIST; None: all
 
 
-FULL = Work(SIZES, (64,), 200, 20.0, 15.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, None)
-FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 3)
+FULL = Work(SIZES, (64,), 200, 20.0, 15.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, 20.0, None)
+FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 5.0, 3)
 
 
 class Live(NamedTuple):
@@ -69,8 +70,8 @@ class Live(NamedTuple):
 class Measured(NamedTuple):
     throughput: dict[int, Throughput]  # by frames per chunk
     live: list[Live]
-    memory: dict[str, Memory]
     starts: dict[str, Start]
+    memory: dict[str, Memory]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         large = large_subject(work.sizes, Path(folder) / "large.zip", work.longest_seconds, args.seed)
         found = Measured(
             measure_throughput(work, large, options.max_batch), measure_live(work, large, trained, options, args.seed),
-            measure_memory(work, trained), measure_starts(work, large, trained),
+            measure_starts(work, large, trained), measure_memory(work, trained),
         )  # fmt: skip
     run = this_run(args.seed, os.getloadavg()[0])
     goals = all_goals(found)
@@ -147,6 +148,14 @@ def measure_live(
     return found
 
 
+def measure_starts(work: Work, *subjects: ServingSubject) -> dict[str, Start]:
+    found = {}
+    for subject in tqdm(subjects, desc="new processes", leave=False, disable=None):
+        samples = to_float(np.concatenate(subject.recordings))[: round(work.start_seconds * subject.sample_rate)]
+        found[subject.name] = new_process(subject.path, samples, work.starts)
+    return found
+
+
 def measure_memory(work: Work, trained: ServingSubject) -> dict[str, Memory]:
     endless = map(to_float, itertools.cycle(trained.recordings))
     with tqdm(total=work.in_sequence, desc="sessions in sequence", leave=False, disable=None) as bar:
@@ -156,13 +165,6 @@ def measure_memory(work: Work, trained: ServingSubject) -> dict[str, Memory]:
     return {
         f"{work.in_sequence} sessions in sequence, every tenth cut off": sequence,
         f"one stream of {work.long_seconds:g} s": long,
-    }
-
-
-def measure_starts(work: Work, *subjects: ServingSubject) -> dict[str, Start]:
-    return {
-        subject.name: new_process(subject.path, to_float(np.concatenate(subject.recordings)), work.starts)
-        for subject in tqdm(subjects, desc="new processes", leave=False, disable=None)
     }
 
 

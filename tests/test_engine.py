@@ -1,75 +1,17 @@
-"""Engines: any number of sessions from any thread, each with its own text, errors and end; nothing is left behind."""
+"""Engines: any number of sessions from any thread, each with the text of a stream alone; nothing is left behind."""
 
 import gc
 import random
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from fake_model import FRAME, SAMPLE_RATE, LoudnessModel, make_model, speak
+from engine_clients import PATIENCE, RECOGNIZER, Client, engine, eventually  # noqa: F401 (a fixture)
+from fake_model import FRAME, SAMPLE_RATE, make_model, speak
 
-from wenet_fusion_runtime import (
-    Backlog, DecodingOptions, Engine, EngineOptions, Recognizer, Result, Session, Unavailable, Update,
-)
-from wenet_fusion_runtime.endpoint import EndpointRules
+from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Result
 from wenet_fusion_runtime.meta import DYNAMIC
-
-SHORT_SEGMENTS = EndpointRules(rule3_seconds=0.4, rule3_silence_seconds=0.08, rule3_extra_seconds=0.2)
-RECOGNIZER = Recognizer(make_model(), DecodingOptions(endpoint=SHORT_SEGMENTS))
-PATIENCE = 20.0    # seconds until a test gives up
-
-
-class Client:
-    """Opens a session and collects its updates."""
-
-    def __init__(self, engine: Engine, recognizer: Recognizer = RECOGNIZER, chunk: int | None = None) -> None:
-        self.updates: list[Update] = []
-        self._over = threading.Event()
-        self._changed = threading.Event()
-        self.session = engine.open(recognizer.create_stream(chunk), self._take)
-
-    def _take(self, update: Update) -> None:
-        self.updates.append(update)
-        self._changed.set()
-        if update.is_last:
-            self._over.set()
-
-    def say(self, samples: np.ndarray, piece: int = 1600, sample_rate: int | None = None) -> None:
-        """Everything, as fast as there is room, and the end."""
-        for start in range(0, len(samples), piece):
-            part = samples[start : start + piece]
-            while self.session.room_seconds < len(part) / (sample_rate or SAMPLE_RATE):
-                self._changed.clear()
-                assert self._changed.wait(PATIENCE)
-            self.session.push(part, sample_rate)
-        self.session.end()
-
-    def wait(self) -> "Client":
-        assert self._over.wait(PATIENCE), f"no last update; {len(self.updates)} came"
-        return self
-
-    @property
-    def finals(self) -> list[Result]:
-        return [result for update in self.updates for result in update.finals]
-
-    @property
-    def text(self) -> str:
-        return " ".join(result.text for result in self.finals if result.text)
-
-    @property
-    def error(self) -> Exception | None:
-        return self.updates[-1].error
-
-
-@pytest.fixture(params=[1, 2])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with Engine(RECOGNIZER.model, EngineOptions(workers=request.param)) as made:
-        yield made
 
 
 def alone(samples: np.ndarray, chunk: int | None = None, sample_rate: int | None = None) -> list[Result]:
@@ -79,13 +21,6 @@ def alone(samples: np.ndarray, chunk: int | None = None, sample_rate: int | None
 
 def shown(results: list[Result]) -> list[tuple]:
     return [(result.text, result.endpoint, result.end_seconds, [token[:4] for token in result.tokens]) for result in results]
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-    return condition()
 
 
 def test_sessions_read_what_streams_read(engine: Engine) -> None:
@@ -155,180 +90,6 @@ def test_pushed_samples_are_a_copy_and_loud_ones_are_clipped(engine: Engine) -> 
     loud = Client(engine)
     loud.say(np.full(5000, 1e6, np.float32))    # the model in memory asserts that what it gets is clipped
     assert loud.wait().error is None
-
-
-@pytest.mark.parametrize(
-    "samples, rate, message",
-    [
-        (np.array([0.0, np.nan], np.float32), None, "NaN or infinity"),
-        (np.array([np.inf], np.float32), None, "NaN or infinity"),
-        (np.zeros(3, np.int64), None, "samples are int64"),
-        (np.zeros((2, 2, 2), np.float32), None, "have shape"),
-        (np.float32(1.0), None, "have shape"),
-        (np.zeros(5, np.float32), 16000, "runs at 8000 Hz, found 16000 Hz"),
-    ],
-)
-def test_bad_samples_end_their_session_and_no_other(
-    engine: Engine, samples: np.ndarray, rate: int | None, message: str
-) -> None:
-    good, bad = Client(engine), Client(engine)
-    bad.session.push(speak("a"), SAMPLE_RATE)
-    bad.session.push(samples, rate)
-    bad.session.push(speak("aaaaa"), SAMPLE_RATE)
-    good.say(speak("abcd"))
-    assert good.wait().text == "a b c d"
-    assert isinstance(bad.wait().error, ValueError) and message in str(bad.error) and bad.updates[-1].finals == ()
-    bad.session.push(speak("a"))
-    bad.session.end()
-    assert bad.session.room_seconds == 10.0 and engine.statistics.failed == 1
-    with pytest.raises(ValueError, match="rate must be positive, found 0 Hz"):
-        bad.session.push(samples, 0)
-
-
-class Picky(LoudnessModel):
-    """Refuses what is as loud as d."""
-
-    def step(self, samples: torch.Tensor, *rest: Any) -> Any:
-        if float(samples.abs().mean(1).max()) > 0.7:
-            raise RuntimeError("out of memory")
-        return super().step(samples, *rest)
-
-
-class Damaged(LoudnessModel):
-    """Says NaN of what is as loud as d."""
-
-    def score(self, loudness: torch.Tensor, lengths: torch.Tensor) -> Any:
-        return super().score(torch.where(loudness > 0.7, torch.nan, loudness), lengths)
-
-
-@pytest.mark.parametrize("model, message", [(Picky, "out of memory"), (Damaged, "not a number")])
-def test_a_model_that_fails_for_one_row_fails_that_session(model: type[LoudnessModel], message: str) -> None:
-    recognizer = Recognizer(make_model(model()))
-    with Engine(recognizer.model) as engine:
-        clients = {text: Client(engine, recognizer) for text in ("abc", "d", "cba", "bbb", "dd", "ccc")}
-        for text, client in clients.items():
-            client.say(speak(text, frames=16))
-        for text, client in clients.items():
-            if "d" in text:
-                assert message in str(client.wait().error)
-            else:
-                assert (client.wait().error, client.text) == (None, " ".join(text))
-
-
-def test_a_model_that_fails_on_silence_fails_its_sessions(caplog: pytest.LogCaptureFixture) -> None:
-    recognizer = Recognizer(make_model(broken := Picky()))
-    broken.step = lambda *_: 1 / 0
-    with Engine(recognizer.model) as engine:
-        assert "the model failed on silence" in caplog.text
-        client = Client(engine, recognizer)
-        client.say(speak("a"))
-        assert isinstance(client.wait().error, ZeroDivisionError)
-
-
-def test_what_takes_updates_and_raises_ends_its_session_only(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    updates: list[Update] = []
-
-    def broken(update: Update) -> None:
-        updates.append(update)
-        raise KeyError("bug")
-
-    session, good = engine.open(RECOGNIZER.create_stream(), broken), Client(engine)
-    session.push(speak("abcd"))
-    good.say(speak("dcba"))
-    assert good.wait().text == "d c b a" and eventually(lambda: not session.is_open)
-    assert eventually(lambda: len(updates) == 2) and isinstance(updates[1].error, KeyError) and updates[1].is_last
-    assert "what takes a session's updates failed" in caplog.text and engine.statistics.failed == 1
-
-
-def test_a_backlog_is_refused_and_room_comes_with_updates() -> None:
-    hold = threading.Event()
-
-    class Slow(LoudnessModel):
-        def step(self, *arguments: Any) -> Any:
-            assert hold.wait(PATIENCE)
-            return super().step(*arguments)
-
-    hold.set()
-    recognizer = Recognizer(make_model(Slow()), DecodingOptions(endpoint=SHORT_SEGMENTS))
-    with Engine(recognizer.model, EngineOptions(max_waiting_seconds=1.0)) as engine:
-        hold.clear()
-        client, samples = Client(engine, recognizer, 4), speak("abcdabcd")
-        client.session.push(samples[:8000])
-        assert client.session.room_seconds == 0
-        with pytest.raises(Backlog, match="1.0 s of audio wait to be decoded and 1 s may"):
-            client.session.push(samples[8000:8001])
-        assert engine.statistics.waiting_seconds == 1.0
-        hold.set()
-        client.say(samples[8000:], 500)
-        assert client.wait().text == "a b c d a b c d"
-        full = Client(engine, recognizer, 8)
-        assert full.session.room_seconds == 1.0
-    with Engine(recognizer.model, EngineOptions(max_waiting_seconds=0.01)) as engine:
-        assert Client(engine, recognizer, 8).session.room_seconds == pytest.approx(0.64), "two chunks at least"
-
-
-def test_closed_sessions_are_silent_and_free() -> None:
-    with Engine(RECOGNIZER.model, EngineOptions(max_sessions=2)) as engine:
-        client, other = Client(engine), Client(engine)
-        streams = weakref.WeakSet({client.session._job.stream, other.session._job.stream})
-        with pytest.raises(Unavailable, match="2 sessions are open, and no more may be"):
-            Client(engine)
-        client.session.push(speak("abcd")[:3000])
-        client.session.close()
-        client.session.close()
-        client.session.push(speak("abcd"))
-        client.session.end()
-        count = len(client.updates)
-        third = Client(engine)
-        third.say(speak("ab"))
-        assert third.wait().text == "a b"
-        other.session.close()
-        assert eventually(lambda: gc.collect() >= 0 and not streams), "a closed session's stream stays"
-        assert len(client.updates) <= count + 1 and not any(update.is_last for update in client.updates)
-        found = engine.statistics
-        assert (found.opened, found.finished, found.closed, found.refused, found.sessions) == (3, 1, 2, 1, 0)
-
-
-def test_a_session_may_be_closed_by_what_takes_its_updates(engine: Engine) -> None:
-    box: list[Session] = []
-    updates: list[Update] = []
-
-    def take(update: Update) -> None:
-        updates.append(update)
-        box[0].close()
-
-    box.append(engine.open(RECOGNIZER.create_stream(), take))
-    box[0].push(speak("abcd"))
-    assert eventually(lambda: not box[0].is_open)
-    assert engine.drain(PATIENCE) == 0 and len(updates) == 1
-
-
-def test_draining_finishes_what_is_open_and_takes_nothing_new(engine: Engine) -> None:
-    client, idle = Client(engine), Client(engine)
-    client.session.push(speak("abcd"))
-    left: list[int] = []
-    drain = threading.Thread(target=lambda: left.append(engine.drain(PATIENCE)), daemon=True)
-    drain.start()
-    assert eventually(lambda: not engine._schedule._admits)
-    with pytest.raises(Unavailable, match="being shut down"):
-        Client(engine)
-    client.session.end()
-    assert client.wait().text == "a b c d" and drain.is_alive()
-    idle.session.end()
-    drain.join(PATIENCE)
-    assert left == [0] and idle.wait().error is None
-
-
-def test_a_deadline_ends_the_drain_and_shutdown_fails_the_rest() -> None:
-    engine = Engine(RECOGNIZER.model, EngineOptions(workers=2))
-    client = Client(engine)
-    client.session.push(speak("abcd"))
-    assert engine.drain(0.05) == 1
-    engine.shutdown()
-    engine.shutdown()
-    assert isinstance(client.wait().error, Unavailable) and not client.session.is_open
-    assert not any(worker.is_alive() for worker in engine._workers)
-    assert engine.statistics.failed == 1 and engine.statistics.sessions == 0
 
 
 def batch_sizes(engine: Engine) -> int:

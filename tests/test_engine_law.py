@@ -16,7 +16,7 @@ from wenet_fusion.export.onnx_archive import export_onnx_archive
 from wenet_fusion.export.speech import read_speech
 from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.recipe import load_trained
-from wenet_fusion_runtime import DecodingOptions, Recognizer, Result, load_model
+from wenet_fusion_runtime import DecodingOptions, Recognizer, Result
 from wenet_fusion_runtime.batched_step import step_streams
 from wenet_fusion_runtime.decoding import MODES, RESCORING
 from wenet_fusion_runtime.endpoint import EndpointRules

@@ -106,7 +106,8 @@ class Engine:
         return len(self._schedule.jobs())
 
     def shutdown(self) -> None:
-        """Fail the sessions that are left, stop the workers and wait for them. Calling it again changes nothing."""
+        """Fail the sessions that are left, stop the workers and wait for them, so no worker may call it. Calling it again
+        changes nothing."""
         self._schedule.stop()
         for worker in self._workers:
             worker.join()
@@ -139,7 +140,8 @@ class Engine:
             start = time.monotonic()
             found = step_streams(self.model, [each.stream for each in ready])
             self._recorder.stepped(len(ready), time.monotonic() - start)
-            for each, stepped in zip(ready, found):
+            # Sessions that end come last: what they need for their final text, those that go on need not wait for.
+            for each, stepped in sorted(zip(ready, found), key=lambda pair: pair[0].ended):
                 self._advance(each, stepped)
         return bool(taken)
 
@@ -185,11 +187,15 @@ class Engine:
         return update
 
     def _give_back(self, taken: Taken) -> None:
-        stream = taken.stream
-        self._schedule.give_back(taken.job, stream.waiting_seconds, stream.ready_block() is not None)
+        try:
+            waiting, has_block = taken.stream.waiting_seconds, taken.stream.ready_block() is not None
+        except Exception as error:    # such as no memory for the block: a worker must live on
+            self._fail(taken.job, error)
+            waiting, has_block = 0.0, False
+        self._schedule.give_back(taken.job, waiting, has_block)
 
     def _deliver(self, job: Job, update: Update) -> None:
-        """Hands an update to the job's owner, unless he has closed it; after the last one the job is gone."""
+        """Hands over an update, unless the session was closed; after the last one the job is gone."""
         if self._schedule.remove(job) if update.is_last else self._schedule.is_open(job):
             if update.is_last:
                 self._recorder.ended(failed=update.error is not None)

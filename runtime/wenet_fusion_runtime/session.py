@@ -6,7 +6,6 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from wenet_fusion_runtime.recognizer import Stream
 from wenet_fusion_runtime.result import Result
 from wenet_fusion_runtime.schedule import Job, Schedule
 
