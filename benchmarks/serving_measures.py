@@ -1,25 +1,20 @@
-"""What the serving benchmark measures: throughput, sessions in real time, memory, starts. Prints and judges nothing."""
+"""What the serving benchmark measures beside sessions: throughput, memory, starts. Prints and judges nothing."""
 
 import json
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
-from serving_clients import Found, Plan
-from serving_pipe import PipeServer
-from wenet_fusion_runtime import Engine, EngineOptions, EngineStatistics, Recognizer, Session, Update
+from serving_memory import Memory
+from wenet_fusion_runtime import Engine, EngineOptions, Recognizer
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 # ---- throughput
@@ -41,165 +36,49 @@ def throughput(
     rate = recognizer.model.meta.sample_rate
     seconds = sum(map(len, recordings)) / rate
 
-    def alone() -> None:
-        size = chunk * recognizer.model.meta.frame_samples
+    def alone() -> float:
+        size, start = chunk * recognizer.model.meta.frame_samples, time.process_time()
         for samples in recordings:
             stream = recognizer.create_stream(chunk)
-            for start in range(0, len(samples), size):
-                stream.accept_waveform(samples[start : start + size])
+            for begin in range(0, len(samples), size):
+                stream.accept_waveform(samples[begin : begin + size])
                 stream.result
             stream.finish()
+        return time.process_time() - start
 
-    def engine(batch: int) -> None:
+    def engine(batch: int) -> float:
         limit = max(map(len, recordings)) / rate + 1
         with Engine(recognizer.model, EngineOptions(max_batch=batch, max_waiting_seconds=limit)) as made:
+            start = time.process_time()
             sessions = [made.open(recognizer.create_stream(chunk), lambda _: None) for _ in recordings]
             for session, samples in zip(sessions, recordings):
                 session.push(samples)
                 session.end()
             if made.drain(PATIENCE):
                 raise ValueError(f"sessions were not done after {PATIENCE:g} s")
+            return time.process_time() - start
 
     calls = [alone, lambda: engine(1), lambda: engine(max_batch)]
     found: list[list[float]] = [[] for _ in calls]
     for number in range(rounds):
         for index in [(number + offset) % len(calls) for offset in range(len(calls))]:
-            start = time.process_time()
-            calls[index]()
-            found[index].append(seconds / (time.process_time() - start))
+            found[index].append(seconds / calls[index]())
             tick()
     return Throughput(*map(statistics.median, found))
-
-
-# ---- sessions in real time
-
-
-class RealTime(NamedTuple):
-    found: Found
-    statistics: EngineStatistics
-    cores: float  # that the server kept busy
-    client_cores: float
-    wall_seconds: float
-
-
-def real_time(
-    recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int, sessions: int, seconds: float,
-    options: EngineOptions, seed: int,
-) -> RealTime:
-    """Sessions at once, from another process, one recording after the other until the time is over.
-
-    Args:
-        recordings: int16 at the model's rate.
-    """
-    ours, theirs = socket.socketpair()
-    meta = recognizer.model.meta
-    longest = max(map(len, recordings)) / meta.sample_rate
-    with tempfile.TemporaryDirectory() as folder, Engine(recognizer.model, options) as engine:
-        path = Path(folder) / "recordings.npz"
-        np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
-        plan = Plan(
-            theirs.fileno(), str(path), meta.sample_rate, chunk, sessions, seconds,
-            min(seconds, chunk * meta.frame_seconds), seed,
-        )  # fmt: skip
-        command = [sys.executable, str(Path(__file__).with_name("serving_clients.py"))]
-        server, start, used = PipeServer(engine, recognizer, ours), time.monotonic(), time.process_time()
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()], text=True
-        ) as process:
-            theirs.close()
-            try:
-                out, _ = process.communicate(json.dumps(asdict(plan)), timeout=seconds + longest + PATIENCE)
-            finally:
-                process.kill()
-        if process.returncode:
-            raise ValueError(f"the clients failed with status {process.returncode}")
-        server.wait(PATIENCE)
-        ours.close()
-        wall, used = time.monotonic() - start, time.process_time() - used
-        found = Found(**json.loads(out))
-        return RealTime(found, engine.statistics, used / wall, found.processor_seconds / wall, wall)
 
 
 # ---- memory
 
 
-class Memory(NamedTuple):
-    before: int  # resident bytes at first
-    after: int  # at the end
-    largest: int  # since then
-
-    @property
-    def growth(self) -> float:
-        return self.largest / self.before
-
-
-def _resident() -> int:
-    return psutil.Process().memory_info().rss
-
-
-class Turn:
-    """Feeds one session as fast as there is room."""
-
-    def __init__(self, engine: Engine, recognizer: Recognizer) -> None:
-        self._changed, self._over = threading.Event(), threading.Event()
-        self.error: Exception | None = None
-        self.session: Session = engine.open(recognizer.create_stream(), self._take)
-
-    def _take(self, update: Update) -> None:
-        self._changed.set()
-        if update.is_last:
-            self.error = update.error
-            self._over.set()
-
-    def push(self, samples: np.ndarray, seconds: float) -> None:
-        while self.session.room_seconds < seconds:
-            self._changed.clear()
-            if self.session.room_seconds < seconds and not self._changed.wait(PATIENCE):
-                raise ValueError(f"no update came for {PATIENCE:g} s")
-        self.session.push(samples)
-
-    def finish(self) -> None:
-        self.session.end()
-        if not self._over.wait(PATIENCE) or self.error:
-            raise ValueError(f"a session did not end well: {self.error}")
-
-
-def sessions_in_sequence(
-    recognizer: Recognizer, recordings: Iterator[np.ndarray], count: int, tick: Callable[[], object]
-) -> Memory:
-    """`count` sessions, every tenth cut off in the middle; memory counts from the tenth part of them on."""
-    sizes, rate = [], recognizer.model.meta.sample_rate
-    with Engine(recognizer.model) as engine:
-        for number in range(count):
-            samples, turn = next(recordings), Turn(engine, recognizer)
-            is_cut = number % 10 == 9
-            turn.push(samples[: len(samples) // 2] if is_cut else samples, len(samples) / rate)
-            turn.session.close() if is_cut else turn.finish()
-            if number >= count // 10 - 1:
-                sizes.append(_resident())
-            tick()
-        left = engine.drain(PATIENCE)
-        if left:
-            raise ValueError(f"{left} sessions were left")
-    return Memory(sizes[0], sizes[-1], max(sizes))
-
-
-def one_long_stream(
-    recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float, tick: Callable[[float], object]
-) -> Memory:
-    """A session of so many seconds; memory counts from the tenth part of them on."""
-    sizes, done, rate = [], 0.0, recognizer.model.meta.sample_rate
-    with Engine(recognizer.model) as engine:
-        turn = Turn(engine, recognizer)
-        while done < seconds:
-            samples = next(recordings)
-            turn.push(samples, len(samples) / rate)
-            done += len(samples) / rate
-            tick(len(samples) / rate)
-            if done > seconds / 10:
-                sizes.append(_resident())
-        turn.finish()
-    return Memory(sizes[0], sizes[-1], max(sizes))
+def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: float) -> Memory:
+    """In a new process, which has done nothing else; see `serving_memory.py`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recordings.npz"
+        np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
+        command = [sys.executable, str(Path(__file__).with_name("serving_memory.py"))]
+        command += [task, str(model), str(path), str(amount)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
+    return Memory(*json.loads(done.stdout))
 
 
 # ---- starts

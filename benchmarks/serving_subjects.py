@@ -10,9 +10,10 @@ import torch
 from models import random_model, sharpen
 from runtime import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from subjects import write_script
-from wenet_fusion_runtime import DecodingOptions, Recognizer
+from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio import load_audio
-from wenet_fusion_runtime.decoding import PREFIX_BEAM, transcribe_offline
+from wenet_fusion_runtime.commands.serve import SERVER_OPTIONS
+from wenet_fusion_runtime.decoding import transcribe_offline
 
 LARGE, TRAINED = "large encoder", "trained model"
 NOISES = 6  # recordings of noise, of different lengths
@@ -41,7 +42,7 @@ def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -
     model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)
     sharpen(model, torch.from_numpy(noise[0]), BLANK_SHARE, SHARPNESS)
     write_script(model, "int8", noise[0], path)
-    recognizer, chunk = Recognizer(path, DecodingOptions(PREFIX_BEAM)), sizes.chunkings[0].size
+    recognizer, chunk = Recognizer(path, SERVER_OPTIONS), sizes.chunkings[0].size
     recordings = [_to_int16(samples) for samples in noise]
     return ServingSubject(LARGE, path, recognizer, chunk, recordings, streamed_texts(recognizer, recordings, chunk))
 
@@ -52,7 +53,7 @@ def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSu
     Raises:
         OSError, ValueError: one of them cannot be read.
     """
-    recognizer = Recognizer(path)
+    recognizer = Recognizer(path, SERVER_OPTIONS)
     meta = recognizer.model.meta
     lines = data_list.read_text(encoding="utf-8").splitlines()[:count]
     recordings = [_to_int16(load_audio(data_list.parent / json.loads(line)["wav"], meta.sample_rate)) for line in lines]

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import socket
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +16,21 @@ from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.speech import read_speech
 from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.recipe import load_trained
+from wenet_fusion_runtime import EngineOptions, Recognizer
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
+pytest.importorskip("aiohttp", reason="the server needs aiohttp, an optional extra")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
 ), pytest.mark.usefixtures("float32")]
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import dynamic_batching  # noqa: E402
 import serving  # noqa: E402
+from aiohttp import ClientSession, WSMsgType, web  # noqa: E402
+from aiohttp.test_utils import TestServer  # noqa: E402
 from serving_clients import Clients, Plan  # noqa: E402
-from serving_measures import Memory  # noqa: E402
-from serving_wire import AUDIO, END, HEADER, OPEN, UPDATE, PipeTransport, message  # noqa: E402
+from serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
+from serving_sessions import Server  # noqa: E402
 
 RATE, CHUNK_SECONDS = 8000, 0.16
 
@@ -41,54 +45,60 @@ def files(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {path.name: path for path in folder.iterdir()}
 
 
-class SlowServer(threading.Thread):
-    """Says of each chunk of each session, `delay` seconds after its last sample came, how many samples it has."""
+DELAY = 0.1
 
-    def __init__(self, end: socket.socket, delay: float) -> None:
-        super().__init__(daemon=True)
-        self._socket, self._delay = end, delay
-        self.start()
 
-    def run(self) -> None:
-        counts: dict[int, int] = {}
-        with self._socket.makefile("rb") as file:
-            while header := file.read(HEADER.size):
-                number, kind, size = HEADER.unpack(header)
-                content = file.read(size)
-                if kind == OPEN:
-                    counts[number], self.chunk = 0, json.loads(content)["chunk"]
-                elif kind == AUDIO:
-                    before, counts[number] = counts[number], counts[number] + size // 2
-                    chunks = range(int(before / RATE / CHUNK_SECONDS) + 1, int(counts[number] / RATE / CHUNK_SECONDS) + 1)
-                    for chunk in chunks:
-                        threading.Timer(self._delay, self._say, (number, "", chunk * CHUNK_SECONDS, False)).start()
-                elif kind == END:
-                    threading.Timer(2 * self._delay, self._say, (number, str(counts[number]), 9.0, True)).start()
+async def slow_server(request: web.Request) -> web.WebSocketResponse:
+    """Answers to each chunk DELAY seconds after its last sample came, at last with the number of samples."""
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    signal = await socket.receive_json()
+    assert (signal["signal"], signal["chunk"], signal["sample_rate"]) == ("start", 4, RATE)
+    await socket.send_json({"status": "ok", "type": "server_ready"})
+    count, answers = 0, []
 
-    def _say(self, number: int, final: str, end: float, is_last: bool) -> None:
-        heard = {"finals": [final], "partial": "", "end_seconds": end, "is_last": is_last, "error": ""}
-        self._socket.sendall(message(number, UPDATE, json.dumps(heard).encode()))
+    async def say(seconds: float, **record: Any) -> None:
+        await asyncio.sleep(seconds)
+        await socket.send_json({"status": "ok", **record})
+
+    def result(kind: str, end: float) -> dict[str, Any]:
+        return {"type": kind, "end": end, "nbest": json.dumps([{"sentence": str(count)}])}
+
+    async for message in socket:
+        if message.type is WSMsgType.TEXT:
+            await say(DELAY, **result("final_result", 9.0))
+            await say(DELAY, type="speech_end")
+            break
+        before, count = count, count + len(message.data) // 2
+        for chunk in range(int(before / RATE / CHUNK_SECONDS) + 1, int(count / RATE / CHUNK_SECONDS) + 1):
+            answers.append(asyncio.create_task(say(DELAY, **result("partial_result", chunk * CHUNK_SECONDS))))
+    await asyncio.gather(*answers)
+    return socket
 
 
 def test_clients_measure_from_the_end_of_a_chunk_and_of_the_audio() -> None:
-    ours, theirs = socket.socketpair()
-    server = SlowServer(ours, 0.1)
     recordings = [np.zeros(length, np.int16) for length in (2500, 4000)]
-    plan = Plan(0, "", RATE, 4, sessions=3, seconds=1.2, spread_seconds=0.1, seed=0)
 
     async def run() -> Clients:
-        transport = await PipeTransport.open(theirs.detach())
-        clients = Clients(plan, transport, recordings)
-        await clients.run()
-        await transport.close()
-        return clients
+        app = web.Application()
+        app.router.add_get("/", slow_server)
+        async with TestServer(app) as server, ClientSession() as http:
+            plan = Plan(str(server.make_url("/")), "", RATE, 4, sessions=3, seconds=1.2, spread_seconds=0.1, seed=0)
+            clients = Clients(plan, http, recordings)
+            await clients.run()
+            return clients
 
     found = asyncio.run(run()).found
-    assert server.chunk == 4 and found.errors == []
+    assert found.errors == []
     assert {(len(recordings[index]), text) for index, text in found.texts} == {(2500, "2500"), (4000, "4000")}
     assert len(found.delays) > len(found.firsts) > 3 and len(found.texts) > 5
-    for delays, expected in ((found.delays, 0.1), (found.firsts, 0.1), (found.lasts, 0.2), (found.lateness, 0.0)):
+    for delays, expected in ((found.delays, DELAY), (found.firsts, DELAY), (found.lasts, 2 * DELAY), (found.lateness, 0)):
         assert expected - 0.001 <= np.median(delays) < expected + 0.05
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the server did not start: .*no such model file"):
+        Server(tmp_path / "none.zip", 1, EngineOptions())
 
 
 def test_the_serving_benchmark_reports_what_it_measured(
@@ -100,8 +110,8 @@ def test_the_serving_benchmark_reports_what_it_measured(
     assert capsys.readouterr().out == text
     assert list(record["live"]) == ["large encoder, 1 at once", "large encoder, 4 at once", "trained model, 4 at once"]
     for live in record["live"].values():
-        assert live["wrong"] == 0 and live["errors"] == [] and live["statistics"]["sessions"] == 0
-        assert 0 < live["delays_ms"][1] < 2000 and live["sessions"] >= 1
+        assert live["wrong"] == 0 and live["errors"] == [] and live["streams_per_step"] >= 1
+        assert 0 < live["delays_ms"][1] < 2000 and live["sessions"] >= 1 and live["cores"] > 0
     assert record["live"]["trained model, 4 at once"]["sessions"] >= 4
     (rates,) = record["throughput"].values()
     assert all(value > 1 for value in rates.values())
@@ -113,8 +123,18 @@ def test_the_serving_benchmark_reports_what_it_measured(
     }  # fmt: skip
 
 
-def test_a_growing_process_is_seen() -> None:
-    assert Memory(100, 104, 108).growth == 1.08
+def test_memory_that_is_not_freed_is_seen(files: dict[str, Path]) -> None:
+    recognizer, kept = Recognizer(files["float32"]), []
+
+    def recordings(leak: bool) -> Iterator[np.ndarray]:
+        while True:
+            if leak:
+                kept.append(np.ones(1 << 20))
+            yield np.zeros(RATE, np.int16)
+
+    for measure, amount in ((sessions_in_sequence, 20), (one_long_stream, 20.0)):
+        assert measure(recognizer, recordings(False), amount).growth < 1.05
+        assert measure(recognizer, recordings(True), amount).growth > 1.1
 
 
 def test_dynamic_batching_reports_errors_by_batch(files: dict[str, Path], tone_run: ToneRun, tmp_path: Path) -> None:
