@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of a trained model")
     parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings for it (JSON lines with `wav`)")
-    parser.add_argument("--sessions", type=int, nargs="+", help="of the large encoder at once; the first number has a goal (default: 64 128)")
+    parser.add_argument(
+        "--sessions", type=int, nargs="+",
+        help="of the large encoder at once; the first number has a goal (default: 64 128)",
+    )  # fmt: skip
     parser.add_argument("--trained_sessions", type=int, help="of the trained model at once (default: 200)")
     parser.add_argument("--workers", type=int, default=2, help="threads that step the models (default: 2)")
     parser.add_argument("--max_batch", type=int, default=16, help="streams in one step (default: 16)")
