@@ -29,14 +29,21 @@ def _zero(graph: Any) -> Any:
     return graph.op("Constant", value_t=torch.tensor(0, dtype=torch.int8))
 
 
-def _to_float(graph: Any, quantised: Any, expected: InputRange, weight: Any, scale: Any, bias: Any) -> Any:
-    """A product that reads int8 and writes float32."""
-    a_scale, a_zero = _constants(graph, expected)
-    return graph.op(f"{DOMAIN}::MatMulIntegerToFloat", quantised, weight, a_scale, scale, a_zero, _zero(graph), bias)
+class _Quantise(torch.autograd.Function):
+    """float32 -> uint8 in the graph. Here nothing is rounded: an example shows the exporter sizes, not values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, expected: InputRange) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, expected: InputRange) -> Any:
+        quantised = graph.op("QuantizeLinear", x, *_constants(graph, expected))
+        return quantised.setType(x.type().with_dtype(torch.uint8))
 
 
 class _Product(torch.autograd.Function):
-    """Quantises its input and multiplies."""
+    """A product that reads int8 and writes float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_KN: Tensor, scale_N: Tensor, bias_N: Tensor, expected: InputRange) -> Tensor:
@@ -44,8 +51,10 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def symbolic(graph: Any, x: Any, weight_KN: Any, scale_N: Any, bias_N: Any, expected: InputRange) -> Any:
-        quantised = graph.op("QuantizeLinear", x, *_constants(graph, expected))
-        return _to_float(graph, quantised, expected, weight_KN, scale_N, bias_N).setType(x.type())
+        scale, zero = _constants(graph, expected)
+        inputs = (x, weight_KN, scale, scale_N, zero, _zero(graph), bias_N)
+        product = graph.op(f"{DOMAIN}::MatMulIntegerToFloat", *inputs)
+        return product.setType(x.type().with_dtype(torch.float32))
 
 
 class StaticLinear(nn.Module):
@@ -60,33 +69,34 @@ class StaticLinear(nn.Module):
         self.register_buffer("bias_N", linear.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.of_quantised(_Quantise.apply(x, self.expected))
+
+    def of_quantised(self, x: Tensor) -> Tensor:
+        """For what is quantised to the layer's input range already."""
         return _Product.apply(x, self.weight_KN, self.scale_N, self.bias_N, self.expected)
 
 
 class _Depthwise(torch.autograd.Function):
-    """ReLU, depthwise convolution, ReLU and a product, in int8 from the first cut at zero to the last sum."""
+    """Depthwise convolution and ReLU from uint8 to uint8, channels last."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_BTD: Tensor, taps_D1W: Tensor, scale_D: Tensor, bias_D: Tensor, weight_KN: Tensor, scale_N: Tensor,
-        bias_N: Tensor, expected: InputRange, hidden: InputRange,
+        ctx: Any, x_BTD: Tensor, taps_D1W: Tensor, scale_D: Tensor, bias_D: Tensor, expected: InputRange, hidden: InputRange
     ) -> Tensor:
         taps = taps_D1W * scale_D.view(-1, 1, 1)
         h = nn.functional.conv1d(torch.relu(x_BTD).transpose(1, 2), taps, groups=taps.size(0)).transpose(1, 2)
-        return torch.relu(h + bias_D * expected.scale * scale_D) @ (weight_KN * scale_N) + bias_N
+        return torch.relu(h + bias_D * expected.scale * scale_D)
 
     @staticmethod
     def symbolic(
-        graph: Any, x_BTD: Any, taps_D1W: Any, scale_D: Any, bias_D: Any, weight_KN: Any, scale_N: Any, bias_N: Any,
-        expected: InputRange, hidden: InputRange,
+        graph: Any, x_BTD: Any, taps_D1W: Any, scale_D: Any, bias_D: Any, expected: InputRange, hidden: InputRange
     ) -> Any:
-        scale, zero = _constants(graph, expected)
         dim, _, kernel = taps_D1W.type().sizes()  # a weight has a type
+        inputs = (*_constants(graph, expected), taps_D1W, scale_D, _zero(graph), *_constants(graph, hidden), bias_D)
         h = graph.op(
-            f"{DOMAIN}::QLinearConv", graph.op("QuantizeLinear", x_BTD, scale, zero), scale, zero, taps_D1W, scale_D,
-            _zero(graph), *_constants(graph, hidden), bias_D, channels_last_i=1, group_i=dim, kernel_shape_i=[kernel],
+            f"{DOMAIN}::QLinearConv", x_BTD, *inputs, channels_last_i=1, group_i=dim, kernel_shape_i=[kernel]
         )
-        return _to_float(graph, h, hidden, weight_KN, scale_N, bias_N).setType(x_BTD.type())
+        return h.setType(x_BTD.type())
 
 
 class StaticConvolution(nn.Module):
@@ -106,12 +116,11 @@ class StaticConvolution(nn.Module):
     def forward(self, x_BTD: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
         assert valid_N is None, "inference packs nothing"
         context_BTD = torch.cat([state_BWD, self.pointwise_in(x_BTD)], dim=1)
-        out = self.pointwise_out
-        y_BTD = _Depthwise.apply(
-            context_BTD, self.taps_D1W, self.scale_D, self.bias_D, out.weight_KN, out.scale_N, out.bias_N,
-            self.convolved, out.expected,
+        quantised = _Quantise.apply(context_BTD, self.convolved)  # which cuts off what the first ReLU would
+        hidden_BTD = _Depthwise.apply(
+            quantised, self.taps_D1W, self.scale_D, self.bias_D, self.convolved, self.pointwise_out.expected
         )
-        return ConvolutionOutput(y_BTD, context_BTD[:, frames:])
+        return ConvolutionOutput(self.pointwise_out.of_quantised(hidden_BTD), context_BTD[:, frames:])
 
 
 class _MultiHead(torch.autograd.Function):
