@@ -1,5 +1,6 @@
 """Segments and modes: frames to results, however the frames arrive."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenet_fusion_runtime import AcousticModel, decoding
+from wenet_fusion_runtime.context import HotWord
 from wenet_fusion_runtime.decoding import (
     GREEDY, MODES, PREFIX_BEAM, RESCORING, DecodingOptions, SegmentDecoder, decode_rows, offline_step,
     transcribe_offline,
 )
-from wenet_fusion_runtime.endpoint import Endpoint, EndpointRules
+from wenet_fusion_runtime.endpoint import EndpointRules
 from wenet_fusion_runtime.result import Result, joined_ids
 from wenet_fusion_runtime.search import FrameScores
 
@@ -225,8 +227,15 @@ def test_defaults_come_from_the_model() -> None:
         ({"beam_size": 0}, "beam_size must be at least 1, found 0"),
         ({"ctc_weight": -1.0}, "ctc_weight must not be negative"),
         ({"reverse_weight": 1.5}, "reverse_weight must be 0 to 1"),
+        ({"lm_weight": math.inf}, "lm_weight must be a number and not negative, found inf"),
+        ({"length_penalty": math.nan}, "length_penalty must be a number, found nan"),
+        ({"word_bonus": math.inf}, "word_bonus must be a number, found inf"),
+        ({"token_threshold": 0.0}, "token_threshold must be positive, found 0.0"),
+        ({"blank_skip_threshold": 0.3}, "blank_skip_threshold must be 0.5 to 1, found 0.3"),
+        ({"mode": GREEDY, "length_penalty": 1.0}, "ctc_greedy_search knows no alternatives, so hot words, a language"),
+        ({"mode": GREEDY, "hot_words": [HotWord("a")]}, "choose ctc_prefix_beam_search or attention_rescoring"),
     ],
 )
 def test_wrong_options_are_refused(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DecodingOptions(**wrong)
+        DecodingOptions(**wrong).resolved(MODEL.meta)

@@ -283,20 +283,3 @@ def test_only_nbest_hypotheses_are_returned() -> None:
     for mode in (PREFIX_BEAM, RESCORING):
         every, best = (hypotheses(DecodingOptions(mode, nbest=count)) for count in (None, 3))
         assert len(every) == 7 and best == every[:3]
-
-
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"lm_weight": math.inf}, "lm_weight must be a number and not negative, found inf"),
-        ({"length_penalty": math.nan}, "length_penalty must be a number, found nan"),
-        ({"word_bonus": math.inf}, "word_bonus must be a number, found inf"),
-        ({"token_threshold": 0.0}, "token_threshold must be positive, found 0.0"),
-        ({"blank_skip_threshold": 0.3}, "blank_skip_threshold must be 0.5 to 1, found 0.3"),
-        ({"mode": GREEDY, "length_penalty": 1.0}, "ctc_greedy_search knows no alternatives, so hot words, a language"),
-        ({"mode": GREEDY, "hot_words": [HotWord("a")]}, "choose ctc_prefix_beam_search or attention_rescoring"),
-    ],
-)
-def test_impossible_options_are_refused(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DecodingOptions(**wrong).resolved(UNSURE.meta)

@@ -1,9 +1,8 @@
-"""The command `mic`: what it prints and keeps, how it ends and how it fails. Devices are replaced, pipes are real."""
+"""The command `mic`: what it prints and keeps, how it ends and how it fails. Devices are replaced."""
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,12 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyte
 import pytest
 import soundfile
 from fake_model import SAMPLE_RATE, save_model, speak
 from fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
-from pipes import wait_for_reader
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.commands import common, mic
@@ -264,159 +261,3 @@ def test_a_terminal_as_pipe_is_refused(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, fileno=lambda: 0))
     assert run(model, "--input", "-") == 1
     assert "standard input is a terminal: arecord" in capsys.readouterr().err
-
-
-class Session:
-    """The command on a terminal of 30 columns, fed through a pipe by a script that runs beside it."""
-
-    def __init__(self) -> None:
-        import pty
-        self.screen, self.raw = pyte.Screen(30, 10), b""
-        self._stream = pyte.ByteStream(self.screen)
-        self._master, self._slave = pty.openpty()
-        self._audio, self._writer = os.pipe()
-        self._set_size()
-
-    def run(self, script: Callable[[], None], *arguments: object) -> int:
-        """The status of the command; raises what the script raises."""
-        failures: list[BaseException] = []
-
-        def beside() -> None:
-            try:
-                script()
-            except BaseException as failure:
-                failures.append(failure)
-            os.close(self._writer)
-
-        reader, writer = threading.Thread(target=self._read), threading.Thread(target=beside)
-        with pytest.MonkeyPatch.context() as patch, os.fdopen(self._slave, "w") as out, os.fdopen(self._audio) as audio:
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stdin", audio)
-            patch.setenv("TERM", "xterm")
-            reader.start()
-            writer.start()
-            status = run(*arguments)
-            writer.join(30)
-            wait_for_reader()
-        reader.join(30)
-        os.close(self._master)
-        if failures:
-            raise failures[0]
-        return status
-
-    def feed(self, samples: np.ndarray) -> None:
-        os.write(self._writer, samples.astype("<i2").tobytes())
-
-    def resize(self, columns: int) -> None:
-        """Once the command has written all it has to say: what it drew for the old width must not meet the new one."""
-        written = -1
-        while written != len(self.raw):
-            written = len(self.raw)
-            time.sleep(0.3)
-        self.screen.resize(10, columns)
-        self._set_size()
-
-    def wait_for(self, *lines: str) -> None:
-        """Until these are the terminal's rows."""
-        deadline = time.monotonic() + 20
-        while self.rows() != list(lines):
-            assert time.monotonic() < deadline, (self.rows(), lines)
-            time.sleep(0.01)
-
-    def rows(self) -> list[str]:
-        return [row.rstrip() for row in self.screen.display if row.strip()]
-
-    def _set_size(self) -> None:
-        import fcntl
-        import struct
-        import termios
-        size = struct.pack("HHHH", self.screen.lines, self.screen.columns, 0, 0)
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-
-    def _read(self) -> None:
-        try:
-            while data := os.read(self._master, 4096):
-                self.raw += data
-                self._stream.feed(data)
-        except OSError:    # how Linux says that the other side has closed
-            pass
-
-
-@pytest.fixture
-def session() -> Session:
-    pytest.importorskip("termios", reason="Windows has no pseudo-terminals of this kind")
-    return Session()
-
-
-def test_nothing_through_the_pipe_is_one_error(session: Session, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert session.run(lambda: None, model, *PIPE) == 1
-    err = capsys.readouterr().err.splitlines()
-    assert len(err) == 2 and err[1].startswith("error: no audio came through the pipe")
-
-
-def test_a_model_that_fails_leaves_no_half_line(
-    session: Session, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail() -> None:
-        if shown.is_set():
-            raise ValueError("the model's output is not a number")
-
-    def script() -> None:
-        session.feed(spoken("abcd"))
-        session.wait_for("a b c")
-        shown.set()
-        session.feed(spoken("abcd"))
-
-    shown, partial = threading.Event(), mic._Display.partial
-    monkeypatch.setattr(mic._Display, "partial", lambda *arguments: (fail(), partial(*arguments)))
-    assert session.run(script, model, *PIPE) == 1
-    assert session.rows() == [] and capsys.readouterr().err.splitlines()[1].startswith("error: the model's output")
-
-
-PIPE = ("--input", "-", "--rate", SAMPLE_RATE)
-
-
-def test_the_line_grows_in_place_wraps_and_follows_a_resize(
-    session: Session, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def script() -> None:
-        session.feed(spoken("abcdabcdabcd   "))
-        session.wait_for("a b c d a b c d a b c d")
-        session.resize(12)
-        session.feed(spoken("dddd   "))
-        session.wait_for("a b c d a b", "c d a b c d", "d d d d")
-        session.resize(40)
-
-    assert session.run(script, model, *PIPE) == 0
-    assert session.rows() == ["a b c d a b c d a b c d d d d d"]
-    assert capsys.readouterr().err.splitlines()[0] == "listening to standard input; Ctrl-C ends"
-
-
-def test_a_pause_begins_a_new_line_and_ctrl_c_ends_the_last_one(session: Session, model: Path, tmp_path: Path) -> None:
-    def script() -> None:
-        session.feed(spoken("abcd   "))
-        session.wait_for("a b c d")
-        assert b"\x1b[Ja\x1b[2m b c d\x1b[0m" in session.raw    # what is committed is plain, what may change is dim
-        session.feed(spoken(PAUSE + "  abcd"))
-        session.wait_for("a b c d", "a b c")    # the last chunk is not full
-        interrupt()
-        session.wait_for("a b c d", "a b c d")    # though the pipe has not ended
-
-    assert session.run(script, model, *PIPE, "--save", tmp_path / "a.wav") == 0
-    assert soundfile.info(tmp_path / "a.wav").frames == len(spoken("abcd   ")) + len(spoken(PAUSE + "  abcd"))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_kill_leaves_the_recording(model: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "wenet_fusion_runtime.cli", "mic", str(model), *map(str, PIPE)]
-    command += ["--save", str(tmp_path / "a.wav"), "--partials"]
-    expected = spoken("abcd   ")
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        process.stdin.write(expected.tobytes())
-        process.stdin.flush()
-        while b"a b c d" not in process.stdout.readline():
-            assert process.poll() is None
-        process.kill()
-    samples = soundfile.read(tmp_path / "a.wav", dtype="int16", always_2d=True)[0]
-    assert len(samples) >= len(spoken("abc")) and np.array_equal(samples, expected[: len(samples)])
