@@ -96,6 +96,10 @@ def test_score_tells_of_missing_utterances(tmp_path, capsys):
     (tmp_path / "hyp").write_text("a one too\n")
     assert run("score", tmp_path / "ref", tmp_path / "hyp") == 1
     assert "b" in capsys.readouterr().out
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ValueError, match="empty: holds no transcript; give lines of a key and its words"):
+        run("score", tmp_path / "empty", tmp_path / "hyp")
+    assert run("score", tmp_path / "ref", tmp_path / "empty", "--brief") == 1
 
 
 def test_check_model(tone_run, capsys):

@@ -169,6 +169,20 @@ ngram 1=6
 """
 
 
+def test_a_length_penalty_leaves_greedy_search_as_it_is(tone_run, data_list, tmp_path):
+    """It is an option of all modes at once, and greedy search knows no alternatives."""
+    folders = {}
+    for penalty in ("0", "50"):
+        folders[penalty] = tmp_path / penalty
+        data = ("--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", folders[penalty])
+        choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2", "--length_penalty", penalty)
+        assert main(list(map(str, ["evaluate", *data, *choice]))) == 0
+    greedy, beam = (
+        [(folder / condition_folder(mode, "8/2") / "text").read_text() for folder in folders.values()] for mode in (GREEDY, PREFIX_BEAM)
+    )
+    assert greedy[0] == greedy[1] and len(beam[1].split()) < len(beam[0].split())
+
+
 def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_list, tmp_path, capsys):
     """What cannot be spelled is told, and the rest goes on."""
     (tmp_path / "hot").write_text("three\t20\nelephant\n")
@@ -191,7 +205,7 @@ def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_lis
         "ctc_greedy_search.8-2", "ctc_prefix_beam_search.8-2", "ctc_prefix_beam_search.8-2.hot_words",
         "ctc_prefix_beam_search.8-2.hot_words_+_language_model", "ctc_prefix_beam_search.8-2.language_model",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="--lm_weight have no effect without --language_model"):
+    with pytest.raises(ValueError, match="--lm_weight has no effect without --language_model"):
         main(list(map(str, ["evaluate", *data, *choice, "--lm_weight", "9"])))
 
 

@@ -106,7 +106,7 @@ def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_li
     assert "skipped bad0: " in told and "bad0.wav: is an empty file" in told and "bad1.wav: cannot be read as audio" in told
     assert f"skipped {with_bad}:6: there is no audio file {with_bad.parent}/gone.wav" in told
     assert f"{with_bad}:7: key 't1' is already in {with_bad}:1" in told and f"{with_bad}:8: no wav in" in told
-    assert GREEDY in captured.out
+    assert GREEDY in captured.out and told.endswith("skipped 5 in all, 3 utterances evaluated\n")
     written = json.loads((result_dir / "results.json").read_text())
     assert len(written["skipped"]) == 5 and written["rows"][0]["utterances"] == 3
     assert "## Problems: 5" in (result_dir / "report.md").read_text()
@@ -123,7 +123,8 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
     for more, message in (
         (("--chunkings", "5/2"), "not trained for it; choose one of 4/4, 8/2"),
         (("--chunkings", "16x4"), "neither 'full' nor SIZE"),
-        (("--chunkings", "8/2", "8/2"), "chunkings: .* name one twice"),
+        (("--chunkings", "8/2", "8/2"), "chunkings: 8/2, 8/2 name one twice"),
+        (("--hot_word", "three"), f"hot words: no effect on {GREEDY}; add {PREFIX_BEAM} or {RESCORING} to the modes"),
         (("--beam_size", "0"), "beam_size must be at least 1, found 0"),
         (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose 13 or less"),
         (("--max_batch_seconds", "0"), "max_batch_seconds .0.0. must be positive"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.manifest import read_manifest, scan_manifest
 from wenet_fusion.data.sources import read_header, read_samples
 
 RATE = 8000
@@ -170,6 +170,17 @@ def test_damaged_shards_are_named(folder):
         "member a.txt has no audio a.(wav|flac|ogg|opus|mp3)",
         "audio of 'b' has no member b.txt",
     ]
+    with tarfile.open(tar, "a") as file:
+        add(file, "d.txt", b"\xff\xfe")
+        add(file, "d.wav", encoded(tone()))
+        add(file, "e.txt", b"five")
+        add(file, "e.wav", encoded(tone()))
+    listed = scan_manifest(path)
+    assert [utterance.key for utterance in listed.utterances] == ["e"] and len(listed.problems) == 4
+    assert listed.problems[1].endswith("shard.tar: member d.txt is not UTF-8 text")
+    tar.write_bytes(content[:20000])
+    listed = scan_manifest(path)
+    assert [utterance.key for utterance in listed.utterances] == ["k.0"] and len(listed.problems) == 1
     with tarfile.open(tar, "w") as file:
         add(file, "a.txt", b"\xff\xfe")
     with pytest.raises(ValueError, match="shard.tar: member a.txt is not UTF-8 text"):

@@ -225,7 +225,9 @@ def test_defaults_come_from_the_model() -> None:
     [
         ({"mode": "attention"}, "unknown decoding mode 'attention'; choose one of"),
         ({"beam_size": 0}, "beam_size must be at least 1, found 0"),
-        ({"ctc_weight": -1.0}, "ctc_weight must not be negative"),
+        ({"ctc_weight": -1.0}, "ctc_weight must be a number and not negative, found -1.0"),
+        ({"ctc_weight": math.nan}, "ctc_weight must be a number and not negative, found nan"),
+        ({"ctc_weight": math.inf}, "ctc_weight must be a number and not negative, found inf"),
         ({"reverse_weight": 1.5}, "reverse_weight must be 0 to 1"),
         ({"lm_weight": math.inf}, "lm_weight must be a number and not negative, found inf"),
         ({"length_penalty": math.nan}, "length_penalty must be a number, found nan"),

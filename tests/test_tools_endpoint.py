@@ -51,6 +51,25 @@ def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(folder: Path, cap
     assert (found["edits to uncut"], found["by rule 2"]) == ("-", "6")
 
 
+def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    bad = '{"key": "bad", "wav": "bad.wav", "txt": "a", "duration": 1.0}\n'
+    (folder / "bad.list").write_text(bad + '{"key": "gone", "wav": "gone.wav", "txt": "a"}\n')
+    (folder / "mixed.list").write_text((folder / "data.list").read_text() + (folder / "bad.list").read_text())
+    command = [str(folder / "model.zip"), str(folder / "mixed.list"), "--mode", "ctc_greedy_search", "--rules", "off/0.6/20"]
+    command += ["--pauses", "1", "1"]
+    assert endpoint_test.main(command) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("3 recordings of ") and "| 0.00 % | 0 |" in out
+    assert "mixed.list:5: there is no audio file" in err and "bad: " in err
+    assert err.endswith("error: 2 recordings could not be read and were left out\n")
+    command[1] = str(folder / "bad.list")
+    with pytest.raises(ValueError, match="no utterance of .*bad.list could be read; the first problem: "):
+        endpoint_test.main(command)
+
+
 def test_every_recording_is_followed_by_its_pause() -> None:
     recordings = [np.ones(FRAME, np.float32), np.ones(2 * FRAME, np.float32)]
     joined = endpoint_test.long_recording(recordings, SAMPLE_RATE, (0.5, 2.0), 0)

@@ -58,6 +58,25 @@ def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "silence 0, white noise" in out[-1] and "reversed speech" in out[-1]
 
 
+def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model.zip", meta_record() | {"chunkings": [{"size": 8, "left": 2}]})
+    soundfile.write(tmp_path / "a.wav", SPEECH[0], SAMPLE_RATE, subtype="FLOAT")
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    names = ("bad", "a", "gone")
+    lines = [json.dumps({"key": name, "wav": f"{name}.wav", "txt": "a", "duration": 1.0}) + "\n" for name in names]
+    (tmp_path / "data.list").write_text("".join(lines))
+    command = [str(tmp_path / "model.zip"), "--seconds", "1", "--speech", str(tmp_path / "data.list")]
+    assert false_words.main([*command, "--modes", "ctc_greedy_search"]) == 1
+    out, err = capsys.readouterr()
+    assert "| reversed speech |" in out and "data.list:3: there is no audio file" in err and "bad: " in err
+    assert err.endswith("error: 2 recordings could not be read and were left out\n")
+    (tmp_path / "data.list").write_text(lines[0])
+    with pytest.raises(ValueError, match="no recording of .*data.list could be read; the first problem: bad: "):
+        false_words.main(command)
+
+
 def test_modes_that_a_model_has_and_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(tmp_path / "model.zip", meta_record() | {"decoder": False, "reverse_decoder": False})
     assert false_words.main([str(tmp_path / "model.zip"), "--seconds", "1"]) == 0

@@ -76,7 +76,12 @@ def test_what_is_wrong_is_listed_and_the_rest_goes_on(folder: Path, capsys: pyte
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines[:2] == ["error: --hot_word: hot word 'e': no unit is 'e'",
                          "error: 1 of 2 hot words cannot be used; going on without them"]
-    assert lines[2].startswith("error: damaged: ") and lines[3] == "error: 1 of 5 utterances could not be read"
+    assert lines[2].startswith("error: damaged: ") and lines[3] == "error: 1 utterances could not be read and were left out"
+    (folder / "gone.list").write_text((folder / "damaged.list").read_text() + '{"key": "x", "wav": "gone.wav", "txt": "b"}\n')
+    assert run(folder, "--hot_word", "b=2", data="gone.list") == 1
+    out, err = capsys.readouterr()
+    assert "4 utterances" in out and "gone.list:6: there is no audio file" in err
+    assert err.endswith("error: 2 utterances could not be read and were left out\n")
     with pytest.raises(ValueError, match="there are no usable hot words; give a list with --hot_words"):
         run(folder)
 

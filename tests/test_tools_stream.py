@@ -116,10 +116,12 @@ def test_unreadable_audio_is_skipped_and_counted(model: Path, spoken: Path, tmp_
     lists = tmp_path / "data.list"
     good = json.dumps({"key": "two", "wav": str(spoken / "two.wav"), "txt": "d"})
     bad = json.dumps({"key": "bad", "wav": str(spoken / "broken.wav"), "txt": "d", "duration": 1.0})
-    lists.write_text(f"{good}\n{bad}\n")
+    gone = json.dumps({"key": "gone", "wav": "gone.wav", "txt": "d"})
+    lists.write_text(f"{good}\n{bad}\n{gone}\n")
     assert stream_test.main([str(model), str(lists), "--chunking", "8/2", "--output", str(tmp_path)]) == 1
     report = json.loads((tmp_path / "stream.json").read_text())
-    assert report["utterances"] == 1 and "bad" in report["skipped"][0]
+    assert report["utterances"] == 1 and len(report["skipped"]) == 2
+    assert "data.list:3: there is no audio file" in report["skipped"][0] and report["skipped"][1].startswith("bad: ")
 
 
 def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(

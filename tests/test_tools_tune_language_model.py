@@ -60,7 +60,7 @@ def test_the_best_of_the_dev_set_is_judged_on_the_test_set(folder: Path, capsys:
     (row,) = content["rows"]
     rates = {pair: streamed_error_rate(folder, "dev", options) for pair, options in grid.items()}
     best = min(rates, key=rates.get)
-    assert (row["lm_weight"], row["word_bonus"]) == best == (2.0, 0.0) and content["skipped"] == {}
+    assert (row["lm_weight"], row["word_bonus"]) == best == (2.0, 0.0) and content["skipped"] == []
     assert row["dev_with"] == rates[best] and row["dev_without"] == streamed_error_rate(folder, "dev", plain)
     assert row["test_with"] == streamed_error_rate(folder, "test", grid[best])
     assert row["test_without"] == streamed_error_rate(folder, "test", plain) > 4 * row["test_with"]
@@ -73,11 +73,14 @@ def test_audio_that_cannot_be_read_is_listed_and_the_rest_goes_on(
 ) -> None:
     (folder / "lost.wav").write_bytes(b"no audio at all")
     lines = (folder / "test.list").read_text()
-    (folder / "damaged.list").write_text(lines + '{"key": "lost", "wav": "lost.wav", "txt": "a d", "duration": 1.0}\n')
-    assert tune(folder, "--chunkings", "4/4", "--weights", "2", "--bonuses", "0", test="damaged.list") == 1
+    lines += '{"key": "lost", "wav": "lost.wav", "txt": "a d", "duration": 1.0}\n{"key": "gone", "wav": "gone.wav", "txt": "a"}\n'
+    (folder / "damaged.list").write_text(lines)
+    assert tune(folder, "--weights", "2", "--bonuses", "0", test="damaged.list") == 1
     error = capsys.readouterr().err
-    assert "lost: " in error and "error: 1 utterances could not be read and were left out" in error
-    assert list(json.loads((folder / "out.json").read_text())["skipped"]) == ["lost"]
+    assert "lost: " in error and "error: 2 utterances could not be read and were left out" in error
+    content = json.loads((folder / "out.json").read_text())
+    assert "damaged.list:14: there is no audio file" in content["skipped"][0] and content["skipped"][1].startswith("lost: ")
+    assert [row["chunking"] for row in content["rows"]] == ["8/2"], "the model's own chunks"
     (folder / "lost.list").write_text('{"key": "lost", "wav": "lost.wav", "txt": "a d", "duration": 1.0}\n')
     with pytest.raises(ValueError, match="no utterance could be read; the first problem: .*lost.wav"):
         tune(folder, "--chunkings", "4/4", test="lost.list")

@@ -2,6 +2,7 @@
 """What endpoint rules do to the recordings of a data.list, streamed as one long recording with pauses between them."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from wenet_fusion_runtime.endpoint import Endpoint
 from wenet_fusion_runtime.result import Result, joined_ids
 
 from wenet_fusion.console import run_main
-from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.sources import read_samples
+from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import score
+from wenet_fusion.files import list_problems
 
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
 ONE_SEGMENT = EndpointRules(rule3_seconds=1e9)
@@ -115,10 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rules = {label: parse_rules(label) for label in args.rules}
 
     model = load_model(args.model)
-    meta, utterances = model.meta, read_manifest(args.data, "auto")
+    meta, (utterances, skipped) = model.meta, scan_manifest(args.data)
     bar = tqdm(utterances, desc="read", unit="utt", leave=False, disable=None)
-    recordings = [read_samples(utterance, meta.sample_rate) for utterance in bar] * args.repeat
-    reference = " ".join(utterance.text for utterance in utterances * args.repeat)
+    found, unreadable = read_batch(bar, meta.sample_rate)
+    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
+    if not found:
+        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
+    recordings = list(found.values()) * args.repeat
+    reference = " ".join([utterance.text for utterance in utterances if utterance.key in found] * args.repeat)
     samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
@@ -132,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         segments = decode(model, step, mode, chosen)
         effect = effect_of(segments, text_of(segments, meta), reference, uncut)
         print("| " + " | ".join(row(label, effect)) + " |", flush=True)
-    return 0
+    if skipped:
+        print(f"{list_problems(skipped)}\nerror: {len(skipped)} recordings could not be read and were left out", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """Counts the words that an exported model hears where there are none: silence, noise, tones, chords, reversed speech."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from wenet_fusion_runtime.result import Result
 from wordless_sounds import Sound, wordless_sounds
 
 from wenet_fusion.console import run_main
-from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.sources import read_samples
+from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.sources import read_batch
+from wenet_fusion.files import list_problems
 
 RECORDINGS = 100  # of a data.list, at most
 
@@ -35,9 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = load_model(args.model)
     rate = model.meta.sample_rate
     options = {mode: DecodingOptions(mode).resolved(model.meta) for mode in args.modes or modes_of(model.meta)}
-    utterances = read_manifest(args.speech, "auto")[:RECORDINGS] if args.speech else []
-    recordings = [read_samples(utterance, rate) for utterance in utterances]
-    sounds = list(wordless_sounds(rate, args.seconds, recordings, args.seed))
+    utterances, skipped = scan_manifest(args.speech) if args.speech else ([], [])
+    found, unreadable = read_batch(utterances[:RECORDINGS], rate)
+    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
+    if args.speech and not found:
+        raise ValueError(f"no recording of {args.speech} could be read; the first problem: {skipped[0]}")
+    sounds = list(wordless_sounds(rate, args.seconds, list(found.values()), args.seed))
     words: Counter[tuple[str, str]] = Counter()  # by kind and mode
     for sound in tqdm(sounds, desc="sounds", unit="sound", leave=False, disable=None):
         for chunk in model.meta.chunk_sizes:
@@ -46,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if text and args.show_texts:
                     print(f"{sound.kind}, {sound.label}; chunks of {chunk}, {mode}: {text}")
     print_table(args.model, sounds, model.meta, list(options), words, args.seconds)
-    return 0
+    if skipped:
+        print(f"{list_problems(skipped)}\nerror: {len(skipped)} recordings could not be read and were left out", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def modes_of(meta: Meta) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
-from wenet_fusion.data.manifest import Utterance, read_manifest
+from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.files import write_text
@@ -78,13 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lists = {WITHOUT: ()} | with_boosts(hot_words, args.boosts)
     plain = search_options(DecodingOptions(), args)
     options = {name: replace(plain, hot_words=words).resolved(model.meta) for name, words in lists.items()}
-    utterances = read_manifest(args.data)
-    texts, skipped = decode(model, utterances, chunking, options)
-    if len(skipped) == len(utterances):
-        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {next(iter(skipped.values()))}")
+    utterances, skipped = scan_manifest(args.data)
+    texts, unreadable = decode(model, utterances, chunking, options)
+    skipped += [f"{key}: {problem}" for key, problem in unreadable.items()]
+    if len(unreadable) == len(utterances):
+        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 
     phrases = [" ".join(word.phrase.split()) for word in hot_words]
-    references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in skipped}
+    references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in unreadable}
     measured = [measure(name, phrases, references, texts[name], Counting(args.unit)) for name in lists]
     mode = next(iter(options.values())).mode
     title = f"{args.data}: {len(references)} utterances, {mode} at {chunking_label(chunking)}, {len(phrases)} hot words"
@@ -96,10 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "skipped": skipped,
         }  # fmt: skip
         write_text(args.output, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    for key, problem in skipped.items():
-        print(f"error: {key}: {problem}", file=sys.stderr)
+    for problem in skipped:
+        print(f"error: {problem}", file=sys.stderr)
     if skipped:
-        print(f"error: {len(skipped)} of {len(utterances)} utterances could not be read", file=sys.stderr)
+        print(f"error: {len(skipped)} utterances could not be read and were left out", file=sys.stderr)
     return 1 if skipped or not all_usable else 0
 
 

@@ -20,7 +20,7 @@ from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
 from wenet_fusion.ctm import read_ctm, without_words
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.error_rate import align, score
 from wenet_fusion.files import list_problems, read_table, write_text
@@ -212,12 +212,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.collect()
     gc.freeze()  # as the commands do: see `build_recognizer` of the runtime
     rate = recognizer.model.meta.sample_rate
-    utterances = {utterance.key: utterance for utterance in read_manifest(args.data, args.data_type)}
+    listed = scan_manifest(args.data, args.data_type)
+    utterances = {utterance.key: utterance for utterance in listed.utterances}
     references = {key: utterance.text for key, utterance in utterances.items()}
     spoken = read_ctm(args.ctm) if args.ctm else {}
     undated = without_words(spoken, references, args.ctm) if args.ctm else []
     streamed: dict[str, Streamed] = {}
-    skipped: list[str] = []
+    skipped = list(listed.problems)
     audio_seconds = 0.0
     bar = tqdm(utterances, desc=f"stream {chunking_label(args.chunking)}", unit="utt", leave=False, disable=None)
     for index, key in enumerate(bar):

@@ -20,7 +20,7 @@ from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.console import run_main
-from wenet_fusion.data.manifest import Utterance, read_manifest
+from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import ErrorCounts, score
 from wenet_fusion.files import list_problems, write_text
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test", type=Path, required=True, help="data.list on which they are judged")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument(
-        "--chunkings", type=streamed_chunking, nargs="+", default=["16/4"], help="frames per chunk / chunks to the left"
+        "--chunkings", type=streamed_chunking, nargs="+", help="frames per chunk / chunks to the left; default: the model's"
     )
     parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="lm_weight to try")
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="word_bonus to try with each")
@@ -123,9 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variants = [plain]
     for weight, bonus in product(sorted(args.weights), sorted(args.bonuses, key=abs)):
         variants.append(replace(plain, language_model=language_model, lm_weight=weight, word_bonus=bonus))
-    sets = [read_manifest(path, args.data_type) for path in (args.dev, args.test)]
-    skipped: dict[str, str] = {}
-    rows = [tune(model, *sets, Chunking(*chunking), variants, skipped) for chunking in args.chunkings]
+    lists = [scan_manifest(path, args.data_type) for path in (args.dev, args.test)]
+    sets = [listed.utterances for listed in lists]
+    unreadable: dict[str, str] = {}
+    chunkings = args.chunkings or [Chunking(model.meta.default_chunk, model.meta.default_left)]
+    rows = [tune(model, *sets, chunking, variants, unreadable) for chunking in chunkings]
+    skipped = [problem for listed in lists for problem in listed.problems]
+    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
     content = {
         "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,
         "weights": args.weights, "bonuses": args.bonuses, "rows": [asdict(row) for row in rows],
@@ -134,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output.with_suffix(".md"), table(rows))
     print(table(rows), end="")
     if skipped:
-        print(list_problems([f"{key}: {reason}" for key, reason in skipped.items()]), file=sys.stderr)
+        print(list_problems(skipped), file=sys.stderr)
         print(f"error: {len(skipped)} utterances could not be read and were left out", file=sys.stderr)
     return 1 if skipped else 0
 

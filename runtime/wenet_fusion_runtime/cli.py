@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     except USER_ERRORS as error:
         if options.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        plain = isinstance(error, OSError) and error.filename and error.strerror    # without "[Errno 2]"
+        print(f"error: {error.filename}: {error.strerror}" if plain else f"error: {error}", file=sys.stderr)
         return 1
 
 

@@ -58,8 +58,8 @@ class DecodingOptions:
             raise ValueError(f"beam_size must be at least 1, found {self.beam_size}")
         if self.nbest is not None and self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, found {self.nbest}")
-        if self.ctc_weight is not None and self.ctc_weight < 0:
-            raise ValueError(f"ctc_weight must not be negative, found {self.ctc_weight}")
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight < math.inf:
+            raise ValueError(f"ctc_weight must be a number and not negative, found {self.ctc_weight}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
         for name in ("blank_penalty", "lm_weight"):
@@ -72,7 +72,6 @@ class DecodingOptions:
             raise ValueError(f"token_threshold must be positive, found {self.token_threshold}")
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
-
         if self.commit_seconds is not None and not 0 < self.commit_seconds < math.inf:
             raise ValueError("commit_seconds must be a positive number, or None for the end of the segment, found "
                              f"{self.commit_seconds:g}")

@@ -73,6 +73,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
         return 0
     print(format_rows([condition.row for condition in results.conditions]))
     print_skipped(results.evaluation.skipped)
+    if results.evaluation.skipped:
+        used = len(results.evaluation.references)
+        print(f"skipped {len(results.evaluation.skipped)} in all, {used} utterances evaluated", file=sys.stderr)
     print(f"{args.result_dir / 'report.html'}: the worst utterances, word by word")
     return 1 if results.evaluation.skipped or not all_usable else 0
 
@@ -98,7 +101,10 @@ def score_command(args: argparse.Namespace) -> int:
     if args.report is not None:
         check_report_path(args.report)
     counting = _counting(args)
-    result = score(read_table(args.reference), read_table(args.hypothesis), counting)
+    references = read_table(args.reference)
+    if not references:
+        raise ValueError(f"{args.reference}: holds no transcript; give lines of a key and its words, as Kaldi's text")
+    result = score(references, read_table(args.hypothesis), counting)
     print(result.report(brief=args.brief), end="")
     problems = [f"{args.hypothesis} has no {key}, which counts as deleted" for key in result.missing]
     problems += [f"{args.reference} has no {key}, which is not counted" for key in result.extra]

@@ -39,12 +39,12 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
     return _fill_seconds(listed.utterances)
 
 
-def scan_manifest(data_list: str | Path) -> Listed:
+def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> Listed:
     """Like `read_manifest`, but utterances that cannot be used are told instead of refused.
 
     Raises ValueError, FileNotFoundError if there is none that can be used.
     """
-    listed = _read_list(Path(data_list), "auto")
+    listed = _read_list(Path(data_list), data_type)
     if not listed.utterances:
         raise ValueError(list_problems(listed.problems))
     return listed._replace(utterances=_fill_seconds(listed.utterances))
@@ -62,11 +62,8 @@ def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
     utterances: list[Utterance] = []
     first_place: dict[str, str] = {}
     for place, line in lines:
-        try:
-            found = [_parse_raw(line, path.parent)] if data_type == "raw" else _index_shard(line, path.parent)
-        except (ValueError, OSError) as error:
-            problems += [f"{place}: {problem}" for problem in str(error).split("\n")]
-            continue
+        found, wrong = _parse_line(line, path.parent) if data_type == "raw" else _index_shard(line, path.parent)
+        problems += [f"{place}: {problem}" for problem in wrong]
         for utterance in found:
             if utterance.key in first_place:
                 problems.append(f"{place}: key {utterance.key!r} is already in {first_place[utterance.key]}")
@@ -86,6 +83,13 @@ def _fill_seconds(utterances: list[Utterance]) -> list[Utterance]:
             utterance = dataclasses.replace(utterance, seconds=header.seconds)
         filled.append(utterance)
     return filled
+
+
+def _parse_line(line: str, folder: Path) -> Listed:
+    try:
+        return Listed([_parse_raw(line, folder)], [])
+    except (ValueError, OSError) as error:
+        return Listed([], [str(error)])
 
 
 def _parse_raw(line: str, folder: Path) -> Utterance:
@@ -144,19 +148,23 @@ def _number(record: dict[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _index_shard(line: str, folder: Path) -> list[Utterance]:
-    """Utterances of one tar in its order, their audio by offset. Raises ValueError naming the tar and its members."""
+def _index_shard(line: str, folder: Path) -> Listed:
+    """Utterances of one tar in its order, their audio by offset; each problem names the tar and its member.
+
+    One bad member costs its own utterance, not the others of the tar; of a damaged tar what stands before the damage stays.
+    """
     if "://" in line:
-        raise ValueError(f"{line}: shards are read from files; download it and list its path")
+        return Listed([], [f"{line}: shards are read from files; download it and list its path"])
     if line.startswith("{"):
-        raise ValueError("expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw")
+        return Listed([], ["expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw"])
     tar_path = folder / line
     if not tar_path.is_file():
-        raise ValueError(f"there is no shard {tar_path}")
+        return Listed([], [f"there is no shard {tar_path}"])
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
     problems: list[str] = []
-    member_name = "the beginning"
+    unusable: dict[str, str] = {}  # keys whose problem is told already
+    key, member_name = "", "the beginning"
     try:
         with tarfile.open(tar_path, "r:") as tar:
             for member in tar:
@@ -164,20 +172,23 @@ def _index_shard(line: str, folder: Path) -> list[Utterance]:
                 name = PurePosixPath(member.name)
                 key = str(name.with_suffix(""))
                 if name.suffix == ".txt" and member.isfile():
-                    texts[key] = tar.extractfile(member).read().decode("utf-8").strip()
+                    try:
+                        texts[key] = tar.extractfile(member).read().decode("utf-8").strip()
+                    except UnicodeDecodeError:
+                        problems.append(f"{tar_path}: member {member.name} is not UTF-8 text")
+                        unusable[key] = ""
                 elif name.suffix in AUDIO_SUFFIXES and member.isfile():
                     if not member.size:
                         problems.append(f"{tar_path}: member {member.name} is empty")
+                        unusable[key] = ""
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{tar_path}: member {member_name} is not UTF-8 text") from error
     except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})") from error
+        problems.append(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})")
+        unusable[key] = ""  # its audio may be cut off, or be what is missing
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources]
-    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts]
+    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources | unusable]
+    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts | unusable]
     if not texts and not problems:
         problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return [Utterance(key, sources[key], text, 0.0) for key, text in texts.items()]
+    usable = {key: text for key, text in texts.items() if key in sources and key not in unusable}
+    return Listed([Utterance(key, sources[key], text, 0.0) for key, text in usable.items()], problems)

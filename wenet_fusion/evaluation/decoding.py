@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
-from wenet_fusion_runtime.decoding import decode_rows, offline_step
+from wenet_fusion_runtime.decoding import GREEDY, decode_rows, offline_step
 from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.attention_search import attention_search
@@ -85,5 +85,7 @@ class BatchDecoder:
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found]
+        if search.mode == GREEDY:  # knows no alternatives: what the options take from longer texts changes none
+            decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return [joined_ids(segments) for segments in rows]

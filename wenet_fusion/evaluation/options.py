@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
 
-from wenet_fusion.chunking import Chunking
+from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.transcripts import Counting
 
 ATTENTION = "attention"
 ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
 PLAIN = "plain"
+_WITHOUT_VARIANTS = {GREEDY, ATTENTION}  # their search knows neither hot words nor language models
 
 
 class Variant(NamedTuple):
@@ -47,10 +48,15 @@ class EvaluationOptions:
         if not self.variants:
             raise ValueError("no variant of the search was given")
         for what, values in (
-            ("modes", self.modes), ("chunkings", self.chunkings), ("variants", [variant.name for variant in self.variants])
+            ("modes", self.modes), ("chunkings", [chunking_label(chunking) for chunking in self.chunkings]), ("variants", [variant.name for variant in self.variants])
         ):  # fmt: skip
             if len(set(values)) < len(values):
-                raise ValueError(f"{what}: {' '.join(map(str, values))} name one twice")
+                raise ValueError(f"{what}: {', '.join(values)} name one twice")
+        if self.variants[1:] and set(self.modes) <= _WITHOUT_VARIANTS:
+            names = ", ".join(variant.name for variant in self.variants[1:])
+            raise ValueError(
+                f"{names}: no effect on {' and '.join(self.modes)}; add {PREFIX_BEAM} or {RESCORING} to the modes"
+            )
 
     @property
     def searches(self) -> list[Search]:
@@ -59,5 +65,5 @@ class EvaluationOptions:
             Search(mode, variant)
             for index, variant in enumerate(self.variants)
             for mode in self.modes
-            if index == 0 or mode not in (GREEDY, ATTENTION)
+            if index == 0 or mode not in _WITHOUT_VARIANTS
         ]

@@ -68,7 +68,8 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
         name: value for name in ("lm_weight", "word_bonus") if (value := getattr(arguments, name)) is not None
     }
     if weights and arguments.language_model is None:
-        raise ValueError(f"--{' and --'.join(weights)} have no effect without --language_model FILE")
+        have = "has" if len(weights) == 1 else "have"
+        raise ValueError(f"--{' and --'.join(weights)} {have} no effect without --language_model FILE")
     if arguments.language_model is not None:
         options = replace(options, language_model=load_language_model(arguments.language_model), **weights)
     return replace(
