@@ -1,4 +1,4 @@
-"""When tokens were spoken: moved as told, in order, without overlap, inside the segment."""
+"""When tokens were spoken: moved as told, in order, without overlap, wherever segments are cut."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.endpoint import EndpointRules
 from wenet_fusion_runtime.meta import parse_meta
 from wenet_fusion_runtime.recognizer import Recognizer
 from wenet_fusion_runtime.word_times import Span, WordTimes, spoken_spans
@@ -28,7 +29,7 @@ def test_times_move_by_the_shifts_and_meet_in_the_middle_of_an_overlap() -> None
     assert spoken_spans(frames, WordTimes(), 0.0, 9.0) == frames, "without shifts nothing moves, not by a rounding error"
 
 
-def test_times_stay_in_the_segment() -> None:
+def test_times_stay_between_their_bounds() -> None:
     assert np.allclose(spoken_spans(emitted([26, 48]), WordTimes(-0.3, 0.3), 1.0, 2.0), [(1.0, 1.38), (1.62, 2.0)])
     assert spoken_spans(emitted([0, 1]), WordTimes(-1.0, -1.0), 0.0, 1.0) == [(0, 0), (0, 0)]
 
@@ -70,6 +71,25 @@ def test_streams_date_words_as_offline_decoding_does() -> None:
     assert stream.finish() == offline and len(offline[0].words) == 8
     overlapping = [word.end_seconds == later.start_seconds for word, later in zip(offline[0].words, offline[0].words[1:])]
     assert all(overlapping), "shifts so large that all words touch"
+
+
+def test_an_endpoint_before_a_word_does_not_move_its_start() -> None:
+    """A word is emitted near its end: the silence before that may close a segment while the word is spoken already."""
+    model = make_model(word_times={"start_shift_seconds": -0.3, "end_shift_seconds": 0.04})
+    samples = speak("a  b    cd", frames=2, gap=3)
+    uncut, = transcribe_offline(model, samples, 8, 2, DecodingOptions())
+    rules = EndpointRules(rule1_seconds=0.16, rule2_seconds=0.16)
+    options = DecodingOptions(endpoint=rules)
+    segments = transcribe_offline(model, samples, 8, 2, options)
+    words = [word for segment in segments for word in segment.words]
+    assert len(segments) > 6 and [word.text for word in words] == ["a", "b", "c", "d"]
+    assert any(segment.words and segment.words[0].start_seconds < segment.start_seconds for segment in segments)
+    for word, plain in zip(words, uncut.words):
+        assert (word.start_seconds, word.end_seconds) == pytest.approx((plain.start_seconds, plain.end_seconds), abs=0.041)
+    times = [time for word in words for time in (word.start_seconds, word.end_seconds)]
+    assert times == sorted(times), "and none overlaps the one before"
+    stream = Recognizer(model, options).create_stream()
+    assert [*stream.accept_waveform(samples), *stream.finish()] == segments
 
 
 def test_a_file_without_word_times_has_none_and_a_wrong_value_is_named() -> None:

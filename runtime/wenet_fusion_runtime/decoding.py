@@ -138,6 +138,7 @@ class SegmentDecoder:
         self._rules = FrameRules(options.endpoint, model.meta.frame_seconds)
         self._segment = 0
         self._start_frame = 0
+        self._spoken_until = 0.0    # seconds: end of the last token of the closed segments
         self._counts = SegmentCounts()
         self._encoder_blocks: list[np.ndarray] = []
         self._previous = BLANK    # the token within which the open segment began
@@ -192,6 +193,8 @@ class SegmentDecoder:
             decoder_scores = self._model.rescore(self._encoder_blocks, [hypothesis.ids for hypothesis in hypotheses])
             hypotheses = rescore(hypotheses, decoder_scores, self._options.ctc_weight, self._options.reverse_weight)
         result = self._result(hypotheses[: self._options.nbest], endpoint)
+        if result.tokens:
+            self._spoken_until = result.tokens[-1].end_seconds
         # A segment that had to be closed within a token: the token's remaining frames are not a new one, unless the
         # segment's text lacks it.
         last_token = (self._previous, *hypotheses[0].ids)[-1]
@@ -209,7 +212,7 @@ class SegmentDecoder:
 
     def _result(self, hypotheses: list[Hypothesis], endpoint: Endpoint | None) -> Result:
         start, stop = self._start_frame, self._start_frame + self._counts.frames
-        return make_result(hypotheses, self._model.meta, self._segment, (start, stop), endpoint)
+        return make_result(hypotheses, self._model.meta, self._segment, (start, stop), endpoint, self._spoken_until)
 
     def _new_search(self) -> GreedySearch | PrefixBeamSearch:
         if self._options.mode == GREEDY:

@@ -29,7 +29,7 @@ def spoken_spans(emitted: Sequence[Span], word_times: WordTimes, earliest: float
     Args:
         emitted: the spans of the frames that emitted them; neither starts nor ends may go back.
         word_times: what the spans are moved by. Where two would then overlap, they meet in the middle of the overlap.
-        earliest, latest: seconds, of the segment or of the audio.
+        earliest, latest: seconds, such as the audio's start and end.
     """
     if not emitted:
         return []

@@ -197,7 +197,8 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
     """A hypothesis' tokens with the times that it would have as the best one."""
     frames = round(result.start_seconds / meta.frame_seconds), round(result.end_seconds / meta.frame_seconds)
-    return make_result([hypothesis], meta, result.segment, frames, result.endpoint).tokens
+    earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
+    return make_result([hypothesis], meta, result.segment, frames, result.endpoint, earliest).tokens
 
 
 def _dump(value: Any) -> str:
