@@ -47,7 +47,7 @@ def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str])
 
 def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--mode", "attention_rescoring", "--pauses", "1", "1", "--rules", "off/0.6/20", "--repeat", "2"]
-    (found,) = table(folder, capsys, *arguments).values()
+    (found,) = table(folder, capsys, *arguments, "--commit_seconds", "1").values()
     assert (found["edits to uncut"], found["by rule 2"]) == ("-", "6")
 
 
@@ -87,5 +87,7 @@ def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
     command = [str(folder / "model.zip"), str(folder / "data.list")]
     with pytest.raises(ValueError, match="--repeat 0: must be at least 1"):
         endpoint_test.main([*command, "--repeat", "0"])
+    with pytest.raises(ValueError, match="commit_seconds must be a positive number"):
+        endpoint_test.main([*command, "--commit_seconds", "0"])
     with pytest.raises(ValueError, match="--pauses 3 1: give two lengths"):
         endpoint_test.main([*command, "--pauses", "3", "1"])

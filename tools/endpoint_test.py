@@ -5,6 +5,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,8 @@ def long_recording(
     return np.concatenate(parts)
 
 
-def decode(model: AcousticModel, step: StepScores, mode: str, rules: EndpointRules) -> list[Result]:
-    return decode_rows(model, step, DecodingOptions(mode, endpoint=rules))[0]
+def decode(model: AcousticModel, step: StepScores, options: DecodingOptions, rules: EndpointRules) -> list[Result]:
+    return decode_rows(model, step, replace(options, endpoint=rules))[0]
 
 
 def text_of(segments: Sequence[Result], meta: Meta) -> str:
@@ -108,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=1, help="how often the list is gone through")
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--commit_seconds", type=float, help="text this old is decided for good; default: at a segment's end")
     parser.add_argument("--seed", type=int, default=0, help="of the pauses")
     args = parser.parse_args(arguments)
     if not 0 <= args.pauses[0] <= args.pauses[1] < float("inf"):
@@ -128,14 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
-    mode = DecodingOptions(args.mode).resolved(meta).mode
+    options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
     # The attention decoders have no use for half an hour as one sentence.
-    uncut = None if mode == RESCORING else text_of(decode(model, step, mode, ONE_SEGMENT), meta)
+    uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
-          f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {mode}")
+          f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {options.mode}")
     print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
     for label, chosen in rules.items():
-        segments = decode(model, step, mode, chosen)
+        segments = decode(model, step, options, chosen)
         effect = effect_of(segments, text_of(segments, meta), reference, uncut)
         print("| " + " | ".join(row(label, effect)) + " |", flush=True)
     if skipped:
