@@ -17,6 +17,7 @@ from fake_model import SAMPLE_RATE, save_archive, speak
 from server_process import PROGRAM, ServerProcess
 
 from wenet_fusion_runtime.cli import main
+from wenet_fusion_runtime.serving import protocol
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,22 @@ def test_hot_words_reach_the_server(
     assert "hot word 'xyz'" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--hot_word", "a=b") == 1
     assert "which is no number" in capsys.readouterr().err
+
+
+def test_endpoint_rules_reach_the_server(
+    server: ServerProcess, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    start_signal = protocol.start_signal
+    monkeypatch.setattr(protocol, "start_signal", lambda options: said.append(start_signal(options)) or said[-1])
+    assert client(server, folder / "one.wav", "--fast") == 0
+    assert client(server, folder / "one.wav", "--fast", "--rule1_seconds", "off", "--rule2_seconds", "0.08") == 0
+    assert capsys.readouterr().out == "a b c\na b c\n"
+    assert "endpoint" not in said[0] and '"endpoint":{"rule1_seconds":null,"rule2_seconds":0.08}' in said[1]
+    assert client(server, folder / "one.wav", "--rule3_seconds", "-1") == 1
+    assert "the server refused: endpoint: rule3_seconds must be positive, found -1" in capsys.readouterr().err
+    assert client(server, folder / "one.wav", "--wenet", "--silence_probability", "0.8") == 1
+    assert "knows neither hot words nor chunks nor endpoints" in capsys.readouterr().err
 
 
 def test_what_fails_is_reported_and_the_others_go_on(

@@ -1,6 +1,7 @@
 """WeNet's protocol without sockets: what messages say, what is wrong with them, how results are written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,9 @@ def test_start_signals_are_read_as_they_are_written() -> None:
                                          chunk=8, left=1, hot_words=(HotWord("ä", -2.0),), endpoint=RULES, timestamps=True)):
         assert parse_signal(protocol.start_signal(options), RULES) == options
     assert protocol.start_signal(SessionOptions()) == '{"signal":"start","nbest":1,"continuous_decoding":false}'
+    some = protocol.start_signal(SessionOptions(endpoint={"rule1_seconds": None, "rule2_seconds": 0.5}))
+    assert some.endswith('"endpoint":{"rule1_seconds":null,"rule2_seconds":0.5}}')
+    assert parse_signal(some, RULES).endpoint == replace(RULES, rule1_seconds=None, rule2_seconds=0.5)
     assert parse_signal(protocol.end_signal(), RULES) == EndSignal()
 
 

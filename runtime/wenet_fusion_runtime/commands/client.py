@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple
 import numpy as np
 
 from wenet_fusion_runtime.audio import AudioReader, Resampler, to_mono
-from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands, extra_needed
+from wenet_fusion_runtime.commands.common import USER_ERRORS, Commands, add_endpoint_flags, extra_needed, given_endpoint
 from wenet_fusion_runtime.commands.search_arguments import add_hot_word_arguments, given_hot_words
 from wenet_fusion_runtime.commands.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.context import HotWord
@@ -56,6 +56,7 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
                         help="PEM certificates that vouch for the server (default: the system's)")
     client.add_argument("--traceback", action="store_true", help="show where an error came from")
     add_hot_word_arguments(client)
+    add_endpoint_flags(client, None)
     client.set_defaults(run=_client)
 
 
@@ -100,8 +101,9 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     given = given_hot_words(options)
     if given.problems:
         raise ValueError("; ".join(given.problems))
-    if options.wenet and (given.usable or options.chunk is not None or options.left is not None):
-        raise ValueError("a server of WeNet knows neither hot words nor chunks of a session; leave them out, or --wenet")
+    if options.wenet and (given.usable or options.chunk is not None or options.left is not None or given_endpoint(options)):
+        raise ValueError("a server of WeNet knows neither hot words nor chunks nor endpoints of a session; leave them out, or "
+                         "--wenet")
     return given.usable
 
 
@@ -121,7 +123,7 @@ def _session_options(options: argparse.Namespace, sample_rate: int, hot_words: t
         return SessionOptions(continuous_decoding=True)
     return SessionOptions(
         continuous_decoding=True, sample_rate=sample_rate, sample_format=FLOAT32, chunk=options.chunk, left=options.left,
-        hot_words=hot_words, timestamps=True)
+        hot_words=hot_words, endpoint=given_endpoint(options) or None, timestamps=True)
 
 
 @contextlib.contextmanager

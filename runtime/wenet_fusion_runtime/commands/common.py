@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.decoding import DecodingOptions
@@ -30,7 +30,7 @@ def add_recognition_flags(command: argparse.ArgumentParser, defaults: DecodingOp
     command.add_argument("--commit_seconds", type=_seconds_or_off, default=defaults.commit_seconds, metavar="S|off",
                          help="text this old is decided for good, so that a partial result can mark it; off: when its "
                               f"segment closes (default: {_shown(defaults.commit_seconds)})")
-    _add_endpoint_flags(command, defaults.endpoint)
+    add_endpoint_flags(command, defaults.endpoint)
 
 
 def add_format_flags(command: argparse.ArgumentParser, unit: str) -> None:
@@ -85,25 +85,39 @@ def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream
     return recognizer.create_stream(options.chunk, options.left, options.allow_untrained)
 
 
-def _add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules) -> None:
+def add_endpoint_flags(command: argparse.ArgumentParser, defaults: EndpointRules | None) -> None:
+    """Add a flag for each rule; without `defaults` those of a server hold, and `given_endpoint` tells what was given."""
+    def settings(name: str) -> tuple[object, str]:
+        if defaults is None:
+            return argparse.SUPPRESS, "the server's"
+        value = getattr(defaults, name)
+        return value, "if blank is the most probable unit" if name == "silence_probability" else _shown(value)
+
     group = command.add_argument_group(
         "endpoints", "When a segment of the text closes and becomes final. Seconds are rounded to encoder frames.")
     for name, meaning in (
         ("rule1_seconds", "so much silence closes a segment without text"),
         ("rule2_seconds", "so much silence after text closes a segment"),
     ):
-        group.add_argument(f"--{name}", type=_seconds_or_off, default=getattr(defaults, name), metavar="S|off",
-                           help=f"{meaning} (default: {_shown(getattr(defaults, name))})")
+        default, shown = settings(name)
+        group.add_argument(f"--{name}", type=_seconds_or_off, default=default, metavar="S|off",
+                           help=f"{meaning} (default: {shown})")
     for name, meaning in (
         ("rule3_seconds", "a segment this long closes at the next silence"),
         ("rule3_silence_seconds", "what counts as silence for rule 3"),
         ("rule3_extra_seconds", "without such a silence the segment closes so much later, perhaps within a word"),
     ):
-        group.add_argument(f"--{name}", type=float, default=getattr(defaults, name), metavar="S",
-                           help=f"{meaning} (default: %(default)g)")
-    group.add_argument("--silence_probability", type=float, default=defaults.silence_probability, metavar="P",
-                       help="a frame is silent if blank is more probable than this (default: if blank is the most "
-                            "probable unit)")
+        default, shown = settings(name)
+        group.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{meaning} (default: {shown})")
+    default, shown = settings("silence_probability")
+    group.add_argument("--silence_probability", type=float, default=default, metavar="P",
+                       help=f"a frame is silent if blank is more probable than this (default: {shown})")
+
+
+def given_endpoint(options: argparse.Namespace) -> dict[str, float | None]:
+    """The rules that were given where `add_endpoint_flags` had no defaults."""
+    names = (field.name for field in fields(EndpointRules))
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def _shown(value: float | None) -> str:

@@ -7,7 +7,7 @@ Without one of the extensions' keys every message has the keys, in the order, of
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, NamedTuple
 
 import numpy as np
@@ -42,7 +42,8 @@ class SessionOptions:
     chunk: int | None = None                 # encoder frames; None: the server's
     left: int | None = None                  # chunks; None: the server's, or what the chunk was trained with
     hot_words: tuple[HotWord, ...] = ()
-    endpoint: EndpointRules | None = None    # None: the server's
+    # Of a client also the rules by name that differ from the server's; None: the server's.
+    endpoint: EndpointRules | Mapping[str, float | None] | None = None
     timestamps: bool = False                 # words with times and confidence in every result
 
 
@@ -173,7 +174,8 @@ def start_signal(options: SessionOptions) -> str:
     if options.hot_words:
         record["hot_words"] = [{"phrase": word.phrase, "boost": word.boost} for word in options.hot_words]
     if options.endpoint is not None:
-        record["endpoint"] = {field.name: getattr(options.endpoint, field.name) for field in fields(options.endpoint)}
+        rules = options.endpoint
+        record["endpoint"] = asdict(rules) if isinstance(rules, EndpointRules) else dict(rules)
     return _dump(record)
 
 
