@@ -31,7 +31,8 @@ def test_help(verb, capsys):
     with pytest.raises(SystemExit) as caught:
         run(verb, "--help")
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: wenet-fusion {verb}")
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: wenet-fusion {verb}") and "default: None" not in out
 
 
 def test_an_unknown_verb_is_answered_with_all_verbs(capsys):

@@ -17,7 +17,7 @@ from wenet_fusion_runtime.decoding import MODES, RESCORING, decode_rows, offline
 from wenet_fusion_runtime.endpoint import Endpoint
 from wenet_fusion_runtime.result import Result, joined_ids
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import score
@@ -100,7 +100,7 @@ def row(label: str, effect: Effect) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
     parser.add_argument("--rules", nargs="+", default=RULES, metavar="R1/R2/R3", help="seconds, or off for rules 1 and 2")

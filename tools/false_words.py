@@ -14,7 +14,7 @@ from wenet_fusion_runtime.meta import Meta
 from wenet_fusion_runtime.result import Result
 from wordless_sounds import Sound, wordless_sounds
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.files import list_problems
@@ -23,7 +23,7 @@ RECORDINGS = 100  # of a data.list, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="how frames become text; default: all that the model has")

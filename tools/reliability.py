@@ -12,7 +12,7 @@ import numpy as np
 from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, load_pyplot
 from wenet_fusion_runtime import Word
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.error_rate import align
 from wenet_fusion.files import read_table, write_text
@@ -114,7 +114,7 @@ def draw(found: Reliability, title: str, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("text", type=Path, help="transcripts: lines 'key words'")
     parser.add_argument("ctm", type=Path, help="recognised words with confidence, such as tools/stream_test.py writes")
     parser.add_argument("--bins", type=int, default=10, help="of equal width")

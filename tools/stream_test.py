@@ -18,7 +18,7 @@ from wenet_fusion_runtime.decoding import MODES
 from wenet_fusion_runtime.formats import ctm_lines
 
 from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
@@ -195,7 +195,7 @@ def build_report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")

@@ -19,7 +19,7 @@ from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
 from wenet_fusion_runtime.result import joined_ids
 
 from wenet_fusion.chunking import Chunking, chunking_label
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import ErrorCounts, score
@@ -101,7 +101,7 @@ def table(rows: Sequence[Tuned]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
     parser.add_argument("--dev", type=Path, required=True, help="data.list on which weight and bonus are chosen")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.files import write_text
 from wenet_fusion.word_times import TimeErrors, all_dated_words, time_errors
@@ -26,7 +26,7 @@ def table(rows: Mapping[Path, TimeErrors], words: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("reference", type=Path, help="CTM file: when each word was spoken")
     parser.add_argument("ctm", type=Path, nargs="+", help="CTM file to compare; words that are not in the reference do not count")
     parser.add_argument("--output", type=Path, help="JSON file with the same numbers, in seconds")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from wenet_fusion.commands import alignment, checks, evaluation, export, training
-from wenet_fusion.console import run_main
+from wenet_fusion.console import HelpFormatter, run_main
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def verb(name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name, help=text, description=text, formatter_class=HelpFormatter
         )
         added.set_defaults(function=function)
         return added

@@ -1,11 +1,22 @@
-"""How every command of the project ends: exit status and error message; knows no command."""
+"""How every command of the project shows its help and ends: exit status and error message; knows no command."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one to show and the help does not tell it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.help or ""
+        if action.default in (None, False, []) or "default:" in told or "default)" in told:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

@@ -30,7 +30,7 @@ def add(verb: Verb) -> None:
     p.add_argument("--checkpoint", type=Path, required=True)
     p.add_argument("--data", type=Path, required=True, help="data.list with transcripts")
     p.add_argument("--result_dir", type=Path, required=True, help="gets report.html, report.md, results.json, utterances.jsonl")
-    p.add_argument("--modes", nargs="+", default=list(ALL_MODES), choices=ALL_MODES, metavar="MODE", help="of " + ", ".join(ALL_MODES))
+    p.add_argument("--modes", nargs="+", default=list(ALL_MODES), choices=ALL_MODES, metavar="MODE", help="default: all of " + ", ".join(ALL_MODES))
     p.add_argument("--chunkings", nargs="+", metavar="LABEL", help="'full' or SIZE/LEFT such as 16/4; default: all trained")
     p.add_argument("--max_batch_seconds", type=float, default=100.0, help="audio that is decoded at a time, padding included")
     _add_counting(p)
