@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from recipe_clone import RECIPE, ROOT, clone_recipe
 from toy_digits import write_checkout
 
-ROOT = Path(__file__).parents[1]
-RECIPE = Path("examples/digits/s0")
 SCRIPTS = [*sorted((ROOT / "tools").glob("*.sh")), *sorted((ROOT / RECIPE).glob("*.sh")), ROOT / ".ci" / "run"]
 
 OPTIONS_SCRIPT = """#!/usr/bin/env bash
@@ -155,9 +154,7 @@ def test_unsuitable_python_is_explained(clone: Path) -> None:
 def recipe(tmp_path: Path) -> Path:
     """A clone with the digits recipe in which the environment check is quick, and a tiny corpus beside it."""
     root = tmp_path / "clone"
-    shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / RECIPE, root / RECIPE, ignore=shutil.ignore_patterns("__pycache__", "data", "exp"))
-    (root / "tools" / "check_environment.py").write_text("print('installed')\n")
+    clone_recipe(root)
     write_checkout(tmp_path / "fsdd")
     return root
 

@@ -1,0 +1,52 @@
+"""The digits recipe from nothing to a streamed model: that it learns, and is silent where nothing is said."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recipe_clone import RECIPE, ROOT, clone_recipe
+
+pytest.importorskip("espeakng_loader", reason="synthetic speech needs espeakng_loader, an optional extra")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+# A fifth of the recipe's training; synthetic voices are easy.
+OVERRIDES = {
+    "max_steps": 250, "save_interval_steps": 50, "validate_interval_steps": 125, "frozen_statistics_steps": 50,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of the recipe in a copy of the clone."""
+    root = tmp_path_factory.mktemp("recipe") / "clone"
+    clone_recipe(root)
+    overrides = " ".join(f"training.{name}={value}" for name, value in OVERRIDES.items())
+    command = [
+        "bash", root / RECIPE / "run.sh", "--data", "synthetic", "--train_strings", "1500", "--overrides", overrides,
+        "--decode_modes", "ctc_greedy_search attention_rescoring", "--chunkings", "16/4",
+    ]  # fmt: skip
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT}/runtime"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1700)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return root / RECIPE / "exp" / "fusionformer_words_seed0"
+
+
+def test_it_learns_and_streams_what_it_evaluates(experiment: Path) -> None:
+    record = json.loads((experiment / "stream.16-4" / "stream.json").read_text(encoding="utf-8"))
+    assert record["words"] == 1597 and record["wer"] < 0.1
+    assert "| 400 of 400 utterances |" in (experiment / "summary.md").read_text(encoding="utf-8")
+
+
+def test_silence_noise_and_tones_give_no_text_in_any_mode(experiment: Path) -> None:
+    """24 sounds of 30 s at levels from -80 to -10 dB; see tools/wordless_sounds.py. The model did learn words."""
+    lines = (experiment / "false_words.txt").read_text(encoding="utf-8").splitlines()
+    rates = {cells[0]: cells[2:] for line in lines if (cells := re.findall(r"[^|]*[^| ]", line)) and line.startswith("| ")}
+    modes = [cell.strip() for cell in rates.pop(" false words per hour")]
+    assert modes == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
+    for kind in ("silence", "white noise", "pink noise", "tone"):
+        assert [cell.strip() for cell in rates[f" {kind}"]] == ["0"] * 3, kind
