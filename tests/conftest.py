@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from fake_model import save_archive
 from scripts import run
+from server_process import ServerProcess
 from tones import ToneRun, tone_recipe, train_tones, write_corpus
 from torch import nn
 
@@ -192,3 +194,16 @@ def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     with default_dtype(torch.float32):
         export_torchscript(trained, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def fake_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the model that hears letters by their loudness (`fake_model.py`)."""
+    return save_archive(tmp_path_factory.mktemp("fake_archive") / "model.zip")
+
+
+@pytest.fixture(scope="module")
+def server(fake_archive: Path) -> Iterator[ServerProcess]:
+    """The true server with that model and no flags, on loopback."""
+    with ServerProcess(fake_archive) as started:
+        yield started

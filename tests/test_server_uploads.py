@@ -2,28 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
 import numpy as np
 import pytest
-from fake_model import SAMPLE_RATE, save_archive, speak
+from fake_model import SAMPLE_RATE, speak
 from server_process import ServerProcess, encoded, eventually, http, metric
 
 from wenet_fusion_runtime.cli import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_archive(tmp_path_factory.mktemp("http") / "model.zip")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model) as started:
-        yield started
 
 
 def recording(text: str, form: str = "WAV") -> bytes:
@@ -39,11 +27,11 @@ def post(server: ServerProcess, query: str = "", data: object = None) -> tuple[i
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG"])
 def test_a_file_gives_the_text_that_transcribe_gives(
-    server: ServerProcess, model: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+    server: ServerProcess, fake_archive: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "audio"
     path.write_bytes(recording("abcd dcba" * 3, form))
-    assert main(["transcribe", str(model), str(path), "--format", "json"]) == 0
+    assert main(["transcribe", str(fake_archive), str(path), "--format", "json"]) == 0
     segments = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     status, kind, body = post(server, data=path.read_bytes())
     found = json.loads(body)
@@ -120,6 +108,34 @@ def test_broken_forms_are_refused(server: ServerProcess) -> None:
         status, _, answer = asyncio.run(
             http("POST", f"{server.url}transcribe", data=body, headers={"Content-Type": kind}))
         assert status == 400 and json.loads(answer)["status"] == "failed", answer
+
+
+def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:
+    form = aiohttp.FormData()
+    for name in ("a.wav", "b.wav"):
+        form.add_field("file", recording("ab"), filename=name)
+    status, _, answer = post(server, data=form)
+    assert status == 400 and "more than one file" in json.loads(answer)["message"]
+
+
+def test_who_hangs_up_with_all_of_a_streamed_answer_has_not_vanished(server: ServerProcess) -> None:
+    async def run() -> None:
+        transcribed, vanished = _transcribed(server), await metric(server.url, "vanished_total")
+        body = recording("ab")
+        head = b"POST /transcribe?stream=true HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head + body)
+            await reader.readuntil(b"\r\n0\r\n\r\n")
+            writer.transport.abort()
+        assert await eventually(lambda: _is_empty(server)) and await metric(server.url, "vanished_total") == vanished
+        assert _transcribed(server) == transcribed + 10
+
+    asyncio.run(run())
+
+
+def _transcribed(server: ServerProcess) -> int:
+    return sum("/transcribe: transcribed" in line for line in server.log)
 
 
 def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -> None:

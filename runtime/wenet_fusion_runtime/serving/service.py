@@ -96,9 +96,10 @@ class Service:
         return Refusal(Reason.INTERNAL, "the server failed; its log says why", INTERNAL)
 
     def refused(self, refusal: Refusal, who: str) -> None:
-        """Counts and logs."""
+        """Counts and logs, on one line: what a client has sent may be part of the message."""
         self.metrics.refused(refusal.reason)
-        LOG.info("%s: refused (%s): %s", who, refusal.reason.value, refusal.message)
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in refusal.message)
+        LOG.info("%s: refused (%s): %s", who, refusal.reason.value, shown)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
         """Begin nothing more and wait until everybody is served, `seconds` at most and less once `hurry` is set. Then end

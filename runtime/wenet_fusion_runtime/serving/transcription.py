@@ -24,6 +24,7 @@ from wenet_fusion_runtime.serving.service import LOG, Service
 BLOCK_SECONDS = 2.0           # of audio that is read at once
 CHUNK_BYTES = 64 * 1024       # of an upload
 MAX_FIELD_BYTES = 1 << 18     # of an option in a form
+FILE_FIELDS = ("file", "audio")    # of a form, also if they come without a file name
 NAME = "upload"               # what messages call the audio
 CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")    # of FORMATS
 
@@ -54,6 +55,7 @@ class Upload:
         self._results: list[Result] = []                     # closed segments
         self._seconds = 0.0                                  # of audio
         self._stream: web.StreamResponse | None = None       # once it has begun
+        self._is_answered = False                            # all has been recognised, and sent if it is streamed
 
     async def respond(self) -> web.StreamResponse:
         """Do all that the request asks for.
@@ -66,8 +68,9 @@ class Upload:
             response = await self._work
         except asyncio.CancelledError:
             if self._refusal is None:    # the client went away
-                if self._session is not None:
+                if self._session is not None and not self._is_answered:
                     self._service.metrics.vanished()
+                    LOG.info("%s: went away after %.1f s of audio", self._who, self._seconds)
                 raise
             return await self._end_refused(self._refusal)
         except Refusal as refusal:
@@ -75,7 +78,6 @@ class Upload:
         finally:
             if self._session is not None:
                 self._session.close()
-        LOG.info("%s: transcribed %.1f s of audio", self._who, self._seconds)
         return response
 
     def drain(self) -> None:
@@ -124,9 +126,11 @@ class Upload:
                     async for part in await self._request.multipart():
                         if not isinstance(part, BodyPartReader):
                             raise ValueError("a form within a form")
-                        if part.filename is None and part.name not in ("file", "audio"):
+                        if part.filename is None and part.name not in FILE_FIELDS:
                             fields[part.name or ""] = await _read_field(part)
                             continue
+                        if file.tell():
+                            raise ValueError("more than one file")
                         while data := await part.read_chunk(CHUNK_BYTES):
                             self._write(file, data)
                 except (ValueError, HttpProcessingError) as error:
@@ -178,7 +182,11 @@ class Upload:
         if self._refusal is not None:
             raise self._refusal
         if self._stream is not None:
-            return await self._end_stream({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)})
+            await self._end_stream({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)})
+        self._is_answered = True    # whoever hangs up from here on has not vanished
+        LOG.info("%s: transcribed %.1f s of audio", self._who, self._seconds)
+        if self._stream is not None:
+            return self._stream
         if options.form == JSON:
             segments = [result_record(result, units) for result in self._results]
             return json_response(
