@@ -66,7 +66,8 @@ def test_other_formats(server: ServerProcess, form: str, kind: str, expected: st
 
 
 def test_streamed_answers_come_while_it_is_recognised(server: ServerProcess) -> None:
-    status, kind, body = post(server, f"?stream=true&chunk=4&endpoint={quote(json.dumps({'rule3_seconds': 1, 'rule3_silence_seconds': 0.08}))}", recording("abcd" * 10))
+    rules = quote(json.dumps({"rule3_seconds": 1, "rule3_silence_seconds": 0.08}))
+    status, kind, body = post(server, f"?stream=true&chunk=4&endpoint={rules}", recording("abcd" * 10))
     *records, last = [json.loads(line) for line in body.splitlines()]
     assert (status, kind) == (200, "application/x-ndjson")
     assert last == {"status": "ok", "text": " ".join("abcd" * 10), "seconds": len(speak("abcd" * 10)) / SAMPLE_RATE}
