@@ -1,8 +1,6 @@
 """How the server starts: addresses, TLS, shared ports, the operator's mistakes."""
 
 import asyncio
-import datetime
-import ipaddress
 import socket as sockets
 import ssl
 import subprocess
@@ -12,36 +10,11 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import absent
 from fake_model import SAMPLE_RATE, speak
 from server_process import ServerProcess, eventually, http, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.serving.listening import Listening, bind
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEM file with a certificate for 127.0.0.1 that vouches for itself, and its key."""
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError:
-        absent("cryptography is not installed, so there is no certificate to try")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256()))
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    form = serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
-    return path
 
 
 def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

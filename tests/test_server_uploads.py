@@ -9,7 +9,7 @@ import aiohttp
 import numpy as np
 import pytest
 from fake_model import SAMPLE_RATE, speak
-from server_process import ServerProcess, encoded, eventually, http, metric
+from server_process import PATIENCE, ServerProcess, encoded, eventually, http, metric
 
 from wenet_fusion_runtime.cli import main
 
@@ -109,6 +109,19 @@ def test_broken_forms_are_refused(server: ServerProcess) -> None:
         status, _, answer = asyncio.run(
             http("POST", f"{server.url}transcribe", data=body, headers={"Content-Type": kind}))
         assert status == 400 and json.loads(answer)["status"] == "failed", answer
+
+
+@pytest.mark.parametrize("head", [b"Content-Encoding: gzip\r\nContent-Length: 5", b"Transfer-Encoding: chunked"])
+def test_bodies_that_are_not_what_their_header_says_are_refused(server: ServerProcess, head: bytes) -> None:
+    async def run() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\n\r\nzzzzz\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+        return answer
+
+    assert b" 400 Bad Request\r\n" in asyncio.run(run())
+    assert not any("ERROR" in line for line in server.log), server.log
 
 
 def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:

@@ -98,6 +98,8 @@ class Upload:
             path = Path(folder, NAME)
             try:
                 fields = await asyncio.wait_for(self._receive(path), limits.upload_seconds)
+            except web.RequestPayloadError as error:    # no gzip although its header says so, chunks without lengths
+                raise Refusal(Reason.PROTOCOL, f"the body cannot be read ({_shortened(error)})") from None
             except asyncio.TimeoutError:
                 raise Refusal(Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s") from None
             options = _upload_options(query | fields, self._service)
@@ -223,6 +225,10 @@ class Upload:
             self._request.transport.abort()
             return self._stream
         return await self._end_stream({"status": "failed", "message": refusal.message, "text": self._text})
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 async def _read_field(part: BodyPartReader) -> str:
