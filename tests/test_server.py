@@ -272,7 +272,7 @@ def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
     with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 1.5) as server:
         asyncio.run(run(server))
         assert server.wait() == 0
-        assert "1 clients did not finish by themselves" in "".join(server.log)
+        assert "clients that did not finish by themselves: 1" in "".join(server.log)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

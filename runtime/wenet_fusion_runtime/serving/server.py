@@ -72,11 +72,11 @@ async def _run(
         _on_signals(loop, stop, hurry)
         announce([url(opened, is_tls) for opened in sockets])
         await stop.wait()
-        LOG.info("stopping; %d clients have %g s to finish", service.clients, drain_seconds)
+        LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
         for server in servers:
             server.close()
         ended = await service.drain(drain_seconds, hurry)
-        LOG.info("stopped; %d clients did not finish by themselves", ended)
+        LOG.info("stopped; clients that did not finish by themselves: %d", ended)
     finally:
         for server in servers:
             server.close()
