@@ -29,7 +29,9 @@ def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pyte
         assert capsys.readouterr().out == "a b c\n"
         assert main(arguments) == 1
         out, err = capsys.readouterr()
-        assert out == "" and err.startswith("error: ") and "certificate" in err
+        assert out == "" and err.startswith("error: ") and "its certificate is not trusted" in err and "--authority" in err
+        assert main(["client", f"127.0.0.1:{server.port}", *arguments[2:]]) == 1
+        assert capsys.readouterr().err.endswith("a server with a certificate wants wss:// or https://\n")
 
 
 @pytest.mark.parametrize(
