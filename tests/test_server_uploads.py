@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -150,6 +151,33 @@ def test_who_hangs_up_with_all_of_a_streamed_answer_has_not_vanished(server: Ser
 
 def _transcribed(server: ServerProcess) -> int:
     return sum("/transcribe: transcribed" in line for line in server.log)
+
+
+def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) -> None:
+    """Also if most of it is still to come."""
+    async def run(server: ServerProcess) -> tuple[int, bytes]:
+        body, stopped = recording("abcd"), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:1000]
+            await stopped.wait()
+            yield body[1000:]
+
+        answering = asyncio.ensure_future(http("POST", f"{server.url}transcribe?format=text", data=slowly()))
+        await asyncio.sleep(0.5)
+        server.stop()
+        assert await eventually(lambda: _is_stopping(server))
+        stopped.set()
+        status, _, text = await answering
+        return status, text
+
+    with ServerProcess(fake_archive) as server:
+        assert asyncio.run(run(server)) == (200, b"a b c d\n")
+        assert server.wait() == 0
+
+
+async def _is_stopping(server: ServerProcess) -> bool:
+    return any("stopping; clients that have 30 s to finish: 1" in line for line in server.log)
 
 
 def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -> None:

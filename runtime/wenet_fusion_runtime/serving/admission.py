@@ -33,8 +33,12 @@ def available_connections(limits: Limits) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.sockets + files
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
+        except (ValueError, OSError):    # macOS has a limit above the limit
+            pass
     if soft != resource.RLIM_INFINITY and soft - files < limits.connections:
         raise OSError(f"{limits.sessions} sessions need {limits.connections + files} open files, and the system allows "
                       f"{soft}; raise that limit (ulimit -n), or lower --max_sessions")

@@ -64,12 +64,13 @@ class Service:
         self._clients.discard(client)
 
     async def open(self, options: SessionOptions, is_file: bool = False) -> LiveSession:
-        """Begin a session.
+        """Begin a session; that of a file belongs to an upload, which may have begun before the server is shutting down.
 
         Raises:
             Refusal: the options do not suit the model, too many sessions are open, or the server is shutting down.
         """
-        self.check_draining()
+        if not is_file:
+            self.check_draining()
         try:
             # Hot words cost time, which other sessions need not spend.
             stream = await asyncio.to_thread(self._stream, options, is_file)
