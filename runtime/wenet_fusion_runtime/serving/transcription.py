@@ -183,11 +183,11 @@ class Upload:
             await self._send("".join(lines))
         if self._refusal is not None:
             raise self._refusal
-        if self._stream is not None:
-            await self._end_stream({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)})
+        await self._send(json_line({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)}))
         self._is_answered = True    # whoever hangs up from here on has not vanished
         LOG.info("%s: transcribed %.1f s of audio", self._who, self._seconds)
         if self._stream is not None:
+            await self._stream.write_eof()
             return self._stream
         if options.form == JSON:
             segments = [result_record(result, units) for result in self._results]
@@ -212,11 +212,6 @@ class Upload:
             except asyncio.TimeoutError:
                 raise Refusal(Reason.SLOW_READER, f"nothing of what was sent was taken for {seconds:g} s") from None
 
-    async def _end_stream(self, record: Mapping[str, Any]) -> web.StreamResponse:
-        await self._send(json_line(dict(record)))
-        await self._stream.write_eof()
-        return self._stream
-
     async def _end_refused(self, refusal: Refusal) -> web.StreamResponse:
         self._service.refused(refusal, self._who)
         if self._stream is None:
@@ -224,7 +219,9 @@ class Upload:
         if refusal.reason is Reason.SLOW_READER and self._request.transport is not None:
             self._request.transport.abort()
             return self._stream
-        return await self._end_stream({"status": "failed", "message": refusal.message, "text": self._text})
+        await self._send(json_line({"status": "failed", "message": refusal.message, "text": self._text}))
+        await self._stream.write_eof()
+        return self._stream
 
 
 def _shortened(error: Exception) -> str:
