@@ -26,6 +26,7 @@ from wenet_fusion.models.encoder import Encoder
 from wenet_fusion.recipe import TrainedModel
 
 try:
+    from onnxruntime import InferenceSession
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize_dynamic_onnx
 except ImportError as error:
@@ -196,20 +197,21 @@ def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) ->
 def onnx_form(name: str, kind: Class, path: Path) -> Form:
     """A graph of `write_graph` on onnxruntime, one thread."""
     opened = session(path)
+    return Form(name, kind, lambda shape: onnx_call(opened, shape))
 
-    def prepare(shape: Shape) -> Call:
-        features, lengths = features_of(shape)
-        values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
-        names = [node.name for node in opened.get_inputs()[2:]]
-        sizes = {"batch": shape.batch, "cache": shape.cached}
-        for node in opened.get_inputs()[2:]:
-            dtype = np.int64 if "int64" in node.type else np.float32
-            values[node.name] = np.zeros([sizes.get(size, size) for size in node.shape], dtype)
 
-        def call() -> None:
-            _, *state = opened.run(None, values)
-            values.update(zip(names, state))
+def onnx_call(opened: InferenceSession, shape: Shape) -> Call:
+    """What steps streams of that shape on and on through a graph of `write_graph`."""
+    features, lengths = features_of(shape)
+    values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
+    names = [node.name for node in opened.get_inputs()[2:]]
+    sizes = {"batch": shape.batch, "cache": shape.cached}
+    for node in opened.get_inputs()[2:]:
+        dtype = np.int64 if "int64" in node.type else np.float32
+        values[node.name] = np.zeros([sizes.get(size, size) for size in node.shape], dtype)
 
-        return _filled(call, shape)
+    def call() -> None:
+        _, *state = opened.run(None, values)
+        values.update(zip(names, state))
 
-    return Form(name, kind, prepare)
+    return _filled(call, shape)

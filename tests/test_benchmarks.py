@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import candidates  # noqa: E402
 import encoder as encoder_benchmark  # noqa: E402
+import profile_step  # noqa: E402
 import runtime as runtime_benchmark  # noqa: E402
 import runtime_calls  # noqa: E402
 from candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
@@ -177,6 +178,34 @@ def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypa
     assert goal["found"] == pytest.approx(ratio) and ratio > 1
 
 
+def test_the_profile_counts_each_operator_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_step, "read_bandwidth", lambda: 10.0)
+    assert profile_step.main(["--quick", "--steps", "3", "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "profile.json").read_text(encoding="utf-8"))
+    text = (tmp_path / "profile.md").read_text(encoding="utf-8")
+    profiles = {(found["form"], found["shape"]): found for found in record["profiles"]}
+    assert len(profiles) == 8 and all(min(found["operators"].values()) >= 0 for found in profiles.values())
+    for form, product in (
+        (f"{CONFORMER}, {candidates.ONNX_INT8_DYNAMIC}", "DynamicQuantizeMatMul"),
+        (f"{OURS}, {candidates.ONNX_INT8}", "MatMulIntegerToFloat"),
+    ):
+        found = profiles[form, "2/4 x 1"]
+        spent = found["operators"][product]
+        assert spent > 0 and f"{product} {spent:.2f} (" in text
+        products = sum(ms for name, ms in found["operators"].items() if name in (product, "MatMulIntegerToFloat"))
+        assert f"| {form} | {found['weights_megabytes']:.1f} | {products:.2f} |" in text
+    spent = profiles[f"{OURS}, {INT8}", "2/4 x 1"]["operators"]
+    assert any(name.startswith("quantized::linear") for name in spent)
+
+
+def test_steps_that_fill_the_context_are_not_profiled() -> None:
+    events = [{"name": "session_initialization", "ts": 0, "dur": 5}]
+    for run, spent in enumerate([100, 100, 7, 9]):
+        events.append({"name": "model_run", "ts": 1000 * (run + 1), "dur": spent + 1})
+        events.append({"name": "a_kernel_time", "ts": 1000 * (run + 1) + 1, "dur": spent, "args": {"op_name": "MatMul"}})
+    assert profile_step.kernel_times(events, 2) == {"MatMul": 16}
+
+
 def test_no_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes(b"")
     with pytest.raises(ValueError, match="model.zip gave no text"):
@@ -184,6 +213,7 @@ def test_no_text_is_an_error(tmp_path: Path) -> None:
 
 
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
-    for benchmark in (encoder_benchmark, runtime_benchmark):
+    asked = ((encoder_benchmark, "--rounds"), (runtime_benchmark, "--rounds"), (profile_step, "--steps"))
+    for benchmark, option in asked:
         with pytest.raises(ValueError, match="must be 1 or more"):
-            benchmark.main(["--rounds", "0", "--output", str(tmp_path)])
+            benchmark.main([option, "0", "--output", str(tmp_path)])

@@ -120,7 +120,7 @@ fi
 if stage_wanted 0 && begin_stage 0; then
   need_files -1 data/source.json
   change_stage 0
-  python local/make_strings.py --source data/source.json --output data --seed "$seed" --train "$train_strings" --silence 20
+  python local/make_strings.py --source data/source.json --output data --seed "$seed" --train "$train_strings" --silence 24
   end_stage 0
 fi
 

@@ -85,22 +85,28 @@ def empty_string(
     rng: np.random.Generator,
     longest_seconds: float,
 ) -> DigitString:
-    """Silence, noise, tones or babble, in turn by `index`, of half a second to `longest_seconds`.
+    """Silence, noise, tones, music, one voice or several played backwards, in turn by `index`.
+
+    Of half a second to `longest_seconds`.
 
     For training they must not be longer than strings of digits: batches gather recordings of one length, and a batch
     without any speech has BatchNorm statistics of its own kind.
     """
     length = round(rng.uniform(0.5, longest_seconds) * sample_rate)
-    kind = index % 4
+    kind = index % 6
     if kind == 0:  # digital zero, or the noise floor of a converter
-        audio = np.zeros(length) if index // 4 % 2 else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
+        audio = np.zeros(length) if index // 6 % 2 else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
     elif kind == 1:
         audio = _noise(length, rng) * _amplitude(rng.uniform(-60, -12))
     elif kind == 2:
         audio = _tones(length, sample_rate, rng) * _amplitude(rng.uniform(-40, -6))
-        audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
+    elif kind == 3:
+        audio = _music(length, sample_rate, rng) * _amplitude(rng.uniform(-45, -10))
     else:
-        audio = _babble(length, takes, samples, rng) * _amplitude(rng.uniform(-40, -16))
+        voices = 1 if kind == 4 else int(rng.integers(2, 9))
+        audio = _backwards(length, voices, takes, samples, rng) * _amplitude(rng.uniform(-45, -13))
+    if kind > 1:
+        audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
     return DigitString(key, "empty", np.clip(audio, -1, 1).astype(np.float32), [])
 
 
@@ -151,10 +157,33 @@ def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarra
     return total
 
 
-def _babble(length: int, takes: list[Take], samples: dict[Take, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Unit-power sum of eight rows of takes played backwards: the sound of speech without a word in it."""
+def _music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Unit-power notes of the twelve-tone scale, one to four at a time, with overtones, plucked or held."""
+    total = np.zeros(length)
+    beat = rng.uniform(0.12, 1.2)  # seconds
+    brightness = rng.uniform(0.5, 2.0)  # overtone n is 1 / n ** brightness as loud as the lowest
+    decay, attack = rng.uniform(0.0, 4.0), rng.uniform(0.005, 0.08)
+    start = 0
+    while start < length:
+        seconds = beat * rng.choice([0.5, 1.0, 1.0, 2.0])
+        time = np.arange(min(round(1.5 * seconds * sample_rate), length - start)) / sample_rate
+        sound = np.zeros(len(time))
+        for semitone in rng.integers(0, 37, rng.integers(1, 5)):
+            lowest = 80.0 * 2 ** (semitone / 12)
+            for overtone in range(1, int(min(12, 0.45 * sample_rate / lowest)) + 1):
+                sound += np.sin(2 * np.pi * lowest * overtone * time) / overtone**brightness
+        release = np.clip((1.5 * seconds - time) / 0.03, 0, 1)
+        total[start : start + len(time)] += sound * np.exp(-decay * time / seconds) * np.minimum(1, time / attack) * release
+        start += round(seconds * sample_rate)
+    return total / np.sqrt(np.mean(np.square(total)) + 1e-12)
+
+
+def _backwards(
+    length: int, voices: int, takes: list[Take], samples: dict[Take, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """Unit-power sum of rows of takes played backwards: the sound of speech without a word in it."""
     total = np.zeros(length, np.float32)
-    for _ in range(8):
+    for _ in range(voices):
         position = -int(rng.integers(0, 4000))
         while position < length:
             take = samples[takes[rng.integers(len(takes))]][::-1]
@@ -162,5 +191,5 @@ def _babble(length: int, takes: list[Take], samples: dict[Take, np.ndarray], rng
             start, stop = max(position, 0), min(position + len(take), length)
             if start < stop:
                 total[start:stop] += take[start - position : stop - position]
-            position += len(take)
+            position += len(take) + int(rng.integers(0, 4000) * (rng.random() < 0.5))
     return total / np.sqrt(np.mean(np.square(total)) + 1e-12)

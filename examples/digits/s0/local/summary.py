@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for record in silences:
         lines.append(
             f"- {record['utterances']} recordings without a word ({record['audio_seconds'] / 60:.1f} min of silence,"
-            f" noise, tones, babble), chunks {record['chunking']}: {record['insertions']} words in"
+            f" noise, tones, music, reversed voices), chunks {record['chunking']}: {record['insertions']} words in"
             f" {record['utterances_wrong']} of them"
         )
     false_words = args.dir / "false_words.txt"
