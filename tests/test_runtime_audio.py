@@ -57,6 +57,7 @@ def test_rates_must_be_positive(rates: tuple[int, int]) -> None:
 def test_to_mono_takes_the_mean_and_scales_int16() -> None:
     np.testing.assert_allclose(to_mono(np.array([[16384, 0], [-32768, -32768]], dtype=np.int16)), [0.25, -1.0])
     np.testing.assert_allclose(to_mono(np.array([0.5, -0.25])), [0.5, -0.25])
+    np.testing.assert_array_equal(to_mono(np.array([[1e300, -1.0], [-3e38, -2.0]])), [0.0, -1.0])
     assert to_mono(np.zeros((5, 1), dtype=np.float32)).shape == (5,)
 
 

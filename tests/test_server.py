@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,6 @@ from wenet_fusion_runtime.decoding import LIVE_OPTIONS
 from wenet_fusion_runtime.endpoint import LIVE_ENDPOINTS
 
 READY, END = '{"status":"ok","type":"server_ready"}', '{"status":"ok","type":"speech_end"}'
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(save_archive(tmp_path_factory.mktemp("server") / "model.zip")) as started:
-        yield started
 
 
 def alone(samples: np.ndarray, rate: int, chunk: int | None = None, rules: EndpointRules = LIVE_ENDPOINTS) -> str:
@@ -158,6 +151,8 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
         (['{"signal":"start","hot_words":[{"phrase":"xyz"}]}'], "hot word 'xyz'"),
         (['{"signal":"start","lang":"en"}'], "unknown key 'lang'"),
         (['{"signal":"start"}', '{"signal":"start"}'], "Unexpected start signal"),
+        (['{"signal":"start","hot_words":[{"phrase":"\\ud800"}]}'], r"hot word '\ud800'"),
+        (['{"signal":"start","hot_words":[{"phrase":"a","boost":1%s}]}' % ("0" * 400)], "has boost inf"),
         (['{"signal":"start"}', "[1"], "Wrong protocol: a text message is no JSON"),
         (['{"signal":"start","format":"float32"}', np.float32([np.nan] * 4000).tobytes()], "NaN or infinity"),
     ],
@@ -175,6 +170,31 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
     socket = asyncio.run(run())
     assert failure in socket.failure and socket.close_code == 1000
     assert socket.texts[:-1] == [READY] * (len(messages) - 1)
+
+
+def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
+    """What it sends stands in the log where it is refused; it can neither begin a line nor steer a terminal."""
+    async def run() -> Socket:
+        async with connected(server.url) as socket:
+            await socket.say(signal="start", hot_words=[{"phrase": "x\nINFO forged\x1b[2J"}])
+            await socket.rest()
+            return socket
+
+    assert "x\nINFO forged\x1b[2J" in asyncio.run(run()).failure    # its own words come back as they were
+    assert asyncio.run(eventually(lambda: _is_logged(server, r"x\nINFO forged\x1b[2J")))
+    assert not any(line.startswith("INFO forged") or "\x1b" in line for line in server.log)
+
+
+async def _is_logged(server: ServerProcess, text: str) -> bool:
+    return any(text in line for line in server.log)
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 16000])
+def test_the_loudest_numbers_are_clipped_like_all_others(server: ServerProcess, rate: int) -> None:
+    """A resampler would make them infinite."""
+    loud, full = (level * np.repeat([1.0, -1.0], 4000).astype(np.float32) for level in (np.finfo(np.float32).max, 1.0))
+    found = [asyncio.run(spoken_to(server.url, samples, sample_rate=rate, format="float32")) for samples in (loud, full)]
+    assert found[0].texts[-2:] == found[1].texts[-2:] and found[0].text and found[0].texts[-1] == END
 
 
 def test_frames_that_break_websockets_rules_are_answered_too(server: ServerProcess) -> None:
@@ -252,7 +272,7 @@ def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
     with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 1.5) as server:
         asyncio.run(run(server))
         assert server.wait() == 0
-        assert "1 clients did not finish by themselves" in "".join(server.log)
+        assert "clients that did not finish by themselves: 1" in "".join(server.log)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -146,6 +146,20 @@ def test_no_server_and_no_token(folder: Path, tmp_path: Path, capsys: pytest.Cap
         assert capsys.readouterr().out == "a b c\n"
 
 
+@pytest.mark.parametrize("url", ["ftp://localhost", "localhost:x", "ws://", "localhost:99999", ""])
+def test_addresses_that_are_none(folder: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["client", url, str(folder / "one.wav")]) == 1
+    assert capsys.readouterr().err == (
+        f"error: '{url}' is no address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n")
+
+
+def test_a_terminal_is_no_audio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert main(["client", "localhost:1", "-"]) == 1
+    assert capsys.readouterr().err.endswith("standard input is a terminal: arecord -t raw -f S16_LE -r 16000 -c 1 | "
+                                            "wenet-fusion-runtime client localhost:1 -\n")
+
+
 def test_a_server_that_dies_is_an_error_with_the_text_so_far(folder: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", speak("abcd" * 20), SAMPLE_RATE)
     with ServerProcess(folder / "model.zip", "--rule3_seconds", 0.5, "--rule3_silence_seconds", 0.08) as server:

@@ -5,28 +5,16 @@ import json
 import re
 import socket as sockets
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from fake_model import SAMPLE_RATE, save_archive, speak
+from fake_model import SAMPLE_RATE, speak
 from server_process import ServerProcess, connected, encoded, http, pcm, spoken_to
 
 from wenet_fusion_runtime.serving import pages
 from wenet_fusion_runtime.serving.access import Access
 from wenet_fusion_runtime.serving.pages import load_pages
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_archive(tmp_path_factory.mktemp("http") / "model.zip")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model) as started:
-        yield started
 
 
 def test_healthz_info_and_unknown_paths(server: ServerProcess) -> None:
@@ -82,7 +70,7 @@ def test_pages_are_the_files_of_the_folder_and_nothing_else(web: Path) -> None:
     assert found["/app.js"].content == b"export {};" and load_pages(web / "missing") == {}
 
 
-def test_pages_are_served_with_a_strict_policy(web: Path, model: Path, tmp_path: Path) -> None:
+def test_pages_are_served_with_a_strict_policy(web: Path, fake_archive: Path, tmp_path: Path) -> None:
     """In a process whose web folder is ours: a copy of the command with the folder replaced."""
     script = tmp_path / "serve.py"
     script.write_text(
@@ -108,7 +96,7 @@ def test_pages_are_served_with_a_strict_policy(web: Path, model: Path, tmp_path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server_process.PROGRAM", [sys.executable, str(script)])
-        with ServerProcess(model) as server:
+        with ServerProcess(fake_archive) as server:
             asyncio.run(run(server))
 
 
@@ -159,7 +147,7 @@ def test_access_is_checked_when_it_is_made() -> None:
         Access("two words")
 
 
-def test_token_and_origin_at_work(model: Path, tmp_path: Path) -> None:
+def test_token_and_origin_at_work(fake_archive: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
 
     async def run(server: ServerProcess) -> None:
@@ -188,7 +176,16 @@ def test_token_and_origin_at_work(model: Path, tmp_path: Path) -> None:
         assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://good.example")
         status, headers, _ = await http("GET", f"{server.url}info?token=s3cret", headers={"Origin": "https://evil.example"})
         assert status == 403 and "Access-Control-Allow-Origin" not in headers
+        # Before a page of another origin sends a token or a file the browser asks whether it may, without the token.
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+        for origin, status in (("https://good.example", 204), ("https://evil.example", 403)):
+            found, headers, _ = await http("OPTIONS", f"{server.url}transcribe", headers=asked | {"Origin": origin})
+            assert found == status
+            assert headers.get("Access-Control-Allow-Origin") == (origin if status == 204 else None)
+            assert headers.get("Access-Control-Allow-Headers") == ("Authorization, Content-Type" if status == 204 else None)
+        assert (await http("GET", f"{server.url}info%0AINFO%20forged"))[0] == 401
+        assert not any(line.startswith("INFO forged") for line in server.log)
         assert not any("s3cret" in line for line in server.log)
 
-    with ServerProcess(model, "--token_file", tmp_path / "token", "--allowed_origin", "https://good.example") as server:
+    with ServerProcess(fake_archive, "--token_file", tmp_path / "token", "--allowed_origin", "https://good.example") as server:
         asyncio.run(run(server))

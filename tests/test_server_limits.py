@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import socket as sockets
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from fake_model import SAMPLE_RATE, save_archive, speak
 from server_process import PATIENCE, ServerProcess, Socket, connected, encoded, eventually, http, metric, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
+from wenet_fusion_runtime.serving.admission import available_connections
 from wenet_fusion_runtime.serving.limits import Limits
 
 @pytest.fixture(scope="module")
@@ -162,6 +165,50 @@ def test_connections_without_a_start_are_bounded_too(server: ServerProcess) -> N
         await asyncio.gather(*(one.__aexit__(None, None, None) for one in many))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_connections_of_all_kinds_are_bounded(
+    server: ServerProcess, fake_archive: Path, certificate: Path, is_tls: bool
+) -> None:
+    """Also those that never say a word: who holds more gets 503 there, and the process never runs out of descriptors."""
+    most = Limits(sessions=2).sockets
+    flags = ["--max_sessions", 2, *(["--certificate", certificate] if is_tls else [])]
+    with ServerProcess(fake_archive, *flags) as guarded:
+        held = [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(most)]
+        with sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) as late:
+            if is_tls:
+                context = ssl.create_default_context(cafile=str(certificate))
+                late = context.wrap_socket(late, server_hostname="127.0.0.1")
+            answer = b"".join(iter(lambda: late.recv(1000), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections are open" in answer
+        for one in held:
+            one.close()
+        url = f"{guarded.url}healthz"
+        context = ssl.create_default_context(cafile=str(certificate)) if is_tls else None
+
+        async def is_served() -> bool:
+            return (await http("GET", url, **({"ssl": context} if is_tls else {})))[0] == 200
+
+        assert asyncio.run(eventually(is_served))
+        assert not any("ERROR" in line for line in guarded.log), guarded.log
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_the_systems_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    files = [256, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: tuple(files))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, values: files.__setitem__(slice(None), values))
+    assert available_connections(Limits(sessions=2)) == Limits(sessions=2).sockets and files[0] > 256    # raised
+    files[:] = [400, 400]
+    limits = Limits(sessions=40)
+    assert limits.connections <= available_connections(limits) == 400 - 2 * 40 - 6 * 16 - 64 < limits.sockets
+    with pytest.raises(OSError, match=r"100 sessions need \d+ open files, and the system allows 400; raise .*ulimit -n.*--max_sessions"):
+        available_connections(Limits())
+    files[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
+    assert available_connections(Limits()) == Limits().sockets
 
 
 def test_upload_size(server: ServerProcess) -> None:

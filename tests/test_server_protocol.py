@@ -1,6 +1,7 @@
 """WeNet's protocol without sockets: what messages say, what is wrong with them, how results are written."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,7 @@ def test_extensions() -> None:
         ("endpoint", {"rule1_seconds": "2"}, ["rule1_seconds", "a number or null"]),
         ("endpoint", {"rule3_seconds": None}, ["rule3_seconds", "a number"]),
         ("endpoint", {"rule2_seconds": -1}, ["rule2_seconds must be positive", "-1"]),
+        ("endpoint", {"rule3_seconds": 10**400}, ["rule3_seconds must be a finite number"]),
         ("language", "en", ["unknown key 'language'", "sample_rate", "hot_words", "format"]),
     ],
 )
@@ -95,6 +97,20 @@ def test_wrong_extensions_are_named_with_their_value_and_remedy(key: str, value:
     found = refusal(said(signal="start", **{key: value}))
     assert found.reason is Reason.OPTION and all(part in found.message for part in [key, *parts]), found.message
     assert len(found.message) < 400
+
+
+def test_a_boost_of_hundreds_of_digits_is_infinite() -> None:
+    """The model's units say what is wrong with it, as with every boost."""
+    for boost, expected in ((10**400, math.inf), (-(10**400), -math.inf)):
+        start = parse_signal(said(signal="start", hot_words=[{"phrase": "a", "boost": boost}]), RULES)
+        assert start.hot_words == (HotWord("a", expected),)
+
+
+def test_a_refusal_can_always_be_sent() -> None:
+    """JSON allows half a surrogate pair, which no UTF-8 can say."""
+    for text in (r'{"signal":"start","\ud800":1}', r'{"signal":"start","format":"\ud800"}'):
+        found = refusal(text)
+        assert r"\ud800" in found.message and protocol.failed(found.message).encode()
 
 
 def test_start_signals_are_read_as_they_are_written() -> None:
@@ -145,7 +161,7 @@ def recognizer() -> Recognizer:
 def test_results_are_written_byte_by_byte_as_wenets_server_writes_them(recognizer: Recognizer) -> None:
     stream = recognizer.create_stream()
     assert stream.accept_waveform(speak("ab"), SAMPLE_RATE) == []
-    assert protocol.partial_result(stream.result, SessionOptions()) == (
+    assert protocol.partial_result(stream.result, SessionOptions(), recognizer.model.meta) == (
         r'{"status":"ok","type":"partial_result","nbest":"[{\"sentence\":\"a b\"}]"}')
     final, = stream.finish()
     assert protocol.final_result(final, SessionOptions(), recognizer.model.meta) == (
@@ -158,7 +174,11 @@ def test_results_are_written_byte_by_byte_as_wenets_server_writes_them(recognize
 
 def test_nbest_has_times_for_every_hypothesis(recognizer: Recognizer) -> None:
     stream = Recognizer(make_model(), DecodingOptions(token_threshold=1e9)).create_stream()
-    final = [*stream.accept_waveform(speak("abca"), SAMPLE_RATE), *stream.finish()][-1]
+    assert stream.accept_waveform(speak("abca"), SAMPLE_RATE) == []
+    message = json.loads(protocol.partial_result(stream.result, SessionOptions(nbest=3), recognizer.model.meta))
+    nbest = json.loads(message["nbest"])
+    assert [list(path) for path in nbest] == [["sentence"]] * 3 and nbest[0]["sentence"] == stream.result.text
+    final, = stream.finish()
     message = json.loads(protocol.final_result(final, SessionOptions(nbest=3), recognizer.model.meta))
     nbest = json.loads(message["nbest"])
     assert len(nbest) == 3 and nbest[0]["sentence"] == final.text and len({path["sentence"] for path in nbest}) == 3
@@ -171,7 +191,9 @@ def test_nbest_has_times_for_every_hypothesis(recognizer: Recognizer) -> None:
 def test_timestamps_are_extra_keys(recognizer: Recognizer) -> None:
     stream = recognizer.create_stream()
     stream.accept_waveform(speak("ab"), SAMPLE_RATE)
-    plain, timed = (json.loads(protocol.partial_result(stream.result, SessionOptions(timestamps=on))) for on in (False, True))
+    plain, timed = (
+        json.loads(protocol.partial_result(stream.result, SessionOptions(timestamps=on), recognizer.model.meta))
+        for on in (False, True))
     assert list(timed) == [*plain, "segment", "start", "end", "endpoint", "words", "committed"]
     assert (timed["segment"], timed["endpoint"], timed["committed"]) == (0, None, 0) and timed["end"] >= 0.32
     assert [word["text"] for word in timed["words"]] == ["a", "b"]

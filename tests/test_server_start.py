@@ -1,8 +1,6 @@
 """How the server starts: addresses, TLS, shared ports, the operator's mistakes."""
 
 import asyncio
-import datetime
-import ipaddress
 import socket as sockets
 import ssl
 import subprocess
@@ -12,46 +10,16 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import absent
-from fake_model import SAMPLE_RATE, save_archive, speak
+from fake_model import SAMPLE_RATE, speak
 from server_process import ServerProcess, eventually, http, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
 from wenet_fusion_runtime.serving.listening import Listening, bind
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_archive(tmp_path_factory.mktemp("http") / "model.zip")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEM file with a certificate for 127.0.0.1 that vouches for itself, and its key."""
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError:
-        absent("cryptography is not installed, so there is no certificate to try")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256()))
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    form = serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
-    return path
-
-
-def test_tls(model: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "a.wav", speak("abc"), SAMPLE_RATE)
-    with ServerProcess(model, "--certificate", certificate) as server:
+    with ServerProcess(fake_archive, "--certificate", certificate) as server:
         assert server.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(certificate))
         assert asyncio.run(http("GET", f"{server.url}healthz", ssl=context))[0] == 200
@@ -61,7 +29,9 @@ def test_tls(model: Path, certificate: Path, tmp_path: Path, capsys: pytest.Capt
         assert capsys.readouterr().out == "a b c\n"
         assert main(arguments) == 1
         out, err = capsys.readouterr()
-        assert out == "" and err.startswith("error: ") and "certificate" in err
+        assert out == "" and err.startswith("error: ") and "its certificate is not trusted" in err and "--authority" in err
+        assert main(["client", f"127.0.0.1:{server.port}", *arguments[2:]]) == 1
+        assert capsys.readouterr().err.endswith("a server with a certificate wants wss:// or https://\n")
 
 
 @pytest.mark.parametrize(
@@ -76,22 +46,22 @@ def test_tls(model: Path, certificate: Path, tmp_path: Path, capsys: pytest.Capt
     ],
 )
 def test_mistakes_of_the_operator_are_one_line(
-    model: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    fake_archive: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    assert main(["serve", str(model), "--port", "0", *flags]) == 1
+    assert main(["serve", str(fake_archive), "--port", "0", *flags]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_and_a_bad_certificate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_and_a_bad_certificate(fake_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sockets.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["serve", str(model), "--port", str(port)]) == 1
+        assert main(["serve", str(fake_archive), "--port", str(port)]) == 1
         assert f"127.0.0.1:{port}: cannot be listened on (Address already in use)" in capsys.readouterr().err
     (tmp_path / "bad.pem").write_text("nonsense")
-    assert main(["serve", str(model), "--port", "0", "--certificate", str(tmp_path / "bad.pem")]) == 1
+    assert main(["serve", str(fake_archive), "--port", "0", "--certificate", str(tmp_path / "bad.pem")]) == 1
     assert "bad.pem: is no PEM certificate with its private key" in capsys.readouterr().err
 
 
@@ -104,19 +74,19 @@ def test_one_free_port_for_all_addresses() -> None:
             one.close()
 
 
-def test_missing_packages_give_one_instruction(model: Path, tmp_path: Path) -> None:
+def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Path) -> None:
     hidden = "import sys\nsys.modules.update(dict.fromkeys(['aiohttp', 'prometheus_client']))\n" \
              "from wenet_fusion_runtime.cli import main\nsys.exit(main())"
-    for arguments in (["serve", str(model), "--port", "0"], ["client", "localhost:1", "a.wav"]):
+    for arguments in (["serve", str(fake_archive), "--port", "0"], ["client", "localhost:1", "a.wav"]):
         result = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, check=False)
         assert result.returncode == 1 and result.stderr.count("\n") == 1
         assert result.stderr.endswith("which is not installed: pip install 'wenet-fusion-runtime[server]'\n")
-    result = subprocess.run([sys.executable, "-c", hidden, "info", str(model)], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", hidden, "info", str(fake_archive)], capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "8000 Hz" in result.stdout
 
 
 @pytest.mark.skipif(not hasattr(sockets, "SO_REUSEPORT"), reason="this system cannot share ports")
-def test_two_processes_share_a_port(model: Path) -> None:
+def test_two_processes_share_a_port(fake_archive: Path) -> None:
     """Both get clients, and one of them can be stopped, as an update does."""
     async def texts(url: str, count: int) -> list[str]:
         found = await asyncio.gather(*(
@@ -126,8 +96,8 @@ def test_two_processes_share_a_port(model: Path) -> None:
     def served(server: ServerProcess) -> int:
         return sum(": finished, " in line for line in server.log)
 
-    with ServerProcess(model, "--reuse_port") as first, ServerProcess(
-            model, "--reuse_port", "--port", first.port) as second:
+    with ServerProcess(fake_archive, "--reuse_port") as first, ServerProcess(
+            fake_archive, "--reuse_port", "--port", first.port) as second:
         assert first.port == second.port
         assert asyncio.run(texts(first.url, 24)) == ["a b c d"] * 24
         assert asyncio.run(eventually(lambda: _equals(24, lambda: served(first) + served(second))))

@@ -2,28 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
 import numpy as np
 import pytest
-from fake_model import SAMPLE_RATE, save_archive, speak
-from server_process import ServerProcess, encoded, eventually, http, metric
+from fake_model import SAMPLE_RATE, speak
+from server_process import PATIENCE, ServerProcess, encoded, eventually, http, metric
 
 from wenet_fusion_runtime.cli import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_archive(tmp_path_factory.mktemp("http") / "model.zip")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model) as started:
-        yield started
 
 
 def recording(text: str, form: str = "WAV") -> bytes:
@@ -39,11 +28,11 @@ def post(server: ServerProcess, query: str = "", data: object = None) -> tuple[i
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG"])
 def test_a_file_gives_the_text_that_transcribe_gives(
-    server: ServerProcess, model: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+    server: ServerProcess, fake_archive: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "audio"
     path.write_bytes(recording("abcd dcba" * 3, form))
-    assert main(["transcribe", str(model), str(path), "--format", "json"]) == 0
+    assert main(["transcribe", str(fake_archive), str(path), "--format", "json"]) == 0
     segments = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     status, kind, body = post(server, data=path.read_bytes())
     found = json.loads(body)
@@ -78,7 +67,8 @@ def test_other_formats(server: ServerProcess, form: str, kind: str, expected: st
 
 
 def test_streamed_answers_come_while_it_is_recognised(server: ServerProcess) -> None:
-    status, kind, body = post(server, f"?stream=true&chunk=4&endpoint={quote(json.dumps({'rule3_seconds': 1, 'rule3_silence_seconds': 0.08}))}", recording("abcd" * 10))
+    rules = quote(json.dumps({"rule3_seconds": 1, "rule3_silence_seconds": 0.08}))
+    status, kind, body = post(server, f"?stream=true&chunk=4&endpoint={rules}", recording("abcd" * 10))
     *records, last = [json.loads(line) for line in body.splitlines()]
     assert (status, kind) == (200, "application/x-ndjson")
     assert last == {"status": "ok", "text": " ".join("abcd" * 10), "seconds": len(speak("abcd" * 10)) / SAMPLE_RATE}
@@ -120,6 +110,78 @@ def test_broken_forms_are_refused(server: ServerProcess) -> None:
         status, _, answer = asyncio.run(
             http("POST", f"{server.url}transcribe", data=body, headers={"Content-Type": kind}))
         assert status == 400 and json.loads(answer)["status"] == "failed", answer
+
+
+@pytest.mark.parametrize("head", [b"Content-Encoding: gzip\r\nContent-Length: 5", b"Transfer-Encoding: chunked"])
+def test_bodies_that_are_not_what_their_header_says_are_refused(server: ServerProcess, head: bytes) -> None:
+    async def run() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\n\r\nzzzzz\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+        return answer
+
+    assert b" 400 Bad Request\r\n" in asyncio.run(run())
+    assert not any("ERROR" in line for line in server.log), server.log
+
+
+def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:
+    form = aiohttp.FormData()
+    for name in ("a.wav", "b.wav"):
+        form.add_field("file", recording("ab"), filename=name)
+    status, _, answer = post(server, data=form)
+    assert status == 400 and "more than one file" in json.loads(answer)["message"]
+
+
+def test_who_hangs_up_with_all_of_a_streamed_answer_has_not_vanished(server: ServerProcess) -> None:
+    async def run() -> None:
+        transcribed, vanished = _transcribed(server), await metric(server.url, "vanished_total")
+        body = recording("ab")
+        head = b"POST /transcribe?stream=true HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head + body)
+            await reader.readuntil(b"\r\n0\r\n\r\n")
+            writer.transport.abort()
+        assert await eventually(lambda: _has_transcribed(server, transcribed + 10))
+        assert await eventually(lambda: _is_empty(server)) and await metric(server.url, "vanished_total") == vanished
+
+    asyncio.run(run())
+
+
+def _transcribed(server: ServerProcess) -> int:
+    return sum("/transcribe: transcribed" in line for line in server.log)
+
+
+async def _has_transcribed(server: ServerProcess, count: int) -> bool:
+    return _transcribed(server) == count
+
+
+def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) -> None:
+    """Also if most of it is still to come."""
+    async def run(server: ServerProcess) -> tuple[int, bytes]:
+        body, stopped = recording("abcd"), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:1000]
+            await stopped.wait()
+            yield body[1000:]
+
+        answering = asyncio.ensure_future(http("POST", f"{server.url}transcribe?format=text", data=slowly()))
+        await asyncio.sleep(0.5)
+        server.stop()
+        assert await eventually(lambda: _is_stopping(server))
+        stopped.set()
+        status, _, text = await answering
+        return status, text
+
+    with ServerProcess(fake_archive) as server:
+        assert asyncio.run(run(server)) == (200, b"a b c d\n")
+        assert server.wait() == 0
+
+
+async def _is_stopping(server: ServerProcess) -> bool:
+    return any("stopping; clients that have 30 s to finish: 1" in line for line in server.log)
 
 
 def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -> None:

@@ -22,7 +22,8 @@ _WAV_PLACEHOLDER = 0x7FFF0000    # bytes; programs that write wav to a pipe stat
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Float32 mono of (n,) or (n, channels), the mean of the channels; int16 is scaled to [-1, 1).
+    """Float32 mono of (n,) or (n, channels), the mean of the channels; int16 is scaled to [-1, 1), float is clipped to
+    [-1, 1]: the largest numbers of float32 would become infinite on their way through a resampler.
 
     Raises:
         ValueError: another shape or type, or values that are not finite.
@@ -36,13 +37,13 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     if samples.dtype == np.int16:
         samples = samples.astype(np.float32) / 32768.0
     elif samples.dtype in (np.float32, np.float64):
-        samples = samples.astype(np.float32, copy=False)
+        if not np.isfinite(samples).all():
+            raise ValueError("samples contain NaN or infinity")
+        samples = samples.clip(-1.0, 1.0).astype(np.float32, copy=False)
     else:
         raise ValueError(f"samples are {samples.dtype}, expected float32 in [-1, 1] or int16")
     if samples.ndim == 2:
         samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(samples).all():
-        raise ValueError("samples contain NaN or infinity")
     return samples
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from wenet_fusion_runtime.audio import MAX_CHANNELS
 from wenet_fusion_runtime.live_audio import AudioBlock, BlockQueue
+from wenet_fusion_runtime.pcm_pipe import ARECORD
 
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 5.0    # a device that delivers nothing for so long is gone
-PIPE_FORM = "arecord -t raw -f S16_LE -r 16000 -c 1 | wenet-fusion-runtime mic MODEL --input -"
+PIPE_FORM = f"{ARECORD} | wenet-fusion-runtime mic MODEL --input -"
 # PortAudio's error codes, which its documentation fixes.
 _BAD_CHANNELS, _BAD_RATE, _UNAVAILABLE = -9998, -9997, -9985
 

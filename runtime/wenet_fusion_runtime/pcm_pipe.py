@@ -15,6 +15,7 @@ from wenet_fusion_runtime.audio import MAX_CHANNELS
 from wenet_fusion_runtime.live_audio import AudioBlock, BlockQueue
 
 RAW_RATE = 16000
+ARECORD = f"arecord -t raw -f S16_LE -r {RAW_RATE} -c 1"    # how to feed such a pipe
 BLOCK_SECONDS = 0.1
 POLL_SECONDS = 0.1
 _MAX_HEADER = 1 << 20    # bytes of one part of it

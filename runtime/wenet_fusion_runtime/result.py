@@ -62,7 +62,7 @@ class Result:
     segment: int                      # counts from 0 in each stream
     start_seconds: float              # of the segment, since the start of the stream
     end_seconds: float                # of what was decoded, the silent tail after the audio included
-    hypotheses: tuple[Hypothesis, ...]    # best first; a partial result has one
+    hypotheses: tuple[Hypothesis, ...]    # best first; of a partial result those of the search, not rescored
     endpoint: Endpoint | None         # why the segment closed; None: it is open
 
     @property

@@ -39,7 +39,7 @@ def make_result(
     if endpoint is None:
         # Whatever comes, the search goes on from one of these, and rescoring chooses one of those that it ends with.
         shared = _common_length([hypothesis.ids for hypothesis in hypotheses])
-        committed, hypotheses = group_words(tokens[:shared], units).closed, hypotheses[:1]
+        committed = group_words(tokens[:shared], units).closed
     return Result(units.text(best.ids), tokens, words, committed, segment, start, end, tuple(hypotheses), endpoint)
 
 

@@ -10,6 +10,7 @@ import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from wenet_fusion_runtime.commands.search_arguments import add_hot_word_argument
 from wenet_fusion_runtime.commands.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.context import HotWord
 from wenet_fusion_runtime.live_line import LiveLine, Piece, is_terminal
-from wenet_fusion_runtime.pcm_pipe import RAW_RATE, PcmPipe
+from wenet_fusion_runtime.pcm_pipe import ARECORD, RAW_RATE, PcmPipe
 from wenet_fusion_runtime.result import Word
 from wenet_fusion_runtime.serving.protocol import FLOAT32, SAMPLE_RATE, SessionOptions
 from wenet_fusion_runtime.words import joined_words
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK_SECONDS = 0.1    # of audio in a message; results do not depend on it
 STANDARD_INPUT = "-"
+SCHEMES = ("ws", "wss", "http", "https")
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -73,9 +75,11 @@ def _client(options: argparse.Namespace) -> int:
         raise extra_needed("the client", "server", error) from None
     if options.files.count(STANDARD_INPUT) > 1:
         raise ValueError("standard input can be read once only")
+    if STANDARD_INPUT in options.files and sys.stdin.isatty():
+        raise ValueError(f"- reads audio from a pipe, and standard input is a terminal: {ARECORD} | wenet-fusion-runtime "
+                         f"client {options.url} -")
     hot_words = _hot_words(options)
-    url = options.url if "://" in options.url else f"ws://{options.url}"
-    server = Server(url, read_token(options.token_file), _tls(options.authority))
+    server = Server(_url(options.url), read_token(options.token_file), _tls(options.authority))
     failed = 0
     for name in options.files:
         display = _Display(name if len(options.files) > 1 else None, options.partials)
@@ -95,6 +99,19 @@ def _client(options: argparse.Namespace) -> int:
         else:
             display.end(timing, options.fast)
     return 1 if failed else 0
+
+
+def _url(text: str) -> str:
+    """The address with its scheme."""
+    url = text if "://" in text else f"ws://{text}"
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in SCHEMES and parts.hostname and parts.port != 0:    # raises what is no number
+            return url
+    except ValueError:
+        pass
+    raise ValueError(f"'{text}' is no address of a server, expected HOST:PORT, or a URL with "
+                     f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}")
 
 
 def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:

@@ -63,8 +63,11 @@ class _Routes:
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Lets in who may come; every refusal is an answer with a reason."""
         try:
-            self._check(request)
-            response = await handler(request)
+            if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+                response = self._preflight(request)
+            else:
+                self._check(request)
+                response = await handler(request)
         except Refusal as refusal:
             self._service.refused(refusal, _who(request))
             response = refusal_response(refusal)
@@ -90,15 +93,25 @@ class _Routes:
     def _allows_origin(self, request: web.Request) -> bool:
         return self._access.allows_origin(request.headers.get("Origin"), request.headers.get("Host"))
 
+    def _check_origin(self, request: web.Request) -> None:
+        if not self._allows_origin(request):
+            raise Refusal(Reason.ORIGIN, f"pages of {request.headers['Origin']} may not use this server; allow them with "
+                          "--allowed_origin")
+
     def _check(self, request: web.Request) -> None:
         is_socket = _wants_socket(request)
         if not is_socket and (request.path == "/healthz" or request.path in self._pages):
             return    # for balancers, and for people who have yet to say their token
-        if not self._allows_origin(request):
-            raise Refusal(Reason.ORIGIN, f"pages of {request.headers['Origin']} may not use this server; allow them with "
-                          "--allowed_origin")
+        self._check_origin(request)
         if not self._access.allows_token(request.headers.get("Authorization"), request.query.get("token")):
             raise Refusal(Reason.TOKEN, "a token is needed: the header 'Authorization: Bearer TOKEN', or ?token=TOKEN")
+
+    def _preflight(self, request: web.Request) -> web.Response:
+        """Browsers ask so before a page of another origin sends a token or a file; the question itself has no token."""
+        self._check_origin(request)
+        return web.Response(status=204, headers={
+            "Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Max-Age": "600"})
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         if not _wants_socket(request):
@@ -176,4 +189,4 @@ def _wants_socket(request: web.Request) -> bool:
 
 
 def _who(request: web.Request) -> str:
-    return f"{request.remote} {request.path}"
+    return f"{request.remote} {request.rel_url.raw_path}"    # encoded: a line of the log stays one

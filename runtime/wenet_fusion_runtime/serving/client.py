@@ -79,6 +79,12 @@ async def recognise(
     except aiohttp.WSServerHandshakeError as error:
         why = _HANDSHAKES.get(error.status, "is no server of this protocol")
         raise ServerError(f"{server.url}: {why} (HTTP {error.status})") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise ServerError(f"{server.url}: its certificate is not trusted ({error.certificate_error}); give --authority FILE "
+                          "with one that vouches for it") from None
+    except aiohttp.ServerDisconnectedError:
+        raise ServerError(f"{server.url}: hung up without an answer; a server with a certificate wants wss:// or "
+                          "https://") from None
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
         raise ServerError(f"{server.url}: cannot be reached ({error or 'no answer'}); is the server running "
                           "there?") from None

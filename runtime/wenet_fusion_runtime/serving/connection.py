@@ -168,7 +168,7 @@ class Connection:
                     await self._send(protocol.speech_end())
                     return
             if update.partial is not None and update.partial.text:
-                await self._send(protocol.partial_result(update.partial, self._options))
+                await self._send(protocol.partial_result(update.partial, self._options, self._service.meta))
             if update.error is not None:
                 raise self._service.failure(update.error, self._who)
         if self._refusal is not None:

@@ -32,3 +32,8 @@ class Limits:
     def connections(self) -> int:
         """WebSockets that may be open, those without a start signal included."""
         return 2 * self.sessions + 32
+
+    @property
+    def sockets(self) -> int:
+        """Connections of all kinds that may be open, also those on which nothing was said yet."""
+        return 2 * self.connections + 64

@@ -7,6 +7,7 @@ Without one of the extensions' keys every message has the keys, in the order, of
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping, NamedTuple
 
@@ -133,9 +134,10 @@ def server_ready() -> str:
     return _dump({"status": "ok", "type": "server_ready"})
 
 
-def partial_result(result: Result, options: SessionOptions) -> str:
-    """The open segment so far."""
-    return _result_message("partial_result", [{"sentence": result.text}], result, options)
+def partial_result(result: Result, options: SessionOptions, meta: Meta) -> str:
+    """The open segment so far; `meta` of the model that made it."""
+    nbest = [{"sentence": meta.units.text(hypothesis.ids)} for hypothesis in result.hypotheses[: options.nbest]]
+    return _result_message("partial_result", nbest, result, options)
 
 
 def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
@@ -233,7 +235,10 @@ def _number(key: str, value: Any, optional: bool = False) -> float | None:
         return None
     if type(value) not in (int, float):
         raise _wrong_value(key, value, "a number or null" if optional else "a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:    # an integer of hundreds of digits
+        return math.inf if value > 0 else -math.inf
 
 
 def _hot_words(value: Any) -> tuple[HotWord, ...]:

@@ -32,10 +32,12 @@ class Refusal(Exception):
 
     Args:
         reason: what it is counted by.
-        message: tells the client what is wrong and what to do.
+        message: tells the client what is wrong and what to do. What no UTF-8 can say is replaced: JSON allows halves of
+            surrogate pairs in what a client sends and a message repeats.
         close_code: of the WebSocket.
     """
 
     def __init__(self, reason: Reason, message: str, close_code: int = POLICY) -> None:
+        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
         super().__init__(message)
         self.reason, self.message, self.close_code = reason, message, close_code

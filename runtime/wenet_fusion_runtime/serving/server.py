@@ -13,9 +13,11 @@ from aiohttp import http_exceptions, web
 
 from wenet_fusion_runtime.engine import Engine
 from wenet_fusion_runtime.recognizer import Recognizer
+from wenet_fusion_runtime.serving.admission import ACCEPTED_AT_ONCE, Admission, available_connections
 from wenet_fusion_runtime.serving.app import build_app
 from wenet_fusion_runtime.serving.listening import tls_context, url
 from wenet_fusion_runtime.serving.pages import load_pages
+from wenet_fusion_runtime.serving.refusal import Reason
 from wenet_fusion_runtime.serving.service import LOG, Service
 from wenet_fusion_runtime.serving.settings import Settings
 
@@ -47,6 +49,7 @@ async def _run(
     announce: Callable[[list[str]], object],
 ) -> None:
     context = tls_context(settings.listening)
+    most = available_connections(settings.limits)
     engine = Engine(recognizer.model, replace(settings.engine, max_sessions=settings.limits.sessions))
     service = Service(recognizer, engine, settings.limits, settings.chunks)
     app = build_app(service, settings.access, load_pages(), model)
@@ -58,20 +61,22 @@ async def _run(
         shutdown_timeout=FAREWELL_SECONDS, logger=_Quiet(LOG, {}))
     await runner.setup()
     servers: list[asyncio.Server] = []
+    admission = Admission(runner.server, most, limits.start_seconds, lambda: service.metrics.refused(Reason.FULL))
     try:
         for opened in sockets:
             # A handshake that is not finished counts as a connection without a start.
             servers.append(await loop.create_server(
-                runner.server, sock=opened, ssl=context, backlog=BACKLOG,
+                admission, sock=opened, ssl=context, backlog=ACCEPTED_AT_ONCE,
                 ssl_handshake_timeout=limits.start_seconds if is_tls else None))
+            opened.listen(BACKLOG)    # asyncio's argument is both: how many wait, and how many are accepted at once
         _on_signals(loop, stop, hurry)
         announce([url(opened, is_tls) for opened in sockets])
         await stop.wait()
-        LOG.info("stopping; %d clients have %g s to finish", service.clients, drain_seconds)
+        LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
         for server in servers:
             server.close()
         ended = await service.drain(drain_seconds, hurry)
-        LOG.info("stopped; %d clients did not finish by themselves", ended)
+        LOG.info("stopped; clients that did not finish by themselves: %d", ended)
     finally:
         for server in servers:
             server.close()
@@ -94,5 +99,5 @@ class _Quiet(logging.LoggerAdapter):
     """aiohttp logs every request that is no HTTP as an error of the server; it is the client's."""
 
     def log(self, level: int, message: object, *arguments: object, **options: object) -> None:
-        is_theirs = isinstance(options.get("exc_info"), http_exceptions.HttpProcessingError)
+        is_theirs = isinstance(options.get("exc_info"), (http_exceptions.HttpProcessingError, web.RequestPayloadError))
         super().log(logging.DEBUG if is_theirs else level, message, *arguments, **options)

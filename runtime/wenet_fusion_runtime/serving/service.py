@@ -64,12 +64,13 @@ class Service:
         self._clients.discard(client)
 
     async def open(self, options: SessionOptions, is_file: bool = False) -> LiveSession:
-        """Begin a session.
+        """Begin a session; that of a file belongs to an upload, which may have begun before the server is shutting down.
 
         Raises:
             Refusal: the options do not suit the model, too many sessions are open, or the server is shutting down.
         """
-        self.check_draining()
+        if not is_file:
+            self.check_draining()
         try:
             # Hot words cost time, which other sessions need not spend.
             stream = await asyncio.to_thread(self._stream, options, is_file)
@@ -96,9 +97,10 @@ class Service:
         return Refusal(Reason.INTERNAL, "the server failed; its log says why", INTERNAL)
 
     def refused(self, refusal: Refusal, who: str) -> None:
-        """Counts and logs."""
+        """Counts and logs, on one line: what a client has sent may be part of the message."""
         self.metrics.refused(refusal.reason)
-        LOG.info("%s: refused (%s): %s", who, refusal.reason.value, refusal.message)
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in refusal.message)
+        LOG.info("%s: refused (%s): %s", who, refusal.reason.value, shown)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
         """Begin nothing more and wait until everybody is served, `seconds` at most and less once `hurry` is set. Then end

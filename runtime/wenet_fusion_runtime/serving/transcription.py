@@ -24,6 +24,7 @@ from wenet_fusion_runtime.serving.service import LOG, Service
 BLOCK_SECONDS = 2.0           # of audio that is read at once
 CHUNK_BYTES = 64 * 1024       # of an upload
 MAX_FIELD_BYTES = 1 << 18     # of an option in a form
+FILE_FIELDS = ("file", "audio")    # of a form, also if they come without a file name
 NAME = "upload"               # what messages call the audio
 CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")    # of FORMATS
 
@@ -54,6 +55,7 @@ class Upload:
         self._results: list[Result] = []                     # closed segments
         self._seconds = 0.0                                  # of audio
         self._stream: web.StreamResponse | None = None       # once it has begun
+        self._is_answered = False                            # all has been recognised, and sent if it is streamed
 
     async def respond(self) -> web.StreamResponse:
         """Do all that the request asks for.
@@ -66,8 +68,9 @@ class Upload:
             response = await self._work
         except asyncio.CancelledError:
             if self._refusal is None:    # the client went away
-                if self._session is not None:
+                if self._session is not None and not self._is_answered:
                     self._service.metrics.vanished()
+                    LOG.info("%s: went away after %.1f s of audio", self._who, self._seconds)
                 raise
             return await self._end_refused(self._refusal)
         except Refusal as refusal:
@@ -75,7 +78,6 @@ class Upload:
         finally:
             if self._session is not None:
                 self._session.close()
-        LOG.info("%s: transcribed %.1f s of audio", self._who, self._seconds)
         return response
 
     def drain(self) -> None:
@@ -96,6 +98,8 @@ class Upload:
             path = Path(folder, NAME)
             try:
                 fields = await asyncio.wait_for(self._receive(path), limits.upload_seconds)
+            except web.RequestPayloadError as error:    # no gzip although its header says so, chunks without lengths
+                raise Refusal(Reason.PROTOCOL, f"the body cannot be read ({_shortened(error)})") from None
             except asyncio.TimeoutError:
                 raise Refusal(Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s") from None
             options = _upload_options(query | fields, self._service)
@@ -124,9 +128,11 @@ class Upload:
                     async for part in await self._request.multipart():
                         if not isinstance(part, BodyPartReader):
                             raise ValueError("a form within a form")
-                        if part.filename is None and part.name not in ("file", "audio"):
+                        if part.filename is None and part.name not in FILE_FIELDS:
                             fields[part.name or ""] = await _read_field(part)
                             continue
+                        if file.tell():
+                            raise ValueError("more than one file")
                         while data := await part.read_chunk(CHUNK_BYTES):
                             self._write(file, data)
                 except (ValueError, HttpProcessingError) as error:
@@ -177,8 +183,12 @@ class Upload:
             await self._send("".join(lines))
         if self._refusal is not None:
             raise self._refusal
+        await self._send(json_line({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)}))
+        self._is_answered = True    # whoever hangs up from here on has not vanished
+        LOG.info("%s: transcribed %.1f s of audio", self._who, self._seconds)
         if self._stream is not None:
-            return await self._end_stream({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)})
+            await self._stream.write_eof()
+            return self._stream
         if options.form == JSON:
             segments = [result_record(result, units) for result in self._results]
             return json_response(
@@ -202,11 +212,6 @@ class Upload:
             except asyncio.TimeoutError:
                 raise Refusal(Reason.SLOW_READER, f"nothing of what was sent was taken for {seconds:g} s") from None
 
-    async def _end_stream(self, record: Mapping[str, Any]) -> web.StreamResponse:
-        await self._send(json_line(dict(record)))
-        await self._stream.write_eof()
-        return self._stream
-
     async def _end_refused(self, refusal: Refusal) -> web.StreamResponse:
         self._service.refused(refusal, self._who)
         if self._stream is None:
@@ -214,7 +219,13 @@ class Upload:
         if refusal.reason is Reason.SLOW_READER and self._request.transport is not None:
             self._request.transport.abort()
             return self._stream
-        return await self._end_stream({"status": "failed", "message": refusal.message, "text": self._text})
+        await self._send(json_line({"status": "failed", "message": refusal.message, "text": self._text}))
+        await self._stream.write_eof()
+        return self._stream
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 async def _read_field(part: BodyPartReader) -> str:

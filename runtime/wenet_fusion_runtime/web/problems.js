@@ -71,18 +71,22 @@ export function tooSlow(seconds) {
   );
 }
 
-const TRY_LATER = 1013;       // close codes of WebSockets
+const NORMAL = 1000;          // close codes of WebSockets
+const TRY_LATER = 1013;
 const GOING_AWAY = 1001;
 
 function serverFull() {
   return new Problem("The server is full", "Others are using all of its places. Try again in a moment.");
 }
 
-/** What the server says before it closes a connection. */
-export function failure(message, closeCode) {
+/** What the server says before it closes a connection, perhaps before the session has begun. */
+export function failure(message, closeCode, hasBegun) {
   if (closeCode === TRY_LATER) return serverFull();
   if (closeCode === GOING_AWAY) {
     return new Problem("The server is shutting down", "The text so far is kept. Try again once it is back.");
+  }
+  if (!hasBegun && closeCode === NORMAL) {
+    return new Problem("The server does not take these options", `It says: ${message}. Change them under Options and try again.`);
   }
   return new Problem("The server ended the session", `It says: ${message}.`);
 }

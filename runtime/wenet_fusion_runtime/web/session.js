@@ -81,7 +81,7 @@ export class Session {
   }
 
   reason(closeCode) {
-    if (this.refusal !== null) return failure(this.refusal, closeCode);
+    if (this.refusal !== null) return failure(this.refusal, closeCode, this.isReady);
     return this.isReady ? connectionLost() : unreachable();
   }
 
