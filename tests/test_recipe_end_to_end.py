@@ -27,7 +27,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = " ".join(f"training.{name}={value}" for name, value in OVERRIDES.items())
     command = [
         "bash", root / RECIPE / "run.sh", "--data", "synthetic", "--train_strings", "1500", "--overrides", overrides,
-        "--decode_modes", "ctc_greedy_search attention_rescoring", "--chunkings", "16/4",
+        "--average_num", "2", "--decode_modes", "ctc_greedy_search attention_rescoring", "--chunkings", "16/4",
     ]  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT}/runtime"}

@@ -92,7 +92,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (
     ("max_upload_seconds", "upload_seconds", float, "from an upload's first to its last byte"),
     ("max_audio_seconds", "audio_seconds", float, "of audio in a session or an upload"),
     ("start_seconds", "start_seconds", float, "from a connection to its start signal, or to the end of its request"),
-    ("idle_seconds", "idle_seconds", float, "without a message of a client that should send audio"),
+    ("idle_seconds", "idle_seconds", float, "in which a client that should send brings less than a hundredth of it in audio"),
     ("send_seconds", "send_seconds", float, "until a client takes what is sent to it"),
 )
 

@@ -16,6 +16,7 @@ from wenet_fusion_runtime.serving.web_socket import WebSocket
 
 TICK_SECONDS = 0.25
 PING_SECONDS = 20.0      # keeps proxies from closing a connection on which nothing is said
+LEAST_AUDIO = 0.01       # of the time in which a client should send: a byte now and then would hold a session for hours
 
 
 class Gone(Exception):
@@ -39,7 +40,7 @@ class Connection:
         self._audio_seconds = 0.0
         self._refusal: Refusal | None = None                # what follows the results so far
         self._finish_by: float | None = None                # when they must have been sent
-        self._listening_since: float | None = None          # waiting for a message of the client
+        self._listening = False                             # waiting for a message of the client
         self._sending_since: float | None = None            # waiting for the client to take a message
         self._cut: asyncio.Future[Refusal] = self._loop.create_future()    # ends all at once
 
@@ -129,9 +130,9 @@ class Connection:
         limit, ended = self._service.limits.audio_seconds, False
         while True:
             # Only whoever should send is waited for, and only while nothing else keeps the server from reading.
-            self._listening_since = None if ended else self._loop.time()
+            self._listening = not ended
             message = await self._receive()
-            self._listening_since = None
+            self._listening = False
             if ended or self._refusal is not None:
                 continue
             if isinstance(message, str):
@@ -183,7 +184,8 @@ class Connection:
     async def _watch(self) -> None:
         """Raises Refusal when something takes too long, or sees to it that the results so far are sent first."""
         limits, begun = self._service.limits, self._loop.time()
-        pinged = begun
+        pinged = heard_at = begun
+        heard, least = 0.0, LEAST_AUDIO * limits.idle_seconds
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._loop.time()
@@ -191,10 +193,13 @@ class Connection:
                 raise Refusal(Reason.SLOW_READER, f"nothing of what was sent was taken for {limits.send_seconds:g} s")
             if self._finish_by is not None and now > self._finish_by:
                 raise self._refusal
-            if self._listening_since is not None and now - self._listening_since > limits.idle_seconds:
+            if not self._listening or self._audio_seconds - heard >= least:
+                heard, heard_at = self._audio_seconds, now
+            elif now - heard_at > limits.idle_seconds:
                 self.end_early(Refusal(
-                    Reason.IDLE, f"nothing came for {limits.idle_seconds:g} s; send audio or an end signal"))
-            if now - begun > limits.audio_seconds + limits.idle_seconds:    # a byte now and then is no audio
+                    Reason.IDLE, f"less than {least:g} s of audio came in {limits.idle_seconds:g} s; send audio or an end "
+                    "signal"))
+            if now - begun > limits.audio_seconds + limits.idle_seconds:    # less audio than time
                 self.end_early(Refusal(
                     Reason.AUDIO_SECONDS, f"a session may last {limits.audio_seconds:g} s; open another one"))
             if now - pinged > PING_SECONDS and self._sending_since is None:

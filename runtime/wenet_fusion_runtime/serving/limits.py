@@ -19,7 +19,7 @@ class Limits:
     upload_seconds: float = 300.0            # from the first to the last byte of an upload
     audio_seconds: float = 4 * 3600.0        # of audio in one session or upload
     start_seconds: float = 10.0              # from the connection to the start signal, or to the end of a request's header
-    idle_seconds: float = 60.0               # without a message while the server waits for one
+    idle_seconds: float = 60.0               # in which a client that should send brings hardly any audio
     send_seconds: float = 10.0               # until a client takes what is sent to it
 
     def __post_init__(self) -> None:
