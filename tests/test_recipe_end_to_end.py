@@ -13,9 +13,9 @@ from recipe_clone import RECIPE, ROOT, clone_recipe
 pytest.importorskip("espeakng_loader", reason="synthetic speech needs espeakng_loader, an optional extra")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-# A fifth of the recipe's training; synthetic voices are easy.
+# A third of the recipe's training; synthetic voices are easy.
 OVERRIDES = {
-    "max_steps": 250, "save_interval_steps": 50, "validate_interval_steps": 125, "frozen_statistics_steps": 50,
+    "max_steps": 400, "save_interval_steps": 100, "validate_interval_steps": 200, "frozen_statistics_steps": 50,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone_recipe(root)
     overrides = " ".join(f"training.{name}={value}" for name, value in OVERRIDES.items())
     command = [
-        "bash", root / RECIPE / "run.sh", "--data", "synthetic", "--train_strings", "1500", "--overrides", overrides,
+        "bash", root / RECIPE / "run.sh", "--data", "synthetic", "--train_strings", "2500", "--overrides", overrides,
         "--average_num", "2", "--decode_modes", "ctc_greedy_search attention_rescoring", "--chunkings", "16/4",
     ]  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dev", type=int, default=300)
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--silence", type=int, default=40, help="recordings without a word, for a test of their own")
-    parser.add_argument("--empty_share", type=float, default=0.06, help="of the training strings")
+    parser.add_argument("--empty_share", type=float, default=0.08, help="of the training strings")
     args = parser.parse_args(arguments)
     source = json.loads(args.source.read_text())
     takes = list_takes(Path(source["recordings"]))

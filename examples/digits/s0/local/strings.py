@@ -6,6 +6,10 @@ import numpy as np
 from recordings import WORDS, Take
 
 
+# Recordings without a word, in turn. Music is the most varied of them, and the likest to words when it is quiet.
+WORDLESS = ("silence", "noise", "tones", "music", "voice", "music", "voices", "music")
+
+
 class StringPlan(NamedTuple):
     """What a string says: takes of one speaker, in order."""
 
@@ -85,27 +89,26 @@ def empty_string(
     rng: np.random.Generator,
     longest_seconds: float,
 ) -> DigitString:
-    """Silence, noise, tones, music, one voice or several played backwards, in turn by `index`.
-
-    Of half a second to `longest_seconds`.
+    """Silence, noise, tones, music, or voices played backwards, in turn by `index`; half a second to `longest_seconds`.
 
     For training they must not be longer than strings of digits: batches gather recordings of one length, and a batch
     without any speech has BatchNorm statistics of its own kind.
     """
     length = round(rng.uniform(0.5, longest_seconds) * sample_rate)
-    kind = index % 6
-    if kind == 0:  # digital zero, or the noise floor of a converter
-        audio = np.zeros(length) if index // 6 % 2 else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
-    elif kind == 1:
+    kind = WORDLESS[index % len(WORDLESS)]
+    if kind == "silence":  # digital zero, or the noise floor of a converter
+        zero = index // len(WORDLESS) % 2 == 0
+        audio = np.zeros(length) if zero else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
+    elif kind == "noise":
         audio = _noise(length, rng) * _amplitude(rng.uniform(-60, -12))
-    elif kind == 2:
+    elif kind == "tones":
         audio = _tones(length, sample_rate, rng) * _amplitude(rng.uniform(-40, -6))
-    elif kind == 3:
-        audio = _music(length, sample_rate, rng) * _amplitude(rng.uniform(-45, -10))
+    elif kind == "music":
+        audio = _music(length, sample_rate, rng) * _amplitude(rng.uniform(-50, -10))
     else:
-        voices = 1 if kind == 4 else int(rng.integers(2, 9))
+        voices = 1 if kind == "voice" else int(rng.integers(2, 9))
         audio = _backwards(length, voices, takes, samples, rng) * _amplitude(rng.uniform(-45, -13))
-    if kind > 1:
+    if kind not in ("silence", "noise"):
         audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
     return DigitString(key, "empty", np.clip(audio, -1, 1).astype(np.float32), [])
 
