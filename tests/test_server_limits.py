@@ -1,6 +1,7 @@
 """Every limit of the server: what exceeds it is ended with a reason, in its own connection only."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket as sockets
@@ -16,7 +17,7 @@ from fake_model import SAMPLE_RATE, save_archive, speak
 from server_process import PATIENCE, ServerProcess, Socket, connected, encoded, eventually, http, metric, pcm, spoken_to
 
 from wenet_fusion_runtime.cli import main
-from wenet_fusion_runtime.serving.admission import available_connections
+from wenet_fusion_runtime.serving.admission import REFUSED_AT_ONCE, available_connections
 from wenet_fusion_runtime.serving.limits import Limits
 
 @pytest.fixture(scope="module")
@@ -184,8 +185,9 @@ def test_connections_of_all_kinds_are_bounded(
 ) -> None:
     """Also those that never say a word: who holds more gets 503 there, and the process never runs out of descriptors."""
     most = Limits(sessions=2).sockets
-    flags = ["--max_sessions", 2, *(["--certificate", certificate] if is_tls else [])]
+    flags = ["--max_sessions", 2, "--start_seconds", 2 * PATIENCE, *(["--certificate", certificate] if is_tls else [])]
     with ServerProcess(fake_archive, *flags) as guarded:
+        descriptors = guarded.descriptors
         held = [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(most)]
         with sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) as late:
             if is_tls:
@@ -193,6 +195,11 @@ def test_connections_of_all_kinds_are_bounded(
                 late = context.wrap_socket(late, server_hostname="127.0.0.1")
             answer = b"".join(iter(lambda: late.recv(1000), b""))
         assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections are open" in answer
+        # Those to be refused wait for their TLS handshake, too; and whoever hangs up in one leaves its place at once.
+        held += [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(REFUSED_AT_ONCE + 20)]
+        with contextlib.suppress(ConnectionError):
+            held[-1].recv(1000)    # told, or cut off
+        assert guarded.descriptors <= descriptors + most + REFUSED_AT_ONCE
         for one in held:
             one.close()
         url = f"{guarded.url}healthz"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+import socket
 from typing import Callable
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -13,7 +14,7 @@ from wenet_fusion_runtime.serving.limits import Limits
 from wenet_fusion_runtime.serving.responses import RETRY_SECONDS
 
 ACCEPTED_AT_ONCE = 16      # in a turn of the event loop
-_TURNS = 6                 # of the loop from a connection's acceptance to its end, if it is refused
+REFUSED_AT_ONCE = 96       # connections that are being told so; more are closed without a word
 _OTHER_FILES = 64          # of the process: the model, the log, the event loop
 _FILES_OF_UPLOAD = 2       # beside its connection: the folder's file, written and read
 
@@ -29,7 +30,7 @@ def available_connections(limits: Limits) -> int:
         import resource
     except ImportError:    # Windows has no such limit
         return limits.sockets
-    files = _FILES_OF_UPLOAD * limits.sessions + _TURNS * ACCEPTED_AT_ONCE + _OTHER_FILES
+    files = _FILES_OF_UPLOAD * limits.sessions + REFUSED_AT_ONCE + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.sockets + files
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -48,43 +49,83 @@ def available_connections(limits: Limits) -> int:
 class Admission:
     """Makes the protocol of each connection that the event loop has accepted: the server's, or one that says no.
 
-    Without it asyncio tries, and logs, thousands of times a second to accept what there is no descriptor for.
+    It counts sockets from their acceptance to their end, because asyncio tells of connections only after the TLS
+    handshake, and of those that fail in it never. Without a bound asyncio tries, and logs, thousands of times a second to
+    accept what there is no descriptor for.
 
     Args:
         server: aiohttp's.
         most: connections, those in a TLS handshake included.
-        handshake_seconds: after which those in a handshake are dropped.
         on_refused: called for each that is.
     """
 
-    def __init__(self, server: web.Server, most: int, handshake_seconds: float, on_refused: Callable[[], object]) -> None:
+    def __init__(self, server: web.Server, most: int, on_refused: Callable[[], object]) -> None:
         self._server, self._most, self._on_refused = server, most, on_refused
-        self._handshake_seconds = handshake_seconds
-        self._entering: deque[tuple[float, _Entering]] = deque()    # when they were accepted, oldest first
+        self._admitted: WeakSet[_Accepted] = WeakSet()
+        self._refused: WeakSet[_Accepted] = WeakSet()
+
+    def listener(self, bound: socket.socket) -> socket.socket:
+        """The same socket, whose connections are counted; `bound` is not to be used any more."""
+        return _Listener(bound, self._enter)
 
     def __call__(self) -> asyncio.Protocol:
-        now = asyncio.get_running_loop().time()
-        while self._entering and (self._entering[0][1].is_in or self._entering[0][0] < now - self._handshake_seconds):
-            self._entering.popleft()
-        if len(self._server.connections) + sum(not entering.is_in for _, entering in self._entering) >= self._most:
+        return _Entering(self._protocol)
+
+    def _enter(self, accepted: socket.socket) -> socket.socket:
+        """Raises ConnectionAbortedError if there is not even a place for those that are refused."""
+        if len(self._admitted) < self._most:
+            return _Accepted(accepted, self._admitted)
+        self._on_refused()
+        if len(self._refused) < REFUSED_AT_ONCE:
+            return _Accepted(accepted, self._refused)
+        accepted.close()
+        raise ConnectionAbortedError
+
+    def _protocol(self, transport: asyncio.BaseTransport) -> asyncio.Protocol:
+        number = transport.get_extra_info("socket").fileno()
+        if any(refused.fileno() == number for refused in self._refused):
+            return _Refusing()
+        if len(self._server.connections) >= self._most:    # on Windows the event loop accepts by itself
             self._on_refused()
             return _Refusing()
-        protocol = _Entering(self._server())
-        self._entering.append((now, protocol))
-        return protocol
+        return self._server()
+
+
+class _Listener(socket.socket):
+    """What it accepts is what `enter` makes of it."""
+
+    def __init__(self, bound: socket.socket, enter: Callable[[socket.socket], socket.socket]) -> None:
+        super().__init__(bound.family, bound.type, bound.proto, fileno=bound.detach())
+        self._enter = enter
+
+    def accept(self) -> tuple[socket.socket, object]:
+        accepted, address = super().accept()
+        return self._enter(accepted), address
+
+
+class _Accepted(socket.socket):
+    """A connection that is one of `opened` until it is closed."""
+
+    def __init__(self, accepted: socket.socket, opened: WeakSet[_Accepted]) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self._opened = opened
+        opened.add(self)
+
+    def close(self) -> None:
+        super().close()
+        self._opened.discard(self)
 
 
 class _Entering(asyncio.Protocol):
-    """Makes room for the server's protocol once there is a connection, with TLS after its handshake."""
+    """Makes room for another protocol once there is a connection, with TLS after its handshake."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        self._protocol = protocol
-        self.is_in = False
+    def __init__(self, choose: Callable[[asyncio.BaseTransport], asyncio.Protocol]) -> None:
+        self._choose = choose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.is_in = True
-        transport.set_protocol(self._protocol)
-        self._protocol.connection_made(transport)
+        protocol = self._choose(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class _Refusing(asyncio.Protocol):

@@ -61,16 +61,17 @@ async def _run(
         shutdown_timeout=FAREWELL_SECONDS, logger=_Quiet(LOG, {}))
     await runner.setup()
     servers: list[asyncio.Server] = []
-    admission = Admission(runner.server, most, limits.start_seconds, lambda: service.metrics.refused(Reason.FULL))
+    admission = Admission(runner.server, most, lambda: service.metrics.refused(Reason.FULL))
+    listeners = [admission.listener(opened) for opened in sockets]
     try:
-        for opened in sockets:
+        for opened in listeners:
             # A handshake that is not finished counts as a connection without a start.
             servers.append(await loop.create_server(
                 admission, sock=opened, ssl=context, backlog=ACCEPTED_AT_ONCE,
                 ssl_handshake_timeout=limits.start_seconds if is_tls else None))
             opened.listen(BACKLOG)    # asyncio's argument is both: how many wait, and how many are accepted at once
         _on_signals(loop, stop, hurry)
-        announce([url(opened, is_tls) for opened in sockets])
+        announce([url(opened, is_tls) for opened in listeners])
         await stop.wait()
         LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
         for server in servers:
