@@ -152,6 +152,7 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
         (['{"signal":"start","lang":"en"}'], "unknown key 'lang'"),
         (['{"signal":"start"}', '{"signal":"start"}'], "Unexpected start signal"),
         (['{"signal":"start","hot_words":[{"phrase":"\\ud800"}]}'], r"hot word '\ud800'"),
+        (['{"signal":"start","hot_words":[{"phrase":"%s"}]}' % ("€" * 80)], "€': no unit is '€"),
         (['{"signal":"start","hot_words":[{"phrase":"a","boost":1%s}]}' % ("0" * 400)], "has boost inf"),
         (['{"signal":"start"}', "[1"], "Wrong protocol: a text message is no JSON"),
         (['{"signal":"start","format":"float32"}', np.float32([np.nan] * 4000).tobytes()], "NaN or infinity"),
@@ -168,7 +169,7 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
             return socket
 
     socket = asyncio.run(run())
-    assert failure in socket.failure and socket.close_code == 1000
+    assert failure in socket.failure and socket.failure.startswith(socket.close_reason) and socket.close_code == 1000
     assert socket.texts[:-1] == [READY] * (len(messages) - 1)
 
 

@@ -217,7 +217,7 @@ class Connection:
         sending = self._socket.send_str(protocol.failed(refusal.message))
         try:
             await asyncio.wait_for(sending, self._service.limits.send_seconds)
-            await self._socket.close(code=refusal.close_code, message=refusal.message.encode()[:120])
+            await self._socket.close(code=refusal.close_code, message=refusal.close_reason)
         except (asyncio.TimeoutError, ConnectionError):
             self._socket.abort()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013    # RFC 6455, IANA
+MAX_CLOSE_REASON = 123    # bytes, RFC 6455 too
 
 
 class Reason(str, Enum):
@@ -41,3 +42,9 @@ class Refusal(Exception):
         message = message.encode("utf-8", "backslashreplace").decode("utf-8")
         super().__init__(message)
         self.reason, self.message, self.close_code = reason, message, close_code
+
+    @property
+    def close_reason(self) -> bytes:
+        """As much of the message as a WebSocket's close frame takes, without half a letter at its end: clients would call
+        that a broken frame."""
+        return self.message.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()

@@ -49,7 +49,7 @@ class WebSocket(web.WebSocketResponse):
             self.fault = Refusal(reason, text, code)
             try:
                 await super().send_str(self._explain(text))
-                await self.send_frame(struct.pack("!H", code) + text.encode()[:120], WSMsgType.CLOSE)
+                await self.send_frame(struct.pack("!H", code) + self.fault.close_reason, WSMsgType.CLOSE)
                 await self._linger()
             except ConnectionError:
                 pass
