@@ -22,13 +22,14 @@ def test_help_shows_defaults_once_and_only_where_there_are_some():
     parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
     parser.add_argument("--plain", type=int, default=3, help="a number")
     parser.add_argument("--told", type=int, default=4, help="another (default: %(default)d)")
+    parser.add_argument("--seed", type=int, default=0, help="a third")
     parser.add_argument("--model", help="default: the model's")
     parser.add_argument("--none", help="nothing")
     parser.add_argument("--many", nargs="*", default=[], help="some")
     parser.add_argument("--flag", action="store_true", help="whether")
     lines = [line.strip() for line in parser.format_help().splitlines()]
     told = [line.split("  ")[-1].strip() for line in lines if line.startswith("--")]
-    assert told == ["a number (default: 3)", "another (default: 4)", "default: the model's", "nothing", "some", "whether"]
+    assert told == ["a number (default: 3)", "another (default: 4)", "a third (default: 0)", "default: the model's", "nothing", "some", "whether"]
 
 
 def test_status_is_what_the_command_returns():

@@ -14,7 +14,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.help or ""
-        if action.default in (None, False, []) or "default:" in told or "default)" in told:
+        default = action.default  # 0 is one to show, though it equals False
+        if default is None or default is False or default == [] or "default:" in told or "default)" in told:
             return action.help
         return super()._get_help_string(action)
 

@@ -163,7 +163,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
     problems: list[str] = []
-    unusable: dict[str, str] = {}  # keys whose problem is told already
+    told: set[str] = set()  # keys that are unusable for a reason that stands in `problems` already
     key, member_name = "", "the beginning"
     try:
         with tarfile.open(tar_path, "r:") as tar:
@@ -176,19 +176,19 @@ def _index_shard(line: str, folder: Path) -> Listed:
                         texts[key] = tar.extractfile(member).read().decode("utf-8").strip()
                     except UnicodeDecodeError:
                         problems.append(f"{tar_path}: member {member.name} is not UTF-8 text")
-                        unusable[key] = ""
+                        told.add(key)
                 elif name.suffix in AUDIO_SUFFIXES and member.isfile():
                     if not member.size:
                         problems.append(f"{tar_path}: member {member.name} is empty")
-                        unusable[key] = ""
+                        told.add(key)
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})")
-        unusable[key] = ""  # its audio may be cut off, or be what is missing
+        told.add(key)  # its audio may be cut off, or be what is missing
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources | unusable]
-    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts | unusable]
+    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources and key not in told]
+    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts and key not in told]
     if not texts and not problems:
         problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
-    usable = {key: text for key, text in texts.items() if key in sources and key not in unusable}
-    return Listed([Utterance(key, sources[key], text, 0.0) for key, text in usable.items()], problems)
+    usable = [key for key in texts if key in sources and key not in told]
+    return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in usable], problems)
