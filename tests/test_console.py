@@ -29,7 +29,10 @@ def test_help_shows_defaults_once_and_only_where_there_are_some():
     parser.add_argument("--flag", action="store_true", help="whether")
     lines = [line.strip() for line in parser.format_help().splitlines()]
     told = [line.split("  ")[-1].strip() for line in lines if line.startswith("--")]
-    assert told == ["a number (default: 3)", "another (default: 4)", "a third (default: 0)", "default: the model's", "nothing", "some", "whether"]
+    assert told == [
+        "a number (default: 3)", "another (default: 4)", "a third (default: 0)", "default: the model's", "nothing", "some",
+        "whether",
+    ]  # fmt: skip
 
 
 def test_status_is_what_the_command_returns():

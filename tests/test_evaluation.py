@@ -178,7 +178,8 @@ def test_a_length_penalty_leaves_greedy_search_as_it_is(tone_run, data_list, tmp
         choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2", "--length_penalty", penalty)
         assert main(list(map(str, ["evaluate", *data, *choice]))) == 0
     greedy, beam = (
-        [(folder / condition_folder(mode, "8/2") / "text").read_text() for folder in folders.values()] for mode in (GREEDY, PREFIX_BEAM)
+        [(folder / condition_folder(mode, "8/2") / "text").read_text() for folder in folders.values()]
+        for mode in (GREEDY, PREFIX_BEAM)
     )
     assert greedy[0] == greedy[1] and len(beam[1].split()) < len(beam[0].split())
 

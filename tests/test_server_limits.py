@@ -223,7 +223,8 @@ def test_the_systems_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> Non
     files[:] = [400, 400]
     limits = Limits(sessions=40)
     assert limits.connections <= available_connections(limits) == 400 - 2 * 40 - 6 * 16 - 64 < limits.sockets
-    with pytest.raises(OSError, match=r"100 sessions need \d+ open files, and the system allows 400; raise .*ulimit -n.*--max_sessions"):
+    message = r"100 sessions need \d+ open files, and the system allows 400; raise .*ulimit -n.*--max_sessions"
+    with pytest.raises(OSError, match=message):
         available_connections(Limits())
     files[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
     assert available_connections(Limits()) == Limits().sockets

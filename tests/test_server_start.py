@@ -53,7 +53,9 @@ def test_mistakes_of_the_operator_are_one_line(
     assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_and_a_bad_certificate(fake_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_and_a_bad_certificate(
+    fake_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with sockets.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -81,7 +83,8 @@ def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Pat
         result = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, check=False)
         assert result.returncode == 1 and result.stderr.count("\n") == 1
         assert result.stderr.endswith("which is not installed: pip install 'wenet-fusion-runtime[server]'\n")
-    result = subprocess.run([sys.executable, "-c", hidden, "info", str(fake_archive)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", hidden, "info", str(fake_archive)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "8000 Hz" in result.stdout
 
 

@@ -160,15 +160,17 @@ async def _has_transcribed(server: ServerProcess, count: int) -> bool:
 def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) -> None:
     """Also if most of it is still to come."""
     async def run(server: ServerProcess) -> tuple[int, bytes]:
-        body, stopped = recording("abcd"), asyncio.Event()
+        body, begun, stopped = recording("abcd"), asyncio.Event(), asyncio.Event()
 
         async def slowly() -> AsyncIterator[bytes]:
+            begun.set()    # the server has said that it takes the body
             yield body[:1000]
             await stopped.wait()
             yield body[1000:]
 
-        answering = asyncio.ensure_future(http("POST", f"{server.url}transcribe?format=text", data=slowly()))
-        await asyncio.sleep(0.5)
+        url = f"{server.url}transcribe?format=text"
+        answering = asyncio.ensure_future(http("POST", url, data=slowly(), expect100=True))
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         server.stop()
         assert await eventually(lambda: _is_stopping(server))
         stopped.set()

@@ -2,7 +2,6 @@
 """What endpoint rules do to the recordings of a data.list, streamed as one long recording with pauses between them."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from left_out import all_problems, tell_left_out
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
 from wenet_fusion_runtime.acoustic_model import StepScores
@@ -21,7 +21,6 @@ from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import score
-from wenet_fusion.files import list_problems
 
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
 ONE_SEGMENT = EndpointRules(rule3_seconds=1e9)
@@ -122,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     meta, (utterances, skipped) = model.meta, scan_manifest(args.data)
     bar = tqdm(utterances, desc="read", unit="utt", leave=False, disable=None)
     found, unreadable = read_batch(bar, meta.sample_rate)
-    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
+    skipped = all_problems(skipped, unreadable)
     if not found:
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
     recordings = list(found.values()) * args.repeat
@@ -140,9 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         segments = decode(model, step, options, chosen)
         effect = effect_of(segments, text_of(segments, meta), reference, uncut)
         print("| " + " | ".join(row(label, effect)) + " |", flush=True)
-    if skipped:
-        print(f"{list_problems(skipped)}\nerror: {len(skipped)} recordings could not be read and were left out", file=sys.stderr)
-    return 1 if skipped else 0
+    return tell_left_out(skipped, "recordings")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 """Counts the words that an exported model hears where there are none: silence, noise, tones, chords, reversed speech."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from left_out import all_problems, tell_left_out
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
 from wenet_fusion_runtime.decoding import MODES, decode_rows, offline_step
@@ -17,7 +17,6 @@ from wordless_sounds import Sound, wordless_sounds
 from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
-from wenet_fusion.files import list_problems
 
 RECORDINGS = 100  # of a data.list, at most
 
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {mode: DecodingOptions(mode).resolved(model.meta) for mode in args.modes or modes_of(model.meta)}
     utterances, skipped = scan_manifest(args.speech) if args.speech else ([], [])
     found, unreadable = read_batch(utterances[:RECORDINGS], rate)
-    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
+    skipped = all_problems(skipped, unreadable)
     if args.speech and not found:
         raise ValueError(f"no recording of {args.speech} could be read; the first problem: {skipped[0]}")
     sounds = list(wordless_sounds(rate, args.seconds, list(found.values()), args.seed))
@@ -51,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if text and args.show_texts:
                     print(f"{sound.kind}, {sound.label}; chunks of {chunk}, {mode}: {text}")
     print_table(args.model, sounds, model.meta, list(options), words, args.seconds)
-    if skipped:
-        print(f"{list_problems(skipped)}\nerror: {len(skipped)} recordings could not be read and were left out", file=sys.stderr)
-    return 1 if skipped else 0
+    return tell_left_out(skipped, "recordings")
 
 
 def modes_of(meta: Meta) -> tuple[str, ...]:

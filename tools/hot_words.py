@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from left_out import all_problems
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.commands.search_arguments import add_search_arguments, search_options, usable_hot_words
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {name: replace(plain, hot_words=words).resolved(model.meta) for name, words in lists.items()}
     utterances, skipped = scan_manifest(args.data)
     texts, unreadable = decode(model, utterances, chunking, options)
-    skipped += [f"{key}: {problem}" for key, problem in unreadable.items()]
+    skipped = all_problems(skipped, unreadable)
     if len(unreadable) == len(utterances):
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 

@@ -6,12 +6,12 @@ The exported model runs once for each utterance and chunking; its scores are sea
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from left_out import all_problems, tell_left_out
 from stream_test import streamed_chunking
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
@@ -23,7 +23,7 @@ from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.error_rate import ErrorCounts, score
-from wenet_fusion.files import list_problems, write_text
+from wenet_fusion.files import write_text
 
 MAX_ROWS = 16  # utterances per step
 
@@ -128,8 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unreadable: dict[str, str] = {}
     chunkings = args.chunkings or [Chunking(model.meta.default_chunk, model.meta.default_left)]
     rows = [tune(model, *sets, chunking, variants, unreadable) for chunking in chunkings]
-    skipped = [problem for listed in lists for problem in listed.problems]
-    skipped += [f"{key}: {reason}" for key, reason in unreadable.items()]
+    skipped = all_problems([problem for listed in lists for problem in listed.problems], unreadable)
     content = {
         "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,
         "weights": args.weights, "bonuses": args.bonuses, "rows": [asdict(row) for row in rows],
@@ -137,10 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output, json.dumps(content, indent=1) + "\n")
     write_text(args.output.with_suffix(".md"), table(rows))
     print(table(rows), end="")
-    if skipped:
-        print(list_problems(skipped), file=sys.stderr)
-        print(f"error: {len(skipped)} utterances could not be read and were left out", file=sys.stderr)
-    return 1 if skipped else 0
+    return tell_left_out(skipped)
 
 
 if __name__ == "__main__":

@@ -186,8 +186,12 @@ def _index_shard(line: str, folder: Path) -> Listed:
         problems.append(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})")
         told.add(key)  # its audio may be cut off, or be what is missing
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    problems += [f"{tar_path}: member {key}.txt has no audio {key}.({wanted})" for key in texts if key not in sources and key not in told]
-    problems += [f"{tar_path}: audio of {key!r} has no member {key}.txt" for key in sources if key not in texts and key not in told]
+    for key in texts:
+        if key not in sources and key not in told:
+            problems.append(f"{tar_path}: member {key}.txt has no audio {key}.({wanted})")
+    for key in sources:
+        if key not in texts and key not in told:
+            problems.append(f"{tar_path}: audio of {key!r} has no member {key}.txt")
     if not texts and not problems:
         problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
     usable = [key for key in texts if key in sources and key not in told]

@@ -48,8 +48,10 @@ class EvaluationOptions:
         if not self.variants:
             raise ValueError("no variant of the search was given")
         for what, values in (
-            ("modes", self.modes), ("chunkings", [chunking_label(chunking) for chunking in self.chunkings]), ("variants", [variant.name for variant in self.variants])
-        ):  # fmt: skip
+            ("modes", self.modes),
+            ("chunkings", [chunking_label(chunking) for chunking in self.chunkings]),
+            ("variants", [variant.name for variant in self.variants]),
+        ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what}: {', '.join(values)} name one twice")
         if self.variants[1:] and set(self.modes) <= _WITHOUT_VARIANTS:

@@ -199,7 +199,8 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 
 
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
-    """A hypothesis' tokens with the times that it would have as the best one."""
+    """A hypothesis' tokens with the times that it would have as the best one; but none begins before the segment and the
+    best one, since a result does not tell where the segment before ended."""
     frames = round(result.start_seconds / meta.frame_seconds), round(result.end_seconds / meta.frame_seconds)
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
     return make_result([hypothesis], meta, result.segment, frames, result.endpoint, earliest).tokens
