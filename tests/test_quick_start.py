@@ -12,21 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
 import server_process
-import soundfile
 from browser import browser, drop, expect, is_ready, opened_pages
 from browser import missing as browser_missing
 from conftest import absent
 from server_process import ServerProcess
-from tones import RATE as SPOKEN_RATE
-from tones import speak as speak_tones
+from tones import write_speech
 from virtual_microphone import RATE
 from virtual_microphone import main as play_into
 from virtual_microphone import missing as microphone_missing
-
-from wenet_fusion_runtime.audio import Resampler
 
 pytestmark = pytest.mark.slow
 
@@ -75,10 +70,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of the words at a microphone's rate."""
-    samples = Resampler(SPOKEN_RATE, RATE).process(speak_tones(WORDS, np.random.default_rng(3)), last=True)
-    path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    soundfile.write(path, samples, RATE, subtype="PCM_16")
-    return path
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", WORDS, RATE)
 
 
 def readme_commands() -> dict[str, list[str]]:

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import absent
-from tones import RATE as SPOKEN_RATE
-from tones import speak as speak_tones
+from tones import write_speech
 from virtual_microphone import RATE, VirtualMicrophone, missing, write_room
 from virtual_microphone import main as play_into
 
-from wenet_fusion_runtime.audio import Resampler
 from wenet_fusion_runtime.cli import main
 
 PROGRAM = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
@@ -27,10 +25,7 @@ WORDS = "two one three three one two".split()
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording at the device's rate, which is not the model's."""
-    samples = Resampler(SPOKEN_RATE, RATE).process(speak_tones(WORDS, np.random.default_rng(3)), last=True)
-    path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    soundfile.write(path, samples, RATE, subtype="PCM_16")
-    return path
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", WORDS, RATE)
 
 
 @pytest.fixture(scope="module")

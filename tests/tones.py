@@ -13,6 +13,7 @@ from wenet_fusion.config import to_yaml
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion_runtime.audio import Resampler
 from wenet_fusion_runtime.formats import ctm_lines
 from wenet_fusion_runtime.result import Word
 
@@ -28,6 +29,13 @@ class Speech(NamedTuple):
 def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
     """Float32 samples (n,) at RATE: the words as tones, silence around them, a faint noise under all."""
     return speak_dated(words, rng).samples
+
+
+def write_speech(path: Path, words: list[str], rate: int) -> Path:
+    """`speak` as a recording at another rate, such as a microphone's."""
+    samples = Resampler(RATE, rate).process(speak(words, np.random.default_rng(3)), last=True)
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
 
 
 def speak_dated(words: list[str], rng: np.random.Generator) -> Speech:
