@@ -125,6 +125,7 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
         (("--chunkings", "16x4"), "neither 'full' nor SIZE"),
         (("--chunkings", "8/2", "8/2"), "chunkings: 8/2, 8/2 name one twice"),
         (("--hot_word", "three"), f"hot words: no effect on {GREEDY}; add {PREFIX_BEAM} or {RESCORING} to the modes"),
+        (("--length_penalty", "1"), f"length penalty: no effect on {GREEDY}; add {PREFIX_BEAM} or"),
         (("--beam_size", "0"), "beam_size must be at least 1, found 0"),
         (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose 13 or less"),
         (("--max_batch_seconds", "0"), "max_batch_seconds .0.0. must be positive"),

@@ -11,7 +11,7 @@ from wenet_fusion.transcripts import Counting
 ATTENTION = "attention"
 ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
 PLAIN = "plain"
-_WITHOUT_VARIANTS = {GREEDY, ATTENTION}  # their search knows neither hot words nor language models
+_PLAIN_SEARCHES = {GREEDY, ATTENTION}  # know neither hot words nor language models nor a length penalty
 
 
 class Variant(NamedTuple):
@@ -54,10 +54,12 @@ class EvaluationOptions:
         ):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what}: {', '.join(values)} name one twice")
-        if self.variants[1:] and set(self.modes) <= _WITHOUT_VARIANTS:
-            names = ", ".join(variant.name for variant in self.variants[1:])
+        idle = [variant.name for variant in self.variants[1:]]
+        if self.variants[0].decoding.length_penalty:
+            idle.insert(0, "length penalty")
+        if idle and set(self.modes) <= _PLAIN_SEARCHES:
             raise ValueError(
-                f"{names}: no effect on {' and '.join(self.modes)}; add {PREFIX_BEAM} or {RESCORING} to the modes"
+                f"{', '.join(idle)}: no effect on {' and '.join(self.modes)}; add {PREFIX_BEAM} or {RESCORING} to the modes"
             )
 
     @property
@@ -67,5 +69,5 @@ class EvaluationOptions:
             Search(mode, variant)
             for index, variant in enumerate(self.variants)
             for mode in self.modes
-            if index == 0 or mode not in _WITHOUT_VARIANTS
+            if index == 0 or mode not in _PLAIN_SEARCHES
         ]
