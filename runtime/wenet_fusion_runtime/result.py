@@ -60,7 +60,7 @@ class Result:
     words: tuple[Word, ...]
     committed: int                    # so many leading words can no longer change; their times still may a little
     segment: int                      # counts from 0 in each stream
-    start_seconds: float              # of the segment, since the start of the stream
+    start_seconds: float              # of the segment, since the start of the stream; its first word may begin earlier
     end_seconds: float                # of what was decoded, the silent tail after the audio included
     hypotheses: tuple[Hypothesis, ...]    # best first; of a partial result those of the search, not rescored
     endpoint: Endpoint | None         # why the segment closed; None: it is open

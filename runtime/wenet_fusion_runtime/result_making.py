@@ -13,7 +13,7 @@ from wenet_fusion_runtime.words import group_words
 
 def make_result(
     hypotheses: Sequence[Hypothesis], meta: Meta, segment: int, frames: tuple[int, int], endpoint: Endpoint | None,
-    earliest: float | None = None,
+    earliest: float,
 ) -> Result:
     """The result of one segment.
 
@@ -24,12 +24,12 @@ def make_result(
         frames: its first frame and the one after its last.
         endpoint: why it closed; None: it is open.
         earliest: seconds, before which no token of it was spoken. CTC emits a word near its end, so the word that a
-            segment begins with may have begun in the silence that closed the one before. None: the segment's start.
+            segment begins with may have begun in the silence that closed the one before.
     """
     units, seconds, best = meta.units, meta.frame_seconds, hypotheses[0]
     start, end = frames[0] * seconds, frames[1] * seconds
     emitted = [Span(frame * seconds, (frame + 1) * seconds) for frame in best.frames]
-    spans = spoken_spans(emitted, meta.word_times, start if earliest is None else earliest, end)
+    spans = spoken_spans(emitted, meta.word_times, earliest, end)
     tokens = tuple(
         Token(unit, units.tokens[unit], *span, confidence)
         for unit, span, confidence in zip(best.ids, spans, best.confidences)
