@@ -166,3 +166,10 @@ def test_reliability_of_a_file(tmp_path, capsys) -> None:
         reliability.main(arguments)
     with pytest.raises(ValueError, match="--bins 0"):
         reliability.main([*arguments, "--bins", "0"])
+
+
+def test_an_interval_holds_its_share_whatever_the_number_of_words() -> None:
+    for count in range(1, 2000):
+        for right in (np.ones(count, bool), np.zeros(count, bool)):
+            (found,) = reliability.reliability(np.ones(count), right, bins=1).bins
+            assert found.right_low <= found.right <= found.right_high, count

@@ -70,7 +70,9 @@ def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) ->
     share = float(right.mean())
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    return Bin(low, high, count, float(confidences.mean()), share, max(middle - half, 0.0), min(middle + half, 1.0))
+    # Of words that are all right or all wrong the interval ends at their share, but for the last digit.
+    right_low, right_high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
+    return Bin(low, high, count, float(confidences.mean()), share, right_low, right_high)
 
 
 def draw(found: Reliability, title: str, path: Path) -> None:
