@@ -79,7 +79,7 @@ def export_onnx_archive(
         graphs = write_graphs(model, Path(folder), options.precision)
         counts = operators(graphs[0])
         refuse_operators(counts, NORMS_AND_COSTLY_ACTIVATIONS, trained, path)
-        _pack(graphs, record, part)
+        pack(graphs, record, part)
         reference, written = acoustic_model(trained), load_model(part)
         accepted = accept(path, reference, written, speech, options)
         norms = sum(matching(counts, ("Normalization",)).values())
@@ -90,7 +90,7 @@ def export_onnx_archive(
             measured = measure_word_times(written, speech)
             record["word_times"] = measured and measured.word_times._asdict()
             record["verification"]["word_times"] = measured and measured.summary()
-        _pack(graphs, record, part)
+        pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
@@ -220,7 +220,8 @@ class _Rescore(nn.Module):
         return self.model.rescore(encoder_out, hyps, hyp_lengths)
 
 
-def _pack(graphs: Sequence[Path], record: dict[str, Any], path: Path) -> None:
+def pack(graphs: Sequence[Path], record: dict[str, Any], path: Path) -> None:
+    """Writes the archive of these graphs, unverified; `record` becomes meta.json."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(META, json.dumps(record, ensure_ascii=False))
         for graph in graphs:
