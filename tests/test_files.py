@@ -22,6 +22,15 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(OSError, match=f"{path} is a directory, a device or a pipe, which no file may replace"):
+            write_text(path, "text")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe] and not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+
+
 # ---- sets
 
 

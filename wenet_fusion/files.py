@@ -52,9 +52,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     has a fixed name, which the next write takes over.
 
     Raises:
-        OSError: the folder cannot be written, or another process is writing this file at the moment.
+        OSError: the folder cannot be written, another process is writing this file at the moment, or something that is no
+            file has its name.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # taking the place of /dev/null would break the machine
+        raise OSError(f"{path} is a directory, a device or a pipe, which no file may replace; name another place")
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
         _claim(mark.fileno(), path)
