@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_SHOWN = 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -61,7 +63,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
         _claim(mark.fileno(), path)
-        yield from _replacing(path, temporary)
+        with _space(path):
+            yield from _replacing(path, temporary)
 
 
 def _claim(descriptor: int, path: Path) -> None:
@@ -105,7 +108,7 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
     missing = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _claimed(folder):
+        with _claimed(folder), _space(folder):
             yield from _replacing_set(folder, names, folder / ".part")
     except BaseException:
         if missing:
@@ -136,6 +139,17 @@ def _replacing_set(folder: Path, names: Sequence[str], temporary: Path) -> Itera
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _space(path: Path) -> Iterator[None]:
+    """A write that finds no space does not know itself what it was writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise OSError(f"{path} cannot be written ({error.strerror}); free some space, or name another place") from error
 
 
 def _put(source: Path, folder: Path, names: Sequence[str]) -> None:
