@@ -108,13 +108,18 @@ def one_chunk_model(
     """
     model = fused_model(trained)
     if precision == "int8":
-        encoder = trained.config.model.encoder
-        if not encoder.fusible or encoder.positions != "bias":
+        if not takes_int8(trained):
             raise ValueError("precision int8 of an ONNX archive is for models with ReLU and position biases; take int8-dynamic")
         run = calibration(speech, trained.config.training.chunking.served())
         make_static(model, input_ranges(model, lambda: run(model)))
     model.encoder = OneChunkEncoder(model.encoder)
     return model
+
+
+def takes_int8(trained: TrainedModel) -> bool:
+    """Whether its archives can have int8 with constant scales."""
+    encoder = trained.config.model.encoder
+    return encoder.fusible and encoder.positions == "bias"
 
 
 def write_graphs(model: DeployedModel, folder: Path, precision: str) -> list[Path]:
