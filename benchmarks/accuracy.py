@@ -2,7 +2,8 @@
 """Error rates of checkpoints in every precision that they export to, streamed: what speed costs.
 
 Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
-streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json.
+streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's ONNX
+archives have no int8 with constant scales.
 """
 
 import argparse
@@ -21,7 +22,9 @@ from wenet_fusion.cli import main as wenet_fusion
 from wenet_fusion.console import run_main
 from wenet_fusion.error_rate import ErrorCounts, score
 from wenet_fusion.export.formats import PRECISIONS
+from wenet_fusion.export.onnx_archive import takes_int8
 from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.recipe import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
@@ -76,8 +79,11 @@ def subject(text: str) -> Subject:
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
     """Every form of one checkpoint at every chunk size; the first form is what the others are compared with."""
     outcomes, expected = [], {}
+    missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
         for precision in PRECISIONS[format_]:
+            if (format_, precision) in missing:
+                continue
             path = folder / "model.zip"
             options = ["--format", format_, "--precision", precision, "--max_wer_increase", MAX_INCREASE]
             if precision.startswith("int8"):

@@ -53,11 +53,12 @@ def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
 
 
 def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
-    """TorchScript of an encoder, run as our runtime runs it: without autograd and without profiling runs."""
+    """TorchScript of an encoder, run where it is as our runtime runs it: without autograd and without profiling runs."""
     step = scripted(EncoderStep(encoder), frozen)
 
     def prepare(shape: Shape) -> Call:
         features, lengths = features_of(shape)
+        features, lengths = features.to(encoder.zero), lengths.to(encoder.zero.device)
         size, left = shape.chunking
         state = fresh_state(encoder, shape)
 

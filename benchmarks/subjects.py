@@ -1,17 +1,19 @@
 """Exported files of one random model, loaded as the runtime loads them, and their encoders alone. Times nothing."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from forms import Form, onnx_form, quantise, torch_form, tuned_encoder, write_graph
+from forms import Form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph
 from wenet_fusion_runtime import AcousticModel, load_model
-from wenet_fusion_runtime.meta import TORCHSCRIPT
+from wenet_fusion_runtime.meta import ONNX, TORCHSCRIPT
 
 from wenet_fusion.deployment import FileForm, fused_model, meta_record
 from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.onnx_archive import export_onnx_archive
+from wenet_fusion.export.onnx_archive import describe_state, export_onnx_archive, one_chunk_model, pack, write_graphs
+from wenet_fusion.export.onnx_static import DOMAIN
 from wenet_fusion.export.torch_engine import ENGINES, Precision
 from wenet_fusion.export.torchscript import script
 from wenet_fusion.recipe import TrainedModel
@@ -27,7 +29,7 @@ class Subject(NamedTuple):
 
 
 def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> list[Subject]:
-    """TorchScript in three precisions and onnxruntime in two; int8 with constant scales is calibrated on `noise`."""
+    """TorchScript and onnxruntime in three precisions each; int8 with constant scales is calibrated on `noise`."""
     graph = folder / "encoder.onnx"
     write_graph(fused_model(trained).encoder, graph)
     int8 = quantise(graph, folder / "encoder.int8.onnx", "int8")
@@ -41,7 +43,19 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
         path = folder / f"{exact.stem}.archive"
         export_onnx_archive(trained, path, (), ExportOptions("int8-dynamic" if exact is int8 else "float32"))
         found.append(Subject(name, path, load_model(path), onnx_form(name, "float", exact)))
+    static, path = folder / "encoder.static.onnx", folder / "int8.archive"
+    write_graph(static_onnx_encoder(trained, seed), static, [DOMAIN])
+    write_int8_archive(trained, noise, path)
+    found.append(Subject("onnxruntime int8", path, load_model(path), onnx_form("onnxruntime int8", "float", static)))
     return found
+
+
+def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> None:
+    """Like `write_script`, of onnxruntime and int8 with constant scales."""
+    model = one_chunk_model(trained, "int8", [noise])
+    record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
+    with tempfile.TemporaryDirectory() as folder:
+        pack(write_graphs(model, Path(folder), "int8"), record, path)
 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import candidates  # noqa: E402
 import encoder as encoder_benchmark  # noqa: E402
+import gpu as gpu_benchmark  # noqa: E402
 import profile_step  # noqa: E402
 import runtime as runtime_benchmark  # noqa: E402
 import runtime_calls  # noqa: E402
@@ -31,7 +32,7 @@ from encoder import QUICK  # noqa: E402
 from forms import features_of, write_graph  # noqa: E402
 from models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
 from report import Goal  # noqa: E402
-from timing import by_turns  # noqa: E402
+from timing import Timing, by_turns  # noqa: E402
 
 SHAPE = Shape(Chunking(4, 2), 2)
 
@@ -150,11 +151,51 @@ def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: 
     forms = [name for name in times if name.startswith(CONFORMER) and "int8" in name]
     theirs = min(times[name]["median"] for name in forms)
     ours = min(times[name]["median"] for name in times if name.startswith(OURS) and "int8" in name)
-    (goal,) = [goal for goal in record["goals"] if goal["what"].startswith("2/4, int8")]
-    assert goal["found"] == pytest.approx(theirs / ours)
+    goal, stretch = [goal for goal in record["goals"] if goal["what"].startswith("2/4, int8")]
+    assert goal["found"] == stretch["found"] == pytest.approx(theirs / ours)
+    assert (goal["wanted"], stretch["wanted"]) == (1.9, 2.2) and stretch["what"].endswith("(stretch goal)")
     assert f"| LayerNorm Conformer | {times[f'{STEPS}: {step_name(0, candidates.FLOAT32)}']['median']:.2f} |" in text
     linear = times[f"{candidates.LINEAR}: {INT8}"]["median"]
     assert 0 < linear < times[f"{OURS}: {INT8}"]["median"]
+
+
+def test_the_gpu_benchmark_reports_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--device", "cpu", "--quick", "--batches", "1", "3", "--timed", "1", "--output", str(tmp_path)]
+    assert gpu_benchmark.main(arguments) == 0
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out == text and "On cpu, which is no GPU" in text
+    assert list(record["times"]) == ["4/2 x 1", "4/2 x 3", "2/4 x 1", "2/4 x 3"]
+    for label, times in record["times"].items():
+        models = (CONFORMER, gpu_benchmark.PLAIN, OURS)
+        assert list(times) == [f"{model}, {name}" for model in models for name in gpu_benchmark.DTYPES]
+        assert all(timing["disturbed"] == 0 for timing in times.values()), label
+    name = f"{OURS}, bfloat16"
+    cells = [record["times"][f"4/2 x {batch}"][name]["median"] for batch in (1, 3)]
+    assert f"| {name} | {cells[0]:.2f} | {cells[1]:.2f} |" in text
+
+
+def test_streams_in_real_time_are_those_of_steps_that_end_in_time() -> None:
+    chunking = Chunking(4, 2)  # lasts 160 ms
+    medians = {1: 2.0, 8: 10.0, 64: 161.0}
+    times = {Shape(chunking, batch): {"ours": Timing(value, value, value, 1, 0)} for batch, value in medians.items()}
+    assert gpu_benchmark.real_time(times, chunking, "ours") == (128, 8)  # 64 streams would be late
+    assert gpu_benchmark.real_time({Shape(chunking, 1): {"ours": Timing(161.0, 0, 0, 1, 0)}}, chunking, "ours") == (0, 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_says_that_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--device cuda cannot be used here .*; this benchmark needs a GPU"):
+        gpu_benchmark.main(["--output", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_of_the_gpu_benchmark_stays_on_its_device() -> None:
+    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen without a GPU."""
+    forms = gpu_benchmark.build(QUICK, 0, torch.device("meta"))
+    assert len(forms) == 9
+    for form in forms:
+        form.prepare(SHAPE)()
 
 
 def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +210,9 @@ def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypa
     monkeypatch.setattr(runtime_benchmark, "first_text_seconds", once)
     assert runtime_benchmark.main(["--quick", "--timed", "1", "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "runtime.json").read_text(encoding="utf-8"))
-    assert len(started) == 5 and 0 < record["first_text_seconds"]["onnxruntime float32"] < 60
+    assert len(started) == 6 and 0 < record["first_text_seconds"]["onnxruntime float32"] < 60
     times = record["times"]["8/2"]
-    assert len(times) == 5 * 4 and len(record["times"]["rescoring"]) == 5 * 2
+    assert len(times) == 6 * 4 and len(record["times"]["rescoring"]) == 6 * 2
     goal = record["goals"][0]
     whole, alone = (times[f"TorchScript float32: {part}"]["median"] for part in ("ctc_greedy_search", "encoder alone"))
     ratio = whole / alone
@@ -213,7 +254,7 @@ def test_no_text_is_an_error(tmp_path: Path) -> None:
 
 
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
-    asked = ((encoder_benchmark, "--rounds"), (runtime_benchmark, "--rounds"), (profile_step, "--steps"))
+    asked = ((encoder_benchmark, "--rounds"), (gpu_benchmark, "--batches"), (runtime_benchmark, "--rounds"), (profile_step, "--steps"))
     for benchmark, option in asked:
         with pytest.raises(ValueError, match="must be 1 or more"):
             benchmark.main([option, "0", "--output", str(tmp_path)])

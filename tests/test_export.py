@@ -148,6 +148,27 @@ def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptMo
     assert laws.difference(laws.valid(outs[0], lengths, 4160), laws.valid(outs[1], lengths, 4160)) <= laws.BOUND
 
 
+# --- what makes it fast, and where it runs
+
+
+def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained: TrainedModel) -> None:
+    served = trained.config.training.chunking.served()
+    found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).model.encoder.position_bias.ready.children()]
+    assert len(found) > 1 and found == [(size, size * (left + 1)) for size, left in served]
+
+
+def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
+    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen without a GPU."""
+    model, batch, chunk, left = torch.jit.load(exported, map_location="meta"), 3, 4, 4
+    sound, lengths = torch.empty(batch, chunk * FRAME, device="meta"), torch.full([batch], chunk * FRAME, device="meta")
+    hyps = torch.ones(2, 5, dtype=torch.int64, device="meta")
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
+        scores, state = model.step(sound, lengths, chunk, left, model.init_state(batch, chunk, left))
+        rescored = model.rescore(scores[0][:1], hyps, torch.full([2], 5, device="meta"))
+        rows = model.split_state(model.concat_states([state, state]))
+    assert {x.device.type for x in (*scores, *state, rescored, *rows[0])} == {"meta"} and len(rows) == 2 * batch
+
+
 # --- no norm, no costly activation
 
 

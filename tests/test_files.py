@@ -22,6 +22,26 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(OSError, match=f"{path} is a directory, a device or a pipe, which no file may replace"):
+            write_text(path, "text")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe] and not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+
+
+def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    """/dev/full is such a disk. What was there stays."""
+    (tmp_path / "model.pt").write_text("old")
+    for writing in (replacing(tmp_path / "model.pt"), replacing_set(tmp_path, ["model.pt"])):
+        with pytest.raises(OSError, match=f"{tmp_path}.* cannot be written .No space left on device.; free some space"):
+            with writing, open("/dev/full", "w") as disk:
+                disk.write("new")
+                disk.flush()
+        assert [path.name for path in tmp_path.iterdir()] == ["model.pt"] and (tmp_path / "model.pt").read_text() == "old"
+
+
 # ---- sets
 
 

@@ -45,6 +45,7 @@ def test_files_that_are_no_exported_model(tmp_path: Path, folder: Path) -> None:
         (tmp_path / f"cut.{kind}").write_bytes((folder / kind).read_bytes()[:-500])
     torch.save({"model": LoudnessModel().state_dict()}, tmp_path / "checkpoint.pt")
     torch.jit.save(torch.jit.script(LoudnessModel().eval()), str(tmp_path / "foreign.zip"))
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), tmp_path / "program.pt2")
     write_zip(tmp_path / "other.zip", {"readme.txt": b"hello"})
     save_model(tmp_path / "newer.pt", meta_record() | {"format": 9})
     save_archive(tmp_path / "newer.onnx", onnx_record() | {"format": 9})
@@ -64,6 +65,7 @@ def test_files_that_are_no_exported_model(tmp_path: Path, folder: Path) -> None:
         ("cut.torchscript", ValueError, "is no exported model, or a damaged one"),
         ("cut.onnx", ValueError, "is no exported model, or a damaged one"),
         ("checkpoint.pt", ValueError, "is a training checkpoint; export it first: wenet-fusion export CHECKPOINT OUT"),
+        ("program.pt2", ValueError, "is a torch.export program, .* export without --format pt2"),
         ("foreign.zip", ValueError, "is TorchScript without meta.json"),
         ("other.zip", ValueError, "is a zip archive but no exported model"),
         ("newer.pt", ValueError, "update wenet-fusion-runtime"),

@@ -12,7 +12,7 @@ import numpy as np
 import perplexity
 import pytest
 import train_ngram
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kneser_ney import estimate_discounts
 
@@ -67,6 +67,7 @@ def random_text(seed: int, sentences: int, words: int) -> str:
     seed=st.integers(0, 10**6), sentences=st.integers(1, 60), words=st.integers(1, 30), order=st.integers(1, 4),
     prune=st.sampled_from([(0,), (0, 1), (0, 0, 1), (0, 1, 2)]), closed=st.booleans(),
 )  # fmt: skip
+@example(seed=160, sentences=1, words=7, order=1, prune=(0,), closed=True)
 def test_probabilities_sum_to_one_after_every_history(
     seed: int, sentences: int, words: int, order: int, prune: tuple[int, ...], closed: bool,
     tmp_path_factory: pytest.TempPathFactory,
@@ -76,7 +77,8 @@ def test_probabilities_sum_to_one_after_every_history(
     if closed:  # some words of the text are unknown, one of the list never occurs
         (folder / "words").write_text("".join(f"w{n}\n" for n in range(0, words + 2, 2)) + "absent\n")
         options += ["--vocabulary", folder / "words"]
-    model = parse(train(folder, random_text(seed, sentences, words), *options).read_text())
+    text = random_text(seed, sentences, words) + "w0\n"  # a list none of whose words occur would be refused
+    model = parse(train(folder, text, *options).read_text())
     np.testing.assert_allclose(sums(model), 1.0, rtol=0, atol=1e-6)
 
 

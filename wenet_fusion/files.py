@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_SHOWN = 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -52,13 +54,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     has a fixed name, which the next write takes over.
 
     Raises:
-        OSError: the folder cannot be written, or another process is writing this file at the moment.
+        OSError: the folder cannot be written, another process is writing this file at the moment, or something that is no
+            file has its name.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # taking the place of /dev/null would break the machine
+        raise OSError(f"{path} is a directory, a device or a pipe, which no file may replace; name another place")
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
         _claim(mark.fileno(), path)
-        yield from _replacing(path, temporary)
+        with _space(path):
+            yield from _replacing(path, temporary)
 
 
 def _claim(descriptor: int, path: Path) -> None:
@@ -102,7 +108,7 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
     missing = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _claimed(folder):
+        with _claimed(folder), _space(folder):
             yield from _replacing_set(folder, names, folder / ".part")
     except BaseException:
         if missing:
@@ -133,6 +139,17 @@ def _replacing_set(folder: Path, names: Sequence[str], temporary: Path) -> Itera
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _space(path: Path) -> Iterator[None]:
+    """A write that finds no space does not know itself what it was writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise OSError(f"{path} cannot be written ({error.strerror}); free some space, or name another place") from error
 
 
 def _put(source: Path, folder: Path, names: Sequence[str]) -> None:

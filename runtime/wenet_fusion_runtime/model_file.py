@@ -76,6 +76,9 @@ def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:
     if not any(name.startswith("code/") for name in inner):
         if "data.pkl" in inner:
             raise ValueError(f"{path}: is a training checkpoint; {_EXPORT}")
+        if "archive_format" in inner:
+            raise ValueError(f"{path}: is a torch.export program, which this runtime does not run yet (torch.export.load "
+                             "reads it); export without --format pt2")
         raise ValueError(f"{path}: is a zip archive but no exported model; {_EXPORT}")
     if f"extra/{META}" not in inner:
         raise ValueError(f"{path}: is TorchScript without {META}, not written by this project; {_EXPORT}")

@@ -18,14 +18,15 @@ class Verb(Protocol):
     def __call__(self, name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser: ...
 
 
-def device(name: str) -> torch.device:
+def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one. Raises ValueError, with the remedy, if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
-        raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); give cpu or auto") from None
+        raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); {remedy}") from None
     return found
 
 

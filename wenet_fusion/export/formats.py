@@ -9,7 +9,7 @@ from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.onnx_archive import export_onnx_archive
 from wenet_fusion.export.program import export_program
 from wenet_fusion.export.sherpa_onnx import TOKENS, export_sherpa_onnx
-from wenet_fusion.export.speech import ErrorChange, Speech
+from wenet_fusion.export.speech import ErrorChange, Speech, check_limit
 from wenet_fusion.export.torchscript import export_torchscript
 from wenet_fusion.export.wenet_onnx import UNITS, ForeignExport, export_wenet_onnx, unit_table
 from wenet_fusion.recipe import TrainedModel
@@ -55,6 +55,7 @@ def export_model(trained: TrainedModel, output: Path, request: ExportRequest, sp
     options, known = request.options, PRECISIONS[request.format]
     if options.precision not in known:
         raise ValueError(f"--format {request.format} has no precision {options.precision}; choose from {', '.join(known)}")
+    check_limit(options.max_wer_increase)
     if any(utterance.spoken for utterance in speech) and request.format not in DATED:
         raise ValueError(f"--ctm is for {' and '.join(DATED)}: a {request.format} file has no place for the times of words")
     _check_target(trained, output, request.format)

@@ -79,7 +79,7 @@ def export_onnx_archive(
         graphs = write_graphs(model, Path(folder), options.precision)
         counts = operators(graphs[0])
         refuse_operators(counts, NORMS_AND_COSTLY_ACTIVATIONS, trained, path)
-        _pack(graphs, record, part)
+        pack(graphs, record, part)
         reference, written = acoustic_model(trained), load_model(part)
         accepted = accept(path, reference, written, speech, options)
         norms = sum(matching(counts, ("Normalization",)).values())
@@ -90,7 +90,7 @@ def export_onnx_archive(
             measured = measure_word_times(written, speech)
             record["word_times"] = measured and measured.word_times._asdict()
             record["verification"]["word_times"] = measured and measured.summary()
-        _pack(graphs, record, part)
+        pack(graphs, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):
             raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
@@ -108,13 +108,18 @@ def one_chunk_model(
     """
     model = fused_model(trained)
     if precision == "int8":
-        encoder = trained.config.model.encoder
-        if not encoder.fusible or encoder.positions != "bias":
+        if not takes_int8(trained):
             raise ValueError("precision int8 of an ONNX archive is for models with ReLU and position biases; take int8-dynamic")
         run = calibration(speech, trained.config.training.chunking.served())
         make_static(model, input_ranges(model, lambda: run(model)))
     model.encoder = OneChunkEncoder(model.encoder)
     return model
+
+
+def takes_int8(trained: TrainedModel) -> bool:
+    """Whether its archives can have int8 with constant scales."""
+    encoder = trained.config.model.encoder
+    return encoder.fusible and encoder.positions == "bias"
 
 
 def write_graphs(model: DeployedModel, folder: Path, precision: str) -> list[Path]:
@@ -220,7 +225,8 @@ class _Rescore(nn.Module):
         return self.model.rescore(encoder_out, hyps, hyp_lengths)
 
 
-def _pack(graphs: Sequence[Path], record: dict[str, Any], path: Path) -> None:
+def pack(graphs: Sequence[Path], record: dict[str, Any], path: Path) -> None:
+    """Writes the archive of these graphs, unverified; `record` becomes meta.json."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(META, json.dumps(record, ensure_ascii=False))
         for graph in graphs:

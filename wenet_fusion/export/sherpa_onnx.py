@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.chunking import FULL_CONTEXT, Chunking, chunking_label
 from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
 from wenet_fusion.export.onnx_graph import NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic
 from wenet_fusion.export.speech import Speech
@@ -50,7 +50,7 @@ def export_sherpa_onnx(
     if chunking.left < 1 or chunking.size >= FULL_CONTEXT.size:
         raise ValueError(
             f"{path} is not written: sherpa-onnx needs a chunk size and a left context of at least 1 chunk, "
-            f"such as {trained.config.training.chunking.served()[-1].size}/4, not {chunking.size}/{chunking.left}"
+            f"such as {trained.config.training.chunking.served()[-1].size}/4, not {chunking_label(chunking)}"
         )
     model = wenet_model(trained)
     metadata = describe(model, trained, chunking)

@@ -55,6 +55,12 @@ def halves(speech: Sequence[Speech], precision: str) -> tuple[Sequence[Speech], 
     return (speech[::2], speech[1::2] or speech) if precision == "int8" else ((), speech)
 
 
+def check_limit(limit: float) -> None:
+    """Raises ValueError if no error rate can rise by `limit`, a fraction."""
+    if not 0 <= limit <= 1:
+        raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
+
+
 # A checkpoint that hears so little says nothing about what an export may lose.
 WORST_JUDGE = 0.5
 
@@ -71,8 +77,7 @@ class ErrorChange(NamedTuple):
 
     def raise_above(self, limit: float, path: Path) -> None:
         """Raises ValueError if the error rate rose by more than `limit`, a fraction, or is no measure of anything."""
-        if not 0 <= limit <= 1:
-            raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
+        check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(
                 f"{path} is not kept: the checkpoint itself makes {100 * self.before:.0f} % errors on this speech, so it "
