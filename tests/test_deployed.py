@@ -181,6 +181,16 @@ def test_rescoring_many_equals_rescoring_each_alone(
     assert laws.difference(together, torch.cat(alone)) <= laws.BOUND
 
 
+def test_rescoring_computes_keys_and_values_once_for_all_hypotheses(plain: DeployedModel) -> None:
+    seen: list[torch.Size] = []
+    products = [module.source_attention.key_value for module in plain.modules() if hasattr(module, "source_attention")]
+    handles = [product.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape)) for product in products]
+    plain.rescore(encoder_out(), torch.full([10, 4], 3), torch.full([10], 4))
+    for handle in handles:
+        handle.remove()
+    assert len(products) >= 2 and seen == [torch.Size([1, 7, 16])] * len(products)
+
+
 @pytest.mark.parametrize("ids", [[], [3], [3, 7, 4, 4]])
 def test_rescoring_is_the_teacher_forced_loss(trained: TrainedModel, plain: DeployedModel, ids: list[int]) -> None:
     scores = plain.rescore(encoder_out(), torch.tensor([ids], dtype=torch.int64), torch.tensor([len(ids)]))[0]
