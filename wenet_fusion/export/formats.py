@@ -116,9 +116,10 @@ def _size(path: Path) -> str:
 
 
 def _comparison(found: dict[str, Any]) -> str:
+    tokens, utterances = found["different_tokens"], found["utterances"]
     return (
-        f"differs from the checkpoint by {found['largest_difference']:.1e} at most, in {found['different_tokens'] or 'no'} "
-        f"token of {found['frames']} frames of {found['utterances']} utterances"
+        f"differs from the checkpoint by {found['largest_difference']:.1e} at most, in {tokens or 'no'} "
+        f"token{'s' if tokens > 1 else ''} of {found['frames']} frames of {utterances} utterance{'s' if utterances > 1 else ''}"
     )
 
 
