@@ -1,10 +1,13 @@
 """How commands end: the user's mistakes in one line, ours with a traceback."""
 
 import argparse
+import io
+import sys
+import time
 
 import pytest
 
-from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.console import HelpFormatter, progress_bar, run_main
 
 
 def end(error, capsys):
@@ -61,3 +64,20 @@ def test_defects_and_wanted_tracebacks_are_not_hidden(capsys, monkeypatch):
     monkeypatch.setenv("WENET_FUSION_TRACEBACK", "1")
     with pytest.raises(ValueError, match="mine"):
         run_main(lambda _: int("mine"))
+
+
+def test_a_bar_draws_often_on_a_terminal_and_rarely_in_a_log(monkeypatch):
+    def drawn(terminal):
+        written = io.StringIO()
+        written.isatty = lambda: terminal
+        monkeypatch.setattr(sys, "stderr", written)
+        with progress_bar(None, 40, "epoch 3", "batch") as bar:
+            for step in range(40):
+                time.sleep(0.01)
+                bar.update()
+                bar.set_postfix(loss=step, refresh=False)
+        return written.getvalue()
+
+    log, screen = drawn(False), drawn(True)
+    assert log.count("epoch 3") == 2 and "40/40" in log  # when it begins and when it ends
+    assert screen.count("epoch 3") > 3

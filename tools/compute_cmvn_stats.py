@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import progress_bar, run_main
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import Utterance, read_samples
 from wenet_fusion.files import list_problems, write_text
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances = even_sample(read_manifest(args.data), args.max_utterances)
     fbank = build_fbank(frontend)
     statistics, unreadable = CmvnStatistics(frontend.num_mel_bins), []
-    for utterance in tqdm(utterances, desc="cmvn", unit="utt"):
+    for utterance in progress_bar(utterances, len(utterances), "cmvn", "utt"):
         try:
             samples = torch.from_numpy(read_samples(utterance, frontend.sample_rate))
         except (ValueError, OSError) as error:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
 
-from wenet_fusion.console import run_main
+from wenet_fusion.console import progress_bar, run_main
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 
@@ -39,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recordings = [read_samples(utterance, rate) for utterance in read_manifest(args.data, "raw")]
     stream, process = recognizer.create_stream(args.chunk), psutil.Process()
     minutes: list[Minute] = []
-    for block in tqdm(itertools.islice(minute_blocks(recordings, rate), args.minutes), total=args.minutes, unit="min"):
+    blocks = itertools.islice(minute_blocks(recordings, rate), args.minutes)
+    for block in progress_bar(blocks, args.minutes, "stream", "min"):
         started = time.process_time()
         for piece in np.array_split(block, 600):  # a tenth of a second, as a microphone delivers it
             stream.accept_waveform(piece)

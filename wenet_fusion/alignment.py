@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
-from tqdm import tqdm
 
 from wenet_fusion.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import Utterance
@@ -114,7 +114,7 @@ def align(trained: TrainedModel, utterances: Sequence[Utterance], options: Align
     aligner = _Aligner(trained, options)
     found: dict[str, AlignedUtterance | Skip] = {}
     plan = epoch_batches([item.seconds for item in utterances], MAX_BATCH_SECONDS, MAX_ROWS, seed=0, epoch=0)
-    with tqdm(total=len(utterances), desc="align", unit="utt", dynamic_ncols=True) as bar:
+    with progress_bar(None, len(utterances), "align", "utt") as bar:
         for indices in plan:
             found |= aligner.batch([utterances[index] for index in indices])
             bar.update(len(indices))

@@ -1,12 +1,16 @@
-"""How every command of the project shows its help and ends: exit status and error message; knows no command."""
+"""How every command of the project shows its help, its progress and its end (exit status, error message); knows no command."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
+
+from tqdm import tqdm
+
+LOG_INTERVAL_SECONDS = 30.0
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -18,6 +22,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if default is None or default is False or default == [] or "default:" in told or "default)" in told:
             return action.help
         return super()._get_help_string(action)
+
+
+def progress_bar(
+    items: Iterable | None, total: int, description: str, unit: str, leave: bool = True, disable: bool = False
+) -> tqdm:
+    """The bar of long work. In a file or a pipe, where every drawing stays, it is drawn twice a minute only.
+
+    Set its postfix with `refresh=False`, or it is drawn each time.
+
+    Args:
+        items: what to iterate over; None if the caller counts.
+    """
+    rare = {} if sys.stderr.isatty() else {"mininterval": LOG_INTERVAL_SECONDS, "maxinterval": LOG_INTERVAL_SECONDS}
+    return tqdm(
+        items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True, **rare
+    )
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

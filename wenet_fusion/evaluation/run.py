@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from wenet_fusion_runtime.acoustic_model import AcousticModel
 from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
 from wenet_fusion_runtime.meta import Meta
@@ -16,6 +15,7 @@ from wenet_fusion_runtime.meta import Meta
 from wenet_fusion import __version__
 from wenet_fusion.chunking import chunking_label
 from wenet_fusion.config import to_yaml
+from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import Utterance
@@ -118,7 +118,7 @@ def _decode_all(
     try:
         count = sum(len(plan[number]) for number in share)
         name = "decode" if ranks.world == 1 else f"decode, rank 0 of {ranks.world}"
-        with tqdm(total=count, desc=name, unit="utt", dynamic_ncols=True, disable=ranks.rank > 0) as bar:
+        with progress_bar(None, count, name, "utt", disable=ranks.rank > 0) as bar:
             for number in share:
                 mine.append(decoder.decode(number, [utterances[index] for index in plan[number]]))
                 progress.keep(ranks.rank, mine[-1])

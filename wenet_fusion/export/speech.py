@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from wenet_fusion.console import progress_bar
 from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
@@ -117,7 +117,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
     left = reference.meta.left(chunk)
     references = {utterance.key: utterance.text for utterance in speech}
     before, after = {}, {}
-    for utterance in tqdm(speech, desc=f"error rate, chunk {chunk}", unit="utt", dynamic_ncols=True, leave=False):
+    for utterance in progress_bar(speech, len(speech), f"error rate, chunk {chunk}", "utt", leave=False):
         offline = transcribe_offline(reference, utterance.samples, chunk, left, recognizer.options)
         before[utterance.key] = reference.meta.units.text(joined_ids(offline))
         stream = recognizer.create_stream(chunk)

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
+from wenet_fusion.console import progress_bar
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.word_times import DatedWord, TimeErrors, dated_words, estimate_word_times, moved, time_errors
 from wenet_fusion_runtime.acoustic_model import AcousticModel
@@ -40,7 +39,7 @@ def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> Measur
     options, speech = DecodingOptions(GREEDY), [item for item in speech if item.spoken]
     found: dict[int, list[DatedWord]] = {}
     for chunk in model.meta.chunk_sizes:
-        for item in tqdm(speech, desc=f"word times, chunk {chunk}", unit="utt", dynamic_ncols=True, leave=False):
+        for item in progress_bar(speech, len(speech), f"word times, chunk {chunk}", "utt", leave=False):
             segments = transcribe_offline(model, item.samples, chunk, model.meta.left(chunk), options)
             heard = [word for segment in segments for word in segment.words]
             found.setdefault(chunk, []).extend(dated_words(item.spoken, heard))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from wenet_fusion.chunking import ChunkingConfig, draw_chunking
+from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
 from wenet_fusion.data.transforms import SpecAugmentConfig, feature_masks
@@ -127,7 +127,7 @@ class Trainer:
         todo = plan[self.batch : self.batch + remaining]
         batches = iterate(self.train_data, todo, self.epoch, config.num_workers)
         self.model.train()
-        with tqdm(total=len(todo), desc=f"epoch {self.epoch}", unit="batch", dynamic_ncols=True) as bar:
+        with progress_bar(None, len(todo), f"epoch {self.epoch}", "batch") as bar:
             for batch in batches:
                 accumulated.append(batch)
                 self.batch += 1
@@ -136,7 +136,7 @@ class Trainer:
                     continue
                 losses = self._update(accumulated)
                 accumulated = []
-                bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
+                bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}", refresh=False)
                 last = self.batch == len(plan) or self.step == config.max_steps
                 due = config.validate_interval_steps > 0 and self.step % config.validate_interval_steps == 0
                 if (due or (last and config.validate_interval_steps == 0)) or self.step == config.max_steps:
