@@ -15,7 +15,9 @@ SPEECH = [speak("abcd"), speak("dcba")]
 
 def test_every_kind_at_its_level() -> None:
     sounds = list(wordless_sounds(SAMPLE_RATE, 2.0, SPEECH))
-    assert {sound.kind for sound in sounds} == {"silence", "white noise", "pink noise", "tone", "chords", "reversed speech"}
+    assert {sound.kind for sound in sounds} == {
+        "silence", "white noise", "pink noise", "tone", "chords", "reversed voice", "babble",
+    }  # fmt: skip
     assert len({(sound.kind, sound.label) for sound in sounds}) == len(sounds)
     for sound in sounds:
         assert sound.samples.shape == (2 * SAMPLE_RATE,) and sound.samples.dtype == np.float32
@@ -26,7 +28,7 @@ def test_every_kind_at_its_level() -> None:
         claimed = float(sound.label.split(" dB")[0].split()[-1])
         # What is clipped is a little quieter.
         assert claimed - (1.5 if claimed > -20 else 0.2) < level < claimed + 0.1, sound.label
-    assert "reversed speech" not in {sound.kind for sound in wordless_sounds(SAMPLE_RATE, 1.0)}
+    assert not {"reversed voice", "babble"} & {sound.kind for sound in wordless_sounds(SAMPLE_RATE, 1.0)}
 
 
 def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() -> None:
@@ -34,7 +36,7 @@ def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() 
     power = np.square(np.abs(np.fft.rfft(sounds["pink noise", "-40 dB"])))
     octaves = [power[20 * start : 40 * start].mean() for start in (100, 200, 400, 800)]
     np.testing.assert_allclose(np.diff(10 * np.log10(octaves)), -3.0, atol=0.5)
-    voice = sounds["reversed speech", "1 voice, -40 dB"][: len(SPEECH[0])]
+    voice = sounds["reversed voice", "-40 dB"][: len(SPEECH[0])]
     assert np.corrcoef(voice, SPEECH[0][::-1])[0, 1] > 0.999
 
 
@@ -55,7 +57,7 @@ def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
         words = sum(len(line.split(": ")[1].split()) for line in heard)
         assert words > 0 and table["tone"][column + 1] == f"{words / (8 * 2 / 3600):.0f}"
     assert out[-1].startswith(f"{tmp_path / 'model.zip'}: false words per hour of sounds without a word, in the worst of 3")
-    assert "silence 0, white noise" in out[-1] and "reversed speech" in out[-1]
+    assert "silence 0, white noise" in out[-1] and "reversed voice" in out[-1] and "babble" in out[-1]
 
 
 def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
@@ -70,7 +72,7 @@ def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
     command = [str(tmp_path / "model.zip"), "--seconds", "1", "--speech", str(tmp_path / "data.list")]
     assert false_words.main([*command, "--modes", "ctc_greedy_search"]) == 1
     out, err = capsys.readouterr()
-    assert "| reversed speech |" in out and "data.list:3: there is no audio file" in err and "bad: " in err
+    assert "| babble |" in out and "data.list:3: there is no audio file" in err and "bad: " in err
     assert err.endswith("error: 2 recordings could not be read and were left out\n")
     (tmp_path / "data.list").write_text(lines[0])
     with pytest.raises(ValueError, match="no recording of .*data.list could be read; the first problem: bad: "):
@@ -81,7 +83,7 @@ def test_modes_that_a_model_has_and_bad_options(tmp_path: Path, capsys: pytest.C
     save_model(tmp_path / "model.zip", meta_record() | {"decoder": False, "reverse_decoder": False})
     assert false_words.main([str(tmp_path / "model.zip"), "--seconds", "1"]) == 0
     out = capsys.readouterr().out
-    assert "attention_rescoring" not in out and "reversed speech" not in out
+    assert "attention_rescoring" not in out and "babble" not in out
     with pytest.raises(ValueError, match="no attention decoder"):
         false_words.main([str(tmp_path / "model.zip"), "--modes", "attention_rescoring"])
     with pytest.raises(ValueError, match="--seconds 0.5: a sound needs at least one second"):

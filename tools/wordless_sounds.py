@@ -1,4 +1,4 @@
-"""Sounds without a word in them: silence, noise, tones, chords, reversed speech. Knows no model."""
+"""Sounds without a word in them: silence, noise, tones, chords, a voice and many played backwards. Knows no model."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ def wordless_sounds(
     """Every kind at several levels, which are RMS relative to full scale (0 dB), before peaks are clipped.
 
     Args:
-        recordings: speech (n,) at `sample_rate`, played backwards; without it there is no babble.
+        recordings: speech (n,) at `sample_rate`, played backwards; without it there are no voices.
     """
     rng = np.random.default_rng(seed)
     count = int(seconds * sample_rate)
@@ -42,8 +42,8 @@ def wordless_sounds(
             yield _sound("chords", f"{beat:g} s each, ", level, _chords(count, sample_rate, beat, rng))
     for voices in (1, 4, 8) if recordings else ():
         for level in (-40, -25, -15):
-            name = "voice" if voices == 1 else "voices"
-            yield _sound("reversed speech", f"{voices} {name}, ", level, _reversed(count, recordings, voices, rng))
+            kind, label = ("reversed voice", "") if voices == 1 else ("babble", f"{voices} reversed voices, ")
+            yield _sound(kind, label, level, _reversed(count, recordings, voices, rng))
 
 
 def _sound(kind: str, label: str, level: float, shape: np.ndarray) -> Sound:
