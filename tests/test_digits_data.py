@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from recordings import WORDS, Take, list_takes, read_takes
-from strings import WORDLESS, empty_string, plan_strings
+from strings import WORDLESS, empty_string, plan_strings, speak
 from toy_digits import RATE, SPEAKERS, write_checkout
 
 from wenet_fusion.files import read_table
@@ -122,7 +122,7 @@ def test_transcripts_paths_and_speakers_agree(data: Path) -> None:
 
 def test_recordings_without_a_word(data: Path) -> None:
     lines = (data / "train" / "text").read_text().splitlines()
-    assert sum(len(line.split()) == 1 for line in lines) == 5  # 8 % of 60
+    assert sum(len(line.split()) == 1 for line in lines) == 10  # 16 % of 60
     assert all(line == line.strip() for line in lines)
     assert set(read_table(data / "silence" / "text").values()) == {""}
     peaks = [np.abs(soundfile.read(path)[0]).max() for path in (data / "silence" / "wav").iterdir()]
@@ -136,7 +136,7 @@ def test_kinds_of_recordings_without_a_word() -> None:
     voice = rng.standard_normal(RATE // 4).astype(np.float32) * np.linspace(0.2, 1, RATE // 4, dtype=np.float32)
 
     def sounds(kind: str) -> list[np.ndarray]:
-        indices = [index for index in range(80) if WORDLESS[index % len(WORDLESS)] == kind]
+        indices = [index for index in range(120) if WORDLESS[index % len(WORDLESS)] == kind]
         return [empty_string("x", i, [take], {take: voice}, RATE, rng, 2.0).samples for i in indices]
 
     def flatness(audio: np.ndarray) -> float:
@@ -171,3 +171,35 @@ def test_standard_test_set_has_1200_words() -> None:
     takes = [Take(digit, speaker, index, Path()) for speaker in "abcde" for digit in range(10) for index in range(5)]
     plans = plan_strings(takes, 400, make_strings.MAX_DIGITS, np.random.default_rng(0))
     assert sum(len(plan.takes) for plan in plans) >= 1200
+
+
+def test_takes_played_backwards_are_no_words() -> None:
+    rng = np.random.default_rng(0)
+    takes = [Take(digit, "theo", 10, Path()) for digit in range(10)]
+    ramp = np.linspace(0.2, 1, RATE // 4, dtype=np.float32)
+    samples = {take: rng.standard_normal(len(ramp)).astype(np.float32) * ramp for take in takes}
+    (plan,) = plan_strings(takes, 1, 1, rng, backwards_share=1.0)
+    before, spoken, after = plan.takes
+    assert before.backwards and not spoken.backwards and after.backwards
+    string = speak("a", plan, samples, RATE, rng)
+    assert [word.text for word in string.words] == [WORDS[spoken.take.digit]]
+
+    def place(sound: np.ndarray) -> int:
+        products = np.correlate(string.samples, sound)
+        return int(products.argmax()) if products.max() > 20 * np.median(np.abs(products)) else -1
+
+    found = [place(samples[take][:: -1 if backwards else 1]) for take, backwards in plan.takes]
+    assert 0 <= found[0] < found[1] == string.words[0].start < found[2]
+    assert place(samples[before.take]) == -1  # forwards it is not there
+
+    plans = plan_strings(takes, 300, 7, rng, backwards_share=0.12)
+    kinds = Counter(backwards for plan in plans for _, backwards in plan.takes)
+    assert kinds[False] == sum(np.arange(300) % 7 + 1)  # digits are as many as without
+    assert 0.08 < kinds[True] / (kinds[False] + 300) < 0.16
+    assert not any(backwards for plan in plan_strings(takes, 300, 7, rng) for _, backwards in plan.takes)
+
+
+def test_only_training_strings_hold_takes_played_backwards(data: Path, corpus: Path, tmp_path: Path) -> None:
+    without = make(corpus, tmp_path / "without", "--backwards_share", "0")
+    assert content(data / "train") != content(without / "train")
+    assert all(content(data / name) == content(without / name) for name in ("dev", "test", "silence"))

@@ -89,7 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dev", type=int, default=300)
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--silence", type=int, default=40, help="recordings without a word, for a test of their own")
-    parser.add_argument("--empty_share", type=float, default=0.08, help="of the training strings")
+    parser.add_argument("--empty_share", type=float, default=0.16, help="of the training strings: those without a word")
+    parser.add_argument(
+        "--backwards_share", type=float, default=0.12,
+        help="of the places beside the digits of training strings: those with a take played backwards",
+    )  # fmt: skip
     args = parser.parse_args(arguments)
     source = json.loads(args.source.read_text())
     takes = list_takes(Path(source["recordings"]))
@@ -101,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         empty = {"train": round(args.empty_share * count), "silence": count}.get(name, 0)
         own = {take: samples[take] for take in takes if take.split == split}
         rng = np.random.default_rng([seed, SPLITS.index(split)])
-        plans = plan_strings(list(own), count - empty, MAX_DIGITS, rng)
+        backwards = args.backwards_share if name == "train" else 0.0
+        plans = plan_strings(list(own), count - empty, MAX_DIGITS, rng, backwards)
         longest = LONGEST_SILENCE_SECONDS if name == "silence" else LONGEST_EMPTY_SECONDS
         strings = render(split, plans, empty, longest, own, sample_rate, seed)
         words, seconds = write_kaldi(args.output / name, strings, count, sample_rate)

@@ -6,15 +6,24 @@ import numpy as np
 from recordings import WORDS, Take
 
 
-# Recordings without a word, in turn. Music is the most varied of them, and the likest to words when it is quiet.
-WORDLESS = ("silence", "noise", "tones", "music", "voice", "music", "voices", "music")
+# Recordings without a word, in turn: most often what is most varied and most like words.
+WORDLESS = (
+    "silence", "voice", "voices", "music", "noise", "voice", "voices", "music", "tones", "voice", "voices", "music",
+)  # fmt: skip
+
+
+class PlannedTake(NamedTuple):
+    """A take in a string; played backwards it is a sound of the same voice that is no word."""
+
+    take: Take
+    backwards: bool = False
 
 
 class StringPlan(NamedTuple):
     """What a string says: takes of one speaker, in order."""
 
     speaker: str
-    takes: list[Take]
+    takes: list[PlannedTake]
 
 
 class SpokenWord(NamedTuple):
@@ -34,22 +43,33 @@ class DigitString(NamedTuple):
     words: list[SpokenWord]
 
 
-def plan_strings(takes: list[Take], count: int, max_digits: int, rng: np.random.Generator) -> list[StringPlan]:
+def plan_strings(
+    takes: list[Take], count: int, max_digits: int, rng: np.random.Generator, backwards_share: float = 0.0
+) -> list[StringPlan]:
     """`count` strings of 1 to `max_digits` digits; lengths and speakers are balanced, and so is the use of every take.
 
     Takes are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
+
+    Args:
+        backwards_share: of the places before, between and after the digits, those with any take of the speaker, played
+            backwards. A model that never hears what is no digit next to digits takes all that voices say for digits.
     """
     speakers = sorted({take.speaker for take in takes})
     lengths = rng.permutation(np.arange(count) % max_digits + 1)
+    own = {speaker: [take for take in takes if take.speaker == speaker] for speaker in speakers}
     decks: dict[str, list[Take]] = {speaker: [] for speaker in speakers}
     plans = []
-    for speaker, length in zip(rng.permutation(np.arange(count) % len(speakers)), lengths):
-        deck = decks[speakers[speaker]]
+    for number, length in zip(rng.permutation(np.arange(count) % len(speakers)), lengths):
+        speaker = speakers[number]
+        deck = decks[speaker]
         while len(deck) < length:
-            own = [take for take in takes if take.speaker == speakers[speaker]]
-            deck.extend(own[i] for i in rng.permutation(len(own)))
-        plans.append(StringPlan(speakers[speaker], deck[:length]))
+            deck.extend(own[speaker][i] for i in rng.permutation(len(own[speaker])))
+        planned = [PlannedTake(take) for take in deck[:length]]
         del deck[:length]
+        for place in range(length, -1, -1) if backwards_share else ():
+            if rng.random() < backwards_share:
+                planned.insert(place, PlannedTake(own[speaker][rng.integers(len(own[speaker]))], backwards=True))
+        plans.append(StringPlan(speaker, planned))
     return plans
 
 
@@ -60,17 +80,17 @@ def speak(
 
     One string in six has no noise at all, so that its silence is digital zero.
     """
-    pieces, words, position = [np.zeros(_edge(sample_rate, rng), np.float32)], [], 0
-    for take in plan.takes:
-        if words:
+    pieces, words = [np.zeros(_edge(sample_rate, rng), np.float32)], []
+    for number, (take, backwards) in enumerate(plan.takes):
+        if number:
             low, high = (0.0, 0.05) if rng.random() < 0.25 else (0.05, 0.5)
             pieces.append(np.zeros(round(rng.uniform(low, high) * sample_rate), np.float32))
-        position = sum(len(piece) for piece in pieces)
-        words.append(SpokenWord(WORDS[take.digit], position, len(samples[take])))
-        pieces.append(_without_clicks(samples[take], sample_rate))
+        if not backwards:
+            words.append(SpokenWord(WORDS[take.digit], sum(len(piece) for piece in pieces), len(samples[take])))
+        pieces.append(_without_clicks(samples[take][:: -1 if backwards else 1], sample_rate))
     pieces.append(np.zeros(_edge(sample_rate, rng), np.float32))
     speech = np.concatenate(pieces)
-    spoken = sum(word.length for word in words)
+    spoken = sum(len(samples[take]) for take, _ in plan.takes)
     gain = _amplitude(rng.uniform(-38, -16)) / np.sqrt(np.square(speech).sum() / spoken + 1e-12)
     gain = min(gain, 0.99 / (np.abs(speech).max() + 1e-12))
     speech = speech * np.float32(gain)
