@@ -127,8 +127,8 @@ def empty_string(
         audio = _music(length, sample_rate, rng) * _amplitude(rng.uniform(-50, -10))
     else:
         voices = 1 if kind == "voice" else int(rng.integers(2, 9))
-        audio = _backwards(length, voices, takes, samples, rng) * _amplitude(rng.uniform(-45, -13))
-    if kind not in ("silence", "noise"):
+        audio = _backwards(length, voices, takes, samples, sample_rate, rng) * _amplitude(rng.uniform(-50, -13))
+    if kind not in ("silence", "noise") and rng.random() > 1 / 6:
         audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
     return DigitString(key, "empty", np.clip(audio, -1, 1).astype(np.float32), [])
 
@@ -202,17 +202,26 @@ def _music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _backwards(
-    length: int, voices: int, takes: list[Take], samples: dict[Take, np.ndarray], rng: np.random.Generator
+    length: int,
+    voices: int,
+    takes: list[Take],
+    samples: dict[Take, np.ndarray],
+    sample_rate: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Unit-power sum of rows of takes played backwards: the sound of speech without a word in it."""
+    """Unit-power sum of rows of takes played backwards: the sound of speech without a word in it.
+
+    The voices pause, and some are louder than others, so that one alone is heard now and then.
+    """
     total = np.zeros(length, np.float32)
     for _ in range(voices):
-        position = -int(rng.integers(0, 4000))
+        loudness = _amplitude(rng.uniform(-6, 6))
+        position = -round(rng.uniform(0, 0.5) * sample_rate)
         while position < length:
             take = samples[takes[rng.integers(len(takes))]][::-1]
-            take = take / np.sqrt(np.mean(np.square(take)) + 1e-12)
+            take = take * np.float32(loudness / np.sqrt(np.mean(np.square(take)) + 1e-12))
             start, stop = max(position, 0), min(position + len(take), length)
             if start < stop:
                 total[start:stop] += take[start - position : stop - position]
-            position += len(take) + int(rng.integers(0, 4000) * (rng.random() < 0.5))
+            position += len(take) + round(rng.uniform(0, 0.8) * (rng.random() < 0.75) * sample_rate)
     return total / np.sqrt(np.mean(np.square(total)) + 1e-12)
