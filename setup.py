@@ -20,7 +20,7 @@ setup(
     install_requires=[
         "wenet-fusion-runtime",
         "jinja2>=3.1",
-        "numpy>=1.24",
+        "numpy>=1.25",
         "pyyaml>=6.0",
         "rapidfuzz>=3.0",
         "sentencepiece>=0.2",

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 from recordings import WORDS, Take, list_takes, read_takes
-from strings import WORDLESS, empty_string, plan_strings, speak
+from strings import (
+    WORDLESS,
+    DigitString,
+    PlannedTake,
+    SpokenWord,
+    StringPlan,
+    empty_string,
+    plan_strings,
+    speak,
+)
 from toy_digits import RATE, SPEAKERS, write_checkout
 
 from wenet_fusion.files import read_table
@@ -175,31 +184,82 @@ def test_standard_test_set_has_1200_words() -> None:
 
 def test_takes_played_backwards_are_no_words() -> None:
     rng = np.random.default_rng(0)
-    takes = [Take(digit, "theo", 10, Path()) for digit in range(10)]
+    takes = [Take(digit, "theo", 10, Path()) for digit in range(3)]
     ramp = np.linspace(0.2, 1, RATE // 4, dtype=np.float32)
     samples = {take: rng.standard_normal(len(ramp)).astype(np.float32) * ramp for take in takes}
-    (plan,) = plan_strings(takes, 1, 1, rng, backwards_share=1.0)
-    before, spoken, after = plan.takes
-    assert before.backwards and not spoken.backwards and after.backwards
-    string = speak("a", plan, samples, RATE, rng)
-    assert [word.text for word in string.words] == [WORDS[spoken.take.digit]]
+    plan = StringPlan("theo", [PlannedTake(take, backwards=take.digit != 1) for take in takes])
 
-    def place(sound: np.ndarray) -> int:
-        products = np.correlate(string.samples, sound)
-        return int(products.argmax()) if products.max() > 20 * np.median(np.abs(products)) else -1
+    def places(sound: np.ndarray, string: DigitString) -> list[int]:
+        windows = np.lib.stride_tricks.sliding_window_view(string.samples, len(sound))
+        norms = np.linalg.norm(windows, axis=1) * np.linalg.norm(sound)
+        return np.flatnonzero(windows @ sound > 0.9 * norms + 1e-9).tolist()
 
-    found = [place(samples[take][:: -1 if backwards else 1]) for take, backwards in plan.takes]
-    assert 0 <= found[0] < found[1] == string.words[0].start < found[2]
-    assert place(samples[before.take]) == -1  # forwards it is not there
+    pauses = []
+    for number in range(20):
+        string = speak("a", plan, samples, RATE, np.random.default_rng(number))
+        ((before,), (spoken,), (after,)) = (
+            places(samples[take][:: -1 if backwards else 1], string) for take, backwards in plan.takes
+        )
+        assert string.words == [SpokenWord("ONE", spoken, len(ramp))]
+        assert before < spoken < after
+        assert not places(samples[takes[0]], string) and not places(samples[takes[2]], string)  # forwards they are not there
+        pauses += [spoken - before - len(ramp), after - spoken - len(ramp)]
+    assert min(pauses) >= 0 and np.mean(np.array(pauses) > 0.05 * RATE) > 0.5
 
-    plans = plan_strings(takes, 300, 7, rng, backwards_share=0.12)
+
+def test_level_does_not_depend_on_what_is_a_word() -> None:
+    takes = [Take(digit, "theo", 10, Path()) for digit in range(4)]
+    samples = dict.fromkeys(takes, np.sin(np.arange(RATE // 2, dtype=np.float32)))
+
+    def power(backwards: bool) -> float:
+        plan = StringPlan("theo", [PlannedTake(take, backwards and take.digit > 0) for take in takes])
+        return float(np.square(speak("a", plan, samples, RATE, np.random.default_rng(3)).samples).sum())
+
+    assert power(True) == pytest.approx(power(False), rel=0.02)
+
+
+def test_plan_of_takes_played_backwards() -> None:
+    takes = [Take(digit, speaker, 10, Path()) for digit in range(10) for speaker in ("lucas", "theo")]
+    plans = plan_strings(takes, 300, 7, np.random.default_rng(0), backwards_share=0.12)
     kinds = Counter(backwards for plan in plans for _, backwards in plan.takes)
-    assert kinds[False] == sum(np.arange(300) % 7 + 1)  # digits are as many as without
-    assert 0.08 < kinds[True] / (kinds[False] + 300) < 0.16
-    assert not any(backwards for plan in plan_strings(takes, 300, 7, rng) for _, backwards in plan.takes)
+    assert 0.08 < kinds[True] / (kinds[False] + len(plans)) < 0.16
+    assert all(take.speaker == plan.speaker for plan in plans for take, _ in plan.takes)
+    places = Counter(
+        "first" if number == 0 else "last" if number == len(plan.takes) - 1 else "between"
+        for plan in plans
+        for number, (_, backwards) in enumerate(plan.takes)
+        if backwards
+    )
+    assert min(places[name] for name in ("first", "between", "last")) > 10
+    without = plan_strings(takes, 300, 7, np.random.default_rng(0))
+    digits = [[take for take, backwards in plan.takes if not backwards] for plan in plans]
+    assert digits == [[take for take, _ in plan.takes] for plan in without]
+
+
+def test_babble_pauses_and_has_mostly_a_noise_floor() -> None:
+    rng = np.random.default_rng(0)
+    takes = [Take(digit, "theo", 10, Path()) for digit in range(10)]
+    samples = {take: rng.standard_normal(RATE // 4).astype(np.float32) for take in takes}
+    index = WORDLESS.index("voices")
+    sounds = [
+        empty_string("x", index, takes, samples, RATE, np.random.default_rng(number), 6.0).samples for number in range(60)
+    ]
+    parts = [part for sound in sounds for part in np.array_split(sound, max(1, len(sound) // (RATE // 10)))]
+    silent = np.mean([np.sqrt(np.mean(np.square(part))) < 1e-4 for part in parts])
+    assert 0.005 < silent < 0.2
+    floors = [np.mean(sound == 0) < 0.001 for sound in sounds if len(sound) > RATE]
+    assert 0.6 < np.mean(floors) < 1.0
+
+
+@pytest.mark.parametrize("option", ["--empty_share", "--backwards_share"])
+@pytest.mark.parametrize("value", ["-0.1", "1", "nan"])
+def test_impossible_shares(corpus: Path, tmp_path: Path, option: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} {value}: a share is from 0 to less than 1"):
+        make(corpus, tmp_path / "data", option, value)
 
 
 def test_only_training_strings_hold_takes_played_backwards(data: Path, corpus: Path, tmp_path: Path) -> None:
     without = make(corpus, tmp_path / "without", "--backwards_share", "0")
     assert content(data / "train") != content(without / "train")
+    assert read_table(data / "train" / "text") == read_table(without / "train" / "text")
     assert all(content(data / name) == content(without / name) for name in ("dev", "test", "silence"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts the words that an exported model hears where there are none: silence, noise, tones, chords, a voice and many played backwards."""
+"""Counts the words that an exported model hears where there are none (see wordless_sounds.py)."""
 
 import argparse
 from collections import Counter
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="how frames become text; default: all that the model has")
-    parser.add_argument("--speech", type=Path, help="data.list whose recordings are played backwards, one at a time and as babble")
+    parser.add_argument("--speech", type=Path, help="data.list whose recordings, played backwards, are voice and babble")
     parser.add_argument("--seed", type=int, default=0, help="of the sounds")
     parser.add_argument("--show_texts", action="store_true", help="print what was heard in which sound")
     args = parser.parse_args(arguments)

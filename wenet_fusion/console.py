@@ -1,4 +1,4 @@
-"""How every command of the project shows its help, its progress and its end (exit status, error message); knows no command."""
+"""How every command of the project shows its help and its progress, and how it ends; knows no command."""
 
 from __future__ import annotations
 
@@ -24,18 +24,26 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _Bar(tqdm):
+    """Draws its postfix with its next count; tqdm would draw the whole bar each time."""
+
+    def set_postfix(self, **values: str) -> None:
+        super().set_postfix(refresh=False, **values)
+
+
 def progress_bar(
     items: Iterable | None, total: int, description: str, unit: str, leave: bool = True, disable: bool = False
 ) -> tqdm:
-    """The bar of long work. In a file or a pipe, where every drawing stays, it is drawn twice a minute only.
+    """The bar of work that may take minutes. In a file or a pipe, where every drawing stays, it is drawn twice a minute.
 
-    Set its postfix with `refresh=False`, or it is drawn each time.
+    What takes seconds needs no line in a log: `tqdm(..., disable=None)`.
 
     Args:
         items: what to iterate over; None if the caller counts.
     """
-    rare = {} if sys.stderr.isatty() else {"mininterval": LOG_INTERVAL_SECONDS, "maxinterval": LOG_INTERVAL_SECONDS}
-    return tqdm(
+    terminal = getattr(sys.stderr, "isatty", lambda: False)()
+    rare = {} if terminal else {"mininterval": LOG_INTERVAL_SECONDS, "maxinterval": LOG_INTERVAL_SECONDS}
+    return _Bar(
         items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True, **rare
     )
 

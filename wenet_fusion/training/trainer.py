@@ -131,12 +131,13 @@ class Trainer:
             for batch in batches:
                 accumulated.append(batch)
                 self.batch += 1
-                bar.update()
                 if len(accumulated) < config.accumulate and self.batch < len(plan):
+                    bar.update()
                     continue
                 losses = self._update(accumulated)
                 accumulated = []
-                bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}", refresh=False)
+                bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
+                bar.update()
                 last = self.batch == len(plan) or self.step == config.max_steps
                 due = config.validate_interval_steps > 0 and self.step % config.validate_interval_steps == 0
                 if (due or (last and config.validate_interval_steps == 0)) or self.step == config.max_steps:

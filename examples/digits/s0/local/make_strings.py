@@ -95,6 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of the places beside the digits of training strings: those with a take played backwards",
     )  # fmt: skip
     args = parser.parse_args(arguments)
+    for name in ("empty_share", "backwards_share"):
+        share = getattr(args, name)
+        if not 0 <= share < 1:
+            raise ValueError(f"--{name} {share:g}: a share is from 0 to less than 1")
     source = json.loads(args.source.read_text())
     takes = list_takes(Path(source["recordings"]))
     samples, sample_rate = read_takes(takes)

@@ -8,7 +8,8 @@ from recordings import WORDS, Take
 
 # Recordings without a word, in turn: most often what is most varied and most like words.
 WORDLESS = (
-    "silence", "voice", "voices", "music", "noise", "voice", "voices", "music", "tones", "voice", "voices", "music",
+    "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
+    "tones", "voice", "voices", "music",
 )  # fmt: skip
 
 
@@ -20,7 +21,7 @@ class PlannedTake(NamedTuple):
 
 
 class StringPlan(NamedTuple):
-    """What a string says: takes of one speaker, in order."""
+    """What is heard in a string: takes of one speaker, in order."""
 
     speaker: str
     takes: list[PlannedTake]
@@ -48,16 +49,18 @@ def plan_strings(
 ) -> list[StringPlan]:
     """`count` strings of 1 to `max_digits` digits; lengths and speakers are balanced, and so is the use of every take.
 
-    Takes are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
+    Digits are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
 
     Args:
         backwards_share: of the places before, between and after the digits, those with any take of the speaker, played
             backwards. A model that never hears what is no digit next to digits takes all that voices say for digits.
+            The digits do not depend on it.
     """
     speakers = sorted({take.speaker for take in takes})
     lengths = rng.permutation(np.arange(count) % max_digits + 1)
     own = {speaker: [take for take in takes if take.speaker == speaker] for speaker in speakers}
     decks: dict[str, list[Take]] = {speaker: [] for speaker in speakers}
+    asides = rng.spawn(1)[0]
     plans = []
     for number, length in zip(rng.permutation(np.arange(count) % len(speakers)), lengths):
         speaker = speakers[number]
@@ -66,9 +69,9 @@ def plan_strings(
             deck.extend(own[speaker][i] for i in rng.permutation(len(own[speaker])))
         planned = [PlannedTake(take) for take in deck[:length]]
         del deck[:length]
-        for place in range(length, -1, -1) if backwards_share else ():
-            if rng.random() < backwards_share:
-                planned.insert(place, PlannedTake(own[speaker][rng.integers(len(own[speaker]))], backwards=True))
+        for place in range(length, -1, -1):
+            if asides.random() < backwards_share:
+                planned.insert(place, PlannedTake(own[speaker][asides.integers(len(own[speaker]))], backwards=True))
         plans.append(StringPlan(speaker, planned))
     return plans
 
@@ -76,7 +79,8 @@ def plan_strings(
 def speak(
     key: str, plan: StringPlan, samples: dict[Take, np.ndarray], sample_rate: int, rng: np.random.Generator
 ) -> DigitString:
-    """Renders a plan: silence, takes with pauses between them, silence; then level and noise.
+    """Renders a plan: silence, takes with pauses between them, silence; then level and noise. Its words are those that
+    are not played backwards.
 
     One string in six has no noise at all, so that its silence is digital zero.
     """
@@ -138,7 +142,7 @@ def _amplitude(decibels: float) -> float:
 
 
 def _edge(sample_rate: int, rng: np.random.Generator) -> int:
-    """Samples before the first or after the last word: none in one string of five, else up to half a second."""
+    """Samples before the first or after the last take: none in one string of five, else up to half a second."""
     return 0 if rng.random() < 0.2 else round(rng.uniform(0, 0.5) * sample_rate)
 
 
