@@ -12,7 +12,7 @@ from recipe_clone import RECIPE, ROOT, clone_recipe
 pytest.importorskip("espeakng_loader", reason="synthetic speech needs espeakng_loader, an optional extra")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-# A third of the recipe's training; synthetic voices are easy.
+# A quarter of the recipe's training; synthetic voices are easy.
 OVERRIDES = {
     "max_steps": 400, "save_interval_steps": 100, "validate_interval_steps": 200, "frozen_statistics_steps": 50,
 }  # fmt: skip
@@ -42,12 +42,14 @@ def test_it_learns_and_streams_what_it_evaluates(experiment: Path) -> None:
     assert "| 400 of 400 utterances |" in (experiment / "summary.md").read_text(encoding="utf-8")
 
 
-def test_silence_and_noise_give_no_text_in_any_mode(experiment: Path) -> None:
+def test_sounds_without_words_give_no_text_in_any_mode(experiment: Path) -> None:
     """Sounds of 30 s at levels from -80 to -10 dB; see tools/wordless_sounds.py. The model did learn words."""
     lines = (experiment / "false_words.txt").read_text(encoding="utf-8").splitlines()
     rates = {cells[0]: cells[2:] for line in lines if (cells := [cell.strip() for cell in line.split("|")[1:-1]])}
     assert rates["false words per hour"] == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
     for kind in ("silence", "white noise", "pink noise"):
         assert rates[kind] == ["0"] * 3, kind
-    # The whole training ends with 0. After a third of it a few in four minutes are let pass; there were none.
-    assert max(map(int, rates["tone"])) <= 60
+    # After a quarter of the recipe's updates a few words are let pass; there were none.
+    assert max(map(int, rates["tone"] + rates["chords"])) <= 60
+    # Speech has 5,000 words per hour. A model that never heard voices without words heard 1,880 in them; this one heard 320 and 170.
+    assert max(map(int, rates["reversed voice"] + rates["babble"])) <= 1000
