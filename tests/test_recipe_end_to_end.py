@@ -51,5 +51,5 @@ def test_sounds_without_words_give_no_text_in_any_mode(experiment: Path) -> None
         assert rates[kind] == ["0"] * 3, kind
     # After a quarter of the recipe's updates a few words are let pass; there were none.
     assert max(map(int, rates["tone"] + rates["chords"])) <= 60
-    # Speech has 5,000 words per hour. A model that never heard voices without words heard 1,880 in them; this one heard 320 and 170.
+    # Speech has 5,000 words per hour. The recipe's model heard 1,880 when it was trained on other sounds; this one heard 320 and 170.
     assert max(map(int, rates["reversed voice"] + rates["babble"])) <= 1000
