@@ -18,13 +18,13 @@ from report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
 
-from wenet_fusion.cli import main as wenet_fusion
+from wenet_fusion.cli.__main__ import main as wenet_fusion
 from wenet_fusion.console import run_main
-from wenet_fusion.error_rate import ErrorCounts, score
-from wenet_fusion.export.formats import PRECISIONS
-from wenet_fusion.export.onnx_archive import takes_int8
+from wenet_fusion.export.export_formats import PRECISIONS
 from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.export.targets.onnx_archive import takes_int8
 from wenet_fusion.recipe import load_trained
+from wenet_fusion.text.error_rate import ErrorCounts, score
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes += measure(item, args, Path(folder))
     run = this_run(0, os.getloadavg()[0])
     words = outcomes[0].words
-    text = "\n\n".join(["\n".join(run.lines()), f"Word error rate in percent, of {words} words.", outcome_table(outcomes)])
+    text = "\n\n".join(
+        ["\n".join(run.lines()), f"Word error rate in percent, of {words} words.", outcome_table(outcomes)]
+    )
     print(text)
     write_report(args.output, "accuracy", text, {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]})
     return 0

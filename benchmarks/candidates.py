@@ -5,16 +5,24 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from forms import (
-    Form, dynamic_int8, linear_form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph,
+    Form,
+    dynamic_int8,
+    linear_form,
+    onnx_form,
+    quantise,
+    static_onnx_encoder,
+    torch_form,
+    tuned_encoder,
+    write_graph,
 )
 from models import conformer, random_model, separate_projections
 
-from wenet_fusion.chunking import Chunking
-from wenet_fusion.deployment import fused_model
-from wenet_fusion.export.onnx_static import DOMAIN
-from wenet_fusion.export.torch_engine import Precision
-from wenet_fusion.models.encoder import Encoder, EncoderConfig
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
+from wenet_fusion.export.kernels.torch_kernels import Precision
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.encoder import Encoder, EncoderConfig
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import fused_model
 
 CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its linear layers alone", "step"
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))

@@ -7,7 +7,7 @@ from pathlib import Path
 from candidates import CONFORMER, LINEAR, OURS, Candidate
 from timing import Timing
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))  # the look of all pictures lives there
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "measure"))  # the look of all pictures lives there
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, load_pyplot  # noqa: E402
 
 COLOURS = {CONFORMER: PALE_INK, OURS: BLUE, LINEAR: PALE_BLUE}

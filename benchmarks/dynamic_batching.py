@@ -18,11 +18,11 @@ import torch
 from report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Update
-from wenet_fusion_runtime.meta import DYNAMIC
+from wenet_fusion_runtime.model.metadata import DYNAMIC
 
 from wenet_fusion.console import run_main
-from wenet_fusion.error_rate import ErrorCounts, score
 from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.text.error_rate import ErrorCounts, score
 
 PATIENCE = 600.0
 
@@ -39,15 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings and transcripts")
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="most streams in a step")
     parser.add_argument("--num_utterances", type=int, default=10**9, help="of the list, spread over it (default: all)")
-    parser.add_argument("--quieter", type=float, default=0.0, metavar="DB", help="each recording by 0 to DB, drawn (default: 0)")
+    parser.add_argument(
+        "--quieter", type=float, default=0.0, metavar="DB", help="each recording by 0 to DB, drawn (default: 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of who sits beside whom, and how loud (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     recognizer = Recognizer(args.model)
     if recognizer.model.meta.precision != DYNAMIC:
-        raise ValueError(f"{args.model}: has precision {recognizer.model.meta.precision}, whose sessions do not influence "
-                         f"each other; export with --precision {DYNAMIC}")
+        raise ValueError(
+            f"{args.model}: has precision {recognizer.model.meta.precision}, whose sessions do not influence "
+            f"each other; export with --precision {DYNAMIC}"
+        )
     speech = read_speech(args.list, recognizer.model.meta.sample_rate, args.num_utterances)
     rng = random.Random(args.seed)
     rng.shuffle(speech)

@@ -20,9 +20,9 @@ from tables import Times, batch_goals, batch_table, forms_table, gain_table, ste
 from timing import by_turns
 from tqdm import tqdm
 
-from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.console import run_main
-from wenet_fusion.models.encoder import EncoderConfig
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.model.encoder import EncoderConfig
 
 SIZES = Sizes(EncoderConfig(), (Chunking(16, 4), Chunking(8, 8), Chunking(4, 16)))
 QUICK = Sizes(

@@ -3,7 +3,7 @@
 
 Exports the checkpoint for each of them, decodes recorded speech as their C++ does, and says beside our own runtime what
 their front-ends and their ends of audio cost, and what mends it. WeNet's runtimes are driven call by call
-(tests/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the package itself. Writes
+(tests/support/model/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the package itself. Writes
 foreign.md and foreign.json.
 """
 
@@ -18,17 +18,17 @@ import torch
 from foreign_drives import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
 from report import table, this_run, write_report
 from tqdm import tqdm
+from wenet_fusion_runtime.model.model_file import load_model
 
-from wenet_fusion.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.console import run_main
-from wenet_fusion.error_rate import ErrorCounts, score
 from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.sherpa_onnx import export_sherpa_onnx
 from wenet_fusion.export.speech import Speech, read_speech
-from wenet_fusion.export.torchscript import export_torchscript
-from wenet_fusion.export.wenet_onnx import export_wenet_onnx
+from wenet_fusion.export.targets.sherpa_onnx import export_sherpa_onnx
+from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx
+from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.recipe import TrainedModel, load_trained
-from wenet_fusion_runtime.model_file import load_model
+from wenet_fusion.text.error_rate import ErrorCounts, score
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks
 SHERPA_TAIL_SECONDS = 0.8  # what sherpa-onnx's own programs append
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = measure(cases(trained, chunking, Path(folder)), speech)
     run = this_run(0, os.getloadavg()[0])
     words = sum(len(utterance.text.split()) for utterance in speech)
-    title = f"Word error rate in percent, {words} words in {len(speech)} utterances, chunking {chunking_label(chunking)}."
+    title = (
+        f"Word error rate in percent, {words} words in {len(speech)} utterances, chunking {chunking_label(chunking)}."
+    )
     text = "\n\n".join(["\n".join(run.lines()), title, outcome_table(outcomes)])
     print(text)
     write_report(args.output, "foreign", text, {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]})
@@ -91,7 +93,8 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
     }
     for name, drive in drives.items():
         found += [
-            Case(name, "as it is", drive.decode(Silence(0, 0))), Case(name, "tail", drive.decode(tail)),
+            Case(name, "as it is", drive.decode(Silence(0, 0))),
+            Case(name, "tail", drive.decode(tail)),
             Case(name, "tail, overlap in front", drive.decode(mended)),
         ]
     everything = WenetDrive(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
@@ -105,7 +108,8 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
         told = SherpaDrive(path, trained, chunking, high_freq=frontend.high_freq)
         name = f"sherpa-onnx, {precision}"
         found += [
-            Case(name, "as it is", plain.decode(Silence(0, 0))), Case(name, "tail", plain.decode(tail)),
+            Case(name, "as it is", plain.decode(Silence(0, 0))),
+            Case(name, "tail", plain.decode(tail)),
             Case(name, "tail, the model's mel filters", told.decode(tail)),
             Case(name, "tail, the model's mel filters, half the overlap in front", told.decode(mended)),
         ]
@@ -125,7 +129,9 @@ def measure(found: Sequence[Case], speech: Sequence[Speech]) -> list[Outcome]:
         has_decoder = all(text.rescored is not None for text in texts.values())
         rescored = score(references, {key: text.rescored or "" for key, text in texts.items()}).total.rate
         other = sum(text != expected[key] for key, text in greedy.items())
-        outcomes.append(Outcome(case.runtime, case.audio, total.rate, rescored if has_decoder else None, edits(total), other))
+        outcomes.append(
+            Outcome(case.runtime, case.audio, total.rate, rescored if has_decoder else None, edits(total), other)
+        )
     return outcomes
 
 

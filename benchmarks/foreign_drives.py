@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torchaudio
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
+from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING, DecodingOptions, decode_rows
 
-from wenet_fusion.chunking import Chunking
-from wenet_fusion.export.sherpa_onnx import TOKENS
 from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.targets.sherpa_onnx import TOKENS
+from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores
-from wenet_fusion_runtime.decoding import GREEDY, RESCORING, DecodingOptions, decode_rows
-from wenet_fusion_runtime.recognizer import Recognizer
-from wenet_fusion_runtime.result import joined_ids
 
 try:
     import sherpa_onnx
@@ -31,7 +31,7 @@ except ImportError as error:
     raise ImportError("this benchmark needs more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the calls of WeNet's C++ live with its tests
-from wenet_runtime import OnnxAsrModel, TorchAsrModel  # noqa: E402
+from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel  # noqa: E402
 
 INT16_SCALE = 32768.0
 MODES = (GREEDY, RESCORING)
@@ -92,14 +92,16 @@ class WenetDrive:
 
     def _decode(self, samples: np.ndarray) -> Texts:
         features = torchaudio.compliance.kaldi.fbank(
-            torch.from_numpy(samples * INT16_SCALE).unsqueeze(0), num_mel_bins=self.mel_bins,
-            sample_frequency=self.known.meta.sample_rate, dither=0.0,
+            torch.from_numpy(samples * INT16_SCALE).unsqueeze(0),
+            num_mel_bins=self.mel_bins,
+            sample_frequency=self.known.meta.sample_rate,
+            dither=0.0,
         )
         scores = step_scores(self.runtime.decode(features.numpy()))
         texts = []
         for mode in MODES:
             (segments,) = decode_rows(self.searched, scores, DecodingOptions(mode=mode))
-            texts.append(self.known.meta.units.text(joined_ids(segments)))
+            texts.append(self.known.meta.vocabulary.text(joined_ids(segments)))
         return Texts(*texts)
 
 
@@ -108,7 +110,9 @@ def step_scores(log_probs: np.ndarray) -> StepScores:
     ids = np.argsort(-log_probs, axis=1, kind="stable")
     best = np.take_along_axis(log_probs, ids, axis=1)
     frames = len(log_probs)
-    return StepScores(np.zeros((1, frames, 0), np.float32), np.array([frames]), best[None], ids[None], log_probs[None, :, 0])
+    return StepScores(
+        np.zeros((1, frames, 0), np.float32), np.array([frames]), best[None], ids[None], log_probs[None, :, 0]
+    )
 
 
 class SherpaDrive:
@@ -127,8 +131,13 @@ class SherpaDrive:
             online_recognizer.FeatureExtractorConfig = functools.partial(default, high_freq=high_freq)
         try:
             self.recognizer = sherpa_onnx.OnlineRecognizer.from_wenet_ctc(
-                tokens=str(path.with_name(TOKENS)), model=str(path), chunk_size=chunking.size, num_threads=1,
-                num_left_chunks=chunking.left, sample_rate=frontend.sample_rate, feature_dim=frontend.num_mel_bins,
+                tokens=str(path.with_name(TOKENS)),
+                model=str(path),
+                chunk_size=chunking.size,
+                num_threads=1,
+                num_left_chunks=chunking.left,
+                sample_rate=frontend.sample_rate,
+                feature_dim=frontend.num_mel_bins,
             )
         finally:
             online_recognizer.FeatureExtractorConfig = default

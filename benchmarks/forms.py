@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 from torch.utils.hooks import RemovableHandle
 
-from wenet_fusion.chunking import Chunking
-from wenet_fusion.deployment import fused_model
-from wenet_fusion.export.calibration import calibration
-from wenet_fusion.export.onnx_archive import OneChunkEncoder
-from wenet_fusion.export.onnx_graph import quantise_dynamic, session, write_onnx
-from wenet_fusion.export.onnx_static import make_static
-from wenet_fusion.export.static_int8 import input_ranges
-from wenet_fusion.export.torch_engine import Precision, tuned
-from wenet_fusion.models.deployed import DeployedModel
-from wenet_fusion.models.encoder import Encoder
+from wenet_fusion.export.kernels.calibration import calibration
+from wenet_fusion.export.kernels.onnx_int8 import make_static
+from wenet_fusion.export.kernels.static_int8 import input_ranges
+from wenet_fusion.export.kernels.torch_kernels import Precision, tuned
+from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder
+from wenet_fusion.export.targets.onnx_graph import quantise_dynamic, session, write_onnx
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.streaming import DeployedModel
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import fused_model
 
 try:
     from onnxruntime import InferenceSession

@@ -21,11 +21,11 @@ from report import table, this_run, write_report
 from timing import Timing, by_turns
 from tqdm import tqdm
 
-from wenet_fusion.chunking import Chunking, chunking_label
-from wenet_fusion.commands.common import device
+from wenet_fusion.cli.arguments import device
 from wenet_fusion.console import run_main
-from wenet_fusion.models.asr_model import FrontendConfig
-from wenet_fusion.models.encoder import Encoder
+from wenet_fusion.model.asr_model import FrontendConfig
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.model.encoder import Encoder
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -44,7 +44,9 @@ class Streams(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... (default: cuda)")
-    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="streams per step (default: 1 2 4 ... 256)")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=BATCHES, help="streams per step (default: 1 2 4 ... 256)"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="turns of every form (default: 20)")
     parser.add_argument("--timed", type=int, default=5, help="steps in a turn that count (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")

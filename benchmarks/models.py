@@ -10,19 +10,19 @@ from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
+from wenet_fusion_runtime.results.vocabulary import RESERVED
 
-from wenet_fusion.chunking import FULL_CONTEXT, Chunking, ChunkingConfig, chunking_label
-from wenet_fusion.models.asr_model import AsrModel, LossConfig, ModelConfig
-from wenet_fusion.models.ctc import BLANK
-from wenet_fusion.models.decoder import DecoderConfig
-from wenet_fusion.models.encoder import Encoder, EncoderConfig, EncoderState, LayerState
-from wenet_fusion.nn.attention import CachedAttention
-from wenet_fusion.nn.norm import norms
-from wenet_fusion.nn.position_bias import PositionBias
+from wenet_fusion.model.asr_model import AsrModel, LossConfig, ModelConfig
+from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, ChunkingConfig, chunking_label
+from wenet_fusion.model.ctc import BLANK
+from wenet_fusion.model.decoder import DecoderConfig
+from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderState, LayerState
+from wenet_fusion.model.layers.attention import CachedAttention
+from wenet_fusion.model.layers.norm import norms
+from wenet_fusion.model.layers.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig, TrainedModel
 from wenet_fusion.text.tokenizer import TokenizerConfig, restore_tokenizer
 from wenet_fusion.training.trainer import TrainingConfig
-from wenet_fusion_runtime.units import RESERVED
 
 NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)
 
@@ -51,7 +51,10 @@ def conformer(config: EncoderConfig) -> EncoderConfig:
 
 
 def random_model(
-    encoder: EncoderConfig, chunkings: Sequence[Chunking], vocabulary: int, seed: int,
+    encoder: EncoderConfig,
+    chunkings: Sequence[Chunking],
+    vocabulary: int,
+    seed: int,
     decoder: DecoderConfig = NO_DECODER,
 ) -> TrainedModel:
     """A model that serves `chunkings`. Its norms are not as fresh: a fresh deep encoder is the identity."""

@@ -22,15 +22,22 @@ import torch
 from candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
 from encoder import QUICK, SIZES
 from forms import (
-    Call, dynamic_int8, onnx_call, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph,
+    Call,
+    dynamic_int8,
+    onnx_call,
+    quantise,
+    static_onnx_encoder,
+    torch_form,
+    tuned_encoder,
+    write_graph,
 )
 from models import Shape, conformer
 from report import table, this_run, write_report
 from tqdm import tqdm
 
-from wenet_fusion.chunking import chunking_label
 from wenet_fusion.console import run_main
-from wenet_fusion.export.onnx_static import DOMAIN
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
+from wenet_fusion.model.chunking import chunking_label
 
 PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "quantized::linear")  # begin operators that read int8 weights
 DEAREST = 6  # operators that have a row of their own
@@ -75,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts += [f"At {label}:", operators_table(own), weights_table(own, bandwidth)]
     text = "\n\n".join(parts)
     print(text)
-    record = {"run": run, "profiles": [profile._asdict() for profile in profiles], "read_gigabytes_per_second": bandwidth}
+    record = {
+        "run": run,
+        "profiles": [profile._asdict() for profile in profiles],
+        "read_gigabytes_per_second": bandwidth,
+    }
     write_report(args.output, "profile", text, record)
     return 0
 
@@ -182,8 +193,13 @@ def short(operator: str) -> str:
 
 def weights_table(profiles: Sequence[Profile], bandwidth: float) -> str:
     rows = [
-        [profile.form, f"{profile.weights_megabytes:.1f}", f"{profile.products:.2f}",
-         f"{profile.weights_megabytes / profile.products:.1f}"] for profile in profiles
+        [
+            profile.form,
+            f"{profile.weights_megabytes:.1f}",
+            f"{profile.products:.2f}",
+            f"{profile.weights_megabytes / profile.products:.1f}",
+        ]
+        for profile in profiles
     ]
     read = f"an array of {READ_MEGABYTES} MB, read once"
     rows.append([read, f"{READ_MEGABYTES}", f"{READ_MEGABYTES / bandwidth:.2f}", f"{bandwidth:.1f}"])

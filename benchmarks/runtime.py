@@ -17,18 +17,26 @@ import torch
 from models import random_model, sharpen
 from report import Goal, goals_table, table, this_run, write_report
 from runtime_calls import (
-    ENCODER, FED_SECONDS, HYPOTHESES, PARTS, Calls, confidence, first_text_seconds, rescoring_calls, steps_of,
+    ENCODER,
+    FED_SECONDS,
+    HYPOTHESES,
+    PARTS,
+    Calls,
+    confidence,
+    first_text_seconds,
+    rescoring_calls,
+    steps_of,
     whole_calls,
 )
 from subjects import build
 from timing import Timing, by_turns
 from tqdm import tqdm
-from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM
+from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM
 
-from wenet_fusion.chunking import Chunking, chunking_label
 from wenet_fusion.console import run_main
-from wenet_fusion.models.decoder import DecoderConfig
-from wenet_fusion.models.encoder import EncoderConfig
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.model.decoder import DecoderConfig
+from wenet_fusion.model.encoder import EncoderConfig
 
 WHOLE_GOAL, START_GOAL = 1.25, 3.0
 BLANK_SHARE, SHARPNESS = 0.85, 20.0

@@ -12,12 +12,12 @@ import numpy as np
 from models import Shape
 from subjects import Subject
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
-from wenet_fusion_runtime.acoustic_model import StepScores
-from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM
-from wenet_fusion_runtime.endpoint import EndpointRules
-from wenet_fusion_runtime.units import BLANK
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
+from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM
 
-from wenet_fusion.chunking import Chunking
+from wenet_fusion.model.chunking import Chunking
 
 FED_SECONDS = 0.1  # audio per call of accept_waveform
 ENCODER, STEP = "encoder alone", "front-end, encoder and CTC head"
@@ -40,8 +40,8 @@ def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.nda
         steps = steps_of(subject.model, chunking, samples)
         encoder = subject.encoder.prepare(Shape(chunking, 1))
         calls[f"{subject.name}: {ENCODER}"] = lambda encoder=encoder, steps=steps: [encoder() for _ in range(steps)]
-        calls[f"{subject.name}: {STEP}"] = (
-            lambda model=subject.model, steps=steps: _model_alone(model, chunking, samples, steps)
+        calls[f"{subject.name}: {STEP}"] = lambda model=subject.model, steps=steps: _model_alone(
+            model, chunking, samples, steps
         )
         for mode in (GREEDY, PREFIX_BEAM):
             recognizer = Recognizer(subject.model, DecodingOptions(mode=mode))
@@ -87,8 +87,8 @@ def rescoring_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np
         found = [hypothesis.ids for hypothesis in stream.finish()[-1].hypotheses]
         frames = _all_scores(subject.model, chunking, samples).encoder_out
         for count in HYPOTHESES:
-            calls[f"{subject.name}: {count}"] = (
-                lambda model=subject.model, frames=frames, ids=found[:count]: model.rescore([frames], ids)
+            calls[f"{subject.name}: {count}"] = lambda model=subject.model, frames=frames, ids=found[:count]: (
+                model.rescore([frames], ids)
             )
     return calls
 

@@ -19,20 +19,20 @@ import torch
 from forms import torch_form, tuned_encoder
 from models import Shape, random_model, sharpen
 from report import Goal, goals_table, table, this_run, write_report
-from runtime import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
 from runtime_calls import confidence
 from timing import Timing
-from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.context import HotWord
-from wenet_fusion_runtime.decoding import DecodingOptions
-from wenet_fusion_runtime.fusion import Fusion
-from wenet_fusion_runtime.prefix_beam_search import PrefixBeamSearch
-from wenet_fusion_runtime.search import FrameScores, GreedySearch
-from wenet_fusion_runtime.units import RESERVED, WORD_START, Units
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
+from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
+from wenet_fusion_runtime.search.scorers import Fusion
+from wenet_fusion_runtime.stream.segments import DecodingOptions
 
-from wenet_fusion.chunking import Chunking, chunking_label
+from runtime import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
 from wenet_fusion.console import run_main
-from wenet_fusion.deployment import acoustic_model
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.trained_model import acoustic_model
 
 GOAL = 0.10  # of the encoder's time
 SECONDS = 20
@@ -146,16 +146,16 @@ def searches(fusions: Mapping[int, Fusion]) -> dict[str, Callable[[], Search]]:
     return found
 
 
-def random_pieces(vocabulary: int, seed: int) -> Units:
+def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
     """Pieces of 1 to 6 letters, half of them at the start of words."""
     rng, pieces = random.Random(seed), dict.fromkeys(RESERVED)
     while len(pieces) < vocabulary:
         letters = "".join(rng.choices(LETTERS, k=rng.randint(1, 6)))
         pieces[WORD_START * rng.randint(0, 1) + letters] = None
-    return Units(list(pieces), "pieces")
+    return Vocabulary(list(pieces), "pieces")
 
 
-def random_phrases(units: Units, count: int, seed: int) -> list[HotWord]:
+def random_phrases(units: Vocabulary, count: int, seed: int) -> list[HotWord]:
     """Of 1 to 3 words, each of 1 to 3 pieces."""
     rng = random.Random(seed)
     pieces = units.tokens[len(RESERVED) :]
@@ -171,7 +171,12 @@ def random_phrases(units: Units, count: int, seed: int) -> list[HotWord]:
 def times_table(times: dict[str, Timing], frames: int, steps: int) -> str:
     alone = times[ENCODER].median
     rows = [
-        [name, f"{timing.median / steps:.3f}", f"{1000 * timing.median / frames:.1f}", f"{100 * timing.median / alone:.1f} %"]
+        [
+            name,
+            f"{timing.median / steps:.3f}",
+            f"{1000 * timing.median / frames:.1f}",
+            f"{100 * timing.median / alone:.1f} %",
+        ]
         for name, timing in times.items()
     ]
     return table(["", "ms per chunk", "µs per frame", "of the encoder"], rows)

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from report import Goal, goals_table, table, this_run, write_report
-from runtime import QUICK, SIZES, Sizes
 from serving_measures import Start, Throughput, memory_of, new_process, throughput
 from serving_memory import Memory
 from serving_sessions import RealTime, real_time
@@ -25,8 +24,9 @@ from serving_subjects import ServingSubject, large_subject, streamed_texts, to_f
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 
-from wenet_fusion.chunking import chunking_label
+from runtime import QUICK, SIZES, Sizes
 from wenet_fusion.console import run_main
+from wenet_fusion.model.chunking import chunking_label
 
 DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk
 BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: times the throughput of streams one after the other
@@ -77,7 +77,9 @@ class Measured(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of a trained model")
-    parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings for it (JSON lines with `wav`)")
+    parser.add_argument(
+        "list", type=Path, metavar="LIST", help="data.list of recordings for it (JSON lines with `wav`)"
+    )
     parser.add_argument(
         "--sessions", type=int, nargs="+",
         help="of the large encoder at once; the first number has a goal (default: 64 128)",
@@ -121,9 +123,7 @@ def measure_throughput(work: Work, large: ServingSubject, max_batch: int) -> dic
     streams = [to_float(samples[:clip]) for samples in itertools.islice(whole, work.streams)]
     sizes = [chunking.size for chunking in work.sizes.chunkings]
     with tqdm(total=3 * work.rounds * len(sizes), desc="throughput", leave=False, disable=None) as bar:
-        return {
-            size: throughput(large.recognizer, size, streams, max_batch, work.rounds, bar.update) for size in sizes
-        }
+        return {size: throughput(large.recognizer, size, streams, max_batch, work.rounds, bar.update) for size in sizes}
 
 
 def measure_live(
@@ -136,7 +136,13 @@ def measure_live(
     found = []
     for subject, count in tqdm(plans, desc="real time", leave=False, disable=None):
         result = real_time(
-            subject.path, subject.recognizer.model.meta, subject.recordings, subject.chunk, count, work.seconds, options,
+            subject.path,
+            subject.recognizer.model.meta,
+            subject.recordings,
+            subject.chunk,
+            count,
+            work.seconds,
+            options,
             seed,
         )
         what = f"{subject.name}, {count} at once"
@@ -165,9 +171,7 @@ def measure_memory(work: Work, trained: ServingSubject) -> dict[str, Memory]:
         f"{work.in_sequence} sessions in sequence, every tenth cut off": ("sequence", work.in_sequence),
         f"one stream of {work.long_seconds:g} s": ("long", work.long_seconds),
     }
-    return {
-        what: memory_of(task, trained.path, trained.recordings, amount) for what, (task, amount) in tasks.items()
-    }
+    return {what: memory_of(task, trained.path, trained.recordings, amount) for what, (task, amount) in tasks.items()}
 
 
 # ---- telling

@@ -97,9 +97,7 @@ class Clients:
             await socket.send_json({"signal": "end"})
             await asyncio.wait_for(listening, PATIENCE)
 
-    async def _listen(
-        self, socket: aiohttp.ClientWebSocketResponse, index: int, start: float, duration: float
-    ) -> None:
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse, index: int, start: float, duration: float) -> None:
         texts, is_first, covered = [], True, 0.0
         async for record in _records(socket):
             now, end = time.monotonic(), record.get("end", 0.0)

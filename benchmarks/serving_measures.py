@@ -29,7 +29,11 @@ class Throughput(NamedTuple):
 
 
 def throughput(
-    recognizer: Recognizer, chunk: int, recordings: Sequence[np.ndarray], max_batch: int, rounds: int,
+    recognizer: Recognizer,
+    chunk: int,
+    recordings: Sequence[np.ndarray],
+    max_batch: int,
+    rounds: int,
     tick: Callable[[], object],
 ) -> Throughput:
     """By turns, each way the recordings at once; medians."""
@@ -98,8 +102,8 @@ import json, queue, sys, time
 began = time.monotonic()
 import numpy as np
 from wenet_fusion_runtime import Engine, Recognizer
-from wenet_fusion_runtime.meta import TORCHSCRIPT
-from wenet_fusion_runtime.model_file import read_meta
+from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime.model.model_file import read_meta
 if read_meta(sys.argv[1]).kind == TORCHSCRIPT:
     import torch
 else:

@@ -86,9 +86,10 @@ def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray
 def one_long_stream(recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float) -> Memory:
     """A session of so many seconds; memory counts from the tenth part of them on."""
     sizes, done = [], 0.0
-    with Engine(recognizer.model) as engine, tqdm(
-        total=round(seconds), desc="one long stream", unit="s", leave=False, disable=None
-    ) as bar:
+    with (
+        Engine(recognizer.model) as engine,
+        tqdm(total=round(seconds), desc="one long stream", unit="s", leave=False, disable=None) as bar,
+    ):
         turn = Turn(engine, recognizer)
         while done < seconds:
             samples = next(recordings)

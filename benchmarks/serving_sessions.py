@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from serving_clients import Found, Plan
 from wenet_fusion_runtime import EngineOptions
-from wenet_fusion_runtime.meta import Meta
+from wenet_fusion_runtime.model.metadata import Meta
 
 PATIENCE = 60.0  # seconds beyond what the plan takes
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -81,8 +81,14 @@ class Server:
 
 
 def real_time(
-    model: Path, meta: Meta, recordings: Sequence[np.ndarray], chunk: int, sessions: int, seconds: float,
-    options: EngineOptions, seed: int,
+    model: Path,
+    meta: Meta,
+    recordings: Sequence[np.ndarray],
+    chunk: int,
+    sessions: int,
+    seconds: float,
+    options: EngineOptions,
+    seed: int,
 ) -> RealTime:
     """Serves sessions to clients that speak at the same time, one recording after the other until the time is over.
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from models import random_model, sharpen
-from runtime import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from subjects import write_script
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.audio import load_audio
-from wenet_fusion_runtime.commands.serve import SERVER_OPTIONS
-from wenet_fusion_runtime.decoding import transcribe_offline
+from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.cli.serve import SERVER_OPTIONS
+from wenet_fusion_runtime.stream.segments import transcribe_offline
+
+from runtime import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 
 LARGE, TRAINED = "large encoder", "trained model"
 NOISES = 6  # recordings of noise, of different lengths

@@ -8,15 +8,21 @@ from typing import NamedTuple
 import numpy as np
 from forms import Form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph
 from wenet_fusion_runtime import AcousticModel, load_model
-from wenet_fusion_runtime.meta import ONNX, TORCHSCRIPT
+from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT
 
-from wenet_fusion.deployment import FileForm, fused_model, meta_record
 from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.onnx_archive import describe_state, export_onnx_archive, one_chunk_model, pack, write_graphs
-from wenet_fusion.export.onnx_static import DOMAIN
-from wenet_fusion.export.torch_engine import ENGINES, Precision
-from wenet_fusion.export.torchscript import script
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
+from wenet_fusion.export.kernels.torch_kernels import ENGINES, Precision
+from wenet_fusion.export.targets.onnx_archive import (
+    describe_state,
+    export_onnx_archive,
+    one_chunk_model,
+    pack,
+    write_graphs,
+)
+from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import FileForm, fused_model, meta_record
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16-packed", "int8")
 

@@ -7,14 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from candidates import (
-    CONFORMER, FLOAT16, FLOAT32, INT8, INT8_DYNAMIC, LINEAR, ONNX_FLOAT32, OURS, STEPS, Candidate, Step, step_name,
+    CONFORMER,
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    INT8_DYNAMIC,
+    LINEAR,
+    ONNX_FLOAT32,
+    OURS,
+    STEPS,
+    Candidate,
+    Step,
+    step_name,
 )
 from forms import Class
 from models import Shape
 from report import Goal, table
 from timing import Timing
 
-from wenet_fusion.chunking import Chunking, chunking_label
+from wenet_fusion.model.chunking import Chunking, chunking_label
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by the candidate's name
 FLOAT_GOALS = {"onnxruntime": (1.45, 2.2), "TorchScript": (2.6, 4.5)}  # at the largest and the smallest chunk
@@ -33,7 +44,8 @@ def best(
 ) -> Best:
     """The fastest form of a model in a class, on one engine or on any."""
     found = [
-        Best(candidate.form.name, times[candidate.name].median) for candidate in candidates
+        Best(candidate.form.name, times[candidate.name].median)
+        for candidate in candidates
         if candidate.model == model and candidate.form.kind == kind and candidate.form.name.startswith(engine)
     ]
     return min(found, key=lambda form: form.milliseconds)

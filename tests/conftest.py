@@ -12,22 +12,22 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from fake_model import save_archive
-from scripts import run
-from server_process import ServerProcess
-from tones import ToneRun, tone_recipe, train_tones, write_corpus
+from support.model.tones import ToneRun, tone_recipe, train_tones, write_corpus
+from support.recipes.scripts import run
+from support.runtime.fake_model import save_archive
+from support.runtime.server_process import ServerProcess
 from torch import nn
 
-from wenet_fusion.chunking import FULL_CONTEXT, ChunkingConfig
-from wenet_fusion.export.torchscript import export_torchscript
-from wenet_fusion.models.asr_model import AsrModel, FrontendConfig, ModelConfig
-from wenet_fusion.models.decoder import DecoderConfig
-from wenet_fusion.models.encoder import EncoderConfig
-from wenet_fusion.nn.norm import norms
-from wenet_fusion.nn.position_bias import PositionBias
+from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.model.asr_model import AsrModel, FrontendConfig, ModelConfig
+from wenet_fusion.model.chunking import FULL_CONTEXT, ChunkingConfig
+from wenet_fusion.model.decoder import DecoderConfig
+from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.layers.norm import norms
+from wenet_fusion.model.layers.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig, TrainedModel, load_trained
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
-from wenet_fusion.text.vocabulary import format_vocabulary
+from wenet_fusion.text.vocabulary_file import format_vocabulary
 from wenet_fusion.training.trainer import TrainingConfig
 
 # Tiny models are fastest on one thread, and their sums then have one order.
@@ -182,8 +182,20 @@ def train(tone_run: ToneRun, tmp_path: Path) -> Callable[..., int]:
 
     def start(*overrides, config=tone_run.config, train_list=tone_run.train_list, dev_list=tone_run.dev_list) -> int:
         return run(
-            "train", "--config", config, "--train_data", train_list, "--dev_data", dev_list, "--device", "cpu",
-            "--model_dir", tmp_path / "exp", "training.max_steps=2", "training.max_batch_rows=4", *overrides,
+            "train",
+            "--config",
+            config,
+            "--train_data",
+            train_list,
+            "--dev_data",
+            dev_list,
+            "--device",
+            "cpu",
+            "--model_dir",
+            tmp_path / "exp",
+            "training.max_steps=2",
+            "training.max_batch_rows=4",
+            *overrides,
         )
 
     return start
@@ -224,10 +236,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.timezone.utc)
     made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256()))
+        .sign(key, hashes.SHA256())
+    )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     form = serialization.PrivateFormat.PKCS8
     private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())

@@ -37,7 +37,7 @@ _env_find_python() {
 
 _env_make_venv() {
   local venv=$_env_root/.venv fingerprint python
-  fingerprint=$(cd "$_env_root" && { pwd; cat setup.py runtime/setup.py constraints.txt pyproject.toml; } | cksum)
+  fingerprint=$(cd "$_env_root" && { pwd; cat pyproject.toml runtime/pyproject.toml constraints.txt; } | cksum)
   if [ "$(cat "$venv/.complete" 2>/dev/null)" = "$fingerprint" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     return 0
   fi

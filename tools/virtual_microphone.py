@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from wenet_fusion_runtime.audio import AudioReader
+from wenet_fusion_runtime.audio.reader import AudioReader
 
 from wenet_fusion.console import run_main
 
-RATE = 44100    # what PortAudio takes for the native rate of ALSA's plugin; the sink has it too, so samples stay exact
+RATE = 44100  # what PortAudio takes for the native rate of ALSA's plugin; the sink has it too, so samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -39,8 +39,10 @@ def missing() -> str | None:
     lacking += [] if importlib.util.find_spec("sounddevice") else ["the Python package sounddevice"]
     if not lacking:
         return None
-    return (f"no virtual microphone without {', '.join(lacking)}: apt-get install pulseaudio pulseaudio-utils "
-            "libportaudio2 libasound2-plugins; pip install sounddevice")
+    return (
+        f"no virtual microphone without {', '.join(lacking)}: apt-get install pulseaudio pulseaudio-utils "
+        "libportaudio2 libasound2-plugins; pip install sounddevice"
+    )
 
 
 def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
@@ -66,15 +68,18 @@ class VirtualMicrophone:
         config = folder / "asound.conf"
         config.write_text(_DEVICE.format(alsa=_ALSA), encoding="ascii")
         self.environment = os.environ | {
-            "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PULSE_RUNTIME_PATH": str(folder),
-            "PULSE_SERVER": f"unix:{self._socket}", "ALSA_CONFIG_PATH": str(config),
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_RUNTIME_PATH": str(folder),
+            "PULSE_SERVER": f"unix:{self._socket}",
+            "ALSA_CONFIG_PATH": str(config),
         }
 
     def play(self, path: Path) -> None:
         """Speak a recording into the microphone, after and before a moment of the background."""
         time.sleep(0.3)
         subprocess.run([*self._limit, "paplay", str(path)], env=self.environment, check=True)
-        time.sleep(0.3)    # the sink's buffer
+        time.sleep(0.3)  # the sink's buffer
 
     def kill(self) -> None:
         """The daemon is gone, as a device that was unplugged."""
@@ -93,9 +98,17 @@ class VirtualMicrophone:
 
     def __enter__(self) -> "VirtualMicrophone":
         command = [
-            *self._limit, "pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1",
-            "--disallow-exit", "-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
-            "-L", f"module-null-sink sink_name=speech norewinds=1 rate={RATE} channels=1 format=s16le",
+            *self._limit,
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--use-pid-file=no",
+            "--exit-idle-time=-1",
+            "--disallow-exit",
+            "-L",
+            f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
+            "-L",
+            f"module-null-sink sink_name=speech norewinds=1 rate={RATE} channels=1 format=s16le",
         ]
         with open(self._log, "wb") as log:
             self._daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
@@ -104,7 +117,8 @@ class VirtualMicrophone:
             assert self._daemon.poll() is None and time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.05)
         self._room = subprocess.Popen(
-            [*self._limit, "paplay", str(self._background)], env=self.environment, stderr=subprocess.DEVNULL)
+            [*self._limit, "paplay", str(self._background)], env=self.environment, stderr=subprocess.DEVNULL
+        )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -116,10 +130,16 @@ class VirtualMicrophone:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run it.")
-    parser.add_argument("--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another")
-    parser.add_argument("--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each (default: %(default)s)")
+        description=__doc__.splitlines()[0],
+        usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
+        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run it.",
+    )
+    parser.add_argument(
+        "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another"
+    )
+    parser.add_argument(
+        "--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each (default: %(default)s)"
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="such as: wenet-fusion-runtime mic final.zip")
     args = parser.parse_args(arguments)
     if reason := missing():

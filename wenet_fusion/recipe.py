@@ -8,17 +8,17 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from wenet_fusion.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.config import config_from_yaml, load_config, to_yaml
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, FrontendGeometry, Skip, SpeechDataset, iterate
 from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
-from wenet_fusion.models.asr_model import AsrModel, ModelConfig
+from wenet_fusion.model.asr_model import AsrModel, ModelConfig
+from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
-from wenet_fusion.training.identity import RunIdentity
+from wenet_fusion.training.fingerprint import RunIdentity
 from wenet_fusion.training.trainer import Trainer, TrainingConfig
 from wenet_fusion.training.validation import validate
 
@@ -71,7 +71,9 @@ def build_dataset(
     return SpeechDataset(read_manifest(data_list, data_type), tokenizer, geometry, augmentation, config.seed, share)
 
 
-def build_trainer(config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device) -> Trainer:
+def build_trainer(
+    config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device
+) -> Trainer:
     """A trainer that starts, or resumes what `model_dir` holds."""
     tokenizer = build_tokenizer(config.tokenizer, Path())
     train = build_dataset(config, train_list, tokenizer, augmented=True, data_type=config.data.data_type)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
 from wenet_fusion.data.transforms import Augmentation, augment
-from wenet_fusion.models.ctc import frames_needed
+from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from wenet_fusion.files import list_problems, read_lines
 
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-_REMEDY = "write it with tools/make_raw_list.py or tools/make_shard_list.py"
+_REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
 
 class Listed(NamedTuple):

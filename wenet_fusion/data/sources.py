@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from wenet_fusion_runtime.audio import AudioReader, load_audio
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 
 # A segment may end this much after its audio: lists round their times, and codecs pad.
 _TOLERANCE_SECONDS = 0.1

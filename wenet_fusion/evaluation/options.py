@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
 
-from wenet_fusion.chunking import Chunking, chunking_label
-from wenet_fusion.transcripts import Counting
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.text.transcripts import Counting
 
 ATTENTION = "attention"
 ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wenet_fusion.evaluation.decoding import Decoded, DecodedBatch
+from wenet_fusion.evaluation.decode_list import Decoded, DecodedBatch
 from wenet_fusion.files import read_lines, write_text
 
 _FOLDER = "unfinished"

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion.error_rate import Scoring, score
 from wenet_fusion.evaluation.options import PLAIN
+from wenet_fusion.evaluation.report.content import Condition, Fact, Report, Table
+from wenet_fusion.evaluation.report.write import write_report
 from wenet_fusion.files import read_lines, write_text
-from wenet_fusion.report.content import Condition, Fact, Report, Table
-from wenet_fusion.report.write import write_report
-from wenet_fusion.transcripts import Counting
+from wenet_fusion.text.error_rate import Scoring, score
+from wenet_fusion.text.transcripts import Counting
 
 _RESULTS, _UTTERANCES = "results.json", "utterances.jsonl"
 
@@ -123,7 +123,9 @@ def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: 
         directory = result_dir / condition_folder(found.mode, found.chunking, found.variant)
         directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / "text", "".join(f"{key} {text}".rstrip() + "\n" for key, text in found.texts.items()))
-        write_text(directory / "tokens", "".join(" ".join([key, *map(str, ids)]) + "\n" for key, ids in found.tokens.items()))
+        write_text(
+            directory / "tokens", "".join(" ".join([key, *map(str, ids)]) + "\n" for key, ids in found.tokens.items())
+        )
         write_text(directory / "wer", scoring.report())
     write_text(result_dir / _UTTERANCES, "".join(_utterance_lines(evaluation, conditions)))
     content = {

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.decoding import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
-from wenet_fusion_runtime.meta import Meta
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
 
 from wenet_fusion import __version__
-from wenet_fusion.chunking import chunking_label
 from wenet_fusion.config import to_yaml
 from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import Utterance
-from wenet_fusion.deployment import acoustic_model
-from wenet_fusion.evaluation.decoding import BatchDecoder, DecodedBatch
+from wenet_fusion.evaluation.decode_list import BatchDecoder, DecodedBatch
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.ranks import Ranks
+from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
+from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import commit, processor, software
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.report.content import Fact
+from wenet_fusion.trained_model import acoustic_model
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 _SOURCES = Path(__file__).parent
@@ -83,7 +83,7 @@ def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptio
         if chunking_label(chunking) != "full":
             model.meta.check_chunk(chunking.size, chunking.left)
     for variant in options.variants:
-        variant.decoding.resolved(model.meta).fusion(model.meta.units)
+        variant.decoding.resolved(model.meta).fusion(model.meta.vocabulary)
 
 
 def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
@@ -98,7 +98,9 @@ def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: E
         digest.update(weight.contiguous().numpy().tobytes())
     changed = {path: os.stat(path).st_mtime_ns for path in {item.source.path for item in utterances}}
     for item in utterances:
-        digest.update(repr((item.key, item.source, item.seconds, item.start, item.end, changed[item.source.path])).encode())
+        digest.update(
+            repr((item.key, item.source, item.seconds, item.start, item.end, changed[item.source.path])).encode()
+        )
     return digest.hexdigest()
 
 
@@ -150,7 +152,7 @@ def _joined(
         for chunking in map(chunking_label, options.chunkings):
             condition = mode, variant.name, chunking
             ids = {key: tokens[condition][key] for key in keys}
-            texts = {key: model.meta.units.text(row) for key, row in ids.items()}
+            texts = {key: model.meta.vocabulary.text(row) for key, row in ids.items()}
             found.append(Found(*condition, ids, texts, *map(sum, zip(*seconds[condition]))))
     return found
 
@@ -162,7 +164,10 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
         *facts,
         Fact("counted", options.counting.description),
         Fact("commit", commit(_SOURCES)),
-        Fact("machine", f"{processor()}; {processes} of {torch.get_num_threads()} threads; batches of up to {MAX_ROWS} utterances"),
+        Fact(
+            "machine",
+            f"{processor()}; {processes} of {torch.get_num_threads()} threads; batches of up to {MAX_ROWS} utterances",
+        ),
         Fact("software", f"wenet_fusion {__version__}, {software()}"),
     ]
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.stream.segments import DecodingOptions
+
 from wenet_fusion.export.speech import ErrorChange, Speech, halves, measure_errors
 from wenet_fusion.export.verification import Verification, tolerance, verify
-from wenet_fusion.models.operators import matching
+from wenet_fusion.model.operators import matching
 from wenet_fusion.recipe import TrainedModel
-from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.decoding import DecodingOptions
 
 MAX_VERIFIED = 8  # utterances that are compared frame by frame
 
@@ -35,12 +36,19 @@ def refuse_operators(counts: Mapping[str, int], patterns: Sequence[str], trained
     """Raises ValueError if a step runs operators that no fused encoder has; comparisons that cannot be fused may."""
     left = matching(counts, patterns)
     if left and trained.config.model.encoder.fusible:
-        raise ValueError(f"{path} is not kept: its step still runs {left}; every norm must be in a LinearNorm or ConvNorm")
+        raise ValueError(
+            f"{path} is not kept: its step still runs {left}; every norm must be in a LinearNorm or ConvNorm"
+        )
 
 
 def accept(
-    path: Path, reference: AcousticModel, written: AcousticModel, speech: Sequence[Speech], options: ExportOptions,
-    decoding: DecodingOptions = DecodingOptions(), batches: bool = True,
+    path: Path,
+    reference: AcousticModel,
+    written: AcousticModel,
+    speech: Sequence[Speech],
+    options: ExportOptions,
+    decoding: DecodingOptions = DecodingOptions(),
+    batches: bool = True,
 ) -> Accepted:
     """Compares a file with its checkpoint on generated audio and on `speech`, and judges int8 by the latter.
 

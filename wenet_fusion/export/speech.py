@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.result import Word, joined_ids
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
 from wenet_fusion.console import progress_bar
-from wenet_fusion.ctm import read_ctm, without_words
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.error_rate import score
-from wenet_fusion_runtime.acoustic_model import AcousticModel
-from wenet_fusion_runtime.decoding import DecodingOptions, transcribe_offline
-from wenet_fusion_runtime.recognizer import Recognizer
-from wenet_fusion_runtime.result import Word, joined_ids
+from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.text.error_rate import score
 
 
 class Speech(NamedTuple):
@@ -42,9 +42,13 @@ def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None 
     if ctm is not None:
         missing = without_words(spoken, {utterance.key: utterance.text for utterance in utterances}, ctm)
         if missing:
-            raise ValueError(f"{ctm}: lacks the words of {len(missing)} utterances of {data_list}, such as {missing[0]}")
+            raise ValueError(
+                f"{ctm}: lacks the words of {len(missing)} utterances of {data_list}, such as {missing[0]}"
+            )
     return [
-        Speech(utterance.key, read_samples(utterance, sample_rate), utterance.text, tuple(spoken.get(utterance.key, ())))
+        Speech(
+            utterance.key, read_samples(utterance, sample_rate), utterance.text, tuple(spoken.get(utterance.key, ()))
+        )
         for utterance in utterances
     ]
 
@@ -95,7 +99,9 @@ class ErrorChange(NamedTuple):
 
 
 def measure_errors(
-    reference: AcousticModel, exported: AcousticModel, speech: Sequence[Speech],
+    reference: AcousticModel,
+    exported: AcousticModel,
+    speech: Sequence[Speech],
     options: DecodingOptions = DecodingOptions(),
 ) -> ErrorChange:
     """Decodes `speech` with both, the exported model chunk by chunk; by default in the exported model's default mode.
@@ -107,7 +113,9 @@ def measure_errors(
         ValueError: if no word is spoken in it, or a key occurs twice: nothing could be judged.
     """
     if len({utterance.key for utterance in speech}) < len(speech):
-        raise ValueError("the speech to judge the export by has a key twice; tools/make_raw_list.py writes lists without")
+        raise ValueError(
+            "the speech to judge the export by has a key twice; tools/data/make_raw_list.py writes lists without"
+        )
     recognizer = Recognizer(exported, options)
     changes = [_change(reference, recognizer, speech, chunk) for chunk in exported.meta.chunk_sizes]
     return max(changes, key=lambda change: change.after - change.before)
@@ -119,7 +127,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
     before, after = {}, {}
     for utterance in progress_bar(speech, len(speech), f"error rate, chunk {chunk}", "utt", leave=False):
         offline = transcribe_offline(reference, utterance.samples, chunk, left, recognizer.options)
-        before[utterance.key] = reference.meta.units.text(joined_ids(offline))
+        before[utterance.key] = reference.meta.vocabulary.text(joined_ids(offline))
         stream = recognizer.create_stream(chunk)
         stream.accept_waveform(utterance.samples)
         stream.finish()

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from wenet_fusion_runtime.acoustic_model import AcousticModel, StepScores, join
-from wenet_fusion_runtime.decoding import offline_step
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
+from wenet_fusion_runtime.stream.segments import offline_step
 
 # Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 1e-3
@@ -31,7 +30,9 @@ class Verification:
         """Raises ValueError with the numbers."""
         worst = max(self.largest_difference, self.rescoring_difference)
         if not np.isfinite(worst):
-            raise ValueError(f"{path} is not kept: it returns values that are not finite, or of another shape; export another precision")
+            raise ValueError(
+                f"{path} is not kept: it returns values that are not finite, or of another shape; export another precision"
+            )
         if self.tolerance < np.inf and (worst > self.tolerance or self.different_tokens):
             raise ValueError(
                 f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {self.tolerance:.0e} is allowed) and in "
@@ -51,7 +52,10 @@ def tolerance(precision: str) -> float:
 
 
 def verify(
-    reference: AcousticModel, exported: AcousticModel, speech: Sequence[np.ndarray], allowed: float = FLOAT32_TOLERANCE,
+    reference: AcousticModel,
+    exported: AcousticModel,
+    speech: Sequence[np.ndarray],
+    allowed: float = FLOAT32_TOLERANCE,
     batches: bool = True,
 ) -> Verification:
     """Streams generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
@@ -80,7 +84,9 @@ def verify(
             found.append(_compare_rescoring(reference, exported, scores, target))
         if batches and allowed < np.inf:
             together = offline_step(exported, utterances, chunk, left)
-            found += [_compare(together, row, target, allowed)._replace(frames=0) for row, target in enumerate(expected)]
+            found += [
+                _compare(together, row, target, allowed)._replace(frames=0) for row, target in enumerate(expected)
+            ]
     largest, rescoring, frames, different = zip(*found)
     return Verification(
         max(largest), max(rescoring), sum(frames), sum(different), len(utterances), tuple(meta.chunk_sizes), allowed
@@ -153,7 +159,7 @@ def _compare_rescoring(
 ) -> _Found:
     if not exported.meta.decoder:
         return _Found()
-    hypotheses = [(), (3,), (3, 4, 3)] if len(exported.meta.units.tokens) > 4 else [()]
+    hypotheses = [(), (3,), (3, 4, 3)] if len(exported.meta.vocabulary.tokens) > 4 else [()]
     both = (exported, found), (reference, target)
     scores = [model.rescore([step.encoder_out], hypotheses) for model, step in both]
     return _Found(rescoring=relative_difference(*scores))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import sentencepiece
-from wenet_fusion_runtime.units import WORD_START, Units
+from wenet_fusion_runtime.results.vocabulary import WORD_START, Vocabulary
 
-from wenet_fusion.text.vocabulary import Vocabulary, read_vocabulary
+from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 
 class UnknownToken(ValueError):
@@ -18,7 +18,7 @@ class UnknownToken(ValueError):
 
 
 class Tokenizer(Protocol):
-    """Transcript <-> unit ids. `kind` and `join` are what an exported file says of it (see Units for `join`)."""
+    """Transcript <-> unit ids. `kind` and `join` are what an exported file says of it (see Vocabulary for `join`)."""
 
     kind: str
     join: str
@@ -43,6 +43,11 @@ class TokenizerConfig:
     split_with_space: bool = False  # char: units are whatever stands between spaces (words), not characters
     bpe_model: str = ""  # bpe: the sentencepiece model
 
+    @property
+    def join(self) -> str:
+        """How tokens become text, see `Vocabulary`."""
+        return "words" if self.split_with_space else "pieces"
+
     def problems(self) -> list[str]:
         found = []
         if self.kind == "bpe" and not self.bpe_model:
@@ -53,25 +58,24 @@ class TokenizerConfig:
 
 
 class CharTokenizer:
-    """Units are characters, a space being U+2581, or with `split_with_space` words."""
+    """Vocabulary are characters, a space being U+2581, or with `split_with_space` words."""
 
     kind = "char"
     model_bytes = b""
 
-    def __init__(self, vocabulary: Vocabulary, split_with_space: bool = False) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.join = "words" if split_with_space else "pieces"
-        self._units = Units(vocabulary.tokens, self.join)
+        self.join = vocabulary.join
 
     def encode(self, text: str) -> list[int]:
         return _ids(split_characters(text) if self.join == "pieces" else text.split(), text, self.vocabulary)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._units.text(ids)
+        return self.vocabulary.text(ids)
 
 
 class BpeTokenizer:
-    """Units are sentencepiece's pieces, numbered by units.txt as in WeNet, not by the sentencepiece model."""
+    """Vocabulary are sentencepiece's pieces, numbered by units.txt as in WeNet, not by the sentencepiece model."""
 
     kind = "bpe"
     join = "pieces"
@@ -80,19 +84,18 @@ class BpeTokenizer:
         """`model`: a serialised sentencepiece model that came from `source`. Raises ValueError if it is none."""
         self.vocabulary = vocabulary
         self.model_bytes = model
-        self._units = Units(vocabulary.tokens, self.join)
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
-                f"{source} is no sentencepiece model; train one with tools/make_units.py --kind bpe"
+                f"{source} is no sentencepiece model; train one with tools/data/make_units.py --kind bpe"
             ) from error
 
     def encode(self, text: str) -> list[int]:
         return _ids(self._pieces.encode(" ".join(text.split()), out_type=str), text, self.vocabulary)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._units.text(ids)
+        return self.vocabulary.text(ids)
 
 
 def split_characters(text: str) -> list[str]:
@@ -104,25 +107,27 @@ def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
     """The tokenizer that `config` describes; its relative paths start at `base`. Raises ValueError or OSError."""
     path = base / config.bpe_model
     if config.kind == "bpe" and not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; train it with tools/make_units.py --kind bpe")
+        raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_units.py --kind bpe")
     model = path.read_bytes() if config.kind == "bpe" else b""
-    return _assemble(config, read_vocabulary(base / config.units), model, str(path))
+    return _assemble(config, read_vocabulary(base / config.units, config.join), model, str(path))
 
 
 def restore_tokenizer(config: TokenizerConfig, units: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:
     """The tokenizer whose units and sentencepiece model are kept in the file `source`. Raises ValueError."""
-    return _assemble(config, Vocabulary(units, source), bpe_model, source)
+    return _assemble(config, Vocabulary(units, config.join, source), bpe_model, source)
 
 
 def _assemble(config: TokenizerConfig, vocabulary: Vocabulary, bpe_model: bytes, source: str) -> Tokenizer:
     if config.kind == "bpe":
         return BpeTokenizer(vocabulary, bpe_model, source)
-    return CharTokenizer(vocabulary, config.split_with_space)
+    return CharTokenizer(vocabulary)
 
 
 def _ids(tokens: Sequence[str], text: str, vocabulary: Vocabulary) -> list[int]:
     ids = [vocabulary.id(token) for token in tokens]
     if None in ids:
         token = tokens[ids.index(None)]
-        raise UnknownToken(f"{token!r} in {text!r} is not in the units {vocabulary.source}; add it or change the text")
+        raise UnknownToken(
+            f"{token!r} in {text!r} is not in the vocabulary {vocabulary.source}; add it or change the text"
+        )
     return ids

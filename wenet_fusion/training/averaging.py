@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from wenet_fusion.chunking import Chunking
 from wenet_fusion.data.dataset import Batch
-from wenet_fusion.models.asr_model import AsrModel
-from wenet_fusion.nn.norm import estimating_statistics
+from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.layers.norm import estimating_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, list_checkpoints, load_model
-from wenet_fusion.training.identity import weight_settings
+from wenet_fusion.training.fingerprint import weight_settings
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
@@ -24,9 +24,13 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
         raise ValueError(f"--num {count}: an average takes at least 1 checkpoint")
     paths = list_checkpoints(model_dir)
     if not paths:
-        raise ValueError(f"{model_dir} holds no step_*.pt checkpoint: train first (wenet-fusion train --model_dir {model_dir} ...)")
+        raise ValueError(
+            f"{model_dir} holds no step_*.pt checkpoint: train first (wenet-fusion train --model_dir {model_dir} ...)"
+        )
     if len(paths) < count:
-        raise ValueError(f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: give --num {len(paths)} or train longer")
+        raise ValueError(
+            f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: give --num {len(paths)} or train longer"
+        )
     if best:
         losses = {path: load_model(path).dev_loss for path in paths}
         chosen = sorted(paths, key=lambda path: (math.isnan(losses[path]), losses[path]))[:count]
@@ -51,7 +55,8 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
         for name in sums:
             sums[name] += other.weights[name]
     weights = {
-        name: (sums[name] / len(paths)).to(value.dtype) if name in sums else value for name, value in last.weights.items()
+        name: (sums[name] / len(paths)).to(value.dtype) if name in sums else value
+        for name, value in last.weights.items()
     }
     nan = float("nan")
     return ModelCheckpoint(last.config_yaml, last.units, last.bpe_model, weights, last.step, nan, nan)

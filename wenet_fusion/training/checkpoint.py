@@ -124,7 +124,9 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if content is None:
         raise ValueError(f"{path} is an exported model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
-        found = content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
+        found = (
+            content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
+        )
         raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
     if content.get("format") != FORMAT:
         raise ValueError(
@@ -145,7 +147,10 @@ def is_exported(path: Path) -> bool:
 
 
 def _read(path: Path) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals([bytes]):  # empty bytes are pickled as a call of `bytes`
+    with (
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals([bytes]),
+    ):  # empty bytes are pickled as a call of `bytes`
         warnings.simplefilter("ignore", UserWarning)  # torch's doubts about the pickles of other programs
         content = torch.load(path, map_location="cpu", weights_only=True)
     with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
@@ -170,5 +175,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
     ]
     if found:
         shown = "; ".join(found[:3])
-        raise ValueError(f"{origin} does not fit the configured model ({len(found)} differences: {shown}): use its own configuration")
+        raise ValueError(
+            f"{origin} does not fit the configured model ({len(found)} differences: {shown}): use its own configuration"
+        )
     module.load_state_dict(weights)

@@ -18,7 +18,11 @@ class OptimConfig:
     clip_norm: float = 5.0  # largest gradient norm
 
     def problems(self) -> list[str]:
-        found = [f"{name}: {getattr(self, name)} must be above 0" for name in ("learning_rate", "clip_norm") if getattr(self, name) <= 0]
+        found = [
+            f"{name}: {getattr(self, name)} must be above 0"
+            for name in ("learning_rate", "clip_norm")
+            if getattr(self, name) <= 0
+        ]
         if self.warmup_steps < 1:
             found.append(f"warmup_steps: {self.warmup_steps} must be at least 1; BatchNorm needs a slow start")
         return found

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from wenet_fusion.chunking import ChunkingConfig, draw_chunking
 from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
 from wenet_fusion.data.transforms import SpecAugmentConfig, feature_masks
-from wenet_fusion.models.asr_model import AsrModel, Losses
-from wenet_fusion.nn.norm import freeze_statistics
-from wenet_fusion.nn.subsampling import FACTOR
+from wenet_fusion.model.asr_model import AsrModel, Losses
+from wenet_fusion.model.chunking import ChunkingConfig, draw_chunking
+from wenet_fusion.model.layers.norm import freeze_statistics
+from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.training.checkpoint import (
     ModelCheckpoint,
     TrainingState,
@@ -31,7 +31,7 @@ from wenet_fusion.training.checkpoint import (
     save_model,
     save_training_state,
 )
-from wenet_fusion.training.identity import RunIdentity, check_same_run
+from wenet_fusion.training.fingerprint import RunIdentity, check_same_run
 from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
 from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.validation import validate
@@ -57,7 +57,9 @@ class TrainingConfig:
         names = ("max_steps", "max_batch_rows", "accumulate", "save_interval_steps", "keep_checkpoints")
         found = [f"{name}: {getattr(self, name)} must be at least 1" for name in names if getattr(self, name) < 1]
         if not 1 <= self.max_batch_seconds < math.inf:
-            found.append(f"max_batch_seconds: {self.max_batch_seconds} must be at least 1 and finite; 40 suits a small CPU")
+            found.append(
+                f"max_batch_seconds: {self.max_batch_seconds} must be at least 1 and finite; 40 suits a small CPU"
+            )
         frozen = self.frozen_statistics_steps
         if not 0 <= frozen <= self.max_steps:
             found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}")
@@ -175,7 +177,11 @@ class Trainer:
         else:
             self._skip_nonfinite(batches, before)
         entry = {
-            "loss": mean[0], "ctc_loss": mean[1], "attention_loss": mean[2], "lr": rate, "grad_norm": norm,
+            "loss": mean[0],
+            "ctc_loss": mean[1],
+            "attention_loss": mean[2],
+            "lr": rate,
+            "grad_norm": norm,
             "seconds": time.monotonic() - started,
         }
         self.log.step(self.step, self.epoch, entry)
@@ -190,8 +196,12 @@ class Trainer:
         rng = np.random.default_rng([self.identity.seed, self.step, index])
         masks = feature_masks(frames, self.model.config.frontend.num_mel_bins, self.spec_augment, rng)
         losses = self.model(
-            batch.samples_BN.to(self.device), batch.sample_lengths_B.to(self.device), batch.tokens_BU.to(self.device),
-            batch.token_lengths_B.to(self.device), chunking, masks.to(self.device),
+            batch.samples_BN.to(self.device),
+            batch.sample_lengths_B.to(self.device),
+            batch.tokens_BU.to(self.device),
+            batch.token_lengths_B.to(self.device),
+            chunking,
+            masks.to(self.device),
         )
         (losses.total / count).backward()
         return Losses(*(loss.detach() for loss in losses))
@@ -218,14 +228,23 @@ class Trainer:
         result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, self.device)
         rate = result.errors.rate
         train_loss = self.epoch_loss / max(self.epoch_updates, 1)
-        self.log.epoch(self.step, self.epoch, {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds})
+        self.log.epoch(
+            self.step,
+            self.epoch,
+            {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds},
+        )
         self.board.add_scalar("dev/loss", result.loss, self.step)
         self.board.add_scalar("dev/wer", rate, self.step)
-        print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, dev {result.rate_name} {100 * rate:.2f} %", flush=True)
+        print(
+            f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, dev {result.rate_name} {100 * rate:.2f} %",
+            flush=True,
+        )
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         identity = self.identity
         save_model(
-            ModelCheckpoint(identity.config_yaml, identity.units, identity.bpe_model, weights, self.step, result.loss, rate),
+            ModelCheckpoint(
+                identity.config_yaml, identity.units, identity.bpe_model, weights, self.step, result.loss, rate
+            ),
             self.model_dir / checkpoint_name(self.step),
         )
         for old in list_checkpoints(self.model_dir)[: -self.config.keep_checkpoints]:
@@ -236,9 +255,19 @@ class Trainer:
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         save_training_state(
             TrainingState(
-                self.identity.config_yaml, self.identity.units, self.step, self.epoch, self.batch,
-                self.model.state_dict(), self.optimizer.state_dict(), torch.get_rng_state(), cuda, self.skipped_steps,
-                self.epoch_loss, self.epoch_updates, self.identity.data_digest,
+                self.identity.config_yaml,
+                self.identity.units,
+                self.step,
+                self.epoch,
+                self.batch,
+                self.model.state_dict(),
+                self.optimizer.state_dict(),
+                torch.get_rng_state(),
+                cuda,
+                self.skipped_steps,
+                self.epoch_loss,
+                self.epoch_updates,
+                self.identity.data_digest,
             ),
             self.model_dir,
         )
@@ -253,7 +282,12 @@ class Trainer:
         torch.set_rng_state(state.rng)
         if state.cuda_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state.cuda_rng)
-        self.step, self.epoch, self.batch, self.skipped_steps = state.step, state.epoch, state.batch, state.skipped_steps
+        self.step, self.epoch, self.batch, self.skipped_steps = (
+            state.step,
+            state.epoch,
+            state.batch,
+            state.skipped_steps,
+        )
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         print(f"resuming {self.model_dir} at step {self.step}")
 
@@ -264,4 +298,6 @@ class Trainer:
             path.replace(path.with_name(f"old_{path.name}"))
         if future:
             names = future[0].name if len(future) == 1 else f"{future[0].name} to {future[-1].name}"
-            print(f"{self.model_dir} is at step {self.step}: renamed {len(future)} checkpoints of later steps to old_* ({names})")
+            print(
+                f"{self.model_dir} is at step {self.step}: renamed {len(future)} checkpoints of later steps to old_* ({names})"
+            )

@@ -3,15 +3,15 @@
 from typing import NamedTuple
 
 import torch
+from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
 
-from wenet_fusion.chunking import Chunking
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
-from wenet_fusion.error_rate import ErrorCounts, align
-from wenet_fusion.models.asr_model import AsrModel
-from wenet_fusion.models.ctc import BLANK
-from wenet_fusion.transcripts import Counting
-from wenet_fusion_runtime.search import FrameScores, GreedySearch
+from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.ctc import BLANK
+from wenet_fusion.text.error_rate import ErrorCounts, align
+from wenet_fusion.text.transcripts import Counting
 
 
 class Validation(NamedTuple):
@@ -27,7 +27,9 @@ def counting_of(dataset: SpeechDataset) -> Counting:
 
 
 @torch.inference_mode()
-def validate(model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device) -> Validation:
+def validate(
+    model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device
+) -> Validation:
     """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
     was_training = model.training
     model.eval()

@@ -127,9 +127,9 @@ fi
 if stage_wanted 1 && begin_stage 1; then
   need_stage 0 data/train/{wav.scp,text}
   change_stage 1
-  python "$root/tools/make_raw_list.py" data/train/{wav.scp,text,raw.list}
+  python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text,raw.list}
   # shellcheck disable=SC2086  # several overrides in one variable
-  python "$root/tools/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list --max_utterances 1000 \
+  python "$root/tools/data/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list --max_utterances 1000 \
     --output data/train/global_cmvn $overrides data.data_type=raw
   end_stage 1
 fi
@@ -137,7 +137,7 @@ fi
 if stage_wanted 2 && begin_stage 2; then
   need_stage 0 data/train/text
   change_stage 2
-  python "$root/tools/make_units.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
+  python "$root/tools/data/make_units.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
   end_stage 2
 fi
 
@@ -146,10 +146,10 @@ if stage_wanted 3 && begin_stage 3; then
   change_stage 3
   for name in train dev test silence; do
     if [ "$data_type" = raw ]; then
-      python "$root/tools/make_raw_list.py" data/$name/{wav.scp,text,data.list}
+      python "$root/tools/data/make_raw_list.py" data/$name/{wav.scp,text,data.list}
     else
       rm -rf data/$name/shards
-      python "$root/tools/make_shard_list.py" --num_utts_per_shard 500 --num_threads 2 \
+      python "$root/tools/data/make_shard_list.py" --num_utts_per_shard 500 --num_threads 2 \
         data/$name/{wav.scp,text,shards,data.list}
     fi
   done
@@ -219,22 +219,22 @@ if stage_wanted 7 && begin_stage 7; then
     offline=$results/attention_rescoring.$label/tokens
     compare=()
     [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
-    OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/test/data.list --data_type "$data_type" \
+    OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" data/test/data.list --data_type "$data_type" \
       --chunking "$chunking" --ctm data/test/words.ctm ${compare[@]+"${compare[@]}"} --output "$dir/stream.$label"
-    OMP_NUM_THREADS=1 python "$root/tools/stream_test.py" "$exported" data/silence/data.list --data_type "$data_type" \
+    OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" data/silence/data.list --data_type "$data_type" \
       --chunking "$chunking" --output "$dir/silence.$label"
-    python "$root/tools/reliability.py" data/test/text "$dir/stream.$label/words.ctm" --title "Digit strings, streamed at $chunking" \
+    python "$root/tools/measure/reliability.py" data/test/text "$dir/stream.$label/words.ctm" --title "Digit strings, streamed at $chunking" \
       --output "$dir/stream.$label/reliability.png"
   done
   wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
-  python "$root/tools/word_times.py" data/test/words.ctm "$dir/align/words.ctm" --output "$dir/align/word_times.json"
+  python "$root/tools/measure/measure_timestamps.py" data/test/words.ctm "$dir/align/words.ctm" --output "$dir/align/word_times.json"
   streamed=()
   for record in "$dir"/stream.*/stream.json; do
     [ ! -f "$record" ] || streamed+=("$record")
   done
   [ ${#streamed[@]} = 0 ] || wenet-fusion report "$results" --streamed "${streamed[@]}"
-  OMP_NUM_THREADS=1 python "$root/tools/false_words.py" "$exported" --speech data/test/data.list | tee "$dir/false_words.txt"
-  python "$root/tools/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
+  OMP_NUM_THREADS=1 python "$root/tools/measure/measure_insertions.py" "$exported" --speech data/test/data.list | tee "$dir/false_words.txt"
+  python "$root/tools/measure/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   python local/summary.py --dir "$dir" --source data/source.json --seed "$seed" \
     --running_seconds "$((SECONDS - stage_started))" --stage_seconds {data,"$dir"}/.stage[-0-6]*.seconds
   end_stage 7
@@ -250,10 +250,10 @@ if stage_wanted 8 && begin_stage 8; then
     [ "$chunking" = full ] || streamed+=("$chunking")
   done
   [ ${#streamed[@]} -gt 0 ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
-  python "$root/tools/train_ngram.py" data/train/text --keyed --order "$lm_order" --output "$dir/lm.arpa" \
+  python "$root/tools/language_model/train_ngram.py" data/train/text --keyed --order "$lm_order" --output "$dir/lm.arpa" \
     --evaluate data/{dev,test}/text
   # shellcheck disable=SC2086  # several values in one variable
-  OMP_NUM_THREADS=1 python "$root/tools/tune_language_model.py" "$exported" "$dir/lm.arpa" --dev data/dev/data.list \
+  OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$dir/lm.arpa" --dev data/dev/data.list \
     --test data/test/data.list --data_type "$data_type" --chunkings "${streamed[@]}" --weights $lm_weights \
     --bonuses $word_bonuses --output "$dir/language_model.json"
   end_stage 8

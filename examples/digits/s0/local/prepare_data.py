@@ -124,7 +124,9 @@ def prepare(data: str, folder: Path) -> Source:
         try:
             recordings, origin = download(folder / "fsdd"), URL
         except OSError as error:
-            if not isinstance(error, urllib.error.URLError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            if not isinstance(error, urllib.error.URLError) and (
+                error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
+            ):
                 raise  # a full disk, a folder without permission: synthetic speech would meet it too
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from recordings import WORDS, Take
 
-
 # Recordings without a word, in turn: most often what is most varied and most like words.
 WORDLESS = (
     "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
@@ -200,7 +199,9 @@ def _music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarra
             for overtone in range(1, int(min(12, 0.45 * sample_rate / lowest)) + 1):
                 sound += np.sin(2 * np.pi * lowest * overtone * time) / overtone**brightness
         release = np.clip((1.5 * seconds - time) / 0.03, 0, 1)
-        total[start : start + len(time)] += sound * np.exp(-decay * time / seconds) * np.minimum(1, time / attack) * release
+        total[start : start + len(time)] += (
+            sound * np.exp(-decay * time / seconds) * np.minimum(1, time / attack) * release
+        )
         start += round(seconds * sample_rate)
     return total / np.sqrt(np.mean(np.square(total)) + 1e-12)
 

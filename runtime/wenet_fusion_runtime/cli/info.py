@@ -1,0 +1,60 @@
+"""The command `info`: what a model file says about itself. Runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+
+from wenet_fusion_runtime.cli.recognition_arguments import Commands
+from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, Meta
+from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.results.timestamps import WordTimes
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    info = commands.add_parser(
+        "info",
+        parents=[common],
+        help="what a model file says about itself",
+        description="Print what a model file says about itself. Needs neither torch nor onnxruntime.",
+    )
+    info.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    meta = read_meta(options.model)
+    decoders = ["left-to-right"] * meta.decoder + ["right-to-left"] * meta.reverse_decoder
+    chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
+    lines = [
+        ("model", str(options.model)),
+        ("runs on", "torch" if meta.kind == TORCHSCRIPT else "onnxruntime"),
+        ("sample rate", f"{meta.sample_rate} Hz"),
+        ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
+        ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
+        ("silent tail", f"{1000 * meta.tail_samples / meta.sample_rate:g} ms"),
+        ("vocabulary", f"{len(meta.vocabulary)} units, text joined from {meta.vocabulary.join}"),
+        ("attention decoders", ", ".join(decoders) or "none"),
+        ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
+        ("word times", _word_times(meta)),
+        ("precision", f"{meta.precision}, engine {meta.engine}"),
+    ]
+    for title, fields in (
+        ("latency", meta.latency),
+        ("verification", meta.verification),
+        ("written with", meta.versions),
+    ):
+        for index, (key, value) in enumerate(fields.items()):
+            if isinstance(value, dict):
+                pairs = [f"{name} {number}" for name, number in value.items()]
+                value = ", ".join(pairs) if len(pairs) <= 8 else f"{len(pairs)} entries"
+            lines.append((title if index == 0 else "", f"{key}: {value}"))
+    for title, value in lines:
+        print(f"{title:<19} {value}")
+    return 0
+
+
+def _word_times(meta: Meta) -> str:
+    start, end = meta.word_times
+    if meta.word_times == WordTimes():
+        return "as emitted; export with --ctm moves them to where words are spoken"
+    return f"starts {start:+.3f} s, ends {end:+.3f} s from where words are emitted"

@@ -1,0 +1,203 @@
+"""The command `transcribe`: audio files to text. Knows no decoding."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Sequence
+
+from wenet_fusion_runtime.audio.reader import AudioReader
+from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
+from wenet_fusion_runtime.cli.output import Destination, OutputError, Sink
+from wenet_fusion_runtime.cli.recognition_arguments import (
+    USER_ERRORS,
+    Commands,
+    add_format_flags,
+    add_recognition_flags,
+    build_recognizer,
+    check_format,
+    create_stream,
+)
+from wenet_fusion_runtime.results.formats import (
+    CTM,
+    FORMATS,
+    JSON,
+    SUBTITLES,
+    SUFFIXES,
+    TEXT,
+    json_line,
+    make_writer,
+    partial_record,
+)
+from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.segments import FILE_OPTIONS
+
+BLOCK_SECONDS = 0.1  # how audio is cut; results do not depend on it
+
+
+def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    transcribe = commands.add_parser(
+        "transcribe",
+        parents=[common],
+        help="audio files to text",
+        description="Stream audio files through the model. Prints one line of text per file, after its name if "
+        "there are several. On a terminal the text appears while it is recognised. A file that cannot be "
+        "read is reported, the others go on, and the exit status is 1; of a damaged file the text up to "
+        "the damage is written.",
+    )
+    transcribe.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels",
+    )
+    add_format_flags(transcribe, "file")
+    transcribe.add_argument(
+        "--output",
+        metavar="PATH",
+        help="a file for all text, or a folder, which gets a file for each FILE (default: standard "
+        "output); a path that ends in / is a folder",
+    )
+    transcribe.add_argument(
+        "--nbest", type=int, metavar="N", help="json: the N best hypotheses of each segment and their scores, too"
+    )
+    transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
+    add_recognition_flags(transcribe, FILE_OPTIONS)
+    transcribe.set_defaults(run=_transcribe)
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    check_format(options)
+    if options.nbest is not None and options.format != JSON:
+        raise ValueError(f"--nbest is shown by --format {JSON} only")
+    suffix = SUFFIXES[FORMATS.index(options.format)]
+    read = [options.model, *options.files]
+    with Destination(options.output, options.files, suffix, options.format in SUBTITLES, read) as destination:
+        recognizer, all_usable = build_recognizer(options, options.nbest)
+        create_stream(recognizer, options)  # a wrong chunk is no file's fault
+        failed = 0
+        for path in options.files:
+            try:
+                with AudioReader(path) as reader, destination.recording(path) as sink:
+                    stream = create_stream(recognizer, options)
+                    units = None if options.nbest is None else recognizer.model.meta.vocabulary
+                    output = _Output(options, path, sink, destination, units)
+                    damage = _feed(stream, reader, output, options.real_time)
+                if damage is not None:
+                    raise damage
+            except (BrokenPipeError, OutputError):
+                raise
+            except USER_ERRORS as error:
+                if options.traceback:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                failed += 1
+    if failed and len(options.files) > 1:
+        print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
+    return 1 if failed or not all_usable else 0
+
+
+def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> Exception | None:
+    """One file. Returns the damage at which its audio ends, after the text before that was written; raises what the
+    reader raises if there is no audio before it."""
+    begin, spoken, damage = time.monotonic(), 0.0, None
+    blocks = reader.blocks(BLOCK_SECONDS)
+    try:
+        while True:
+            try:
+                block = next(blocks, None)
+            except (ValueError, OSError) as error:
+                if not spoken:
+                    raise
+                block, damage = None, error
+            if block is None:
+                break
+            if not spoken:
+                output.begin()
+            spoken += len(block) / reader.sample_rate
+            if real_time:
+                time.sleep(max(0.0, begin + spoken - time.monotonic()))
+            output.finals(stream.accept_waveform(block, reader.sample_rate))
+            output.partial(stream)
+        output.finals(stream.finish())
+    finally:
+        output.clear()
+    output.end(stream)
+    return damage
+
+
+class _Output:
+    """Writes the results of one file, and shows them on a terminal while they come.
+
+    Args:
+        options: of the command.
+        path: of the recording.
+        sink: takes the text.
+        destination: where the sink is.
+        hypotheses_of: units with which the hypotheses of each segment are written too; None: they are not.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        path: Path,
+        sink: Sink,
+        destination: Destination,
+        hypotheses_of: Vocabulary | None,
+    ) -> None:
+        named = destination.is_shared
+        self._path = path
+        self._sink = sink
+        self._prefix = f"{path}\t" if named else ""
+        name = _short_name(path, options.files) if options.format == CTM else str(path)
+        self._writer = make_writer(options.format, name, named, hypotheses_of)
+        self._partials = options.partials
+        self._json = options.format == JSON
+        in_the_way = destination.is_standard and options.format != TEXT
+        self._in_place = not options.partials and not in_the_way and is_terminal(sys.stdout)
+        self._line = LiveLine(sys.stdout)
+        self._shown = ""
+
+    def begin(self) -> None:
+        """There is audio."""
+        self._sink.write(self._writer.begin())
+
+    def partial(self, stream: Stream) -> None:
+        """Show the text so far if it changed: in place, on a line of its own, or not at all."""
+        if not self._in_place and not self._partials:
+            return
+        text = stream.text
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._in_place:
+            self._line.draw(Piece(f"{self._path} " if self._prefix else ""), Piece(text))
+        elif self._json:
+            self._sink.write(json_line({"file": str(self._path), **partial_record(stream.result)}))
+        else:
+            self._sink.write(f"{self._prefix}... {text}\n")
+
+    def finals(self, results: list[Result]) -> None:
+        """Closed segments; as plain text they come at the file's end."""
+        for result in results:
+            self._sink.write(self._writer.segment(result))
+
+    def end(self, stream: Stream) -> None:
+        self._sink.write(self._writer.end(stream.text))
+
+    def clear(self) -> None:
+        """Remove the partial text from a terminal."""
+        self._line.clear()
+
+
+def _short_name(path: Path, paths: Sequence[Path]) -> str:
+    """The file's name without folder and suffix, if no other file is called so."""
+    stems = Counter(other.stem for other in paths)
+    return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))

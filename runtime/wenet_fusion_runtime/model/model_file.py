@@ -1,0 +1,101 @@
+"""Opens exported files of either kind. The only file that knows which backend a file needs; runs nothing itself."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
+from wenet_fusion_runtime.model.onnx_backend import STEP, load_onnx
+from wenet_fusion_runtime.model.torch_backend import load_torchscript
+
+META = "meta.json"
+MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
+_EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
+_ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its producer, or its graph
+
+
+def read_meta(path: str | Path) -> Meta:
+    """Read what an exported file says about itself; needs neither torch nor onnxruntime.
+
+    Raises:
+        OSError: the path is missing, a directory or unreadable.
+        ValueError: the file is no exported model, or of another format; the message tells what it is and what to do.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such model file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a directory; give the exported file in it")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: is empty; export the model again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            kind, member = _identify(archive, path)
+            if archive.getinfo(member).file_size > MAX_META_BYTES:
+                raise ValueError(
+                    f"{path}: its meta.json is larger than {MAX_META_BYTES >> 20} MiB; export the model again"
+                )
+            record = json.loads(archive.read(member))
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path}: {_not_a_zip(path)}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, zlib.error, RuntimeError) as error:
+        # zipfile answers encrypted and unknown forms of members with RuntimeError and its child NotImplementedError.
+        raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
+    meta = parse_meta(record, str(path))
+    if meta.kind != kind:
+        raise ValueError(f"{path}: meta.json says '{meta.kind}', the file is '{kind}'; export the model again")
+    return meta
+
+
+def load_model(path: str | Path, threads: int = 1) -> AcousticModel:
+    """Load an exported file onto the CPU.
+
+    Args:
+        path: TorchScript or an ONNX archive.
+        threads: that one call of onnxruntime may use. torch has one setting for the process: torch.set_num_threads.
+    Raises:
+        OSError, ValueError: see `read_meta`; also ValueError when what is installed cannot run the file.
+        ImportError: torch or onnxruntime, whichever the file needs, is not installed.
+    """
+    path, meta = Path(path), read_meta(path)
+    backend = load_torchscript(path, meta) if meta.kind == TORCHSCRIPT else load_onnx(path, meta, threads)
+    return AcousticModel(backend, meta)
+
+
+def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:
+    """The kind of an exported file, and its member that holds the metadata."""
+    names = set(archive.namelist())
+    if STEP in names or META in names:
+        if not {STEP, META} <= names:
+            missing = META if STEP in names else STEP
+            raise ValueError(f"{path}: is an ONNX archive without {missing}; export the model again")
+        return ONNX, META
+    inner = {name.partition("/")[2]: name for name in names}  # TorchScript puts everything into one folder
+    if not any(name.startswith("code/") for name in inner):
+        if "data.pkl" in inner:
+            raise ValueError(f"{path}: is a training checkpoint; {_EXPORT}")
+        if "archive_format" in inner:
+            raise ValueError(
+                f"{path}: is a torch.export program, which this runtime does not run yet (torch.export.load "
+                "reads it); export without --format pt2"
+            )
+        raise ValueError(f"{path}: is a zip archive but no exported model; {_EXPORT}")
+    if f"extra/{META}" not in inner:
+        raise ValueError(f"{path}: is TorchScript without {META}, not written by this project; {_EXPORT}")
+    return TORCHSCRIPT, inner[f"extra/{META}"]
+
+
+def _not_a_zip(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(3)
+    is_cut_zip = start.startswith(b"PK")
+    if path.suffix == ".onnx" and not is_cut_zip or start[:1] == b"\x08" and start[2:] in _ONNX_STARTS:
+        return (
+            "is a bare ONNX graph, such as those for WeNet's runtime and sherpa-onnx, which run it; "
+            "for this runtime export with --format onnx"
+        )
+    return f"is no exported model, or a damaged one; {_EXPORT}"

@@ -1,0 +1,159 @@
+"""Runs ONNX archives on onnxruntime, without torch. The only file that knows onnxruntime; knows no search.
+
+An archive is a zip with meta.json, step.onnx, and rescore.onnx if the model has an attention decoder. step.onnx runs
+one chunk: inputs `samples` (B, N), `lengths` (B,), `state_0`, `state_1`, ...; outputs in the order of `StepScores`,
+then the next state. Every cached frame that exists is visible, so the graph needs to know neither chunk nor left
+context.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.model.metadata import BATCH, CACHE, Meta
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+STEP, RESCORE = "step.onnx", "rescore.onnx"
+SCORES = len(StepScores._fields)
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+_LOG_ERRORS = 3
+
+State = tuple[np.ndarray, ...]
+
+
+class OnnxBackend:
+    """The graphs of an archive.
+
+    Args:
+        step, rescore: contents of step.onnx and rescore.onnx (None: the model has no decoder).
+        meta: what the archive says about itself.
+        threads: that one call may use.
+        source: names the archive in messages.
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: the installed onnxruntime cannot run a graph, or it is not what meta describes.
+    """
+
+    def __init__(
+        self, step: bytes, rescore: bytes | None, meta: Meta, threads: int = 1, source: str = "the model in memory"
+    ) -> None:
+        self._state = meta.state
+        self._names = [f"state_{index}" for index in range(len(meta.state))]
+        inputs = {"samples": _TYPES["float32"], "lengths": _TYPES["int64"]}
+        inputs |= {name: _TYPES[tensor.dtype] for name, tensor in zip(self._names, meta.state)}
+        self._step = _session(step, f"{source}: {STEP}", inputs, SCORES + len(meta.state), threads)
+        self._rescore = None
+        if rescore is not None:
+            inputs = {"encoder_out": _TYPES["float32"], "hyps": _TYPES["int64"], "hyp_lengths": _TYPES["int64"]}
+            self._rescore = _session(rescore, f"{source}: {RESCORE}", inputs, 1, threads)
+
+    def init_state(self, batch: int, chunk: int, left: int) -> State:
+        sizes = {BATCH: batch, CACHE: chunk * left}
+        return tuple(np.zeros([sizes.get(size, size) for size in shape], dtype) for _, dtype, shape in self._state)
+
+    def step(
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: State
+    ) -> tuple[StepScores, State]:
+        """One chunk.
+
+        Raises:
+            ValueError: the state was made for another chunk or left context, which would change what is visible.
+        """
+        for tensor, (name, _, shape) in zip(state, self._state):
+            cached = tensor.shape[shape.index(CACHE)] if CACHE in shape else chunk * left
+            if cached != chunk * left:
+                raise ValueError(
+                    f"state {name} holds {cached} frames, but chunk {chunk} with left context {left} "
+                    f"needs {chunk * left}; give init_state the same chunk and left context"
+                )
+        inputs = {"samples": samples, "lengths": lengths, **dict(zip(self._names, state))}
+        outputs = self._step.run(None, inputs)
+        return StepScores(*outputs[:SCORES]), tuple(outputs[SCORES:])
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        if self._rescore is None:
+            return np.zeros((len(hyps), 2), dtype=np.float32)
+        return self._rescore.run(None, {"encoder_out": encoder_out, "hyps": hyps, "hyp_lengths": hyp_lengths})[0]
+
+    def concat_states(self, states: Sequence[State]) -> State:
+        return tuple(np.concatenate(tensors) for tensors in zip(*states))
+
+    def split_state(self, state: State) -> list[State]:
+        # Copies: a view would keep the whole batch alive.
+        return [tuple(tensor[row : row + 1].copy() for tensor in state) for row in range(len(state[0]))]
+
+    def use_one_thread(self) -> None:
+        """Nothing to do: `threads` of each session says it."""
+
+
+def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:
+    """Load an archive.
+
+    Raises:
+        ImportError, ValueError: see `OnnxBackend`; ValueError also if a member is missing or damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        step = _member(archive, STEP, path)
+        rescore = _member(archive, RESCORE, path) if meta.decoder else None
+    return OnnxBackend(step, rescore, meta, threads, str(path))
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise ValueError(f"{path}: has no {name}; export the model again") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}: {name} is damaged ({error}); copy or export the file again") from None
+
+
+def _session(
+    graph: bytes, source: str, inputs: dict[str, str], outputs: int, threads: int
+) -> onnxruntime.InferenceSession:
+    """A graph ready to run, after a look at its inputs (types by name) and its number of outputs."""
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, found {threads}")
+    ort = _import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_ERRORS
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # what onnxruntime raises has no base class of its own
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{source}: onnxruntime {ort.__version__} cannot load it ({reason}); "
+            "update onnxruntime or export the model again"
+        ) from None
+    found = {node.name: node.type for node in session.get_inputs()}
+    if found != inputs:
+        differing = sorted({name for name, _ in found.items() ^ inputs.items()})
+        raise ValueError(
+            f"{source}: its inputs {', '.join(differing)} are not those that meta.json describes; "
+            "export the model again"
+        )
+    if len(session.get_outputs()) != outputs:
+        raise ValueError(
+            f"{source}: has {len(session.get_outputs())} outputs, expected {outputs}; export the model again"
+        )
+    return session
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "this model runs on onnxruntime, which is not installed: pip install 'wenet-fusion-runtime[onnx]'"
+        ) from error
+    return onnxruntime

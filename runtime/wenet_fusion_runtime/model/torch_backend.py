@@ -1,0 +1,165 @@
+"""Runs TorchScript files, and torch modules in memory. The only file that knows torch; knows no search."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.model.metadata import Meta
+
+if TYPE_CHECKING:
+    import torch
+
+_PACKING = threading.Lock()
+NO_ENGINE = "none"  # any torch will do
+_NEEDS = {"fbgemm": " (an x86 CPU with AVX2)"}
+
+
+class TorchState(NamedTuple):
+    """A stream's state and what it was made for."""
+
+    tensors: Any  # as the module knows it
+    cached: int  # frames visible to the left, chunk * left
+    fresh: bool  # no step yet
+
+
+class TorchBackend:
+    """A module with the methods of an exported file: `init_state`, `step`, `rescore`, `concat_states`, `split_state`.
+
+    Args:
+        module: in eval mode.
+        device: torch device that holds it.
+    Raises:
+        ImportError: torch is not installed.
+        ValueError: the module is in training mode.
+    """
+
+    def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
+        if getattr(module, "training", False):  # a frozen module has no such attribute
+            raise ValueError("the model is in training mode; call its eval() first")
+        self._module = module
+        self._device = device
+        self._torch = _import_torch()
+
+    def init_state(self, batch: int, chunk: int, left: int) -> Any:
+        with self._plain_inference():
+            return TorchState(self._module.init_state(batch, chunk, left), chunk * left, fresh=True)
+
+    def step(
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
+    ) -> tuple[StepScores, Any]:
+        """Whole chunks; a fresh state without cached frames will do for one step over everything.
+
+        Raises:
+            ValueError: the state was made for another chunk or left context, which would change what is visible.
+        """
+        if state.cached != chunk * left and not (state.fresh and state.cached == 0):
+            raise ValueError(
+                f"the state holds {state.cached} frames, but chunk {chunk} with left context {left} "
+                f"needs {chunk * left}; give init_state the same chunk and left context"
+            )
+        with self._plain_inference():
+            scores, new = self._module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
+            return StepScores(*map(_array, scores)), TorchState(new, state.cached, fresh=False)
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        with self._plain_inference():
+            tensors = map(self._tensor, (encoder_out, hyps, hyp_lengths))
+            return _array(self._module.rescore(*tensors))
+
+    def concat_states(self, states: Sequence[Any]) -> Any:
+        with self._plain_inference():
+            joined = self._module.concat_states([state.tensors for state in states])
+            return states[0]._replace(tensors=joined, fresh=all(state.fresh for state in states))
+
+    def split_state(self, state: Any) -> list[Any]:
+        with self._plain_inference():
+            return [state._replace(tensors=row) for row in self._module.split_state(state.tensors)]
+
+    def use_one_thread(self) -> None:
+        self._torch.set_num_threads(1)
+
+    def step_graph(self) -> Any:
+        """The inlined TorchScript graph of the step of a loaded file: for tools that show what it runs."""
+        return self._module.step.inlined_graph
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return self._torch.from_numpy(array).to(self._device)
+
+    @contextlib.contextmanager
+    def _plain_inference(self) -> Iterator[None]:
+        """No autograd, and no profiling runs: they make the first chunks several times slower than the rest."""
+        with self._torch.inference_mode(), self._torch.jit.optimized_execution(False):
+            yield
+
+
+def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
+    """Load a TorchScript file onto the CPU.
+
+    Raises:
+        ImportError: torch is not installed.
+        ValueError: this machine's torch cannot run the file; the message says what to export instead.
+    """
+    torch = _import_torch()
+    engines = torch.backends.quantized.supported_engines
+    if meta.engine != NO_ENGINE and meta.engine not in engines:
+        raise ValueError(
+            f"{path}: precision {meta.precision} needs torch's engine {meta.engine}{_NEEDS.get(meta.engine, '')}, this "
+            f"machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for onnxruntime"
+        )
+    with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
+        if damaged := archive.testzip():
+            raise ValueError(
+                f"{path}: the checksum of {damaged} is wrong: the file is damaged; copy or export it again"
+            )
+    try:
+        with warnings.catch_warnings(), packing_engine(meta.engine):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return TorchBackend(torch.jit.load(str(path), map_location="cpu"))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path}: torch {torch.__version__} cannot load it (written by {dict(meta.versions)}): "
+            f"{reason}; export the model again"
+        ) from None
+
+
+@contextlib.contextmanager
+def packing_engine(engine: str) -> Iterator[None]:
+    """Weights that are packed within are packed for `engine`, whatever the process has set for itself.
+
+    The setting is torch's, for the whole process: one thread at a time may change it.
+    """
+    torch = _import_torch()
+    if engine == NO_ENGINE:
+        yield
+        return
+    with _PACKING:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = engine
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Shares the tensor's memory if it is on the CPU; half precision becomes float32."""
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def _import_torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "this model runs on torch, which is not installed: pip install 'wenet-fusion-runtime[torch]'"
+        ) from error
+    return torch

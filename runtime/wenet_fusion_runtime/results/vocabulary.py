@@ -1,0 +1,83 @@
+"""Token ids to text. Knows nothing of how text was cut into tokens."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+BLANK = 0
+UNKNOWN = 1
+SOS_EOS = 2
+RESERVED = ("<blank>", "<unk>", "<sos/eos>")
+JOINS = ("words", "pieces")
+WORD_START = "\u2581"  # sentencepiece's mark of a word's start
+# First and last characters of scripts that put no spaces between words: Han with its marks, Hiragana, Katakana.
+_UNSPACED = (
+    ("\u3005", "\u3007"),
+    ("\u3040", "\u30ff"),
+    ("\u31f0", "\u31ff"),
+    ("\u3400", "\u4dbf"),
+    ("\u4e00", "\u9fff"),
+    ("\uf900", "\ufaff"),
+    ("\uff66", "\uff9d"),
+    ("\U00020000", "\U0003ffff"),
+)
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether it belongs to a script without spaces between words."""
+    return character >= "\u3005" and any(first <= character <= last for first, last in _UNSPACED)
+
+
+class Vocabulary:
+    """The tokens of a model in the order of their ids, and the rule that joins them into text.
+
+    Args:
+        tokens: the tokens; ids 0, 1 and 2 are `<blank>`, `<unk>` and `<sos/eos>`.
+        join: "words" puts a space between tokens; "pieces" concatenates them and reads the mark U+2581 as a space.
+        source: the file that the tokens came from, for error messages.
+    Raises:
+        ValueError: reserved tokens are missing, a token occurs twice, or the rule is unknown.
+
+    >>> Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one", "two"], "words").text([3, 4])
+    'one two'
+    """
+
+    def __init__(self, tokens: Sequence[str], join: str, source: str = "the vocabulary") -> None:
+        self.tokens = tuple(tokens)
+        self.join = join
+        self.source = source
+        self.marked = any(WORD_START in token for token in self.tokens)  # whether pieces say where words begin
+        self._ids = {token: number for number, token in enumerate(self.tokens)}
+        if self.tokens[: len(RESERVED)] != RESERVED:
+            found = list(self.tokens[: len(RESERVED)])
+            raise ValueError(f"{source}: the tokens 0, 1, 2 must be {', '.join(RESERVED)}, found {found}")
+        if len(self._ids) != len(self.tokens):
+            twice = sorted({token for number, token in enumerate(self.tokens) if self._ids[token] != number})
+            raise ValueError(f"{source}: tokens that occur more than once: {twice[:10]}")
+        if join not in JOINS:
+            raise ValueError(f"{source}: unknown rule to join tokens '{join}'; known: {', '.join(JOINS)}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and (self.tokens, self.join) == (other.tokens, other.join)
+
+    def __hash__(self) -> int:
+        return hash((self.tokens, self.join))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def id(self, token: str) -> int | None:
+        """Return the id of a token of text; None if it is unknown or one of the three reserved tokens."""
+        number = self._ids.get(token)
+        return None if number is None or number < len(RESERVED) else number
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a token sequence. Blank and sos/eos are not text; `<unk>` is shown."""
+        return self.spaced(ids).strip()
+
+    def spaced(self, ids: Sequence[int]) -> str:
+        """The text with a space before each word, also the first: those of consecutive sequences can be joined."""
+        units = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
+        if self.join == "words":
+            return "".join(f" {unit}" for unit in units)
+        return "".join(units).replace(WORD_START, " ")

@@ -1,0 +1,212 @@
+"""n-gram language models: the probability of a word after the words before it. Knows neither searches nor weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wenet_fusion_runtime.search.arpa import Arpa, NgramTable, read_arpa
+from wenet_fusion_runtime.search.scorers import LanguageModel
+
+_KENLM_BINARY = b"mmap lm http://kheafield.com/code"
+_START, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
+_ABSENT_UNKNOWN = -100.0  # log10 of the probability of strange words in a model without <unk>, as in KenLM
+_LN_10 = math.log(10.0)
+
+
+def load_language_model(path: str | Path) -> LanguageModel:
+    """Load a model from an ARPA file, plain or compressed with gzip, or from a binary file of KenLM.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged or no such file; the message names the line and the remedy.
+        ImportError: it is a binary file and the package kenlm is not installed.
+    """
+    with open(path, "rb") as file:
+        is_binary = file.read(len(_KENLM_BINARY)) == _KENLM_BINARY
+    return KenlmModel(path) if is_binary else NgramModel(read_arpa(path), str(path))
+
+
+class NgramModel:
+    """A backoff model: the longest n-gram that ends in the word decides, each shortening costs its backoff weight.
+
+    The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
+    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram,
+    shorter than the highest order, that the text ends in.
+
+    An n-gram takes 20 bytes, a word about 100 more.
+
+    Args:
+        arpa: the n-grams.
+        source: the file they came from.
+    Attributes:
+        name, words: see `LanguageModel`.
+    Raises:
+        ValueError: an n-gram occurs twice or lacks its beginning, or <s> or </s> is missing.
+    Source: Katz 1987, "Estimation of probabilities from sparse data for the language model component of a speech
+    recognizer".
+    """
+
+    def __init__(self, arpa: Arpa, source: str) -> None:
+        self.name = source
+        arpa = _with_unknown(arpa)
+        self.words = tuple(word for word in arpa.words if word not in (_START, _END, *_UNKNOWN))
+        self._numbers = {word: number for number, word in enumerate(arpa.words)}
+        for word in (_START, _END):
+            if word not in self._numbers:
+                raise ValueError(
+                    f"{source}: has no 1-gram {word}; train the model with a tool that marks where "
+                    "sentences begin and end"
+                )
+        self._unknown = next(self._numbers[word] for word in _UNKNOWN if word in self._numbers)
+        # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
+        # each other, so parents come before their children and the keys of all orders are one sorted array.
+        self._keys = np.empty(0, np.int64)
+        self._log_probs = np.zeros(1, np.float32)
+        self._backoffs = np.zeros(1, np.float32)
+        self._shorter = np.zeros(1, np.int32)  # of each node: the longest one that it ends in without its first word
+        self._first_of_highest = 0
+        for table in arpa.tables:
+            self._add(table)
+
+    def __contains__(self, word: str) -> bool:
+        """Whether the model knows the word."""
+        return word in self._numbers
+
+    def start(self) -> int:
+        """See `LanguageModel`."""
+        return self._after(self._child(0, self._numbers[_START]))
+
+    def advance(self, state: int, word: str) -> tuple[float, int]:
+        """See `LanguageModel`."""
+        number = self._numbers.get(word, self._unknown)
+        log_prob = 0.0
+        while not (node := self._child(state, number)):
+            log_prob += float(self._backoffs[state])
+            state = int(self._shorter[state])
+        log_prob += float(self._log_probs[node])
+        return min(log_prob, 0.0), self._after(node)  # backoff weights above 1 may lead there by rounding
+
+    def finish(self, state: int) -> float:
+        """See `LanguageModel`."""
+        return self.advance(state, _END)[0]
+
+    def _after(self, node: int) -> int:
+        """The state of a text that ends in this n-gram."""
+        return node if node < self._first_of_highest else int(self._shorter[node])
+
+    def _child(self, node: int, word: int) -> int:
+        """The node with one more word; 0 if there is none."""
+        key = node * len(self._numbers) + word
+        at = int(self._keys.searchsorted(key))
+        return at + 1 if at < len(self._keys) and self._keys[at] == key else 0
+
+    def _children(self, nodes: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """`_child` of many."""
+        keys = nodes.astype(np.int64) * len(self._numbers) + words
+        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, at + 1, 0)
+
+    def _add(self, table: NgramTable) -> None:
+        """Add the n-grams of the next order."""
+        parents = np.zeros(len(table.words), np.int64)
+        for length, column in enumerate(table.words.T[:-1], start=1):
+            parents = self._children(parents, column)
+            if not parents.all():
+                raise self._error(table, int(parents.argmin()), f"lacks its first {length} words as {length}-gram")
+        keys = parents * len(self._numbers) + table.words[:, -1]
+        order = np.argsort(keys, kind="stable")
+        keys, parents, words = keys[order], parents[order], table.words[order, -1]
+        twice = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(twice):
+            first, second = order[twice[0]], order[twice[0] + 1]
+            raise self._error(table, second, f"is already in line {table.first_line + first}")
+
+        shorter = np.zeros(len(keys), np.int32)
+        if table.words.shape[1] > 1:
+            ends, rows = self._shorter[parents], np.arange(len(keys))
+            while len(rows):  # those whose shorter n-gram is not found yet; that of one word is always there
+                shorter[rows] = self._children(ends[rows], words[rows])
+                rows = rows[shorter[rows] == 0]
+                ends[rows] = self._shorter[ends[rows]]
+        self._first_of_highest = len(self._shorter)
+        self._keys = np.concatenate([self._keys, keys])
+        self._log_probs = np.concatenate([self._log_probs, table.log_probs[order] * np.float32(_LN_10)])
+        self._backoffs = np.concatenate([self._backoffs, table.backoffs[order] * np.float32(_LN_10)])
+        self._shorter = np.concatenate([self._shorter, shorter])
+
+    def _error(self, table: NgramTable, row: int, problem: str) -> ValueError:
+        words = list(self._numbers)
+        text = " ".join(words[number] for number in table.words[row])
+        return ValueError(f"{self.name}:{table.first_line + row}: the n-gram '{text}' {problem}; train the model again")
+
+
+def _with_unknown(arpa: Arpa) -> Arpa:
+    """The same with <unk> if it has none."""
+    if any(word in arpa.words for word in _UNKNOWN):
+        return arpa
+    words, log_probs, backoffs, first_line = arpa.tables[0]
+    unigrams = NgramTable(
+        np.concatenate([words, np.array([[len(words)]], words.dtype)]),
+        np.append(log_probs, np.float32(_ABSENT_UNKNOWN)),
+        np.append(backoffs, np.float32(0.0)),
+        first_line,
+    )
+    return Arpa((*arpa.words, _UNKNOWN[0]), (unigrams, *arpa.tables[1:]))
+
+
+class KenlmModel:
+    """A binary file of KenLM, run by the package kenlm, which cannot list its words.
+
+    Attributes:
+        name, words: see `LanguageModel`.
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: it cannot read the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name, self.words = str(path), ()
+        self._kenlm = _import_kenlm(path)
+        try:
+            self._model = self._kenlm.Model(str(path))
+        except OSError as error:  # whatever is wrong with the file
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{path}: KenLM cannot read it ({reason}); make it again with build_binary, or give the ARPA file"
+            ) from None
+
+    def __contains__(self, word: str) -> bool:
+        """Whether the model knows the word."""
+        return word in self._model
+
+    def start(self) -> Any:
+        """See `LanguageModel`."""
+        state = self._kenlm.State()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def advance(self, state: Any, word: str) -> tuple[float, Any]:
+        """See `LanguageModel`."""
+        after = self._kenlm.State()
+        log_prob = self._model.BaseScore(state, word, after)
+        return min(log_prob * _LN_10, 0.0), after
+
+    def finish(self, state: Any) -> float:
+        """See `LanguageModel`."""
+        return self.advance(state, _END)[0]
+
+
+def _import_kenlm(path: str | Path) -> Any:
+    try:
+        import kenlm
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is a binary file of KenLM, which needs the package kenlm: pip install "
+            "'wenet-fusion-runtime[lm]' (it builds for a minute and needs a C++ compiler), or give the "
+            "ARPA file that it was made from"
+        ) from error
+    return kenlm

@@ -1,0 +1,250 @@
+"""Recognizer (shared, read-only) and Stream (one utterance or one endless recording). Knows no files and no backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.scorers import Fusion
+from wenet_fusion_runtime.stream.blocks import Block, BlockBuffer
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
+from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING, DecodingOptions, SegmentDecoder
+
+
+class Recognizer:
+    """A model and decoding options; makes streams, which may run in different threads.
+
+    Args:
+        model: path of an exported file, or a model already loaded.
+        options: how frames become text.
+    Raises:
+        OSError, ValueError, ImportError: see `load_model`; ValueError also if the options do not suit the model.
+    """
+
+    def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
+        self.model = model if isinstance(model, AcousticModel) else load_model(model)
+        self.options = options.resolved(self.model.meta)
+        self._fusion = self.options.fusion(self.model.meta.vocabulary)
+        self._warm_up()
+
+    def create_stream(
+        self,
+        chunk: int | None = None,
+        left: int | None = None,
+        allow_untrained: bool = False,
+        endpoint: EndpointRules | None = None,
+        hot_words: Sequence[HotWord] = (),
+    ) -> Stream:
+        """A fresh stream.
+
+        Args:
+            chunk: encoder frames per chunk, which sets the latency; None is the model's default.
+            left: chunks that stay visible to the left; None is what the model was trained with.
+            allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
+            endpoint: when its segments close; None is what the options say.
+            hot_words: preferred phrases, beside those of the options. A phrase that is among both gets its boost here.
+        Raises:
+            ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
+        """
+        meta = self.model.meta
+        chunk = meta.default_chunk if chunk is None else chunk
+        left = meta.left(max(1, chunk)) if left is None else left
+        meta.check_chunk(chunk, left, allow_untrained)
+        options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
+        if hot_words and options.mode == GREEDY:
+            raise ValueError(f"{GREEDY} knows no alternatives, so hot words have no effect; choose another mode")
+        fusion = self._fusion.with_hot_words(hot_words) if hot_words else self._fusion
+        return Stream(self.model, options, chunk, left, fusion)
+
+    def _warm_up(self) -> None:
+        """Pay the costs of first calls before the first audio comes."""
+        scores = self.model.warm_up()
+        if self.options.mode == RESCORING:
+            self.model.rescore([scores.encoder_out], [()])
+
+
+class Stream:
+    """One recording, recognised as it comes. Made by `Recognizer.create_stream`; belongs to one thread at a time.
+
+    The simple way: feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+
+    The way of a program that steps many streams in one batch, of which the simple way is made:
+
+        stream.push(samples)                                  # or stream.end_input()
+        while (block := stream.ready_block()) is not None:
+            scores, state = model.step(block.samples[None], [block.length], stream.chunk, stream.left, stream.state)
+            closed = stream.advance(*scores.row(0), state)
+        last = stream.finish()                                # after end_input, once no block is left
+
+    `AcousticModel.concat_states` and `split_state` make a batch of several streams' states and take it apart.
+    """
+
+    def __init__(
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
+    ) -> None:
+        meta = model.meta
+        self.chunk, self.left = chunk, left
+        self._model = model
+        self._state = model.init_state(1, chunk, left)
+        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.tail_samples)
+        self._decoder = SegmentDecoder(model, options, fusion)
+        self._finals: list[Result] = []
+        self._finals_text = ""  # with the spaces at its ends
+        self._last: Result | None = None  # the last segment, once the stream is finished
+
+    @property
+    def model(self) -> AcousticModel:
+        """The model that its blocks are for."""
+        return self._model
+
+    @property
+    def result(self) -> Result:
+        """The open segment so far; after `finish` the last segment."""
+        return self._decoder.partial() if self._last is None else self._last
+
+    @property
+    def finals(self) -> tuple[Result, ...]:
+        """The closed segments that have tokens, oldest first, each with its best hypothesis only: a stream may run for
+        days. Empty segments and all hypotheses are in what `accept_waveform` and `finish` return."""
+        return tuple(self._finals)
+
+    @property
+    def text(self) -> str:
+        """All text so far: closed segments and the open one, as if there had been one segment."""
+        open_text = "" if self._last is not None else self._spaced(self._decoder.partial())
+        return (self._finals_text + open_text).strip()
+
+    def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
+        """Feed the next samples, any number; runs the model for each chunk that they complete.
+
+        Returns:
+            the segments that closed.
+        Raises:
+            ValueError: see `push`.
+        """
+        self.push(samples, sample_rate)
+        return self._run()
+
+    def finish(self) -> list[Result]:
+        """End of the audio: decode what is left, close the open segment; returns the segments that closed.
+
+        Calling it again returns an empty list.
+        """
+        if self._last is not None:
+            return []
+        self.end_input()
+        closed = self._run()
+        last = self._decoder.finish()
+        self._keep([last])
+        self._state = None
+        self._last = _best_only(last)
+        return [*closed, last]
+
+    def close_segment(self) -> Result:
+        """End the open segment now, whatever the rules say, and begin another one; returns it, perhaps empty.
+
+        Samples that complete no chunk yet belong to the next segment.
+        Raises:
+            ValueError: the stream is finished.
+        """
+        if self._last is not None:
+            raise ValueError("the stream is finished, its last segment is closed")
+        result = self._decoder.close()
+        self._keep([result])
+        return result
+
+    def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
+        """Add the next samples, any number, without running the model.
+
+        Args:
+            samples: (n,) or (n, channels), float32 in [-1, 1] (what is outside is clipped) or int16.
+            sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
+        Raises:
+            ValueError: the audio has ended, the rate changed, or the samples have a wrong type, shape or value; the
+                stream is as before.
+        """
+        self._buffer.push(samples, sample_rate)
+
+    def end_input(self) -> None:
+        """Say that no more samples come: the last block, which may be short, becomes ready."""
+        self._buffer.end()
+
+    def ready_block(self) -> Block | None:
+        """The next block for the model, the same one until `advance`; None until it is complete."""
+        return self._buffer.ready()
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Audio that was pushed and not yet decoded, without what the resampler holds back."""
+        return self._buffer.waiting_samples / self._model.meta.sample_rate
+
+    @property
+    def state(self) -> Any:
+        """The model's state before the next block: a value, never changed in place."""
+        return self._state
+
+    def advance(self, scores: FrameScores, encoder_out: np.ndarray, state: Any) -> list[Result]:
+        """Decode what the model says of the block that is ready, and go on to the next one.
+
+        Args:
+            scores, encoder_out: `StepScores.row` of the stream.
+            state: the model's state after the block.
+        Returns:
+            the segments that closed.
+        Raises:
+            ValueError: no block is ready, or the scores are of another number of frames; the stream is as before.
+        """
+        block = self.ready_block()
+        frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
+        if block is None or len(scores.blank) != frames:
+            raise ValueError(
+                f"scores of {len(scores.blank)} frames for a block of {frames}; step the stream's ready_block()"
+            )
+        closed = self._decoder.accept(scores, encoder_out)
+        self._buffer.drop()
+        self._state = state
+        self._keep(closed)
+        return closed
+
+    def forget_finals(self) -> None:
+        """Empty `finals` and take them from `text`: for owners of endless streams who keep what `advance` returns."""
+        self._finals, self._finals_text = [], ""
+
+    def _run(self) -> list[Result]:
+        """Step the model over every block that is ready."""
+        closed = []
+        while (block := self.ready_block()) is not None:
+            scores, state = self._model.step(block.samples[None], [block.length], self.chunk, self.left, self._state)
+            closed += self.advance(*scores.row(0), state)
+        return closed
+
+    def _keep(self, closed: list[Result]) -> None:
+        for result in closed:
+            if result.tokens:
+                self._finals_text += self._spaced(result)
+                self._finals.append(_best_only(result))
+
+    def _spaced(self, result: Result) -> str:
+        return self._model.meta.vocabulary.spaced([token.id for token in result.tokens])
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+
+def _best_only(result: Result) -> Result:
+    return replace(result, hypotheses=result.hypotheses[:1])

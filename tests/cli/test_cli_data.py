@@ -1,0 +1,113 @@
+"""The command wenet-fusion on data that is not what it should be: what is skipped is told, what is too much is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from support.model.tones import write_corpus
+from support.recipes.scripts import run
+
+
+@pytest.fixture
+def flawed(tmp_path):
+    """A corpus of 20 with four utterances that cannot be used, and the words that say why."""
+    data_list = write_corpus(tmp_path / "data", 20, seed=3)
+    folder = data_list.parent
+    (folder / "u001.wav").write_bytes(b"RIFF, but no wave file")
+    (folder / "u002.wav").write_bytes(b"")
+    lines = [json.loads(line) for line in data_list.read_text().splitlines()]
+    lines[3]["txt"] = "one fourteen"
+    lines[4]["txt"] = " ".join(["one"] * 60)
+    data_list.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reasons = {
+        "u001": "u001.wav: cannot be read as audio",
+        "u002": "u002.wav: is an empty file",
+        "u003": "'fourteen' in 'one fourteen' is not in the vocabulary",
+        "u004": "are too few for the 119 that its 60 units need",
+    }
+    return data_list, reasons
+
+
+def test_check_data_lists_what_cannot_be_used(tone_run, flawed, capsys):
+    data_list, reasons = flawed
+    assert run("check", "data", data_list, "--config", tone_run.config) == 1
+    captured = capsys.readouterr()
+    assert "16 utterances" in captured.out and "4 not" in captured.out
+    for (key, reason), line in zip(reasons.items(), captured.err.splitlines(), strict=True):
+        assert line.startswith(f"skipped {key}: ") and reason in line
+
+
+def test_training_skips_a_few_and_says_so(train, flawed, capsys):
+    data_list, reasons = flawed
+    assert train("data.max_skipped=0.2", train_list=data_list) == 0
+    captured = capsys.readouterr()
+    assert "training: 16 utterances" in captured.out and "4 skipped" in captured.out
+    assert captured.out.endswith("4 utterances skipped\n")
+    assert all(f"skipped {key}: " in captured.err and reason in captured.err for key, reason in reasons.items())
+
+
+def test_audio_that_breaks_in_training_is_told_once(train, tone_run, tmp_path, capsys):
+    (tmp_path / "half.flac").write_bytes(half_a_flac(tmp_path / "whole.flac"))
+    lists = {}
+    for name, data_list in (("train", tone_run.train_list), ("dev", tone_run.dev_list)):
+        lines = data_list.read_text().splitlines()[:20]
+        for key, content in ((f"{name}-early", "empty.wav"), (f"{name}-late", "half.flac")):
+            lines.append(json.dumps({"key": key, "wav": str(tmp_path / content), "txt": "one", "duration": 1.0}))
+        lists[name] = data_list.with_name("some_broken.list")
+        lists[name].write_text("\n".join(lines) + "\n")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    changes = ("training.max_batch_rows=50", "data.max_skipped=0.2")
+    assert train(*changes, train_list=lists["train"], dev_list=lists["dev"]) == 0
+    captured = capsys.readouterr()
+    keys = ["train-early", "dev-early", "train-late", "dev-late"]
+    assert [line.split()[1].rstrip(":") for line in captured.err.splitlines() if line.startswith("skipped")] == keys
+    assert captured.out.endswith("4 utterances skipped\n")
+    run(
+        "average",
+        "--model_dir",
+        tmp_path / "exp",
+        "--num",
+        1,
+        "--train_data",
+        lists["train"],
+        "--dev_data",
+        lists["dev"],
+        "--output",
+        tmp_path / "avg.pt",
+    )
+    told = capsys.readouterr().err
+    assert all(f"skipped {key}: " in told for key in keys)
+
+
+def half_a_flac(path):
+    """Bytes whose header can be read and whose audio cannot."""
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000)
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
+def test_training_refuses_many(train, flawed):
+    data_list, reasons = flawed
+    with pytest.raises(ValueError) as caught:
+        train(train_list=data_list)
+    message = str(caught.value)
+    assert message.startswith("4 of 20 utterances cannot be used:")
+    assert "more than 1 % is too many: mend them" in message and all(reason in message for reason in reasons.values())
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no such list; write it with tools/data/make_raw_list.py"),
+        ("", "lists no utterances"),
+        ('{"key": "a", "wav": "gone.wav", "txt": "one"}\n', "data.list:1: there is no audio file .*gone.wav"),
+        ("shard.tar\n", "is this a list of shards.* set data.data_type=shard"),
+    ],
+)
+def test_lists_that_are_none(train, tmp_path, content, message):
+    data_list = tmp_path / "data.list"
+    if content is not None:
+        data_list.write_text(content)
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        train(train_list=data_list)
+    assert str(data_list) in str(caught.value)

@@ -1,0 +1,283 @@
+"""Batches, waveform changes, masks and the dataset: complete, repeatable, and honest about what is left out."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+
+from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.data.batching import epoch_batches, padding_fraction
+from wenet_fusion.data.dataset import FrontendGeometry, SpeechDataset, iterate
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
+from wenet_fusion.text.tokenizer import CharTokenizer
+
+RATE = 8000
+FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, tail_samples=640)
+TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one", "two"), "words", "units.txt"))
+
+
+# ---- batches
+
+
+durations = st.lists(st.floats(0.1, 30), max_size=200)
+
+
+@given(durations, st.floats(1, 100), st.integers(1, 20), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_every_index_once_within_the_limits(seconds, max_seconds, max_rows, seed, epoch):
+    plan = epoch_batches(seconds, max_seconds, max_rows, seed, epoch)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(seconds)))
+    for batch in plan:
+        assert len(batch) <= max_rows
+        assert len(batch) == 1 or len(batch) * max(seconds[index] for index in batch) <= max_seconds
+    assert plan == epoch_batches(seconds, max_seconds, max_rows, seed, epoch)
+
+
+def test_padding_is_small_and_epochs_differ():
+    seconds = np.random.default_rng(0).uniform(1, 16, 3000).tolist()
+    plans = [epoch_batches(seconds, 100.0, 1000, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(padding_fraction(seconds, plan) < 0.1 for plan in plans)
+    assert plans[0] != plans[1] != plans[2] != plans[0]
+    partners = [{frozenset(batch) for batch in plan} for plan in plans]
+    assert len(partners[0] & partners[1]) < 0.01 * len(partners[0]), "not only the order of the batches changes"
+    firsts = [np.mean([seconds[index] for index in batch]) for batch in plans[0]]
+    assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < 0.2, "short ones do not come first"
+    sizes = [len(batch) * max(seconds[index] for index in batch) for batch in plans[0]]
+    assert np.mean(sizes) > 85, "batches are full"
+
+
+def test_padding_check_sees_unsorted_batches():
+    seconds = np.random.default_rng(0).uniform(1, 16, 3000).tolist()
+    unsorted = np.random.default_rng(1).permutation(3000).reshape(-1, 10).tolist()
+    assert padding_fraction(seconds, unsorted) > 0.3
+
+
+def test_batch_limits_must_make_sense():
+    for limits in ((0.0, 1), (1.0, 0), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="max_batch_seconds"):
+            epoch_batches([1.0], *limits, seed=0, epoch=0)
+
+
+# ---- waveforms and masks
+
+
+def sine(seconds=1.0, hertz=500, amplitude=0.25):
+    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def draw(config, samples, seed=0):
+    return augment(samples, config, np.random.default_rng(seed))
+
+
+def test_default_augmentation_changes_nothing():
+    assert np.array_equal(draw(Augmentation(), sine()), sine())
+    assert draw(Augmentation(speed_factors=(1.1,), noise_probability=1.0), sine(0)).size == 0
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 1.07])
+def test_speed_changes_length_and_pitch(factor):
+    out = draw(Augmentation(speed_factors=(factor,)), sine())
+    assert abs(out.size - RATE / factor) <= 1 and out.dtype == np.float32
+    peak = np.abs(np.fft.rfft(out * np.hanning(out.size))).argmax() * RATE / out.size
+    assert abs(peak - 500 * factor) < 3
+
+
+def test_noise_has_the_asked_ratio_and_gain_never_clips():
+    out = draw(Augmentation(noise_snr_db=(10.0, 10.0), noise_probability=1.0), sine())
+    ratio = np.mean(sine() ** 2) / np.mean((out - sine()) ** 2)
+    assert 10 * np.log10(ratio) == pytest.approx(10, abs=0.1)
+    assert np.abs(draw(Augmentation(gain_db=(-6.0, -6.0)), sine())).max() == pytest.approx(0.25 / 2, rel=0.01)
+    assert np.abs(draw(Augmentation(gain_db=(40.0, 40.0)), sine())).max() == pytest.approx(1.0)
+    assert not draw(Augmentation(noise_probability=1.0), np.zeros(100, np.float32)).any(), "silence stays silence"
+
+
+def test_noise_colours():
+    rng = np.random.default_rng(0)
+    for pink, slope in ((False, 0.0), (True, -1.0)):
+        power = np.abs(np.fft.rfft(noise(1 << 16, pink, rng))) ** 2
+        bands = [power[1 << n : 2 << n].mean() for n in range(6, 15)]
+        assert np.polyfit(np.arange(len(bands)), np.log2(bands), 1)[0] == pytest.approx(slope, abs=0.1)
+
+
+def test_augmentation_is_repeatable_and_never_touches_its_input():
+    config = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (5.0, 20.0), 0.5)
+    samples = sine()
+    outputs = [draw(config, samples, seed) for seed in (1, 1, 2)]
+    assert np.array_equal(outputs[0], outputs[1]) and not np.array_equal(outputs[0], outputs[2])
+    assert np.array_equal(samples, sine())
+
+
+def test_feature_masks():
+    config = SpecAugmentConfig(2, 30, 2, 8, 0.2)
+    lengths = [200, 50, 0, 3]
+    masks = feature_masks(torch.tensor(lengths), 40, config, np.random.default_rng(0))
+    assert masks.shape == (4, 200, 40) and masks.dtype == torch.bool and masks.any()
+    for row, length in zip(masks, lengths):
+        assert not row[length:].any()
+        assert row.all(dim=1).sum() <= 2 * min(30, 0.2 * length)
+        assert length == 0 or row[:length].all(dim=0).sum() <= 16
+    again = feature_masks(lengths, 40, config, np.random.default_rng(0))
+    assert torch.equal(masks, again)
+    assert not feature_masks(lengths, 40, SpecAugmentConfig(0, 30, 0, 8, 0.2), np.random.default_rng(0)).any()
+
+
+def test_mask_widths_cover_their_range():
+    rng = np.random.default_rng(0)
+    masks = feature_masks([100] * 400, 20, SpecAugmentConfig(1, 5, 0, 0, 1.0), rng)
+    widths = masks.all(dim=2).sum(dim=1)
+    assert widths.unique().tolist() == [0, 1, 2, 3, 4, 5]
+    assert masks.any(dim=2).any(dim=0).all(), "every frame can be masked"
+
+
+def test_configuration_problems():
+    mapping = {"speed_factors": [0.0], "gain_db": [3, -3], "noise_probability": 2}
+    with pytest.raises(ConfigError) as caught:
+        config_from_mapping(Augmentation, mapping, "c")
+    assert len(caught.value.problems) == 3
+    with pytest.raises(ConfigError, match="max_time_fraction"):
+        config_from_mapping(SpecAugmentConfig, {"max_time_fraction": 1.5}, "c")
+
+
+# ---- datasets
+
+
+def corpus(folder, count=12):
+    """Utterances u0, u1, ... of 0.4 s and more with one or two words, the last with none."""
+    lines = []
+    for number in range(count):
+        path = folder / f"u{number}.wav"
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, RATE * (4 + number) // 10)
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        text = " ".join(["one", "two"][: (number + 1) % 3])
+        lines.append(json.dumps({"key": f"u{number}", "wav": path.name, "txt": text}) + "\n")
+    (folder / "data.list").write_text("".join(lines))
+    return read_manifest(folder / "data.list", "raw")
+
+
+AUGMENTATION = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (5.0, 20.0), 0.5)
+
+
+def test_batch_contents(tmp_path):
+    dataset = SpeechDataset(corpus(tmp_path), TOKENIZER, FRONTEND)
+    assert dataset.seconds == pytest.approx([0.1 * (4 + number) for number in range(12)]) and not dataset.skipped
+    batch = dataset.batch([1, 2, 0], epoch=0)
+    assert batch.keys == ("u1", "u2", "u0")
+    assert batch.sample_lengths_B.tolist() == [4000 + 640, 4800 + 640, 3200 + 640]
+    assert batch.samples_BN.shape == (3, 5440) and batch.samples_BN.dtype == torch.float32
+    assert batch.tokens_BU.tolist() == [[3, 4], [0, 0], [3, 0]] and batch.token_lengths_B.tolist() == [2, 0, 1]
+    expected, _ = soundfile.read(tmp_path / "u1.wav", dtype="float32")
+    assert np.array_equal(batch.samples_BN[0, :4000].numpy(), expected) and not batch.samples_BN[0, 4000:].any()
+
+
+def equal(left, right):
+    same = [torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(left, right)]
+    return len(left) == len(right) and all(same)
+
+
+def test_draws_depend_on_seed_epoch_and_index_only(tmp_path):
+    utterances = corpus(tmp_path)
+    dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, seed=1)
+    first = dataset.batch([5, 3], epoch=2)
+    dataset.batch([1, 7], epoch=0)
+    torch.manual_seed(9)
+    assert equal(first, dataset.batch([5, 3], epoch=2))
+    length = first.sample_lengths_B[1]
+    assert torch.equal(dataset.batch([3], epoch=2).samples_BN[0, :length], first.samples_BN[1, :length])
+    assert not equal(first, dataset.batch([5, 3], epoch=3))
+    assert not equal(first, SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, seed=2).batch([5, 3], 2))
+
+
+def test_workers_give_the_same_batches_and_leave_torch_alone(tmp_path):
+    dataset = SpeechDataset(corpus(tmp_path), TOKENIZER, FRONTEND, AUGMENTATION)
+    plan = epoch_batches(dataset.seconds, 2.0, 4, seed=0, epoch=1)
+    state = torch.get_rng_state()
+    batches = [list(iterate(dataset, plan, 1, workers)) for workers in (0, 2)]
+    assert torch.equal(state, torch.get_rng_state()), "a new iterator must not move the dropout of a resumed run"
+    assert len(batches[0]) == len(plan) and all(map(equal, *batches))
+    assert [batch.keys for batch in batches[0]] == [tuple(f"u{index}" for index in entry) for entry in plan]
+    rest = list(iterate(dataset, plan[2:], 1, 0))
+    assert all(map(equal, rest, batches[0][2:])), "a resumed epoch goes on with the same batches"
+
+
+def test_random_state_check_sees_a_loader_without_its_own_generator():
+    state = torch.get_rng_state()
+    list(torch.utils.data.DataLoader([1, 2]))
+    assert not torch.equal(state, torch.get_rng_state())
+
+
+def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
+    utterances = corpus(tmp_path)
+    (tmp_path / "u1.wav").write_bytes(b"")
+    (tmp_path / "u2.wav").write_bytes(b"RIFF....WAVEjunk")
+    soundfile.write(tmp_path / "u3.wav", np.zeros(0), RATE)
+    utterances[4] = dataclasses.replace(utterances[4], text="one seven")
+    utterances[5] = dataclasses.replace(utterances[5], text=" ".join(["one"] * 50))
+    dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.5)
+    reasons = {skip.key: skip.reason for skip in dataset.skipped}
+    assert list(reasons) == ["u1", "u2", "u3", "u4", "u5"] and len(dataset) == 7
+    for key, words in {
+        "u1": "u1.wav: is an empty file",
+        "u2": "u2.wav: cannot be read",
+        "u3": "u3.wav: has no samples",
+        "u4": "'seven' in 'one seven'",
+        "u5": "25 frames are too few for the 99 that its 50 units need",
+    }.items():
+        assert words in reasons[key]
+    with pytest.raises(ValueError, match="5 of 12 utterances cannot be used:\n  u1: (.*\n)*more than 40 % is too many"):
+        SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.4)
+
+
+def test_too_short_is_judged_at_the_highest_speed(tmp_path):
+    utterances = corpus(tmp_path, 1)
+    # 0.4 s and the tail are 12 frames; at twice the speed 7.
+    utterances = [dataclasses.replace(utterances[0], text=" ".join(["one", "two"] * 5))]
+    assert not SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation()).skipped
+    with pytest.raises(ValueError, match="7 frames at the highest speed factor 2 are too few for the 10"):
+        SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation((1.0, 2.0)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_breaks_later_is_skipped_and_counted(tmp_path, workers):
+    dataset = SpeechDataset(corpus(tmp_path), TOKENIZER, FRONTEND, max_skipped=0.2)
+    (tmp_path / "u2.wav").write_bytes(b"")
+    (tmp_path / "u9.wav").unlink()
+    plan = [[0, 1, 2], [9], [4, 9]]
+    for _ in range(2):
+        keys = [batch.keys for batch in iterate(dataset, plan, 0, workers)]
+        assert keys == [("u0", "u1"), ("u10",), ("u4",)], "one batch for every entry of the plan"
+        assert [skip.key for skip in dataset.skipped] == ["u2", "u9"], "each is counted once"
+    (tmp_path / "u5.wav").write_bytes(b"")
+    with pytest.raises(ValueError, match="^3 of 12 utterances cannot be used:\n  u2: .*u2.wav"):
+        list(iterate(dataset, [[5]], 0, workers))
+
+
+def test_truncated_flac_is_found_when_it_is_decoded(tmp_path):
+    utterances = corpus(tmp_path)
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 10 * RATE), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    utterances[0] = dataclasses.replace(utterances[0], source=utterances[0].source._replace(path=str(path)))
+    dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.2)
+    assert dataset.batch([0, 1], 0).keys == ("u1",)
+    assert "long.flac: is damaged" in dataset.skipped[0].reason
+
+
+def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):
+    gone = corpus(tmp_path)
+    dataset = SpeechDataset(gone, TOKENIZER, FRONTEND, max_skipped=1.0)
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match="^no utterance in a row could be read:\n  u0: "):
+            list(iterate(dataset, [[0]], 0, workers))
+    with pytest.raises(ValueError, match="there are no utterances"):
+        SpeechDataset([], TOKENIZER, FRONTEND)
+    with pytest.raises(ValueError, match="there are no utterances to use\n  u0: .*u0.wav.*\n  u1: "):
+        SpeechDataset([*gone], TOKENIZER, FRONTEND, max_skipped=1.0)

@@ -1,0 +1,259 @@
+"""Reports: everything is in them, nothing in a transcript is read as HTML, nothing is fetched, long runs are cut openly."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.recipes.scripts import run
+
+from wenet_fusion.evaluation.report.content import (
+    Condition,
+    Fact,
+    Gap,
+    Report,
+    count_table,
+    deletion_table,
+    rate_table,
+    worst_utterances,
+)
+from wenet_fusion.evaluation.report.html import page, rate_chart
+from wenet_fusion.evaluation.report.markdown import markdown, table_lines
+from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
+from wenet_fusion.evaluation.report.write import write_report
+from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, Interval, score
+from wenet_fusion.text.transcripts import Counting
+
+REFERENCES = {
+    "u1": "one two three", "u2": "<script>alert(1)</script> & |pipe|", "u3": "five", "u4": " ".join(map(str, range(40)))
+}  # fmt: skip
+GOOD = {**REFERENCES, "u1": "one too three"}
+BAD = {
+    "u1": "one three",
+    "u2": "<b>",
+    "u3": "five five",
+    "u4": " ".join(str(n) for n in range(40) if n not in (20, 39)),
+}
+
+
+def condition(search, chunking, hypotheses, factor=0.01):
+    scoring = score(REFERENCES, hypotheses)
+    return Condition(search, chunking, scoring, scoring.interval(), factor)
+
+
+@pytest.fixture
+def report():
+    conditions = (
+        condition("greedy", "full", GOOD), condition("greedy", "16/4", BAD), condition("beam", "full", BAD),
+    )  # fmt: skip
+    facts = (Fact("commit", "abc<def>"), Fact("machine", "a 2-core one"))
+    return Report("A <title>", "about it", Counting(), conditions, facts, ("u9: has no audio",))
+
+
+class Page(HTMLParser):
+    """Text by enclosing tag and class; fails on tags that do not match."""
+
+    EMPTY = {"meta", "wbr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.tags, self.attributes = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in self.EMPTY:
+            self.open.append((tag, dict(attributes).get("class") or ""))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, text):
+        if text.strip():
+            self.texts.append((self.open[-1], text.strip()))
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(report):
+    found = Page(page(report))
+    assert not {"script", "link", "img", "iframe", "svg"} & set(found.tags)
+    names = {name for name, _ in found.attributes}
+    assert not {"src", "href"} & names and not any(name.startswith("on") for name in names)
+    assert "url(" not in page(report) and "://" not in page(report) and "@import" not in page(report)
+    assert ("name", "viewport") in found.attributes and "prefers-color-scheme: dark" in page(report)
+
+
+def test_transcripts_are_text(report):
+    """Seeded bug: one place that is not escaped would close or open tags, or hold a script."""
+    texts = [text for _, text in Page(page(report)).texts]
+    assert "<script>alert(1)</script>" in texts and "abc<def>" in texts and texts.count("A <title>") == 2
+
+
+def test_errors_are_coloured_by_kind(report):
+    text = page(report)
+    for kind, said, recognised in (
+        ("substituted", "two", "too"), ("deleted", "two", "&nbsp;"), ("deleted", "20", "&nbsp;"), ("inserted", "&nbsp;", "five"),
+        ("", "one", "one"),
+    ):  # fmt: skip
+        assert f'<span class="pair {kind}"><span>{said}</span><span>{recognised}</span></span>' in text
+
+
+@given(st.lists(st.sampled_from([True, True, True, True, True, True, True, False]), max_size=80))
+def test_nothing_is_lost_in_gaps(right):
+    """Shown words and gaps add up, every error is shown, and gaps lie far from errors."""
+    words = [f"w{n}" for n in range(len(right))]
+    hypothesis = [word if good else "x" for word, good in zip(words, right)]
+    scoring = score({"u": " ".join(words)}, {"u": " ".join(hypothesis)})
+    utterances = worst_utterances(Condition("s", "", scoring, None))
+    assert len(utterances) == (not all(right))
+    for utterance in utterances:
+        position, nearest_error = 0, [n for n, good in enumerate(right) if not good]
+        for piece in utterance.pieces:
+            if isinstance(piece, Gap):
+                inside = range(position, position + piece.words)
+                assert all(abs(n - error) > 6 for n in inside for error in nearest_error)
+                position += piece.words
+            else:
+                assert piece == AlignedPair(words[position], hypothesis[position])
+                position += 1
+        assert position == len(words)
+
+
+def test_tables(report):
+    assert table_lines(rate_table(report))[:4] == [
+        "| WER, % of 47 words | full | 16/4 |",
+        "|---|--:|--:|",
+        f"| greedy | **2.13** ({interval(0)}) | 14.89 ({interval(1)}) |",
+        f"| beam | 14.89 ({interval(1)}) | \u2013 |",
+    ]
+    assert [cell.text for cell in count_table(report).rows[1]] == ["greedy 16/4", "7", "1", "5", "1", "4", "0.0100"]
+    table = deletion_table(report)
+    assert table.header == ("deleted, % of the words", "1 (1 utt.)", "2\u20133 (2 utt.)", "32\u201363 (1 utt.)")
+    assert [cell.text for cell in table.rows[1]] == ["greedy 16/4", "0.00", "50.00", "5.00"]
+    untimed = [item._replace(real_time_factor=None) for item in report.conditions]
+    assert len(count_table(Report("", "", Counting(), tuple(untimed), ())).header) == 6
+
+
+def interval(number):
+    low, high = score(REFERENCES, (GOOD, BAD)[number]).interval()
+    return f"{100 * low:.2f}\u2013{100 * high:.2f}"
+
+
+def test_markdown(report):
+    text = markdown(report)
+    assert "u1: 33.33 % N=3 C=2 S=1 D=0 I=0\nlab: one two three\nrec: one too three\n         S\n```" in text
+    assert "## Worst utterances of greedy full\n\nMost frequent errors: two \u2192 too (1)." in text
+    assert "## Problems: 1\n\n```\nu9: has no audio\n```" in text and text.endswith("- machine: a 2-core one\n")
+    worst = markdown(Report("t", "a", Counting(), (condition("beam", "", BAD),), ()))
+    assert "lab: ... 14 ... 14 15 16 17 18 19 20 21 " in worst and " 26 ... 6 ... 33 34 " in worst
+    long = {"u": " ".join(["reference"] * 40)}
+    scoring = score(long, {"u": ""})
+    text = markdown(Report("t", "a", Counting(), (Condition("beam", "", scoring, scoring.interval()),), ()))
+    lines = [line for line in text.splitlines() if line.startswith("lab: ")]
+    assert len(lines) == 4 and max(map(len, lines)) < 110 and sum(line.count("reference") for line in lines) == 40
+
+
+def test_cells_of_a_table_hold_anything():
+    table = table_lines(rate_table(Report("t", "a", Counting(), (condition("a|b", "c|d", BAD),), ())))
+    assert table[0].endswith("| c\\|d |") and table[2].startswith("| a\\|b | **14.89** (")
+
+
+def test_markdown_of_no_error():
+    right = condition("beam", "", REFERENCES)
+    text = markdown(Report("t", "a", Counting(), (right,), ()))
+    assert "No utterance is wrong." in text and "No utterance is wrong." in page(
+        Report("t", "a", Counting(), (right,), ())
+    )
+
+
+def test_empty_references():
+    """Silence only: there is no rate, but words that were made up."""
+    scoring = score({"s": "", "t": ""}, {"s": "one", "t": ""})
+    report = Report(
+        "t", "a", Counting(), (Condition("beam", "full", scoring, None), Condition("x", "full", scoring, None)), ()
+    )
+    assert "| beam | **errors, no words** |" in markdown(report) and "errors, no words" in page(report)
+
+
+@given(st.lists(st.floats(0, 9.9), min_size=2, max_size=6))
+def test_the_chart_keeps_order_and_stays_on_its_scale(rates):
+    scoring, counts = score({"u": "one"}, {"u": "one"}), [round(20000 * rate) for rate in rates]
+    conditions = [
+        Condition(
+            str(n), "", scoring._replace(total=ErrorCounts(count, 0, 0, 20000)), Interval(count / 22000, count / 18000)
+        )
+        for n, count in enumerate(counts)
+    ]
+    chart = rate_chart(conditions)
+    if chart is None:
+        assert not any(counts)
+        return
+    assert 2 <= len(chart.ticks) <= 9 and [tick.place for tick in chart.ticks] == sorted(
+        {tick.place for tick in chart.ticks}
+    )
+    for whisker in chart.whiskers:
+        assert 0 <= whisker.low <= whisker.rate + 0.02 and whisker.low + whisker.width <= 100.02
+    places = [chart.whiskers[n].rate for n in sorted(range(len(counts)), key=lambda n: counts[n])]
+    assert places == sorted(places)
+
+
+# ---- streams
+
+
+STREAM = {
+    "chunking": "16/4", "mode": "ctc_greedy_search", "wer": 0.0113, "same_tokens": 4, "compared": 5, "real_time_factor": 0.0123,
+    "chunk_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0}, "finalisation_ms": None,
+    "first_text_seconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7}, "emission_delay_seconds": None,
+    "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None,
+    "flicker": 0.0123,
+}  # fmt: skip
+
+
+def test_streams_stand_in_the_report(report, tmp_path):
+    (tmp_path / "stream.json").write_text(json.dumps(STREAM))
+    lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
+    assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines and "| last sample to final text | - |" in lines
+    assert "| word starts wrong by, mean / 95 % | 0.050 / 0.100 s |" in lines
+    assert "| words shown and changed later, of 100 | 1.23 |" in lines
+    assert "| expected calibration error of word confidence | - |" in lines
+    (tmp_path / "reliability.json").write_text('{"expected_calibration_error": 0.0217}')
+    lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
+    assert "| expected calibration error of word confidence | 0.022 |" in lines
+    for content in ("[]", "{}", "{", json.dumps({**STREAM, "chunk_ms": 3})):
+        (tmp_path / "stream.json").write_text(content)
+        with pytest.raises(ValueError, match="stream.json is no stream.json of tools/measure/measure_streaming.py"):
+            read_streams([tmp_path / "stream.json"])
+
+
+# ---- the command
+
+
+def test_score_writes_a_report_and_tells_of_keys(tmp_path, capsys):
+    (tmp_path / "ref").write_text("a One, two\nb \u4f60\u597d WORLD\nc x\n", encoding="utf-8")
+    (tmp_path / "hyp").write_text("a one two\nb \u4f60 world\nd x\n", encoding="utf-8")
+    options = ("--unit", "mixed", "--ignore_case", "--ignore_punctuation")
+    files = (tmp_path / "ref", tmp_path / "hyp")
+    assert run("score", *files, *options, "--report", tmp_path / "deep/r.html", "--brief") == 1
+    told = capsys.readouterr()
+    assert "Overall -> 33.33 % N=6 C=4 S=0 D=2 I=0\n95 % interval -> " in told.out and "utt:" not in told.out
+    assert "2 keys are not in both files:" in told.err
+    assert (
+        f"{tmp_path / 'hyp'} has no c, which counts as deleted\n{tmp_path / 'ref'} has no d, which is not counted"
+        in told.err
+    )
+    texts = [text for _, text in Page((tmp_path / "deep/r.html").read_text(encoding="utf-8")).texts]
+    assert "words and characters, case and punctuation ignored" in texts and "33.33 %" in texts
+    (tmp_path / "hyp").write_text("a one two\nb \u4f60\u597d world\nc X\n", encoding="utf-8")
+    assert run("score", *files, *options, "--report", tmp_path / "r.md") == 0
+    told = capsys.readouterr()
+    assert "utt: b" in told.out and told.err == "" and "No utterance is wrong." in (tmp_path / "r.md").read_text()
+
+
+def test_a_report_of_another_kind_is_refused_before_any_work(report, tmp_path):
+    with pytest.raises(ValueError, match=r"r.pdf: a report is a file named \*.html or \*.md"):
+        run("score", tmp_path / "gone", tmp_path / "gone", "--report", tmp_path / "r.pdf")
+    with pytest.raises(ValueError, match="r.txt: a report is"):
+        write_report(report, tmp_path / "r.txt")

@@ -1,0 +1,282 @@
+"""Precisions of the exported file: same tokens where they promise it, laws under constant scales, and the error gate."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomise
+from support.model import laws
+from support.model.streams import FRAME, audio, heard_states, samples, step_op
+from support.model.tones import RATE, ToneRun
+from torch import nn
+from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.segments import transcribe_offline
+
+from wenet_fusion.export.kernels import static_int8, torch_kernels
+from wenet_fusion.export.kernels.convolution_kernels import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling
+from wenet_fusion.export.kernels.static_int8 import InputRange, StaticLinear, input_ranges, make_static
+from wenet_fusion.export.kernels.torch_kernels import ENGINES, tuned
+from wenet_fusion.export.speech import ErrorChange, Speech, measure_errors, read_speech
+from wenet_fusion.export.targets.torchscript import ExportOptions, export_torchscript
+from wenet_fusion.export.verification import tolerance, verify
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.frontend.fbank import Spectrum, spectrum_matrix
+from wenet_fusion.model.layers.norm import FusedConv, fuse_norms
+from wenet_fusion.model.layers.subsampling import Subsampling
+from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.recipe import TrainedModel, load_trained
+from wenet_fusion.trained_model import acoustic_model, fused_model
+
+needs_fbgemm = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"
+)
+
+
+@pytest.fixture(scope="module")
+def tones(tone_run: ToneRun) -> TrainedModel:
+    """A model that has learned something: a random one's tokens turn at any rounding."""
+    return load_trained(tone_run.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def speech(tone_run: ToneRun) -> list[Speech]:
+    return read_speech(tone_run.dev_list, RATE, 30)
+
+
+@pytest.fixture(scope="module")
+def export(
+    tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Exports the tones' model in a precision, once."""
+    folder = tmp_path_factory.mktemp("precision")
+
+    def make(precision: str) -> Path:
+        path = folder / precision
+        if not path.exists():
+            export_torchscript(tones, path, speech, ExportOptions(precision, max_wer_increase=0.02))
+        return path
+
+    return make
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("precision", list(ENGINES))
+def test_every_precision_exports_and_says_so(
+    export: Callable[[str], Path], tones: TrainedModel, speech: list[Speech], precision: str
+) -> None:
+    model = load_model(export(precision))
+    assert (model.meta.precision, model.meta.engine) == (precision, ENGINES[precision])
+    found = verify(acoustic_model(tones), model, [speech[0].samples], tolerance(precision))
+    bounds = {"float32": 1e-5, "float16-packed": 1e-3}
+    assert 0 < found.largest_difference <= bounds.get(precision, 0.5)  # of sweeps that nobody calibrated for
+    if precision in bounds:
+        assert found.different_tokens == 0 and "errors" not in model.meta.verification
+    else:
+        errors = ErrorChange(**model.meta.verification["errors"])
+        assert errors.utterances == (15 if precision == "int8" else 30) and errors.words > 25
+        assert errors.after - errors.before <= 0.02 and errors.chunk in model.meta.chunk_sizes
+    if precision != "float32":
+        assert found.largest_difference > 1e-5, "weights of lower precision leave a trace"
+
+
+@needs_fbgemm
+def test_packed_kernels_are_used(trained: TrainedModel) -> None:
+    """Else every precision would be float32 under another name."""
+    kernels = {
+        "float16-packed": "DynamicQuantizedLinear",
+        "int8-dynamic": "DynamicQuantizedLinear",
+        "int8": "StaticLinear",
+    }
+
+    def calibrate(model: DeployedModel) -> None:
+        out, _ = model.step(torch.from_numpy(audio(0.4))[None], torch.tensor([3200]), 8, 2, model.init_state(1, 1, 0))
+        model.rescore(out.encoder_out, torch.tensor([[3]]), torch.tensor([1]))
+
+    for precision, kernel in kernels.items():
+        model = tuned(fused_model(trained), precision, calibrate)
+        plain = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+        assert plain == [] and kernel in repr(model)
+        assert not any(isinstance(module, nn.Dropout) for module in model.modules())
+    assert all(isinstance(layer.convolution.depthwise, DepthwiseTaps) for layer in model.encoder.layers)
+
+
+@needs_fbgemm
+def test_static_int8_obeys_split(export: Callable[[str], Path]) -> None:
+    """Up to rounding: the front-end's float32 sums may fall to the other side of a step of the scale."""
+    model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
+    x, lengths = samples(0, 3, 12 * FRAME).float(), torch.tensor([12 * FRAME] * 3)
+    states = model.concat_states(heard(model, chunking))
+    assert laws.split(step_op(model, chunking), states, x, lengths, [4 * FRAME, 8 * FRAME]) <= 0.02
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("rows", [2, 3, 8, 17])
+def test_static_int8_obeys_batch_exactly(export: Callable[[str], Path], rows: int) -> None:
+    model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
+    states = (heard(model, chunking) * rows)[:rows]
+    x = samples(0, rows, 4 * FRAME).float() * torch.logspace(-1, 1, rows)[:, None]
+    assert laws.batch(step_op(model, chunking), model.concat_states, list(x.split(1)), states) == 0.0
+
+
+def test_a_spectrum_by_products_is_the_convolution_and_the_same_in_every_batch() -> None:
+    source = Spectrum(spectrum_matrix(200, 256).float(), 80)
+    products, x = ProductSpectrum(source), laws.noise(0, 5, 120 + 32 * 80).float()
+    assert laws.difference(products(x), source(x)) < 1e-6
+    assert torch.equal(products(x)[3:4], products(x[3:4]))
+    assert not torch.equal(source(x)[3:4], source(x[3:4])), "torch's convolution no longer needs a stand-in"
+
+
+@needs_fbgemm
+def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
+    """Which is why it is stepped one chunk at a time and never batched: a loud neighbour moves its scale."""
+    model, chunking = torch.jit.load(str(export("int8-dynamic"))), Chunking(4, 4)
+    x = samples(0, 2, 12 * FRAME).float()
+    op = step_op(model, chunking)
+    states = [model.init_state(1, *chunking) for _ in range(2)]
+    assert laws.batch(op, model.concat_states, [8 * x[:1], 0.01 * x[1:]], states) > 0.02
+
+
+def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
+    """States of streams out of step, in float32 as the file computes."""
+
+    class InFloat32:
+        init_state = staticmethod(model.init_state)
+
+        @staticmethod
+        def step(x: torch.Tensor, *rest: object) -> laws.Tree:
+            return model.step(x.float(), *rest)
+
+    states = heard_states(InFloat32, chunking, [0, 2, 1])
+    return [[tensor.float() if tensor.is_floating_point() else tensor for tensor in state] for state in states]
+
+
+def test_depthwise_taps_equal_the_convolution() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv1d(6, 6, 4, groups=6)
+    x = laws.noise(0, 2, 6, 9).float()
+    taps = DepthwiseTaps(conv)
+    assert laws.difference(taps(x, None), FusedConv(conv)(x, None)) < 1e-6
+    taps.weight_KD[0] = 0.0
+    assert laws.difference(taps(x, None), FusedConv(conv)(x, None)) > laws.BROKEN
+
+
+@pytest.mark.parametrize("bins", [9, 40])
+def test_unfolded_subsampling_equals_the_convolutions(bins: int) -> None:
+    torch.manual_seed(0)
+    source = fuse_norms(nn.Sequential(randomise(Subsampling(bins, 6, 3))).eval())[0]
+    unfolded, state = UnfoldedSubsampling(source), source.init_state(2, torch.zeros(()))
+    for _ in range(2):
+        x = laws.noise(0, 2, 12, bins).float()
+        one, other = unfolded(x, None, None, state), source(x, None, None, state)
+        assert laws.difference([one.frames_ND, one.state], [other.frames_ND, other.state]) < 1e-6
+        state = other.state
+    with torch.no_grad():
+        unfolded.conv_2.weight.copy_(unfolded.conv_2.weight.flip(1))
+    assert (
+        laws.difference(unfolded(x, None, None, state).frames_ND, source(x, None, None, state).frames_ND) > laws.BROKEN
+    )
+
+
+@needs_fbgemm
+def test_static_scales_come_from_the_calibration() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Sequential(nn.Linear(8, 4)), laws.noise(0, 50, 8).float()
+    ranges = input_ranges(layer, lambda: layer(x))
+    assert 0.5 * float(x.max() - x.min()) / 255 < ranges["0"].scale <= 1.01 * float(x.max() - x.min()) / 255
+    static = nn.Sequential(nn.Linear(8, 4))
+    static.load_state_dict(layer.state_dict())
+    make_static(static, ranges)
+    assert laws.difference(static(x), layer(x)) < 0.03
+    with pytest.raises(ValueError, match="calibration never used 0"):
+        input_ranges(layer, lambda: None)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("gain", [1.0, 1.5, 2.0, 30.0])
+def test_static_int8_never_overflows(gain: float) -> None:
+    """Inputs beyond what calibration saw are clipped, as an exact sum of integers says; some CPUs add in 16 bits."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 8)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.abs() + 0.5)  # all products of one sign: the largest sums there are
+    expected = InputRange(scale=1 / 127, zero_point=64)
+    static, x = StaticLinear(layer, False, expected), gain * torch.ones(3, 64)
+    weight = static.packed._weight_bias()[0].dequantize()
+    clipped = (
+        torch.clamp((x / expected.scale).round() + expected.zero_point, 0, 255) - expected.zero_point
+    ) * expected.scale
+    assert laws.difference(static(x), clipped @ weight.t() + layer.bias) < 1e-5
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("engine", sorted({"qnnpack", "onednn"} & set(torch.backends.quantized.supported_engines)))
+def test_weights_are_packed_for_their_engine_whatever_the_process_has_set(
+    export: Callable[[str], Path], speech: list[Speech], monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    for precision in ("float16-packed", "int8", "int8-dynamic"):
+        paths, outs = export(precision), []
+        for setting in (torch.backends.quantized.engine, engine):
+            monkeypatch.setattr(torch.backends.quantized, "engine", setting)
+            model = load_model(paths)
+            assert torch.backends.quantized.engine == setting, "left as it was"
+            samples = speech[0].samples[None, : 8 * FRAME]
+            outs.append(model.step(samples, [8 * FRAME], 8, 2, model.init_state(1, 8, 2))[0].encoder_out)
+            monkeypatch.undo()
+        assert (outs[0] == outs[1]).all()
+
+
+# --- refusals
+
+
+def test_int8_needs_speech(trained: TrainedModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="int8 needs speech to calibrate its scales on: give --data"):
+        export_torchscript(trained, tmp_path / "m.pt", [], ExportOptions("int8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_fbgemm
+def test_int8_that_costs_too_much_is_refused(
+    tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coarse(linear: nn.Linear, relu: bool, found: InputRange) -> StaticLinear:
+        return StaticLinear(linear, relu, found._replace(scale=1000 * found.scale))
+
+    monkeypatch.setattr(static_int8, "StaticLinear", coarse)
+    with pytest.raises(ValueError, match="is not kept: its word error rate is .*--max_wer_increase"):
+        export_torchscript(tones, tmp_path / "m.pt", speech, ExportOptions("int8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_counts_and_refuses() -> None:
+    ErrorChange(0.10, 0.105, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
+    with pytest.raises(
+        ValueError, match=r"m.pt is not kept: its word error rate is 10.60 % instead of 10.00 % \(200 words\)"
+    ):
+        ErrorChange(0.10, 0.106, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
+    with pytest.raises(ValueError, match="the checkpoint itself makes 90 % errors on this speech"):
+        ErrorChange(0.9, 0.9, 200, 20, 3, 8).raise_above(0.005, Path("m.pt"))
+    for limit in (float("nan"), -0.1, 1.1):
+        with pytest.raises(ValueError, match="--max_wer_increase .* must lie between 0 and 100"):
+            ErrorChange(0.1, 0.1, 200, 20, 3, 8).raise_above(limit, Path("m.pt"))
+
+
+def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> None:
+    model = acoustic_model(trained)
+    text = model.meta.vocabulary.text(joined_ids(transcribe_offline(model, audio(), 8, 2)))
+    found = measure_errors(model, load_model(exported), [Speech("a", audio(), text), Speech("b", audio(0.0), "zero")])
+    assert found.before == found.after > 0 and found.words == len(text.split()) + 1
+    assert (found.utterances, found.changed) == (2, 0)
+    with pytest.raises(ValueError, match="has a key twice"):
+        measure_errors(model, model, [Speech("a", audio(0.2), "one")] * 2)
+    with pytest.raises(ValueError, match="holds no word"):
+        measure_errors(model, model, [Speech("a", audio(0.2), "")])
+
+
+def test_a_missing_engine_names_the_alternative(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(torch_kernels.ENGINES, "int8-dynamic", "an engine of the future")
+    with pytest.raises(
+        ValueError, match="an engine of the future, which is not on this machine: export with precision float32"
+    ):
+        tuned(fused_model(trained), "int8-dynamic")

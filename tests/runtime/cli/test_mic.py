@@ -1,0 +1,265 @@
+"""The command `mic`: what it prints and keeps, how it ends and how it fails. Devices are replaced."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from support.runtime.fake_model import SAMPLE_RATE, save_model, speak
+from support.runtime.fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
+from wenet_fusion_runtime.cli import mic, recognition_arguments
+from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+
+PAUSE = " " * 8  # 1.6 s
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("mic") / "model.pt")
+
+
+def spoken(text: str) -> np.ndarray:
+    """(n, 1) int16."""
+    return (32767 * speak(text)).astype(np.int16)[:, None]
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def plays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSoundDevice]:
+    """Installs a device at the model's rate that does what a function does to its stream."""
+
+    def install(script: Callable[[FakeStream], None], **options: object) -> FakeSoundDevice:
+        fake = FakeSoundDevice(record("Mic", rate=SAMPLE_RATE), plays=script, **options)
+        monkeypatch.setitem(sys.modules, "sounddevice", fake)
+        return fake
+
+    return install
+
+
+def says(text: str, then: Callable[[], None] = interrupt) -> Callable[[FakeStream], None]:
+    def script(stream: FakeStream) -> None:
+        for start in range(0, len(spoken(text)), 100):
+            stream.deliver(spoken(text)[start : start + 100])
+        then()
+
+    return script
+
+
+def run(*arguments: object) -> int:
+    return main(["mic", *map(str, arguments)])
+
+
+def test_ctrl_c_ends_with_the_whole_text(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    fake = plays(says("abcd dcba"))
+    assert run(model) == 0
+    out, err = capsys.readouterr()
+    assert out == "a b c d d c b a\n"
+    assert err == "listening to 0 'Mic' (ALSA), 8000 Hz; Ctrl-C ends\n1.9 s heard, nothing lost\n"
+    assert fake.streams[0].closed and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_pause_ends_a_line_unless_told_otherwise(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model) == 0 and capsys.readouterr().out == "a b\nc d\n"
+    assert run(model, "--rule2_seconds", "off") == 0 and capsys.readouterr().out == "a b c d\n"
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    stops: list[int] = []
+    with pytest.raises(KeyboardInterrupt), mic._stopped_by_signals(lambda: stops.append(1)):
+        interrupt()
+        assert stops == [1]
+        interrupt()
+        time.sleep(1)  # is not reached
+    assert stops == [1]
+
+
+def test_the_model_is_loaded_and_warm_before_the_device_opens(
+    model: Path, plays: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+
+    class Watched(Recognizer):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            events.append("warm")
+
+    monkeypatch.setattr(recognition_arguments, "Recognizer", Watched)
+    plays(says("a"), refuses=lambda *_: events.append("opened"))
+    assert run(model) == 0 and events == ["warm", "opened"]
+
+
+def test_what_is_saved_is_what_was_recognised(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved.wav"
+    plays(says("ab" + PAUSE + "cd"))
+    assert run(model, "--save", saved, "--format", "json") == 0
+    samples, rate = soundfile.read(saved, dtype="int16", always_2d=True)
+    assert rate == SAMPLE_RATE and np.array_equal(samples, spoken("ab" + PAUSE + "cd"))
+    heard, err = capsys.readouterr()
+    assert err.endswith(f"nothing lost, saved to {saved}\n")
+    same = ["--rule1_seconds", "2.4", "--rule2_seconds", "1.2", "--commit_seconds", "1", "--format", "json"]
+    assert main(["transcribe", str(model), str(saved), *same]) == 0
+    assert capsys.readouterr().out == heard and heard.count("\n") == 2
+
+
+def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
+    plays(says("abcdabcd", then=lambda: None))
+    assert run(model, "--seconds", "0.5001", "--save", tmp_path / "a.wav") == 0
+    assert soundfile.info(tmp_path / "a.wav").frames == 4001
+
+
+def test_losses_are_shown(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(stream: FakeStream) -> None:
+        stream.deliver(spoken("a"), overflow=True)
+        is_slow.wait(10)
+        for _ in range(12):  # 10 s may wait
+            stream.deliver(np.zeros((SAMPLE_RATE, 1)))
+        interrupt()
+        goes_on.set()
+
+    def partial(*arguments: object) -> None:
+        is_slow.set()
+        assert goes_on.wait(10)
+        show(*arguments)
+
+    is_slow, goes_on, show = threading.Event(), threading.Event(), mic._Display.partial
+    monkeypatch.setattr(mic._Display, "partial", partial)
+    plays(script)
+    assert run(model) == 0
+    err = capsys.readouterr().err
+    assert "10.0 s lost, 1 overflow of the system's buffer" in err and "this computer was too slow" in err
+
+
+def test_a_device_that_vanishes_leaves_the_text_and_the_file(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(stream: FakeStream) -> None:
+        says("abc", then=lambda: None)(stream)
+        stream.active = False
+
+    plays(script)
+    assert run(model, "--save", tmp_path / "a.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == "a b c\n" and soundfile.info(tmp_path / "a.wav").frames == len(spoken("abc"))
+    assert err.splitlines()[-1].startswith("error: device 0 'Mic' (ALSA) delivers no audio any more")
+
+
+def test_a_disk_that_is_full_leaves_the_text(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = mic.WavWriter.write, []
+
+    def full(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) > 64:  # of 71 blocks: within the silence at the end
+            raise OSError(28, "No space left on device", "a.wav")
+        write(*arguments)
+
+    monkeypatch.setattr(mic.WavWriter, "write", full)
+    plays(says("abcd", then=lambda: None))
+    assert run(model, "--save", tmp_path / "a.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == "a b c d\n" and "No space left on device" in err.splitlines()[-1]
+
+
+def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, count in (("          " * 4, 1), (" " * 10 + "a" + " " * 30, 0)):
+        plays(says(text))
+        assert run(model, "--mode", "ctc_greedy_search") == 0
+        assert capsys.readouterr().err.count("only zeros so far: is the microphone muted") == count
+
+
+def test_other_formats_partial_lines_and_latency(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays(says("abc"))
+    assert run(model, "--format", "json", "--partials", "--latency") == 0
+    out, err = capsys.readouterr()
+    *partials, final = [json.loads(line) for line in out.splitlines()]
+    assert [record["partial"] for record in partials] == ["a b", "a b c"]
+    assert (final["file"], final["text"], final["tokens"][0]["text"]) == ("microphone", "a b c", "a")
+    assert "behind the speaker when a chunk was shown: median 0." in err and "0.32 s until the chunk was full" in err
+    assert run(model, "--partials") == 0 and capsys.readouterr().out == "... a b\n... a b c\na b c\n"
+    assert run(model, "--format", "vtt") == 0 and capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
+    assert run(model, "--format", "srt", "--partials") == 1 and "--partials goes with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--device", "webcam"], "no input device has 'webcam' in the name; choose one of: 0 'Mic' (ALSA)"),
+        (["--device", "0", "--input", "-"], "--device and --input exclude each other"),
+        (["--save", "a.mp3"], "a.mp3: audio is saved as wav"),
+        (["--seconds", "0"], "--seconds must be positive, found 0"),
+        (["--rate", "-1"], "--rate must be positive, found -1"),
+        (["--channels", "33"], "--channels must be positive, at most 32, found 33"),
+        (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),
+        ([], "device 0 'Mic' (ALSA) is busy or gone"),
+    ],
+)
+def test_mistakes_are_one_line(
+    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    plays(says("a"), refuses=lambda *_: UNAVAILABLE)
+    assert run(model, *arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert run(model) == 1
+    _, err = capsys.readouterr()
+    assert (
+        err.startswith("error: capturing from a device needs the package sounddevice: pip install")
+        and err.count("\n") == 1
+    )
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 1 and capsys.readouterr().err == err
+
+
+def test_devices_are_listed_without_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSoundDevice(record("HDMI", 0), record("Built-in", 2, 44100.0), record("USB Mic", host=1), default=2)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    assert out == "   1  Built-in   44100 Hz   2 channels  ALSA\n*  2  USB Mic    48000 Hz    1 channel  JACK\n"
+    assert err == "* is the default\n"
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeSoundDevice())
+    with pytest.raises(SystemExit) as end:
+        run("--list_devices")
+    assert end.value.code == 0 and capsys.readouterr().err.startswith("no input devices; audio can come from a pipe:")
+
+
+def test_a_terminal_as_pipe_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, fileno=lambda: 0))
+    assert run(model, "--input", "-") == 1
+    assert "standard input is a terminal: arecord" in capsys.readouterr().err

@@ -1,0 +1,209 @@
+"""Who shares a step and when it begins, by a clock that stands still."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support.runtime.fake_model import FRAME, SAMPLE_RATE, make_model
+from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.engine.scheduler import Job, Phase, Schedule
+
+CHUNK = 4 * FRAME  # samples
+WAIT = 0.003
+RECOGNIZER = Recognizer(make_model())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def schedule(clock: Clock) -> Iterator[Schedule]:
+    made = Schedule(max_jobs=8, max_batch=4, max_wait_seconds=WAIT, clock=clock)
+    yield made
+    made.stop()
+
+
+def add(schedule: Schedule, chunk: int = 4) -> Job:
+    job = Job(RECOGNIZER.create_stream(chunk), on_update=print)
+    assert schedule.add(job) == ""
+    return job
+
+
+def push(schedule: Schedule, job: Job, samples: int, rate: int | None = None) -> bool:
+    return schedule.push(job, np.zeros(samples, np.float32), rate, limit_seconds=10.0)
+
+
+def take(schedule: Schedule) -> list[Job]:
+    """What a worker gets, which must not have to wait."""
+    found: list[Job] = []
+    worker = threading.Thread(target=lambda: found.extend(each.job for each in schedule.take()), daemon=True)
+    worker.start()
+    worker.join(5)
+    assert not worker.is_alive(), "nobody is due"
+    return found
+
+
+def test_a_job_is_due_when_its_block_is_complete(schedule: Schedule) -> None:
+    job = add(schedule)
+    push(schedule, job, CHUNK - 1)
+    assert job.phase is Phase.IDLE
+    push(schedule, job, 1)
+    assert job.phase is Phase.QUEUED and take(schedule) == [job]
+    assert job.phase is Phase.TAKEN and job.pieces == []
+    push(schedule, job, 3 * CHUNK)
+    assert job.phase is Phase.TAKEN, "one worker at a time"
+    schedule.give_back(job, 0.0, False)
+    assert job.phase is Phase.QUEUED
+
+
+def test_what_is_left_counts_and_the_end_is_due(schedule: Schedule) -> None:
+    job = add(schedule)
+    push(schedule, job, CHUNK)
+    take(schedule)
+    schedule.give_back(job, (CHUNK - 100) / SAMPLE_RATE, False)
+    push(schedule, job, 99)
+    assert job.phase is Phase.IDLE and schedule.waiting_seconds(job) == pytest.approx((CHUNK - 1) / SAMPLE_RATE)
+    schedule.end(job)
+    assert take(schedule) == [job]
+    with pytest.raises(ValueError, match="the audio of this session has ended"):
+        push(schedule, job, 1)
+
+
+def test_a_resampler_may_have_more_than_it_seems(schedule: Schedule) -> None:
+    """Its samples come in bursts; a job that looks almost complete is looked at, at each push but not more often."""
+    job = add(schedule, 8)
+    push(schedule, job, 2 * 4 * FRAME, rate=2 * SAMPLE_RATE)
+    assert job.phase is Phase.QUEUED
+    take(schedule)
+    schedule.give_back(job, 4 * FRAME / SAMPLE_RATE, False)
+    assert job.phase is Phase.IDLE
+
+
+def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: Schedule, clock: Clock) -> None:
+    jobs = [add(schedule, chunk) for chunk in (4, 8, 4, 4, 8)]
+    for job in jobs[::-1]:
+        clock.now += 1.0
+        push(schedule, job, 2 * CHUNK)
+    clock.now += 1.0
+    assert take(schedule) == [jobs[4], jobs[1]]
+    assert take(schedule) == [jobs[3], jobs[2], jobs[0]]
+
+
+def test_a_batch_has_an_end(schedule: Schedule) -> None:
+    jobs = [add(schedule) for _ in range(6)]
+    for job in jobs:
+        push(schedule, job, CHUNK)
+    assert [take(schedule), take(schedule)] == [jobs[:4], jobs[4:]]
+
+
+def test_free_workers_share(schedule: Schedule, clock: Clock) -> None:
+    jobs, found = [add(schedule) for _ in range(4)], []
+    workers = [threading.Thread(target=lambda: found.append(schedule.take()), daemon=True) for _ in range(2)]
+    schedule._free_workers += 1  # as if the second one were there before the first job comes
+    for job in jobs:
+        push(schedule, job, CHUNK)
+    workers[0].start()
+    workers[0].join(5)
+    schedule._free_workers -= 1
+    workers[1].start()
+    workers[1].join(5)
+    assert [[each.job for each in batch] for batch in found] == [jobs[:2], jobs[2:]]
+
+
+def seconds_to_wait(schedule: Schedule) -> float:
+    return schedule._seconds_to_wait(next(iter(schedule._queues.values())))
+
+
+def test_nobody_waits_for_nobody(schedule: Schedule, clock: Clock) -> None:
+    job, other, different = add(schedule), add(schedule), add(schedule, 8)
+    push(schedule, different, 2 * CHUNK - 1)  # its next piece is due soon, but it cannot share the step
+    push(schedule, job, CHUNK)
+    assert seconds_to_wait(schedule) == 0.0, "the other one never pushed anything"
+    push(schedule, other, CHUNK // 4)
+    assert seconds_to_wait(schedule) == 0.0, "the other one needs three more pieces"
+
+
+def test_a_block_waits_for_another_that_is_about_to_come(schedule: Schedule, clock: Clock) -> None:
+    early, late = add(schedule), add(schedule)
+    for _ in range(3):
+        push(schedule, early, CHUNK // 4)
+        clock.now += 0.001
+        push(schedule, late, CHUNK // 4)
+        clock.now += 0.039
+    push(schedule, early, CHUNK // 4)
+    assert seconds_to_wait(schedule) == pytest.approx(WAIT)
+    clock.now += 0.001
+    push(schedule, late, CHUNK // 4)
+    assert seconds_to_wait(schedule) == 0.0, "nobody else is expected"
+    assert take(schedule) == [early, late]
+
+
+def test_the_wait_is_bounded(schedule: Schedule, clock: Clock) -> None:
+    early, late = add(schedule), add(schedule)
+    push(schedule, late, CHUNK // 2)
+    clock.now += CHUNK / 2 / SAMPLE_RATE - 0.001
+    push(schedule, early, CHUNK)
+    assert seconds_to_wait(schedule) == pytest.approx(WAIT)
+    clock.now += WAIT
+    assert seconds_to_wait(schedule) == 0.0 and take(schedule) == [early]
+
+
+def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Schedule) -> None:
+    jobs = [add(schedule) for _ in range(3)]
+    push(schedule, jobs[0], 10)
+    push(schedule, jobs[1], CHUNK)
+    push(schedule, jobs[2], CHUNK)
+    taken = take(schedule)
+    push(schedule, jobs[1], 7)
+    for job in jobs:
+        assert schedule.remove(job) and not schedule.remove(job)
+        assert (job.stream, job.pieces, job.waiting_seconds, job.phase) == (None, [], 0.0, Phase.DONE)
+    assert push(schedule, jobs[0], 10) and jobs[0].pieces == []
+    schedule.end(jobs[0])
+    assert not schedule.wait_until_empty(0.0), "a worker still has some"
+    for job in taken:
+        schedule.give_back(job, 1.0, True)
+    assert schedule.wait_until_empty(0.0) and schedule._queues == {} and jobs[1].phase is Phase.DONE
+
+
+def test_a_queued_job_that_is_removed_is_not_taken(schedule: Schedule) -> None:
+    jobs = [add(schedule) for _ in range(2)]
+    for job in jobs:
+        push(schedule, job, CHUNK)
+    schedule.remove(jobs[0])
+    assert take(schedule) == [jobs[1]]
+
+
+def test_room_is_for_so_many_jobs_and_so_much_audio(schedule: Schedule) -> None:
+    jobs = [add(schedule) for _ in range(8)]
+    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "8 sessions are open, and no more may be"
+    schedule.remove(jobs[0])
+    add(schedule)
+    job = jobs[1]
+    assert push(schedule, job, 10 * SAMPLE_RATE) and not push(schedule, job, 1)
+    assert schedule.waiting_seconds(job) == 10.0
+    schedule.close()
+    schedule.remove(jobs[2])
+    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "the engine is being shut down"
+
+
+def test_stopping_wakes_the_workers() -> None:
+    schedule, found = Schedule(8, 4, WAIT), []
+    workers = [threading.Thread(target=lambda: found.append(schedule.take()), daemon=True) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    schedule.stop()
+    for worker in workers:
+        worker.join(5)
+    assert found == [[], [], []]

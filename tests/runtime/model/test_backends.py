@@ -1,0 +1,217 @@
+"""Both backends behind one interface: the same numbers, states as values, rows out of step, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.runtime.fake_model import (
+    FRAME,
+    SAVERS,
+    LoudnessModel,
+    make_model,
+    meta_record,
+    onnx_graphs,
+    onnx_record,
+    speak,
+)
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
+from wenet_fusion_runtime.model.metadata import parse_meta
+from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.model.onnx_backend import OnnxBackend
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
+
+SAMPLES = speak("abcd cab dd")  # 57 frames
+
+
+@pytest.fixture(scope="module", params=["memory", *SAVERS])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AcousticModel:
+    if request.param == "memory":
+        return make_model()
+    return load_model(SAVERS[request.param](tmp_path_factory.mktemp("model") / "model.zip"))
+
+
+def rows(*starts: int, frames: int) -> np.ndarray:
+    """Speech (B, N) from these frames on."""
+    return np.stack([SAMPLES[start * FRAME : (start + frames) * FRAME] for start in starts])
+
+
+def assert_close(found: StepScores, expected: StepScores) -> None:
+    np.testing.assert_array_equal(found.lengths, expected.lengths)
+    for row, length in enumerate(expected.lengths):
+        # Equally improbable tokens may swap places.
+        np.testing.assert_array_equal(found.ids[row, :length, 0], expected.ids[row, :length, 0])
+        for name in ("encoder_out", "log_probs", "blank"):
+            values = getattr(found, name)[row, :length], getattr(expected, name)[row, :length]
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk, left, frames", [(8, 2, 32), (4, 4, 11), (3, 0, 9), (1, 5, 7), (1 << 30, 0, 30)])
+def test_every_backend_computes_the_same(model: AcousticModel, chunk: int, left: int, frames: int) -> None:
+    reference = make_model()
+    samples, lengths = rows(0, 7, 20, frames=frames), [frames * FRAME, 5 * FRAME + 1, 0]
+    found, expected = (
+        each.step(samples, lengths, chunk, left, each.init_state(3, chunk, left))[0] for each in (model, reference)
+    )
+    assert_close(found, expected)
+    assert found.lengths.tolist() == [frames, 6, 0]
+    assert [array.dtype.name for array in found] == ["float32", "int64", "float32", "int64", "float32"]
+    assert found.encoder_out.shape == (3, frames, 2) and found.ids.shape == (3, frames, 5)
+    scores, encoder_out = found.row(1)
+    assert scores.log_probs.shape == (6, 5) and scores.blank.shape == (6,) and encoder_out.shape == (1, 6, 2)
+
+
+def stream(model: AcousticModel, samples: np.ndarray, cuts: list[int], chunk: int, left: int) -> StepScores:
+    """Steps between cuts, given in chunks."""
+    state, steps = model.init_state(len(samples), chunk, left), []
+    for block in np.split(samples, [cut * chunk * FRAME for cut in cuts], axis=1):
+        scores, state = model.step(block, [block.shape[1]] * len(block), chunk, left, state)
+        steps.append(scores)
+    return join(steps)
+
+
+def test_any_cut_at_chunk_boundaries_gives_the_same(model: AcousticModel) -> None:
+    samples = rows(0, 11, frames=26)
+    whole = stream(model, samples, [], 4, 4)
+    assert_close(stream(model, samples, [1, 2, 5], 4, 4), whole)
+    with pytest.raises(AssertionError):  # seeded bug: the past is forgotten
+        assert_close(stream(Forgetful(model.backend, model.meta), samples, [1, 2, 5], 4, 4), whole)
+
+
+class Forgetful(AcousticModel):
+    def step(
+        self, samples: np.ndarray, lengths: list[int], chunk: int, left: int, state: Any
+    ) -> tuple[StepScores, Any]:
+        return super().step(samples, lengths, chunk, left, state)[0], state
+
+
+def test_streams_out_of_step_run_as_one_batch(model: AcousticModel) -> None:
+    """Rows join and part between steps; a joined row hears what it would have heard alone."""
+    lengths = [4 * FRAME, 3 * FRAME]
+    _, old = model.step(rows(0, frames=8), [8 * FRAME], 4, 4, model.init_state(1, 4, 4))
+    new = model.init_state(1, 4, 4)
+    samples, more = rows(8, 20, frames=4), rows(30, frames=4)
+    alone = [model.step(samples[i : i + 1], lengths[i : i + 1], 4, 4, before) for i, before in enumerate((old, new))]
+
+    together, state = model.step(samples, lengths, 4, 4, model.concat_states([old, new]))
+    parted = model.split_state(state)
+    assert len(parted) == 2
+    for row, (scores, _) in enumerate(alone):
+        assert_close(only(row, together), scores)
+    # The second row's chunk was short, so its state is of no use.
+    one, other = (model.step(more, [4 * FRAME], 4, 4, each)[0] for each in (parted[0], alone[0][1]))
+    assert_close(one, other)
+
+    swapped, _ = model.step(samples, lengths, 4, 4, model.concat_states([new, old]))  # seeded bug
+    with pytest.raises(AssertionError):
+        assert_close(only(0, swapped), alone[0][0])
+
+
+def only(row: int, scores: StepScores) -> StepScores:
+    return StepScores(*(array[row : row + 1] for array in scores))
+
+
+def test_a_state_is_a_value(model: AcousticModel) -> None:
+    _, state = model.step(rows(0, frames=8), [8 * FRAME], 8, 2, model.init_state(1, 8, 2))
+    block = rows(8, frames=8)
+    first, again = (model.step(block, [8 * FRAME], 8, 2, state)[0] for _ in range(2))
+    for one, other in zip(first, again):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_state_of_another_chunking_is_refused(model: AcousticModel) -> None:
+    samples, lengths = rows(0, frames=8), [8 * FRAME]
+    with pytest.raises(ValueError, match="state .*holds 16 frames, but chunk 4 with left context 2 needs 8"):
+        model.step(samples, lengths, 4, 2, model.init_state(1, 4, 4))
+    _, heard = model.step(samples, lengths, 4, 0, model.init_state(1, 4, 0))
+    with pytest.raises(ValueError, match="state .*holds 0 frames, but chunk 4 with left context 2 needs 8"):
+        model.step(samples, lengths, 4, 2, heard)
+
+
+@pytest.mark.parametrize(
+    "shape, lengths", [((1, 0), [0]), ((1, FRAME + 1), [1]), ((1, FRAME), [FRAME + 1]), ((2, FRAME), [1])]
+)
+def test_a_step_takes_whole_frames_and_a_length_for_each_row(
+    model: AcousticModel, shape: tuple[int, int], lengths: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="a step takes whole frames of 320 samples"):
+        model.step(np.zeros(shape, dtype=np.float32), lengths, 4, 2, model.init_state(shape[0], 4, 2))
+
+
+def test_rescore_pads_hypotheses_and_joins_blocks(model: AcousticModel) -> None:
+    blocks = [np.zeros((1, 3, 2), dtype=np.float32), np.ones((1, 2, 2), dtype=np.float32)]
+    scores = model.rescore(blocks, [(4, 3, 4), (), (4,)])
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, [[7, -46.998], [0, -49.998], [4, -48.998]], rtol=1e-6)
+    np.testing.assert_allclose(model.rescore(blocks[:1], [()]), [[0, -50]])
+    step = model.step(rows(0, frames=8), [5 * FRAME], 8, 2, model.init_state(1, 8, 2))[0]
+    assert model.rescore([step.row(0)[1][:, :3], step.row(0)[1][:, 3:]], [(3,)])[0, 1] == pytest.approx(1 - 50 + 0.005)
+
+
+def test_step_clips_samples(model: AcousticModel) -> None:
+    loud, full = (np.full((1, 4 * FRAME), level, dtype=np.float32) for level in (3.0, 1.0))
+    found, expected = (model.step(x, [4 * FRAME], 4, 1, model.init_state(1, 4, 1))[0] for x in (loud, full))
+    assert_close(found, expected)
+    assert loud.max() == 3
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+def test_nan_from_the_model_is_an_error(tmp_path: Path, kind: str) -> None:
+    damaged = {"module": LoudnessModel(float("nan"))} if kind == "torchscript" else {"sharpness": float("nan")}
+    model = load_model(SAVERS[kind](tmp_path / "model.zip", **damaged))
+    step, _ = model.step(np.zeros((1, 4 * FRAME)), [4 * FRAME], 4, 1, model.init_state(1, 4, 1))
+    with pytest.raises(ValueError, match="not a number"):
+        step.row(0)
+
+
+def test_a_module_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"training mode; call its eval\(\)"):
+        TorchBackend(LoudnessModel())
+
+
+# --- onnxruntime
+
+
+META = parse_meta(onnx_record(), "memory")
+GRAPHS = onnx_graphs()
+
+
+def test_an_archive_without_a_decoder_scores_zero() -> None:
+    model = AcousticModel(OnnxBackend(GRAPHS["step.onnx"], None, META), META)
+    np.testing.assert_array_equal(model.rescore([np.zeros((1, 3, 2), dtype=np.float32)], [(3,), ()]), np.zeros((2, 2)))
+
+
+def test_threads() -> None:
+    backends = [OnnxBackend(GRAPHS["step.onnx"], None, META, **threads) for threads in ({}, {"threads": 2})]
+    for backend, threads in zip(backends, (1, 2)):
+        options = backend._step.get_session_options()
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    with pytest.raises(ValueError, match="threads must be at least 1, found 0"):
+        OnnxBackend(GRAPHS["step.onnx"], None, META, threads=0)
+
+
+@pytest.mark.parametrize(
+    "step, rescore, state, message",
+    [
+        (b"no graph", None, 3, "model in memory: step.onnx: onnxruntime .* cannot load it .*; update onnxruntime or"),
+        (GRAPHS["step.onnx"][:-900], None, 3, "step.onnx: onnxruntime .* cannot load it"),
+        (GRAPHS["step.onnx"], b"", 3, "rescore.onnx: onnxruntime .* cannot load it"),
+        (GRAPHS["rescore.onnx"], None, 3, "step.onnx: its inputs encoder_out, hyp_lengths, .* are not those that meta"),
+        (GRAPHS["step.onnx"], GRAPHS["step.onnx"], 3, "rescore.onnx: its inputs .* are not those .*; export the model"),
+        (GRAPHS["step.onnx"], None, 2, "step.onnx: its inputs state_2 are not those that meta.json describes"),
+    ],
+)
+def test_graphs_that_are_not_what_meta_describes(step: bytes, rescore: bytes | None, state: int, message: str) -> None:
+    meta = parse_meta(onnx_record() | {"state": onnx_record()["state"][:state]}, "memory")
+    with pytest.raises(ValueError, match=message):
+        OnnxBackend(step, rescore, meta)
+
+
+def test_types_of_the_state_are_compared() -> None:
+    state = [[name, "float32", shape] for name, _, shape in onnx_record()["state"]]
+    with pytest.raises(ValueError, match="its inputs state_1 are not those that meta.json describes"):
+        OnnxBackend(GRAPHS["step.onnx"], None, parse_meta(onnx_record() | {"state": state}, "memory"))
+
+
+def test_torchscript_needs_no_state_in_its_record() -> None:
+    assert "state" not in meta_record()

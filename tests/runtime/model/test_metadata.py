@@ -1,0 +1,77 @@
+"""What an exported file says about itself: every field, and what a wrong one leads to."""
+
+from pathlib import Path
+
+import pytest
+from support.runtime.fake_model import SAVERS, TOKENS, meta_record, onnx_record
+from wenet_fusion_runtime.model.metadata import StateTensor, parse_meta
+from wenet_fusion_runtime.model.model_file import read_meta
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+def test_meta_of_a_file(tmp_path: Path, kind: str) -> None:
+    meta = read_meta(SAVERS[kind](tmp_path / "model.zip"))
+    assert (meta.kind, meta.engine) == (f"wenet_fusion.{kind}", "onnxruntime" if kind == "onnx" else "none")
+    assert (meta.sample_rate, meta.frame_samples, meta.chunk_sizes) == (8000, 320, (4, 8))
+    assert (meta.default_chunk, meta.default_left, meta.left(4), meta.left(5)) == (8, 2, 4, 4)
+    assert meta.frame_seconds == 0.04 and meta.vocabulary.tokens == tuple(TOKENS)
+    for pair in meta.chunkings:
+        meta.check_chunk(*pair)
+    for chunk, left in ((5, 1), (4, 3), (4, 5), (8, 0)):
+        meta.check_chunk(chunk, left, allow_untrained=True)
+        with pytest.raises(ValueError, match=f"chunk {chunk} with left context {left}: .* choose one of 4/4, 8/2"):
+            meta.check_chunk(chunk, left)
+    with pytest.raises(ValueError, match="chunk 0 must be at least 1"):
+        meta.check_chunk(0, 1, allow_untrained=True)
+
+
+def test_only_an_archive_describes_its_state() -> None:
+    state = parse_meta(onnx_record(), "memory").state
+    assert state[0] == StateTensor("samples", "float32", ("batch", 80)) and state[2].shape == ("batch", "cache")
+    assert parse_meta(meta_record() | {"state": []}, "memory").state == ()
+
+
+def test_left_context_is_looked_up_for_trained_sizes() -> None:
+    pairs = [{"size": 8, "left": 4}, {"size": 8, "left": 8}, {"size": 12, "left": 6}]
+    meta = parse_meta(meta_record() | {"chunkings": pairs, "default_chunking": pairs[2]}, "memory")
+    assert meta.chunk_sizes == (8, 12) and meta.chunkings == ((8, 4), (8, 8), (12, 6))
+    assert [meta.left(8), meta.left(12), meta.left(6)] == [8, 6, 12]  # from the default alone 8 would have 9
+
+
+@pytest.mark.parametrize("key", list(onnx_record()))
+def test_a_missing_key_is_named(key: str) -> None:
+    record = onnx_record()
+    del record[key]
+    with pytest.raises(ValueError, match=f"model.pt: meta.json has no key '{key}'; export the model again"):
+        parse_meta(record, "model.pt")
+
+
+def test_a_record_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="model.pt: meta.json: .*; export the model again"):
+        parse_meta(["a", "list"], "model.pt")
+    with pytest.raises(ValueError, match="model.pt: meta.json: is a 'x', this runtime .*; export the model again"):
+        parse_meta({"kind": "x"}, "model.pt")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": 3}, "has format 3, this runtime reads 2; update wenet-fusion-runtime"),
+        ({"format": 1}, "has format 1, this runtime reads 2; export the model again"),
+        ({"chunkings": []}, r"default_chunking \(8, 2\) is not among chunkings"),
+        ({"kind": "other"}, "is a 'other', this runtime runs 'wenet_fusion.torchscript' and 'wenet_fusion.onnx'"),
+        ({"blank": 5}, "blank and sos_eos must be 0 and 2, found 5 and 2"),
+        ({"sample_rate": None}, "not 'NoneType'; export the model again"),
+        ({"sample_rate": "fast"}, "invalid literal .* 'fast'; export the model again"),
+        ({"units": ["a"]}, "tokens 0, 1, 2 must be"),
+        ({"decoding": 1.0}, "not subscriptable"),
+        ({"state": [["x", "float16", ["batch"]]]}, "state x has dtype 'float16', expected float32 or int64; export"),
+        ({"state": [["x", "int64", [1]]]}, r"state x has shape \[1\], expected 'batch', then numbers or 'cache'"),
+        ({"state": [["x", "int64", ["batch", "time"]]]}, r"state x has shape \['batch', 'time'\], expected"),
+        ({"state": [["x", "int64"]]}, "missing 1 required positional argument: 'shape'"),
+    ],
+)
+def test_wrong_values_are_named(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        parse_meta(onnx_record() | change, "model.pt")
+    assert str(error.value).startswith("model.pt: meta.json: ")

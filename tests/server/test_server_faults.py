@@ -1,0 +1,312 @@
+"""Clients that are hostile, slow or gone, at once: no crash, no leak, every other session's transcript unharmed.
+
+Loopback only; bounded in count and time.
+"""
+
+import asyncio
+import json
+import random
+import socket as sockets
+import struct
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
+from support.runtime.server_process import (
+    PATIENCE,
+    ServerProcess,
+    connected,
+    eventually,
+    frame,
+    http,
+    metric,
+    pcm,
+    raw_socket,
+    spoken_to,
+)
+
+Fault = Callable[[ServerProcess], Awaitable[str]]  # returns what is wrong with how the server took it
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    model = save_archive(tmp_path / "model.zip")
+    with ServerProcess(
+        model, "--send_seconds", 1, "--start_seconds", 2, "--idle_seconds", 20, "--max_sessions", 64
+    ) as started:
+        yield started
+
+
+# ---- the faults
+
+
+async def malformed_json(server: ServerProcess) -> str:
+    async with connected(server.url) as socket:
+        await socket.socket.send_str('{"signal":"start"')
+        await socket.rest()
+        return "" if "is no JSON" in socket.failure else socket.failure
+
+
+async def wrong_order(server: ServerProcess) -> str:
+    async with connected(server.url) as socket:
+        await socket.send(bytes(4000))
+        await socket.rest()
+        return "" if socket.failure == "Start signal is expected before binary data" else socket.failure
+
+
+async def start_twice(server: ServerProcess) -> str:
+    async with connected(server.url) as socket:
+        await socket.start()
+        await socket.send(bytes(4000))
+        await socket.say(signal="start")
+        await socket.rest()
+        return "" if "Unexpected start signal" in socket.failure else socket.failure
+
+
+async def odd_bytes(server: ServerProcess) -> str:
+    data = pcm(speak("abcd")).tobytes() + b"\x00"
+    rng = random.Random(0)
+    async with connected(server.url) as socket:
+        await socket.start(sample_rate=SAMPLE_RATE)
+        while data:
+            size = rng.randrange(1, 2000, 2)
+            await socket.socket.send_bytes(data[:size])
+            data = data[size:]
+        await socket.say(signal="end")
+        await socket.rest()
+        return "" if socket.text == "a b c d" else socket.text
+
+
+async def huge_frame(server: ServerProcess) -> str:
+    """100 MB, truly sent as far as the server takes it, while the answer is awaited."""
+    raw = await raw_socket(server)
+    reader, writer = await asyncio.open_connection(sock=raw)
+    answering = asyncio.ensure_future(_until_closed(reader))
+    try:
+        writer.write(frame(1, b'{"signal":"start"}') + frame(2, b"", 100_000_000))
+        for _ in range(100):
+            writer.write(bytes(1_000_000))
+            await writer.drain()
+    except ConnectionError:
+        pass  # the server has hung up
+    answer = await asyncio.wait_for(answering, PATIENCE)
+    writer.close()
+    return "" if b'"message":"a message has more than 2097152 bytes' in answer and b"\x88" in answer else repr(answer)
+
+
+async def _until_closed(reader: asyncio.StreamReader) -> bytes:
+    found = b""
+    try:
+        while data := await reader.read(65536):
+            found += data
+    except ConnectionError:
+        pass
+    return found
+
+
+async def many_fragments(server: ServerProcess) -> str:
+    """A message of many small frames that never ends."""
+    reader, writer = await asyncio.open_connection(sock=await raw_socket(server))
+    answering = asyncio.ensure_future(_until_closed(reader))
+    try:
+        writer.write(
+            frame(1, b'{"signal":"start"}') + b"\x02" + frame(2, bytes(100))[1:]
+        )  # without the bit of the last one
+        for _ in range(100):
+            writer.write(b"\x00" + frame(2, bytes(30000))[1:])
+            await writer.drain()
+    except ConnectionError:
+        pass
+    answer = await asyncio.wait_for(answering, PATIENCE)
+    writer.close()
+    return "" if b"more than 2097152 bytes" in answer else repr(answer[-200:])
+
+
+async def never_reads(server: ServerProcess) -> str:
+    """Segments of one frame, whose results fill the buffers of both systems; then nothing is taken for a second."""
+    raw, loop = await raw_socket(server, 4096), asyncio.get_running_loop()
+    rules = {"rule1_seconds": 0.04, "rule2_seconds": 0.04, "rule3_seconds": 0.04}
+    start = {
+        "signal": "start",
+        "sample_rate": SAMPLE_RATE,
+        "continuous_decoding": True,
+        "timestamps": True,
+        "endpoint": rules,
+    }
+    try:
+        await loop.sock_sendall(raw, frame(1, json.dumps(start).encode()))
+        end = loop.time() + PATIENCE
+        while loop.time() < end:
+            await asyncio.wait_for(loop.sock_sendall(raw, frame(2, bytes(2 * SAMPLE_RATE))), PATIENCE)
+    except ConnectionError:
+        return ""
+    finally:
+        raw.close()
+    return "it was never cut"
+
+
+async def vanishes(server: ServerProcess) -> str:
+    """Resets the connection in the middle."""
+    async with connected(server.url) as socket:
+        await socket.start(sample_rate=SAMPLE_RATE)
+        await socket.send(pcm(speak("abc")).tobytes())
+        opened = socket.socket.get_extra_info("socket")
+        opened.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
+        socket.socket._conn.transport.abort()
+    return ""
+
+
+async def silent(server: ServerProcess) -> str:
+    async with connected(server.url) as socket:
+        await socket.rest()
+        return "" if socket.failure == "no start signal came within 2 s" else socket.failure
+
+
+async def bad_upload(server: ServerProcess) -> str:
+    status, _, body = await http("POST", f"{server.url}transcribe", data=b"RIFF" + bytes(1000))
+    return "" if status == 400 and b"cannot be read as audio" in body else repr((status, body))
+
+
+QUICK = (malformed_json, wrong_order, start_twice, odd_bytes, vanishes, bad_upload)
+ALL = (*QUICK, huge_frame, many_fragments, never_reads, silent)
+
+
+# ---- those who should not notice
+
+
+async def good(server: ServerProcess, seed: int, paced: bool = True) -> str:
+    """A session of a few seconds; returns what is wrong with its transcript."""
+    rng = random.Random(seed)
+    text = "".join(rng.choice("abcd") for _ in range(12))
+    data = pcm(speak(text)).tobytes()
+    async with connected(server.url) as socket:
+        await socket.start(sample_rate=SAMPLE_RATE, chunk=rng.choice([4, 8]))
+        for start in range(0, len(data), 1600):  # 0.1 s
+            await socket.socket.send_bytes(data[start : start + 1600])
+            await asyncio.sleep(0.05 if paced else 0)
+        await socket.say(signal="end")
+        await socket.rest()
+        return (
+            ""
+            if socket.text == " ".join(text) and socket.records[-1].get("type") == "speech_end"
+            else str(socket.texts)
+        )
+
+
+async def nothing_is_left(server: ServerProcess) -> bool:
+    return await metric(server.url, "sessions") == 0 and await metric(server.url, "waiting_seconds") == 0
+
+
+def test_one_of_each_fault_at_once(server: ServerProcess) -> None:
+    async def run() -> None:
+        problems = await asyncio.gather(
+            *(fault(server) for fault in ALL), good(server, 1), good(server, 2), good(server, 3, paced=False)
+        )
+        assert problems == [""] * (len(ALL) + 3)
+        assert await eventually(lambda: nothing_is_left(server))
+        for reason in ("protocol", "samples", "message_size", "slow_reader", "start_deadline"):
+            assert await metric(server.url, f'refusals_total{{reason="{reason}"}}') > 0, reason
+        assert any("nothing of what was sent was taken for 1 s" in line for line in server.log)
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
+    """Beside them eight honest ones. After the third round there are no more threads and files than after the first, and
+    no more memory than what the largest messages of all may take at once."""
+
+    async def round_of(seed: int) -> list[str]:
+        rng = random.Random(seed)
+        faults = [*ALL, *(rng.choice(ALL) for _ in range(32 - len(ALL)))]
+        rng.shuffle(faults)
+        problems = await asyncio.gather(
+            *(fault(server) for fault in faults), *(good(server, 10 * seed + index) for index in range(8))
+        )
+        names = [fault.__name__ for fault in faults] + ["good"] * 8
+        assert await eventually(lambda: nothing_is_left(server))
+        return [f"{name}: {problem}" for name, problem in zip(names, problems) if problem]
+
+    sizes = []
+    for seed in range(3):
+        assert asyncio.run(round_of(seed)) == []
+        sizes.append((round(server.memory, 1), server.threads, server.descriptors))
+    print(f"MiB, threads, descriptors after each round: {sizes}")
+    assert sizes[2][0] < sizes[0][0] + 32 * 2 and sizes[2][1] <= sizes[0][1] + 1 and sizes[2][2] <= sizes[0][2] + 2
+    server.stop()
+    assert server.wait() == 0
+
+
+@pytest.mark.slow
+def test_many_sessions_in_sequence_leave_no_memory(server: ServerProcess) -> None:
+    """400 sessions, a tenth of them cut off in the middle."""
+
+    async def some(count: int) -> None:
+        for index in range(count):
+            if index % 10 == 9:
+                assert await vanishes(server) == ""
+            else:
+                assert (await spoken_to(server.url, pcm(speak("abcd")), sample_rate=SAMPLE_RATE)).text == "a b c d"
+        assert await eventually(lambda: nothing_is_left(server))
+
+    asyncio.run(some(100))
+    before = server.memory
+    asyncio.run(some(300))
+    print(f"{before:.1f} MiB after 100 sessions, {server.memory:.1f} MiB after 400")
+    assert server.memory < 1.05 * before
+
+
+def test_sigterm_under_load(server: ServerProcess) -> None:
+    """Every session that has begun gets all its text; the others are told why not."""
+
+    async def run() -> tuple[list[str], list[str]]:
+        begun = [asyncio.ensure_future(good(server, seed)) for seed in range(16)]
+        hostile = [
+            asyncio.ensure_future(fault(server)) for fault in (malformed_json, vanishes, huge_frame, never_reads)
+        ]
+
+        async def fifteen_are_open() -> bool:
+            return await metric(server.url, "sessions") >= 16
+
+        assert await eventually(fifteen_are_open)
+        server.stop()
+        late: list[str] = []
+        for _ in range(5):
+            try:
+                async with connected(server.url) as socket:
+                    await socket.say(signal="start")
+                    await socket.rest()
+                    late.append(socket.failure)
+            except (OSError, aiohttp.ClientError):
+                late.append("refused")
+            await asyncio.sleep(0.05)
+        found = await asyncio.gather(*begun)
+        await asyncio.gather(*hostile, return_exceptions=True)
+        return found, late
+
+    found, late = asyncio.run(run())
+    assert found == [""] * 16
+    assert all(answer == "refused" or "shutting down" in answer for answer in late)
+    assert server.wait() == 0
+
+
+def test_a_server_that_forgets_to_close_sessions_is_caught(tmp_path: Path) -> None:
+    """A seeded bug: connections that are lost leave their session open."""
+    script = tmp_path / "serve.py"
+    script.write_text(
+        "import sys\nfrom wenet_fusion_runtime.server.websocket.connection import Connection\n"
+        "Connection._drop = lambda self: None\nfrom wenet_fusion_runtime.cli.__main__ import main\nsys.exit(main())\n"
+    )
+
+    async def run(server: ServerProcess) -> float:
+        await vanishes(server)
+        await asyncio.sleep(0.3)
+        return await metric(server.url, "sessions")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("support.runtime.server_process.PROGRAM", [sys.executable, str(script)])
+        with ServerProcess(save_archive(tmp_path / "model.zip")) as server:
+            assert asyncio.run(run(server)) == 1

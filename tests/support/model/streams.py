@@ -1,0 +1,46 @@
+"""The deployed model's and the exported file's methods as the laws see them. Knows no test."""
+
+import numpy as np
+import torch
+from support.model import laws
+from torch import Tensor, nn
+
+from wenet_fusion.export.verification import generated_audio
+from wenet_fusion.model.chunking import Chunking
+
+FRAME = 320  # samples per encoder frame of the tiny model
+
+
+def step_op(model: nn.Module, chunking: Chunking) -> laws.Op:
+    """`step` under one chunking: x (B, N) samples to all scores. A last block may end in the middle of a frame."""
+
+    def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
+        padded = nn.functional.pad(x, (0, -x.size(1) % FRAME))
+        out, new = model.step(padded, lengths, *chunking, state)
+        encoder_out, frames, *scores = out  # a named tuple in memory, a plain one from a file
+        assert torch.equal(frames, (lengths + FRAME - 1) // FRAME)
+        return [encoder_out, *scores], new
+
+    return op
+
+
+def samples(seed: int, rows: int, count: int) -> Tensor:
+    """Noise as loud as speech, (rows, count) in float64."""
+    return 0.1 * laws.noise(seed, rows, count).double()
+
+
+def heard_states(model: nn.Module, chunking: Chunking, chunks: list[int]) -> list[laws.Tree]:
+    """States of streams that have heard so many chunks each."""
+    states = []
+    for row, count in enumerate(chunks):
+        state = model.init_state(1, *chunking)
+        if count:
+            heard = count * chunking.size * FRAME
+            state = model.step(samples(100 + row, 1, heard), torch.tensor([heard]), *chunking, state)[1]
+        states.append(state)
+    return states
+
+
+def audio(seconds: float = 3.3) -> np.ndarray:
+    """Sweeps, noise and silence at the tiny model's rate."""
+    return generated_audio(8000, np.random.default_rng(1))[: int(seconds * 8000)]

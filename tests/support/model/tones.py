@@ -1,0 +1,125 @@
+"""A language of three tones that a tiny model learns in seconds: its recordings, lists and configuration."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from wenet_fusion_runtime.audio.reader import Resampler
+from wenet_fusion_runtime.results.formats import ctm_lines
+from wenet_fusion_runtime.results.result import Word
+
+from wenet_fusion.config import to_yaml
+from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.recipe import RecipeConfig, build_trainer
+from wenet_fusion.training.optim import OptimConfig
+
+RATE = 8000
+HERTZ = {"one": 350.0, "two": 900.0, "three": 2200.0}
+
+
+class Speech(NamedTuple):
+    samples: np.ndarray  # (n,) float32 at RATE
+    words: list[Word]  # when each was spoken
+
+
+def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Float32 samples (n,) at RATE: the words as tones, silence around them, a faint noise under all."""
+    return speak_dated(words, rng).samples
+
+
+def write_speech(path: Path, words: list[str], rate: int) -> Path:
+    """`speak` as a recording at another rate, such as a microphone's."""
+    samples = Resampler(RATE, rate).process(speak(words, np.random.default_rng(3)), last=True)
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+def speak_dated(words: list[str], rng: np.random.Generator) -> Speech:
+    """`speak` with the times of the words."""
+    pieces, dated = [np.zeros(rng.integers(600, 1400))], []
+    for word in words:
+        time = np.arange(rng.integers(1000, 1600)) / RATE
+        tone = np.sin(2 * np.pi * HERTZ[word] * rng.uniform(0.95, 1.05) * time)
+        start = sum(map(len, pieces)) / RATE
+        dated.append(Word(word, start, start + time.size / RATE, 1.0))
+        pieces += [0.3 * np.hanning(time.size) * tone, np.zeros(rng.integers(600, 1400))]
+    samples = np.concatenate(pieces)
+    return Speech((samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32), dated)
+
+
+def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
+    """Writes `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; returns the list's path."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}
+    ctm = ""
+    for key, words in table.items():
+        speech = speak_dated(words, rng)
+        soundfile.write(folder / f"{key}.wav", speech.samples, RATE, subtype="PCM_16")
+        ctm += ctm_lines(key, speech.words)
+    (folder / "words.ctm").write_text(ctm)
+    lines = [json.dumps({"key": key, "wav": f"{key}.wav", "txt": " ".join(words)}) for key, words in table.items()]
+    (folder / "data.list").write_text("\n".join(lines) + "\n")
+    (folder / "wav.scp").write_text("".join(f"{key} {folder / key}.wav\n" for key in table))
+    (folder / "text").write_text("".join(f"{key} {' '.join(words)}\n" for key, words in table.items()))
+    return folder / "data.list"
+
+
+def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
+    """A tiny recipe made to learn tones in 100 steps, without anything random."""
+    model = replace(
+        recipe.model,
+        encoder=replace(recipe.model.encoder, dim=32, feed_forward=64, subsampling_channels=8, dropout=0.0),
+        decoder=replace(recipe.model.decoder, dropout=0.0),
+        loss=replace(recipe.model.loss, ctc_weight=0.5),
+    )
+    data = replace(recipe.data, spec_augment=SpecAugmentConfig(0, 0, 0, 0))
+    optim = OptimConfig(learning_rate=0.005, warmup_steps=20, decay="linear")
+    training = replace(recipe.training, max_steps=100, max_batch_seconds=10.0, validate_interval_steps=25, optim=optim)
+    return replace(recipe, data=data, model=model, training=training)
+
+
+class ToneRun(NamedTuple):
+    """A finished training run and what it was made from."""
+
+    recipe: RecipeConfig
+    config: Path  # YAML of the recipe
+    train_list: Path
+    dev_list: Path
+    model_dir: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last one."""
+        return max(self.model_dir.glob("step_*.pt"))
+
+
+def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
+    """Trains `recipe` on 100 recordings made in `folder`."""
+    run = ToneRun(
+        recipe,
+        folder / "config.yaml",
+        write_corpus(folder / "train", 100, seed=0),
+        write_corpus(folder / "dev", 30, seed=1),
+        folder / "exp",
+    )
+    run.config.write_text(to_yaml(recipe))
+    run.model_dir.mkdir()
+    build_trainer(recipe, run.train_list, run.dev_list, run.model_dir, torch.device("cpu")).run()
+    return run
+
+
+def lively(recipe: RecipeConfig) -> RecipeConfig:
+    """The recipe with everything random that training knows: dropout, SpecAugment, speed, noise and gain."""
+    model = replace(
+        recipe.model,
+        encoder=replace(recipe.model.encoder, dropout=0.1),
+        decoder=replace(recipe.model.decoder, dropout=0.1),
+    )
+    augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
+    data = replace(recipe.data, augmentation=augmentation, spec_augment=SpecAugmentConfig(2, 10, 2, 6, 0.2))
+    return replace(recipe, model=model, data=data)

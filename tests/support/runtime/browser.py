@@ -1,0 +1,111 @@
+"""Headless Chromium with a recording in place of a microphone, and the page in it. Knows no model."""
+
+import base64
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = "chromium"
+PATIENCE = 20_000  # milliseconds until an expectation fails
+INSECURE = "insecure.test"  # a name of this computer that browsers do not take for it
+OpenPage = Callable[..., Any]  # of `opened_pages`
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--use-fake-device-for-media-stream",
+    f"--host-resolver-rules=MAP {INSECURE} 127.0.0.1",
+)
+
+
+def missing() -> str | None:
+    """What this machine lacks, as a person would install it."""
+    lacking = [] if shutil.which(CHROMIUM) else [CHROMIUM]
+    lacking += [] if importlib.util.find_spec("playwright") else ["the Python package playwright"]
+    if not lacking:
+        return None
+    return f"no browser without {', '.join(lacking)}: apt-get install chromium; pip install playwright"
+
+
+@contextmanager
+def browser(microphone: Path | None = None) -> Iterator[Any]:
+    """A browser of its own (playwright's `Browser`).
+
+    Args:
+        microphone: recording that it hears, once, from the moment that a page listens; None: beeps.
+    """
+    from playwright.sync_api import expect as assertions
+    from playwright.sync_api import sync_playwright
+
+    assertions.set_options(timeout=PATIENCE)
+    heard = [] if microphone is None else [f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=shutil.which(CHROMIUM), args=[*_FLAGS, *heard], timeout=60_000
+        )
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+@contextmanager
+def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
+    """A function that opens the page and waits until it is ready.
+
+    Fails at the end if a page has written an error to the console, as browsers do of every breach of its
+    Content-Security-Policy, unless the test has taken it out of `page.errors`.
+    """
+    contexts, errors = [], []
+
+    def start(url: str = url, script: str = "", permissions: tuple[str, ...] = ("microphone",), **options: Any) -> Any:
+        """`script` runs before those of the page; `options` are of the browser's context."""
+        context = started.new_context(permissions=permissions, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        if script:
+            page.add_init_script(script)
+        page.goto(url)
+        expect(page.locator("#status")).to_have_text("Ready")
+        page.errors = errors
+        return page
+
+    try:
+        yield start
+    finally:
+        for context in contexts:
+            context.close()
+    assert errors == []
+
+
+def expect(subject: Any) -> Any:
+    """playwright's `expect`: assertions that wait."""
+    from playwright.sync_api import expect as assertions
+
+    return assertions(subject)
+
+
+def is_ready(page: Any) -> None:
+    """Nothing runs any more."""
+    expect(page.locator("#status")).to_have_text("Ready")
+    expect(page.locator("#record")).to_have_accessible_name("Start")
+
+
+def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
+    """A file is dropped onto the page, as far as a script can do that."""
+    page.evaluate(
+        """([content, name, type]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name, { type }));
+          for (const kind of ["dragenter", "dragover", "drop"]) {
+            document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+          }
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), path.name, kind],
+    )

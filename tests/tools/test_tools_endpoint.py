@@ -1,0 +1,104 @@
+"""tools/measure/measure_endpoints.py: what each set of rules did, counted right."""
+
+import json
+from pathlib import Path
+
+import measure_endpoints
+import numpy as np
+import pytest
+import soundfile
+from support.runtime.fake_model import FRAME, SAMPLE_RATE, save_model, speak
+from wenet_fusion_runtime import EndpointRules
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("endpoints")
+    save_model(path / "model.zip")
+    records = []
+    for key, text in (("one", "a b c"), ("two", "d"), ("three", "b a")):
+        soundfile.write(path / f"{key}.wav", speak(text.replace(" ", "")), SAMPLE_RATE, subtype="FLOAT")
+        records.append(json.dumps({"key": key, "wav": f"{key}.wav", "txt": text}))
+    (path / "data.list").write_text("\n".join(records) + "\n")
+    return path
+
+
+def table(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, str]]:
+    command = [str(folder / "model.zip"), str(folder / "data.list"), "--mode", "ctc_greedy_search", *arguments]
+    assert measure_endpoints.main(command) == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert tuple(rows[0]) == measure_endpoints.TITLES
+    return {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
+
+
+def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = table(
+        folder, capsys, "--pauses", "1", "1", "--rules", "off/off/20", "off/0.6/20", "0.4/0.6/20", "off/off/1"
+    )
+    assert list(found) == ["off/off/20", "off/0.6/20", "0.4/0.6/20", "off/off/1"]
+    plain, paused, both, short = found.values()
+    assert (plain["segments"], plain["by rule 2"], plain["final after the last word, 50 / 90 %"]) == ("1", "0", "-")
+    # Each recording ends with 2 silent frames and a second of pause: one segment each, and what is left at the end.
+    assert (paused["segments"], paused["by rule 2"], paused["without text"]) == ("4", "3", "1")
+    # A word is dated by the first of the 3 frames in which this model hears it.
+    assert paused["final after the last word, 50 / 90 %"] == "0.68 / 0.68 s"
+    assert int(both["by rule 1"]) >= 3 and both["by rule 2"] == "3"
+    assert int(short["by rule 3"]) >= 3 and short["by rule 1"] == short["by rule 2"] == "0"
+    assert all(row["word error rate"] == "0.00 %" and row["edits to uncut"] == "0" for row in found.values())
+
+
+def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--mode", "attention_rescoring", "--pauses", "1", "1", "--rules", "off/0.6/20", "--repeat", "2"]
+    (found,) = table(folder, capsys, *arguments, "--commit_seconds", "1").values()
+    assert (found["edits to uncut"], found["by rule 2"]) == ("-", "6")
+
+
+def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    bad = '{"key": "bad", "wav": "bad.wav", "txt": "a", "duration": 1.0}\n'
+    (folder / "bad.list").write_text(bad + '{"key": "gone", "wav": "gone.wav", "txt": "a"}\n')
+    (folder / "mixed.list").write_text((folder / "data.list").read_text() + (folder / "bad.list").read_text())
+    command = [
+        str(folder / "model.zip"),
+        str(folder / "mixed.list"),
+        "--mode",
+        "ctc_greedy_search",
+        "--rules",
+        "off/0.6/20",
+    ]
+    command += ["--pauses", "1", "1"]
+    assert measure_endpoints.main(command) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("3 recordings of ") and "| 0.00 % | 0 |" in out
+    assert "mixed.list:5: there is no audio file" in err and "bad: " in err
+    assert err.endswith("error: 2 recordings could not be read and were left out\n")
+    command[1] = str(folder / "bad.list")
+    with pytest.raises(ValueError, match="no utterance of .*bad.list could be read; the first problem: "):
+        measure_endpoints.main(command)
+
+
+def test_every_recording_is_followed_by_its_pause() -> None:
+    recordings = [np.ones(FRAME, np.float32), np.ones(2 * FRAME, np.float32)]
+    joined = measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.5, 2.0), 0)
+    edges = np.flatnonzero(np.diff(joined))
+    assert len(edges) == 3 and joined[-1] == 0
+    assert 0.5 <= (edges[1] - edges[0]) / SAMPLE_RATE <= 2.0 and edges[2] - edges[1] == 2 * FRAME
+    assert len(measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.0, 0.0), 0)) == 3 * FRAME
+
+
+def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
+    assert measure_endpoints.parse_rules("2.4/off/10") == EndpointRules(2.4, None, 10.0)
+    for label in ("1/2", "a/1/2", "1/1/off", "-1/1/20"):
+        with pytest.raises(ValueError, match=f"--rules {label}: give RULE1/RULE2/RULE3"):
+            measure_endpoints.parse_rules(label)
+    command = [str(folder / "model.zip"), str(folder / "data.list")]
+    with pytest.raises(ValueError, match="--repeat 0: must be at least 1"):
+        measure_endpoints.main([*command, "--repeat", "0"])
+    with pytest.raises(ValueError, match="commit_seconds must be a positive number"):
+        measure_endpoints.main([*command, "--commit_seconds", "0"])
+    with pytest.raises(ValueError, match="--pauses 3 1: give two lengths"):
+        measure_endpoints.main([*command, "--pauses", "3", "1"])

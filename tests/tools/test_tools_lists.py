@@ -1,0 +1,168 @@
+"""Scripts that prepare data: lists hold what they were given, mismatches are counted, failures leave no half files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from support.recipes.scripts import TOOLS, load_script
+
+from wenet_fusion.data.kaldi import read_corpus
+from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.sources import read_samples
+
+RATE = 8000
+make_raw_list, make_shard_list, make_units = map(load_script, ("make_raw_list", "make_shard_list", "make_units"))
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """wav.scp with relative paths, text with an empty transcript, segments; the working directory is their folder."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(5):
+        samples = np.random.default_rng(number).integers(-32768, 32768, 4000 + 400 * number).astype(np.int16)
+        soundfile.write(f"r{number}.wav", samples, RATE, subtype="PCM_16")
+    (tmp_path / "wav.scp").write_text("".join(f"r{n} r{n}.wav\n" for n in range(5)))
+    (tmp_path / "text").write_text("r0 one two\nr1 two\nr2\nr3 three\nr4 你好 one\n")
+    (tmp_path / "segments").write_text("s1 r0 0.1 0.3\ns2 r0 0.25 0.5\ns3 r4 0 0.2\n")
+    (tmp_path / "text.segments").write_text("s1 one\ns2 two\ns3 three\n")
+    return tmp_path
+
+
+def run(script, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(next(TOOLS.rglob(script))), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_raw_list(corpus):
+    assert make_raw_list.main(["wav.scp", "text", "out/data.list"]) == 0
+    lines = [json.loads(line) for line in (corpus / "out/data.list").read_text().splitlines()]
+    assert lines[0] == {"key": "r0", "wav": str(corpus / "r0.wav"), "txt": "one two", "duration": 0.5}
+    assert [line["txt"] for line in lines] == ["one two", "two", "", "three", "你好 one"]
+    assert [u.seconds for u in read_manifest(corpus / "out/data.list", "raw")] == [0.5, 0.55, 0.6, 0.65, 0.7]
+
+
+def test_shards_hold_the_very_samples(corpus):
+    make_raw_list.main(["wav.scp", "text", "raw.list"])
+    options = ["--num_utts_per_shard", "2", "--num_threads", "2", "--prefix", "p"]
+    arguments = [*options, "wav.scp", "text", "shards", "s.list"]
+    make_shard_list.main(arguments)
+    first = {path.name: path.read_bytes() for path in (corpus / "shards").iterdir()}
+    assert sorted(first) == [f"p_{number:09d}.tar" for number in range(3)]
+    raw, shard = read_manifest(corpus / "raw.list", "raw"), read_manifest(corpus / "s.list", "shard")
+    assert [(u.key, u.text, u.seconds) for u in raw] == [(u.key, u.text, u.seconds) for u in shard]
+    for left, right in zip(raw, shard):
+        assert np.array_equal(read_samples(left, RATE), read_samples(right, RATE))
+    make_shard_list.main(arguments)
+    assert first == {path.name: path.read_bytes() for path in (corpus / "shards").iterdir()}, "same input, same bytes"
+
+
+def test_resampled_shards(corpus):
+    make_shard_list.main(["--resample", "16000", "wav.scp", "text", "shards", "s.list"])
+    for utterance in read_manifest(corpus / "s.list", "shard"):
+        assert soundfile.info(f"{utterance.key}.wav").duration == pytest.approx(utterance.seconds, abs=1e-3)
+        assert read_samples(utterance, 16000).size == round(16000 * utterance.seconds)
+
+
+@pytest.mark.parametrize("kind", ["raw", "shard"])
+def test_segments(corpus, kind):
+    if kind == "raw":
+        make_raw_list.main(["--segments", "segments", "wav.scp", "text.segments", "data.list"])
+    else:
+        make_shard_list.main(["--segments", "segments", "wav.scp", "text.segments", "shards", "data.list"])
+    utterances = read_manifest(corpus / "data.list", kind)
+    assert [u.seconds for u in utterances] == pytest.approx([0.2, 0.25, 0.2])
+    whole, _ = soundfile.read("r0.wav", dtype="float32")
+    assert np.array_equal(read_samples(utterances[0], RATE), whole[800:2400])
+
+
+def test_mismatches_are_refused_or_left_out(corpus):
+    (corpus / "text").write_text("r0 one\nr1 two\nr3 three\nr9 four\n")
+    (corpus / "wav.scp").write_text("r0 r0.wav\nr1 gone.wav\nr2 r2.wav\nr3 empty.wav\n")
+    (corpus / "empty.wav").write_bytes(b"")
+    result = run("make_raw_list.py", "wav.scp", "text", "data.list")
+    assert result.returncode == 1 and not (corpus / "data.list").exists() and "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: 4 utterances cannot be listed; mend them, or leave them out with --allow_m")
+    reasons = ("r9: has no audio in wav.scp", "r2: has no transcript in text", "gone.wav", "empty.wav: is an empty")
+    assert all(reason in result.stderr for reason in reasons)
+    result = run("make_raw_list.py", "--allow_missing", "wav.scp", "text", "data.list")
+    assert result.returncode == 0 and result.stderr.startswith("left out 4 utterances:\n")
+    assert [u.key for u in read_manifest(corpus / "data.list", "raw")] == ["r0"]
+
+
+def test_audio_that_does_not_decode_stays_out_of_shards(corpus):
+    soundfile.write("r1.flac", np.random.default_rng(0).uniform(-1, 1, 80000), RATE)
+    (corpus / "r1.flac").write_bytes((corpus / "r1.flac").read_bytes()[:60000])
+    (corpus / "wav.scp").write_text("r0 r0.wav\nr1 r1.flac\n")
+    (corpus / "text").write_text("r0 one\nr1 two\n")
+    arguments = ["--num_utts_per_shard", "1", "wav.scp", "text", "shards", "s.list"]
+    with pytest.raises(ValueError, match="r1: .*r1.flac: is damaged"):
+        make_shard_list.main(arguments)
+    assert not (corpus / "s.list").exists()
+    make_shard_list.main(["--allow_missing", *arguments])
+    assert [u.key for u in read_manifest(corpus / "s.list", "shard")] == ["r0"]
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("text", "r0 one\nr0 two\n", "text:2: key 'r0' is already in line 1"),
+        ("wav.scp", "r0 sox x.wav -t wav - |\nr1\n", "wav.scp: r1 has no path\n.*wav.scp: r0 is a command"),
+        ("segments", "s1 r0 0.1\ns2 r0 0.5 0.2\ns3 r0 nan 1\n", "s1: expected .*\n.*s2: start 0.5 .*\n.*s3: start nan"),
+        ("text", "x1 one\n", "have no usable utterance in common"),
+    ],
+)
+def test_malformed_tables(corpus, file, content, message):
+    (corpus / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_corpus(corpus / "wav.scp", corpus / "text", corpus / "segments" if file == "segments" else None)
+
+
+def units(path):
+    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+RESERVED = [["<blank>", "0"], ["<unk>", "1"], ["<sos/eos>", "2"]]
+
+
+def test_units_of_words_and_characters(corpus):
+    assert make_units.main(["--kind", "words", "text", "w"]) == 0
+    assert units(corpus / "w/units.txt") == RESERVED + [["one", "3"], ["three", "4"], ["two", "5"], ["你好", "6"]]
+    make_units.main(["--kind", "char", "text", "c"])
+    assert [token for token, _ in units(corpus / "c/units.txt")[3:]] == sorted("ehnortw▁你好")
+
+
+def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
+    (corpus / "text").write_text("".join(f"k{n} {'one two three four'[: 4 + n % 15]}\n" for n in range(50)))
+    for folder in ("b1", "b2"):
+        make_units.main(["--kind", "bpe", "--vocab_size", "300", "text", folder])
+    assert "note: the transcripts support" in capsys.readouterr().err
+    for name in ("units.txt", "bpe.model", "bpe.vocab"):
+        assert (corpus / "b1" / name).read_bytes() == (corpus / "b2" / name).read_bytes()
+    with pytest.raises(ValueError, match="Vocabulary size is smaller than required_chars.*raise --vocab_size"):
+        make_units.main(["--kind", "bpe", "--vocab_size", "3", "text", "b3"])
+    assert not list((corpus / "b3").iterdir())
+
+
+def test_bad_input_ends_with_one_line(corpus):
+    (corpus / "empty").write_text("a\nb \n")
+    for arguments, message in (
+        (("none", "u"), "error: none: No such file or directory\n"),
+        (("empty", "u"), "error: empty: there is not one word in it\n"),
+    ):
+        result = run("make_units.py", *arguments)
+        assert (result.returncode, result.stderr) == (1, message)
+    assert "Traceback" in run("make_units.py", "none", "u", WENET_FUSION_TRACEBACK="1").stderr
+
+
+@pytest.mark.parametrize("script", ["make_units.py", "make_raw_list.py", "make_shard_list.py"])
+def test_help(script):
+    assert run(script, "--help").stdout.startswith(f"usage: {script}")

@@ -1,0 +1,48 @@
+"""tools/measure/compare_wenet_scores.py: keeps the scores of exported files, and says how far those of another environment are from them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.recipes.scripts import load_script
+
+pytest.importorskip("onnxruntime", reason="the tool needs onnxruntime, an optional extra")
+
+from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx  # noqa: E402
+from wenet_fusion.model.chunking import Chunking  # noqa: E402
+from wenet_fusion.recipe import TrainedModel  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+def test_scores_are_kept_and_compared(
+    exported: Path, trained: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool, folder, scores = load_script("compare_wenet_scores"), tmp_path / "wenet", tmp_path / "scores.npz"
+    export_wenet_onnx(trained, folder, Chunking(8, 2))
+    arguments = [
+        str(scores),
+        str(exported),
+        str(folder),
+        "--mel_bins",
+        "40",
+        "--chunk_size",
+        "8",
+        "--num_left_chunks",
+        "2",
+    ]
+    assert tool.main(arguments) == 0
+    kept = dict(np.load(scores))
+    script, graph = str(exported), f"{folder}/*.onnx"
+    assert set(kept) == {script, f"{script} rescoring", graph, f"{graph} rescoring"}
+    assert np.abs(kept[script] - kept[graph]).max() < 1e-3, "both runtimes see one model"
+    capsys.readouterr()
+    kept[graph] = 1.1 * kept[graph]
+    np.savez(scores, **kept)
+    assert tool.main(arguments) == 0
+    lines = dict(reversed(line.split("  ")) for line in capsys.readouterr().out.splitlines()[1:])
+    assert float(lines[script]) == 0 and float(lines[graph]) == pytest.approx(0.1 / 1.1, rel=0.01)
+    other = tmp_path / "other.pt"
+    other.write_bytes(exported.read_bytes())
+    with pytest.raises(SystemExit, match="has no scores of"):
+        tool.main([str(scores), "--mel_bins", "40", str(folder), str(other)])

@@ -1,0 +1,121 @@
+"""What a run refuses to go on with, what may change on the way, and what it does not leave of another run."""
+
+import dataclasses
+import shutil
+
+import pytest
+from conftest import tiny_recipe
+from support.model.runs import differences, killed_run, start, with_training
+from support.model.tones import lively
+
+from wenet_fusion.training.averaging import average_checkpoints
+from wenet_fusion.training.checkpoint import (
+    checkpoint_name,
+    list_checkpoints,
+    load_training_state,
+    save_training_state,
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_units):
+    """Epochs have 5 updates; the state is saved at every second step and every epoch."""
+    changes = dict(max_steps=9, max_batch_rows=4, max_batch_seconds=60.0, save_interval_steps=2)
+    return with_training(lively(tiny_recipe(tiny_units)), **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, corpus, tmp_path_factory):
+    """The directory of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    start(recipe, corpus, folder).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(recipe, corpus, tmp_path_factory):
+    return killed_run(recipe, corpus, tmp_path_factory.mktemp("killed") / "run")
+
+
+def test_a_run_with_other_units_is_not_resumed(recipe, corpus, killed, tmp_path):
+    units = tmp_path / "units.txt"
+    units.write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
+    tokenizer = dataclasses.replace(recipe.tokenizer, units=str(units))
+    with pytest.raises(ValueError) as caught:
+        start(dataclasses.replace(recipe, tokenizer=tokenizer), corpus, killed)
+    for part in (str(killed), "13 units", "the 6 of this run", "choose another --model_dir"):
+        assert part in str(caught.value)
+
+
+def test_a_run_with_another_configuration_is_not_resumed(recipe, corpus, killed):
+    before = (killed / "train_log.jsonl").read_bytes()
+    encoder = dataclasses.replace(recipe.model.encoder, conv_kernel=5)
+    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder))
+    with pytest.raises(ValueError, match=r"another configuration \(then: conv_kernel: 4; now: conv_kernel: 5\)"):
+        start(other, corpus, killed)
+    assert (killed / "train_log.jsonl").read_bytes() == before, "a refused run changes nothing"
+
+
+def test_settings_that_change_no_weight_may_change_in_between(recipe, corpus, killed, whole, tmp_path):
+    shutil.copytree(killed, tmp_path / "run")
+    changes = dict(num_workers=1, save_interval_steps=3, keep_checkpoints=7, validate_interval_steps=4)
+    start(with_training(recipe, **changes), corpus, tmp_path / "run").run()
+    left, right = (load_training_state(folder) for folder in (whole, tmp_path / "run"))
+    assert differences(left.weights, right.weights) == [] and left.step == right.step
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == [checkpoint_name(n) for n in (4, 8, 9)]
+    average_checkpoints([tmp_path / "run/step_000009.pt", whole / "step_000009.pt"])
+
+
+def test_a_finished_run_is_extended_where_its_steps_do_not_depend_on_its_end(recipe, corpus, whole, tmp_path):
+    start(with_training(recipe, max_steps=7), corpus, tmp_path / "run").run()
+    start(recipe, corpus, tmp_path / "run").run()
+    left, right = (load_training_state(folder) for folder in (whole, tmp_path / "run"))
+    assert differences(left.weights, right.weights) == []
+
+
+def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
+    linear = dataclasses.replace(recipe.training.optim, decay="linear")
+    for name, changes in (("linear", {"optim": linear}), ("frozen", {"frozen_statistics_steps": 1})):
+        short = with_training(recipe, max_steps=1, **changes)
+        start(short, corpus, tmp_path / name).run()
+        message = r"then: max_steps: 1; now: max_steps: 2\); .* only with decay: inverse_sqrt and frozen_stat"
+        with pytest.raises(ValueError, match=message):
+            start(with_training(short, max_steps=2), corpus, tmp_path / name)
+
+
+def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
+    lines = corpus[0].read_text().splitlines(keepends=True)
+    other = corpus[0].with_name("other.list")
+    for changed in (lines[1:], [*lines[1:], lines[0]]):
+        other.write_text("".join(changed))
+        message = r"trained on other data \(20 utterances, checksum \w+; now .*give the --train_data"
+        with pytest.raises(ValueError, match=message):
+            start(recipe, (other, corpus[1]), killed)
+    shutil.copytree(killed, tmp_path / "run")
+    state = dataclasses.replace(load_training_state(killed), data_digest="")  # of an earlier version
+    save_training_state(state, tmp_path / "run")
+    assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2
+
+
+def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):
+    """Else their higher steps would count as the newest, and every new checkpoint would be deleted."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for step in (100, 200):
+        (folder / checkpoint_name(step)).touch()
+    (folder / "avg_5.pt").touch()
+    recipe = with_training(recipe, max_steps=3, validate_interval_steps=1, keep_checkpoints=2)
+    start(recipe, corpus, folder).run()
+    message = "run is at step 0: renamed 2 checkpoints of later steps to old_* (step_000100.pt to step_000200.pt)\n"
+    assert message in capsys.readouterr().out
+    assert [path.name for path in list_checkpoints(folder)] == [checkpoint_name(step) for step in (2, 3)]
+    assert all((folder / name).exists() for name in ("avg_5.pt", "old_step_000100.pt", "old_step_000200.pt"))
+    start(recipe, corpus, folder)
+    assert "renamed" not in capsys.readouterr().out
+
+
+def test_how_hypotheses_are_rescored_may_change(recipe, corpus, killed, tmp_path):
+    rescoring = dataclasses.replace(recipe.model.rescoring, ctc_weight=7.0)
+    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, rescoring=rescoring))
+    shutil.copytree(killed, tmp_path / "run")
+    assert start(other, corpus, tmp_path / "run").step == 2

@@ -1,0 +1,76 @@
+"""Learning rates and which parameters decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.model.layers.norm import RowNorm
+from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
+
+
+def test_the_warm_up_is_linear_and_ends_at_the_peak():
+    for decay in ("linear", "inverse_sqrt"):
+        config = OptimConfig(learning_rate=0.5, warmup_steps=10, decay=decay)
+        rates = [learning_rate(config, step, max_steps=100) for step in range(1, 101)]
+        assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
+        assert max(rates) == rates[9] == 0.5
+        assert sorted(rates[9:], reverse=True) == rates[9:]
+
+
+def test_linear_decay_reaches_zero_one_step_after_the_last():
+    config = OptimConfig(learning_rate=0.9, warmup_steps=2, decay="linear")
+    rates = [learning_rate(config, step, max_steps=10) for step in range(1, 12)]
+    assert rates[1:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    short = OptimConfig(learning_rate=0.9, warmup_steps=10, decay="linear")
+    assert all(learning_rate(short, step, max_steps=4) > 0 for step in range(1, 5)), "a run may end in its warm-up"
+
+
+def test_inverse_square_root_decay_does_not_depend_on_the_length_of_the_run():
+    config = OptimConfig(learning_rate=1.0, warmup_steps=100, decay="inverse_sqrt")
+    assert learning_rate(config, 400, 500) == learning_rate(config, 400, 10**6) == pytest.approx(0.5)
+    assert learning_rate(config, 10_000, 10**6) == pytest.approx(0.1)
+
+
+def not_decayed(optimizer, model):
+    """Names of the parameters without weight decay; asserts that every parameter is in one group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(names)
+    return {
+        names[id(parameter)]
+        for group in optimizer.param_groups
+        if group["weight_decay"] == 0
+        for parameter in group["params"]
+    }
+
+
+def spared_by_design(model):
+    """Norms (Batch and Layer), biases, and the table of relative positions."""
+    spared = {name for name, _ in model.named_parameters() if name.endswith("bias") or "position_bias" in name}
+    for module_name, module in model.named_modules():
+        if isinstance(module, (RowNorm, nn.LayerNorm)):
+            spared |= {f"{module_name}.{name}" for name, _ in module.named_parameters()}
+    return spared
+
+
+def test_norms_biases_and_positions_do_not_decay(trained):
+    optimizer = build_optimizer(OptimConfig(weight_decay=0.1), trained.model)
+    assert not_decayed(optimizer, trained.model) == spared_by_design(trained.model)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
+    assert any("position_bias" in name for name in spared_by_design(trained.model))
+
+
+def test_the_check_sees_decayed_positions(trained):
+    """Seeded bug: the rule that matrices decay, which takes the table of positions for one."""
+    matrices = [parameter for parameter in trained.model.parameters() if parameter.dim() >= 2]
+    rest = [parameter for parameter in trained.model.parameters() if parameter.dim() < 2]
+    naive = torch.optim.AdamW([{"params": matrices}, {"params": rest, "weight_decay": 0}])
+    assert not_decayed(naive, trained.model) != spared_by_design(trained.model)
+
+
+def test_configuration_problems():
+    with pytest.raises(ConfigError) as caught:
+        config_from_mapping(OptimConfig, {"learning_rate": 0, "clip_norm": -1, "warmup_steps": 0}, "c")
+    fields = [problem.split(": ")[1] for problem in caught.value.problems]
+    assert fields == ["learning_rate", "clip_norm", "warmup_steps"]

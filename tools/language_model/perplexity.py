@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Says how well an n-gram language model predicts texts: perplexity, and how many words it does not know."""
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sentences import TextFormat, add_format_arguments, read_sentences, text_format
+from wenet_fusion_runtime.search.language_model import KenlmModel, NgramModel, load_language_model
+
+from wenet_fusion.console import run_main
+
+
+class Perplexity(NamedTuple):
+    """Sums over sentences. The end of each sentence is predicted like a word, and is known."""
+
+    sentences: int
+    words: int
+    unknown: int  # of the words
+    log_prob: float  # natural logarithm, of all
+    unknown_log_prob: float  # of the unknown words
+
+    @property
+    def of_all(self) -> float:
+        return math.exp(-self.log_prob / (self.words + self.sentences))
+
+    @property
+    def of_known(self) -> float:
+        return math.exp((self.unknown_log_prob - self.log_prob) / (self.words - self.unknown + self.sentences))
+
+
+def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
+    count = words = unknown = 0
+    total = unknown_total = 0.0
+    for sentence in sentences:
+        state = model.start()
+        for word in sentence:
+            log_prob, state = model.advance(state, word)
+            total += log_prob
+            if word not in model:
+                unknown += 1
+                unknown_total += log_prob
+        total += model.finish(state)
+        count += 1
+        words += len(sentence)
+    return Perplexity(count, words, unknown, total, unknown_total)
+
+
+def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
+    """One line about one text. Raises ValueError if it holds no sentence."""
+    found = measure(model, read_sentences(path, text))
+    if not found.sentences:
+        raise ValueError(f"{path}: there is not one sentence in it")
+    return (
+        f"{path}: perplexity {found.of_all:.2f}, without unknown words {found.of_known:.2f}"
+        f" ({found.sentences} sentences, {found.words} words, {found.unknown} of them unknown)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
+    parser.add_argument("text", type=Path, nargs="+", help="a sentence in each line")
+    add_format_arguments(parser)
+    args = parser.parse_args(arguments)
+    model = load_language_model(args.model)
+    for path in args.text:
+        print(report(model, path, text_format(args)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,63 @@
+"""Sentences of text files as lists of words, for tools that work on language models; knows no models."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+from wenet_fusion_runtime.search.spelling import split_words
+
+MARKS = ("<s>", "</s>")
+# What a word of a line is.
+SPLITS = {
+    "spaces": str.split,
+    "unspaced": split_words,
+    "characters": lambda line: list("".join(line.split())),
+}
+
+
+class TextFormat(NamedTuple):
+    """How a line becomes words."""
+
+    keyed: bool  # it begins with a key, as in Kaldi's text
+    words: str  # one of SPLITS
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that `text_format` reads."""
+    parser.add_argument("--keyed", action="store_true", help="lines begin with a key, as in Kaldi's text")
+    parser.add_argument(
+        "--words", choices=SPLITS, default="spaces",
+        help="what a word is, the same as for the search that the model is for: text between spaces; unspaced: of"
+        " Chinese and Japanese each character (units that hold U+2581); characters: each character, for units without"
+        " U+2581 (default: spaces)",
+    )  # fmt: skip
+
+
+def text_format(args: argparse.Namespace) -> TextFormat:
+    return TextFormat(args.keyed, args.words)
+
+
+def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
+    """The words of each line. Empty lines are left out; with a key they are sentences without words.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, or a line holds a word that marks where sentences begin or end.
+    """
+    split = SPLITS[text.words]
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(tqdm(file, desc=path.name, unit="line", leave=False, disable=None), start=1):
+                if not line.strip():
+                    continue
+                if text.keyed:
+                    line = " ".join(line.split(maxsplit=1)[1:])
+                words = split(line)
+                for mark in MARKS:
+                    if mark in words:
+                        raise ValueError(f"{path}:{number}: holds {mark}, which is added to each line; remove it")
+                yield words
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""What endpoint rules do to the recordings of a data.list, streamed as one long recording with pauses between them."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from left_out import all_problems, tell_left_out
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
+from wenet_fusion_runtime.stream.segments import MODES, RESCORING, decode_rows, offline_step
+
+from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.sources import read_batch
+from wenet_fusion.text.error_rate import score
+
+RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
+ONE_SEGMENT = EndpointRules(rule3_seconds=1e9)
+TITLES = (
+    "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "without text", "mean / longest, s",
+    "word error rate", "edits to uncut", "final after the last word, 50 / 90 %",
+)  # fmt: skip
+
+
+class Effect(NamedTuple):
+    """What one set of rules did to the recording."""
+
+    segments: int
+    closed_by: Counter[Endpoint]
+    empty: int
+    seconds: list[float]  # lengths of all segments
+    error_rate: float
+    edits: int | None  # words by which the text differs from that of one segment; None: it was not decoded as one
+    delays: list[float]  # from the end of a segment's last word to its being closed by a rule, seconds
+
+
+def parse_rules(label: str) -> EndpointRules:
+    """`RULE1/RULE2/RULE3` in seconds, `off` for none. Raises ValueError."""
+    try:
+        first, second, third = (None if part == "off" else float(part) for part in label.split("/"))
+        if third is None:
+            raise ValueError("rule 3 cannot be off")
+        return EndpointRules(first, second, third)
+    except ValueError as error:
+        raise ValueError(
+            f"--rules {label}: give RULE1/RULE2/RULE3 such as 2.4/1.2/20 or off/off/20 ({error})"
+        ) from None
+
+
+def long_recording(
+    recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
+) -> np.ndarray:
+    """The recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
+    rng, parts = np.random.default_rng(seed), []
+    for samples in recordings:
+        parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
+    return np.concatenate(parts)
+
+
+def decode(model: AcousticModel, step: StepScores, options: DecodingOptions, rules: EndpointRules) -> list[Result]:
+    return decode_rows(model, step, replace(options, endpoint=rules))[0]
+
+
+def text_of(segments: Sequence[Result], meta: Meta) -> str:
+    return meta.vocabulary.text(joined_ids(segments))
+
+
+def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str | None) -> Effect:
+    delays = [
+        segment.end_seconds - segment.words[-1].end_seconds
+        for segment in segments if segment.words and segment.endpoint is not Endpoint.END
+    ]  # fmt: skip
+    return Effect(
+        segments=len(segments),
+        closed_by=Counter(segment.endpoint for segment in segments),
+        empty=sum(not segment.words for segment in segments),
+        seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
+        error_rate=score({"all": reference}, {"all": text}).total.rate,
+        edits=None if uncut is None else score({"all": uncut}, {"all": text}).total.errors,
+        delays=delays,
+    )
+
+
+def row(label: str, effect: Effect) -> list[str]:
+    """Cells of the table, as TITLES."""
+    rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3)
+    delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
+    return [
+        label, str(effect.segments), *(str(effect.closed_by[rule]) for rule in rules), str(effect.empty),
+        f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %",
+        "-" if effect.edits is None else str(effect.edits), delay,
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("data", type=Path, help="data.list")
+    parser.add_argument(
+        "--rules", nargs="+", default=RULES, metavar="R1/R2/R3", help="seconds, or off for rules 1 and 2"
+    )
+    parser.add_argument(
+        "--pauses",
+        nargs=2,
+        type=float,
+        default=(0.0, 3.0),
+        metavar=("LEAST", "MOST"),
+        help="seconds of silence after each recording",
+    )
+    parser.add_argument("--repeat", type=int, default=1, help="how often the list is gone through")
+    parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
+    parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument(
+        "--commit_seconds", type=float, help="text this old is decided for good; default: at a segment's end"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the pauses")
+    args = parser.parse_args(arguments)
+    if not 0 <= args.pauses[0] <= args.pauses[1] < float("inf"):
+        raise ValueError(
+            f"--pauses {args.pauses[0]:g} {args.pauses[1]:g}: give two lengths in seconds, the shorter first"
+        )
+    if args.repeat < 1:
+        raise ValueError(f"--repeat {args.repeat}: must be at least 1")
+    rules = {label: parse_rules(label) for label in args.rules}
+
+    model = load_model(args.model)
+    meta, (utterances, skipped) = model.meta, scan_manifest(args.data)
+    bar = tqdm(utterances, desc="read", unit="utt", leave=False, disable=None)
+    found, unreadable = read_batch(bar, meta.sample_rate)
+    skipped = all_problems(skipped, unreadable)
+    if not found:
+        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
+    recordings = list(found.values()) * args.repeat
+    reference = " ".join([utterance.text for utterance in utterances if utterance.key in found] * args.repeat)
+    samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
+    chunk = args.chunk or meta.default_chunk
+    step = offline_step(model, [samples], chunk, meta.left(chunk))
+    options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
+    # The attention decoders have no use for half an hour as one sentence.
+    uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
+    print(
+        f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
+        f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {options.mode}"
+    )
+    print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
+    for label, chosen in rules.items():
+        segments = decode(model, step, options, chosen)
+        effect = effect_of(segments, text_of(segments, meta), reference, uncut)
+        print("| " + " | ".join(row(label, effect)) + " |", flush=True)
+    return tell_left_out(skipped, "recordings")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Decodes a data.list with and without hot words: how many are found, how many where there are none, at what error rate.
+
+The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
+words are right where the transcript has it. Recall is the share of those in the transcripts that are found, precision
+the share of those in the texts that are right, F1 their harmonic mean. Besides the error rate of all words stands that
+of the words that the list holds, and that of the others, which is what a list costs elsewhere; an inserted word counts
+where it belongs. Choose boosts on a development set and report what they do on a test set.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from left_out import all_problems
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
+from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.segments import decode_rows, offline_step
+
+from wenet_fusion.console import run_main
+from wenet_fusion.data.manifest import Utterance, scan_manifest
+from wenet_fusion.data.sources import read_batch
+from wenet_fusion.files import write_text
+from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
+from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, align
+from wenet_fusion.text.transcripts import UNITS, Counting
+
+ROWS = 16  # utterances per step
+WITHOUT, AS_LISTED = "without", "as listed"
+PHRASES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """A hot word in transcripts and texts."""
+
+    spoken: int = 0  # occurrences in the transcripts
+    written: int = 0  # occurrences in the texts
+    right: int = 0  # those that are in both, at the same place
+
+    def __add__(self, other: "Found") -> "Found":
+        return Found(self.spoken + other.spoken, self.written + other.written, self.right + other.right)
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
+        return 2 * self.right / (self.spoken + self.written) if self.spoken + self.written else 1.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of the table."""
+
+    boosts: str  # WITHOUT, AS_LISTED or a number: the boost of every phrase
+    found: Found  # all hot words together
+    phrases: Mapping[str, Found]
+    all_words: ErrorCounts
+    listed_words: ErrorCounts  # of words that occur in the list
+    other_words: ErrorCounts
+
+    def record(self) -> dict[str, object]:
+        counts = {name: getattr(self, name)._asdict() for name in ("all_words", "listed_words", "other_words")}
+        phrases = {phrase: asdict(found) for phrase, found in self.phrases.items()}
+        return {"boosts": self.boosts, "found": asdict(self.found), "f1": self.found.f1, **counts, "phrases": phrases}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    model = load_model(args.model)
+    chunking = args.chunking or Chunking(model.meta.default_chunk, model.meta.default_left)
+    hot_words, all_usable = usable_hot_words(args, model.meta.vocabulary)
+    if not hot_words:
+        raise ValueError("there are no usable hot words; give a list with --hot_words or phrases with --hot_word")
+    lists = {WITHOUT: ()} | with_boosts(hot_words, args.boosts)
+    plain = search_options(DecodingOptions(), args)
+    options = {name: replace(plain, hot_words=words).resolved(model.meta) for name, words in lists.items()}
+    utterances, skipped = scan_manifest(args.data)
+    texts, unreadable = decode(model, utterances, chunking, options)
+    skipped = all_problems(skipped, unreadable)
+    if len(unreadable) == len(utterances):
+        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
+
+    phrases = [" ".join(word.phrase.split()) for word in hot_words]
+    references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in unreadable}
+    measured = [measure(name, phrases, references, texts[name], Counting(args.unit)) for name in lists]
+    mode = next(iter(options.values())).mode
+    title = f"{args.data}: {len(references)} utterances, {mode} at {chunking_label(chunking)}, {len(phrases)} hot words"
+    print("\n\n".join([title, table(measured), phrase_table(measured)]))
+    if args.output is not None:
+        record = {
+            "model": str(args.model), "data": str(args.data), "mode": mode, "chunking": chunking_label(chunking),
+            "hot_words": [word._asdict() for word in hot_words], "measured": [line.record() for line in measured],
+            "skipped": skipped,
+        }  # fmt: skip
+        write_text(args.output, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    for problem in skipped:
+        print(f"error: {problem}", file=sys.stderr)
+    if skipped:
+        print(f"error: {len(skipped)} utterances could not be read and were left out", file=sys.stderr)
+    return 1 if skipped or not all_usable else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("data", type=Path, help="data.list with transcripts")
+    parser.add_argument(
+        "--boosts",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="NATS",
+        help="try each of these for all phrases, in place of the boosts of the list",
+    )
+    parser.add_argument(
+        "--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="or 'full' for full context (default: the model's)"
+    )
+    parser.add_argument("--unit", choices=UNITS, default="word", help="what is counted (default: word)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where all numbers go as JSON")
+    add_search_arguments(parser)
+    return parser  # fmt: skip
+
+
+def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
+    """The list with each of the boosts in place of its own; without any, as it is."""
+    if not boosts:
+        return {AS_LISTED: tuple(hot_words)}
+    return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}
+
+
+def decode(
+    model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, options: Mapping[str, DecodingOptions]
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Texts by name of options and key, and what is wrong with utterances that cannot be read, by key."""
+    texts: dict[str, dict[str, str]] = {name: {} for name in options}
+    skipped: dict[str, str] = {}
+    by_length = sorted(utterances, key=lambda utterance: utterance.seconds)
+    with tqdm(total=len(utterances), desc="decode", unit="utt", disable=None) as bar:
+        for start in range(0, len(by_length), ROWS):
+            batch = by_length[start : start + ROWS]
+            samples, unreadable = read_batch(batch, model.meta.sample_rate)
+            skipped |= unreadable
+            if samples:
+                step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
+                for name, each in options.items():
+                    rows = decode_rows(model, step, each)
+                    texts[name] |= {key: model.meta.vocabulary.text(joined_ids(row)) for key, row in zip(samples, rows)}
+            bar.update(len(batch))
+    return texts, skipped
+
+
+def measure(
+    name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], counting: Counting
+) -> Measured:
+    """Counts over all utterances."""
+    wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
+    listed = {token for phrase in wanted.values() for token in phrase}
+    found = dict.fromkeys(phrases, Found())
+    counts = {True: ErrorCounts(), False: ErrorCounts()}  # by whether the list has the word
+    for key, reference in references.items():
+        alignment = align(counting.tokens(reference), counting.tokens(texts[key]))
+        for phrase, words in wanted.items():
+            found[phrase] += find(words, alignment.pairs)
+        for pair in alignment.pairs:
+            word = pair.hypothesis if pair.reference is None else pair.reference
+            counts[word in listed] += type(alignment)((pair,)).counts
+    total = sum(found.values(), Found())
+    return Measured(name, total, found, counts[True] + counts[False], counts[True], counts[False])
+
+
+def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Found:
+    """Occurrences of a phrase in both sides of an alignment."""
+    spoken = [pair.reference for pair in pairs if pair.reference is not None]
+    written = [pair.hypothesis for pair in pairs if pair.hypothesis is not None]
+    right = [pair.reference if pair.reference == pair.hypothesis else None for pair in pairs]
+    return Found(*(_occurrences(phrase, text) for text in (spoken, written, right)))
+
+
+def _occurrences(phrase: Sequence[str], text: Sequence[str | None]) -> int:
+    return sum(list(text[start : start + len(phrase)]) == list(phrase) for start in range(len(text)))
+
+
+def table(measured: Sequence[Measured]) -> str:
+    head = ["boost", "recall", "precision", "F1", "WER", "WER of their words", "WER of other words"]
+    rows = [
+        [
+            line.boosts, _share(line.found.right, line.found.spoken), _share(line.found.right, line.found.written),
+            f"{100 * line.found.f1:.2f} %",
+            *(_share(counts.errors, counts.reference) for counts in (line.all_words, line.listed_words, line.other_words)),
+        ]
+        for line in measured
+    ]  # fmt: skip
+    return "\n".join(_markdown(head, rows))
+
+
+def phrase_table(measured: Sequence[Measured]) -> str:
+    """Each hot word: how often it was spoken, and right and wrong in the texts; first those with most errors."""
+    first = measured[0].phrases
+    wrong = {
+        phrase: sum(line.phrases[phrase].spoken + line.phrases[phrase].written - 2 * line.phrases[phrase].right
+                    for line in measured)
+        for phrase in first
+    }  # fmt: skip
+    shown = sorted(first, key=lambda phrase: -wrong[phrase])[:PHRASES_SHOWN]
+    head = ["hot word: right + wrong", "spoken", *(line.boosts for line in measured)]
+    rows = [
+        [phrase, str(first[phrase].spoken), *(_right_and_wrong(line.phrases[phrase]) for line in measured)]
+        for phrase in shown
+    ]
+    left = [f"\n{len(first) - len(shown)} more in the JSON file"] if len(first) > len(shown) else []
+    return "\n".join([*_markdown(head, rows), *left])
+
+
+def _right_and_wrong(found: Found) -> str:
+    return f"{found.right} + {found.written - found.right}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} % ({part}/{whole})" if whole else f"- ({part}/0)"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" + "|--:" * (len(head) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Counts the words that an exported model hears where there are none (see wordless_sounds.py)."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from left_out import all_problems, tell_left_out
+from nonspeech_sounds import Sound, wordless_sounds
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
+from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
+
+from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.sources import read_batch
+
+RECORDINGS = 100  # of a data.list, at most
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
+    parser.add_argument(
+        "--modes", nargs="+", choices=MODES, help="how frames become text; default: all that the model has"
+    )
+    parser.add_argument(
+        "--speech", type=Path, help="data.list whose recordings, played backwards, are voice and babble"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sounds")
+    parser.add_argument("--show_texts", action="store_true", help="print what was heard in which sound")
+    args = parser.parse_args(arguments)
+    if not args.seconds >= 1:
+        raise ValueError(f"--seconds {args.seconds:g}: a sound needs at least one second")
+
+    model = load_model(args.model)
+    rate = model.meta.sample_rate
+    options = {mode: DecodingOptions(mode).resolved(model.meta) for mode in args.modes or modes_of(model.meta)}
+    utterances, skipped = scan_manifest(args.speech) if args.speech else ([], [])
+    found, unreadable = read_batch(utterances[:RECORDINGS], rate)
+    skipped = all_problems(skipped, unreadable)
+    if args.speech and not found:
+        raise ValueError(f"no recording of {args.speech} could be read; the first problem: {skipped[0]}")
+    sounds = list(wordless_sounds(rate, args.seconds, list(found.values()), args.seed))
+    words: Counter[tuple[str, str]] = Counter()  # by kind and mode
+    for sound in tqdm(sounds, desc="sounds", unit="sound", leave=False, disable=None):
+        for chunk in model.meta.chunk_sizes:
+            for mode, text in texts_of(model, sound, chunk, options).items():
+                words[sound.kind, mode] += len(text.split())
+                if text and args.show_texts:
+                    print(f"{sound.kind}, {sound.label}; chunks of {chunk}, {mode}: {text}")
+    print_table(args.model, sounds, model.meta, list(options), words, args.seconds)
+    return tell_left_out(skipped, "recordings")
+
+
+def modes_of(meta: Meta) -> tuple[str, ...]:
+    return MODES if meta.decoder else MODES[:-1]
+
+
+def texts_of(model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]) -> dict[str, str]:
+    """What each mode writes, one run of the model: the same as streams would write."""
+    step = offline_step(model, [sound.samples], chunk, model.meta.left(chunk))
+    return {mode: _text(decode_rows(model, step, chosen)[0]) for mode, chosen in options.items()}
+
+
+def _text(segments: Sequence[Result]) -> str:
+    return " ".join(result.text for result in segments if result.text)
+
+
+def print_table(
+    model: Path,
+    sounds: Sequence[Sound],
+    meta: Meta,
+    modes: Sequence[str],
+    words: Counter[tuple[str, str]],
+    seconds: float,
+) -> None:
+    """Words per hour of each kind of sound and mode; the last line says it all."""
+    chunks = len(meta.chunk_sizes)
+    hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
+    print("| false words per hour | hours | " + " | ".join(modes) + " |")
+    print("|---|--:|" + "--:|" * len(modes))
+    for kind, duration in hours.items():
+        cells = [f"{words[kind, mode] / duration:.0f}" for mode in modes]
+        print(f"| {kind} | {duration:.2f} | " + " | ".join(cells) + " |")
+    worst = {kind: max(words[kind, mode] for mode in modes) / duration for kind, duration in hours.items()}
+    rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in worst.items())
+    print(f"{model}: false words per hour of sounds without a word, in the worst of {len(modes)} modes: {rates}")
+
+
+if __name__ == "__main__":
+    run_main(main)

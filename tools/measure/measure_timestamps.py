@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Compares the times of words in CTM files, from `wenet-fusion align` or tools/measure/measure_streaming.py, with those of a reference."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.evaluation.timestamps.timestamp_errors import TimeErrors, all_dated_words, time_errors
+from wenet_fusion.files import write_text
+
+
+def table(rows: Mapping[Path, TimeErrors], words: int) -> str:
+    """Markdown, in milliseconds."""
+    title = f"of {words} words"
+    lines = [
+        f"| error in ms | {title} | starts: mean | 50 % | 95 % | bias | ends: mean | 50 % | 95 % | bias |",
+        "|---|" + "--:|" * 9,
+    ]
+    for path, errors in rows.items():
+        sides = [f"{1000 * value:.0f}" for side in (errors.starts, errors.ends) for value in side]
+        lines.append(f"| {path} | {errors.words} | " + " | ".join(sides) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("reference", type=Path, help="CTM file: when each word was spoken")
+    parser.add_argument(
+        "ctm", type=Path, nargs="+", help="CTM file to compare; words that are not in the reference do not count"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file with the same numbers, in seconds")
+    args = parser.parse_args(arguments)
+
+    spoken = read_ctm(args.reference)
+    texts = {key: " ".join(word.text for word in words) for key, words in spoken.items()}
+    rows = {}
+    for path in args.ctm:
+        heard = read_ctm(path)
+        without_words(heard, texts, path)  # an utterance in which nothing was recognised has no line, but one must have
+        rows[path] = time_errors(all_dated_words(spoken, heard))
+    print(table(rows, sum(map(len, spoken.values()))))
+    if args.output is not None:
+        content = {
+            str(path): {"words": row.words, "starts": row.starts._asdict(), "ends": row.ends._asdict()}
+            for path, row in rows.items()
+        }
+        write_text(args.output, json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Shows whether words are right as often as their confidence says: expected calibration error and a reliability plot."""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, load_pyplot
+from wenet_fusion_runtime import Word
+
+from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.files import read_table, write_text
+from wenet_fusion.text.error_rate import align
+from wenet_fusion.text.transcripts import Counting
+
+Z = 1.96  # standard deviations of a 95 % interval
+
+
+class Bin(NamedTuple):
+    """Words whose confidence lies from `low` to `high`."""
+
+    low: float
+    high: float
+    words: int
+    confidence: float  # their mean; NaN without words, and so are the rest
+    right: float  # the share that was right
+    right_low: float  # Wilson's 95 % interval of that share
+    right_high: float
+
+
+class Reliability(NamedTuple):
+    words: int
+    wrong: int
+    confidence: float  # mean
+    right: float  # share
+    expected_calibration_error: float  # mean distance of confidence and share of a bin, weighted by its words
+    bins: list[Bin]
+
+
+def rated_words(references: Mapping[str, str], heard: Mapping[str, Sequence[Word]]) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence of every recognised word, and whether it is right: in an alignment with the fewest errors."""
+    confidences, right = [], []
+    counting = Counting("mixed")  # as the runtime cuts text into words
+    for key, text in references.items():
+        words = iter(heard.get(key, ()))
+        for pair in align(counting.tokens(text), [word.text for word in heard.get(key, ())]).pairs:
+            if pair.hypothesis is not None:
+                confidences.append(next(words).confidence)
+                right.append(pair.reference == pair.hypothesis)
+    return np.array(confidences), np.array(right, dtype=bool)
+
+
+def reliability(confidences: np.ndarray, right: np.ndarray, bins: int) -> Reliability:
+    """Over `bins` bins of equal width."""
+    index = np.minimum((confidences * bins).astype(int), bins - 1)
+    found = [
+        _bin(number / bins, (number + 1) / bins, confidences[index == number], right[index == number])
+        for number in range(bins)
+    ]
+    error = sum(item.words * abs(item.confidence - item.right) for item in found if item.words) / len(right)
+    return Reliability(len(right), int((~right).sum()), float(confidences.mean()), float(right.mean()), error, found)
+
+
+def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) -> Bin:
+    count = len(right)
+    if not count:
+        return Bin(low, high, 0, math.nan, math.nan, math.nan, math.nan)
+    share = float(right.mean())
+    middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    # Of words that are all right or all wrong the interval ends at their share, but for the last digit.
+    right_low, right_high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
+    return Bin(low, high, count, float(confidences.mean()), share, right_low, right_high)
+
+
+def draw(found: Reliability, title: str, path: Path) -> None:
+    """Writes a picture: share of right words against confidence, and below how many words each bin has."""
+    plt = load_pyplot()
+    full = [item for item in found.bins if item.words]
+    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7, 6.6), gridspec_kw={"height_ratios": [3, 1]})
+    upper.plot([0, 1], [0, 1], color=PALE_INK, lw=1, ls="--", zorder=1, label="as often right as confidence says")
+    x, y = [item.confidence for item in full], [item.right for item in full]
+    spread = [[item.right - item.right_low for item in full], [item.right_high - item.right for item in full]]
+    upper.errorbar(
+        x, y, yerr=spread, fmt="o", ms=6, color=BLUE, ecolor=PALE_BLUE, elinewidth=2, zorder=3, clip_on=False,
+        label="words of a bin, 95 % interval",
+    )  # fmt: skip
+    upper.set_ylabel("share of words that are right")
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.grid(color=GRID)
+    upper.set_title(f"{title}\n", loc="left")
+    upper.text(
+        0, 1.02,
+        f"{found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.3f}, right {found.right:.3f}; "
+        f"expected calibration error {found.expected_calibration_error:.3f}",
+        transform=upper.transAxes, fontsize=8.5, color=INK,
+    )  # fmt: skip
+    width = 1 / len(found.bins)
+    lower.bar(
+        [(item.low + item.high) / 2 for item in full], [item.words for item in full], 0.9 * width, color=PALE_BLUE
+    )
+    for item in full:
+        above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
+        lower.annotate(str(item.words), ((item.low + item.high) / 2, item.words), fontsize=8, color=INK, **above)
+    lower.set_yscale("log")
+    lower.set_ylim(0.7, 4 * max(item.words for item in full))
+    lower.set_yticks([])
+    lower.spines["left"].set_visible(False)
+    lower.minorticks_off()
+    lower.set_ylabel("words (log)")
+    lower.set_xlabel("confidence")
+    figure.legend(loc="outside lower center", ncols=2)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("text", type=Path, help="transcripts: lines 'key words'")
+    parser.add_argument(
+        "ctm", type=Path, help="recognised words with confidence, such as tools/measure/measure_streaming.py writes"
+    )
+    parser.add_argument("--bins", type=int, default=10, help="of equal width")
+    parser.add_argument("--title", help="of the picture; default: the CTM file")
+    parser.add_argument("--output", type=Path, help="picture to draw (PNG, SVG or PDF); gets a JSON file beside it")
+    args = parser.parse_args(arguments)
+    if args.bins < 1:
+        raise ValueError(f"--bins {args.bins}: give at least 1")
+
+    references, heard = read_table(args.text), read_ctm(args.ctm)
+    if not heard:
+        print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
+        return 0
+    without_words(
+        heard, references, args.ctm
+    )  # an utterance in which nothing was recognised has no line, but one must have
+    found = reliability(*rated_words(references, heard), args.bins)
+    print(
+        f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right {found.right:.4f}, "
+        f"expected calibration error {found.expected_calibration_error:.4f}"
+    )
+    for item in found.bins:
+        if item.words:
+            print(
+                f"  {item.low:.2f} to {item.high:.2f}  {item.words:6} words  confidence {item.confidence:.3f}  right {item.right:.3f}"
+                f"  (95 %: {item.right_low:.3f} to {item.right_high:.3f})"
+            )
+    if args.output is not None:
+        draw(found, args.title or str(args.ctm), args.output)
+        content = {**found._asdict(), "bins": [item._asdict() for item in found.bins if item.words]}
+        write_text(args.output.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

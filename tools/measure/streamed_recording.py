@@ -1,0 +1,105 @@
+"""Streams one recording in random cuts and notes when its text appeared; knows no lists and no transcripts."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from wenet_fusion_runtime import Recognizer, Word
+from wenet_fusion_runtime.results.result import joined_ids
+
+
+class Streamed(NamedTuple):
+    """What a listener sees of one utterance. Times in seconds; those of audio count from the recording's start."""
+
+    words: tuple[str, ...]
+    ids: tuple[int, ...]
+    dated: tuple[Word, ...]  # the words with their times and confidence
+    shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
+    changed: int  # words that were shown and were another word, or none, in the next text shown
+    open_words: tuple[int, ...]  # of each text shown: how many of its words were not yet committed
+    first_text: float | None  # audio time of the first text, right or wrong; None: there was never one
+    first_text_compute: float  # of the call that brought it
+    chunk_compute: tuple[float, ...]  # of each call that completed a chunk
+    final_compute: float  # from the last sample to the final text
+    final_processor: float  # processor time of the same, which other programs do not prolong
+    compute: float  # of all calls
+
+
+def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Pieces of 1 to `longest` samples, their lengths spread over all orders of magnitude."""
+    pieces, position = [], 0
+    while position < len(samples):
+        length = int(np.exp(rng.uniform(0, np.log(longest + 1))))
+        pieces.append(samples[position : position + length])
+        position += length
+    return pieces
+
+
+def settled_times(
+    partials: Sequence[tuple[float, Sequence[str]]], final: Sequence[str], end: float
+) -> tuple[float, ...]:
+    """When each word of `final` came to stay, given the texts shown at earlier times; `end` for those that none had."""
+    times = [end] * len(final)
+    stable = len(final)
+    for seconds, words in reversed(partials):
+        agreeing = 0
+        while agreeing < min(stable, len(words)) and words[agreeing] == final[agreeing]:
+            agreeing += 1
+        stable = agreeing
+        times[:stable] = [seconds] * stable
+    return tuple(times)
+
+
+def changed_words(texts: Sequence[Sequence[str]]) -> int:
+    """How often a word that was shown is another one, or none, in the text shown next."""
+    changed = 0
+    for before, after in zip(texts, texts[1:]):
+        changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
+    return changed
+
+
+def stream_utterance(
+    recognizer: Recognizer, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator
+) -> Streamed:
+    """Feeds `samples`, at the model's rate, to a fresh stream, cut at random into pieces of at most one chunk.
+
+    A text counts as shown at the end of the chunk that completed it: that is when a microphone would have delivered it.
+    """
+    meta = recognizer.model.meta
+    chunk_samples = chunk * meta.frame_samples
+    stream = recognizer.create_stream(chunk, left)
+    partials: list[tuple[float, list[str]]] = []
+    open_words: list[int] = []
+    chunk_compute: list[float] = []
+    fed, total, last, last_processor = 0, 0.0, 0.0, 0.0
+    first_text, first_text_compute = None, 0.0
+    for piece in cut_randomly(samples, chunk_samples, rng):
+        start, processor = time.perf_counter(), time.process_time()
+        stream.accept_waveform(piece)
+        text = stream.text
+        last, last_processor = time.perf_counter() - start, time.process_time() - processor
+        total += last
+        completed = (fed + len(piece)) // chunk_samples
+        if completed > fed // chunk_samples:
+            shown_at = completed * chunk_samples / meta.sample_rate
+            partials.append((shown_at, text.split()))
+            open_words.append(len(stream.result.words) - stream.result.committed)
+            chunk_compute.append(last)
+            if text and first_text is None:
+                first_text, first_text_compute = shown_at, last
+        fed += len(piece)
+    start, processor = time.perf_counter(), time.process_time()
+    stream.finish()
+    final_compute, final_processor = time.perf_counter() - start, time.process_time() - processor
+    end = fed / meta.sample_rate
+    words = tuple(stream.text.split())
+    if words and first_text is None:
+        first_text, first_text_compute = end, final_compute
+    dated = tuple(word for segment in stream.finals for word in segment.words)
+    return Streamed(
+        words, tuple(joined_ids(stream.finals)), dated, settled_times(partials, words, end),
+        changed_words([*(text for _, text in partials), words]), tuple(open_words), first_text, first_text_compute,
+        tuple(chunk_compute), last + final_compute, last_processor + final_processor,
+        total + final_compute,
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Finds the weight and the word bonus of a language model on a dev set and says what they do on a test set.
+
+The exported model runs once for each utterance and chunking; its scores are searched once for each weight and bonus.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from left_out import all_problems, tell_left_out
+from measure_streaming import streamed_chunking
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
+from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
+
+from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.manifest import Utterance, scan_manifest
+from wenet_fusion.data.sources import read_batch
+from wenet_fusion.files import write_text
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.text.error_rate import ErrorCounts, score
+
+MAX_ROWS = 16  # utterances per step
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came out under one chunking. Error rates are fractions."""
+
+    chunking: str
+    lm_weight: float  # of the fewest errors on the dev set
+    word_bonus: float
+    dev_without: float
+    dev_with: float
+    test_without: float
+    test_with: float
+
+
+def decode(
+    model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, variants: Sequence[DecodingOptions],
+    skipped: dict[str, str],
+) -> list[ErrorCounts]:  # fmt: skip
+    """Word errors under each of the options; why an utterance could not be read goes to `skipped`, by its key."""
+    texts: list[dict[str, str]] = [{} for _ in variants]
+    references = {}
+    label = chunking_label(chunking)
+    with tqdm(total=len(utterances), desc=f"decode {label}", unit="utt", leave=False, disable=None) as bar:
+        for batch in batches(utterances):
+            samples, unreadable = read_batch(batch, model.meta.sample_rate)
+            skipped.update(unreadable)
+            references.update((utterance.key, utterance.text) for utterance in batch if utterance.key in samples)
+            if samples:
+                step = offline_step(model, list(samples.values()), *chunking)
+                for found, options in zip(texts, variants):
+                    rows = decode_rows(model, step, options)
+                    found.update(zip(samples, (model.meta.vocabulary.text(joined_ids(row)) for row in rows)))
+            bar.update(len(batch))
+    if not references:
+        raise ValueError(f"no utterance could be read; the first problem: {next(iter(skipped.values()))}")
+    return [score(references, found).total for found in texts]
+
+
+def batches(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
+    """Utterances of similar length."""
+    ordered = sorted(utterances, key=lambda utterance: utterance.seconds)
+    for start in range(0, len(ordered), MAX_ROWS):
+        yield ordered[start : start + MAX_ROWS]
+
+
+def tune(
+    model: AcousticModel, dev: Sequence[Utterance], test: Sequence[Utterance], chunking: Chunking,
+    variants: Sequence[DecodingOptions], skipped: dict[str, str],
+) -> Tuned:  # fmt: skip
+    """`variants`: without a language model, then with one in all ways to try; of equals the first is taken."""
+    without, *fused = decode(model, dev, chunking, variants, skipped)
+    best = min(range(len(fused)), key=lambda index: fused[index].errors)
+    chosen = variants[1 + best]
+    test_without, test_with = decode(model, test, chunking, [variants[0], chosen], skipped)
+    return Tuned(
+        chunking_label(chunking), chosen.lm_weight, chosen.word_bonus,
+        without.rate, fused[best].rate, test_without.rate, test_with.rate,
+    )  # fmt: skip
+
+
+def table(rows: Sequence[Tuned]) -> str:
+    """Markdown."""
+    lines = [
+        "| word error rate, % | dev, no LM | dev, LM | test, no LM | test, LM | lm_weight | word_bonus |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        rates = (row.dev_without, row.dev_with, row.test_without, row.test_with)
+        cells = [row.chunking, *(f"{100 * rate:.2f}" for rate in rates), f"{row.lm_weight:g}", f"{row.word_bonus:g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("model", type=Path, help="exported file")
+    parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
+    parser.add_argument("--dev", type=Path, required=True, help="data.list on which weight and bonus are chosen")
+    parser.add_argument("--test", type=Path, required=True, help="data.list on which they are judged")
+    parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
+    parser.add_argument(
+        "--chunkings",
+        type=streamed_chunking,
+        nargs="+",
+        help="frames per chunk / chunks to the left; default: the model's",
+    )
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="lm_weight to try")
+    parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="word_bonus to try with each")
+    parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="how frames become text")
+    parser.add_argument("--beam_size", type=int, help="hypotheses of the search; default: the runtime's")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file; a table goes beside it as .md")
+    args = parser.parse_args(arguments)
+
+    language_model = load_language_model(args.language_model)
+    model = load_model(args.model)
+    plain = DecodingOptions(args.mode, args.beam_size)
+    variants = [plain]
+    for weight, bonus in product(sorted(args.weights), sorted(args.bonuses, key=abs)):
+        variants.append(replace(plain, language_model=language_model, lm_weight=weight, word_bonus=bonus))
+    lists = [scan_manifest(path, args.data_type) for path in (args.dev, args.test)]
+    sets = [listed.utterances for listed in lists]
+    unreadable: dict[str, str] = {}
+    chunkings = args.chunkings or [Chunking(model.meta.default_chunk, model.meta.default_left)]
+    rows = [tune(model, *sets, chunking, variants, unreadable) for chunking in chunkings]
+    skipped = all_problems([problem for listed in lists for problem in listed.problems], unreadable)
+    content = {
+        "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,
+        "weights": args.weights, "bonuses": args.bonuses, "rows": [asdict(row) for row in rows],
+    }  # fmt: skip
+    write_text(args.output, json.dumps(content, indent=1) + "\n")
+    write_text(args.output.with_suffix(".md"), table(rows))
+    print(table(rows), end="")
+    return tell_left_out(skipped)
+
+
+if __name__ == "__main__":
+    run_main(main)

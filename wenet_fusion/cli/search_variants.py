@@ -1,0 +1,54 @@
+"""The variants of the search that the arguments of `evaluate` ask for: plain, with hot words, with a language model."""
+
+import argparse
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from wenet_fusion_runtime.cli.decoding_arguments import search_options, usable_hot_words
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.stream.segments import DecodingOptions
+
+from wenet_fusion.evaluation.options import PLAIN, Variant
+
+_HOT_WORDS, _LANGUAGE_MODEL = "hot words", "language model"
+
+
+class Asked(NamedTuple):
+    variants: tuple[Variant, ...]
+    all_usable: bool  # whether all hot words can be used; the others are listed on stderr
+
+
+def variants_of(arguments: argparse.Namespace, units: Vocabulary) -> Asked:
+    """What is asked for beside the plain search: each alone, then both together.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or a value is out of its range.
+    """
+    try:
+        with_model = search_options(DecodingOptions(), arguments)
+    except ImportError as error:  # an optional package; the message says how to install it
+        raise ValueError(str(error)) from error
+    hot_words, all_usable = usable_hot_words(arguments, units)
+    defaults = DecodingOptions()
+    plain = replace(with_model, language_model=None, lm_weight=defaults.lm_weight, word_bonus=defaults.word_bonus)
+    variants = [Variant(PLAIN, plain)]
+    phrases = f"{len(hot_words)} hot words" + (f" of {arguments.hot_words}" if arguments.hot_words else "")
+    if hot_words:
+        variants.append(Variant(_HOT_WORDS, replace(plain, hot_words=hot_words), phrases))
+    if arguments.language_model is not None:
+        model = f"{arguments.language_model} (SHA-256 {_digest(arguments.language_model)[:12]})"
+        variants.append(Variant(_LANGUAGE_MODEL, with_model, model))
+        if hot_words:
+            both = replace(with_model, hot_words=hot_words)
+            variants.append(Variant(f"{_HOT_WORDS} + {_LANGUAGE_MODEL}", both, f"{phrases}; {model}"))
+    return Asked(tuple(variants), all_usable)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

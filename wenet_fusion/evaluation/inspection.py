@@ -1,0 +1,137 @@
+"""Shows what a model can see and what it runs: influence of input frames on outputs, latency, parameters, operators."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
+from wenet_fusion.trained_model import latency
+
+# A perturbed input frame reaches an output if it moves it by more than rounding does.
+RELATIVE_THRESHOLD = 1e-5
+GROUP_ATTENTION = 1 << 22  # attention weights per head and layer that one batch may hold
+
+
+@dataclass(frozen=True)
+class Influence:
+    """reaches_TT[i, t]: does input frame i (its samples) reach output frame t?"""
+
+    chunking: Chunking
+    reaches_TT: np.ndarray  # bool
+
+    def context(self) -> tuple[int, int]:
+        """The longest way back and forward, in frames, from an output to an input that reaches it."""
+        inputs, outputs = np.nonzero(self.reaches_TT)
+        return int((outputs - inputs).max()), int((inputs - outputs).max())
+
+
+def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
+    """Measures, without looking into the model, which input frames reach which outputs.
+
+    A batch holds the same noise many times, in each row but the last with another frame replaced: what then differs from
+    the last row's output was reached. Needs the batch law to hold, which tests prove. Batches are small enough for memory
+    to grow with the square of `frames` at most.
+
+    Args:
+        model: any model.
+        chunking: chunk size and left context.
+        frames: T, encoder frames to draw.
+
+    Raises:
+        ValueError: if `frames` is less than 1, or the model's rounding would hide or feign influence.
+    """
+    if frames < 1:
+        raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")
+    if model.meta.precision.startswith("int8"):
+        raise ValueError(
+            f"what reaches what cannot be measured in {model.meta.precision}: inspect the checkpoint, or a float32 export"
+        )
+    rng = np.random.default_rng(0)
+    samples_per_frame = model.meta.frame_samples
+    noise = 0.1 * rng.standard_normal(frames * samples_per_frame).astype(np.float32)
+    group = max(1, GROUP_ATTENTION // frames**2)
+    reaches = []
+    for start in range(0, frames, group):
+        replaced = range(start, min(start + group, frames))
+        rows = np.repeat(noise[None], len(replaced) + 1, axis=0)
+        for row, i in enumerate(replaced):
+            rows[row, i * samples_per_frame : (i + 1) * samples_per_frame] = 0.1 * rng.standard_normal(
+                samples_per_frame
+            )
+        state = model.init_state(len(rows), chunking.size, chunking.left)
+        scores, _ = model.step(rows, [len(noise)] * len(rows), chunking.size, chunking.left, state)
+        out = scores.encoder_out
+        reaches.append(np.abs(out[:-1] - out[-1]).max(axis=2) > RELATIVE_THRESHOLD * np.abs(out[-1]).max())
+    return Influence(chunking, np.concatenate(reaches))
+
+
+def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Chunking], frames: int) -> str:
+    """A page of text about a model.
+
+    Args:
+        model: any model.
+        operators: counts of the operators that its step runs.
+        chunkings: what to measure the context of.
+        frames: encoder frames to measure it on.
+    """
+    meta = model.meta
+    frame_ms = 1000 * meta.frame_seconds
+    norms, activations = matching(operators, NORM_OPERATORS), matching(operators, COSTLY_ACTIVATIONS)
+    lines = [
+        f"sample rate {meta.sample_rate} Hz, encoder frame {frame_ms:.0f} ms, {len(meta.vocabulary.tokens)} units, precision {meta.precision}",
+        f"operators in the step: {sum(operators.values())}, normalisation: {norms or 'none'}, sigmoid/SiLU/GLU/tanh: {activations or 'none'}",
+    ]
+    if chunkings:
+        lines += ["", f"context measured on {frames} frames of noise:"]
+        lines.append(f"{'chunking':>9} {'latency: longest, mean':>24} {'sees back':>12} {'sees ahead':>12}")
+    for chunking in chunkings:
+        back, ahead = influence(model, chunking, frames).context()
+        # An unlimited chunk ends with the audio, so it has no latency of its own.
+        unlimited = chunking.size > frames
+        wait = latency(meta.frame_seconds, chunking)
+        waits = "whole utterance" if unlimited else f"{wait['longest_wait_ms']:.0f} ms, {wait['mean_wait_ms']:.0f} ms"
+        sees = [_reach(context, frames, frame_ms) for context in (back, ahead)]
+        lines.append(f"{chunking_label(chunking):>9} {waits:>24} {sees[0]:>12} {sees[1]:>12}")
+    return "\n".join(lines)
+
+
+def _reach(context: int, frames: int, frame_ms: float) -> str:
+    """A context as text; one that spans all that was measured may be longer."""
+    return f"{'>= ' if context == frames - 1 else ''}{context * frame_ms:.0f} ms"
+
+
+def draw_influence(influences: list[Influence], frame_seconds: float, path: Path) -> None:
+    """One panel for each chunking: outputs to the right, inputs downwards, filled where an input reaches an output.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError("drawing needs matplotlib: pip install matplotlib, or leave out --output") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.colors import ListedColormap
+
+    colours = ListedColormap(["white", "#2a6fbb"])
+    figure, axes = pyplot.subplots(
+        1, len(influences), figsize=(4.6 * len(influences), 4.9), squeeze=False, layout="constrained"
+    )
+    for axis, measured in zip(axes[0], influences):
+        frames = len(measured.reaches_TT)
+        axis.imshow(measured.reaches_TT, cmap=colours, interpolation="nearest", vmin=0, vmax=1)
+        axis.plot([-0.5, frames - 0.5], [-0.5, frames - 0.5], color="#d1495b", linewidth=1.2, label="now")
+        for edge in range(measured.chunking.size, frames, measured.chunking.size):
+            axis.axvline(edge - 0.5, color="0.75", linewidth=0.8)
+            axis.axhline(edge - 0.5, color="0.75", linewidth=0.8)
+        back, ahead = measured.context()
+        axis.set_title(f"chunking {chunking_label(measured.chunking)}: {back} frames back, {ahead} ahead", fontsize=10)
+        axis.set_xlabel(f"output frame ({1000 * frame_seconds:.0f} ms each)")
+        axis.set_ylabel("input frame that reaches it")
+        axis.legend(loc="upper right", frameon=True, fontsize=8)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,201 @@
+"""What a report says, as tables and aligned utterances. Knows neither Markdown nor HTML, nor who decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wenet_fusion.text.error_rate import (
+    LEVEL,
+    AlignedPair,
+    ErrorCounts,
+    Interval,
+    LengthBucket,
+    ScoredUtterance,
+    Scoring,
+)
+from wenet_fusion.text.transcripts import Counting
+
+WORST = 10  # utterances that are shown of each condition
+COMMONEST = 8  # errors that are shown of each condition
+_CONTEXT = 6  # correct words that are shown on each side of an error
+
+
+class Condition(NamedTuple):
+    """The errors of one way to decode."""
+
+    search: str
+    chunking: str  # label; empty where nothing is known of it
+    scoring: Scoring
+    interval: Interval | None
+    real_time_factor: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.search} {self.chunking}".rstrip()
+
+
+class Cell(NamedTuple):
+    """What stands in a table; `note` is what it needs to be judged, `strong` makes it stand out."""
+
+    text: str
+    note: str = ""
+    strong: bool = False
+
+
+class Table(NamedTuple):
+    title: str
+    header: tuple[str, ...]  # the first column names the row
+    rows: tuple[tuple[Cell, ...], ...]
+    explanation: str = ""
+
+
+class Fact(NamedTuple):
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Report:
+    title: str
+    about: str  # one sentence: of what
+    counting: Counting
+    conditions: tuple[Condition, ...]
+    facts: tuple[Fact, ...]  # settings, commit, hardware
+    problems: tuple[str, ...] = ()  # utterances that could not be used, keys without a partner
+    streams: Table | None = None
+
+    @property
+    def best(self) -> Condition:
+        """The condition with the fewest errors, the first among equals."""
+        return min(self.conditions, key=lambda condition: condition.scoring.total.errors)
+
+
+def percent(fraction: float) -> str:
+    return "errors, no words" if math.isinf(fraction) else f"{100 * fraction:.2f}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    return "" if interval is None else f"{100 * interval.low:.2f}\u2013{100 * interval.high:.2f}"
+
+
+def rate_table(report: Report) -> Table:
+    """A row for each search, a column for each chunking."""
+    conditions = {(condition.search, condition.chunking): condition for condition in report.conditions}
+    chunkings = list(dict.fromkeys(condition.chunking for condition in report.conditions))
+    words = report.conditions[0].scoring.total.reference
+    rows = []
+    for search in dict.fromkeys(condition.search for condition in report.conditions):
+        cells = [Cell(search)]
+        for chunking in chunkings:
+            condition = conditions.get((search, chunking))
+            if condition is None:
+                cells.append(Cell("\u2013"))
+                continue
+            best = condition.scoring.total.errors == report.best.scoring.total.errors
+            cells.append(Cell(percent(condition.scoring.total.rate), interval_text(condition.interval), best))
+        rows.append(tuple(cells))
+    header = (
+        f"{report.counting.rate_name}, % of {words:,} {report.counting.noun}",
+        *(label or "errors" for label in chunkings),
+    )
+    explanation = (
+        f"With each rate its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
+    )
+    return Table("Error rates", header, tuple(rows), explanation)
+
+
+def count_table(report: Report) -> Table:
+    """What the errors are, a row for each condition."""
+    timed = any(condition.real_time_factor is not None for condition in report.conditions)
+    utterances = len(report.conditions[0].scoring.utterances)
+    header = ("", "errors", "substituted", "deleted", "inserted", f"utterances wrong, of {utterances:,}")
+    rows = []
+    for condition in report.conditions:
+        scoring, total = condition.scoring, condition.scoring.total
+        numbers = (total.errors, total.substitutions, total.deletions, total.insertions, scoring.utterances_wrong)
+        cells = [Cell(condition.name), *(Cell(f"{number:,}") for number in numbers)]
+        if timed:
+            factor = condition.real_time_factor
+            cells.append(Cell("\u2013" if factor is None else f"{factor:.4f}"))
+        rows.append(tuple(cells))
+    if not timed:
+        return Table("Kinds of errors", header, tuple(rows))
+    explanation = (
+        "Real-time factor: seconds of computation per second of audio, encoder and search, utterances in batches."
+    )
+    return Table("Kinds of errors", (*header, "real-time factor"), tuple(rows), explanation)
+
+
+def deletion_table(report: Report) -> Table:
+    """The share of deleted words by the length of the reference: text that goes missing in long utterances shows here."""
+    buckets = [{bucket.shortest: bucket for bucket in condition.scoring.by_length()} for condition in report.conditions]
+    lengths = [bucket for bucket in report.conditions[0].scoring.by_length() if bucket.counts.reference]
+    rows = tuple(
+        (Cell(condition.name), *(Cell(percent(found[length.shortest].counts.deletion_rate)) for length in lengths))
+        for condition, found in zip(report.conditions, buckets)
+    )
+    header = (f"deleted, % of the {report.counting.noun}", *map(_length_label, lengths))
+    return Table("Deletions by length of the reference", header, rows)
+
+
+def _length_label(bucket: LengthBucket) -> str:
+    span = f"{bucket.shortest}" if bucket.shortest == bucket.longest else f"{bucket.shortest}\u2013{bucket.longest}"
+    return f"{span} ({bucket.utterances:,} utt.)"
+
+
+class Gap(NamedTuple):
+    """Correct words that are not shown."""
+
+    words: int
+
+
+class Aligned(NamedTuple):
+    """An utterance as it is shown."""
+
+    key: str
+    counts: ErrorCounts
+    pieces: tuple[AlignedPair | Gap, ...]
+
+
+def worst_utterances(condition: Condition) -> list[Aligned]:
+    return [_shortened(utterance) for utterance in condition.scoring.worst(WORST)]
+
+
+def _shortened(utterance: ScoredUtterance) -> Aligned:
+    """Long runs of correct words become gaps."""
+    pairs = utterance.alignment.pairs
+    wrong = [index for index, pair in enumerate(pairs) if pair.is_error]
+    shown = {near for index in wrong for near in range(index - _CONTEXT, index + _CONTEXT + 1)}
+    pieces: list[AlignedPair | Gap] = []
+    for index, pair in enumerate(pairs):
+        if index in shown:
+            pieces.append(pair)
+        elif pieces and isinstance(pieces[-1], Gap):
+            pieces[-1] = Gap(pieces[-1].words + 1)
+        else:
+            pieces.append(Gap(1))
+    return Aligned(utterance.key, utterance.counts, tuple(pieces))
+
+
+def error_kind(pair: AlignedPair) -> str:
+    """ "", "substituted", "deleted" or "inserted"."""
+    if not pair.is_error:
+        return ""
+    if pair.hypothesis is None:
+        return "deleted"
+    return "inserted" if pair.reference is None else "substituted"
+
+
+def error_text(pair: AlignedPair) -> str:
+    """An error in words."""
+    if pair.hypothesis is None:
+        return f"{pair.reference} deleted"
+    return f"{pair.hypothesis} inserted" if pair.reference is None else f"{pair.reference} \u2192 {pair.hypothesis}"
+
+
+def plain_rows(rows: Iterable[Sequence[str]]) -> tuple[tuple[Cell, ...], ...]:
+    """Rows of cells without notes."""
+    return tuple(tuple(map(Cell, row)) for row in rows)

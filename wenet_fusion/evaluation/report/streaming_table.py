@@ -1,0 +1,70 @@
+"""The numbers of streaming as a table, from what tools/measure/measure_streaming.py and tools/measure/reliability.py wrote. Knows no audio."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wenet_fusion.evaluation.report.content import Table, plain_rows
+
+Record = dict[str, Any]  # a JSON object as another program wrote it
+
+
+def read_streams(paths: Sequence[Path]) -> list[Record]:
+    """stream.json files; `reliability` is what stands beside them in reliability.json, None where there is none.
+
+    Raises OSError, and ValueError if a file is no stream.json.
+    """
+    records = []
+    for path in paths:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            reliability = path.with_name("reliability.json")  # none where no word was recognised
+            record["reliability"] = (
+                json.loads(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
+            )
+            stream_table([record])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no stream.json of tools/measure/measure_streaming.py ({error}); stream the test set again"
+            ) from error
+        records.append(record)
+    return records
+
+
+def stream_table(streams: Sequence[Record]) -> Table:
+    """What streaming the exported file gave, a column for each file."""
+
+    def spread(record: Record, name: str, digits: int, unit: str) -> str:
+        value = record[name]
+        if value is None:
+            return "-"
+        return " / ".join(f"{value[point]:.{digits}f}" for point in ("p50", "p90", "p99")) + f" {unit}"
+
+    def wrong(record: Record, name: str) -> str:
+        value = record[name]
+        return "-" if value is None else f"{value['mean']:.3f} / {value['p95']:.3f} s"
+
+    def calibration(record: Record) -> str:
+        found = record["reliability"]
+        return "-" if found is None else f"{found['expected_calibration_error']:.3f}"
+
+    rows = {
+        "mode": lambda s: s["mode"],
+        "word error rate": lambda s: "-" if s["wer"] is None else f"{100 * s['wer']:.2f} %",
+        "same tokens as offline evaluation": lambda s: f"{s['same_tokens']} of {s['compared']} utterances",
+        "real-time factor": lambda s: f"{s['real_time_factor']:.3f}",
+        "computation per chunk": lambda s: spread(s, "chunk_ms", 1, "ms"),
+        "last sample to final text": lambda s: spread(s, "finalisation_ms", 1, "ms"),
+        "first word's start to first text": lambda s: spread(s, "first_text_seconds", 2, "s"),
+        "word's end to its being shown": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
+        "words shown and changed later, of 100": lambda s: "-" if s["flicker"] is None else f"{100 * s['flicker']:.2f}",
+        "word starts wrong by, mean / 95 %": lambda s: wrong(s, "start_errors_seconds"),
+        "word ends wrong by, mean / 95 %": lambda s: wrong(s, "end_errors_seconds"),
+        "expected calibration error of word confidence": calibration,
+    }
+    header = ("streamed in random cuts, one thread", *(record["chunking"] for record in streams))
+    explanation = "Three numbers are what 50, 90 and 99 % of the cases stay below."
+    return Table(
+        "Streaming", header, plain_rows([[title, *map(value, streams)] for title, value in rows.items()]), explanation
+    )

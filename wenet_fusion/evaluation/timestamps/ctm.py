@@ -1,0 +1,57 @@
+"""Reads CTM files, words with their times by utterance, which the runtime writes. Knows neither models nor audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wenet_fusion_runtime.results.result import Word
+
+from wenet_fusion.files import list_problems, read_lines
+
+
+def read_ctm(path: Path) -> dict[str, list[Word]]:
+    """Words by key, in the order of their lines: `key channel start duration word [confidence]`, in seconds.
+
+    Lines that begin with `;;` are comments. A word without confidence has 1.
+
+    Raises:
+        ValueError: with the lines that are something else.
+        OSError: the file cannot be read.
+    """
+    words: dict[str, list[Word]] = {}
+    problems = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.startswith(";;"):
+            continue
+        try:
+            key, _, start, duration, text, *rest = line.split()
+            (confidence,) = map(float, rest or ["1"])
+            word = Word(text, float(start), float(start) + float(duration), confidence)
+            if not 0 <= word.start_seconds <= word.end_seconds < float("inf"):
+                raise ValueError
+        except ValueError:
+            problems.append(f"{path}:{number}: not 'key channel start duration word [confidence]': {line!r}")
+            continue
+        words.setdefault(key, []).append(word)
+    if problems:
+        raise ValueError(list_problems(problems))
+    return words
+
+
+def without_words(spoken: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
+    """Keys of `texts` whose words the CTM file `path` lacks.
+
+    Raises:
+        ValueError: if it lacks all: it is of other utterances.
+    """
+    with_words = [key for key, text in texts.items() if text.split()]
+    missing = [key for key in with_words if key not in spoken]
+    if missing and not spoken:
+        raise ValueError(f"{path}: holds no word")
+    if missing and len(missing) == len(with_words):
+        raise ValueError(
+            f"{path}: is of other utterances: its first is {next(iter(spoken))}, and there is none of the {len(missing)} "
+            f"that are wanted, such as {missing[0]}; give the CTM file of the same data"
+        )
+    return missing

@@ -1,0 +1,61 @@
+"""How far the words that an exported file emits lie from the words that were spoken. Knows no file."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, transcribe_offline
+
+from wenet_fusion.console import progress_bar
+from wenet_fusion.evaluation.timestamps.timestamp_errors import (
+    DatedWord,
+    TimeErrors,
+    dated_words,
+    estimate_word_times,
+    moved,
+    time_errors,
+)
+from wenet_fusion.export.speech import Speech
+
+
+class MeasuredWordTimes(NamedTuple):
+    """Over the words of all served chunk sizes together."""
+
+    word_times: WordTimes
+    spread_seconds: float  # by which the shifts that each chunk size alone would have differ
+    before: TimeErrors
+    after: TimeErrors
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "words": self.before.words, "spread_seconds": self.spread_seconds,
+            **{
+                f"{side}_{name}": getattr(errors, side)._asdict()
+                for name, errors in (("before", self.before), ("after", self.after)) for side in ("starts", "ends")
+            },
+        }  # fmt: skip
+
+
+def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes | None:
+    """Decodes the utterances whose words are dated at every served chunk size; None if no such word is recognised rightly.
+
+    Args:
+        model: an exported file whose own shifts are zero.
+    """
+    # Searches and rescoring date a word by the same frame, so the fastest will do.
+    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.spoken]
+    found: dict[int, list[DatedWord]] = {}
+    for chunk in model.meta.chunk_sizes:
+        for item in progress_bar(speech, len(speech), f"word times, chunk {chunk}", "utt", leave=False):
+            segments = transcribe_offline(model, item.samples, chunk, model.meta.left(chunk), options)
+            heard = [word for segment in segments for word in segment.words]
+            found.setdefault(chunk, []).extend(dated_words(item.spoken, heard))
+    pairs = [pair for own in found.values() for pair in own]
+    if not pairs:
+        return None
+    word_times = estimate_word_times(pairs)
+    sides = zip(*(estimate_word_times(own) for own in found.values() if own))
+    spread = max(max(shifts) - min(shifts) for shifts in sides)
+    after = time_errors([moved(pair, word_times) for pair in pairs])
+    return MeasuredWordTimes(word_times, round(spread, 3), time_errors(pairs), after)

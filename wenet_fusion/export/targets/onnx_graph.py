@@ -1,0 +1,204 @@
+"""Writes modules as ONNX graphs, quantises and opens them. The only file that knows the exporter; knows no model."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# Parts of operator names that a fused encoder must not contain. The exporter spells Swish and GLU with Sigmoid.
+NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
+OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
+_LOG_ERRORS = 3
+_MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"
+
+
+def write_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+    path: Path,
+    metadata: Mapping[str, str],
+    domains: Sequence[str] = (),
+) -> None:
+    """Traces a module in eval mode and writes its graph, checked.
+
+    Args:
+        module: called with the inputs in their order.
+        inputs: an example of each. Use sizes of which no two are equal: then nothing is taken for something else.
+        outputs: names of what the module returns, flattened.
+        dynamic_axes: name of an input or output -> its axes that may have any size, and what they are called.
+        path: the file.
+        metadata: written into the graph.
+        domains: of the operators that are not ONNX's own.
+
+    Raises:
+        ImportError: onnx is not installed.
+        ValueError: the exporter lost an input or output, or the graph is not valid.
+    """
+    onnx = _import_onnx()
+    buffer = io.BytesIO()
+    axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
+    with _quiet(), torch.no_grad(), _ConstantShapes():
+        # The newer exporter is the default since torch 2.9, the parameter exists since 2.5.
+        legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            buffer,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            custom_opsets={domain: 1 for domain in domains},
+            autograd_inlining=False,
+            **legacy,
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    found = [value.name for value in graph.graph.input]
+    lost = [name for name in inputs if name not in found]
+    if lost:
+        raise ValueError(f"{path} is not written: the exporter lost the input {', '.join(lost)}: nothing depends on it")
+    if found != list(inputs) or [value.name for value in graph.graph.output] != list(outputs):
+        raise ValueError(f"{path} is not written: the exporter changed the order or number of inputs or outputs")
+    onnx.helper.set_model_props(graph, dict(metadata))
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"{path} is not written: the exported graph is not valid ({error})") from None
+    onnx.save(graph, str(path))
+
+
+def quantise_dynamic(source: Path, target: Path) -> None:
+    """Writes a graph again with the weights of its linear layers in int8, one scale for each output channel.
+
+    A linear layer is a product with a constant right factor; convolutions and products of two activations stay in
+    float. Activations get one scale for each call, so the result depends on what else is in the block and the batch.
+    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI, and the file may be run on any.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+    """
+    _import_onnx()
+    quantization = _import_onnxruntime().quantization
+    with _quiet():
+        quantization.quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],  # a Gemm becomes a MatMul first
+            per_channel=True,
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A graph ready to run on the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    ort = _import_onnxruntime()
+    return ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
+
+
+def operators(path: Path) -> Counter[str]:
+    """How often each operator stands in a graph.
+
+    Raises:
+        ImportError: onnx is not installed.
+    """
+    return Counter(node.op_type for node in _import_onnx().load(str(path)).graph.node)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that write and run graphs.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+    """
+    return {"onnx": _import_onnx().__version__, "onnxruntime": _import_onnxruntime().__version__}
+
+
+class _Reshape(torch.autograd.Function):
+    """A reshape by a constant, in which 0 means "as in the input": the exporter would compute the shape at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        return x.reshape([x.size(i) if size == 0 else size for i, size in enumerate(sizes)])
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, sizes: list[int]) -> Any:
+        return graph.op("Reshape", x, graph.op("Constant", value_t=torch.tensor(sizes)))
+
+
+class _ConstantShapes(TorchFunctionMode):
+    """Splits the last axis, and joins the last axes, with constant shapes.
+
+    Where another axis is split, the sizes are followed: behind `unflatten` the exporter would take all sizes of the
+    example for constants.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function is Tensor.unflatten and not kwargs:
+            x, dim, sizes = args[0], args[1] % args[0].dim(), args[2]
+            if dim == x.dim() - 1:  # the exporter's own inference of shapes wants a -1 beside a 0
+                return _Reshape.apply(x, [0] * dim + [int(size) for size in sizes[:-1]] + [-1])
+            return x.reshape([*x.shape[:dim], *sizes, *x.shape[dim + 1 :]])
+        if function is Tensor.flatten and not kwargs and len(args) == 2:
+            return _Reshape.apply(args[0], [0] * (args[1] % args[0].dim()) + [-1])
+        return function(*args, **(kwargs or {}))
+
+
+def _options(ort: ModuleType, threads: int) -> onnxruntime.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_ERRORS
+    return options
+
+
+def _import_onnx() -> ModuleType:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(_MISSING.format("onnx")) from error
+    return onnx
+
+
+def _import_onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime.quantization
+    except ImportError as error:
+        raise ImportError(_MISSING.format("onnxruntime")) from error
+    return onnxruntime
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on themselves: what matters is verified."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,216 @@
+"""Waveforms and transcripts to losses: front-end, encoder, CTC head, attention decoders. Knows no optimiser and no files.
+
+Shapes: B rows, N samples, T frames, F mel bins, U tokens, V vocabulary.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.ctc import CtcHead, ctc_loss
+from wenet_fusion.model.decoder import Decoder, DecoderConfig, TeacherForcing, teacher_forcing
+from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderOutput
+from wenet_fusion.model.frontend.cmvn import GlobalCmvn
+from wenet_fusion.model.frontend.fbank import Fbank
+from wenet_fusion.model.layers.subsampling import FACTOR
+
+SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    sample_rate: int = 16000  # Hz
+    num_mel_bins: int = 80
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    low_freq: float = 20.0  # Hz
+    high_freq: float = 0.0  # Hz; 0 or less counts from the Nyquist frequency; -400 is sherpa-onnx's own
+    tail_frames: int = 4  # encoder frames of silence that end every utterance, in training as in the runtime
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples per encoder frame."""
+        return FACTOR * int(self.sample_rate * self.hop_ms / 1000)
+
+    @property
+    def tail_samples(self) -> int:
+        return self.tail_frames * self.frame_samples
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.sample_rate < 1000:
+            found.append(f"sample_rate: {self.sample_rate} Hz is below 1000; give it in Hz")
+        if self.num_mel_bins < 7:
+            found.append(f"num_mel_bins: {self.num_mel_bins} is below 7, too few to subsample")
+        for name in ("window_ms", "hop_ms"):
+            if 0 < getattr(self, name) < 1:
+                found.append(f"{name}: {getattr(self, name)} looks like seconds; give milliseconds, such as 25 and 10")
+        if not 0 < self.hop_ms <= self.window_ms:
+            found.append(f"hop_ms: {self.hop_ms} must be above 0 and at most window_ms: {self.window_ms}")
+        if self.tail_frames < 0:
+            found.append(f"tail_frames: {self.tail_frames} is negative")
+        return found
+
+
+def build_fbank(config: FrontendConfig) -> Fbank:
+    """The model's features. Raises ValueError if the mel bins do not fit the sample rate."""
+    return Fbank(
+        config.sample_rate, config.num_mel_bins, config.window_ms, config.hop_ms, config.low_freq, config.high_freq
+    )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    ctc_weight: float = 0.3  # the rest is the attention decoders'
+    reverse_weight: float = 0.3  # share of the right-to-left decoder
+    label_smoothing: float = 0.1
+
+    def problems(self) -> list[str]:
+        return [
+            f"{name}: {getattr(self, name)} is not between 0 and 1"
+            for name in ("ctc_weight", "reverse_weight", "label_smoothing")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+
+
+@dataclass(frozen=True)
+class RescoringConfig:
+    """How an exported model weighs its scores unless it is told otherwise. Choose the values on a dev set."""
+
+    ctc_weight: float = 0.5  # of the CTC score beside the decoders'
+    reverse_weight: float = 0.3  # share of the right-to-left decoder, if there is one
+
+    def problems(self) -> list[str]:
+        found = [] if self.ctc_weight >= 0 else [f"ctc_weight: {self.ctc_weight} is negative"]
+        return found + (
+            [] if 0 <= self.reverse_weight <= 1 else [f"reverse_weight: {self.reverse_weight} is not between 0 and 1"]
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    rescoring: RescoringConfig = field(default_factory=RescoringConfig)
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.decoder.layers and self.decoder.heads >= 1 and self.encoder.dim % self.decoder.heads:
+            found.append(f"encoder.dim: {self.encoder.dim} is not a multiple of decoder.heads: {self.decoder.heads}")
+        if self.decoder.layers and self.encoder.dim % 2:
+            found.append(f"encoder.dim: {self.encoder.dim} is odd; a decoder's positions need an even number")
+        if not self.decoder.layers and self.loss.ctc_weight < 1:
+            found.append("loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)")
+        if not self.decoder.reverse_layers and self.loss.reverse_weight > 0:
+            found.append("loss.reverse_weight: must be 0 without a right-to-left decoder (decoder.reverse_layers: 0)")
+        return found
+
+
+class Losses(NamedTuple):
+    total: Tensor  # what training minimises: per utterance
+    ctc: Tensor
+    attention: Tensor
+
+
+class AsrModel(nn.Module):
+    """The trainable model.
+
+    Args:
+        config: the parts' configurations.
+        vocabulary_size: V, the three special units included.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int):
+        super().__init__()
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        self.fbank = build_fbank(config.frontend)
+        self.cmvn = GlobalCmvn(config.frontend.num_mel_bins)
+        self.encoder = Encoder(config.encoder, config.frontend.num_mel_bins)
+        self.ctc = CtcHead(config.encoder.dim, vocabulary_size)
+        self.decoder = self._build_decoder(config.decoder.layers)
+        self.reverse_decoder = self._build_decoder(config.decoder.reverse_layers)
+
+    def _build_decoder(self, layers: int) -> Optional[Decoder]:
+        if layers == 0:
+            return None
+        return Decoder(self.vocabulary_size, self.config.encoder.dim, layers, self.config.decoder)
+
+    def frames(self, sample_lengths_B: Tensor) -> Tensor:
+        """Encoder frames of that many samples: the last one may be partly silence."""
+        return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples
+
+    def features(self, samples_BN: Tensor, sample_lengths_B: Tensor) -> Tensor:
+        """Normalised features (B, T, F) of whole utterances; T a multiple of 4."""
+        valid = torch.arange(samples_BN.size(1), device=samples_BN.device) < sample_lengths_B.unsqueeze(1)
+        samples = samples_BN.masked_fill(~valid, 0.0)
+        samples = F.pad(samples, (0, -samples.size(1) % self.config.frontend.frame_samples))
+        return self.cmvn(self.fbank(samples, self.fbank.init_state(samples.size(0))).features_BTF)
+
+    def forward(
+        self,
+        samples_BN: Tensor,
+        sample_lengths_B: Tensor,
+        tokens_BU: Tensor,
+        token_lengths_B: Tensor,
+        chunking: Chunking,
+        feature_mask_BTF: Optional[Tensor] = None,
+    ) -> Losses:
+        """Losses of whole utterances under one chunking; arguments as in `encode` and `losses`."""
+        encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF)
+        return self.losses(encoded, tokens_BU, token_lengths_B)
+
+    def encode(
+        self,
+        samples_BN: Tensor,
+        sample_lengths_B: Tensor,
+        chunking: Chunking,
+        feature_mask_BTF: Optional[Tensor] = None,
+    ) -> EncoderOutput:
+        """Encoder frames of whole utterances.
+
+        Args:
+            samples_BN: in [-1, 1] at the model's rate; sample_lengths_B count the tail.
+            chunking: who sees whom.
+            feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller.
+        """
+        with torch.no_grad():
+            features = self.features(samples_BN, sample_lengths_B)
+            if feature_mask_BTF is not None:
+                features = features.masked_fill(feature_mask_BTF, 0.0)  # zero is the mean
+        state = self.encoder.init_state(samples_BN.size(0), 0)
+        return self.encoder(features, self.frames(sample_lengths_B), chunking, state)
+
+    def losses(self, encoded: EncoderOutput, tokens_BU: Tensor, token_lengths_B: Tensor) -> Losses:
+        """tokens_BU: transcripts without sos and eos; empty ones are legal."""
+        loss, rows = self.config.loss, encoded.lengths_B.size(0)
+        log_probs = self.ctc(encoded.frames_BTD)
+        ctc = ctc_loss(log_probs, encoded.lengths_B, tokens_BU, token_lengths_B) / rows
+        attention = ctc.new_zeros(())
+        if self.decoder is not None:
+            forward = teacher_forcing(tokens_BU, token_lengths_B, SOS_EOS, reverse=False)
+            attention = self._decoder_loss(self.decoder, forward, encoded.frames_BTD, encoded.lengths_B)
+            if self.reverse_decoder is not None and loss.reverse_weight > 0:
+                backward = teacher_forcing(tokens_BU, token_lengths_B, SOS_EOS, reverse=True)
+                reverse = self._decoder_loss(self.reverse_decoder, backward, encoded.frames_BTD, encoded.lengths_B)
+                attention = (1 - loss.reverse_weight) * attention + loss.reverse_weight * reverse
+        total = loss.ctc_weight * ctc + (1 - loss.ctc_weight) * attention
+        return Losses(total, ctc, attention)
+
+    def _decoder_loss(self, decoder: Decoder, forcing: TeacherForcing, memory_BTD: Tensor, lengths_B: Tensor) -> Tensor:
+        logits = decoder(forcing.inputs_BU, memory_BTD, lengths_B)
+        targets = forcing.targets_BU.masked_fill(~forcing.mask_BU, -100)
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=-100,
+            reduction="sum",
+            label_smoothing=self.config.loss.label_smoothing,
+        )
+        return total / memory_BTD.size(0)

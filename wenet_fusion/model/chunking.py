@@ -1,0 +1,98 @@
+"""Who sees whom: the chunk size and left context of streaming attention, and how training draws them. Knows no model."""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Chunking(NamedTuple):
+    """Attention context. The unit is the encoder frame (40 ms at 4x subsampling and a 10 ms hop)."""
+
+    size: int  # frames per chunk: a frame sees to the end of its own chunk
+    left: int  # chunks visible to the left of the current one
+
+
+# Full context is not a mode: it is one chunk that is larger than any utterance.
+FULL_CONTEXT = Chunking(size=1 << 30, left=0)
+
+
+def visible(query_position_BT: Tensor, key_position_BS: Tensor, chunking: Chunking) -> Tensor:
+    """May the query at one absolute position see the key at another? Scriptable.
+
+    Args:
+        query_position_BT: absolute encoder frames of the queries.
+        key_position_BS: absolute encoder frames of the keys; negative means "before the stream began".
+        chunking: chunk size and left context.
+
+    Returns:
+        Boolean (B, T, S).
+    """
+    query_chunk = query_position_BT.div(chunking.size, rounding_mode="floor").unsqueeze(2)
+    key_chunk = key_position_BS.div(chunking.size, rounding_mode="floor").unsqueeze(1)
+    in_context = (key_chunk <= query_chunk) & (key_chunk >= query_chunk - chunking.left)
+    return in_context & (key_position_BS >= 0).unsqueeze(1)
+
+
+def parse_chunking(label: str) -> Chunking:
+    """Reads `full` or `SIZE/LEFT`, for example `16/4`.
+
+    Raises:
+        ValueError: if the label has another form.
+    """
+    if label == "full":
+        return FULL_CONTEXT
+    size, slash, left = label.partition("/")
+    if not (slash and size.isdigit() and left.isdigit() and int(size) > 0):
+        raise ValueError(
+            f"chunking {label!r} is neither 'full' nor SIZE/LEFT in encoder frames and chunks, such as 16/4"
+        )
+    return Chunking(int(size), int(left))
+
+
+def chunking_label(chunking: Chunking) -> str:
+    """The inverse of `parse_chunking`."""
+    return "full" if chunking.size >= FULL_CONTEXT.size else f"{chunking.size}/{chunking.left}"
+
+
+@dataclass(frozen=True)
+class ChunkingConfig:
+    """Dynamic chunk training: every batch draws one chunking, so that one model serves every latency it has seen."""
+
+    sizes: tuple[int, ...] = (8, 16)  # encoder frames
+    left_context_frames: tuple[int, ...] = (64,)  # how far a chunk looks back; rounded up to whole chunks
+    full_context_probability: float = 0.3  # how often a batch sees the whole utterance instead
+
+    def problems(self) -> list[str]:
+        found = []
+        if not self.sizes or min(self.sizes) < 1:
+            found.append(f"sizes: {list(self.sizes)} must name at least one chunk size of 1 frame or more")
+        if not self.left_context_frames or min(self.left_context_frames) < 0:
+            found.append(
+                f"left_context_frames: {list(self.left_context_frames)} must name at least one length, none negative"
+            )
+        if not 0 <= self.full_context_probability <= 1:
+            found.append(f"full_context_probability: {self.full_context_probability} is not between 0 and 1")
+        return found
+
+    def served(self) -> list[Chunking]:
+        """One chunking per size, with the longest left context it was trained with: what evaluation and export offer."""
+        return [
+            max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
+        ]
+
+    def trained(self) -> list[Chunking]:
+        """Every chunking that training draws, full context apart; left context is rounded up to whole chunks."""
+        return sorted(
+            {Chunking(size, math.ceil(left / size)) for size in self.sizes for left in self.left_context_frames}
+        )
+
+
+def draw_chunking(config: ChunkingConfig, generator: random.Random) -> Chunking:
+    """Draws the chunking of one training batch."""
+    if generator.random() < config.full_context_probability:
+        return FULL_CONTEXT
+    size = generator.choice(config.sizes)
+    return Chunking(size, math.ceil(generator.choice(config.left_context_frames) / size))

@@ -1,0 +1,67 @@
+"""Cuts transcripts into what errors are counted in, and leaves out what shall not count. Knows no errors."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from wenet_fusion_runtime.results.vocabulary import is_unspaced
+
+Unit = Literal["word", "char", "mixed"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+_INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What errors are counted in.
+
+    Canonically equivalent texts (Unicode's NFC) are the same in every unit.
+    """
+
+    unit: Unit = "word"  # mixed: Chinese and Japanese characters one by one, everything else by words
+    ignore_case: bool = False  # as Unicode folds it: also Greek, Cyrillic, and German sharp s
+    ignore_punctuation: bool = False  # Unicode's categories P; an apostrophe within a word belongs to the word
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"errors are counted in {', '.join(UNITS)}, not in {self.unit!r}")
+
+    @property
+    def rate_name(self) -> str:
+        return {"word": "WER", "char": "CER", "mixed": "MER"}[self.unit]
+
+    @property
+    def noun(self) -> str:
+        return {"word": "words", "char": "characters", "mixed": "words and characters"}[self.unit]
+
+    @property
+    def description(self) -> str:
+        names = [
+            name for name, ignored in (("case", self.ignore_case), ("punctuation", self.ignore_punctuation)) if ignored
+        ]
+        return self.noun + (f", {' and '.join(names)} ignored" if names else "")
+
+    def tokens(self, text: str) -> list[str]:
+        """Words, or the characters that are not white space, or both."""
+        text = unicodedata.normalize("NFC", text)
+        if self.ignore_case:
+            text = unicodedata.normalize("NFC", text.casefold())
+        if self.ignore_punctuation:
+            text = _without_punctuation(text)
+        if self.unit == "mixed":
+            text = "".join(f" {character} " if is_unspaced(character) else character for character in text)
+        words = text.split()
+        return list("".join(words)) if self.unit == "char" else words
+
+
+def _without_punctuation(text: str) -> str:
+    """Punctuation becomes space, so that what it separated stays separate."""
+    inner = {match.start() for match in _INNER_APOSTROPHE.finditer(text)}
+    return "".join(
+        "'" if index in inner else " " if unicodedata.category(character).startswith("P") else character
+        for index, character in enumerate(text)
+    )

@@ -1,0 +1,41 @@
+"""The file units.txt: one "token id" per line in the order of ids, as WeNet writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+
+from wenet_fusion.files import list_problems, read_lines
+
+
+def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
+    """Read units.txt; `join` as in `Vocabulary`. Raises OSError, or ValueError that lists every wrong line."""
+    problems, tokens = [], []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        # Not str.split: some units are white space to Unicode.
+        fields = re.split(r"[ \t]+", line.strip(" \t"))
+        if fields == [""]:
+            continue
+        if len(fields) != 2 or not fields[1].isdecimal():
+            problems.append(f"{path}:{number}: expected 'unit id', found {line!r}")
+            continue
+        if int(fields[1]) != len(tokens):
+            problems.append(f"{path}:{number}: expected id {len(tokens)} for {fields[0]!r}, found {fields[1]}")
+        if fields[0] in first_line:
+            problems.append(f"{path}:{number}: {fields[0]!r} is already in line {first_line[fields[0]]}")
+        first_line.setdefault(fields[0], number)
+        tokens.append(fields[0])
+    if not tokens and not problems:
+        raise ValueError(f"{path}: holds no units; write them with tools/data/make_units.py")
+    if problems:
+        raise ValueError(list_problems(problems))
+    return Vocabulary(tokens, join, str(path))
+
+
+def format_vocabulary(tokens: Sequence[str]) -> str:
+    """The text of units.txt for all units, the three reserved ones included."""
+    return "".join(f"{token} {number}\n" for number, token in enumerate(tokens))
