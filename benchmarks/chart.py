@@ -8,7 +8,7 @@ from candidates import CONFORMER, LINEAR, OURS, Candidate
 from timing import Timing
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "measure"))  # the look of all pictures lives there
-from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, load_pyplot  # noqa: E402
+from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, load_pyplot
 
 COLOURS = {CONFORMER: PALE_INK, OURS: BLUE, LINEAR: PALE_BLUE}
 

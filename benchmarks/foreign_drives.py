@@ -31,7 +31,7 @@ except ImportError as error:
     raise ImportError("this benchmark needs more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the calls of WeNet's C++ live with its tests
-from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel  # noqa: E402
+from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel
 
 INT16_SCALE = 32768.0
 MODES = (GREEDY, RESCORING)

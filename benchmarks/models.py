@@ -6,7 +6,7 @@ Shapes: B streams, T feature frames, F mel bins, N rows, D width, V vocabulary.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -140,9 +140,9 @@ class EncoderStep(nn.Module):
         self.encoder = encoder
 
     def forward(
-        self, features: Tensor, lengths: Tensor, chunk: int, left: int, state: List[Tensor]
-    ) -> Tuple[Tensor, List[Tensor]]:
-        layers: List[LayerState] = []
+        self, features: Tensor, lengths: Tensor, chunk: int, left: int, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        layers: list[LayerState] = []
         for i in range(3, len(state), 2):
             layers.append(LayerState(state[i], state[i + 1]))
         nested = EncoderState(state[0], [state[1], state[2]], layers)
@@ -168,8 +168,8 @@ class LinearLayers(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, inputs: List[Tensor]) -> List[Tensor]:
-        outputs: List[Tensor] = []
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        outputs: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             outputs.append(layer(inputs[i]))
         return outputs

@@ -275,7 +275,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _wants_text(kind: Any) -> bool:
-    return kind is str or typing.get_origin(kind) is Literal and all(isinstance(o, str) for o in typing.get_args(kind))
+    return kind is str or (
+        typing.get_origin(kind) is Literal and all(isinstance(o, str) for o in typing.get_args(kind))
+    )
 
 
 def _describe(kind: Any) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,7 +275,7 @@ def test_what_the_second_save_writes_is_verified(
 class ForgetfulConvolution(CausalConvolution):
     """Right in one step and wrong in two: only streaming shows it."""
 
-    def forward(self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
+    def forward(self, x_ND: Tensor, valid_N: Tensor | None, frames: int, state_BWD: Tensor) -> ConvolutionOutput:
         h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), valid_N, state_BWD.size(0), frames)
         context_BTD = torch.cat([state_BWD, h_BTD], dim=1)
         h_ND = self.activation(self.depthwise(context_BTD.transpose(1, 2), valid_N))

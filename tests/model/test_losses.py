@@ -162,7 +162,7 @@ def test_padding_of_samples(training: bool) -> None:
 
 def test_padding_of_samples_detects_statistics_over_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = 0.1 * laws.noise(0, 3, 5000)
-    everything = lambda lengths, frames: torch.arange(lengths.numel() * frames)  # noqa: E731
+    everything = lambda lengths, frames: torch.arange(lengths.numel() * frames)
     monkeypatch.setattr("wenet_fusion.model.encoder.valid_frames", everything)
     assert laws.padding(measured(asr_model(), True), samples, SAMPLE_LENGTHS, more=777) > laws.BROKEN
 

@@ -8,9 +8,9 @@ from support.recipes.scripts import load_script
 
 pytest.importorskip("onnxruntime", reason="the tool needs onnxruntime, an optional extra")
 
-from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx  # noqa: E402
-from wenet_fusion.model.chunking import Chunking  # noqa: E402
-from wenet_fusion.recipe import TrainedModel  # noqa: E402
+from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.recipe import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 

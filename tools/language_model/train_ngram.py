@@ -63,15 +63,14 @@ def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], clos
 def write_arpa(path: Path, words: Sequence[str], orders: Sequence[Order]) -> None:
     """Replace `path`, compressed if it ends in .gz. With seven decimals probabilities sum to 1 within 1e-6."""
     compress = path.suffix == ".gz"
-    with replacing(path) as temporary:
-        with (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
-            file.write("\\data\\\n")
-            for number, order in enumerate(orders, start=1):
-                file.write(f"ngram {number}={len(order.words)}\n")
-            for number, order in enumerate(orders, start=1):
-                file.write(f"\n\\{number}-grams:\n")
-                write_ngrams(file, words, order, f"write {number}-grams", has_backoff=number < len(orders))
-            file.write("\n\\end\\\n")
+    with replacing(path) as temporary, (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
+        file.write("\\data\\\n")
+        for number, order in enumerate(orders, start=1):
+            file.write(f"ngram {number}={len(order.words)}\n")
+        for number, order in enumerate(orders, start=1):
+            file.write(f"\n\\{number}-grams:\n")
+            write_ngrams(file, words, order, f"write {number}-grams", has_backoff=number < len(orders))
+        file.write("\n\\end\\\n")
 
 
 def write_ngrams(file: TextIO, words: Sequence[str], order: Order, description: str, has_backoff: bool) -> None:

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the calls of WeNet's C++ live with its tests
-from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy  # noqa: E402
+from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy
 
 FRAMES = 633  # a short last chunk, no whole encoder frame
 REVERSE_WEIGHT = 0.3

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments
-from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.cli.search_variants import variants_of

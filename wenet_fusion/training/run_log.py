@@ -2,8 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 from wenet_fusion.files import write_text
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Iterator, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 

@@ -6,8 +6,8 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Iterator
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class PcmPipe:
             if kind == b"data" and format_known:
                 return size if 0 < size < _SIZE_UNKNOWN else None
             content = self._exactly(min(size + size % 2, _MAX_HEADER))
-            if len(content) < size or kind == b"fmt " and size < 16:
+            if len(content) < size or (kind == b"fmt " and size < 16):
                 raise ValueError("the wav header that came through the pipe is damaged or cut off")
             if kind == b"fmt ":
                 tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Iterator, Protocol, Sequence
+from typing import Protocol
 
 
 class OutputError(OSError):

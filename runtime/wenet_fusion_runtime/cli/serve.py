@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
 
 from wenet_fusion_runtime.cli.recognition_arguments import (
     Commands,

@@ -6,8 +6,8 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal

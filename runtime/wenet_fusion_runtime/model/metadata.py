@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.results.timestamps import WordTimes
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, Vocabulary

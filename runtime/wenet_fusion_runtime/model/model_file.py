@@ -93,7 +93,7 @@ def _not_a_zip(path: Path) -> str:
     with open(path, "rb") as file:
         start = file.read(3)
     is_cut_zip = start.startswith(b"PK")
-    if path.suffix == ".onnx" and not is_cut_zip or start[:1] == b"\x08" and start[2:] in _ONNX_STARTS:
+    if (path.suffix == ".onnx" and not is_cut_zip) or (start[:1] == b"\x08" and start[2:] in _ONNX_STARTS):
         return (
             "is a bare ONNX graph, such as those for WeNet's runtime and sherpa-onnx, which run it; "
             "for this runtime export with --format onnx"

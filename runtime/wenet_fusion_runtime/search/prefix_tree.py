@@ -28,7 +28,7 @@ class Prefix:
     and came back. Only children that entered the beam are stored, so a search keeps at most beam_size nodes per frame.
     """
 
-    __slots__ = ("token", "parent", "children", "sums", "bonus", "fused", "tried")
+    __slots__ = ("bonus", "children", "fused", "parent", "sums", "token", "tried")
 
     def __init__(self, token: int, parent: Prefix | None, fused: FusionState | None) -> None:
         self.token = token

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple, Protocol, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class FusionState:
         bonus: the sum of the three scores.
     """
 
-    __slots__ = ("completed", "context_score", "lm_score", "length_score", "bonus", "contexts", "words")
+    __slots__ = ("bonus", "completed", "context_score", "contexts", "length_score", "lm_score", "words")
 
     def __init__(
         self,
@@ -205,7 +206,7 @@ class _WordScorer(NamedTuple):
 class _Words:
     """The words of a prefix: those that are complete, scored, and the letters of the one that is not."""
 
-    __slots__ = ("score", "_scorer", "_state", "_open", "_closed")
+    __slots__ = ("_closed", "_open", "_scorer", "_state", "score")
 
     def __init__(self, scorer: _WordScorer, state: Any, score: float, open_word: str) -> None:
         self.score = score

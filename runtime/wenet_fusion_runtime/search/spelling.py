@@ -108,10 +108,8 @@ class Spelling:
             for stop in range(position + 1, min(position + self._longest, len(text)) + 1):
                 form = text[position:stop]
                 # After a boundary another one means nothing.
-                if (
-                    form in self._forms
-                    or text[position - 1 : position] == WORD_START
-                    and WORD_START + form in self._forms
+                if form in self._forms or (
+                    text[position - 1 : position] == WORD_START and WORD_START + form in self._forms
                 ):
                     found = fewest[position] + 1
                     if fewest[stop] is None or found < fewest[stop]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Callable
+from collections.abc import Callable
 from weakref import WeakSet
 
 from aiohttp import web

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 from aiohttp import http_exceptions, web
 

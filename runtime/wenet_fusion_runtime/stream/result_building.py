@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, Token

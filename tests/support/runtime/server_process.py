@@ -154,11 +154,11 @@ class Socket:
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[Socket]:
     """A WebSocket to an address of `ServerProcess.url`."""
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(
-            url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=2.0), **options
-        ) as socket:
-            yield Socket(socket)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=2.0), **options) as socket,
+    ):
+        yield Socket(socket)
 
 
 async def spoken_to(url: str, samples: np.ndarray, piece: int = 3200, **options: Any) -> Socket:

@@ -73,7 +73,7 @@ def rate_chart(conditions: Sequence[Condition]) -> Chart | None:
     last = min(
         index
         for index, value in enumerate(_SCALE)
-        if index > first and value >= max(positive) or index == len(_SCALE) - 1
+        if (index > first and value >= max(positive)) or index == len(_SCALE) - 1
     )
     start, end = _SCALE[first], _SCALE[last]
 

@@ -65,7 +65,7 @@ def write_onnx(
             output_names=list(outputs),
             dynamic_axes=axes,
             opset_version=OPSET,
-            custom_opsets={domain: 1 for domain in domains},
+            custom_opsets=dict.fromkeys(domains, 1),
             autograd_inlining=False,
             **legacy,
         )

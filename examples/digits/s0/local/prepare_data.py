@@ -98,7 +98,7 @@ def download(folder: Path, url: str = URL) -> Path:
                     (unfinished / Path(member.name).name).write_bytes(tar.extractfile(member).read())
         takes = list_takes(recordings_folder(unfinished))
         read_takes(takes)
-        if ARCHIVE_SHA256 != hashlib.sha256(archive.read_bytes()).hexdigest() and RECORDINGS_SHA256 != digest(takes):
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != ARCHIVE_SHA256 and digest(takes) != RECORDINGS_SHA256:
             raise ValueError("neither its checksum nor that of its recordings is the known one")
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         archive.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import Callable
+from collections.abc import Callable
 
 from aiohttp import WSCloseCode, WSMsgType, web
 

@@ -7,8 +7,9 @@ import json
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
@@ -74,14 +75,16 @@ async def recognise(
     headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
-            async with http.ws_connect(
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as http,
+            http.ws_connect(
                 server.url,
                 ssl=True if server.tls is None else server.tls,
                 max_msg_size=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
-            ) as socket:
-                return await _Talk(socket, options, on_result).run(blocks, is_paced)
+            ) as socket,
+        ):
+            return await _Talk(socket, options, on_result).run(blocks, is_paced)
     except aiohttp.WSServerHandshakeError as error:
         why = _HANDSHAKES.get(error.status, "is no server of this protocol")
         raise ServerError(f"{server.url}: {why} (HTTP {error.status})") from None
