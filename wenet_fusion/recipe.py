@@ -10,7 +10,7 @@ import torch
 
 from wenet_fusion.config import config_from_yaml, load_config, to_yaml
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, FrontendGeometry, Skip, SpeechDataset, iterate
+from wenet_fusion.data.dataset import Batch, DataReport, FrontendGeometry, Skip, SpeechDataset, iterate
 from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
@@ -18,7 +18,7 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
-from wenet_fusion.training.fingerprint import RunIdentity
+from wenet_fusion.training.fingerprint import RunFingerprint
 from wenet_fusion.training.trainer import Trainer, TrainingConfig
 from wenet_fusion.training.validation import validate
 
@@ -71,6 +71,16 @@ def build_dataset(
     return SpeechDataset(read_manifest(data_list, data_type), tokenizer, geometry, augmentation, config.seed, share)
 
 
+def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
+    """Report what training would use of a data list, and each other utterance with its reason.
+
+    Raises:
+        ValueError: if the list itself is malformed, or nothing in it usable; names lines or reasons.
+    """
+    tokenizer = build_tokenizer(config.tokenizer, Path())
+    return build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0).report()
+
+
 def build_trainer(
     config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device
 ) -> Trainer:
@@ -83,8 +93,8 @@ def build_trainer(
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
     units, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
-    identity = RunIdentity(to_yaml(config), units, bpe_model, config.seed, train.digest)
-    return Trainer(model, train, dev, config.training, config.data.spec_augment, identity, model_dir, device)
+    fingerprint = RunFingerprint(to_yaml(config), units, bpe_model, config.seed, train.digest)
+    return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, device)
 
 
 @dataclass(frozen=True)

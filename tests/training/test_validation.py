@@ -13,7 +13,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
-from wenet_fusion.training.validation import counting_of, validate
+from wenet_fusion.training.validation import choose_counting, validate
 
 CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"), "pieces", "units.txt")
 
@@ -31,10 +31,10 @@ def words(tone_run, tiny_units):
 
 
 def test_the_unit_suits_the_language(words):
-    assert counting_of(words).unit == "word"
-    assert counting_of(with_texts(words, "one two", "one")).unit == "word"
-    assert counting_of(with_texts(words, "one", "two")).unit == "char"
-    assert counting_of(with_texts(words, "one", "")).unit == "char"
+    assert choose_counting(words).unit == "word"
+    assert choose_counting(with_texts(words, "one two", "one")).unit == "word"
+    assert choose_counting(with_texts(words, "one", "two")).unit == "char"
+    assert choose_counting(with_texts(words, "one", "")).unit == "char"
 
 
 def test_characters_are_counted(words, tiny_units):

@@ -9,11 +9,11 @@ from wenet_fusion_runtime.model.model_file import load_model
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.evaluation.inspection import describe, draw_influence, influence
-from wenet_fusion.evaluation.streaming_laws import BOUND, check_data, check_model
+from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.export.targets.torchscript import reloaded, script
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import load_trained, read_recipe
+from wenet_fusion.recipe import check_data, load_trained, read_recipe
 from wenet_fusion.trained_model import acoustic_model
 from wenet_fusion.training.checkpoint import is_exported
 

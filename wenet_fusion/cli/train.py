@@ -43,7 +43,7 @@ def train(args: argparse.Namespace) -> int:
     told = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}")
-    (args.model_dir / "train.yaml").write_text(trainer.identity.config_yaml)
+    (args.model_dir / "train.yaml").write_text(trainer.fingerprint.config_yaml)
     trainer.run()
     for name, dataset in datasets.items():
         print_skipped(dataset.skipped[told[name] :])

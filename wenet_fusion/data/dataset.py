@@ -52,6 +52,14 @@ class Skip(NamedTuple):
         return f"{self.key}: {self.reason}"
 
 
+class DataReport(NamedTuple):
+    """What training makes of a data list."""
+
+    utterances: int  # that it uses
+    hours: float  # of those
+    skipped: list[Skip]
+
+
 class SpeechDataset:
     """Utterances that can be used, in their order; indices count these. `skipped` lists the others.
 
@@ -95,6 +103,10 @@ class SpeechDataset:
     def seconds(self) -> list[float]:
         """Durations by index, as `epoch_batches` wants them; without tail and change of speed."""
         return [utterance.seconds for utterance in self.utterances]
+
+    def report(self) -> DataReport:
+        """Return how much of the data is used, and each skipped utterance with its reason."""
+        return DataReport(len(self), sum(self.seconds) / 3600, self.skipped)
 
     @property
     def digest(self) -> str:

@@ -1,19 +1,16 @@
 """Proves the streaming laws on a user's own model and data: split, batch, padding and fusion as numbers."""
 
 import copy
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wenet_fusion.data.dataset import Skip
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import RecipeConfig, TrainedModel, build_dataset
-from wenet_fusion.text.tokenizer import build_tokenizer
+from wenet_fusion.recipe import TrainedModel
 
 BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
 CHECK_CHUNKS = 5  # whole chunks streamed, and a short one
@@ -101,20 +98,3 @@ def _beside(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
 
 def _difference(value: Tensor, target: Tensor) -> float:
     return float((value - target).abs().max() / target.abs().max().clamp(min=1e-12))
-
-
-class DataReport(NamedTuple):
-    utterances: int
-    hours: float
-    skipped: list[Skip]
-
-
-def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
-    """What training would make of a data.list: usable utterances, and every other one with its reason.
-
-    Raises:
-        ValueError: if the list itself is malformed, or nothing in it usable; names lines or reasons.
-    """
-    tokenizer = build_tokenizer(config.tokenizer, Path())
-    dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
-    return DataReport(len(dataset.seconds), sum(dataset.seconds) / 3600, dataset.skipped)

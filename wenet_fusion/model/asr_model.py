@@ -23,13 +23,13 @@ SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    sample_rate: int = 16000  # Hz
-    num_mel_bins: int = 80
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
-    low_freq: float = 20.0  # Hz
-    high_freq: float = 0.0  # Hz; 0 or less counts from the Nyquist frequency; -400 is sherpa-onnx's own
-    tail_frames: int = 4  # encoder frames of silence that end every utterance, in training as in the runtime
+    sample_rate: int = 16000  # Hz; audio is resampled to it
+    num_mel_bins: int = 80  # mel filters per feature frame
+    window_ms: float = 25.0  # length of a feature window, ms
+    hop_ms: float = 10.0  # distance of feature windows, ms
+    low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
+    high_freq: float = 0.0  # upper edge of the highest, Hz; 0 or less counts from Nyquist; sherpa-onnx uses -400
+    tail_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
     def frame_samples(self) -> int:
@@ -65,9 +65,9 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class LossConfig:
-    ctc_weight: float = 0.3  # the rest is the attention decoders'
-    reverse_weight: float = 0.3  # share of the right-to-left decoder
-    label_smoothing: float = 0.1
+    ctc_weight: float = 0.3  # weight of the CTC loss; the rest goes to the attention decoders
+    reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention loss
+    label_smoothing: float = 0.1  # probability mass spread over the other tokens, attention loss only
 
     def problems(self) -> list[str]:
         return [
@@ -81,8 +81,8 @@ class LossConfig:
 class RescoringConfig:
     """How an exported model weighs its scores unless it is told otherwise. Choose the values on a dev set."""
 
-    ctc_weight: float = 0.5  # of the CTC score beside the decoders'
-    reverse_weight: float = 0.3  # share of the right-to-left decoder, if there is one
+    ctc_weight: float = 0.5  # weight of the CTC score in rescoring
+    reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention score
 
     def problems(self) -> list[str]:
         found = [] if self.ctc_weight >= 0 else [f"ctc_weight: {self.ctc_weight} is negative"]

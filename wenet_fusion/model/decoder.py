@@ -18,11 +18,11 @@ from wenet_fusion.model.layers.sinusoids import sinusoids_at
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    layers: int = 3  # left-to-right; 0: CTC only
-    reverse_layers: int = 3  # right-to-left; 0: none
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
+    layers: int = 3  # left-to-right layers; 0: CTC only
+    reverse_layers: int = 3  # right-to-left layers; 0: none
+    heads: int = 4  # attention heads; must divide the encoder's dim
+    feed_forward: int = 2048  # hidden width of the feed-forward blocks
+    dropout: float = 0.1  # dropout probability of every block
 
     def problems(self) -> list[str]:
         found = [

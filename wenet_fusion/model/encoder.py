@@ -26,21 +26,23 @@ SHALLOW_LAYERS = 6
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    dim: int = 256
-    layers: int = 12
-    heads: int = 4
-    feed_forward: int = 2048
-    conv_kernel: int = 8  # frames, the current one included
-    subsampling_channels: int = 64
+    dim: int = 256  # width of an encoder frame
+    layers: int = 12  # encoder layers
+    heads: int = 4  # attention heads; must divide dim
+    feed_forward: int = 2048  # hidden width of the feed-forward branches
+    conv_kernel: int = 8  # frames that the causal convolution sees, the current one included
+    subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
     max_distance: int = 64  # largest relative distance, in frames, that the position bias tells apart
-    dropout: float = 0.1
+    dropout: float = 0.1  # dropout probability of every branch
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
     # A FusionFormer, unless one of these is changed to compare it with what others build; a Conformer as WeNet trains it
     # is norm: layer, activation: swish, gated: true, positions: products.
-    norm: NormKind = "fusion"  # where the norms stand
-    activation: Literal["relu", "swish"] = "relu"
+    norm: NormKind = "fusion"  # where norms stand: fusion has a BatchNorm after every linear and convolution
+    activation: Literal["relu", "swish"] = "relu"  # activation of every branch; only relu folds at export
     gated: bool = False  # GLU in the convolution branch
-    positions: Literal["bias", "products"] = "bias"
+    positions: Literal["bias", "products"] = (
+        "bias"  # relative positions: a learned bias per distance and head, or products as in a Conformer
+    )
 
     @property
     def fusible(self) -> bool:

@@ -88,7 +88,7 @@ class BpeTokenizer:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
-                f"{source} is no sentencepiece model; train one with tools/data/make_units.py --kind bpe"
+                f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
 
     def encode(self, text: str) -> list[int]:
@@ -107,7 +107,7 @@ def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
     """The tokenizer that `config` describes; its relative paths start at `base`. Raises ValueError or OSError."""
     path = base / config.bpe_model
     if config.kind == "bpe" and not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_units.py --kind bpe")
+        raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_vocabulary.py --kind bpe")
     model = path.read_bytes() if config.kind == "bpe" else b""
     return _assemble(config, read_vocabulary(base / config.units, config.join), model, str(path))
 

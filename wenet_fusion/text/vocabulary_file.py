@@ -21,7 +21,7 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
         if fields == [""]:
             continue
         if len(fields) != 2 or not fields[1].isdecimal():
-            problems.append(f"{path}:{number}: expected 'unit id', found {line!r}")
+            problems.append(f"{path}:{number}: expected 'token id', found {line!r}")
             continue
         if int(fields[1]) != len(tokens):
             problems.append(f"{path}:{number}: expected id {len(tokens)} for {fields[0]!r}, found {fields[1]}")
@@ -30,7 +30,7 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
         first_line.setdefault(fields[0], number)
         tokens.append(fields[0])
     if not tokens and not problems:
-        raise ValueError(f"{path}: holds no units; write them with tools/data/make_units.py")
+        raise ValueError(f"{path}: holds no tokens; write it with tools/data/make_vocabulary.py")
     if problems:
         raise ValueError(list_problems(problems))
     return Vocabulary(tokens, join, str(path))

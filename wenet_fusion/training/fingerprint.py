@@ -11,7 +11,7 @@ NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_chec
 _FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
 
 
-class RunIdentity(NamedTuple):
+class RunFingerprint(NamedTuple):
     """What a checkpoint must carry to be rebuilt, and what a resumed run must agree with."""
 
     config_yaml: str
@@ -32,22 +32,22 @@ def weight_settings(config_yaml: str) -> str:
     return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
 
 
-def check_same_run(state: TrainingState, identity: RunIdentity, model_dir: Path) -> None:
+def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
     """Raises ValueError, naming what differs and the remedy, if `state` of `model_dir` is of another run."""
-    if state.units != identity.units:
+    if state.units != fingerprint.units:
         raise ValueError(
-            f"{model_dir} was trained with {len(state.units)} units that differ from the {len(identity.units)} of this "
+            f"{model_dir} was trained with {len(state.units)} units that differ from the {len(fingerprint.units)} of this "
             f"run; choose another --model_dir or use the units it was trained with"
         )
-    before, now = weight_settings(state.config_yaml), weight_settings(identity.config_yaml)
+    before, now = weight_settings(state.config_yaml), weight_settings(fingerprint.config_yaml)
     if before != now:
         raise ValueError(
             f"{model_dir} was trained with another configuration ({_changed_lines(before, now)}); "
             f"choose another --model_dir or restore it{_max_steps_hint(before, now)}"
         )
-    if state.data_digest and state.data_digest != identity.data_digest:  # earlier versions kept no digest
+    if state.data_digest and state.data_digest != fingerprint.data_digest:  # earlier versions kept no digest
         raise ValueError(
-            f"{model_dir} was trained on other data ({state.data_digest}; now {identity.data_digest}), so its epochs "
+            f"{model_dir} was trained on other data ({state.data_digest}; now {fingerprint.data_digest}), so its epochs "
             f"cannot go on; choose another --model_dir or give the --train_data it was trained on, all of it usable"
         )
 

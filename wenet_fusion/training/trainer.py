@@ -31,7 +31,7 @@ from wenet_fusion.training.checkpoint import (
     save_model,
     save_training_state,
 )
-from wenet_fusion.training.fingerprint import RunIdentity, check_same_run
+from wenet_fusion.training.fingerprint import RunFingerprint, check_same_run
 from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
 from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.validation import validate
@@ -84,13 +84,13 @@ class Trainer:
         dev: SpeechDataset,
         config: TrainingConfig,
         spec_augment: SpecAugmentConfig,
-        identity: RunIdentity,
+        fingerprint: RunFingerprint,
         model_dir: Path,
         device: torch.device,
     ):
         self.model = model.to(device)
         self.train_data, self.dev_data = train, dev
-        self.config, self.spec_augment, self.identity = config, spec_augment, identity
+        self.config, self.spec_augment, self.fingerprint = config, spec_augment, fingerprint
         self.model_dir, self.device = model_dir, device
         self.optimizer = build_optimizer(config.optim, model)
         self.step = self.epoch = self.batch = 0
@@ -122,7 +122,7 @@ class Trainer:
     def _run_epoch(self) -> None:
         config = self.config
         plan = epoch_batches(
-            self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.identity.seed, self.epoch
+            self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.fingerprint.seed, self.epoch
         )
         accumulated: list[Batch] = []
         remaining = min(len(plan) - self.batch, (config.max_steps - self.step) * config.accumulate)
@@ -190,10 +190,10 @@ class Trainer:
         return entry
 
     def _backward(self, batch: Batch, index: int, count: int) -> Losses:
-        draw = f"{self.identity.seed}/{self.step}/{index}"
+        draw = f"{self.fingerprint.seed}/{self.step}/{index}"
         chunking = draw_chunking(self.config.chunking, random.Random(draw))
         frames = self.model.frames(batch.sample_lengths_B) * FACTOR
-        rng = np.random.default_rng([self.identity.seed, self.step, index])
+        rng = np.random.default_rng([self.fingerprint.seed, self.step, index])
         masks = feature_masks(frames, self.model.config.frontend.num_mel_bins, self.spec_augment, rng)
         losses = self.model(
             batch.samples_BN.to(self.device),
@@ -240,10 +240,10 @@ class Trainer:
             flush=True,
         )
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
-        identity = self.identity
+        fingerprint = self.fingerprint
         save_model(
             ModelCheckpoint(
-                identity.config_yaml, identity.units, identity.bpe_model, weights, self.step, result.loss, rate
+                fingerprint.config_yaml, fingerprint.units, fingerprint.bpe_model, weights, self.step, result.loss, rate
             ),
             self.model_dir / checkpoint_name(self.step),
         )
@@ -255,8 +255,8 @@ class Trainer:
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         save_training_state(
             TrainingState(
-                self.identity.config_yaml,
-                self.identity.units,
+                self.fingerprint.config_yaml,
+                self.fingerprint.units,
                 self.step,
                 self.epoch,
                 self.batch,
@@ -267,7 +267,7 @@ class Trainer:
                 self.skipped_steps,
                 self.epoch_loss,
                 self.epoch_updates,
-                self.identity.data_digest,
+                self.fingerprint.data_digest,
             ),
             self.model_dir,
         )
@@ -276,7 +276,7 @@ class Trainer:
         state = load_training_state(self.model_dir)
         if state is None:
             return
-        check_same_run(state, self.identity, self.model_dir)
+        check_same_run(state, self.fingerprint, self.model_dir)
         load_weights(self.model, state.weights, str(self.model_dir))
         self.optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.rng)

@@ -20,7 +20,7 @@ class Validation(NamedTuple):
     rate_name: str  # WER, or CER for languages without spaces
 
 
-def counting_of(dataset: SpeechDataset) -> Counting:
+def choose_counting(dataset: SpeechDataset) -> Counting:
     """Characters where the language is written without spaces, else words."""
     spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
     return Counting("word" if spaced or dataset.tokenizer.join == "words" else "char")
@@ -33,7 +33,7 @@ def validate(
     """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
     was_training = model.training
     model.eval()
-    total, rows, errors, counting = 0.0, 0, ErrorCounts(), counting_of(dataset)
+    total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
     for batch in iterate(dataset, plan, epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)

@@ -137,7 +137,7 @@ fi
 if stage_wanted 2 && begin_stage 2; then
   need_stage 0 data/train/text
   change_stage 2
-  python "$root/tools/data/make_units.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
+  python "$root/tools/data/make_vocabulary.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
   end_stage 2
 fi
 
