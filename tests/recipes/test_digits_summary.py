@@ -28,7 +28,7 @@ def folder(tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
-    (tmp_path / "false_words.txt").write_text("| tone | 0 |\nm.zip: false words per hour: tone 0\n")
+    (tmp_path / "insertions.txt").write_text("| tone | 0 |\nm.zip: false words per hour: tone 0\n")
     (tmp_path / ".stage4.seconds").write_text("331\n")
     return tmp_path
 

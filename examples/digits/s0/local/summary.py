@@ -69,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f" noise, tones, music, reversed voices), chunks {record['chunking']}: {record['insertions']} words in"
             f" {record['utterances_wrong']} of them"
         )
-    false_words = args.dir / "false_words.txt"
-    if false_words.exists():
-        lines.append(f"- {false_words.read_text().splitlines()[-1].partition(': ')[2]}")
+    insertions = args.dir / "insertions.txt"
+    if insertions.exists():
+        lines.append(f"- {insertions.read_text().splitlines()[-1].partition(': ')[2]}")
     seconds = {int(path.name.split(".")[1].removeprefix("stage")): int(path.read_text()) for path in args.stage_seconds}
     seconds[7] = args.running_seconds
     times = ", ".join(f"{number}: {value}" for number, value in sorted(seconds.items()))
