@@ -23,8 +23,8 @@ from wenet_fusion.console import run_main
 from wenet_fusion.export.export_formats import PRECISIONS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8
-from wenet_fusion.recipe import load_trained
 from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}

@@ -21,8 +21,7 @@ from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import Precision
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import Encoder, EncoderConfig
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import fused_model
+from wenet_fusion.trained_model import TrainedModel, fused_model
 
 CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its linear layers alone", "step"
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))

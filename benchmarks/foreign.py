@@ -27,8 +27,8 @@ from wenet_fusion.export.targets.sherpa_onnx import export_sherpa_onnx
 from wenet_fusion.export.targets.torchscript import export_torchscript
 from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
-from wenet_fusion.recipe import TrainedModel, load_trained
 from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.trained_model import TrainedModel, load_trained
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks
 SHERPA_TAIL_SECONDS = 0.8  # what sherpa-onnx's own programs append

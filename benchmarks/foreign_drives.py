@@ -22,7 +22,7 @@ from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING, DecodingOpti
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets.sherpa_onnx import TOKENS
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 try:
     import sherpa_onnx

@@ -22,8 +22,7 @@ from wenet_fusion.export.targets.onnx_graph import quantise_dynamic, session, wr
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import fused_model
+from wenet_fusion.trained_model import TrainedModel, fused_model
 
 try:
     from onnxruntime import InferenceSession

@@ -20,8 +20,9 @@ from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderState, Lay
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
+from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, restore_tokenizer
+from wenet_fusion.trained_model import TrainedModel
 from wenet_fusion.training.trainer import TrainingConfig
 
 NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)

@@ -21,8 +21,7 @@ from wenet_fusion.export.targets.onnx_archive import (
     write_graphs,
 )
 from wenet_fusion.export.targets.torchscript import script
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16-packed", "int8")
 

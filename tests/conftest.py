@@ -25,9 +25,10 @@ from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder import EncoderConfig
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
-from wenet_fusion.recipe import RecipeConfig, TrainedModel, load_trained
+from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary
+from wenet_fusion.trained_model import TrainedModel, load_trained
 from wenet_fusion.training.trainer import TrainingConfig
 
 # Tiny models are fastest on one thread, and their sums then have one order.

@@ -1,26 +1,19 @@
 """A recipe's configuration and the functions that build its parts: the only place where the layers meet."""
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
-from wenet_fusion.config import config_from_yaml, load_config, to_yaml
-from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, DataReport, FrontendGeometry, Skip, SpeechDataset, iterate
+from wenet_fusion.config import load_config, to_yaml
+from wenet_fusion.data.dataset import DataReport, FrontendGeometry, SpeechDataset
 from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
-from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer, restore_tokenizer
-from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
-from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
+from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
 from wenet_fusion.training.fingerprint import RunFingerprint
 from wenet_fusion.training.trainer import Trainer, TrainingConfig
-from wenet_fusion.training.validation import validate
 
 
 @dataclass(frozen=True)
@@ -95,79 +88,3 @@ def build_trainer(
     units, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
     fingerprint = RunFingerprint(to_yaml(config), units, bpe_model, config.seed, train.digest)
     return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, device)
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A checkpoint brought back to life."""
-
-    config: RecipeConfig
-    tokenizer: Tokenizer
-    model: AsrModel  # eval mode, on the CPU
-    path: Path
-
-
-def load_trained(path: Path) -> TrainedModel:
-    """Rebuilds a model from its checkpoint, which needs no other file.
-
-    Raises:
-        ValueError, OSError: if the file is no model checkpoint or does not fit together.
-    """
-    return restore(load_model(path), path)
-
-
-def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
-    """Like `load_trained`, for a checkpoint in memory that came from `path`."""
-    config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
-    tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
-    model = AsrModel(config.model, len(tokenizer.vocabulary))
-    load_weights(model, checkpoint.weights, str(path))
-    return TrainedModel(config, tokenizer, model.eval(), path)
-
-
-class Averaged(NamedTuple):
-    checkpoint: ModelCheckpoint
-    skipped: list[Skip]  # utterances that the statistics had to do without
-
-
-def average(paths: list[Path], train_list: Path, batches: int, device: torch.device) -> Averaged:
-    """Averages checkpoints and gives the result statistics of its own, from `batches` batches of training data.
-
-    Chunkings alternate between those that the model serves and full context, so the statistics suit each.
-
-    Raises:
-        ValueError, OSError: if a file is not what it should be, or `batches` is below 1.
-    """
-    if batches < 1:
-        raise ValueError(f"--batches {batches}: statistics need at least 1 batch, 30 are usual")
-    averaged = average_checkpoints(paths)
-    trained = restore(averaged, paths[-1])
-    dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
-    reestimate_statistics(trained.model.to(device), estimation_batches(trained.config, dataset, batches), device)
-    weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
-    return Averaged(replace(averaged, weights=weights), dataset.skipped)
-
-
-class Measured(NamedTuple):
-    checkpoint: ModelCheckpoint
-    rate_name: str  # WER, or CER for languages without spaces
-    skipped: list[Skip]
-
-
-def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> Measured:
-    """The same checkpoint with its loss and error rate on a data.list, measured as training does."""
-    trained = restore(checkpoint, Path("checkpoint"))
-    dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
-    training = trained.config.training
-    model = trained.model.to(device)
-    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, device)
-    measured = replace(checkpoint, dev_loss=result.loss, dev_error_rate=result.errors.rate)
-    return Measured(measured, result.rate_name, dataset.skipped)
-
-
-def estimation_batches(config: RecipeConfig, dataset: SpeechDataset, count: int) -> Iterator[tuple[Batch, Chunking]]:
-    """Up to `count` batches of one epoch, each with the next of the chunkings that the model is used with."""
-    training = config.training
-    plan = epoch_batches(dataset.seconds, training.max_batch_seconds, training.max_batch_rows, config.seed, epoch=0)
-    chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
-    yield from zip(iterate(dataset, plan[:count], epoch=0, num_workers=training.num_workers), chunkings)

@@ -16,7 +16,7 @@ from wenet_fusion_runtime import EngineOptions, Recognizer
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.speech import read_speech
 from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 pytest.importorskip("aiohttp", reason="the server needs aiohttp, an optional extra")

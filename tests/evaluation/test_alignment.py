@@ -21,7 +21,7 @@ from wenet_fusion.evaluation.timestamps.ctm import read_ctm
 from wenet_fusion.evaluation.timestamps.forced_alignment import AlignmentOptions, align, best_path
 from wenet_fusion.evaluation.timestamps.timestamp_errors import all_dated_words, time_errors
 from wenet_fusion.model.chunking import Chunking, parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 UNITS = 4
 

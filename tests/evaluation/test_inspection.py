@@ -21,8 +21,8 @@ from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import TrainedModel, check_data
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.recipe import check_data
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 FRAMES = 24
 

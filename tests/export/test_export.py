@@ -29,8 +29,7 @@ from wenet_fusion.model.exported import ExportedModel
 from wenet_fusion.model.layers.convolution import CausalConvolution, ConvolutionOutput
 from wenet_fusion.model.layers.packing import unpack
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
 
 # --- same tokens
 

@@ -24,8 +24,7 @@ from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.exported import ExportedModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 pytestmark = pytest.mark.usefixtures("float32")
 

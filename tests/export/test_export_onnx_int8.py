@@ -33,7 +33,7 @@ from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.norm import fuse_norms
-from wenet_fusion.recipe import TrainedModel, load_trained
+from wenet_fusion.trained_model import TrainedModel, load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 

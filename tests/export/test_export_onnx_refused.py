@@ -13,7 +13,7 @@ from wenet_fusion.export.targets import onnx_archive
 from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, export_onnx_archive
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import EncoderOutput, EncoderState
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -14,8 +14,7 @@ from wenet_fusion.export.targets import torch_program as program_module
 from wenet_fusion.export.targets.torch_program import LoadedProgram, export_program, load_program, program_model
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 CHUNKING = Chunking(8, 2)  # the tiny model's default
 

@@ -28,8 +28,7 @@ from wenet_fusion.export.targets.wenet_graphs import EncoderWithCtc
 from wenet_fusion.export.targets.wenet_onnx import ForeignExport
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.recipe import TrainedModel, load_trained
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 needs_package = pytest.mark.skipif(

@@ -31,8 +31,8 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder import EncoderConfig
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.recipe import RecipeConfig
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
 
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -25,7 +25,7 @@ from wenet_fusion.export.targets.wenet_onnx import GRAPHS, ForeignExport, export
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel, load_trained
+from wenet_fusion.trained_model import TrainedModel, load_trained
 
 INT8 = ExportOptions("int8-dynamic")
 

@@ -18,8 +18,8 @@ from wenet_fusion_runtime.stream.segments import transcribe_offline
 
 from wenet_fusion.config import config_from_yaml
 from wenet_fusion.model.chunking import Chunking, ChunkingConfig, draw_chunking
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
-from wenet_fusion.trained_model import acoustic_model, meta_record
+from wenet_fusion.recipe import RecipeConfig
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, meta_record
 
 
 def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:

@@ -26,8 +26,7 @@ from wenet_fusion.model.frontend.fbank import Spectrum, spectrum_matrix
 from wenet_fusion.model.layers.norm import FusedConv, fuse_norms
 from wenet_fusion.model.layers.subsampling import Subsampling
 from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel, load_trained
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 needs_fbgemm = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM on this machine"

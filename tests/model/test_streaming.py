@@ -15,8 +15,7 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.layers.norm import fuse_norms, norms
 from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import fused_model, latency
+from wenet_fusion.trained_model import TrainedModel, fused_model, latency
 
 pytestmark = pytest.mark.usefixtures("float64")
 

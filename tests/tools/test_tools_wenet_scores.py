@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime", reason="the tool needs onnxruntime, an option
 
 from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 

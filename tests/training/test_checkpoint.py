@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 from wenet_fusion.training.checkpoint import (
     FORMAT,
     MODEL_KIND,

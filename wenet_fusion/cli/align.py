@@ -15,7 +15,7 @@ from wenet_fusion.evaluation.timestamps.forced_alignment import (
     write_alignment,
 )
 from wenet_fusion.model.chunking import chunking_label, parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 DOUBTFUL = 0.5  # words with less confidence are marked in the list of the worst utterances
 

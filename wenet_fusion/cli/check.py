@@ -13,8 +13,8 @@ from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.export.targets.torchscript import reloaded, script
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import check_data, load_trained, read_recipe
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.recipe import check_data, read_recipe
+from wenet_fusion.trained_model import acoustic_model, load_trained
 from wenet_fusion.training.checkpoint import is_exported
 
 

@@ -18,9 +18,9 @@ from wenet_fusion.evaluation.results import Row, read_results, scored, write_rep
 from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.files import list_problems, read_table
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
-from wenet_fusion.recipe import load_trained
 from wenet_fusion.text.error_rate import Scoring, score
 from wenet_fusion.text.transcripts import UNITS, Counting
+from wenet_fusion.trained_model import load_trained
 
 
 def add(verb: Verb) -> None:

@@ -8,7 +8,7 @@ from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.export_formats import FORMATS, MEANINGS, ExportRequest, explain_precisions, export_model
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.model.chunking import parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 
 def add(verb: Verb) -> None:

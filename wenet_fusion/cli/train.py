@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from wenet_fusion.cli.arguments import Verb, device, print_skipped
-from wenet_fusion.recipe import average, build_trainer, measure, read_recipe
+from wenet_fusion.recipe import build_trainer, read_recipe
+from wenet_fusion.trained_model import average, measure
 from wenet_fusion.training.averaging import choose_checkpoints
 from wenet_fusion.training.checkpoint import load_model, save_model
 

@@ -26,8 +26,7 @@ from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
 from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import commit, processor, software
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 _SOURCES = Path(__file__).parent

@@ -10,7 +10,7 @@ from torch import Tensor
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
 CHECK_CHUNKS = 5  # whole chunks streamed, and a short one

@@ -10,7 +10,7 @@ from wenet_fusion_runtime.stream.segments import DecodingOptions
 from wenet_fusion.export.speech import ErrorChange, Speech, halves, measure_errors
 from wenet_fusion.export.verification import Verification, tolerance, verify
 from wenet_fusion.model.operators import matching
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 MAX_VERIFIED = 8  # utterances that are compared frame by frame
 

@@ -25,8 +25,7 @@ from wenet_fusion.export.verification import GENERATED_SECONDS
 from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.streaming import TOP_TOKENS
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 KEYS = ("chunk_size", "left_chunks", "num_blocks", "head", "output_size", "cnn_module_kernel", "subsampling_rate")
 

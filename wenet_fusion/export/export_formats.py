@@ -12,7 +12,7 @@ from wenet_fusion.export.targets.torch_program import export_program
 from wenet_fusion.export.targets.torchscript import export_torchscript
 from wenet_fusion.export.targets.wenet_onnx import UNITS, ForeignExport, export_wenet_onnx, unit_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 Format = Literal["torchscript", "onnx", "wenet-onnx", "sherpa-onnx", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)

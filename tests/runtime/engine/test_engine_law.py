@@ -19,7 +19,7 @@ from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.speech import read_speech
 from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -11,7 +11,7 @@ from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.stream.segments import SegmentDecoder
 
 from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 BEAM = 10
 LONGEST_SEGMENT_FRAMES = 750  # 20 s, and 10 s to find a silence

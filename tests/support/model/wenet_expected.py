@@ -6,8 +6,7 @@ from support.model.wenet_runtime import greedy
 from wenet_fusion_runtime.stream.segments import offline_step
 
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks
 SILENCE = float(np.log(2.0**-23))  # a feature of zeros: the log of Kaldi's energy floor

@@ -28,8 +28,7 @@ from wenet_fusion.evaluation.timestamps.textgrid import format_textgrid
 from wenet_fusion.files import write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, frames_needed
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 MAX_BATCH_SECONDS = 100.0

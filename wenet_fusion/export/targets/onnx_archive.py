@@ -37,8 +37,7 @@ from wenet_fusion.model.encoder import Encoder, EncoderOutput, EncoderState
 from wenet_fusion.model.exported import flatten_state, unflatten_state
 from wenet_fusion.model.operators import matching
 from wenet_fusion.model.streaming import DeployedModel, StepOutput
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record
 
 Precision = Literal["float32", "int8", "int8-dynamic"]
 

@@ -21,7 +21,7 @@ from wenet_fusion.export.targets.wenet_onnx import (
 )
 from wenet_fusion.files import replacing, write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.trained_model import TrainedModel
 
 INPUTS = ("x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask")
 OUTPUTS = ("log_probs", "next_att_cache", "next_conv_cache")

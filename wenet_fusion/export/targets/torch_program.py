@@ -30,8 +30,7 @@ from wenet_fusion.files import replacing
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.exported import ExportedModel, Scores
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record
 
 KIND = "wenet_fusion.program"
 

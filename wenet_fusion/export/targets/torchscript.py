@@ -21,8 +21,7 @@ from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.files import replacing
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record
 
 METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
 

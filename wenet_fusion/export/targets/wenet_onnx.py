@@ -23,9 +23,9 @@ from wenet_fusion.export.targets.wenet_graphs import (
 from wenet_fusion.files import replacing_set, write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
 from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel
 from wenet_fusion.text.tokenizer import Tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary
+from wenet_fusion.trained_model import TrainedModel
 
 Precision = Literal["float32", "int8-dynamic"]
 GRAPHS = ("encoder", "ctc", "decoder")
