@@ -266,7 +266,13 @@ for name in sys.argv[1:]:
 
 
 def run_python(source, *arguments, cwd):
-    environment = {"HOME": str(cwd), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(cwd)}
+    environment = {
+        "HOME": str(cwd),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}",  # this tree, wherever another one is installed
+        "TMPDIR": str(cwd),
+    }
     command = [sys.executable, "-c", source, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
