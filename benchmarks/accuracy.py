@@ -17,9 +17,9 @@ import torch
 from report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.__main__ import main as wenet_fusion
-from wenet_fusion.console import run_main
 from wenet_fusion.export.export_formats import PRECISIONS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8

@@ -18,9 +18,9 @@ import torch
 from report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Update
+from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.metadata import DYNAMIC
 
-from wenet_fusion.console import run_main
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.text.error_rate import ErrorCounts, score
 

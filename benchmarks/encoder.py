@@ -19,8 +19,8 @@ from report import goals_table, this_run, write_report
 from tables import Times, batch_goals, batch_table, forms_table, gain_table, step_goals
 from timing import by_turns
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.console import run_main
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.encoder import EncoderConfig
 

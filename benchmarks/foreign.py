@@ -18,9 +18,9 @@ import torch
 from foreign_drives import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
 from report import table, this_run, write_report
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.model_file import load_model
 
-from wenet_fusion.console import run_main
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.sherpa_onnx import export_sherpa_onnx

@@ -20,9 +20,9 @@ from models import Shape, conformer
 from report import table, this_run, write_report
 from timing import Timing, by_turns
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.arguments import device
-from wenet_fusion.console import run_main
 from wenet_fusion.model.asr_model import FrontendConfig
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.encoder import Encoder

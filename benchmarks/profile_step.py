@@ -34,8 +34,8 @@ from forms import (
 from models import Shape, conformer
 from report import table, this_run, write_report
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.console import run_main
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.model.chunking import chunking_label
 

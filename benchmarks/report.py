@@ -13,8 +13,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

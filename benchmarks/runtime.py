@@ -31,9 +31,9 @@ from runtime_calls import (
 from subjects import build
 from timing import Timing, by_turns
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM
 
-from wenet_fusion.console import run_main
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder import EncoderConfig

@@ -23,9 +23,9 @@ from serving_sessions import RealTime, real_time
 from serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
+from wenet_fusion_runtime.console import run_main
 
 from runtime import QUICK, SIZES, Sizes
-from wenet_fusion.console import run_main
 from wenet_fusion.model.chunking import chunking_label
 
 DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
-
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
 
 RATE = 44100  # what PortAudio takes for the native rate of ALSA's plugin; the sink has it too, so samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion.files import read_table
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.text import error_rate
 from wenet_fusion.text.error_rate import AlignedPair, Alignment, ErrorCounts, align, score
 from wenet_fusion.text.transcripts import Counting

@@ -15,11 +15,11 @@ from wenet_fusion_runtime.stream.segments import GREEDY, MODES, PREFIX_BEAM, RES
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, EvaluationOptions, Variant
 from wenet_fusion.evaluation.results import condition_folder, read_results
 from wenet_fusion.evaluation.run import evaluate
-from wenet_fusion.files import read_table
 from wenet_fusion.model.chunking import Chunking, parse_chunking
 from wenet_fusion.text.error_rate import score
 from wenet_fusion.trained_model import acoustic_model, load_trained

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.data.kaldi import read_corpus, settle_left_out
-from wenet_fusion.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import replacing, write_text
 
-from wenet_fusion.console import run_main
 from wenet_fusion.data.kaldi import read_corpus, settle_left_out
 from wenet_fusion.data.sources import Utterance, read_header, read_samples
-from wenet_fusion.files import replacing, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import replacing, write_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
 
-from wenet_fusion.console import run_main
-from wenet_fusion.files import read_table, replacing, write_text
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.text.tokenizer import split_characters
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 

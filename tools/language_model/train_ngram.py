@@ -18,11 +18,11 @@ from kneser_ney import END, START, UNKNOWN, Order, estimate, prune_thresholds
 from perplexity import report
 from sentences import MARKS, add_format_arguments, read_sentences, text_format
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import read_lines, replacing
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
 from wenet_fusion_runtime.search.language_model import load_language_model
 
-from wenet_fusion.console import run_main
-from wenet_fusion.files import read_lines, replacing
 from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 SPECIAL = (*MARKS, "<unk>")  # in the order of START, END, UNKNOWN

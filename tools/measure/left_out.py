@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-from wenet_fusion.files import list_problems
+from wenet_fusion_runtime.files import list_problems
 
 
 def all_problems(listed: Sequence[str], unreadable: Mapping[str, str]) -> list[str]:

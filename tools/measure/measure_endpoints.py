@@ -12,11 +12,11 @@ import numpy as np
 from left_out import all_problems, tell_left_out
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
 from wenet_fusion_runtime.stream.segments import MODES, RESCORING, decode_rows, offline_step
 
-from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.text.error_rate import score

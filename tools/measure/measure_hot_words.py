@@ -19,13 +19,13 @@ from left_out import all_problems
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.stream.segments import decode_rows, offline_step
 
-from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
-from wenet_fusion.files import write_text
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.text.transcripts import UNITS, Counting

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.console import progress_bar, run_main
 from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
 
 

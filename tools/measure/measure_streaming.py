@@ -14,15 +14,16 @@ from streamed_recording import Streamed, stream_utterance
 from timeline import Timeline, draw_timeline
 from tqdm import tqdm
 from wenet_fusion_runtime import DecodingOptions, Recognizer, Word
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import list_problems, write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.stream.segments import MODES
 
-from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
 from wenet_fusion.evaluation.timestamps.timestamp_errors import SideErrors, all_dated_words, time_errors
-from wenet_fusion.files import list_problems, read_table, write_text
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import align, score
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
 from wenet_fusion.evaluation.timestamps.timestamp_errors import TimeErrors, all_dated_words, time_errors
-from wenet_fusion.files import write_text
 
 
 def table(rows: Mapping[Path, TimeErrors], words: int) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from pictures import BLUE, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
-
-from wenet_fusion.console import run_main
-from wenet_fusion.files import read_lines
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import read_lines
 
 
 def read_log(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, load_pyplot
 from wenet_fusion_runtime import Word
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
-from wenet_fusion.files import read_table, write_text
 from wenet_fusion.text.error_rate import align
 from wenet_fusion.text.transcripts import Counting
 

@@ -15,13 +15,13 @@ from left_out import all_problems, tell_left_out
 from measure_streaming import streamed_chunking
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
 
-from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch
-from wenet_fusion.files import write_text
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.text.error_rate import ErrorCounts, score
 

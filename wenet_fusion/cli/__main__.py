@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Callable, Sequence
 
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+
 from wenet_fusion.cli import align, check, evaluate, export, train
-from wenet_fusion.console import HelpFormatter, run_main
 
 
 def build_parser() -> argparse.ArgumentParser:

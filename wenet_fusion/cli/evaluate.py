@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments
+from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.cli.search_variants import variants_of
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation.options import ALL_MODES, EvaluationOptions
 from wenet_fusion.evaluation.ranks import joined_ranks
 from wenet_fusion.evaluation.report.content import Condition, Fact, Report
@@ -16,7 +18,6 @@ from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_
 from wenet_fusion.evaluation.report.write import check_report_path, write_report
 from wenet_fusion.evaluation.results import Row, read_results, scored, write_reports
 from wenet_fusion.evaluation.run import evaluate
-from wenet_fusion.files import list_problems, read_table
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.text.error_rate import Scoring, score
 from wenet_fusion.text.transcripts import UNITS, Counting

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.files import list_problems, read_lines
+
 from wenet_fusion.data.sources import AudioSource, Utterance, read_headers
-from wenet_fusion.files import list_problems, read_table
 
 
 class Corpus(NamedTuple):
@@ -24,6 +25,29 @@ class Segment(NamedTuple):
     recording: str
     start: float  # seconds
     end: float
+
+
+def read_table(path: str | Path) -> dict[str, str]:
+    """Read Kaldi's "key value" lines in their order; the value is the rest of the line and may be empty.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: keys occur twice; the message lists their lines.
+    """
+    table: dict[str, str] = {}
+    first_line: dict[str, int] = {}
+    problems = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        key, *rest = line.split(maxsplit=1)
+        if key in table:
+            problems.append(f"{path}:{number}: key {key!r} is already in line {first_line[key]}")
+        first_line.setdefault(key, number)
+        table[key] = rest[0].strip() if rest else ""
+    if problems:
+        raise ValueError(list_problems(problems))
+    return table
 
 
 def read_corpus(wav_scp: Path, text: Path, segments: Path | None = None) -> Corpus:

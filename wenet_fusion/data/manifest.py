@@ -9,8 +9,9 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from wenet_fusion_runtime.files import list_problems, read_lines
+
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
-from wenet_fusion.files import list_problems, read_lines
 
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from wenet_fusion_runtime.files import read_lines, write_text
+
 from wenet_fusion.evaluation.decode_list import Decoded, DecodedBatch
-from wenet_fusion.files import read_lines, write_text
 
 _FOLDER = "unfinished"
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.files import read_lines, write_text
+
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.content import Condition, Fact, Report, Table
 from wenet_fusion.evaluation.report.write import write_report
-from wenet_fusion.files import read_lines, write_text
 from wenet_fusion.text.error_rate import Scoring, score
 from wenet_fusion.text.transcripts import Counting
 

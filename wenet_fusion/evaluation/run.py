@@ -14,9 +14,9 @@ from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING,
 
 from wenet_fusion import __version__
 from wenet_fusion.config import to_yaml
-from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.evaluation.decode_list import BatchDecoder, DecodedBatch
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant

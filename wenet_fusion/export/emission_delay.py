@@ -7,7 +7,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.timestamps import WordTimes
 from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, transcribe_offline
 
-from wenet_fusion.console import progress_bar
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
     DatedWord,
     TimeErrors,

@@ -10,8 +10,8 @@ from wenet_fusion_runtime.results.result import Word, joined_ids
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
-from wenet_fusion.console import progress_bar
 from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
 from wenet_fusion.text.error_rate import score

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.files import list_problems, read_lines
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
-
-from wenet_fusion.files import list_problems, read_lines
 
 
 def read_vocabulary(path: str | Path, join: str) -> Vocabulary:

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-from wenet_fusion.files import replacing
+from wenet_fusion_runtime.files import replacing
 
 FORMAT = 2  # 2: one table of position biases for all layers
 MODEL_KIND = "wenet_fusion.model"

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.files import write_text
 
 
 class RunLog:

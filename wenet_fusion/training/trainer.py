@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.transforms import SpecAugmentConfig, feature_masks
 from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import ChunkingConfig, draw_chunking

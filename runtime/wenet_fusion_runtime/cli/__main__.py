@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.cli import client, info, mic, serve, transcribe
-from wenet_fusion_runtime.cli.recognition_arguments import USER_ERRORS
+from wenet_fusion_runtime.console import exit_status
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except USER_ERRORS as error:
-        if options.traceback:
-            raise
-        plain = isinstance(error, OSError) and error.filename and error.strerror  # without "[Errno 2]"
-        print(f"error: {error.filename}: {error.strerror}" if plain else f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: options.run(options), options.traceback)
 
 
 def _parser() -> argparse.ArgumentParser:

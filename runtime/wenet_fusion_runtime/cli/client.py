@@ -20,13 +20,13 @@ from wenet_fusion_runtime.audio.reader import AudioReader, Resampler, to_mono
 from wenet_fusion_runtime.cli.decoding_arguments import add_hot_word_arguments, given_hot_words
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.recognition_arguments import (
-    USER_ERRORS,
     Commands,
     add_endpoint_flags,
     extra_needed,
     given_endpoint,
 )
 from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
+from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.search.hot_words import HotWord

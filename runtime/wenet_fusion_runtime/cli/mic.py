@@ -21,7 +21,6 @@ from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
 from wenet_fusion_runtime.audio.wav_writer import WavWriter
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.recognition_arguments import (
-    USER_ERRORS,
     Commands,
     add_format_flags,
     add_recognition_flags,
@@ -29,6 +28,7 @@ from wenet_fusion_runtime.cli.recognition_arguments import (
     check_format,
     create_stream,
 )
+from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.formats import CTM, JSON, TEXT, json_line, make_writer, partial_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.words import joined_words

@@ -13,7 +13,6 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
 from wenet_fusion_runtime.stream.segments import DecodingOptions
 
-USER_ERRORS = (ValueError, OSError, ImportError)  # what a user can mend: printed as one message, without a traceback
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 

@@ -13,7 +13,6 @@ from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.output import Destination, OutputError, Sink
 from wenet_fusion_runtime.cli.recognition_arguments import (
-    USER_ERRORS,
     Commands,
     add_format_flags,
     add_recognition_flags,
@@ -21,6 +20,7 @@ from wenet_fusion_runtime.cli.recognition_arguments import (
     check_format,
     create_stream,
 )
+from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.formats import (
     CTM,
     FORMATS,

@@ -1,5 +1,7 @@
 """A report as Markdown. Computes nothing."""
 
+from wenet_fusion_runtime.files import list_problems
+
 from wenet_fusion.evaluation.report.content import (
     COMMONEST,
     Aligned,
@@ -14,7 +16,6 @@ from wenet_fusion.evaluation.report.content import (
     rate_table,
     worst_utterances,
 )
-from wenet_fusion.files import list_problems
 from wenet_fusion.text.error_rate import display_width, pad
 
 _LINE_WIDTH = 100  # of aligned words

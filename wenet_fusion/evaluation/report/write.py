@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.evaluation.report.content import Report
 from wenet_fusion.evaluation.report.html import page
 from wenet_fusion.evaluation.report.markdown import markdown
-from wenet_fusion.files import write_text
 
 _WRITERS = {".html": page, ".md": markdown}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.files import list_problems, read_lines
 from wenet_fusion_runtime.results.result import Word
-
-from wenet_fusion.files import list_problems, read_lines
 
 
 def read_ctm(path: Path) -> dict[str, list[Word]]:

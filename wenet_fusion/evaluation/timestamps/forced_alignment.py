@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
+from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Token, Word
 from wenet_fusion_runtime.results.timestamps import Span, WordTimes, spoken_spans
 from wenet_fusion_runtime.results.words import group_words
 from wenet_fusion_runtime.stream.segments import offline_step
 
-from wenet_fusion.console import progress_bar
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import Utterance
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.evaluation.timestamps.textgrid import format_textgrid
-from wenet_fusion.files import write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, frames_needed
 from wenet_fusion.trained_model import TrainedModel, acoustic_model

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from wenet_fusion_runtime.files import replacing
 from wenet_fusion_runtime.model.metadata import BATCH, CACHE, ONNX, parse_meta
 from wenet_fusion_runtime.model.model_file import META, load_model
 from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP
@@ -31,7 +32,6 @@ from wenet_fusion.export.targets.onnx_graph import (
     write_onnx,
 )
 from wenet_fusion.export.verification import tolerance, verify
-from wenet_fusion.files import replacing
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import Encoder, EncoderOutput, EncoderState
 from wenet_fusion.model.exported import flatten_state, unflatten_state

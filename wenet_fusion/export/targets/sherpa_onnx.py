@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.files import replacing, write_text
 from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions
 
 from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
@@ -19,7 +20,6 @@ from wenet_fusion.export.targets.wenet_onnx import (
     mel_remarks,
     unit_table,
 )
-from wenet_fusion.files import replacing, write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
 from wenet_fusion.trained_model import TrainedModel
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from wenet_fusion_runtime.files import replacing
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.model.metadata import BATCH, ONNX
 from wenet_fusion_runtime.model.model_file import META
@@ -26,7 +27,6 @@ from wenet_fusion_runtime.model.model_file import META
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.verification import verify
-from wenet_fusion.files import replacing
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.exported import ExportedModel, Scores
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from wenet_fusion_runtime.files import replacing
 from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model.model_file import load_model
 
@@ -18,7 +19,6 @@ from wenet_fusion.export.kernels.calibration import calibration
 from wenet_fusion.export.kernels.torch_kernels import ENGINES, Precision, tuned
 from wenet_fusion.export.speech import Speech, halves
 from wenet_fusion.export.verification import tolerance, verify
-from wenet_fusion.files import replacing
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record

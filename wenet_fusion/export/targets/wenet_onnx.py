@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from wenet_fusion_runtime.files import replacing_set, write_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
 
 from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
@@ -20,7 +21,6 @@ from wenet_fusion.export.targets.wenet_graphs import (
     write_decoder,
     write_encoder,
 )
-from wenet_fusion.files import replacing_set, write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
 from wenet_fusion.model.wenet import WenetModel
 from wenet_fusion.text.tokenizer import Tokenizer

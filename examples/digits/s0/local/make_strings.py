@@ -16,8 +16,7 @@ import numpy as np
 from recordings import SPLITS, Take, list_takes, read_takes
 from strings import DigitString, StringPlan, empty_string, plan_strings, speak
 from tqdm import tqdm
-
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
 
 HELD_OUT_SEED = 20_240
 MAX_DIGITS = 7

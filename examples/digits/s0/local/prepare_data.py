@@ -18,9 +18,8 @@ from typing import Literal
 from recordings import digest, list_takes, read_takes, recordings_folder
 from synthesise import TAKES, VOICES, synthesise
 from tqdm import tqdm
-
-from wenet_fusion.console import run_main
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.markdown import table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
-from wenet_fusion.files import write_text
 from wenet_fusion.provenance import commit, processor, software
 
 Record = dict[str, Any]  # a JSON object as another program wrote it

@@ -1,13 +1,9 @@
 """How commands end: the user's mistakes in one line, ours with a traceback."""
 
 import argparse
-import io
-import sys
-import time
 
 import pytest
-
-from wenet_fusion.console import HelpFormatter, progress_bar, run_main
+from wenet_fusion_runtime.console import HelpFormatter, exit_status, run_main
 
 
 def end(error, capsys):
@@ -38,6 +34,17 @@ def test_help_shows_defaults_once_and_only_where_there_are_some():
     ]  # fmt: skip
 
 
+def test_help_wraps_paragraphs_and_keeps_indented_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "32")
+    epilog = (
+        "Some words that fill more\nthan one line.\n\nexample:\n  %(prog)s --many words that fill more than one line"
+    )
+    parser = argparse.ArgumentParser("p", epilog=epilog, formatter_class=HelpFormatter)
+    assert parser.format_help().endswith(
+        "Some words that fill more than\none line.\n\nexample:\n  p --many words that fill more than one line\n"
+    )
+
+
 def test_status_is_what_the_command_returns():
     for status in (0, 1):
         with pytest.raises(SystemExit) as caught:
@@ -51,6 +58,7 @@ def test_status_is_what_the_command_returns():
         (ValueError("a.pt is empty; give another"), 1, "error: a.pt is empty; give another\n"),
         (FileNotFoundError(2, "No such file or directory", "a.pt"), 1, "error: a.pt: No such file or directory\n"),
         (OSError("disk on fire"), 1, "error: disk on fire\n"),
+        (ImportError("needs onnx: pip install onnx"), 1, "error: needs onnx: pip install onnx\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -64,21 +72,7 @@ def test_defects_and_wanted_tracebacks_are_not_hidden(capsys, monkeypatch):
     monkeypatch.setenv("WENET_FUSION_TRACEBACK", "1")
     with pytest.raises(ValueError, match="mine"):
         run_main(lambda _: int("mine"))
-
-
-def test_a_bar_draws_often_on_a_terminal_and_rarely_in_a_log(monkeypatch):
-    def drawn(terminal):
-        written = io.StringIO()
-        written.isatty = lambda: terminal
-        monkeypatch.setattr(sys, "stderr", written)
-        with progress_bar(None, 40, "epoch 3", "batch") as bar:
-            for step in range(40):
-                time.sleep(0.01)
-                bar.set_postfix(loss=step)
-                bar.update()
-        return written.getvalue()
-
-    log, screen = drawn(False), drawn(True)
-    assert log.count("epoch 3") == 2 and "40/40" in log  # when it begins and when it ends
-    assert "loss=39" in log
-    assert screen.count("epoch 3") > 3
+    monkeypatch.setenv("WENET_FUSION_TRACEBACK", "0")
+    assert exit_status(lambda: int("mine")) == 1
+    with pytest.raises(ValueError, match="mine"):
+        exit_status(lambda: int("mine"), traceback=True)

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from wenet_fusion.files import replacing, replacing_set, write_text
+from wenet_fusion_runtime.files import replacing, replacing_set, write_text
 
 NAMES = ("main", "part", "extra")
 OLD = {"main": "old main", "part": "old part", "notes": "mine"}
@@ -46,6 +45,16 @@ def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) 
         assert [path.name for path in tmp_path.iterdir()] == ["model.pt"] and (
             tmp_path / "model.pt"
         ).read_text() == "old"
+
+
+def test_a_block_that_removes_its_file_leaves_the_old_one(tmp_path: Path) -> None:
+    for old in ({}, {"a": "old"}):
+        for name, text in old.items():
+            (tmp_path / name).write_text(text)
+        with replacing(tmp_path / "a") as part:
+            part.write_text("new")
+            part.unlink()
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
 
 # ---- sets
@@ -112,7 +121,7 @@ def test_two_writers_of_one_folder(folder: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from wenet_fusion.files import replacing_set
+from wenet_fusion_runtime.files import replacing_set
 
 folder, names, calls = Path(sys.argv[1]), sys.argv[3].split(), int(sys.argv[2])
 
