@@ -112,7 +112,7 @@ def test_endpoint_rules_reach_the_server(
 ) -> None:
     said: list[str] = []
     start_signal = protocol.start_signal
-    monkeypatch.setattr(protocol, "start_signal", lambda options: said.append(start_signal(options)) or said[-1])
+    monkeypatch.setattr(protocol, "start_signal", lambda *given: said.append(start_signal(*given)) or said[-1])
     assert client(server, folder / "one.wav", "--fast") == 0
     assert client(server, folder / "one.wav", "--fast", "--rule1_seconds", "off", "--rule2_seconds", "0.08") == 0
     assert capsys.readouterr().out == "a b c\na b c\n"

@@ -194,9 +194,9 @@ def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
 
 def test_access_is_checked_when_it_is_made() -> None:
     for wrong in ("example.org", "https://example.org/page", "ftp://x", ""):
-        with pytest.raises(ValueError, match="is no origin, expected one like https://example.org"):
+        with pytest.raises(ValueError, match="is not an origin, expected one such as https://example.org"):
             Access(origins=(wrong,))
-    with pytest.raises(ValueError, match="a word of ASCII characters"):
+    with pytest.raises(ValueError, match="must consist of ASCII characters"):
         Access("two words")
 
 

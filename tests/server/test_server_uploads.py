@@ -79,14 +79,14 @@ def test_streamed_answers_come_while_it_is_recognised(server: ServerProcess) -> 
 @pytest.mark.parametrize(
     "query, data, message",
     [
-        ("", b"", "no audio came"),
+        ("", b"", "the request has no audio"),
         ("", b"no audio at all", "upload: cannot be read as audio"),
         ("?chunk=5", "a", "chunk 5 with left context 4"),
-        ("?chunk=x", "a", 'chunk must be an integer of 1 to 1048576, found "x"'),
+        ("?chunk=x", "a", 'chunk must be an integer from 1 to 1048576, found "x"'),
         ("?format=mp3", "a", "format must be one of text, json, ctm, srt, vtt"),
         ("?stream=1", "a", "stream must be true or false"),
         ("?stream=true&format=srt", "a", "goes with format=json only"),
-        ("?sample_rate=8000", "a", "sample_rate means nothing for a file"),
+        ("?sample_rate=8000", "a", "sample_rate does not apply to a file"),
         ("?colour=red", "a", "unknown key 'colour'"),
         ("?hot_words=[1]", "a", "hot_words must be objects"),
         ("?endpoint={%22rule3_seconds%22:0}", "a", "must be positive"),

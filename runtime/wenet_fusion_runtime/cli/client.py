@@ -30,10 +30,10 @@ from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.server.websocket.protocol import FLOAT32, SAMPLE_RATE, SessionOptions
+from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, SessionOptions
 
 if TYPE_CHECKING:
-    from wenet_fusion_runtime.server.websocket.websocket_client import Said, Timing
+    from wenet_fusion_runtime.server.websocket.websocket_client import ServerResult, Timing
 
 BLOCK_SECONDS = 0.1  # of audio in a message; results do not depend on it
 STANDARD_INPUT = "-"
@@ -100,7 +100,7 @@ class _Recording(NamedTuple):
 
 def _client(options: argparse.Namespace) -> int:
     try:
-        from wenet_fusion_runtime.server.websocket.websocket_client import Server, recognise
+        from wenet_fusion_runtime.server.websocket.websocket_client import ServerAddress, recognise
     except ImportError as error:
         raise extra_needed("the client", "server", error) from None
     if options.files.count(STANDARD_INPUT) > 1:
@@ -111,7 +111,7 @@ def _client(options: argparse.Namespace) -> int:
             f"client {options.url} -"
         )
     hot_words = _hot_words(options)
-    server = Server(_url(options.url), read_token(options.token_file), _tls(options.authority))
+    server = ServerAddress(_url(options.url), read_token(options.token_file), _tls(options.authority))
     failed = 0
     for name in options.files:
         display = _Display(name if len(options.files) > 1 else None, options.partials)
@@ -119,7 +119,9 @@ def _client(options: argparse.Namespace) -> int:
             with _opened(name, options) as recording:
                 session = _session_options(options, recording.sample_rate, hot_words)
                 is_paced = not (options.fast or recording.is_live)
-                timing = asyncio.run(recognise(server, recording.blocks, session, is_paced, display.result))
+                timing = asyncio.run(
+                    recognise(server, recording.blocks, session, is_paced, display.result, given_endpoint(options))
+                )
         except BrokenPipeError:
             raise
         except USER_ERRORS as error:
@@ -183,7 +185,6 @@ def _session_options(options: argparse.Namespace, sample_rate: int, hot_words: t
         chunk=options.chunk,
         left=options.left,
         hot_words=hot_words,
-        endpoint=given_endpoint(options) or None,
         timestamps=True,
     )
 
@@ -224,7 +225,7 @@ class _Display:
         self._words: list[Word] = []  # of closed segments
         self._shown = ""
 
-    def result(self, said: Said) -> None:
+    def result(self, said: ServerResult) -> None:
         words = [Word(text, 0.0, 0.0, 1.0, spaced) for text, spaced in said.words] or (
             [Word(said.text, 0.0, 0.0, 1.0)] if said.text else []
         )  # a server of WeNet tells no words

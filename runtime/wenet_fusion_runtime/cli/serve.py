@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from wenet_fusion_runtime.cli.recognition_arguments import (
@@ -18,14 +17,11 @@ from wenet_fusion_runtime.cli.recognition_arguments import (
 )
 from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
-from wenet_fusion_runtime.server.bind import Listening, bind
+from wenet_fusion_runtime.server.bind import BindOptions, bind
 from wenet_fusion_runtime.server.limits import Limits
-from wenet_fusion_runtime.server.settings import ChunkChoice, Settings
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
+from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, Settings
 
 TOKEN_VARIABLE = "WENET_FUSION_TOKEN"
-# A client that does not decode continuously is sent away after so much silence without text; WeNet's server waits so long.
-SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -67,7 +63,7 @@ def read_token(path: Path | None) -> str | None:
 
 
 def _add_listening(group: argparse._ArgumentGroup) -> None:
-    defaults = Listening()
+    defaults = BindOptions()
     group.add_argument(
         "--host",
         default=defaults.host,
@@ -86,7 +82,7 @@ def _add_listening(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--drain_seconds",
         type=float,
-        default=defaults.drain_seconds,
+        default=Settings().drain_seconds,
         metavar="S",
         help="that open sessions get to finish after SIGTERM (default: %(default)g)",
     )
@@ -175,9 +171,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise extra_needed("the server", "server", error) from None
     settings = Settings(
-        Listening(
-            options.host, options.port, options.reuse_port, options.certificate, options.key, options.drain_seconds
-        ),
+        BindOptions(options.host, options.port, options.reuse_port, options.certificate, options.key),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),
         Access(read_token(options.token_file), tuple(options.allowed_origin)),
         ChunkChoice(options.chunk, options.left, options.allow_untrained),
@@ -187,9 +181,10 @@ def _serve(options: argparse.Namespace) -> int:
             max_wait_seconds=options.max_wait_seconds,
             batch_dynamic=options.batch_dynamic,
         ),
+        options.drain_seconds,
     )
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    sockets = bind(settings.listening)  # a port that is taken is known before the model is loaded
+    sockets = bind(settings.bind)  # a port that is taken is known before the model is loaded
     recognizer, _ = build_recognizer(options)
     create_stream(recognizer, options)  # a wrong chunk is no client's fault
     run(recognizer, options.model.name, settings, sockets, _announce)

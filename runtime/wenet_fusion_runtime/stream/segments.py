@@ -122,7 +122,7 @@ class DecodingOptions:
 
 
 FILE_OPTIONS = DecodingOptions()
-LIVE_OPTIONS = DecodingOptions(endpoint=LIVE_ENDPOINTS, commit_seconds=1.0)  # microphones and servers
+LIVE_OPTIONS = DecodingOptions(endpoint=LIVE_ENDPOINTS, commit_seconds=1.0)  # microphones; see also server.settings
 
 
 class SegmentDecoder:

@@ -104,7 +104,7 @@ def test_dynamic_int8_is_stepped_alone_unless_the_operator_asks() -> None:
     for batched in (False, True):
         with Engine(recognizer.model, EngineOptions(batch_dynamic=batched)) as engine:
             clients = [Client(engine, recognizer) for _ in range(8)]
-            with engine._schedule._changed:  # no worker takes anything until all have pushed
+            with engine._scheduler._changed:  # no worker takes anything until all have pushed
                 threads = [threading.Thread(target=client.say, args=(speak("ab"),)) for client in clients]
                 for thread in threads:
                     thread.start()

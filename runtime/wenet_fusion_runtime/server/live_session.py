@@ -1,4 +1,4 @@
-"""An engine's session for the tasks of an event loop: pushing waits for room, updates are awaited. Knows no sockets."""
+"""An engine's session for asyncio: pushing waits for room, updates are awaited."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Update
 from wenet_fusion_runtime.stream.recognizer import Stream
 
-PIECE_SECONDS = 0.5  # audio is pushed in pieces at most so long, for which there is room sooner or later
-MAX_UPDATES = 64  # that may wait for whoever awaits them while more audio is pushed
+PIECE_SECONDS = 0.5  # longest audio of one push: small enough that room for it always comes
+MAX_UPDATES = 64  # waiting updates above which no audio is pushed
 
 
 class LiveSession:
-    """Used by the tasks of one event loop, which must run until the engine is shut down or the session is over.
+    """A session of an engine, used by the tasks of one event loop. The loop must run until the session is over or the
+    engine is shut down.
 
     Args:
-        engine: where the session is opened.
-        stream: a fresh one.
-        on_superseded: called when an update was replaced by a newer one before somebody took it.
+        engine: opens the session.
+        stream: a fresh stream of the engine's model.
+        on_dropped: called when a newer update replaces a partial result that was not yet taken.
     Raises:
-        Unavailable: see `Engine.open`.
+        Unavailable: the engine opens no session.
     """
 
-    def __init__(self, engine: Engine, stream: Stream, on_superseded: Callable[[], object]) -> None:
+    def __init__(self, engine: Engine, stream: Stream, on_dropped: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_superseded = on_superseded
+        self._on_dropped = on_dropped
         self._updates: deque[Update] = deque()
-        self._arrived = asyncio.Event()  # an update is there
+        self._arrived = asyncio.Event()  # an update is waiting
         self._room = asyncio.Event()  # there may be more room than before
         self._ended = False
         self._session = engine.open(stream, lambda update: self._loop.call_soon_threadsafe(self._take, update))
 
     async def push(self, samples: np.ndarray, sample_rate: int) -> None:
-        """Add samples, waiting while the engine is behind, or while nobody takes the updates. What comes after `end` or
-        after an error is ignored."""
+        """Add samples (n,), waiting while the engine has no room or too many updates are waiting.
+
+        Samples after `end` or after an error are dropped.
+        """
         size = max(1, round(PIECE_SECONDS * sample_rate))
         for start in range(0, len(samples), size):
             piece = samples[start : start + size]
             while self._is_full(len(piece) / sample_rate):
-                self._room.clear()  # what sets it runs in this loop, so not between these lines
+                self._room.clear()  # set by this loop only, so not before the next line
                 await self._room.wait()
             if self._ended or not self._session.is_open:
                 return
@@ -55,19 +58,19 @@ class LiveSession:
         return len(self._updates) >= MAX_UPDATES or self._session.room_seconds < seconds
 
     def end(self) -> None:
-        """No more audio comes; the last update follows. Calling it again changes nothing."""
+        """Mark the end of the audio; the last update follows. A second call does nothing."""
         if not self._ended:
             self._ended = True
             self._session.end()
             self._room.set()
 
     def close(self) -> None:
-        """Drop the session; nothing follows. Calling it again changes nothing."""
+        """Drop the session; no update follows. A second call does nothing."""
         self._session.close()
         self._room.set()
 
     async def updates(self) -> AsyncIterator[Update]:
-        """The updates up to the last one, without partial results that are out of date."""
+        """Yield the updates up to the last one, without partial results that a newer one has replaced."""
         while True:
             while not self._updates:
                 self._arrived.clear()
@@ -82,7 +85,7 @@ class LiveSession:
         last = self._updates[-1] if self._updates else None
         if last is not None and not last.finals and not last.is_last:
             self._updates.pop()
-            self._on_superseded()
+            self._on_dropped()
         self._updates.append(update)
         self._arrived.set()
         self._room.set()
