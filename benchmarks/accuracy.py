@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from report import table, this_run, write_report
+from parts.benchmark_report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.console import run_main

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from report import table, this_run, write_report
+from parts.benchmark_report import table, this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Update
 from wenet_fusion_runtime.console import run_main

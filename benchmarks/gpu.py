@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from candidates import CONFORMER, OURS, Builder, Sizes
-from encoder import QUICK, SIZES
-from forms import Call, Form, torch_form, tuned_encoder
-from models import Shape, conformer
-from report import table, this_run, write_report
-from timing import Timing, by_turns
+from encoder_speed import QUICK, SIZES
+from parts.benchmark_report import table, this_run, write_report
+from parts.candidates import CONFORMER, OURS, Builder, Sizes
+from parts.forms import Call, Form, torch_form, tuned_encoder
+from parts.random_models import Shape, conformer
+from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 

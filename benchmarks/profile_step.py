@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 import torch
-from candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
-from encoder import QUICK, SIZES
-from forms import (
+from encoder_speed import QUICK, SIZES
+from parts.benchmark_report import table, this_run, write_report
+from parts.candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
+from parts.forms import (
     Call,
     dynamic_int8,
     onnx_call,
@@ -31,8 +32,7 @@ from forms import (
     tuned_encoder,
     write_graph,
 )
-from models import Shape, conformer
-from report import table, this_run, write_report
+from parts.random_models import Shape, conformer
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 

@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from report import Goal, goals_table, table, this_run, write_report
-from serving_measures import Start, Throughput, memory_of, new_process, throughput
-from serving_memory import Memory
-from serving_sessions import RealTime, real_time
-from serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
+from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.serving_measures import Start, Throughput, memory_of, new_process, throughput
+from parts.serving_memory import Memory
+from parts.serving_sessions import RealTime, real_time
+from parts.serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
+from runtime_speed import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.console import run_main
 
-from runtime import QUICK, SIZES, Sizes
 from wenet_fusion.model.chunking import chunking_label
 
 DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk

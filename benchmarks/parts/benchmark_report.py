@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from wenet_fusion_runtime.files import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

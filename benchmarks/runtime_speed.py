@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from models import random_model, sharpen
-from report import Goal, goals_table, table, this_run, write_report
-from runtime_calls import (
+from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.random_models import random_model, sharpen
+from parts.runtime_calls import (
     ENCODER,
     FED_SECONDS,
     HYPOTHESES,
@@ -28,8 +28,8 @@ from runtime_calls import (
     steps_of,
     whole_calls,
 )
-from subjects import build
-from timing import Timing, by_turns
+from parts.subjects import build
+from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from forms import Form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph
+from parts.forms import Form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph
 from wenet_fusion_runtime import AcousticModel, load_model
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from models import EncoderStep, LinearLayers, Shape, fresh_state
+from parts.random_models import EncoderStep, LinearLayers, Shape, fresh_state
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 from torch.utils.hooks import RemovableHandle

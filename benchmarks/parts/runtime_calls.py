@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from models import Shape
-from subjects import Subject
+from parts.random_models import Shape
+from parts.subjects import Subject
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.vocabulary import BLANK

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from forms import (
+from parts.forms import (
     Form,
     dynamic_int8,
     linear_form,
@@ -15,7 +15,7 @@ from forms import (
     tuned_encoder,
     write_graph,
 )
-from models import conformer, random_model, separate_projections
+from parts.random_models import conformer, random_model, separate_projections
 
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import Precision

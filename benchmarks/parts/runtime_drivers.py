@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise ImportError("this benchmark needs more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the calls of WeNet's C++ live with its tests
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the calls of WeNet's C++ live with its tests
 from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel
 
 INT16_SCALE = 32768.0

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from foreign_drives import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
-from report import table, this_run, write_report
+from parts.benchmark_report import table, this_run, write_report
+from parts.runtime_drivers import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.model_file import load_model

@@ -6,7 +6,8 @@ All ratios are of medians of one run.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from candidates import (
+from parts.benchmark_report import Goal, table
+from parts.candidates import (
     CONFORMER,
     FLOAT16,
     FLOAT32,
@@ -20,10 +21,9 @@ from candidates import (
     Step,
     step_name,
 )
-from forms import Class
-from models import Shape
-from report import Goal, table
-from timing import Timing
+from parts.forms import Class
+from parts.random_models import Shape
+from parts.timing import Timing
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from candidates import LINEAR, STEPS, Builder, Candidate, Sizes, steps
-from chart import draw
-from models import Shape
-from report import goals_table, this_run, write_report
-from tables import Times, batch_goals, batch_table, forms_table, gain_table, step_goals
-from timing import by_turns
+from parts.benchmark_report import goals_table, this_run, write_report
+from parts.candidates import LINEAR, STEPS, Builder, Candidate, Sizes, steps
+from parts.chart import draw
+from parts.random_models import Shape
+from parts.tables import Times, batch_goals, batch_table, forms_table, gain_table, step_goals
+from parts.timing import by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 

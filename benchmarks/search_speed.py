@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from forms import torch_form, tuned_encoder
-from models import Shape, random_model, sharpen
-from report import Goal, goals_table, table, this_run, write_report
-from runtime_calls import confidence
-from timing import Timing
+from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.forms import torch_form, tuned_encoder
+from parts.random_models import Shape, random_model, sharpen
+from parts.runtime_calls import confidence
+from parts.timing import Timing
+from runtime_speed import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
@@ -30,7 +31,6 @@ from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.scorers import Fusion
 from wenet_fusion_runtime.stream.segments import DecodingOptions
 
-from runtime import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from candidates import CONFORMER, LINEAR, OURS, Candidate
-from timing import Timing
+from parts.candidates import CONFORMER, LINEAR, OURS, Candidate
+from parts.timing import Timing
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "measure"))  # the look of all pictures lives there
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "measure"))  # the look of all pictures lives there
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, load_pyplot
 
 COLOURS = {CONFORMER: PALE_INK, OURS: BLUE, LINEAR: PALE_BLUE}

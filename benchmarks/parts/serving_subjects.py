@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from models import random_model, sharpen
-from subjects import write_script
+from parts.random_models import random_model, sharpen
+from parts.subjects import write_script
+from runtime_speed import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.cli.serve import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.segments import transcribe_offline
-
-from runtime import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 
 LARGE, TRAINED = "large encoder", "trained model"
 NOISES = 6  # recordings of noise, of different lengths
