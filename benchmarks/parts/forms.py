@@ -14,9 +14,9 @@ from torch.ao.quantization import quantize_dynamic
 from torch.utils.hooks import RemovableHandle
 
 from wenet_fusion.export.kernels.calibration import calibration
-from wenet_fusion.export.kernels.onnx_int8 import make_static
+from wenet_fusion.export.kernels.onnx_int8 import make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import input_ranges
-from wenet_fusion.export.kernels.torch_kernels import Precision, tuned
+from wenet_fusion.export.kernels.torch_kernels import Precision, pack_kernels
 from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder
 from wenet_fusion.export.targets.onnx_graph import quantise_dynamic, session, write_onnx
 from wenet_fusion.model.chunking import Chunking
@@ -74,13 +74,13 @@ def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form
 def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
     """The encoder of the file that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
     calibrate = noise_calibration(trained, seed) if precision == "int8" else None
-    return tuned(fused_model(trained), precision, calibrate).encoder
+    return pack_kernels(fused_model(trained), precision, calibrate).encoder
 
 
 def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
     """The encoder whose graph `wenet-fusion export --format onnx --precision int8` writes, calibrated on noise."""
     model, calibrate = fused_model(trained), noise_calibration(trained, seed)
-    make_static(model, input_ranges(model, lambda: calibrate(model)))
+    make_onnx_static(model, input_ranges(model, lambda: calibrate(model)))
     return model.encoder
 
 

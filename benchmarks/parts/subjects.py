@@ -12,7 +12,7 @@ from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT
 
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
-from wenet_fusion.export.kernels.torch_kernels import ENGINES, Precision
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision
 from wenet_fusion.export.targets.onnx_archive import (
     describe_state,
     export_onnx_archive,
@@ -65,6 +65,6 @@ def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
     """Like the export, but neither verified nor judged: a model that has learned nothing has no error rate."""
-    record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, ENGINES[precision]))
+    record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, QUANTIZED_ENGINES[precision]))
     scripted = script(trained, precision, [noise])
     path.write_bytes(scripted.save_to_buffer(_extra_files={"meta.json": json.dumps(record, ensure_ascii=False)}))

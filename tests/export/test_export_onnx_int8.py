@@ -22,7 +22,7 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, offline_step
 
 from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, StaticLinear, make_static
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, OnnxStaticLinear, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import InputRange, input_ranges
 from wenet_fusion.export.speech import ErrorChange, Speech, read_speech
 from wenet_fusion.export.targets import onnx_archive
@@ -140,9 +140,9 @@ def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def coarse(model: nn.Module, ranges: dict[str, InputRange]) -> None:
-        make_static(model, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
+        make_onnx_static(model, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
 
-    monkeypatch.setattr(onnx_archive, "make_static", coarse)
+    monkeypatch.setattr(onnx_archive, "make_onnx_static", coarse)
     with pytest.raises(ValueError, match="m.zip is not kept: its word error rate is .*--max_wer_increase"):
         export_onnx_archive(tones, tmp_path / "m.zip", speech, ExportOptions("int8"))
     assert list(tmp_path.iterdir()) == []
@@ -179,7 +179,7 @@ def test_static_products_are_exact_sums_of_integers(tmp_path: Path, gain: float)
     with torch.no_grad():
         layer.weight.copy_(layer.weight.abs() + 0.5)
     static, x = (
-        StaticLinear(layer, EXPECTED),
+        OnnxStaticLinear(layer, EXPECTED),
         gain * torch.cat([laws.noise(0, 2, 3, 64).float(), 4 * torch.ones(1, 3, 64)]),
     )
     weight = static.weight_KN * static.scale_N
@@ -227,7 +227,7 @@ def test_the_convolution_in_int8_stays_close(tmp_path: Path) -> None:
     x, state = laws.noise(1, 2, 9, 8).float(), laws.noise(2, 2, 3, 8).float().relu()
     ranges = input_ranges(source, lambda: source[0](x, None, 9, state))
     expected = source[0](x, None, 9, state).y_ND.detach()
-    make_static(source, ranges)
+    make_onnx_static(source, ranges)
     found = run(Convolution(source[0], 9), tmp_path / "x.onnx", x=x, state=state)
     assert 1e-5 < laws.difference(found, expected) < 0.05
     assert operators(tmp_path / "x.onnx")["QLinearConv"] == 1

@@ -23,7 +23,7 @@ from support.model.wenet_expected import (
 )
 from support.model.wenet_runtime import AsrModel, OnnxAsrModel, TorchAsrModel, greedy
 
-from wenet_fusion.export.kernels.torch_kernels import ENGINES
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES
 from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.export.targets.wenet_onnx import ForeignExport, export_wenet_onnx
 from wenet_fusion.export.verification import relative_difference
@@ -75,7 +75,9 @@ def open_model(request: pytest.FixtureRequest, torch_file: Path, exports: dict[C
     return lambda chunking: OnnxAsrModel(folder(exports[chunking]))
 
 
-@pytest.mark.parametrize("precision", [name for name, engine in ENGINES.items() if engine in ("none", *SUPPORTED)])
+@pytest.mark.parametrize(
+    "precision", [name for name, engine in QUANTIZED_ENGINES.items() if engine in ("none", *SUPPORTED)]
+)
 def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
     path = save_torch(trained, tmp_path / "final.zip", precision)
     model = torch.jit.load(str(path))

@@ -21,7 +21,7 @@ from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.emission_delay import measure_word_times
 from wenet_fusion.export.kernels.calibration import calibration
-from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, make_static
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import input_ranges
 from wenet_fusion.export.speech import Speech, halves
 from wenet_fusion.export.targets.onnx_graph import (
@@ -118,7 +118,7 @@ def one_chunk_model(
                 "precision int8 of an ONNX archive is for models with ReLU and position biases; take int8-dynamic"
             )
         run = calibration(speech, trained.config.training.chunking.served())
-        make_static(model, input_ranges(model, lambda: run(model)))
+        make_onnx_static(model, input_ranges(model, lambda: run(model)))
     model.encoder = OneChunkEncoder(model.encoder)
     return model
 

@@ -16,7 +16,7 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.emission_delay import measure_word_times
 from wenet_fusion.export.kernels.calibration import calibration
-from wenet_fusion.export.kernels.torch_kernels import ENGINES, Precision, tuned
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision, pack_kernels
 from wenet_fusion.export.speech import Speech, halves
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
@@ -50,7 +50,7 @@ def export_torchscript(
     """
     calibration_set, _ = halves(speech, options.precision)
     scripted = script(trained, options.precision, [utterance.samples for utterance in calibration_set])
-    form = FileForm(TORCHSCRIPT, options.precision, ENGINES[options.precision])
+    form = FileForm(TORCHSCRIPT, options.precision, QUANTIZED_ENGINES[options.precision])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         _save(scripted, meta_record(trained, {}, form), part)
@@ -84,11 +84,11 @@ def script(
     """The fused model as TorchScript; `speech` calibrates int8.
 
     Raises:
-        ValueError: see `tuned` and `calibration`.
+        ValueError: see `pack_kernels` and `calibration`.
     """
     chunkings = trained.config.training.chunking.served()
     run = calibration(speech, chunkings) if precision == "int8" else None
-    model = WenetModel(tuned(fused_model(trained), precision, run)).eval()
+    model = WenetModel(pack_kernels(fused_model(trained), precision, run)).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)
