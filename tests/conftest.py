@@ -29,7 +29,7 @@ from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 from wenet_fusion.trained_model import TrainedModel, load_trained
-from wenet_fusion.training.trainer import TrainingConfig
+from wenet_fusion.training.training_config import TrainingConfig
 
 # Tiny models are fastest on one thread, and their sums then have one order.
 torch.set_num_threads(1)

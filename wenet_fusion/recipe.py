@@ -1,4 +1,4 @@
-"""A recipe's configuration and the functions that build its parts: the only place where the layers meet."""
+"""The whole configuration of a training run, and functions that build its parts from it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,40 +7,56 @@ from typing import Literal
 import torch
 
 from wenet_fusion.config import load_config, to_yaml
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.data.dataset import DataReport, FrontendGeometry, SpeechDataset
 from wenet_fusion.data.manifest import ListType, read_manifest
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
 from wenet_fusion.training.fingerprint import RunFingerprint
-from wenet_fusion.training.trainer import Trainer, TrainingConfig
+from wenet_fusion.training.trainer import Trainer
+from wenet_fusion.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    data_type: ListType = "raw"  # of the training and dev lists
-    cmvn: str = ""  # global_cmvn file; empty: features are used as they are
-    max_skipped: float = 0.01  # share of utterances that may be unusable before training refuses to start
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    """Lists, feature statistics and augmentation of the training data.
+
+    >>> DataConfig(max_skipped=0.05).data_type
+    'raw'
+    """
+
+    data_type: ListType = "raw"  # format of the training and dev lists
+    cmvn: str = ""  # global_cmvn file that normalises the features; empty: none
+    max_skipped: float = 0.01  # largest share of unusable utterances before training refuses to go on
+    augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # masks on features
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """Everything a training run depends on, except the data itself. Relative paths start at the working directory."""
+    """Everything a training run depends on, except the data itself; relative paths start at the working directory.
 
-    tokenizer: TokenizerConfig
-    seed: int = 0
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    >>> RecipeConfig(TokenizerConfig(units="units.txt")).model.encoder.layers
+    12
+    """
+
+    tokenizer: TokenizerConfig  # vocabulary
+    seed: int = 0  # seed of every random draw
+    data: DataConfig = field(default_factory=DataConfig)  # lists, features, augmentation
+    model: ModelConfig = field(default_factory=ModelConfig)  # network and loss
+    training: TrainingConfig = field(default_factory=TrainingConfig)  # length, batches, schedule
 
     def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
         return [f"seed: {self.seed} must be at least 0"] if self.seed < 0 else []
 
 
 def read_recipe(path: Path, overrides: list[str]) -> RecipeConfig:
-    """Raises ConfigError with every problem of the file and the overrides."""
+    """Read a configuration file; `overrides` are "dotted.key=value" each.
+
+    Raises:
+        ConfigError: with every problem of the file and the overrides.
+    """
     return load_config(RecipeConfig, path, overrides)
 
 
@@ -52,10 +68,18 @@ def build_dataset(
     data_type: ListType | Literal["auto"] = "auto",
     max_skipped: float | None = None,
 ) -> SpeechDataset:
-    """The utterances of a data.list as batches of samples and tokens; `max_skipped` None: the configuration's.
+    """Build the dataset of a data list.
+
+    Args:
+        config: gives sample rate, augmentation and seed.
+        data_list: raw list or list of shards.
+        tokenizer: encodes the transcripts.
+        augmented: change the waveforms at random, as for training.
+        data_type: format of the list; "auto" looks at its first line.
+        max_skipped: largest share of unusable utterances; None takes the configuration's.
 
     Raises:
-        ValueError: if the list or too much of its audio is unusable.
+        ValueError: the list is malformed, or too much of its audio is unusable.
     """
     frontend = config.model.frontend
     geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.tail_samples)
@@ -65,10 +89,10 @@ def build_dataset(
 
 
 def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
-    """Report what training would use of a data list, and each other utterance with its reason.
+    """Report how much of a data list training would use, and each other utterance with its reason.
 
     Raises:
-        ValueError: if the list itself is malformed, or nothing in it usable; names lines or reasons.
+        ValueError: the list is malformed, or nothing in it is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
     return build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0).report()
@@ -77,7 +101,11 @@ def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
 def build_trainer(
     config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device
 ) -> Trainer:
-    """A trainer that starts, or resumes what `model_dir` holds."""
+    """Build a trainer that starts a run in the folder `model_dir`, or resumes the run that the folder holds.
+
+    Raises:
+        ValueError, OSError: a file is missing or malformed, or the folder holds another run.
+    """
     tokenizer = build_tokenizer(config.tokenizer, Path())
     train = build_dataset(config, train_list, tokenizer, augmented=True, data_type=config.data.data_type)
     dev = build_dataset(config, dev_list, tokenizer, augmented=False, data_type=config.data.data_type)
@@ -85,6 +113,6 @@ def build_trainer(
     model = AsrModel(config.model, len(tokenizer.vocabulary))
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
-    units, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
-    fingerprint = RunFingerprint(to_yaml(config), units, bpe_model, config.seed, train.digest)
+    tokens, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
+    fingerprint = RunFingerprint(to_yaml(config), tokens, bpe_model, config.seed, train.digest)
     return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, device)

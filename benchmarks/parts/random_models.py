@@ -23,7 +23,7 @@ from wenet_fusion.model.layers.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, restore_tokenizer
 from wenet_fusion.trained_model import TrainedModel
-from wenet_fusion.training.trainer import TrainingConfig
+from wenet_fusion.training.training_config import TrainingConfig
 
 NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)
 

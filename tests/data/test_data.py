@@ -15,7 +15,7 @@ from wenet_fusion.config import ConfigError, config_from_mapping
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
 from wenet_fusion.data.dataset import FrontendGeometry, SpeechDataset, iterate
 from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000

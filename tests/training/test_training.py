@@ -1,6 +1,7 @@
 """Training: it learns, its numbers stay, and what is not finite leaves no trace."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from statistics import mean
@@ -11,12 +12,13 @@ from conftest import tiny_recipe
 from support.model.runs import start, with_training
 from support.model.tones import tone_recipe
 
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import Losses
 from wenet_fusion.training.checkpoint import list_checkpoints, load_model, load_training_state
+from wenet_fusion.training.nonfinite_guard import MAX_NONFINITE_RUN, NonFiniteGuard
 from wenet_fusion.training.optim import OptimConfig
 from wenet_fusion.training.run_log import RunLog
-from wenet_fusion.training.trainer import MAX_NONFINITE_RUN, Trainer
+from wenet_fusion.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_skip_nonfinite", lambda self, batches, buffers_before: None)
+    monkeypatch.setattr(NonFiniteGuard, "restore", lambda self: None)
     trainer = start(recipe, corpus, tmp_path / "run")
     seen = poison(trainer, {3}, "loss")
     trainer.run()
@@ -174,7 +176,7 @@ def test_frozen_statistics_stay_in_the_last_steps(recipe, corpus, tmp_path):
     seen = poison(trainer, (), "")
     trainer.run()
     seen.append(trainer.model.state_dict())
-    statistics = [{name for name in moved(*pair) if "running_" in name} for pair in zip(seen, seen[1:])]
+    statistics = [{name for name in moved(*pair) if "running_" in name} for pair in itertools.pairwise(seen)]
     assert len(statistics) == 6 and all(statistics[:4]) and not any(statistics[4:])
     assert "ctc.linear.weight" in moved(seen[4], seen[5]), "the weights go on"
 

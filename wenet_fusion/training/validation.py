@@ -1,4 +1,4 @@
-"""Loss and greedy error rate on held-out data, always with the same chunking, so that curves are comparable."""
+"""Measure loss and greedy error rate on held-out data, always with one chunking, so that curves are comparable."""
 
 from typing import NamedTuple
 
@@ -15,13 +15,15 @@ from wenet_fusion.text.transcripts import Counting
 
 
 class Validation(NamedTuple):
-    loss: float  # per utterance
+    """Loss and errors of a model on a dataset."""
+
+    loss: float  # mean over utterances
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
 
 
 def choose_counting(dataset: SpeechDataset) -> Counting:
-    """Characters where the language is written without spaces, else words."""
+    """Count errors in words, or in characters if the language is written without spaces."""
     spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
     return Counting("word" if spaced or dataset.tokenizer.join == "words" else "char")
 
@@ -30,7 +32,15 @@ def choose_counting(dataset: SpeechDataset) -> Counting:
 def validate(
     model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device
 ) -> Validation:
-    """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
+    """Run the model in eval mode over a dataset, with greedy search, and restore its mode.
+
+    Args:
+        model: a model on `device`.
+        dataset: held-out data.
+        chunking: chunk size and left context of the encoder.
+        max_batch_seconds: audio per batch, padding included, seconds.
+        device: the model's device.
+    """
     was_training = model.training
     model.eval()
     total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)

@@ -13,7 +13,7 @@ from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
 
