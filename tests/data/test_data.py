@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
 from wenet_fusion.data.dataset import FrontendGeometry, SpeechDataset, iterate
 from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000

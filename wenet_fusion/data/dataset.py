@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
 from wenet_fusion.data.augmentation import Augmentation, augment
+from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 

@@ -1,4 +1,4 @@
-"""The file units.txt: one "token id" per line in the order of ids, as WeNet writes it."""
+"""Read and write vocabulary files (units.txt): one "token id" per line in the order of ids, as WeNet writes them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 
 def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
-    """Read units.txt; `join` as in `Vocabulary`. Raises OSError, or ValueError that lists every wrong line."""
-    problems, tokens = [], []
+    """Read a vocabulary file.
+
+    Args:
+        path: the file, e.g. data/lang/units.txt.
+        join: rule that joins tokens into text, see `Vocabulary`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: lists every wrong line.
+    """
+    problems: list[str] = []
+    tokens: list[str] = []
     first_line: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        # Not str.split: some units are white space to Unicode.
+        # Not str.split: some tokens are white space to Unicode.
         fields = re.split(r"[ \t]+", line.strip(" \t"))
         if fields == [""]:
             continue
@@ -36,5 +46,12 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
 
 
 def format_vocabulary(tokens: Sequence[str]) -> str:
-    """The text of units.txt for all units, the three reserved ones included."""
+    """Return the text of a vocabulary file; `tokens` include the three reserved ones.
+
+    >>> print(format_vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"]), end="")
+    <blank> 0
+    <unk> 1
+    <sos/eos> 2
+    one 3
+    """
     return "".join(f"{token} {number}\n" for number, token in enumerate(tokens))
