@@ -30,7 +30,7 @@ Calls = dict[str, Callable[[], object]]
 
 def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> int:
     """How often a stream runs the model over the samples and the tail."""
-    return -(-(len(samples) + model.meta.tail_samples) // (chunking.size * model.meta.frame_samples))
+    return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
 
 
 def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:

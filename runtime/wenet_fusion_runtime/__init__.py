@@ -1,5 +1,6 @@
 """Streaming speech recognition with one exported file. Knows nothing of training and never imports wenet_fusion."""
 
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 from wenet_fusion_runtime.engine.engine import Engine, EngineOptions
 from wenet_fusion_runtime.engine.session import Backlog, Session, Unavailable, Update
 from wenet_fusion_runtime.engine.statistics import EngineStatistics, Histogram
@@ -17,6 +18,7 @@ from wenet_fusion_runtime.stream.segments import DecodingOptions
 
 __all__ = [
     "AcousticModel",
+    "AudioReader",
     "Backlog",
     "DecodingOptions",
     "Endpoint",
@@ -39,6 +41,7 @@ __all__ = [
     "Word",
     "check_hot_words",
     "joined_words",
+    "load_audio",
     "load_language_model",
     "load_model",
     "read_hot_words",

@@ -22,7 +22,7 @@ from wenet_fusion_runtime.stream.segments import GREEDY, MODES, DecodingOptions,
 
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets import torchscript
-from wenet_fusion.export.targets.torchscript import export_torchscript, reloaded, script
+from wenet_fusion.export.targets.torchscript import export_torchscript, reloaded, script, step_graph
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.exported import ExportedModel
@@ -171,7 +171,7 @@ def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
 
 
 def test_the_step_runs_no_norm_and_no_costly_activation(exported: Path, trained: TrainedModel) -> None:
-    counts = operators(load_model(exported).backend.step_graph())
+    counts = operators(step_graph(load_model(exported)))
     assert counts["aten::linear"] and counts["aten::conv2d"] and counts["aten::relu"]
     assert matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS) == {}
     assert matching(operators(reloaded(script(trained)).rescore.inlined_graph), NORM_OPERATORS), (

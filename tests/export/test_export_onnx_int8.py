@@ -93,7 +93,7 @@ def test_int8_is_in_the_linear_layers_and_nowhere_else(export: Export, tmp_path:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_int8_says_what_it_costs(export: Export, precision: str) -> None:
     meta = load_model(export(precision)).meta
-    assert (meta.precision, meta.engine) == (precision, "onnxruntime")
+    assert (meta.precision, meta.requires) == (precision, "onnxruntime")
     checked = meta.verification
     assert FLOAT32_TOLERANCE < checked["largest_difference"] < 0.6 and checked["tolerance"] is None
     errors = ErrorChange(**checked["errors"])

@@ -39,7 +39,7 @@ def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
 
     meta = read_meta(exported)
     assert meta == parse_meta(record, str(exported))
-    assert (meta.sample_rate, meta.frame_samples, meta.tail_samples) == (8000, 320, 4 * 320)
+    assert (meta.sample_rate, meta.frame_samples, meta.right_padding_samples) == (8000, 320, 4 * 320)
     assert (meta.chunk_sizes, meta.default_chunk, meta.default_left) == ((4, 8), 8, 2)
     assert [meta.left(size) for size in meta.chunk_sizes] == [4, 2]
     assert (meta.decoder, meta.reverse_decoder, meta.reverse_weight) == (

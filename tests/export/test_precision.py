@@ -66,7 +66,7 @@ def test_every_precision_exports_and_says_so(
     export: Callable[[str], Path], tones: TrainedModel, speech: list[Speech], precision: str
 ) -> None:
     model = load_model(export(precision))
-    assert (model.meta.precision, model.meta.engine) == (precision, QUANTIZED_ENGINES[precision])
+    assert (model.meta.precision, model.meta.requires) == (precision, QUANTIZED_ENGINES[precision])
     found = verify(acoustic_model(tones), model, [speech[0].samples], tolerance(precision))
     bounds = {"float32": 1e-5, "float16-packed": 1e-3}
     assert 0 < found.largest_difference <= bounds.get(precision, 0.5)  # of sweeps that nobody calibrated for

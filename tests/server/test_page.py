@@ -16,7 +16,8 @@ from support.model.tones import speak as speak_tones
 from support.runtime.browser import OpenPage, browser, drop, expect, is_ready, missing, opened_pages
 from support.runtime.server_process import ServerProcess
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.audio.reader import Resampler, load_audio
+from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.audio.resampling import Resampler
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from left_out import all_problems
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
-from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.result import joined_ids

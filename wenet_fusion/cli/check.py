@@ -10,7 +10,7 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.evaluation.inspection import describe, draw_influence, influence
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
-from wenet_fusion.export.targets.torchscript import reloaded, script
+from wenet_fusion.export.targets.torchscript import reloaded, script, step_graph
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.model.operators import operators
 from wenet_fusion.recipe import check_data, read_recipe
@@ -54,7 +54,7 @@ def inspect(args: argparse.Namespace) -> int:
     if is_exported(args.path):
         model = load_model(args.path)
         scripted = model.meta.kind == TORCHSCRIPT
-        counts = dict(operators(model.backend.step_graph()) if scripted else model.meta.verification["operators"])
+        counts = dict(operators(step_graph(model)) if scripted else model.meta.verification["operators"])
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
     else:
         trained = load_trained(args.path)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments
+from wenet_fusion_runtime.cli.search_arguments import add_search_arguments
 from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.cli.arguments import Verb, print_skipped

@@ -52,7 +52,7 @@ def pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Path], spee
     known = acoustic_model(trained)
     meta = known.meta
     longest = max([GENERATED_SECONDS * meta.sample_rate, *(len(utterance.samples) for utterance in speech)])
-    frames = -(-(int(longest) + meta.tail_samples) // meta.frame_samples)
+    frames = -(-(int(longest) + meta.right_padding_samples) // meta.frame_samples)
     size = min(chunking.size, frames)
     left = chunking.left if chunking.left >= 0 else -(-frames // size)
     meta = replace(meta, chunkings=((size, left),), default_chunk=size, default_left=left)

@@ -167,7 +167,7 @@ def _compare_rescoring(
 
 def _stream(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator) -> StepScores:
     """Audio and the model's silent tail in steps of whole chunks, joined."""
-    samples = np.pad(samples, (0, model.meta.tail_samples))
+    samples = np.pad(samples, (0, model.meta.right_padding_samples))
     state, blocks, start = model.init_state(1, chunk, left), [], 0
     chunk_samples = chunk * model.meta.frame_samples
     while start < len(samples):

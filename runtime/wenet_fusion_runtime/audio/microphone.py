@@ -11,7 +11,7 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD
-from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # a device that delivers nothing for so long is gone

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
-from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 
 RAW_RATE = 16000
 ARECORD = f"arecord -t raw -f S16_LE -r {RAW_RATE} -c 1"  # how to feed such a pipe

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD, RAW_RATE, PcmPipe
-from wenet_fusion_runtime.audio.reader import AudioReader, Resampler, to_mono
-from wenet_fusion_runtime.cli.decoding_arguments import add_hot_word_arguments, given_hot_words
+from wenet_fusion_runtime.audio.reader import AudioReader
+from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.recognition_arguments import (
     Commands,
@@ -25,6 +25,7 @@ from wenet_fusion_runtime.cli.recognition_arguments import (
     extra_needed,
     given_endpoint,
 )
+from wenet_fusion_runtime.cli.search_arguments import add_hot_word_arguments, given_hot_words
 from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.result import Word

@@ -31,12 +31,12 @@ def _info(options: argparse.Namespace) -> int:
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
-        ("silent tail", f"{1000 * meta.tail_samples / meta.sample_rate:g} ms"),
+        ("silent tail", f"{1000 * meta.right_padding_samples / meta.sample_rate:g} ms"),
         ("vocabulary", f"{len(meta.vocabulary)} units, text joined from {meta.vocabulary.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),
         ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
         ("word times", _word_times(meta)),
-        ("precision", f"{meta.precision}, engine {meta.engine}"),
+        ("precision", f"{meta.precision}, engine {meta.requires}"),
     ]
     for title, fields in (
         ("latency", meta.latency),

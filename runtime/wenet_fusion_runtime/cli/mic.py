@@ -17,7 +17,7 @@ import numpy as np
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, LiveAudio
 from wenet_fusion_runtime.audio.microphone import PIPE_FORM, Microphone, choose_device, input_devices
 from wenet_fusion_runtime.audio.pcm_pipe import RAW_RATE, PcmPipe
-from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 from wenet_fusion_runtime.audio.wav_writer import WavWriter
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.recognition_arguments import (

@@ -6,7 +6,7 @@ import argparse
 import gc
 from dataclasses import fields, replace
 
-from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
 from wenet_fusion_runtime.stream.endpoints import EndpointRules

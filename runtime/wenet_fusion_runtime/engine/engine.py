@@ -15,6 +15,7 @@ from wenet_fusion_runtime.engine.session import OnUpdate, Session, Unavailable, 
 from wenet_fusion_runtime.engine.statistics import EngineStatistics, StatisticsRecorder
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import DYNAMIC
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
 from wenet_fusion_runtime.stream.recognizer import Stream
 
 _LOG = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ class Engine:
 
     def _work(self, warm: threading.Semaphore) -> None:
         try:
-            self.model.use_one_thread()
+            if isinstance(self.model.backend, TorchBackend):  # onnxruntime's threads are set when the file is loaded
+                self.model.backend.use_one_thread()
             for batch in (1, 2):  # a backend may use other kernels for one row
                 self.model.warm_up(batch)
         except Exception:  # each session reports its own error

@@ -61,8 +61,6 @@ class Backend(Protocol):
 
     def split_state(self, state: Any) -> list[Any]: ...
 
-    def use_one_thread(self) -> None: ...
-
 
 class AcousticModel:
     """A model, loaded from a file or in memory. Read-only, shareable between threads.
@@ -141,8 +139,3 @@ class AcousticModel:
             scores, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
             self.split_state(state)
         return scores
-
-    def use_one_thread(self) -> None:
-        """What the calling thread runs from now on should keep no second core busy. With torch that is a setting of the
-        whole process; onnxruntime's was made when the model was loaded."""
-        self.backend.use_one_thread()

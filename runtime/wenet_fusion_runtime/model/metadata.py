@@ -33,7 +33,7 @@ class Meta:
     kind: str  # one of KINDS
     sample_rate: int  # Hz
     frame_samples: int  # samples per frame
-    tail_samples: int  # zero samples that end every utterance
+    right_padding_samples: int  # zeros appended to every utterance
     chunkings: tuple[tuple[int, int], ...]  # trained pairs: frames per chunk, chunks seen to the left
     default_chunk: int  # frames
     default_left: int  # chunks seen to the left
@@ -45,7 +45,7 @@ class Meta:
     word_times: WordTimes  # zeros where export was not told when words are spoken
     state: tuple[StateTensor, ...]  # of an ONNX archive; TorchScript makes its own state
     precision: str
-    engine: str  # what must be there to run it: "none", an engine of torch, "onnxruntime"
+    requires: str  # what runs it: "none" (any torch), a quantized engine of torch, or "onnxruntime"
     latency: Mapping[str, Any]  # the rest only describes the file; nothing depends on it
     config: str
     versions: Mapping[str, Any]
@@ -100,7 +100,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             kind=record["kind"],
             sample_rate=int(record["sample_rate"]),
             frame_samples=int(record["frame_samples"]),
-            tail_samples=int(record["tail_samples"]),
+            right_padding_samples=int(record["tail_samples"]),
             chunkings=chunkings,
             default_chunk=default[0],
             default_left=default[1],
@@ -112,7 +112,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             word_times=_word_times(record.get("word_times")),
             state=tuple(_state_tensor(*entry) for entry in record["state"]) if record["kind"] == ONNX else (),
             precision=record["precision"],
-            engine=record["engine"],
+            requires=record["engine"],
             latency=record["latency"],
             config=record["config"],
             versions=record["versions"],

@@ -91,9 +91,6 @@ class OnnxBackend:
         # Copies: a view would keep the whole batch alive.
         return [tuple(tensor[row : row + 1].copy() for tensor in state) for row in range(len(state[0]))]
 
-    def use_one_thread(self) -> None:
-        """Nothing to do: `threads` of each session says it."""
-
 
 def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:
     """Load an archive.

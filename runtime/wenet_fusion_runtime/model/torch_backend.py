@@ -45,13 +45,13 @@ class TorchBackend:
     def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
         if getattr(module, "training", False):  # a frozen module has no such attribute
             raise ValueError("the model is in training mode; call its eval() first")
-        self._module = module
+        self.module: Any = module  # its scripted methods have no static types
         self._device = device
         self._torch = _import_torch()
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
         with self._plain_inference():
-            return TorchState(self._module.init_state(batch, chunk, left), chunk * left, fresh=True)
+            return TorchState(self.module.init_state(batch, chunk, left), chunk * left, fresh=True)
 
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
@@ -67,29 +67,26 @@ class TorchBackend:
                 f"needs {chunk * left}; give init_state the same chunk and left context"
             )
         with self._plain_inference():
-            scores, new = self._module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
+            scores, new = self.module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
             return StepScores(*map(_array, scores)), TorchState(new, state.cached, fresh=False)
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
         with self._plain_inference():
             tensors = map(self._tensor, (encoder_out, hyps, hyp_lengths))
-            return _array(self._module.rescore(*tensors))
+            return _array(self.module.rescore(*tensors))
 
     def concat_states(self, states: Sequence[Any]) -> Any:
         with self._plain_inference():
-            joined = self._module.concat_states([state.tensors for state in states])
+            joined = self.module.concat_states([state.tensors for state in states])
             return states[0]._replace(tensors=joined, fresh=all(state.fresh for state in states))
 
     def split_state(self, state: Any) -> list[Any]:
         with self._plain_inference():
-            return [state._replace(tensors=row) for row in self._module.split_state(state.tensors)]
+            return [state._replace(tensors=row) for row in self.module.split_state(state.tensors)]
 
     def use_one_thread(self) -> None:
+        """Make torch use one core in calls from this thread. Other threads of the process may be affected too."""
         self._torch.set_num_threads(1)
-
-    def step_graph(self) -> Any:
-        """The inlined TorchScript graph of the step of a loaded file: for tools that show what it runs."""
-        return self._module.step.inlined_graph
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return self._torch.from_numpy(array).to(self._device)
@@ -110,9 +107,9 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
     """
     torch = _import_torch()
     engines = torch.backends.quantized.supported_engines
-    if meta.engine != NO_ENGINE and meta.engine not in engines:
+    if meta.requires != NO_ENGINE and meta.requires not in engines:
         raise ValueError(
-            f"{path}: precision {meta.precision} needs torch's engine {meta.engine}{_NEEDS.get(meta.engine, '')}, this "
+            f"{path}: precision {meta.precision} needs torch's engine {meta.requires}{_NEEDS.get(meta.requires, '')}, this "
             f"machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for onnxruntime"
         )
     with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
@@ -121,7 +118,7 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
                 f"{path}: the checksum of {damaged} is wrong: the file is damaged; copy or export it again"
             )
     try:
-        with warnings.catch_warnings(), packing_engine(meta.engine):
+        with warnings.catch_warnings(), packing_engine(meta.requires):
             warnings.simplefilter("ignore", DeprecationWarning)
             return TorchBackend(torch.jit.load(str(path), map_location="cpu"))
     except RuntimeError as error:

@@ -96,7 +96,7 @@ class Stream:
         self.chunk, self.left = chunk, left
         self._model = model
         self._state = model.init_state(1, chunk, left)
-        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.tail_samples)
+        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples)
         self._decoder = SegmentDecoder(model, options, fusion)
         self._finals: list[Result] = []
         self._finals_text = ""  # with the spaces at its ends

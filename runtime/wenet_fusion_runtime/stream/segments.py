@@ -255,7 +255,7 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
         ValueError: the model was not trained for the chunk with this left context.
     """
     meta = model.meta
-    lengths = [len(samples) + meta.tail_samples for samples in utterances]
+    lengths = [len(samples) + meta.right_padding_samples for samples in utterances]
     frames = max(1, -(-max(lengths) // meta.frame_samples))
     meta.check_chunk(chunk, left, allow_untrained=chunk >= frames)
     padded = np.zeros((len(utterances), frames * meta.frame_samples), dtype=np.float32)

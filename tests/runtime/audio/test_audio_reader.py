@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wenet_fusion_runtime.audio.reader import AudioReader, Resampler, load_audio, to_mono
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
+from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
 EMPTY = np.zeros(0, dtype=np.float32)

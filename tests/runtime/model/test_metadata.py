@@ -11,7 +11,7 @@ from wenet_fusion_runtime.model.model_file import read_meta
 @pytest.mark.parametrize("kind", SAVERS)
 def test_meta_of_a_file(tmp_path: Path, kind: str) -> None:
     meta = read_meta(SAVERS[kind](tmp_path / "model.zip"))
-    assert (meta.kind, meta.engine) == (f"wenet_fusion.{kind}", "onnxruntime" if kind == "onnx" else "none")
+    assert (meta.kind, meta.requires) == (f"wenet_fusion.{kind}", "onnxruntime" if kind == "onnx" else "none")
     assert (meta.sample_rate, meta.frame_samples, meta.chunk_sizes) == (8000, 320, (4, 8))
     assert (meta.default_chunk, meta.default_left, meta.left(4), meta.left(5)) == (8, 2, 4, 4)
     assert meta.frame_seconds == 0.04 and meta.vocabulary.tokens == tuple(TOKENS)

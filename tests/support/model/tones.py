@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import torch
-from wenet_fusion_runtime.audio.reader import Resampler
+from wenet_fusion_runtime.audio.resampling import Resampler
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from wenet_fusion_runtime.files import replacing
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.emission_delay import measure_word_times
@@ -55,7 +57,7 @@ def export_torchscript(
     with replacing(path) as part:
         _save(scripted, meta_record(trained, {}, form), part)
         reference, written = acoustic_model(trained), load_model(part)
-        counts = operators(written.backend.step_graph())
+        counts = operators(step_graph(written))
         refuse_operators(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS, trained, path)
         accepted = accept(path, reference, written, speech, options)
         numbers = {
@@ -101,6 +103,17 @@ def reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(io.BytesIO(scripted.save_to_buffer()))
+
+
+def step_graph(model: AcousticModel) -> torch.Graph:
+    """Return the inlined TorchScript graph of the step of a loaded file.
+
+    Raises:
+        TypeError: the model does not run on torch.
+    """
+    if not isinstance(model.backend, TorchBackend):
+        raise TypeError("only a TorchScript file has a TorchScript graph")
+    return model.backend.module.step.inlined_graph
 
 
 def _save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:
