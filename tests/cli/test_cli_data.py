@@ -1,4 +1,4 @@
-"""The command wenet-fusion on data that is not what it should be: what is skipped is told, what is too much is refused."""
+"""The command wenet-fusion on unusable data: a few skipped utterances are listed, too many are refused."""
 
 import json
 

@@ -13,7 +13,15 @@ from wenet_fusion.trained_model import load_trained
 
 def add(verb: Verb) -> None:
     """Add the verbs to the parser."""
-    p = verb("export", export, "write a fused, verified file for our runtime, WeNet's or sherpa-onnx")
+    p = verb(
+        "export",
+        export,
+        "Export a checkpoint to a fused, verified file for this project's runtime, WeNet's or sherpa-onnx.",
+        [
+            "exp/avg_3.pt exp/final.zip --data data/dev/data.list",
+            "exp/avg_3.pt exp/int8.zip --format onnx --precision int8 --data data/dev/data.list",
+        ],
+    )
     p.add_argument("checkpoint", type=Path)
     p.add_argument("output", type=Path, help="file to write; a folder for wenet-onnx")
     p.add_argument(
