@@ -227,7 +227,7 @@ def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
         "u2": "u2.wav: cannot be read",
         "u3": "u3.wav: has no samples",
         "u4": "'seven' in 'one seven'",
-        "u5": "25 frames are too few for the 99 that its 50 units need",
+        "u5": "25 frames are too few for the 99 that its 50 tokens need",
     }.items():
         assert words in reasons[key]
     with pytest.raises(ValueError, match="5 of 12 utterances cannot be used:\n  u1: (.*\n)*more than 40 % is too many"):

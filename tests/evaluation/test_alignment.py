@@ -62,7 +62,9 @@ def test_the_best_path_is_that_of_brute_force(ids, frames, seed):
     log_probs = (3 * torch.randn(frames, UNITS, generator=generator)).log_softmax(1)
     expected, runs = brute_force(log_probs.double().numpy(), ids)
     if expected == -np.inf:
-        with pytest.raises(ValueError, match=rf"{frames} frames are too few for the \d that its {len(ids)} units need"):
+        with pytest.raises(
+            ValueError, match=rf"{frames} frames are too few for the \d that its {len(ids)} tokens need"
+        ):
             best_path(log_probs, ids)
         return
     found = best_path(log_probs, ids)
@@ -176,7 +178,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
     told = [line for line in err.splitlines() if line.startswith("skipped")]
     assert len(told) == 4 and "data.list:8: there is no audio file" in told[0]
     assert "unknown: 'hundred' in 'one hundred' is not in the vocabulary" in told[1]
-    assert "short: " in told[2] and "frames are too few for the 400 that its 300 units need" in told[2]
+    assert "short: " in told[2] and "frames are too few for the 400 that its 300 tokens need" in told[2]
     assert "damaged: " in told[3] and "noise.wav" in told[3]
     good = [json.loads(line) for line in faulty.read_text().splitlines()[:4]]
     worst = out.splitlines()[1].split()

@@ -38,15 +38,16 @@ def train(args: argparse.Namespace) -> int:
     trainer = build_trainer(config, args.train_data, args.dev_data, args.model_dir, device(args.device))
     datasets = {"training": trainer.train_data, "dev": trainer.dev_data}
     for name, dataset in datasets.items():
-        print(f"{name}: {len(dataset)} utterances, {sum(dataset.seconds) / 3600:.2f} h, {len(dataset.skipped)} skipped")
-        print_skipped(dataset.skipped)
-    told = {name: len(dataset.skipped) for name, dataset in datasets.items()}
+        report = dataset.report()
+        print(f"{name}: {report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped")
+        print_skipped(report.skipped)
+    printed = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}")
     (args.model_dir / "train.yaml").write_text(trainer.fingerprint.config_yaml)
     trainer.run()
     for name, dataset in datasets.items():
-        print_skipped(dataset.skipped[told[name] :])
+        print_skipped(dataset.skipped[printed[name] :])
     skipped = sum(len(dataset.skipped) for dataset in datasets.values())
     print(
         f"{args.model_dir}: trained to step {trainer.step}, {trainer.skipped_steps} updates skipped, "

@@ -1,4 +1,4 @@
-"""Random changes to waveforms (speed, noise, gain) and SpecAugment masks; knows no file and keeps no random state."""
+"""Random changes to waveforms (speed, noise, gain) and SpecAugment masks, drawn from a given generator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ import torchaudio
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What `augment` draws from. The defaults change nothing."""
+    """Ranges from which `augment` draws; the defaults change nothing.
 
-    speed_factors: tuple[float, ...] = (1.0,)  # 1.1: a tenth faster, and higher in pitch; in steps of 0.01
-    gain_db: tuple[float, float] = (0.0, 0.0)
-    noise_snr_db: tuple[float, float] = (10.0, 30.0)
-    noise_probability: float = 0.0
+    >>> Augmentation(speed_factors=(0.9, 1.0, 1.1), gain_db=(-6.0, 6.0)).problems()
+    []
+    """
+
+    speed_factors: tuple[float, ...] = (1.0,)  # one is drawn; 1.1 is 10 % faster and higher; steps of 0.01
+    gain_db: tuple[float, float] = (0.0, 0.0)  # range of the gain, dB
+    noise_snr_db: tuple[float, float] = (10.0, 30.0)  # range of the ratio of signal to added noise, dB
+    noise_probability: float = 0.0  # share of utterances with added noise, half of it white and half pink
 
     def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
         found = []
         if not self.speed_factors or not all(0.25 <= factor <= 4 for factor in self.speed_factors):
             found.append(f"speed_factors {list(self.speed_factors)} must be one or more numbers from 0.25 to 4")
@@ -34,15 +39,20 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks per utterance; each width is drawn from 0 to its maximum."""
+    """SpecAugment masks of an utterance; each width is drawn from 0 to its maximum.
 
-    num_time_masks: int = 2
-    max_time_frames: int = 50  # feature frames
-    num_freq_masks: int = 2
-    max_freq_bins: int = 10
-    max_time_fraction: float = 0.2  # of the utterance, per time mask: spares short utterances
+    >>> SpecAugmentConfig(max_time_fraction=1.5).problems()
+    ['max_time_fraction 1.5 must lie between 0 and 1']
+    """
+
+    num_time_masks: int = 2  # time masks per utterance
+    max_time_frames: int = 50  # widest time mask, feature frames
+    num_freq_masks: int = 2  # frequency masks per utterance
+    max_freq_bins: int = 10  # widest frequency mask, mel bins
+    max_time_fraction: float = 0.2  # widest time mask as a share of the utterance, for short utterances
 
     def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
         names = ("num_time_masks", "max_time_frames", "num_freq_masks", "max_freq_bins")
         found = [f"{name} {getattr(self, name)} must not be negative" for name in names if getattr(self, name) < 0]
         if not 0 <= self.max_time_fraction <= 1:
@@ -51,10 +61,18 @@ class SpecAugmentConfig:
 
 
 def augment(samples: np.ndarray, config: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """A changed copy of float32 mono `samples` (N,) in [-1, 1]: speed, then noise, then gain; stays in that range.
+    """Return a copy with changed speed, then added noise, then gain.
 
-    A gain that would clip is lowered. One speed factor divides the length by it. The number of draws that precede the
-    noise is fixed, so switching one change on does not reshuffle the others.
+    A speed factor divides the length by itself. A gain that would clip is lowered. Switching one change on leaves the
+    draws of the others as they are.
+
+    Args:
+        samples: float32 mono (N,) in [-1, 1].
+        config: ranges to draw from.
+        rng: the generator of all draws.
+
+    Returns:
+        Float32 samples in [-1, 1].
     """
     factor = config.speed_factors[rng.integers(len(config.speed_factors))]
     gain_db = rng.uniform(*config.gain_db)
@@ -73,7 +91,11 @@ def augment(samples: np.ndarray, config: Augmentation, rng: np.random.Generator)
 
 
 def noise(length: int, pink: bool, rng: np.random.Generator) -> np.ndarray:
-    """White or pink (power falls as 1/frequency) Gaussian noise, float32 (length,), mean power 1."""
+    """Return white or pink (power falls as 1/frequency) Gaussian noise, float32 (length,), mean power 1.
+
+    >>> noise(8000, pink=True, rng=np.random.default_rng(0)).shape
+    (8000,)
+    """
     white = rng.standard_normal(length)
     if pink:
         spectrum = np.fft.rfft(white)
@@ -84,18 +106,26 @@ def noise(length: int, pink: bool, rng: np.random.Generator) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _speed(factor: float) -> torchaudio.transforms.Resample:
-    # Like torchaudio's Speed, which however builds a filter of gigabytes where factor * rate and rate share no divisor.
+    # torchaudio's Speed builds a filter of gigabytes if factor * rate and rate share no divisor; this one is small.
     return torchaudio.transforms.Resample(round(100 * factor), 100)
 
 
 def feature_masks(
     lengths: Sequence[int], num_mel_bins: int, config: SpecAugmentConfig, rng: np.random.Generator
 ) -> torch.Tensor:
-    """SpecAugment (Park et al., 2019) masks, bool (B, T, F), True = masked; T is the longest of `lengths` (frames).
+    """Draw SpecAugment masks (Park et al., 2019, arXiv 1904.08779).
 
-    Frequency masks cover a whole utterance, time masks all bins; padding after a row's length is never masked.
+    Frequency masks cover all frames of an utterance, time masks all bins; padding is never masked.
+
+    Args:
+        lengths: feature frames of each utterance.
+        num_mel_bins: F.
+        config: number and widths of the masks.
+        rng: the generator of all draws.
+
+    Returns:
+        Bool (B, T, F), True where features are masked; T is the largest of `lengths`.
     """
-    lengths = [int(length) for length in lengths]
     masks = torch.zeros(len(lengths), max(lengths, default=0), num_mel_bins, dtype=torch.bool)
     for row, length in zip(masks, lengths):
         max_width = min(config.max_time_frames, int(config.max_time_fraction * length))

@@ -90,7 +90,7 @@ def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
     """
     frames, needed = log_probs_TV.size(0), frames_needed(ids)
     if frames < needed:
-        raise ValueError(f"{frames} frames are too few for the {needed} that its {len(ids)} units need")
+        raise ValueError(f"{frames} frames are too few for the {needed} that its {len(ids)} tokens need")
     if not ids:  # torchaudio wants a token
         return BestPath((), float(log_probs_TV[:, BLANK].sum()))
     path, log_probs = forced_align(log_probs_TV.unsqueeze(0), torch.tensor([ids], dtype=torch.int32), blank=BLANK)
