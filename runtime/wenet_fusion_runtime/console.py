@@ -72,8 +72,10 @@ def exit_status(command: Callable[[], int], traceback: bool = False) -> int:
 
 def print_error(error: Exception) -> None:
     """Print `error: <message>` to standard error; of an error of the system without its number."""
-    is_system = isinstance(error, OSError) and error.filename and error.strerror
-    print(f"error: {error.filename}: {error.strerror}" if is_system else f"error: {error}", file=sys.stderr)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    print(f"error: {text}", file=sys.stderr)
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

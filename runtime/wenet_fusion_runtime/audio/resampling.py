@@ -1,4 +1,4 @@
-"""Samples of any type, channel count and rate as the model needs them: float32, mono, at one rate."""
+"""Convert samples of any type, channel count and rate to what models take: float32, mono, at one rate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ MAX_CHANNELS = 32
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Float32 mono of (n,) or (n, channels), the mean of the channels; int16 is scaled to [-1, 1), float is clipped to
-    [-1, 1]: the largest numbers of float32 would become infinite on their way through a resampler.
+    """Convert samples to float32 mono in [-1, 1]; several channels become their mean.
 
+    int16 is scaled by 1/32768. Floats are clipped, because very large ones would overflow in a resampler.
+
+    Args:
+        samples: (n,) or (n, channels); int16, float32 or float64.
+    Returns:
+        (n,) float32.
     Raises:
-        ValueError: another shape or type, or values that are not finite.
+        ValueError: the shape or the type is another, or a value is not finite.
+
+    >>> to_mono(np.array([[16384, 0], [-32768, -32768]], dtype=np.int16))
+    array([ 0.25, -1.  ], dtype=float32)
     """
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
@@ -37,9 +45,20 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 class Resampler:
-    """Streaming sample rate conversion (soxr, HQ). The whole output is the same for any cut of the input.
+    """Convert the sample rate of a stream (soxr, quality HQ). The output does not depend on how the input is cut.
 
-    Samples come out late: soxr holds back up to about 0.16 s (48 kHz to 8 kHz) until more input, or the end, comes.
+    soxr holds back up to 0.16 s (48 kHz to 8 kHz) until more input or the end comes.
+
+    Args:
+        source_rate: Hz.
+        target_rate: Hz.
+    Raises:
+        ValueError: a rate is not positive.
+
+    >>> resampler = Resampler(48000, 16000)
+    >>> blocks = [resampler.process(np.zeros(4800, np.float32), last) for last in (False, True)]
+    >>> sum(map(len, blocks))
+    3200
     """
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
@@ -49,7 +68,14 @@ class Resampler:
         self._stream = None if same else soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
 
     def process(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        """Resample the next samples, (n,) float32; `last` once, at the end, gives what was held back too."""
+        """Resample the next samples.
+
+        Args:
+            samples: (n,) float32 at the source rate.
+            last: whether the input ends here; then samples that were held back are returned too.
+        Returns:
+            (m,) float32 at the target rate.
+        """
         if self._stream is None:
             return samples
         return self._stream.resample_chunk(np.ascontiguousarray(samples, dtype=np.float32), last=last)

@@ -104,7 +104,7 @@ class _ListDevices(argparse.Action):
             mark = "*" if device.is_default else " "
             channels = f"{device.channels} channel{'s' * (device.channels > 1)}"
             print(
-                f"{mark}{device.index:>3}  {device.name:<{width}}  {device.sample_rate:>6} Hz  {channels:>11}  {device.host}"
+                f"{mark}{device.number:>3}  {device.name:<{width}}  {device.sample_rate:>6} Hz  {channels:>11}  {device.host}"
             )
         parser.exit(
             0, "* is the default\n" if devices else f"no input devices; audio can come from a pipe: {PIPE_FORM}\n"

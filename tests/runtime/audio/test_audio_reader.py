@@ -122,7 +122,9 @@ def test_part_of_a_file_and_open_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start, end", [(-1.0, None), (1.0, 1.0), (2.0, 1.0), (9.0, None), (0.0, 9.0)])
 def test_parts_outside_a_file_are_refused(tmp_path: Path, start: float, end: float | None) -> None:
     soundfile.write(tmp_path / "a.wav", NOISE, 8000)
-    with pytest.raises(ValueError, match="a.wav: (has 2.500 s, cannot take start|is damaged or ends too early)"):
+    with pytest.raises(
+        ValueError, match="a.wav: (has 2.500 s, cannot take -?[0-9.]+ s to|is damaged or ends too early)"
+    ):
         load_audio(tmp_path / "a.wav", 8000, start=start, end=end)
 
 
@@ -188,7 +190,7 @@ def test_pipes(tmp_path: Path) -> None:
     assert len(load_audio(through_pipe(tmp_path / "pipe", wav), 8000)) == len(NOISE)
     with pytest.raises(ValueError, match="pipe: is damaged or ends too early, found 1.25 s of 2.50 s"):
         load_audio(through_pipe(tmp_path / "pipe", wav[: 44 + len(NOISE)]), 8000)
-    with pytest.raises(ValueError, match="pipe: cannot be read as audio .*of a pipe only wav can be read, save"):
+    with pytest.raises(ValueError, match="pipe: cannot be read as audio .*a pipe must hold wav; save other formats"):
         load_audio(through_pipe(tmp_path / "pipe", (tmp_path / "a.flac").read_bytes()), 8000)
 
 

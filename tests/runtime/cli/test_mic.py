@@ -160,7 +160,7 @@ def test_a_device_that_vanishes_leaves_the_text_and_the_file(
     assert run(model, "--save", tmp_path / "a.wav") == 1
     out, err = capsys.readouterr()
     assert out == "a b c\n" and soundfile.info(tmp_path / "a.wav").frames == len(spoken("abc"))
-    assert err.splitlines()[-1].startswith("error: device 0 'Mic' (ALSA) delivers no audio any more")
+    assert err.splitlines()[-1].startswith("error: device 0 'Mic' (ALSA) stopped delivering audio")
 
 
 def test_a_disk_that_is_full_leaves_the_text(
@@ -213,7 +213,7 @@ def test_other_formats_partial_lines_and_latency(
         (["--rate", "-1"], "--rate must be positive, found -1"),
         (["--channels", "33"], "--channels must be positive, at most 32, found 33"),
         (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),
-        ([], "device 0 'Mic' (ALSA) is busy or gone"),
+        ([], "device 0 'Mic' (ALSA) is busy or unplugged"),
     ],
 )
 def test_mistakes_are_one_line(

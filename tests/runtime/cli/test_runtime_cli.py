@@ -106,7 +106,7 @@ def test_real_time_waits_for_the_audio(
     "arguments, message",
     [
         (["{}/missing.pt", "{}/one.wav"], "missing.pt: no such model file"),
-        (["{}/one.wav", "{}/one.wav"], "one.wav: is no exported model"),
+        (["{}/one.wav", "{}/one.wav"], "one.wav: is not an exported model"),
         (
             ["{}/model.pt", "{}/one.wav", "--chunk", "5"],
             "chunk 5 with left context 4: the model was not trained for it; choose one of 4/4, 8/2",
@@ -141,7 +141,7 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
     ):
         assert part in out
     assert main(["info", str(folder / "broken.wav")]) == 1
-    assert "is no exported model" in capsys.readouterr().err
+    assert "is not an exported model" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_traceback(folder: Path) -> None:
