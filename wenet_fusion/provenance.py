@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 
 def commit(folder: Path) -> str:
     """The commit of the sources in `folder`, and whether they differ from it; "unknown" outside a git checkout."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.recipes.scripts import load_script
 from wenet_fusion_runtime.cli import __main__ as runtime_cli
 
 from wenet_fusion.cli import __main__ as toolkit_cli
@@ -111,3 +112,8 @@ def test_commands_have_the_options_that_documents_show() -> None:
         ]
     assert len(found) > 30
     assert unknown == []
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert page == load_script("generate_api_page").page(), "run: python tools/generate_api_page.py docs/api.md"

@@ -25,7 +25,6 @@ LAYERS = {
     RUNTIME: 5,  # its __init__, which holds the public API
     f"{RUNTIME}.server": 6,
     f"{RUNTIME}.cli": 7,
-    TOOLKIT: 0,  # its __init__, which holds the version
     "config": 8,
     "provenance": 8,
     "model": 9,
@@ -36,7 +35,8 @@ LAYERS = {
     "trained_model": 13,
     "evaluation": 14,
     "export": 15,
-    "cli": 16,
+    TOOLKIT: 16,  # its __init__, which holds the public API
+    "cli": 17,
 }
 
 # (module, imported package or module): why it may wait until it is needed.
@@ -228,7 +228,7 @@ def test_every_exception_is_still_needed():
         ("wenet_fusion.data.kaldi", "if True:\n  from wenet_fusion.evaluation import run", "layer 10 imports"),
         ("wenet_fusion.data.kaldi", "class A:\n  def f(self):\n    import json", "import of json hides in a function"),
         ("wenet_fusion.data.kaldi", "from . import sources", "relative import"),
-        ("wenet_fusion", "from wenet_fusion.recipe import average", "layer 0 imports wenet_fusion.recipe of layer 12"),
+        ("wenet_fusion.recipe", "from wenet_fusion import evaluate", "wenet_fusion.evaluate has no layer"),
         ("wenet_fusion.data.kaldi", "from wenet_fusion.newcomer import x", "wenet_fusion.newcomer has no layer"),
         ("wenet_fusion.data.kaldi", "import torch\nm = torch.jit.script(f)", "line 2 uses torch.jit"),
         ("wenet_fusion.data.kaldi", "from torch import jit", "line 1 imports torch.jit"),

@@ -12,7 +12,6 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
 
-from wenet_fusion import __version__
 from wenet_fusion.config import to_yaml
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.manifest import scan_manifest
@@ -25,7 +24,7 @@ from wenet_fusion.evaluation.ranks import Ranks
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
 from wenet_fusion.model.chunking import chunking_label
-from wenet_fusion.provenance import commit, processor, software
+from wenet_fusion.provenance import __version__, commit, processor, software
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
