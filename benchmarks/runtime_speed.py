@@ -32,7 +32,7 @@ from parts.subjects import build
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import DecoderConfig

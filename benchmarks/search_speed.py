@@ -25,11 +25,12 @@ from runtime_speed import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, mea
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
-from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
-from wenet_fusion_runtime.search.scorers import Fusion
-from wenet_fusion_runtime.stream.segments import DecodingOptions
+from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
@@ -69,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     encoder = torch_form(ENCODER, "float", tuned_encoder(trained, "int8", args.seed), frozen=True)
     step = encoder.prepare(Shape(chunking, 1))
     calls: Calls = {ENCODER: lambda: [step() for _ in blocks]}
-    load_seconds, fusions = hot_words_of(sizes.vocabulary, args.seed)
-    calls |= {name: lambda make=make: run(make(), blocks) for name, make in searches(fusions).items()}
+    load_seconds, scorer_sets = hot_words_of(sizes.vocabulary, args.seed)
+    calls |= {name: lambda make=make: run(make(), blocks) for name, make in searches(scorer_sets).items()}
     times = measure(calls, rounds, args.timed, chunking_label(chunking))
     record = this_run(args.seed, os.getloadavg()[0])
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} on "
             f"average and is blank in {100 * sure.blank:.0f} % of the frames.",
             times_table(times, frames, len(blocks)),
-            f"{max(fusions):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
+            f"{max(scorer_sets):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
             goals_table(goals),
         ]
     )
@@ -117,18 +118,18 @@ def run(search: Search, blocks: Sequence[FrameScores]) -> str:
     return str(search.final_hypotheses(BEAM_SIZE)[0].ids)
 
 
-def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, Fusion]]:
+def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
     """Hot words by their number, and the seconds that the last and longest list took. Their pieces are not those that
     the model knows: a search sees numbers only."""
-    units, fusions, seconds = random_pieces(vocabulary, seed), {}, 0.0
+    units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
     for count in HOT_WORDS:
         phrases, begin = random_phrases(units, count, seed), time.thread_time()
-        fusions[count] = Fusion(units, phrases)
+        scorer_sets[count] = make_scorers(units, phrases)
         seconds = time.thread_time() - begin
-    return seconds, fusions
+    return seconds, scorer_sets
 
 
-def searches(fusions: Mapping[int, Fusion]) -> dict[str, Callable[[], Search]]:
+def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Search]]:
     """What is timed: a fresh search for each call."""
     pruned = DecodingOptions().token_threshold
     found: dict[str, Callable[[], Search]] = {
@@ -139,9 +140,9 @@ def searches(fusions: Mapping[int, Fusion]) -> dict[str, Callable[[], Search]]:
             BEAM_SIZE, token_threshold=pruned, blank_skip_threshold=BLANK_SKIP
         ),
     }
-    for count, fusion in fusions.items():
-        found[f"{PREFIX_BEAM}, {count:,} hot words"] = lambda fusion=fusion: PrefixBeamSearch(
-            BEAM_SIZE, fusion=fusion, token_threshold=pruned
+    for count, scorers in scorer_sets.items():
+        found[f"{PREFIX_BEAM}, {count:,} hot words"] = lambda scorers=scorers: PrefixBeamSearch(
+            BEAM_SIZE, scorers=scorers, token_threshold=pruned
         )
     return found
 

@@ -12,7 +12,7 @@ import torchaudio
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import FORMAT, TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.config import config_from_yaml, to_yaml
 from wenet_fusion.data.batching import epoch_batches
@@ -156,7 +156,7 @@ def meta_record(
     trained: TrainedModel,
     verification: dict[str, Any],
     form: FileForm = FileForm(),
-    word_times: WordTimes | None = None,
+    emission_delay: EmissionDelay | None = None,
 ) -> dict[str, Any]:
     """Return the contents of meta.json: everything a program needs to use the file, and where the file came from.
 
@@ -164,7 +164,7 @@ def meta_record(
         trained: the model.
         verification: results of comparing the file with the checkpoint.
         form: which program runs the file.
-        word_times: CTC emission delay of words; None: not measured, words carry their emission times.
+        emission_delay: CTC emission delay; None: not measured, words carry their emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer
     frontend, drawn = model.frontend, trained.config.training.chunking
@@ -187,7 +187,7 @@ def meta_record(
             "ctc_weight": model.rescoring.ctc_weight,
             "reverse_weight": model.rescoring.reverse_weight if model.decoder.reverse_layers else 0.0,
         },
-        "word_times": None if word_times is None else word_times._asdict(),
+        "word_times": None if emission_delay is None else emission_delay._asdict(),
         "features": {
             "num_mel_bins": frontend.num_mel_bins,
             "window_ms": frontend.window_ms,

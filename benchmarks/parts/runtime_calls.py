@@ -14,8 +14,8 @@ from parts.subjects import Subject
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM
 
 from wenet_fusion.model.chunking import Chunking
 

@@ -16,8 +16,10 @@ import torch
 import torchaudio
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.search.modes import GREEDY, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import decode_rows
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING, DecodingOptions, decode_rows
 
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets.sherpa_onnx import TOKENS

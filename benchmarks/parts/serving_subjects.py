@@ -13,7 +13,7 @@ from runtime_speed import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.cli.serve import SERVER_OPTIONS
-from wenet_fusion_runtime.stream.segments import transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 LARGE, TRAINED = "large encoder", "trained model"
 NOISES = 6  # recordings of noise, of different lengths

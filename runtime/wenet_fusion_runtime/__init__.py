@@ -10,11 +10,10 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.search.hot_words import HotWord, check_hot_words, read_hot_words
-from wenet_fusion_runtime.search.language_model import load_language_model
-from wenet_fusion_runtime.search.scorers import LanguageModel
+from wenet_fusion_runtime.search.language_model import LanguageModel, load_language_model
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.stream.segments import DecodingOptions
 
 __all__ = [
     "AcousticModel",

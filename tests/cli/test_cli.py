@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.recipes.scripts import TOOLS, run
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY
+from wenet_fusion_runtime.search.modes import GREEDY
 
 from wenet_fusion.cli.__main__ import build_parser
 from wenet_fusion.config import to_yaml

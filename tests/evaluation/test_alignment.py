@@ -94,10 +94,10 @@ def test_words_are_where_they_were_spoken(tone_run, model, utterances, aligned, 
     assert 0.02 < raw.starts.bias < 0.25
     train_ctm, exported = tone_run.train_list.with_name("words.ctm"), tmp_path / "tones.pt"
     run("export", tone_run.checkpoint, exported, "--data", tone_run.train_list, "--ctm", train_ctm)
-    word_times = read_meta(exported).word_times
-    assert word_times.start_shift_seconds == pytest.approx(-raw.starts.bias, abs=0.03)
+    delay = read_meta(exported).emission_delay
+    assert delay.start_shift_seconds == pytest.approx(-raw.starts.bias, abs=0.03)
     for chunking in ("full", "4/4"):
-        moved = align(model, utterances, AlignmentOptions(parse_chunking(chunking), word_times))
+        moved = align(model, utterances, AlignmentOptions(parse_chunking(chunking), delay))
         errors = time_errors(all_dated_words(spoken, {item.key: item.words for item in moved.utterances}))
         assert errors.words == sum(map(len, spoken.values()))
         assert errors.starts.mean < 0.03 < raw.starts.mean and errors.ends.mean < 0.03
@@ -114,7 +114,7 @@ def test_an_utterance_alone_is_aligned_as_in_a_batch(model, utterances, aligned)
 def test_long_audio_runs_in_blocks(model, utterances, monkeypatch):
     options = AlignmentOptions(Chunking(4, 4))
     whole = align(model, utterances[:4], options)
-    monkeypatch.setattr("wenet_fusion_runtime.stream.segments.OFFLINE_BLOCK_FRAMES", 8)
+    monkeypatch.setattr("wenet_fusion_runtime.stream.offline.OFFLINE_BLOCK_FRAMES", 8)
     blocks = align(model, utterances[:4], options)
     for one, other in zip(whole.utterances, blocks.utterances):
         assert ctm_lines("", one.tokens) == ctm_lines("", other.tokens)

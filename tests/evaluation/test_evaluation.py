@@ -11,7 +11,8 @@ import soxr
 from support.model.tones import RATE, speak
 from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import GREEDY, MODES, PREFIX_BEAM, RESCORING, offline_step, transcribe_offline
+from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.offline import offline_step, transcribe_offline
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model, read_meta
 from wenet_fusion_runtime.results.result import Result, joined_ids
-from wenet_fusion_runtime.stream import segments
+from wenet_fusion_runtime.search.modes import GREEDY, MODES
+from wenet_fusion_runtime.stream import offline
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY, MODES, DecodingOptions, transcribe_offline
 
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets import torchscript
@@ -64,9 +66,9 @@ def test_offline_evaluation_in_blocks_equals_one_step(
 ) -> None:
     utterances = [audio(), audio(0.4), audio()[5000:15001], audio(0.0)]
     model = acoustic_model(trained)
-    whole = segments.offline_step(model, utterances, *chunking)
-    monkeypatch.setattr(segments, "OFFLINE_BLOCK_FRAMES", 24)
-    blocks = segments.offline_step(model, utterances, *chunking)
+    whole = offline.offline_step(model, utterances, *chunking)
+    monkeypatch.setattr(offline, "OFFLINE_BLOCK_FRAMES", 24)
+    blocks = offline.offline_step(model, utterances, *chunking)
     for row in range(len(utterances)):
         (found, found_out), (expected, expected_out) = blocks.row(row), whole.row(row)
         assert relative_difference(found_out, expected_out) < 1e-5

@@ -16,8 +16,9 @@ from support.model.onnx_steps import Steps
 from support.model.streams import FRAME, audio, heard_states, samples, step_op
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
 from wenet_fusion.export.targets import onnx_archive
 from wenet_fusion.export.targets.onnx_archive import export_onnx_archive

@@ -18,8 +18,10 @@ from support.model.tones import RATE, ToneRun
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import offline_step
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, offline_step
 
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, OnnxStaticLinear, make_onnx_static

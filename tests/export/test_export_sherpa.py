@@ -19,7 +19,8 @@ from support.model.tones import RATE, ToneRun, speak, tone_recipe, train_tones
 from support.model.wenet_expected import expected_log_probs, model_features, our_tokens
 from support.model.wenet_runtime import SherpaModel, greedy
 from wenet_fusion_runtime.results.vocabulary import WORD_START
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.targets import sherpa_onnx

@@ -14,7 +14,7 @@ import torch
 from conftest import DIGITS, TINY_UNITS
 from support.model.streams import audio
 from wenet_fusion_runtime.model.model_file import load_model, parse_meta, read_meta
-from wenet_fusion_runtime.stream.segments import transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.config import config_from_yaml
 from wenet_fusion.model.chunking import Chunking, ChunkingConfig, draw_chunking

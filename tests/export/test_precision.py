@@ -12,7 +12,7 @@ from support.model.tones import RATE, ToneRun
 from torch import nn
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.export.kernels import static_int8, torch_kernels
 from wenet_fusion.export.kernels.convolution_kernels import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling

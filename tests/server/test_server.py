@@ -8,8 +8,8 @@ import pytest
 from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
 from support.runtime.server_process import ServerProcess, Socket, connected, eventually, metric, pcm, spoken_to
 from wenet_fusion_runtime import DecodingOptions, EndpointRules, Recognizer
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
 
 READY, END = '{"status":"ok","type":"server_ready"}', '{"status":"ok","type":"speech_end"}'
 
@@ -161,7 +161,7 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
         (['{"signal":"start","lang":"en"}'], "unknown key 'lang'"),
         (['{"signal":"start"}', '{"signal":"start"}'], "Unexpected start signal"),
         (['{"signal":"start","hot_words":[{"phrase":"\\ud800"}]}'], r"hot word '\ud800'"),
-        (['{"signal":"start","hot_words":[{"phrase":"%s"}]}' % ("€" * 80)], "€': no unit is '€"),
+        (['{"signal":"start","hot_words":[{"phrase":"%s"}]}' % ("€" * 80)], "€': no token is '€"),
         (['{"signal":"start","hot_words":[{"phrase":"a","boost":1%s}]}' % ("0" * 400)], "has boost inf"),
         (['{"signal":"start"}', "[1"], "Wrong protocol: a text message is not JSON"),
         (['{"signal":"start","format":"float32"}', np.float32([np.nan] * 4000).tobytes()], "NaN or infinity"),

@@ -100,7 +100,7 @@ def test_hot_words_reach_the_server(
     assert client(server, folder / "one.wav", "--fast", "--hot_word", "xyz") == 1
     assert "hot word 'xyz'" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--hot_word", "a=b") == 1
-    assert "which is no number" in capsys.readouterr().err
+    assert "which is not a number" in capsys.readouterr().err
 
 
 def test_endpoint_rules_reach_the_server(

@@ -15,7 +15,8 @@ from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, 
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
-from wenet_fusion_runtime.stream.segments import MODES, RESCORING, decode_rows, offline_step
+from wenet_fusion_runtime.search.modes import MODES, RESCORING
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch

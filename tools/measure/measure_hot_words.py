@@ -22,7 +22,7 @@ from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, sear
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import decode_rows, offline_step
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.manifest import Utterance, scan_manifest
 from wenet_fusion.data.sources import read_batch

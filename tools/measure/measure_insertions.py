@@ -13,7 +13,8 @@ from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
+from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch

@@ -17,7 +17,7 @@ from wenet_fusion_runtime import DecodingOptions, Recognizer, Word
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import list_problems, write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
-from wenet_fusion_runtime.stream.segments import MODES
+from wenet_fusion_runtime.search.modes import MODES
 
 from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.data.manifest import scan_manifest

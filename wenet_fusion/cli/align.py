@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.data.manifest import scan_manifest
@@ -52,8 +52,8 @@ def align_command(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 1 if an utterance could not be aligned."""
     if args.worst < 0:
         raise ValueError(f"--worst {args.worst}: give a number of utterances")
-    word_times = _word_times(args.word_times)
-    options = AlignmentOptions(parse_chunking(args.chunking), word_times)
+    delay = _emission_delay(args.word_times)
+    options = AlignmentOptions(parse_chunking(args.chunking), delay)
     trained = load_trained(args.checkpoint)
     utterances, problems = scan_manifest(args.data)
     aligned = align(trained, utterances, options)
@@ -74,11 +74,11 @@ def align_command(args: argparse.Namespace) -> int:
     return 1 if aligned.skipped else 0
 
 
-def _word_times(path: Path | None) -> WordTimes:
+def _emission_delay(path: Path | None) -> EmissionDelay:
     if path is None:
-        return WordTimes()
-    found = read_meta(path).word_times
-    if found == WordTimes():
+        return EmissionDelay()
+    found = read_meta(path).emission_delay
+    if found == EmissionDelay():
         raise ValueError(f"{path} knows no word times: export it with --data and --ctm, or leave --word_times out")
     return found
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import GREEDY, decode_rows, offline_step
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.sources import Utterance, read_batch
 from wenet_fusion.evaluation.attention_beam import attention_search

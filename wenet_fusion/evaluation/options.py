@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.text.transcripts import Counting

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.config import to_yaml
 from wenet_fusion.data.batching import epoch_batches
@@ -81,7 +82,7 @@ def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptio
         if chunking_label(chunking) != "full":
             model.meta.check_chunk(chunking.size, chunking.left)
     for variant in options.variants:
-        variant.decoding.resolved(model.meta).fusion(model.meta.vocabulary)
+        variant.decoding.resolved(model.meta).scorers(model.meta.vocabulary)
 
 
 def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:

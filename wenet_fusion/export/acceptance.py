@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.stream.segments import DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.export.speech import ErrorChange, Speech, halves, measure_errors
 from wenet_fusion.export.verification import Verification, tolerance, verify

@@ -4,25 +4,27 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.results.timestamps import WordTimes
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
     DatedWord,
     TimeErrors,
     dated_words,
-    estimate_word_times,
+    estimate_emission_delay,
     moved,
     time_errors,
 )
 from wenet_fusion.export.speech import Speech
 
 
-class MeasuredWordTimes(NamedTuple):
+class MeasuredDelay(NamedTuple):
     """Over the words of all served chunk sizes together."""
 
-    word_times: WordTimes
+    emission_delay: EmissionDelay
     spread_seconds: float  # by which the shifts that each chunk size alone would have differ
     before: TimeErrors
     after: TimeErrors
@@ -37,7 +39,7 @@ class MeasuredWordTimes(NamedTuple):
         }  # fmt: skip
 
 
-def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes | None:
+def measure_emission_delay(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredDelay | None:
     """Decodes the utterances whose words are dated at every served chunk size; None if no such word is recognised rightly.
 
     Args:
@@ -54,8 +56,8 @@ def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> Measur
     pairs = [pair for own in found.values() for pair in own]
     if not pairs:
         return None
-    word_times = estimate_word_times(pairs)
-    sides = zip(*(estimate_word_times(own) for own in found.values() if own))
+    delay = estimate_emission_delay(pairs)
+    sides = zip(*(estimate_emission_delay(own) for own in found.values() if own))
     spread = max(max(shifts) - min(shifts) for shifts in sides)
-    after = time_errors([moved(pair, word_times) for pair in pairs])
-    return MeasuredWordTimes(word_times, round(spread, 3), time_errors(pairs), after)
+    after = time_errors([moved(pair, delay) for pair in pairs])
+    return MeasuredDelay(delay, round(spread, 3), time_errors(pairs), after)

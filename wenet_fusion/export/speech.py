@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.result import Word, joined_ids
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar

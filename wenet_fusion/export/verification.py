@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
 # Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 1e-3

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import torch
-from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
 
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate

@@ -7,7 +7,7 @@ import argparse
 from wenet_fusion_runtime.cli.recognition_arguments import Commands
 from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 
 def add(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _word_times(meta: Meta) -> str:
-    start, end = meta.word_times
-    if meta.word_times == WordTimes():
+    start, end = meta.emission_delay
+    if meta.emission_delay == EmissionDelay():
         return "as emitted; export with --ctm moves them to where words are spoken"
     return f"starts {start:+.3f} s, ends {end:+.3f} s from where words are emitted"

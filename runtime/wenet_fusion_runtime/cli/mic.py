@@ -32,8 +32,8 @@ from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.results.formats import CTM, JSON, TEXT, json_line, make_writer, partial_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.words import joined_words
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Stream
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
 
 MUTE_SECONDS = 3.0  # nothing but zeros for so long is worth a word
 MAX_LATENCIES = 20000  # chunks that the summary of --latency speaks of, the last ones

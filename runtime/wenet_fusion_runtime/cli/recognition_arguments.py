@@ -9,9 +9,9 @@ from dataclasses import fields, replace
 from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.stream.segments import DecodingOptions
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 

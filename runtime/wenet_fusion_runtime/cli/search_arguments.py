@@ -17,7 +17,8 @@ from wenet_fusion_runtime.search.hot_words import (
     read_hot_words,
 )
 from wenet_fusion_runtime.search.language_model import load_language_model
-from wenet_fusion_runtime.stream.segments import DEFAULT_BEAM_SIZE, MODES, DecodingOptions
+from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, DecodingOptions
 
 
 def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:

@@ -34,8 +34,8 @@ from wenet_fusion_runtime.results.formats import (
 )
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Stream
-from wenet_fusion_runtime.stream.segments import FILE_OPTIONS
 
 BLOCK_SECONDS = 0.1  # how audio is cut; results do not depend on it
 

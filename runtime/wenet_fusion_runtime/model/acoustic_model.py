@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from wenet_fusion_runtime.model.metadata import DYNAMIC, ONNX, Meta
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 
 
 class StepScores(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, Vocabulary
 
 TORCHSCRIPT = "wenet_fusion.torchscript"
@@ -56,7 +56,7 @@ class Meta:
     reverse_decoder: bool  # has a right-to-left attention decoder too
     ctc_weight: float  # default weight of the CTC score in rescoring
     reverse_weight: float  # default weight of the right-to-left decoder in rescoring
-    word_times: WordTimes  # correction of timestamps for emission delay; zeros if export had no true timestamps
+    emission_delay: EmissionDelay  # zeros if export has not measured it
     state: tuple[StateTensor, ...]  # of an ONNX archive; empty for TorchScript, which makes its own state
     precision: str
     requires: str  # what runs it: "none" (any torch), a quantized engine of torch, or "onnxruntime"
@@ -136,7 +136,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             reverse_decoder=bool(record["reverse_decoder"]),
             ctc_weight=float(record["decoding"]["ctc_weight"]),
             reverse_weight=float(record["decoding"]["reverse_weight"]),
-            word_times=_word_times(record.get("word_times")),
+            emission_delay=_emission_delay(record.get("word_times")),
             state=tuple(_state_tensor(*entry) for entry in record["state"]) if record["kind"] == ONNX else (),
             precision=record["precision"],
             requires=record["engine"],
@@ -162,10 +162,10 @@ def _check_format(record: Mapping[str, Any]) -> None:
         )
 
 
-def _word_times(record: Mapping[str, Any] | None) -> WordTimes:
+def _emission_delay(record: Mapping[str, Any] | None) -> EmissionDelay:
     if record is None:
-        return WordTimes()
-    found = WordTimes(*(float(record[name]) for name in WordTimes._fields))
+        return EmissionDelay()
+    found = EmissionDelay(*(float(record[name]) for name in EmissionDelay._fields))
     if not all(abs(shift) <= MAX_SHIFT_SECONDS for shift in found):
         raise ValueError(
             f"word_times {list(found)} must be seconds between -{MAX_SHIFT_SECONDS:g} and {MAX_SHIFT_SECONDS:g}"

@@ -22,8 +22,8 @@ from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.settings import ChunkChoice
+from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.stream.segments import FILE_OPTIONS
 
 LOG = logging.getLogger("wenet_fusion_runtime.server")
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text

@@ -8,7 +8,7 @@ from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.bind import BindOptions
 from wenet_fusion_runtime.server.limits import Limits
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 
 # Without continuous decoding, silence before any text ends a session, and WeNet's server waits 5 s for the first word.
 SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))

@@ -67,7 +67,7 @@ class Scan(NamedTuple):
     """What `FrameRules.scan` found."""
 
     counts: SegmentCounts  # after the frames that belong to the segment
-    count: int  # how many of the given frames these are
+    frames: int  # how many of the given frames these are
     endpoint: Endpoint | None  # the rule that closes the segment there; None: it stays open
 
 

@@ -12,8 +12,8 @@ from support.model.tones import HERTZ, RATE, ToneRun, speak
 from support.runtime.fake_model import LoudnessModel, make_model
 from wenet_fusion_runtime import DecodingOptions, Recognizer, Result
 from wenet_fusion_runtime.engine.batched_step import step_streams
+from wenet_fusion_runtime.search.modes import MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import MODES, RESCORING
 
 from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.speech import read_speech

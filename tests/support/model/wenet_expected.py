@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from support.model.wenet_runtime import greedy
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.trained_model import TrainedModel, acoustic_model

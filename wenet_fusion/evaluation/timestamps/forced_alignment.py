@@ -16,9 +16,9 @@ from torchaudio.functional import forced_align
 from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Token, Word
-from wenet_fusion_runtime.results.timestamps import Span, WordTimes, spoken_spans
+from wenet_fusion_runtime.results.timestamps import EmissionDelay, Span, correct_emission_delay
 from wenet_fusion_runtime.results.words import group_words
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
@@ -67,7 +67,7 @@ class AlignedUtterance(NamedTuple):
 
 class AlignmentOptions(NamedTuple):
     chunking: Chunking = FULL_CONTEXT
-    word_times: WordTimes = WordTimes()  # how far words lie from where CTC emits them, as export measured
+    emission_delay: EmissionDelay = EmissionDelay()  # corrects timestamps, as measured by export
 
 
 class Aligned(NamedTuple):
@@ -178,7 +178,7 @@ class _Aligner:
         seconds, frame = samples / meta.sample_rate, meta.frame_seconds
         # Dated as the runtime dates them: by the first frame that emits a token.
         emitted = [Span(run.start * frame, (run.start + 1) * frame) for run in path.runs]
-        spans = spoken_spans(emitted, self._options.word_times, 0.0, seconds)
+        spans = correct_emission_delay(emitted, self._options.emission_delay, 0.0, seconds)
         tokens = tuple(
             Token(token, meta.vocabulary.tokens[token], *span, run.peak)
             for token, span, run in zip(ids, spans, path.runs)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.results.result import Word
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.text.error_rate import align
 
@@ -61,7 +61,7 @@ def time_errors(pairs: Sequence[DatedWord]) -> TimeErrors:
     return TimeErrors(len(pairs), _side_errors(starts), _side_errors(ends))
 
 
-def estimate_word_times(pairs: Sequence[DatedWord]) -> WordTimes:
+def estimate_emission_delay(pairs: Sequence[DatedWord]) -> EmissionDelay:
     """The shifts, to the millisecond, that leave as many starts, and ends, too early as too late.
 
     Args:
@@ -71,13 +71,13 @@ def estimate_word_times(pairs: Sequence[DatedWord]) -> WordTimes:
         ValueError: if there is no pair.
     """
     errors = time_errors(pairs)
-    return WordTimes(round(-errors.starts.bias, 3), round(-errors.ends.bias, 3))
+    return EmissionDelay(round(-errors.starts.bias, 3), round(-errors.ends.bias, 3))
 
 
-def moved(pair: DatedWord, word_times: WordTimes) -> DatedWord:
+def moved(pair: DatedWord, delay: EmissionDelay) -> DatedWord:
     """The pair with the heard word moved by the shifts, neighbours left out of account."""
-    start = pair.heard.start_seconds + word_times.start_shift_seconds
-    end = pair.heard.end_seconds + word_times.end_shift_seconds
+    start = pair.heard.start_seconds + delay.start_shift_seconds
+    end = pair.heard.end_seconds + delay.end_shift_seconds
     return pair._replace(heard=pair.heard._replace(start_seconds=start, end_seconds=end))
 
 

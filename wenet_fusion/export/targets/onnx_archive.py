@@ -19,7 +19,7 @@ from wenet_fusion_runtime.model.model_file import META, load_model
 from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP
 
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
-from wenet_fusion.export.emission_delay import measure_word_times
+from wenet_fusion.export.emission_delay import measure_emission_delay
 from wenet_fusion.export.kernels.calibration import calibration
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import input_ranges
@@ -92,8 +92,8 @@ def export_onnx_archive(
             "norm_operators": norms,
         }
         if any(utterance.spoken for utterance in speech):
-            measured = measure_word_times(written, speech)
-            record["word_times"] = measured and measured.word_times._asdict()
+            measured = measure_emission_delay(written, speech)
+            record["word_times"] = measured and measured.emission_delay._asdict()
             record["verification"]["word_times"] = measured and measured.summary()
         pack(graphs, record, part)
         written = load_model(part)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.files import replacing, write_text
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
 from wenet_fusion.export.emulator import pair

@@ -16,7 +16,7 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
 from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
-from wenet_fusion.export.emission_delay import measure_word_times
+from wenet_fusion.export.emission_delay import measure_emission_delay
 from wenet_fusion.export.kernels.calibration import calibration
 from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision, pack_kernels
 from wenet_fusion.export.speech import Speech, halves
@@ -65,11 +65,11 @@ def export_torchscript(
             "operators": dict(sorted(counts.items())),
             "norm_operators": sum(matching(counts, NORM_OPERATORS).values()),
         }
-        word_times = None
+        delay = None
         if any(utterance.spoken for utterance in speech):
-            measured = measure_word_times(written, speech)
-            word_times, numbers["word_times"] = measured and measured.word_times, measured and measured.summary()
-        record = meta_record(trained, numbers, form, word_times)
+            measured = measure_emission_delay(written, speech)
+            delay, numbers["word_times"] = measured and measured.emission_delay, measured and measured.summary()
+        record = meta_record(trained, numbers, form, delay)
         _save(scripted, record, part)
         written = load_model(part)
         if written.meta != parse_meta(record, str(path)):

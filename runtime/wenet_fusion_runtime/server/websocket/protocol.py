@@ -19,7 +19,7 @@ from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
 from wenet_fusion_runtime.server.session_options import FLOAT32, INT16, SessionOptions, parse_options
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.result_building import make_result
+from wenet_fusion_runtime.stream.result_building import make_tokens
 
 _DTYPES: dict[str, np.dtype[Any]] = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}  # in a message
 
@@ -182,9 +182,8 @@ def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, 
     None begins before the segment, or before the best hypothesis' first token where that is earlier: a result does not
     contain the end of the segment before.
     """
-    frames = round(result.start_seconds / meta.frame_seconds), round(result.end_seconds / meta.frame_seconds)
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
-    return make_result([hypothesis], meta, result.segment, frames, result.endpoint, earliest).tokens
+    return make_tokens(hypothesis, meta, earliest, result.end_seconds)
 
 
 def _dump(value: Any) -> str:
