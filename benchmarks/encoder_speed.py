@@ -22,7 +22,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 
 SIZES = Sizes(EncoderConfig(), (Chunking(16, 4), Chunking(8, 8), Chunking(4, 16)))
 QUICK = Sizes(

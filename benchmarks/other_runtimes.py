@@ -83,8 +83,8 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
     export_wenet_onnx(trained, graphs, chunking, (), ExportOptions("int8-dynamic"))
     model, bins = load_model(script), frontend.num_mel_bins
     overlap = fbank.window_samples - fbank.hop_samples
-    tail = Silence(0, frontend.tail_samples)
-    mended = Silence(overlap, frontend.tail_samples)
+    tail = Silence(0, frontend.right_padding_samples)
+    mended = Silence(overlap, frontend.right_padding_samples)
     found = [Case("ours, TorchScript", "as it is", OurDrive(model, chunking).decode)]
     drives = {
         "WeNet, libtorch": WenetDrive(TorchAsrModel(script, *chunking), model, bins),

@@ -36,7 +36,7 @@ from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 
 WHOLE_GOAL, START_GOAL = 1.25, 3.0
 BLANK_SHARE, SHARPNESS = 0.85, 20.0

@@ -22,7 +22,7 @@ from wenet_fusion.export.targets.torchscript import export_torchscript
 from wenet_fusion.model.asr_model import AsrModel, FrontendConfig, ModelConfig
 from wenet_fusion.model.chunking import FULL_CONTEXT, ChunkingConfig
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig

@@ -82,7 +82,7 @@ def build_dataset(
         ValueError: the list is malformed, or too much of its audio is unusable.
     """
     frontend = config.model.frontend
-    geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.tail_samples)
+    geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
     augmentation = config.data.augmentation if augmented else None
     share = config.data.max_skipped if max_skipped is None else max_skipped
     return SpeechDataset(read_manifest(data_list, data_type), tokenizer, geometry, augmentation, config.seed, share)

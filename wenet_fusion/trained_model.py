@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torchaudio
@@ -20,15 +20,16 @@ from wenet_fusion.data.dataset import Batch, Skip, SpeechDataset, iterate
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
-from wenet_fusion.model.exported import ExportedModel
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.position_bias import PrecomputedBias
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.recipe import RecipeConfig, build_dataset
 from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
 from wenet_fusion.training.validation import validate
+
+Interface = TypeVar("Interface", bound=StreamingModel)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -
 # --- as the runtime sees a model
 
 
-def fused_model(trained: TrainedModel) -> DeployedModel:
+def fused_model(trained: TrainedModel, interface: type[Interface] = StreamingModel) -> Interface:
     """Return a fused copy in eval mode with the position biases of its chunk sizes precomputed.
 
     Raises:
@@ -135,13 +136,13 @@ def fused_model(trained: TrainedModel) -> DeployedModel:
         served = trained.config.training.chunking.served()
         steps = [(chunking.size, chunking.size * (chunking.left + 1)) for chunking in served]
         encoder.position_bias = PrecomputedBias(encoder.position_bias, steps)
-    return DeployedModel(model).eval()
+    return interface(model).eval()
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
     """Return the unfused model behind the runtime's interface, so that evaluation decodes with the shipped code."""
-    exported = ExportedModel(DeployedModel(trained.model.to(device))).eval()
-    return AcousticModel(TorchBackend(exported, device), parse_meta(meta_record(trained, {}), str(trained.path)))
+    model = StreamingModel(trained.model.to(device)).eval()
+    return AcousticModel(TorchBackend(model, device), parse_meta(meta_record(trained, {}), str(trained.path)))
 
 
 class FileForm(NamedTuple):
@@ -174,7 +175,7 @@ def meta_record(
         "format": FORMAT,
         "sample_rate": frontend.sample_rate,
         "frame_samples": frontend.frame_samples,
-        "tail_samples": frontend.tail_samples,
+        "tail_samples": frontend.right_padding_samples,
         "chunkings": [chunking._asdict() for chunking in drawn.trained()],
         "default_chunking": served[-1]._asdict(),
         "units": list(tokenizer.vocabulary.tokens),

@@ -20,7 +20,8 @@ from parts.random_models import conformer, random_model, separate_projections
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import Precision
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.encoder import Encoder, EncoderConfig
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.trained_model import TrainedModel, fused_model
 
 CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its linear layers alone", "step"
@@ -114,7 +115,7 @@ def steps(ours: EncoderConfig) -> list[Step]:
     """Each with all changes before it."""
     start = conformer(ours)
     folded = replace(start, norm="fusion")
-    relu = replace(folded, activation="relu", gated=False)
+    relu = replace(folded, activation="relu", conv_gate="none")
     bias = replace(relu, positions="bias")
     return [
         Step("LayerNorm Conformer", start, True),

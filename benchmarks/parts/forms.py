@@ -21,7 +21,8 @@ from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder
 from wenet_fusion.export.targets.onnx_graph import quantise_dynamic, session, write_onnx
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import Encoder
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.encoder_state import growing_axes
+from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.trained_model import TrainedModel, fused_model
 
 try:
@@ -84,7 +85,7 @@ def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
     return model.encoder
 
 
-def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[DeployedModel], None]:
+def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:
     """Shows a model noise under every chunking that it serves."""
     sample_rate = trained.config.model.frontend.sample_rate
     noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
@@ -176,8 +177,9 @@ def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> No
     outputs = ["frames", *(f"next_{name}" for name in names)]
     axes = {name: {0: "batch"} for name in [*inputs, *outputs]}
     axes["features"][1], axes["frames"][1] = "features", "frames"
-    for name in names[3::2]:  # keys and values, between the convolutions' contexts
-        axes[name][1] = axes[f"next_{name}"][1] = "cache"
+    for name, axis in zip(names, growing_axes(state, fresh_state(encoder, Shape(Chunking(cached + 1, 1), batch)))):
+        if axis >= 0:
+            axes[name][axis] = axes[f"next_{name}"][axis] = "cache"
     write_onnx(_Graph(encoder), inputs, outputs, axes, path, {}, domains)
 
 

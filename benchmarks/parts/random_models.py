@@ -16,7 +16,9 @@ from wenet_fusion.model.asr_model import AsrModel, LossConfig, ModelConfig
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, ChunkingConfig, chunking_label
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderState, LayerState
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
@@ -47,7 +49,7 @@ class Shape(NamedTuple):
 def conformer(config: EncoderConfig) -> EncoderConfig:
     """The LayerNorm Conformer of the same shape as WeNet builds it, with as many channels in front as it is wide."""
     return replace(
-        config, norm="layer", activation="swish", gated=True, positions="products", subsampling_channels=config.dim
+        config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim
     )
 
 
@@ -139,27 +141,18 @@ class EncoderStep(nn.Module):
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
+        self.sizes = part_sizes(encoder.init_state(1, 0))
 
     def forward(
         self, features: Tensor, lengths: Tensor, chunk: int, left: int, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        layers: list[LayerState] = []
-        for i in range(3, len(state), 2):
-            layers.append(LayerState(state[i], state[i + 1]))
-        nested = EncoderState(state[0], [state[1], state[2]], layers)
-        out = self.encoder(features, lengths, Chunking(chunk, left), nested)
-        flat = [out.state.position]
-        flat.extend(out.state.subsampling)
-        for layer in out.state.layers:
-            flat.append(layer.keys_values)
-            flat.append(layer.conv)
-        return out.frames_BTD, flat
+        out = self.encoder(features, lengths, Chunking(chunk, left), unflatten(state, self.sizes))
+        return out.frames_BTD, flatten(out.state)
 
 
 def fresh_state(encoder: nn.Module, shape: Shape) -> list[Tensor]:
     """The flat state of streams that have heard nothing."""
-    state = encoder.init_state(shape.batch, shape.cached)
-    return [state.position, *state.subsampling, *(tensor for layer in state.layers for tensor in layer)]
+    return flatten(encoder.init_state(shape.batch, shape.cached))
 
 
 class LinearLayers(nn.Module):

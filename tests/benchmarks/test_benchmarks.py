@@ -93,7 +93,7 @@ def test_separate_products_change_nothing_but_the_way() -> None:
     one, other = (one_step(EncoderStep(encoder), encoder) for encoder in (joint, separate))
     torch.testing.assert_close(one, other)
     with torch.no_grad():
-        separate.layers[0].attention.qkv.key.weight.mul_(1.1)
+        separate.layers[0].attention.op.qkv.key.weight.mul_(1.1)
     assert not torch.allclose(one_step(EncoderStep(separate), separate), one)
 
 

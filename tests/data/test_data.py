@@ -19,7 +19,7 @@ from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000
-FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, tail_samples=640)
+FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, right_padding_samples=640)
 TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one", "two"), "words", "units.txt"))
 
 

@@ -1,6 +1,7 @@
 """The exported file: verified, self-describing, the same as offline evaluation token for token, and free of norms."""
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from wenet_fusion.export.targets import torchscript
 from wenet_fusion.export.targets.torchscript import export_torchscript, reloaded, script, step_graph
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel
-from wenet_fusion.model.layers.convolution import CausalConvolution, ConvolutionOutput
+from wenet_fusion.model.layers.convolution import CausalConvolution
+from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.packing import unpack
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
@@ -140,7 +141,7 @@ def test_split_and_batch(
 
 
 def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptModule, trained: TrainedModel) -> None:
-    memory = ExportedModel(fused_model(changed(trained, lambda model: model.double())))
+    memory = fused_model(changed(trained, lambda model: model.double()))
     x, lengths = samples(0, 2, 4160), torch.tensor([4160, 2567])
     outs = [
         step_op(model, Chunking(4, 2))(x, lengths, model.init_state(2, 4, 2))[0] for model in (file_in_float64, memory)
@@ -153,7 +154,7 @@ def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptMo
 
 def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained: TrainedModel) -> None:
     served = trained.config.training.chunking.served()
-    found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).model.encoder.position_bias.ready.children()]
+    found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).encoder.position_bias.ready.children()]
     assert len(found) > 1 and found == [(size, size * (left + 1)) for size, left in served]
 
 
@@ -193,7 +194,7 @@ PLANTED = {
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", PLANTED[name]())
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", PLANTED[name]())
     )
     path = tmp_path / "model.pt"
     with pytest.raises(ValueError, match=f"{path} is not kept: its step still runs .*aten::{name}"):
@@ -223,8 +224,10 @@ def test_calls_that_hide_operators_are_refused_and_gone_from_a_reloaded_module()
 
 
 def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_path: Path) -> None:
-    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].attention, "dropout", nn.BatchNorm1d(16)))
-    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.dropout"):
+    planted = changed(
+        trained, lambda model: setattr(model.encoder.layers[1].attention.op, "dropout", nn.BatchNorm1d(16))
+    )
+    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.op.dropout"):
         export_torchscript(planted, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -233,8 +236,8 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_
 
 
 SABOTAGE = {
-    "a weight": lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01),
-    "a norm": lambda model: model.encoder.layers[1].convolution.depthwise.norm.running_mean.add_(0.01),
+    "a weight": lambda model: model.encoder.layers[0].attention.op.qkv.linear.weight.add_(0.01),
+    "a norm": lambda model: model.encoder.layers[1].convolution.op.depthwise.norm.running_mean.add_(0.01),
     "the decoder": lambda model: model.decoder.out.weight.add_(laws.noise(0, 13, 16).float()),
     "not a number": lambda model: model.encoder.position_bias.table.fill_(float("nan")),
 }
@@ -276,16 +279,18 @@ def test_what_the_second_save_writes_is_verified(
 class ForgetfulConvolution(CausalConvolution):
     """Right in one step and wrong in two: only streaming shows it."""
 
-    def forward(self, x_ND: Tensor, valid_N: Tensor | None, frames: int, state_BWD: Tensor) -> ConvolutionOutput:
-        h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), valid_N, state_BWD.size(0), frames)
-        context_BTD = torch.cat([state_BWD, h_BTD], dim=1)
-        h_ND = self.activation(self.depthwise(context_BTD.transpose(1, 2), valid_N))
-        return ConvolutionOutput(self.pointwise_out(h_ND), torch.zeros_like(state_BWD))
+    def forward(
+        self, x_ND: Tensor, state: typing.List[Tensor], context: StepContext
+    ) -> typing.Tuple[Tensor, typing.List[Tensor]]:
+        h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), context.valid_N, state[0].size(0), context.frames)
+        h_BTD = torch.cat([state[0], h_BTD], dim=1)
+        h_ND = self.activation(self.depthwise(h_BTD.transpose(1, 2), context.valid_N))
+        return self.pointwise_out(h_ND), [torch.zeros_like(state[0])]
 
 
 def test_a_file_that_streams_wrongly_is_not_kept(trained: TrainedModel, tmp_path: Path) -> None:
     forgetful = changed(
-        trained, lambda model: setattr(model.encoder.layers[0].convolution, "__class__", ForgetfulConvolution)
+        trained, lambda model: setattr(model.encoder.layers[0].convolution.op, "__class__", ForgetfulConvolution)
     )
     with pytest.raises(ValueError, match="is not kept: it differs"):
         export_torchscript(forgetful, tmp_path / "model.pt")

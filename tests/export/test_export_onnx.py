@@ -24,7 +24,6 @@ from wenet_fusion.export.targets import onnx_archive
 from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -142,7 +141,7 @@ def test_a_model_without_decoder(tiny_units: Path, tmp_path: Path) -> None:
 def test_positions_as_products(tiny_units: Path, tmp_path: Path) -> None:
     """There is no bias then that would give the mask its shape."""
     recipe = tiny_recipe(tiny_units)
-    encoder = dataclasses.replace(recipe.model.encoder, positions="products")
+    encoder = dataclasses.replace(recipe.model.encoder, positions="rel_pos")
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
     record = export_onnx_archive(trained, tmp_path / "products.zip")
     assert record["verification"]["different_tokens"] == 0
@@ -157,7 +156,7 @@ def test_the_record(archive: Path, trained: TrainedModel) -> None:
     assert record["versions"]["onnx"] and record["versions"]["onnxruntime"]
     assert record["verification"]["largest_difference"] <= FLOAT32_TOLERANCE
     assert record["verification"]["operators"]["MatMul"] and record["verification"]["norm_operators"] == 0
-    state = ExportedModel(onnx_archive.one_chunk_model(trained)).init_state(2, 4, 3)
+    state = onnx_archive.one_chunk_model(trained).init_state(2, 4, 3)
     sizes = {"batch": 2, "cache": 12}
     described = [
         (getattr(torch, dtype), [sizes.get(size, size) for size in shape]) for _, dtype, shape in record["state"]

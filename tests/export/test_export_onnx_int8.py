@@ -150,7 +150,7 @@ def test_int8_that_costs_too_much_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"activation": "swish"}, {"positions": "products"}, {"gated": True}], ids=str)
+@pytest.mark.parametrize("change", [{"activation": "swish"}, {"positions": "rel_pos"}, {"conv_gate": "glu"}], ids=str)
 def test_int8_is_for_fusionformers(tiny_units: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     recipe = tiny_recipe(tiny_units)
     encoder = dataclasses.replace(recipe.model.encoder, **change)

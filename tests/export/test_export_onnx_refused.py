@@ -12,7 +12,8 @@ from wenet_fusion.export.acceptance import ExportOptions
 from wenet_fusion.export.targets import onnx_archive
 from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, export_onnx_archive
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.encoder import EncoderOutput, EncoderState
+from wenet_fusion.model.encoder import EncoderOutput
+from wenet_fusion.model.encoder_state import EncoderState
 from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -51,7 +52,7 @@ def test_a_rescoring_that_differs_is_not_kept(
 def test_a_planted_operator_is_not_exported(
     name: str, module: nn.Module, trained: TrainedModel, tmp_path: Path
 ) -> None:
-    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", module))
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", module))
     with pytest.raises(ValueError, match=f"model.zip is not kept: its step still runs .*{name}"):
         export_onnx_archive(planted, tmp_path / "model.zip")
     assert list(tmp_path.iterdir()) == []

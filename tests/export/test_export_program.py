@@ -83,7 +83,7 @@ def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kep
 def test_a_program_of_other_weights_is_not_kept(
     path: Path, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = changed(trained, lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01))
+    other = changed(trained, lambda model: model.encoder.layers[0].attention.op.qkv.linear.weight.add_(0.01))
     monkeypatch.setattr(program_module, "trace", lambda _: load_program(path).program)
     with pytest.raises(ValueError, match="is not kept: it differs from the checkpoint by"):
         export_program(other, tmp_path / "model.pt2")
@@ -92,7 +92,7 @@ def test_a_program_of_other_weights_is_not_kept(
 
 def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16))
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", nn.LayerNorm(16))
     )
     with pytest.raises(ValueError, match="model.pt2 is not kept: its step still runs .*layer_norm"):
         export_program(planted, tmp_path / "model.pt2")

@@ -29,7 +29,7 @@ from wenet_fusion.export.targets.wenet_onnx import ForeignExport, export_wenet_o
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
@@ -167,7 +167,7 @@ def test_absolute_positions_arrive(tiny_units: Path, tmp_path: Path) -> None:
     """A Conformer for comparison scores absolute positions; WeNet's offset begins at 0, or at the cache's length."""
     recipe, chunking = tiny_recipe(tiny_units), Chunking(8, 2)
     encoder = dataclasses.replace(
-        recipe.model.encoder, norm="layer", activation="swish", gated=True, positions="products"
+        recipe.model.encoder, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos"
     )
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
     export_wenet_onnx(trained, tmp_path, chunking)
@@ -214,7 +214,7 @@ def test_any_geometry_fits_the_caches(tiny_units: Path, geometry: Geometry) -> N
     config = dataclasses.replace(recipe.model, frontend=frontend, encoder=geometry.config, decoder=no_decoder)
     trained = tiny_trained(dataclasses.replace(recipe, model=config))
     trained.model.double()
-    model, chunking = WenetModel(fused_model(trained)), geometry.chunking
+    model, chunking = fused_model(trained, WenetModel), geometry.chunking
     features = laws.noise(geometry.seed, 1, 4 * 5 * chunking.size - 3, geometry.num_mel_bins).double()
     att_cache, cnn_cache, found = torch.zeros(0, 0, 0, 0), torch.zeros(0, 0, 0, 0), []
     for start in range(0, features.size(1), 4 * chunking.size):

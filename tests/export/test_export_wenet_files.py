@@ -146,13 +146,13 @@ def test_other_mel_filters_are_remarked(trained: TrainedModel) -> None:
 
 def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "encoder.onnx").write_text("the old one")
-    advance = WenetModel.advance
+    step_encoder = WenetModel.step_encoder
 
     def forgets(self: WenetModel, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        out, att_cache, cnn_cache = advance(self, *arguments)
+        out, att_cache, cnn_cache = step_encoder(self, *arguments)
         return out, att_cache, 0 * cnn_cache
 
-    monkeypatch.setattr(wenet_graphs.WenetModel, "advance", forgets)
+    monkeypatch.setattr(wenet_graphs.WenetModel, "step_encoder", forgets)
     with pytest.raises(ValueError, match=r"is not kept: it differs from the checkpoint by \d\.\de[-+]\d\d "):
         export_wenet_onnx(trained, tmp_path, Chunking(8, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
@@ -161,7 +161,7 @@ def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkey
 
 def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16))
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", nn.LayerNorm(16))
     )
     with pytest.raises(ValueError, match="onnx is not kept: its step still runs {'LayerNormalization': 1}"):
         export_wenet_onnx(planted, tmp_path / "onnx", Chunking(8, 2))

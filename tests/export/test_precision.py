@@ -25,7 +25,7 @@ from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.frontend.fbank import Spectrum, spectrum_matrix
 from wenet_fusion.model.layers.norm import FusedConv, fuse_norms
 from wenet_fusion.model.layers.subsampling import Subsampling
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 needs_fbgemm = pytest.mark.skipif(
@@ -89,16 +89,18 @@ def test_packed_kernels_are_used(trained: TrainedModel) -> None:
         "int8": "StaticLinear",
     }
 
-    def calibrate(model: DeployedModel) -> None:
-        out, _ = model.step(torch.from_numpy(audio(0.4))[None], torch.tensor([3200]), 8, 2, model.init_state(1, 1, 0))
-        model.rescore(out.encoder_out, torch.tensor([[3]]), torch.tensor([1]))
+    def calibrate(model: StreamingModel) -> None:
+        scores, _ = model.step(
+            torch.from_numpy(audio(0.4))[None], torch.tensor([3200]), 8, 2, model.init_state(1, 1, 0)
+        )
+        model.rescore(scores[0], torch.tensor([[3]]), torch.tensor([1]))
 
     for precision, kernel in kernels.items():
         model = pack_kernels(fused_model(trained), precision, calibrate)
         plain = [name for name, module in model.named_modules() if type(module) is nn.Linear]
         assert plain == [] and kernel in repr(model)
         assert not any(isinstance(module, nn.Dropout) for module in model.modules())
-    assert all(isinstance(layer.convolution.depthwise, DepthwiseTaps) for layer in model.encoder.layers)
+    assert all(isinstance(layer.convolution.op.depthwise, DepthwiseTaps) for layer in model.encoder.layers)
 
 
 @needs_fbgemm

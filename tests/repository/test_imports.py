@@ -75,7 +75,7 @@ EXTRAS = {
     "wenet_fusion_runtime.server.websocket.socket": {"aiohttp"},
 }
 JIT = {
-    "wenet_fusion.model.exported": "marks the methods that export scripts",
+    "wenet_fusion.model.streaming": "marks the methods that export scripts",
     "wenet_fusion.model.wenet": "marks those that WeNet's runtime calls",
     "wenet_fusion.export.targets.torchscript": "writes the file",
     "wenet_fusion_runtime.model.torch_backend": "runs the file",

@@ -127,7 +127,9 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     trainer.run()
     first = bad - (accumulate - 1)  # batch of the bad update
     assert moved(seen[first - 1], seen[following - 1]) == set()
-    assert {"ctc.linear.weight", "encoder.layers.0.attention.qkv.norm.running_var"} <= moved(seen[0], seen[first - 1])
+    assert {"ctc.linear.weight", "encoder.layers.0.attention.op.qkv.norm.running_var"} <= moved(
+        seen[0], seen[first - 1]
+    )
     assert moved(seen[following - 1], seen[following - 1 + accumulate]), "training goes on"
     assert trainer.skipped_steps == 1 and trainer.step == 6
     assert load_training_state(tmp_path / "run").skipped_steps == 1

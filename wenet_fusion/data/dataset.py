@@ -29,7 +29,7 @@ class FrontendGeometry(NamedTuple):
 
     sample_rate: int  # Hz
     frame_samples: int  # samples per encoder frame
-    tail_samples: int  # right padding: zeros appended to every utterance
+    right_padding_samples: int  # zeros appended to every utterance
 
 
 class Batch(NamedTuple):
@@ -188,7 +188,7 @@ class SpeechDataset:
         return replace(utterance, seconds=header.seconds), tokens
 
     def _too_short(self, samples: int, tokens: Sequence[int]) -> str:
-        frames = -(-(samples + self.frontend.tail_samples) // self.frontend.frame_samples)
+        frames = -(-(samples + self.frontend.right_padding_samples) // self.frontend.frame_samples)
         needed = frames_needed(tokens)
         if frames >= needed:
             return ""
@@ -212,7 +212,7 @@ class SpeechDataset:
 
     def _pad(self, rows: Sequence[tuple[int, np.ndarray]]) -> Batch:
         tokens = [self._tokens[index] for index, _ in rows]
-        sample_lengths = [samples.size + self.frontend.tail_samples for _, samples in rows]
+        sample_lengths = [samples.size + self.frontend.right_padding_samples for _, samples in rows]
         token_lengths = [len(ids) for ids in tokens]
         samples_BN = torch.zeros(len(rows), max(sample_lengths))
         tokens_BU = torch.zeros(len(rows), max(token_lengths), dtype=torch.int64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.layers.norm import fuse_norms
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StepOutput, StreamingModel
 from wenet_fusion.trained_model import TrainedModel
 
 BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
@@ -32,8 +32,8 @@ def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> lis
     Raises:
         ValueError: if `samples` are no longer than a chunk.
     """
-    plain = DeployedModel(copy.deepcopy(trained.model).double()).eval()
-    fused = DeployedModel(fuse_norms(copy.deepcopy(trained.model).double().eval())).eval()
+    plain = StreamingModel(copy.deepcopy(trained.model).double()).eval()
+    fused = StreamingModel(fuse_norms(copy.deepcopy(trained.model).double().eval())).eval()
     checks = []
     for chunking in trained.config.training.chunking.served():
         audio = _audio(samples, chunking, plain.frame_samples)
@@ -67,11 +67,11 @@ def _audio(samples: np.ndarray | None, chunking: Chunking, frame_samples: int) -
     return torch.from_numpy(np.asarray(samples[:length], dtype=np.float64))
 
 
-def _whole(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _whole(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     return _step(model, audio, chunking, model.init_state(1, 1, 0))[0]
 
 
-def _streamed(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _streamed(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     state, blocks = model.init_state(1, *chunking), []
     for block in audio.split(chunking.size * model.frame_samples):
         out, state = _step(model, block, chunking, state)
@@ -79,21 +79,21 @@ def _streamed(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor
     return torch.cat(blocks, dim=1)
 
 
-def _step(model: DeployedModel, audio: Tensor, chunking: Chunking, state):
+def _step(model: StreamingModel, audio: Tensor, chunking: Chunking, state):
     padded = torch.nn.functional.pad(audio, (0, -len(audio) % model.frame_samples))
-    output, state = model.step(padded.unsqueeze(0), torch.tensor([len(audio)]), *chunking, state)
-    return output.encoder_out, state
+    scores, state = model.step(padded.unsqueeze(0), torch.tensor([len(audio)]), *chunking, state)
+    return StepOutput(*scores).encoder_out, state
 
 
-def _beside(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _beside(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     frames = -(-len(audio) // model.frame_samples)
     rows = torch.randn(
         2, (frames + chunking.size) * model.frame_samples, dtype=audio.dtype, generator=torch.Generator().manual_seed(1)
     )
     rows[0, : len(audio)] = audio
     lengths = torch.tensor([len(audio), rows.size(1)])
-    output, _ = model.step(rows, lengths, *chunking, model.init_state(2, 1, 0))
-    return output.encoder_out[:1, :frames]
+    scores, _ = model.step(rows, lengths, *chunking, model.init_state(2, 1, 0))
+    return StepOutput(*scores).encoder_out[:1, :frames]
 
 
 def _difference(value: Tensor, target: Tensor) -> float:

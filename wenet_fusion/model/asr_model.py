@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import CtcHead, ctc_loss
 from wenet_fusion.model.decoder import Decoder, DecoderConfig, TeacherForcing, teacher_forcing
-from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderOutput
+from wenet_fusion.model.encoder import Encoder, EncoderOutput
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.frontend.cmvn import GlobalCmvn
 from wenet_fusion.model.frontend.fbank import Fbank
+from wenet_fusion.model.layers.activation import unknown_name
+from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.model.layers.subsampling import FACTOR
 
 SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
@@ -29,7 +32,7 @@ class FrontendConfig:
     hop_ms: float = 10.0  # distance of feature windows, ms
     low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
     high_freq: float = 0.0  # upper edge of the highest, Hz; 0 or less counts from Nyquist; sherpa-onnx uses -400
-    tail_frames: int = 4  # encoder frames of silence appended to every utterance
+    right_padding_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
     def frame_samples(self) -> int:
@@ -37,8 +40,8 @@ class FrontendConfig:
         return FACTOR * int(self.sample_rate * self.hop_ms / 1000)
 
     @property
-    def tail_samples(self) -> int:
-        return self.tail_frames * self.frame_samples
+    def right_padding_samples(self) -> int:
+        return self.right_padding_frames * self.frame_samples
 
     def problems(self) -> list[str]:
         found = []
@@ -51,8 +54,8 @@ class FrontendConfig:
                 found.append(f"{name}: {getattr(self, name)} looks like seconds; give milliseconds, such as 25 and 10")
         if not 0 < self.hop_ms <= self.window_ms:
             found.append(f"hop_ms: {self.hop_ms} must be above 0 and at most window_ms: {self.window_ms}")
-        if self.tail_frames < 0:
-            found.append(f"tail_frames: {self.tail_frames} is negative")
+        if self.right_padding_frames < 0:
+            found.append(f"right_padding_frames: {self.right_padding_frames} is negative")
         return found
 
 
@@ -101,6 +104,8 @@ class ModelConfig:
 
     def problems(self) -> list[str]:
         found = []
+        if self.encoder.layer not in LAYER_TYPES:
+            found.append(unknown_name("encoder.layer", self.encoder.layer, LAYER_TYPES))
         if self.decoder.layers and self.decoder.heads >= 1 and self.encoder.dim % self.decoder.heads:
             found.append(f"encoder.dim: {self.encoder.dim} is not a multiple of decoder.heads: {self.decoder.heads}")
         if self.decoder.layers and self.encoder.dim % 2:

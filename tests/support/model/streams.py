@@ -17,7 +17,7 @@ def step_op(model: nn.Module, chunking: Chunking) -> laws.Op:
     def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
         padded = nn.functional.pad(x, (0, -x.size(1) % FRAME))
         out, new = model.step(padded, lengths, *chunking, state)
-        encoder_out, frames, *scores = out  # a named tuple in memory, a plain one from a file
+        encoder_out, frames, *scores = out
         assert torch.equal(frames, (lengths + FRAME - 1) // FRAME)
         return [encoder_out, *scores], new
 

@@ -23,8 +23,8 @@ def model_features(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
 def ended(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
     """Audio with the silence that training ended it with, in whole encoder frames."""
     frontend = trained.config.model.frontend
-    count = len(samples) + frontend.tail_samples
-    return np.pad(samples, (0, frontend.tail_samples + -count % frontend.frame_samples)).astype(np.float32)
+    count = len(samples) + frontend.right_padding_samples
+    return np.pad(samples, (0, frontend.right_padding_samples + -count % frontend.frame_samples)).astype(np.float32)
 
 
 def expected_frames(trained: TrainedModel, features: np.ndarray, chunking: Chunking) -> torch.Tensor:

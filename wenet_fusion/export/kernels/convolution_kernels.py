@@ -6,14 +6,15 @@ Shapes: B rows, T feature frames, N packed frames, F mel bins, C channels, D wid
 context or samples of a window.
 """
 
-from typing import List, Optional, Union
+from typing import List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.model.frontend.fbank import Spectrum
-from wenet_fusion.model.layers.subsampling import KERNEL, STRIDE, Subsampling, SubsamplingOutput, subsampling_zeros
+from wenet_fusion.model.layers.layer_protocol import StepContext
+from wenet_fusion.model.layers.subsampling import KERNEL, STRIDE, Subsampling
 
 
 def bias_of(layer: Union[nn.Linear, nn.Conv1d, nn.Conv2d]) -> Tensor:
@@ -98,14 +99,13 @@ class UnfoldedSubsampling(nn.Module):
             self.out.weight.copy_(out.weight.view(-1, channels, bins).transpose(1, 2).flatten(1))
             self.out.bias.copy_(bias_of(out))
 
-    def init_state(self, batch: int, like: Tensor) -> List[Tensor]:
-        """See `Subsampling.init_state`."""
-        return subsampling_zeros(batch, self.state_sizes, self.context, like)
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros, as `Subsampling.init_state` does."""
+        return [zero.expand(batch, channels, self.context, bins) for channels, bins in self.state_sizes]
 
-    def forward(
-        self, x_BTF: Tensor, valid_half_N: Optional[Tensor], valid_N: Optional[Tensor], state: List[Tensor]
-    ) -> SubsamplingOutput:
-        assert valid_N is None, "inference packs nothing"
+    def forward(self, x_BTF: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return what `Subsampling.forward` returns."""
+        assert context.valid_N is None, "inference packs nothing"
         x_1 = torch.cat([state[0].squeeze(1), x_BTF], dim=1)
         windows_1 = x_1.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride).flatten(3)
         h_1 = torch.relu(F.linear(windows_1, self.weight_1, self.bias_1))  # (B, T / 2, F', C)
@@ -116,7 +116,7 @@ class UnfoldedSubsampling(nn.Module):
         h_2 = self.activation(self.conv_2(rows)).view(x_BTF.size(0), frames, -1)
         new_1 = x_1.narrow(1, x_1.size(1) - self.context, self.context).unsqueeze(1)
         new_2 = x_2.narrow(1, x_2.size(1) - self.context, self.context).permute(0, 3, 1, 2)
-        return SubsamplingOutput(self.out(h_2), [new_1, new_2])
+        return self.out(h_2), [new_1, new_2]
 
 
 class ProductSpectrum(nn.Module):

@@ -6,16 +6,17 @@ operators of onnxruntime's own, so only onnxruntime runs them.
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
 """
 
-from typing import Any, Optional
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.export.kernels.convolution_kernels import as_linear, bias_of
 from wenet_fusion.export.kernels.static_int8 import InputRange, quantised_weight
-from wenet_fusion.model.layers.attention import AttentionOutput, CachedAttention
-from wenet_fusion.model.layers.convolution import CausalConvolution, ConvolutionOutput
+from wenet_fusion.model.layers.attention import CachedAttention
+from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.feed_forward import FeedForward
+from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 
 DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
@@ -157,6 +158,7 @@ class StaticConvolution(nn.Module):
         self.pointwise_in = OnnxStaticLinear(as_linear(source.pointwise_in), inside)
         self.pointwise_out = OnnxStaticLinear(as_linear(source.pointwise_out), hidden)
         conv, self.convolved = source.depthwise.conv, convolved
+        self.dim, self.context = source.dim, source.context
         taps = quantised_weight(conv.weight)
         scale_D = taps.q_per_channel_scales()
         self.register_buffer("taps_D1W", taps.int_repr())
@@ -164,14 +166,19 @@ class StaticConvolution(nn.Module):
         bias_D = bias_of(conv).double() / (convolved.scale * scale_D)
         self.register_buffer("bias_D", bias_D.round().to(torch.int32))
 
-    def forward(self, x_BTD: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
-        assert valid_N is None, "inference packs nothing"
-        context_BTD = torch.cat([state_BWD, self.pointwise_in(x_BTD)], dim=1)
-        quantised = _Quantise.apply(context_BTD, self.convolved)  # clips at zero, as the first ReLU does
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, W, D)."""
+        return [zero.expand(batch, self.context, self.dim)]
+
+    def forward(self, x_BTD: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the next state."""
+        assert context.valid_N is None, "inference packs nothing"
+        h_BTD = torch.cat([state[0], self.pointwise_in(x_BTD)], dim=1)
+        quantised = _Quantise.apply(h_BTD, self.convolved)  # clips at zero, as the first ReLU does
         hidden_BTD = _Depthwise.apply(
             quantised, self.taps_D1W, self.scale_D, self.bias_D, self.convolved, self.pointwise_out.expected
         )
-        return ConvolutionOutput(self.pointwise_out.multiply(hidden_BTD), context_BTD[:, frames:])
+        return self.pointwise_out.multiply(hidden_BTD), [h_BTD[:, context.frames :]]
 
 
 class _MultiHead(torch.autograd.Function):
@@ -206,22 +213,21 @@ class OneOperatorAttention(nn.Module):
     def __init__(self, source: CachedAttention):
         super().__init__()
         self.dim, self.heads, self.qkv, self.out = source.dim, source.heads, source.qkv, source.out
+        self.layer = source.layer
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        valid_N: Optional[Tensor],
-        frames: int,
-        bias_BHTS: Tensor,
-        position_BSD: Optional[Tensor],
-        state: Tensor,
-    ) -> AttentionOutput:
-        assert valid_N is None and position_BSD is None, "inference packs nothing, and a FusionFormer has a bias"
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, C, 2D)."""
+        return [zero.expand(batch, cached, 2 * self.dim)]
+
+    def forward(self, x_BTD: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the next state."""
+        assert context.valid_N is None and context.position_BSD is None, "inference packs nothing; positions are a bias"
         query_BTD, new = self.qkv(x_BTD).split([self.dim, 2 * self.dim], dim=2)
-        keys_values = torch.cat([state, new], dim=1)
+        keys_values = torch.cat([state[0], new], dim=1)
         key_BSD, value_BSD = keys_values.split(self.dim, dim=2)
-        context_BTD = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
-        return AttentionOutput(self.out(context_BTD), keys_values[:, frames:])
+        bias_BHTS = attention_bias(context, self.layer)
+        attended_BTD = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
+        return self.out(attended_BTD), [keys_values[:, context.frames :]]
 
 
 def make_onnx_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:

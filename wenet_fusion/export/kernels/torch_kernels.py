@@ -20,7 +20,7 @@ from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.norm import FusedConv
 from wenet_fusion.model.layers.subsampling import Subsampling
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StreamingModel
 
 Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
 
@@ -29,8 +29,8 @@ QUANTIZED_ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8": "fbg
 
 
 def pack_kernels(
-    model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]] = None
-) -> DeployedModel:
+    model: StreamingModel, precision: Precision, calibrate: Optional[Callable[[StreamingModel], None]] = None
+) -> StreamingModel:
     """Return a copy of a model with kernels for inference on the CPU.
 
     Args:
@@ -54,8 +54,8 @@ def pack_kernels(
 
 
 def _packed(
-    model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]]
-) -> DeployedModel:
+    model: StreamingModel, precision: Precision, calibrate: Optional[Callable[[StreamingModel], None]]
+) -> StreamingModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):

@@ -33,10 +33,10 @@ from wenet_fusion.export.targets.onnx_graph import (
 )
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.encoder import Encoder, EncoderOutput, EncoderState
-from wenet_fusion.model.exported import flatten_state, unflatten_state
+from wenet_fusion.model.encoder import Encoder, EncoderOutput
+from wenet_fusion.model.encoder_state import EncoderState
 from wenet_fusion.model.operators import matching
-from wenet_fusion.model.streaming import DeployedModel, StepOutput
+from wenet_fusion.model.streaming import StepOutput, StreamingModel
 from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record
 
 Precision = Literal["float32", "int8", "int8-dynamic"]
@@ -105,7 +105,7 @@ def export_onnx_archive(
 
 def one_chunk_model(
     trained: TrainedModel, precision: str = "float32", speech: Sequence[np.ndarray] = ()
-) -> DeployedModel:
+) -> StreamingModel:
     """A fused copy whose step takes one chunk and ignores what it is told about chunks; `speech` calibrates int8.
 
     Raises:
@@ -129,7 +129,7 @@ def takes_int8(trained: TrainedModel) -> bool:
     return encoder.fusible and encoder.positions == "bias"
 
 
-def write_graphs(model: DeployedModel, folder: Path, precision: str) -> list[Path]:
+def write_graphs(model: StreamingModel, folder: Path, precision: str) -> list[Path]:
     """Writes step.onnx, and rescore.onnx if there is a decoder."""
     domains = [DOMAIN] if precision == "int8" else []
     graphs = [_write_step(model, folder / STEP, domains)]
@@ -142,14 +142,14 @@ def write_graphs(model: DeployedModel, folder: Path, precision: str) -> list[Pat
     return graphs
 
 
-def _write_step(model: DeployedModel, path: Path, domains: Sequence[str]) -> Path:
+def _write_step(model: StreamingModel, path: Path, domains: Sequence[str]) -> Path:
     batch, frames, cached = 2, 3, 5
     described = describe_state(model)
     names = [name for name, _, _ in described]
     inputs = {
         "samples": torch.zeros(batch, frames * model.frame_samples),
         "lengths": torch.full([batch], frames * model.frame_samples),
-        **dict(zip(names, flatten_state(model.init_state(batch, cached, 1)))),
+        **dict(zip(names, model.init_state(batch, cached, 1))),
     }
     # No input and output of a graph may share a name, so the lengths that come out are called frames.
     scores = ["frames" if field == "lengths" else field for field in StepOutput._fields]
@@ -165,7 +165,7 @@ def _write_step(model: DeployedModel, path: Path, domains: Sequence[str]) -> Pat
     return path
 
 
-def _write_rescore(model: DeployedModel, path: Path, domains: Sequence[str]) -> Path:
+def _write_rescore(model: StreamingModel, path: Path, domains: Sequence[str]) -> Path:
     frames, hypotheses, tokens = 3, 4, 5
     inputs = {
         "encoder_out": torch.zeros(1, frames, model.encoder.dim),
@@ -182,9 +182,9 @@ def _write_rescore(model: DeployedModel, path: Path, domains: Sequence[str]) -> 
     return path
 
 
-def describe_state(model: DeployedModel) -> list[list[Any]]:
+def describe_state(model: StreamingModel) -> list[list[Any]]:
     """Name, dtype and shape of each tensor of a stream's state; what grows with the left context is the cache."""
-    shorter, longer = (flatten_state(model.init_state(1, 1, left)) for left in (1, 2))
+    shorter, longer = (model.init_state(1, 1, left) for left in (1, 2))
     described = []
     for i, (short, long) in enumerate(zip(shorter, longer)):
         sizes = [size if size == other else CACHE for size, other in zip(short.shape[1:], long.shape[1:])]
@@ -208,25 +208,25 @@ class OneChunkEncoder(nn.Module):
         return self.encoder.init_state(batch, cache_frames)
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
-        frames, cached = x_BTF.size(1) // self.encoder.factor, state.layers[0].keys_values.size(1)
+        frames, cached = x_BTF.size(1) // self.encoder.factor, self.encoder.cached_frames(state)
         key_BS = state.position.unsqueeze(1) + torch.arange(-cached, frames)
         visible_BS = (key_BS >= 0) & (key_BS < (state.position + lengths_B).unsqueeze(1))
         visible_BTS = visible_BS.unsqueeze(1).expand(-1, frames, -1)
-        return self.encoder.advance(x_BTF, lengths_B, visible_BTS, key_BS, state)
+        return self.encoder.forward_masked(x_BTF, lengths_B, visible_BTS, key_BS, state)
 
 
 class _Step(nn.Module):
-    def __init__(self, model: DeployedModel):
+    def __init__(self, model: StreamingModel):
         super().__init__()
         self.model = model
 
     def forward(self, samples: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        output, new = self.model.step(samples, lengths, 0, 0, unflatten_state(list(state)))
-        return (*output, *flatten_state(new))
+        scores, new = self.model.step(samples, lengths, 0, 0, list(state))
+        return (*scores, *new)
 
 
 class _Rescore(nn.Module):
-    def __init__(self, model: DeployedModel):
+    def __init__(self, model: StreamingModel):
         super().__init__()
         self.model = model
 

@@ -28,17 +28,17 @@ from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operato
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.verification import verify
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel, Scores
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
+from wenet_fusion.model.streaming import Scores, StreamingModel
 from wenet_fusion.trained_model import FileForm, TrainedModel, acoustic_model, fused_model, meta_record
 
 KIND = "wenet_fusion.program"
 
 
 class ChunkStep(nn.Module):
-    """`ExportedModel.step` under one chunking."""
+    """`StreamingModel.step` under one chunking."""
 
-    def __init__(self, model: ExportedModel, chunking: Chunking):
+    def __init__(self, model: StreamingModel, chunking: Chunking):
         super().__init__()
         self.model, self.chunking = model, chunking
 
@@ -50,7 +50,7 @@ def export_program(trained: TrainedModel, path: Path, speech: Sequence[Speech] =
     """Exports the step of the default chunking: one whole chunk per call, for any number of rows. Experimental.
 
     A stream's last block is padded to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
-    meta.json describes it. Results are those of `ExportedModel.step`. The program is saved, loaded again and compared
+    meta.json describes it. Results are those of `StreamingModel.step`. The program is saved, loaded again and compared
     with the model in memory on generated audio and on `speech`; only then is it kept.
 
     Returns:
@@ -61,7 +61,7 @@ def export_program(trained: TrainedModel, path: Path, speech: Sequence[Speech] =
     """
     model, chunking = fused_model(trained), trained.config.training.chunking.served()[-1]
     model.decoder = model.reverse_decoder = None  # weights that no step uses
-    step = ChunkStep(ExportedModel(model), chunking).eval()
+    step = ChunkStep(model, chunking).eval()
     record = {
         **meta_record(trained, {}, FileForm(KIND)),
         "experimental": True,
@@ -96,7 +96,7 @@ def describe_state(step: ChunkStep) -> list[list[Any]]:
 
 def trace(step: ChunkStep) -> ExportedProgram:
     """The program of one chunk; nothing but the number of rows varies."""
-    batch, samples = 2, step.chunking.size * step.model.model.frame_samples
+    batch, samples = 2, step.chunking.size * step.model.frame_samples
     state, rows = example_state(step, batch), {0: Dim(BATCH)}
     example = (torch.zeros(batch, samples), torch.full([batch], samples), state)
     with _quiet(), torch.no_grad():

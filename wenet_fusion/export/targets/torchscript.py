@@ -90,7 +90,7 @@ def script(
     """
     chunkings = trained.config.training.chunking.served()
     run = calibration(speech, chunkings) if precision == "int8" else None
-    model = WenetModel(pack_kernels(fused_model(trained), precision, run)).eval()
+    model = pack_kernels(fused_model(trained, WenetModel), precision, run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)

@@ -22,10 +22,10 @@ EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothi
 
 def wenet_model(trained: TrainedModel) -> WenetModel:
     """A fused copy whose biases are looked up: one graph serves chunks and caches of any size."""
-    model = fused_model(trained)
+    model = fused_model(trained, WenetModel)
     if model.encoder.position_bias is not None:
         model.encoder.position_bias = model.encoder.position_bias.bias
-    return WenetModel(model).eval()
+    return model
 
 
 class MaskedEncoder(nn.Module):
@@ -51,7 +51,7 @@ class MaskedEncoder(nn.Module):
         start = (offset - required_cache_size).reshape(1)
         key_S = start + torch.arange(-att_cache.size(2), self.model.encoder_frames(chunk))
         visible_S = (key_S >= 0) & att_mask[0, 0, : key_S.size(0)]
-        return self.model.advance(chunk, key_S, visible_S, att_cache, cnn_cache)
+        return self.model.step_encoder(chunk, key_S, visible_S, att_cache, cnn_cache)
 
 
 class GrowingEncoder(nn.Module):
@@ -69,7 +69,7 @@ class GrowingEncoder(nn.Module):
         att_cache = torch.cat([self.model.caches.empty_attention(frames, chunk), att_cache], dim=2)
         key_S = torch.arange(-cached - frames, frames)
         visible_S = (key_S >= -cached) & (key_S + offset >= 0)
-        out, att_cache, cnn_cache = self.model.advance(chunk, key_S + offset, visible_S, att_cache, cnn_cache)
+        out, att_cache, cnn_cache = self.model.step_encoder(chunk, key_S + offset, visible_S, att_cache, cnn_cache)
         dropped = (cached + frames - required_cache_size).clamp(min=0) * (required_cache_size >= 0)
         return out, att_cache[:, :, dropped:], cnn_cache
 
@@ -140,7 +140,7 @@ def write_encoder(
 def write_ctc(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
     """Writes encoder frames to log-probabilities. Raises as `write_onnx` does."""
     axes = {"hidden": {1: "M"}, "probs": {1: "M"}}
-    write_onnx(model.model.ctc, {"hidden": torch.zeros(1, 5, model.caches.dim)}, ["probs"], axes, path, metadata)
+    write_onnx(model.ctc, {"hidden": torch.zeros(1, 5, model.caches.dim)}, ["probs"], axes, path, metadata)
 
 
 def write_decoder(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
