@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import default_dtype, randomise, tiny_recipe, tiny_trained
 from support.model import laws
+from support.model.contexts import step_context
 from support.model.onnx_steps import Steps
 from support.model.streams import FRAME, audio, samples, step_op
 from support.model.tones import RATE, ToneRun
@@ -197,7 +198,7 @@ class Attention(nn.Module):
         self.branch, self.frames = branch, frames
 
     def forward(self, x: Tensor, bias: Tensor, state: Tensor) -> Tensor:
-        return self.branch(x, None, self.frames, bias, None, state).y_ND
+        return self.branch(x, [state], step_context(self.frames, bias))[0]
 
 
 def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None
     x, state = laws.noise(1, 2, 3, 8).float(), laws.noise(2, 2, 4, 16).float()
     bias = laws.noise(3, 2, 2, 3, 7).float()
     bias[0, :, 1, 1:] = -1e9
-    expected = source(x, None, 3, bias, None, state).y_ND.detach()
+    expected = source(x, [state], step_context(3, bias))[0].detach()
     found = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=bias, state=state)
     assert laws.difference(found, expected) < 1e-5
     wrong = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=0 * bias, state=state)
@@ -220,15 +221,15 @@ class Convolution(nn.Module):
         self.branch, self.frames = branch, frames
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
-        return self.branch(x, None, self.frames, state).y_ND
+        return self.branch(x, [state], step_context(self.frames))[0]
 
 
 def test_the_convolution_in_int8_stays_close(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = fuse_norms(nn.Sequential(randomise(CausalConvolution(8, 4, 0.0, 1.0))).eval())
     x, state = laws.noise(1, 2, 9, 8).float(), laws.noise(2, 2, 3, 8).float().relu()
-    ranges = input_ranges(source, lambda: source[0](x, None, 9, state))
-    expected = source[0](x, None, 9, state).y_ND.detach()
+    ranges = input_ranges(source, lambda: source[0](x, [state], step_context(9)))
+    expected = source[0](x, [state], step_context(9))[0].detach()
     make_onnx_static(source, ranges)
     found = run(Convolution(source[0], 9), tmp_path / "x.onnx", x=x, state=state)
     assert 1e-5 < laws.difference(found, expected) < 0.05

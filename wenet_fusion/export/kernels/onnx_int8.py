@@ -6,7 +6,7 @@ operators of onnxruntime's own, so only onnxruntime runs them.
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
 """
 
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
