@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from wenet_fusion.evaluation.streaming_laws import check_model
     from wenet_fusion.model.asr_model import AsrModel, ModelConfig
     from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, parse_chunking
-    from wenet_fusion.model.encoder import Encoder, EncoderConfig
+    from wenet_fusion.model.encoder import Encoder
+    from wenet_fusion.model.encoder_config import EncoderConfig
     from wenet_fusion.model.layers.norm import fuse_norms
     from wenet_fusion.recipe import RecipeConfig, build_dataset, build_trainer, check_data, read_recipe
     from wenet_fusion.trained_model import TrainedModel, acoustic_model, average, load_trained
@@ -56,7 +57,7 @@ _HOMES = {
     "check_model": "wenet_fusion.evaluation.streaming_laws",
     "Chunking": "wenet_fusion.model.chunking",
     "Encoder": "wenet_fusion.model.encoder",
-    "EncoderConfig": "wenet_fusion.model.encoder",
+    "EncoderConfig": "wenet_fusion.model.encoder_config",
     "evaluate": "wenet_fusion.evaluation.run",
     "FULL_CONTEXT": "wenet_fusion.model.chunking",
     "fuse_norms": "wenet_fusion.model.layers.norm",
