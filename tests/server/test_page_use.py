@@ -166,7 +166,7 @@ def test_a_microphone_that_is_unplugged(open_page: OpenPage) -> None:
     page.keyboard.press("Space")
     expect(page.locator("#status")).to_have_text("Listening")
     page.evaluate("window.device.getTracks()[0].dispatchEvent(new Event('ended'))")
-    expect(page.get_by_role("alert").locator(".title")).to_have_text("The microphone is gone")
+    expect(page.get_by_role("alert").locator(".title")).to_have_text("The microphone was disconnected")
     is_ready(page)
 
 
