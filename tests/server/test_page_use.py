@@ -204,19 +204,19 @@ def test_one_thing_at_a_time(open_page: OpenPage, recording: Path) -> None:
 
 
 def test_a_server_with_a_token(chromium: Any, fake_archive: Path, recording: Path) -> None:
-    with ServerProcess(fake_archive, environment={"WENET_FUSION_TOKEN": "sesame"}) as server:
-        with opened_pages(chromium, server.url) as open_page:
-            page = open_page(url=f"{server.url}?token=sesame")
-            page.keyboard.press("Space")
-            expect(page.locator("#status")).to_have_text("Listening")
-            page.keyboard.press("Space")
-            is_ready(page)
-            drop(page, recording)
-            expect(page.locator("li p")).to_have_text("a b c")
-            is_ready(page)
-            page.goto(server.url)
-            expect(page.get_by_role("alert").locator(".title")).to_have_text("This server asks for a token")
-            assert page.locator("#record").is_disabled() and "401" in page.errors.pop()
+    token = {"WENET_FUSION_TOKEN": "sesame"}
+    with ServerProcess(fake_archive, environment=token) as server, opened_pages(chromium, server.url) as open_page:
+        page = open_page(url=f"{server.url}?token=sesame")
+        page.keyboard.press("Space")
+        expect(page.locator("#status")).to_have_text("Listening")
+        page.keyboard.press("Space")
+        is_ready(page)
+        drop(page, recording)
+        expect(page.locator(".take").last.locator("li p")).to_have_text("a b c")
+        is_ready(page)
+        page.goto(server.url)
+        expect(page.get_by_role("alert").locator(".title")).to_have_text("This server asks for a token")
+        assert page.locator("#record").is_disabled() and "401" in page.errors.pop()
 
 
 # ---- looks and rules

@@ -157,6 +157,7 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
             ['{"signal":"start","chunk":5}'],
             "chunk 5 with left context 4: the model was not trained for it; choose one of",
         ),
+        (['{"signal":"start","left":3}'], "chunk 8 with left context 3: the model was not trained for it"),
         (['{"signal":"start","hot_words":[{"phrase":"xyz"}]}'], "hot word 'xyz'"),
         (['{"signal":"start","lang":"en"}'], "unknown key 'lang'"),
         (['{"signal":"start"}', '{"signal":"start"}'], "Unexpected start signal"),

@@ -16,7 +16,8 @@ from aiohttp import WSMsgType, web
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
 from support.runtime.server_process import PROGRAM, ServerProcess
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.server.websocket import protocol
+from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.websocket import protocol, websocket_client
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,16 @@ def test_a_server_that_dies_is_an_error_with_the_text_so_far(folder: Path, tmp_p
             out, err = process.communicate(timeout=30)
     assert process.returncode == 1 and "the server closed the connection" in err and "Traceback" not in err
     assert all(line.startswith("... a b") for line in lines) and out.splitlines()[-1].startswith("a b c")
+
+
+def test_delays_count_from_the_block_that_completes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr(websocket_client.time, "monotonic", lambda: now)
+    session = websocket_client._ClientSession(None, SessionOptions(), print)
+    session._sent.extend([(0.5, 1.0), (1.0, 2.0), (1.5, 3.0)])  # seconds of audio, when they were sent
+    assert session._delay(None) is None and session._delay(0.9) == 8.0
+    assert session._delay(0.9) is None and session._delay(0.4) is None, "an older end says nothing of delays"
+    assert session._delay(1.5) == 7.0 and session._timing.delays == [8.0, 7.0]
 
 
 # ---- a server of WeNet

@@ -4,9 +4,10 @@ import asyncio
 import signal
 from pathlib import Path
 
+import aiohttp
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.server_process import ServerProcess, connected, http, pcm
+from support.runtime.server_process import ServerProcess, connected, eventually, http, pcm
 
 END = '{"status":"ok","type":"speech_end"}'
 
@@ -38,6 +39,30 @@ def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
         asyncio.run(run(server))
         assert server.wait() == 0
         assert "clients that were ended before they finished: 1" in "".join(server.log)
+
+
+def test_balancers_see_the_drain_on_connections_that_they_keep(tmp_path: Path) -> None:
+    async def run(server: ServerProcess) -> None:
+        async with aiohttp.ClientSession() as balancer, connected(server.url) as socket:
+            await socket.start(sample_rate=SAMPLE_RATE)
+
+            async def health() -> tuple[int, dict[str, object]]:
+                async with balancer.get(f"{server.url}healthz") as response:
+                    return response.status, await response.json()
+
+            assert await health() == (200, {"status": "ok", "sessions": 1})
+            server.stop()
+
+            async def is_draining() -> bool:
+                return await health() == (503, {"status": "draining", "sessions": 1})
+
+            assert await eventually(is_draining)
+            await socket.say(signal="end")
+            await socket.rest()
+
+    with ServerProcess(save_archive(tmp_path / "model.zip")) as server:
+        asyncio.run(run(server))
+        assert server.wait() == 0
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, speak
 from support.runtime.server_process import ServerProcess, eventually, http, pcm, spoken_to
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.server.bind import BindOptions, bind
+from wenet_fusion_runtime.server.bind import SEND_BUFFER_BYTES, BindOptions, bind
 
 
 def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +79,13 @@ def test_one_free_port_for_all_addresses() -> None:
     finally:
         for one in opened:
             one.close()
+
+
+def test_clients_that_stop_reading_fill_a_small_buffer() -> None:
+    """A connection inherits the buffer: the less it holds, the sooner a client that reads nothing is noticed."""
+    (opened,) = bind(BindOptions("127.0.0.1", 0))
+    with opened:
+        assert opened.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES  # Linux doubles it
 
 
 def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_a_file_gives_the_text_that_transcribe_gives(
     assert found["seconds"] == pytest.approx(len(speak("abcd dcba" * 3)) / SAMPLE_RATE)
 
 
+def test_pauses_do_not_close_segments_of_files(server: ServerProcess) -> None:
+    samples = np.concatenate([speak("ab"), np.zeros(2 * SAMPLE_RATE, np.float32), speak("cd")])
+    status, _, body = post(server, data=encoded(samples, SAMPLE_RATE))
+    assert status == 200 and [segment["text"] for segment in json.loads(body)["segments"]] == ["a b c d"]
+
+
 def test_a_form_may_carry_the_file_and_options(server: ServerProcess) -> None:
     form = aiohttp.FormData()
     form.add_field("chunk", "4")
@@ -133,6 +139,14 @@ def test_bodies_that_are_not_what_their_header_says_are_refused(server: ServerPr
 
     assert b" 400 Bad Request\r\n" in asyncio.run(run())
     assert not any("ERROR" in line for line in server.log), server.log
+
+
+def test_fields_of_a_form_are_bounded(server: ServerProcess) -> None:
+    form = aiohttp.FormData()
+    form.add_field("hot_words", " " * 300_000)
+    form.add_field("file", recording("ab"), filename="a.wav")
+    status, _, answer = post(server, data=form)
+    assert status == 400 and json.loads(answer)["message"] == "hot_words has more than 262144 bytes"
 
 
 def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:

@@ -180,7 +180,9 @@ class Engine:
             if isinstance(result, Exception):
                 raise result
             if self._scheduler.is_open(taken.job):
-                self._deliver(taken.job, self._decode(taken, result))
+                update = self._decode(taken, result)
+                self._scheduler.set_buffered(taken.job, taken.stream.waiting_seconds)
+                self._deliver(taken.job, update)
                 self._recorder.add_delay(time.monotonic() - taken.due_since)
         except Exception as error:
             self._fail(taken.job, error)

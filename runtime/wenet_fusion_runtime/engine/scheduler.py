@@ -129,6 +129,12 @@ class Scheduler:
             finally:
                 self._free_workers -= 1
 
+    def set_buffered(self, job: Job, seconds: float) -> None:
+        """Record how much audio in a taken job's stream is not decoded: owners see the room before the update."""
+        with self._changed:
+            if job.phase is Phase.TAKEN:
+                job.buffered_seconds = seconds
+
     def give_back(self, job: Job, buffered_seconds: float, has_block: bool) -> None:
         """Return a job after a step.
 

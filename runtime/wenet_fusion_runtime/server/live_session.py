@@ -12,7 +12,9 @@ from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Update
 from wenet_fusion_runtime.stream.recognizer import Stream
 
-PIECE_SECONDS = 0.5  # longest audio of one push: small enough that room for it always comes
+PIECE_SECONDS = (
+    0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, or room never comes
+)
 MAX_UPDATES = 64  # waiting updates above which no audio is pushed
 
 

@@ -37,6 +37,7 @@ def test_sessions_read_what_streams_read(engine: Engine) -> None:
     assert found.audio_seconds == pytest.approx(sum(2 * (len(speak(text)) + 800) / SAMPLE_RATE for text in texts))
     assert found.batches.total == found.delays.count >= found.steps.count == found.batches.count
     assert 0 < found.real_time_factor < 1 and found.step_seconds == pytest.approx(found.steps.total)
+    assert found.search_seconds > 0
 
 
 def test_updates_tell_the_course_of_a_session(engine: Engine) -> None:

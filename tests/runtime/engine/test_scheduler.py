@@ -62,6 +62,7 @@ def test_a_job_is_due_when_its_block_is_complete(schedule: Scheduler) -> None:
     push(schedule, job, 1)
     assert job.phase is Phase.QUEUED and take(schedule) == [job]
     assert job.phase is Phase.TAKEN and job.pieces == []
+    assert schedule.waiting_seconds(job) == pytest.approx(CHUNK / SAMPLE_RATE), "audio waits until it is decoded"
     push(schedule, job, 3 * CHUNK)
     assert job.phase is Phase.TAKEN, "one worker at a time"
     schedule.give_back(job, 0.0, False)
@@ -128,9 +129,11 @@ def seconds_to_wait(schedule: Scheduler) -> float:
 
 def test_nobody_waits_for_nobody(schedule: Scheduler, clock: Clock) -> None:
     job, other, different = add(schedule), add(schedule), add(schedule, 8)
-    push(schedule, different, 2 * CHUNK - 1)  # its next piece is due soon, but it cannot share the step
+    push(schedule, different, CHUNK)
     push(schedule, job, CHUNK)
-    assert seconds_to_wait(schedule) == 0.0, "the other one never pushed anything"
+    different.last_push = clock.now + WAIT / 2 - CHUNK / SAMPLE_RATE  # complete within the wait at this pace ...
+    assert clock.now < different.expected() < clock.now + WAIT
+    assert seconds_to_wait(schedule) == 0.0, "... but of another chunk size; the third job never pushed anything"
     push(schedule, other, CHUNK // 4)
     assert seconds_to_wait(schedule) == 0.0, "the other one needs three more pieces"
 

@@ -5,9 +5,11 @@ import json
 import random
 import socket as sockets
 import struct
+from urllib.parse import quote
 
+import numpy as np
 from support.runtime.fake_model import SAMPLE_RATE, speak
-from support.runtime.server_process import PATIENCE, ServerProcess, connected, frame, http, pcm, raw_socket
+from support.runtime.server_process import PATIENCE, ServerProcess, connected, encoded, frame, http, pcm, raw_socket
 
 
 async def malformed_json(server: ServerProcess) -> str:
@@ -115,6 +117,26 @@ async def never_reads(server: ServerProcess) -> str:
     return "it was never cut"
 
 
+async def uploads_and_never_reads(server: ServerProcess) -> str:
+    """A streamed upload whose response, a segment for each frame, fills the buffers of both systems."""
+    body = encoded(np.zeros(120 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    rules = quote(json.dumps({"rule1_seconds": 0.04, "rule3_seconds": 0.04}))
+    head = f"POST /transcribe?stream=true&endpoint={rules} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    raw, loop = sockets.socket(), asyncio.get_running_loop()
+    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    try:
+        await loop.sock_connect(raw, ("127.0.0.1", server.port))
+        await loop.sock_sendall(raw, head.encode() + body)
+        for _ in range(round(PATIENCE / 0.05)):
+            if any("/transcribe" in line and "refused (slow_reader)" in line for line in server.log):
+                return ""
+            await asyncio.sleep(0.05)
+    finally:
+        raw.close()
+    return "it was never cut"
+
+
 async def vanishes(server: ServerProcess) -> str:
     """Resets the connection in the middle."""
     async with connected(server.url) as socket:
@@ -138,4 +160,4 @@ async def bad_upload(server: ServerProcess) -> str:
 
 
 QUICK = (malformed_json, wrong_order, start_twice, odd_bytes, vanishes, bad_upload)
-ALL = (*QUICK, huge_frame, many_fragments, never_reads, silent)
+ALL = (*QUICK, huge_frame, many_fragments, never_reads, uploads_and_never_reads, silent)
