@@ -1,6 +1,7 @@
 """Gradient accumulation: an update from two batches is an update with the mean of their gradients."""
 
 import copy
+import dataclasses
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from conftest import tiny_recipe
 from support.model.runs import start, with_training
 from support.model.tones import tone_recipe
 
-from wenet_fusion.data.augmentation import feature_masks
+from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
@@ -25,9 +26,11 @@ RATE = 0.5
 
 @pytest.fixture(scope="module")
 def recipe(tiny_units: Path) -> RecipeConfig:
-    """One update from two batches, without dropout and clipping."""
+    """One update from two batches with masks, without dropout and clipping."""
     optim = OptimConfig(learning_rate=RATE, warmup_steps=1, clip_norm=1e9)
     recipe = tone_recipe(tiny_recipe(tiny_units))
+    masks = SpecAugmentConfig(2, 10, 2, 6, 0.5)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, spec_augment=masks))
     return with_training(recipe, max_steps=1, accumulate=2, max_batch_rows=4, max_batch_seconds=60.0, optim=optim)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_recipe
 from support.model.runs import start, with_training
-from support.model.tones import tone_recipe
+from support.model.tones import lively, tone_recipe
 
 from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import Losses
@@ -19,6 +19,7 @@ from wenet_fusion.training.nonfinite_guard import MAX_NONFINITE_RUN, NonFiniteGu
 from wenet_fusion.training.optim import OptimConfig
 from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.trainer import Trainer
+from wenet_fusion.training.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,9 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     kept = torch.load(tmp_path / "run/nonfinite_batch.pt", weights_only=True)
     assert len(kept) == accumulate and set(kept[0]) >= {"keys", "samples_BN", "tokens_BU"}
     epochs = entries(tmp_path / "run", "epoch")
-    assert all(entry["train_loss"] > 0 for entry in epochs), "the mean is over sound updates"
+    losses = [entry["loss"] for entry in entries(tmp_path / "run", "step") if entry["epoch"] == 0]
+    sound = [loss for number, loss in enumerate(losses, 1) if number != bad_update]
+    assert epochs[0]["train_loss"] == pytest.approx(mean(sound), rel=1e-4), "the mean is over sound updates"
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):
@@ -216,6 +219,31 @@ def test_an_interruption_says_how_to_go_on(recipe, corpus, tmp_path, capsys):
         trainer.run()
     assert "interrupted at step 5; the same command goes on from the last saved state" in capsys.readouterr().out
     assert start(recipe, corpus, tmp_path / "run").step == 4
+
+
+def test_validation_uses_the_largest_chunk_size(recipe, corpus, tmp_path, monkeypatch):
+    used = []
+
+    def recorded(model, dataset, chunking, *others):
+        used.append(chunking)
+        return validate(model, dataset, chunking, *others)
+
+    monkeypatch.setattr("wenet_fusion.training.trainer.validate", recorded)
+    start(with_training(recipe, max_steps=1), corpus, tmp_path / "run").run()
+    assert used == [recipe.training.chunking.served()[-1]] and used[0].size == max(recipe.training.chunking.sizes)
+
+
+def test_the_seed_decides_the_first_weights_and_only_training_data_is_changed(recipe, corpus, tmp_path):
+    recipe = lively(recipe)
+    one, same, other = (
+        start(dataclasses.replace(recipe, seed=seed), corpus, tmp_path / f"run{number}")
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert moved(one.model.state_dict(), same.model.state_dict()) == set()
+    assert "ctc.linear.weight" in moved(one.model.state_dict(), other.model.state_dict())
+    for data, equal in ((one.train_data, False), (one.dev_data, True)):
+        epochs = [data.batch([0, 1, 2], epoch).samples_BN for epoch in (0, 1)]
+        assert (epochs[0].shape == epochs[1].shape and torch.equal(*epochs)) == equal
 
 
 def test_validation_leaves_the_model_in_training(recipe, corpus, tmp_path):
