@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Error rates of checkpoints in every precision that they export to, streamed: what speed costs.
+"""Measure the error rates of checkpoints in every precision, streamed: the price of speed.
 
 Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
-streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's ONNX
+streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's
+ONNX
 archives have no int8 with constant scales.
 """
 
@@ -37,7 +38,7 @@ class Subject(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One exported file at one chunk size."""
+    """The result of one exported file at one chunk size."""
 
     model: str
     form: str
@@ -79,7 +80,7 @@ def subject(text: str) -> Subject:
 
 
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Every form of one checkpoint at every chunk size; the first form is what the others are compared with."""
+    """Measure every form of one checkpoint at every chunk size. The first form is the reference for the others."""
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
@@ -120,7 +121,7 @@ def errors(speech: Sequence[Speech], texts: dict[str, str]) -> ErrorCounts:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    """A row for each model and form; for each chunk size the error rate, and how many utterances have another text."""
+    """Tabulate the error rate and the number of changed texts by model, form and chunk size."""
     chunks = list(dict.fromkeys(outcome.chunk for outcome in outcomes))[::-1]
     head = ["model and form"]
     for chunk in chunks:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What batching costs a model whose int8 scales follow the batch: error rates of its sessions alone and in company.
+"""Measure how batching changes a model with dynamic int8 scales: error rates of its sessions alone and together.
 
-MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at once and audio
+MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at once and
+audio
 comes as fast as it is taken, so that batches are full. Writes dynamic_batching.md and dynamic_batching.json.
 """
 
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def transcripts(
     recognizer: Recognizer, speech: Sequence[Speech], batch: int, tick: Callable[[], object]
 ) -> tuple[dict[str, str], float]:
-    """The text of each utterance, all decoded at once, and the average number of streams in a step.
+    """Decode all utterances at once. Return the text of each, and the average number of streams in a step.
 
     Raises:
         ValueError: a session failed.

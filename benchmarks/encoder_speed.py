@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times a streaming step of the encoder in every form that it can run in, beside the LayerNorm Conformer of its shape.
+"""Time a streaming step of the encoder in every form, beside the LayerNorm Conformer of the same shape.
 
 One process, one thread, all forms by turns; random weights; features and state in, frames and state out. Writes
 encoder.md (tables, with the goals beside what was measured), encoder.json and encoder_speed.png.
@@ -78,7 +78,7 @@ def build(sizes: Sizes, seed: int) -> list[Candidate]:
 
 
 def measure(candidates: Sequence[Candidate], sizes: Sizes, batches: Sequence[int], rounds: int, timed: int) -> Times:
-    """Every candidate with one stream, whole encoders also with several."""
+    """Time every candidate with one stream, and whole encoders also with several."""
     times = {}
     for batch in batches:
         chosen = [candidate for candidate in candidates if batch == 1 or candidate.model not in (LINEAR, STEPS)]

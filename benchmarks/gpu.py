@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Times a streaming step of the encoder on a GPU in three precisions, beside the LayerNorm Conformer of its shape.
+"""Time a streaming step of the encoder on a GPU in three precisions, beside the LayerNorm Conformer of the same
+shape.
 
 One process, all forms by turns; random weights; features and state in, frames and state out, all on the GPU. A
-step lasts from its call until the device has finished. Writes gpu.md (milliseconds per step, streams in real time) and gpu.json.
+step lasts from its call until the device has finished. Writes gpu.md (milliseconds per step, streams in real time)
+and
+gpu.json.
 """
 
 import argparse
@@ -35,7 +38,7 @@ Times = Mapping[Shape, Mapping[str, Timing]]  # by the form's name
 
 
 class Streams(NamedTuple):
-    """What one GPU serves in real time."""
+    """The number of streams that one GPU serves in real time."""
 
     count: int
     batch: int  # of its steps
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(sizes: Sizes, seed: int, where: torch.device) -> list[Form]:
-    """Each model in each precision, in TorchScript on the device."""
+    """Build each model in each precision, in TorchScript on the device."""
     builder = Builder(sizes, seed, Path())  # writes no graphs
     models: dict[str, Encoder] = {
         CONFORMER: builder.plain(conformer(sizes.encoder), separate=True),
@@ -104,7 +107,7 @@ def measure(forms: Sequence[Form], shapes: Sequence[Shape], rounds: int, timed: 
 
 
 def finished(call: Call, where: torch.device) -> Call:
-    """The call, until the device has done what it started."""
+    """Wrap a call so that it returns when the device has finished."""
 
     def whole() -> None:
         call()
@@ -122,7 +125,7 @@ def describe(where: torch.device) -> str:
 
 
 def steps_table(times: Times, chunking: Chunking) -> str:
-    """Milliseconds per step of all streams together."""
+    """Tabulate milliseconds per step of all streams together."""
     found = {shape.batch: timings for shape, timings in times.items() if shape.chunking == chunking}
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]
@@ -140,7 +143,9 @@ def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
 
 
 def real_time(times: Times, chunking: Chunking, name: str) -> Streams:
-    """The most streams that steps of one batch serve in real time; none if every step lasts longer than its chunk."""
+    """Return the largest number of streams that steps of one batch serve in real time; 0 if a step takes longer
+    than its chunk.
+    """
     lasts = 1000 * chunking.size * FrontendConfig().frame_samples / FrontendConfig().sample_rate
     found = [
         Streams(int(shape.batch * lasts / timings[name].median), shape.batch)

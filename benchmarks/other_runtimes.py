@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with the features that they compute themselves.
+"""Measure the error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with the features that they
+compute.
 
-Exports the checkpoint for each of them, decodes recorded speech as their C++ does, and says beside our own runtime what
+Exports the checkpoint for each of them, decodes recorded speech as their C++ does, and says beside our own runtime
+what
 their front-ends and their ends of audio cost, and what mends it. WeNet's runtimes are driven call by call
-(tests/support/model/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the package itself. Writes
+(tests/support/model/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the
+package
+itself. Writes
 foreign.md and foreign.json.
 """
 
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]:
-    """Exports the checkpoint to `folder`; the first case is our runtime, which the others are compared with."""
+    """Export the checkpoint to `folder`. The first case is our runtime, the reference for the others."""
     frontend, fbank = trained.config.model.frontend, trained.model.fbank
     script, graphs = folder / "final.zip", folder / "wenet"
     export_torchscript(trained, script)

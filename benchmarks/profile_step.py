@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the time of one streaming step goes: milliseconds per operator of the int8 forms, and what memory allows.
+"""Profile one streaming step: milliseconds per operator of the int8 forms, and the speed of memory.
 
 For each form its dearest operators; the profilers cost time themselves, so shares say more than sums. Below them how
 fast the products read their weights, beside how fast this core reads memory when it does nothing else. Writes
@@ -45,7 +45,7 @@ READ_MEGABYTES = 256  # more than any core keeps
 
 
 class Profile(NamedTuple):
-    """One form at one shape."""
+    """The profile of one form at one shape."""
 
     form: str
     shape: str
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profile]:
-    """Profiles of the int8 forms of both models at each shape."""
+    """Profile the int8 forms of both models at each shape."""
     model = builder.model(builder.sizes.encoder)
     theirs = builder.plain(conformer(builder.sizes.encoder), separate=True)
     exact, static = builder.folder / "conformer.onnx", builder.folder / "ours.onnx"
@@ -121,14 +121,14 @@ def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profi
 
 
 def megabytes_of_linear(builder: Builder, name: str) -> float:
-    """Megabytes that the linear layers' weights fill in int8."""
+    """Return the megabytes that the linear layers' weights take in int8."""
     config = builder.sizes.encoder if name.startswith(OURS) else conformer(builder.sizes.encoder)
     encoder = builder.plain(config)
     return sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear)) / 1e6
 
 
 def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
-    """Milliseconds per step of each operator of a graph, by onnxruntime's own profiler."""
+    """Return milliseconds per step of each operator of a graph, from onnxruntime's profiler."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # no warnings about shapes
@@ -143,7 +143,9 @@ def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
 
 
 def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
-    """Microseconds by operator in the last `runs` runs of onnxruntime's profile; those before filled the context."""
+    """Return microseconds by operator in the last `runs` runs of onnxruntime's profile; the runs before filled
+    the context.
+    """
     start = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs]
     spent: Counter[str] = Counter()
     for event in events:
@@ -153,7 +155,7 @@ def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
 
 
 def torch_operators(call: Call, steps: int) -> dict[str, float]:
-    """Milliseconds per step of each operator of TorchScript, what it calls not counted."""
+    """Return milliseconds per step of each TorchScript operator, without the operators that it calls."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(steps):
             call()
@@ -161,7 +163,9 @@ def torch_operators(call: Call, steps: int) -> dict[str, float]:
 
 
 def read_bandwidth(rounds: int = 9) -> float:
-    """Gigabytes per second at which one thread reads an array that no cache holds: the median of several readings."""
+    """Return the gigabytes per second at which one thread reads an array larger than any cache: the median of
+    several readings.
+    """
     array = np.ones(READ_MEGABYTES * 1_000_000 // 8)
     seconds = []
     for _ in range(rounds):
@@ -172,7 +176,7 @@ def read_bandwidth(rounds: int = 9) -> float:
 
 
 def operators_table(profiles: Sequence[Profile]) -> str:
-    """Each form's dearest operators, below one another."""
+    """Tabulate the most expensive operators of each form."""
     columns = []
     for profile in profiles:
         spent: Counter[str] = Counter()
@@ -187,7 +191,7 @@ def operators_table(profiles: Sequence[Profile]) -> str:
 
 
 def short(operator: str) -> str:
-    """The name of an operator without its library, and without the parts of `quantized::linear_with_...`."""
+    """Return the name of an operator without its library and without the parts of `quantized::linear_with_...`."""
     return operator.rpartition("::")[2].partition("_with_")[0]
 
 

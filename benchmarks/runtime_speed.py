@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the whole runtime, audio in and text out, beside the encoder's own time in the same process; one thread.
+"""Time the whole runtime, audio in and text out, beside the encoder alone in the same process, with one thread.
 
 Random weights with a CTC head that is sure of each frame and mostly of blank, as a trained one is. Also timed:
 rescoring of a 20 s segment, and a new process until its first text. Writes runtime.md and runtime.json.
@@ -126,7 +126,7 @@ def measure(calls: Calls, rounds: int, timed: int, title: str) -> dict[str, Timi
 
 
 def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
-    """Milliseconds per chunk, and beside the whole what it is of the encoder's own time."""
+    """Tabulate milliseconds per chunk, and the whole relative to the encoder alone."""
     rows = []
     for name in names:
         found = [times[f"{name}: {part}"].median / steps for part in PARTS]
@@ -136,7 +136,7 @@ def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
 
 
 def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
-    """The whole runtime beside the encoder alone."""
+    """Return the goals of the whole runtime relative to the encoder alone."""
     return [
         Goal(
             f"{label}, {name}, {mode.replace('_', ' ')}: all against the encoder alone", WHOLE_GOAL,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the CTC searches beside the int8 encoder's step, in the same process; one thread.
+"""Time the CTC searches beside the int8 encoder's step in the same process, with one thread.
 
 Random weights with a CTC head that is sure of each frame and mostly of blank, as a trained one is. The searches read
 what the model says of noise, chunk by chunk, and are asked for the best text after each. Writes search.md and
@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frames = len(scores.blank)
     goals = [
         Goal(
-            f"{chunking_label(chunking)}, beam {BEAM_SIZE}, {sizes.vocabulary} units: {PREFIX_BEAM} against the {ENCODER}",
+            f"{chunking_label(chunking)}, beam {BEAM_SIZE}, {sizes.vocabulary} units: {PREFIX_BEAM} against the "
+            f"{ENCODER}",
             GOAL, times[PREFIX_BEAM].median / times[ENCODER].median, at_most=True,
         )
     ]  # fmt: skip
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "\n".join(record.lines()),
             f"{SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}; medians of {rounds} rounds of "
             f"{args.timed}, everything by turns. {sizes.vocabulary} units, of which the search sees the best "
-            f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} on "
+            f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} "
+            "on "
             f"average and is blank in {100 * sure.blank:.0f} % of the frames.",
             times_table(times, frames, len(blocks)),
             f"{max(scorer_sets):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def scores_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> FrameScores:
-    """Of whole chunks."""
+    """Return the scores of whole chunks."""
     size = chunking.size * model.meta.frame_samples
     whole = samples[None, : len(samples) // size * size]
     return model.step(whole, [whole.shape[1]], *chunking, model.init_state(1, *chunking))[0].row(0)[0]
@@ -119,8 +121,9 @@ def run(search: Search, blocks: Sequence[FrameScores]) -> str:
 
 
 def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
-    """Hot words by their number, and the seconds that the last and longest list took. Their pieces are not those that
-    the model knows: a search sees numbers only."""
+    """Return lists of hot words by their size, and the seconds that building the longest took. Their pieces are
+    random: a search sees numbers only.
+    """
     units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
     for count in HOT_WORDS:
         phrases, begin = random_phrases(units, count, seed), time.thread_time()
@@ -130,7 +133,7 @@ def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet
 
 
 def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Search]]:
-    """What is timed: a fresh search for each call."""
+    """Return the calls to time: each starts a fresh search."""
     pruned = DecodingOptions().token_threshold
     found: dict[str, Callable[[], Search]] = {
         "greedy": GreedySearch,
@@ -148,7 +151,7 @@ def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Sea
 
 
 def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
-    """Pieces of 1 to 6 letters, half of them at the start of words."""
+    """Return pieces of 1 to 6 letters, half of them at the start of words."""
     rng, pieces = random.Random(seed), dict.fromkeys(RESERVED)
     while len(pieces) < vocabulary:
         letters = "".join(rng.choices(LETTERS, k=rng.randint(1, 6)))
@@ -157,7 +160,7 @@ def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
 
 
 def random_phrases(units: Vocabulary, count: int, seed: int) -> list[HotWord]:
-    """Of 1 to 3 words, each of 1 to 3 pieces."""
+    """Return phrases of 1 to 3 words with 1 to 3 pieces each."""
     rng = random.Random(seed)
     pieces = units.tokens[len(RESERVED) :]
     first = [piece.removeprefix(WORD_START) for piece in pieces if piece.startswith(WORD_START)]

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Serves many streams with one model: throughput of batches, sessions in real time, memory, starts.
+"""Serve many streams with one model: throughput of batches, sessions in real time, memory, starts.
 
 Two models: a 12-layer encoder with random weights, in int8 with constant scales, and a trained MODEL with a LIST of
-recordings, whose sessions must hear what offline evaluation hears. Sessions are those of the true server, their clients
+recordings, whose sessions must hear what offline evaluation hears. Sessions are those of the true server, their
+clients
 are in another process, and all of it shares the cores that this process may use. Writes serving.md and serving.json.
 """
 
@@ -35,7 +36,7 @@ QUANTILES = (0.5, 0.95, 1.0)
 
 
 class Work(NamedTuple):
-    """How much is measured."""
+    """The amount of work to measure."""
 
     sizes: Sizes  # of the large encoder
     sessions: tuple[int, ...]  # of the large encoder at once
@@ -58,7 +59,7 @@ FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 5.0, 3)
 
 
 class Live(NamedTuple):
-    """Sessions in real time."""
+    """Results of sessions in real time."""
 
     what: str
     sessions: int  # at once
@@ -129,7 +130,7 @@ def measure_throughput(work: Work, large: ServingSubject, max_batch: int) -> dic
 def measure_live(
     work: Work, large: ServingSubject, trained: ServingSubject, options: EngineOptions, seed: int
 ) -> list[Live]:
-    """The idle engine first, then the loaded ones."""
+    """Measure the idle engine first, then the loaded ones."""
     idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
     alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
     plans = [(alone, 1), *((large, count) for count in work.sessions), (trained, work.trained_sessions)]
@@ -211,11 +212,13 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
     ]
     encoder = work.sizes.encoder
     return "\n\n".join([
-        f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random weights, "
+        f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random "
+        "weights, "
         f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
         "Seconds of audio for a second of one core, large encoder, medians by turns:",
         table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
-        f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; ms as "
+        f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "
+        "ms as "
         "50 / 95 / 100 %:",
         table(
             ["", "sessions", "chunk to its result", "first of a session", "end to last result",
@@ -245,7 +248,7 @@ def all_goals(found: Measured) -> list[Goal]:
 
 
 def record(found: Measured) -> dict[str, object]:
-    """For JSON."""
+    """Return the results for JSON."""
     live = {}
     for each in found.live:
         heard = each.result.found

@@ -18,7 +18,7 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion.model.chunking import Chunking, visible
 
 sys.path.append(str(Path(__file__).resolve().parent / "measure"))  # the look of all pictures lives there
-from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot  # noqa: E402
+from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 FRAMES = 24  # frames of the attention picture
 CHUNKING = Chunking(4, 2)

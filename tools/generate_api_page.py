@@ -25,8 +25,8 @@ Everything that the two packages export. Names that are not listed here may chan
 This page is generated: `python tools/generate_api_page.py docs/api.md`.
 """
 PACKAGES = {
-    "wenet_fusion_runtime": "Run an exported model. Needs numpy, soundfile and soxr, and torch or onnxruntime for the model's file.",
-    "wenet_fusion": "Train, evaluate and export. Names are imported when they are used, so `import wenet_fusion` is quick.",
+    "wenet_fusion_runtime": "Run an exported model. Needs numpy, soundfile and soxr, and torch or onnxruntime.",
+    "wenet_fusion": "Train, evaluate and export. Names are imported when they are first used.",
 }
 
 
@@ -60,9 +60,11 @@ def methods(kind: type) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        shown = f"`{name}`" if isinstance(member, property) else f"`{name}{signature(function)}`".replace("(self, ", "(").replace("(self)", "()")  # fmt: skip
+        call = (
+            "" if isinstance(member, property) else signature(function).replace("(self, ", "(").replace("(self)", "()")
+        )
         first = " ".join(inspect.cleandoc(function.__doc__).split("\n\n")[0].split())
-        yield f"- {shown}: {first}"
+        yield f"- `{name}{call}`: {first}"
 
 
 def section(name: str, value: Any) -> Iterator[str]:

@@ -128,10 +128,12 @@ class VirtualMicrophone:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run it.",
+        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run "
+        "it.",
     )
     parser.add_argument(
         "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another"

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: where and how it ran, goals beside measurements, Markdown and JSON. Times nothing."""
+"""Write the report of a benchmark: where and how it ran, goals beside measurements, as Markdown and JSON."""
 
 import json
 import platform
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a number depends on."""
+    """The circumstances that a number depends on."""
 
     command: str
     date: str
@@ -61,7 +61,7 @@ def this_run(seed: int, load: float) -> Run:
 
 
 def relative(path: str | Path) -> str:
-    """A path as one types it in the root of the repository."""
+    """Return a path relative to the root of the repository."""
     full = Path(path).resolve()
     return str(full.relative_to(ROOT)) if full.is_relative_to(ROOT) else str(path)
 
@@ -94,7 +94,7 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that was wanted and the one that was found."""
+    """A ratio that was wanted and the ratio that was measured."""
 
     what: str
     wanted: float
@@ -115,13 +115,13 @@ def goals_table(goals: Sequence[Goal]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first hold numbers."""
+    """Return a Markdown table; all columns but the first hold numbers."""
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" + "---:|" * (len(head) - 1), *lines[1:]])
 
 
 def write_report(folder: Path, name: str, text: str, record: Mapping[str, Any]) -> None:
-    """Writes NAME.md and NAME.json."""
+    """Write NAME.md and NAME.json."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.md", text + "\n")
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, default=asdict) + "\n")

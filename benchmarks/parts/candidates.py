@@ -1,4 +1,6 @@
-"""What the encoder benchmark compares: the Conformer, ours, our linear layers alone, and the steps between them."""
+"""The candidates of the encoder benchmark: the Conformer, FusionFormer, its linear layers alone, and the steps
+between.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +48,7 @@ class Sizes(NamedTuple):
 
 
 class Builder(NamedTuple):
-    """Makes candidates of encoders with random weights; ONNX graphs lie in `folder`."""
+    """Build candidates with random weights; ONNX graphs are written to `folder`."""
 
     sizes: Sizes
     seed: int
@@ -60,7 +62,7 @@ class Builder(NamedTuple):
         return separate_projections(encoder) if separate else encoder
 
     def conformer(self) -> list[Candidate]:
-        """As WeNet runs it: scripted and not frozen, or on onnxruntime."""
+        """Build the Conformer as WeNet runs it: scripted and not frozen, or on onnxruntime."""
         encoder = self.plain(conformer(self.sizes.encoder), separate=True)
         forms = [
             torch_form(FLOAT32, "float", encoder, frozen=False),
@@ -70,7 +72,7 @@ class Builder(NamedTuple):
         return [Candidate(CONFORMER, form) for form in forms]
 
     def ours(self) -> list[Candidate]:
-        """As our exports write it, in every precision, and what its linear layers cost without the rest."""
+        """Build FusionFormer as our exports write it, in every precision, and its linear layers alone."""
         model = self.model(self.sizes.encoder)
         plain = fused_model(model).encoder
         found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8_DYNAMIC)]
@@ -85,7 +87,7 @@ class Builder(NamedTuple):
         return found
 
     def steps(self) -> list[Candidate]:
-        """What lies between the two, one change after the other."""
+        """Return each step together with all changes before it."""
         found = []
         for index, step in enumerate(steps(self.sizes.encoder)):
             encoder = self.plain(step.config, step.separate)
@@ -104,7 +106,7 @@ class Builder(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One change on the way from the Conformer to ours."""
+    """One change on the way from the Conformer to FusionFormer."""
 
     what: str
     config: EncoderConfig

@@ -1,4 +1,4 @@
-"""The bar chart of the encoder benchmark. Times nothing."""
+"""Draw the bar chart of the encoder benchmark."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ COLOURS = {CONFORMER: PALE_INK, OURS: BLUE, LINEAR: PALE_BLUE}
 
 
 def draw(panels: Mapping[str, Mapping[str, Timing]], candidates: Sequence[Candidate], path: Path) -> None:
-    """A panel for each chunking, a bar for each form of one stream. Raises OSError without matplotlib."""
+    """Draw a panel for each chunking and a bar for each form of one stream. Raises OSError without matplotlib."""
     plt = load_pyplot()
     shown = [candidate for candidate in candidates if candidate.model in COLOURS]
     shown.sort(key=lambda candidate: (candidate.form.kind, list(COLOURS).index(candidate.model)))

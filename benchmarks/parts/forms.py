@@ -1,4 +1,4 @@
-"""The forms in which an encoder can run: TorchScript and onnxruntime, and their precisions. Knows no clock, no goal."""
+"""The forms in which an encoder can run: TorchScript and onnxruntime, in their precisions."""
 
 import copy
 import logging
@@ -53,7 +53,7 @@ def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
 
 
 def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
-    """TorchScript of an encoder, run where it is as our runtime runs it: without autograd and without profiling runs."""
+    """Script an encoder and run it as our runtime does: without autograd and without profiling runs."""
     step = scripted(EncoderStep(encoder), frozen)
 
     def prepare(shape: Shape) -> Call:
@@ -73,20 +73,20 @@ def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form
 
 
 def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
-    """The encoder of the file that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
+    """Return the encoder that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
     calibrate = noise_calibration(trained, seed) if precision == "int8" else None
     return pack_kernels(fused_model(trained), precision, calibrate).encoder
 
 
 def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
-    """The encoder whose graph `wenet-fusion export --format onnx --precision int8` writes, calibrated on noise."""
+    """Return the encoder of `wenet-fusion export --format onnx --precision int8`, calibrated on noise."""
     model, calibrate = fused_model(trained), noise_calibration(trained, seed)
     make_onnx_static(model, input_ranges(model, lambda: calibrate(model)))
     return model.encoder
 
 
 def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:
-    """Shows a model noise under every chunking that it serves."""
+    """Run a model on noise under every chunking that it serves."""
     sample_rate = trained.config.model.frontend.sample_rate
     noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
     chunkings = trained.config.training.chunking.served()
@@ -94,12 +94,12 @@ def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingMo
 
 
 def dynamic_int8(encoder: Encoder) -> Encoder:
-    """What `torch.ao` makes of any model: linear layers in int8, activations scaled at every call."""
+    """Quantise a model with `torch.ao`: linear layers in int8, activations scaled at every call."""
     return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
 
 
 def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
-    """The linear layers of an encoder alone, with the sizes that they have in a step.
+    """Return the linear layers of an encoder alone, with the sizes that they have in a step.
 
     Args:
         encoder: in the precision to be timed.
@@ -122,7 +122,7 @@ def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, froz
 
 
 def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]:
-    """What each named layer gets in the first step."""
+    """Return the input of each named layer in the first step."""
     inputs: dict[str, Tensor] = {}
 
     def watch(name: str) -> RemovableHandle:
@@ -139,14 +139,14 @@ def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]
 
 
 def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Noise for one chunk of each stream, and how many encoder frames of it are valid: all."""
+    """Return noise for one chunk of each stream, and the number of valid encoder frames: all."""
     size = shape.chunking.size
     features = torch.randn(shape.batch, FACTOR * size, BINS, generator=torch.Generator().manual_seed(size))
     return features, torch.full([shape.batch], size)
 
 
 def _filled(call: Call, shape: Shape) -> Call:
-    """The call once all of its left context exists."""
+    """Return the call after enough steps that all of its left context exists."""
     for _ in range(shape.chunking.left + 1):
         call()
     return call
@@ -168,7 +168,7 @@ class _Graph(nn.Module):
 
 
 def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> None:
-    """An encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
+    """Write an encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
     batch, frames, cached = 2, 3, 5
     state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
     names = [f"state_{index}" for index in range(len(state))]
@@ -184,8 +184,8 @@ def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> No
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
-    """The graph with products of 8 bits: "int8" as our exports make them, "uint8" with one scale for a whole matrix
-    instead of one for each output.
+    """Quantise the products of a graph to 8 bits: "int8" as our exports do, "uint8" with one scale per matrix
+    instead of one per output.
     """
     if precision == "int8":
         quantise_dynamic(source, target)
@@ -197,13 +197,13 @@ def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) ->
 
 
 def onnx_form(name: str, kind: Class, path: Path) -> Form:
-    """A graph of `write_graph` on onnxruntime, one thread."""
+    """Run a graph of `write_graph` on onnxruntime with one thread."""
     opened = session(path)
     return Form(name, kind, lambda shape: onnx_call(opened, shape))
 
 
 def onnx_call(opened: InferenceSession, shape: Shape) -> Call:
-    """What steps streams of that shape on and on through a graph of `write_graph`."""
+    """Return a call that steps streams of that shape through a graph of `write_graph`, again and again."""
     features, lengths = features_of(shape)
     values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
     names = [node.name for node in opened.get_inputs()[2:]]

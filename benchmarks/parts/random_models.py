@@ -1,4 +1,4 @@
-"""Models with random weights, and an encoder as a stream steps it. Knows no engine and no clock.
+"""Models with random weights, and an encoder as a stream steps it.
 
 Shapes: B streams, T feature frames, F mel bins, N rows, D width, V vocabulary.
 """
@@ -31,7 +31,7 @@ NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)
 
 
 class Shape(NamedTuple):
-    """What one step gets: a chunk of each of B streams."""
+    """The input of one step: a chunk of each of B streams."""
 
     chunking: Chunking
     batch: int
@@ -42,12 +42,14 @@ class Shape(NamedTuple):
 
     @property
     def cached(self) -> int:
-        """Frames that attention sees of the past."""
+        """Number of past frames that attention sees."""
         return self.chunking.size * self.chunking.left
 
 
 def conformer(config: EncoderConfig) -> EncoderConfig:
-    """The LayerNorm Conformer of the same shape as WeNet builds it, with as many channels in front as it is wide."""
+    """Return the LayerNorm Conformer of the same shape as WeNet builds it, with as many channels in front as it
+    is wide.
+    """
     return replace(
         config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim
     )
@@ -60,7 +62,9 @@ def random_model(
     seed: int,
     decoder: DecoderConfig = NO_DECODER,
 ) -> TrainedModel:
-    """A model that serves `chunkings`. Its norms are not as fresh: a fresh deep encoder is the identity."""
+    """Return a model that serves `chunkings`. Its norms are randomised, because a fresh deep encoder is the
+    identity.
+    """
     left_context = tuple(sorted({chunking.size * chunking.left for chunking in chunkings}))
     sizes = tuple(sorted(chunking.size for chunking in chunkings))
     loss = LossConfig() if decoder.layers else LossConfig(ctc_weight=1.0, reverse_weight=0.0)
@@ -85,7 +89,7 @@ def random_model(
 
 @torch.no_grad()
 def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpness: float) -> None:
-    """Gives a random model the posteriors of a trained one: sure of each frame, and mostly of blank. In place.
+    """Give a random model the posteriors of a trained one, in place: sure of each frame, and mostly of blank.
 
     A search over the nearly equal scores of a random head does work that no real one does, or none at all.
 
@@ -108,7 +112,7 @@ def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpnes
 
 
 class SeparateProjections(nn.Module):
-    """Queries, keys and values by a product each, as WeNet computes them: (N, D) -> (N, 3D)."""
+    """Queries, keys and values by one product each, as WeNet computes them: (N, D) -> (N, 3D)."""
 
     def __init__(self, qkv: nn.Linear):
         super().__init__()
@@ -128,7 +132,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def separate_projections(encoder: Encoder) -> Encoder:
-    """Undoes, in place, the one q/k/v product of every fused attention."""
+    """Split the joint q/k/v product of every fused attention, in place."""
     for module in encoder.modules():
         if isinstance(module, CachedAttention):
             module.qkv = SeparateProjections(module.qkv)
@@ -136,7 +140,9 @@ def separate_projections(encoder: Encoder) -> Encoder:
 
 
 class EncoderStep(nn.Module):
-    """The encoder alone: features (B, T, F), lengths, a flat state in, frames (B, T / 4, D) and the next state out."""
+    """The encoder alone: features (B, T, F), lengths and a flat state in, frames (B, T / 4, D) and the next state
+    out.
+    """
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
@@ -151,12 +157,12 @@ class EncoderStep(nn.Module):
 
 
 def fresh_state(encoder: nn.Module, shape: Shape) -> list[Tensor]:
-    """The flat state of streams that have heard nothing."""
+    """Return the flat state of streams before any audio."""
     return flatten(encoder.init_state(shape.batch, shape.cached))
 
 
 class LinearLayers(nn.Module):
-    """Linear layers of an encoder and nothing else, each called with an input of the size that it gets in a step."""
+    """The linear layers of an encoder alone, each called with an input of the size that it gets in a step."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()

@@ -1,4 +1,6 @@
-"""What the runtime benchmark times: streams from audio to text and their parts, rescoring, new processes."""
+"""The calls that the runtime benchmark times: streams from audio to text and their parts, rescoring, new
+processes.
+"""
 
 import statistics
 import subprocess
@@ -29,12 +31,14 @@ Calls = dict[str, Callable[[], object]]
 
 
 def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> int:
-    """How often a stream runs the model over the samples and the tail."""
+    """Return how often a stream runs the model over the samples and the right padding."""
     return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
 
 
 def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
-    """One stream each: the encoder alone, the model without search, and all of it with either search."""
+    """Return calls of one stream each: the encoder alone, the model without search, and the whole with either
+    search.
+    """
     calls: Calls = {}
     for subject in subjects:
         steps = steps_of(subject.model, chunking, samples)
@@ -62,7 +66,7 @@ def _transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray)
     fed = int(FED_SECONDS * recognizer.model.meta.sample_rate)
     for start in range(0, len(samples), fed):
         stream.accept_waveform(samples[start : start + fed])
-        stream.result
+        _ = stream.result  # a partial result costs time
     stream.finish()
     return stream.text
 
@@ -78,7 +82,7 @@ def confidence(model: AcousticModel, chunking: Chunking, samples: np.ndarray) ->
 
 
 def rescoring_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
-    """The best hypotheses for all samples at once, by both decoders."""
+    """Return calls that rescore the best hypotheses of all samples with both decoders."""
     calls: Calls = {}
     for subject in subjects:
         options = DecodingOptions(PREFIX_BEAM, beam_size=max(HYPOTHESES), endpoint=ONE_SEGMENT)
@@ -114,7 +118,8 @@ for block in np.array_split(np.load(sys.argv[2]), 200):
 
 
 def first_text_seconds(path: Path, samples: np.ndarray, times: int) -> float:
-    """From the start of a new process to its first text, the median; audio comes as fast as it is taken.
+    """Return the median time from the start of a new process to its first text; audio comes as fast as it is
+    taken.
 
     Raises:
         ValueError: if there was no text.

@@ -1,4 +1,4 @@
-"""Decodes an utterance in our runtime, in WeNet's and in sherpa-onnx. Knows no error rates.
+"""Decode an utterance in our runtime, in WeNet's runtimes and in sherpa-onnx.
 
 Shapes: M encoder frames, V units, N hypotheses.
 """
@@ -46,7 +46,7 @@ class Texts(NamedTuple):
 
 
 class Silence(NamedTuple):
-    """Zeros around an utterance, in samples."""
+    """Zeros before and after an utterance, in samples."""
 
     before: int
     behind: int
@@ -56,7 +56,7 @@ class Silence(NamedTuple):
 
 
 class OurDrive:
-    """Our runtime, streaming."""
+    """Drive our runtime, streaming."""
 
     def __init__(self, model: AcousticModel, chunking: Chunking):
         self.recognizers = [Recognizer(model, DecodingOptions(mode=mode)) for mode in MODES]
@@ -72,7 +72,7 @@ class OurDrive:
 
 
 class WenetDrive:
-    """One of WeNet's runtimes on Kaldi's features, which it computes from int16 samples.
+    """Drive one of WeNet's runtimes on Kaldi's features, which it computes from int16 samples.
 
     Args:
         runtime: with its model.
@@ -88,7 +88,7 @@ class WenetDrive:
         return lambda utterance: self._decode(silence.around(utterance.samples))
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
-        """As the searches ask a model for it; the runtime remembers the encoder's frames itself."""
+        """Rescore as the searches ask a model for it; the runtime remembers the encoder's frames itself."""
         ids = [row[:length].tolist() for row, length in zip(hyps, hyp_lengths)]
         return np.array([self.runtime.attention_rescoring(ids, weight) for weight in (0.0, 1.0)]).T
 
@@ -108,7 +108,7 @@ class WenetDrive:
 
 
 def step_scores(log_probs: np.ndarray) -> StepScores:
-    """Log-probabilities (M, V) as the searches take them."""
+    """Return log-probabilities (M, V) as the searches take them."""
     ids = np.argsort(-log_probs, axis=1, kind="stable")
     best = np.take_along_axis(log_probs, ids, axis=1)
     frames = len(log_probs)
@@ -118,7 +118,7 @@ def step_scores(log_probs: np.ndarray) -> StepScores:
 
 
 class SherpaDrive:
-    """The package sherpa_onnx, streaming.
+    """Drive the package sherpa_onnx, streaming.
 
     Args:
         path: of the graph.

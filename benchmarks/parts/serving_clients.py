@@ -1,4 +1,5 @@
-"""Clients of the serving benchmark: a process of their own that speaks in real time and notes when it hears what.
+"""The clients of the serving benchmark: a process that sends speech in real time and notes when each result
+arrives.
 
 Reads a plan as JSON from standard input, writes what it found as JSON to standard output.
 """
@@ -24,7 +25,7 @@ PATIENCE = 30.0  # seconds for an answer
 
 @dataclass(frozen=True)
 class Plan:
-    """What the clients do."""
+    """The work of the clients."""
 
     url: str
     recordings: str  # .npz of int16 arrays named 0, 1, ...
@@ -38,7 +39,7 @@ class Plan:
 
 @dataclass
 class Found:
-    """Seconds, and one text for each session. The clock is that of the clients alone."""
+    """The measured seconds, and one text for each session. The clock is the clients' own."""
 
     delays: list[float] = field(default_factory=list)  # from when a chunk was spoken to its result
     firsts: list[float] = field(default_factory=list)  # the first of these of each session
@@ -50,7 +51,7 @@ class Found:
 
 
 class Clients:
-    """All sessions of a plan, and what they found."""
+    """Run all sessions of a plan and collect the results."""
 
     def __init__(self, plan: Plan, http: aiohttp.ClientSession, recordings: list[np.ndarray]) -> None:
         self._plan, self._http, self._recordings = plan, http, recordings
@@ -66,7 +67,7 @@ class Clients:
         return time.monotonic() - self._begin < self._plan.seconds
 
     async def _slot(self, number: int) -> None:
-        """One session after the other."""
+        """Run one session after the other."""
         await asyncio.sleep(random.Random(f"{self._plan.seed} {number}").uniform(0, self._plan.spread_seconds))
         for index in itertools.count(number * 7919):
             try:
@@ -77,7 +78,7 @@ class Clients:
                 return
 
     async def _session(self, index: int) -> None:
-        """One recording in real time: a piece is sent when its last sample has been spoken."""
+        """Send one recording in real time: a piece is sent when its last sample would have been spoken."""
         samples, rate = self._recordings[index], self._plan.sample_rate
         async with self._http.ws_connect(self._plan.url, max_msg_size=0) as socket:
             start_signal = {"signal": "start", "nbest": 1, "continuous_decoding": True, "timestamps": True}

@@ -1,4 +1,4 @@
-"""What the serving benchmark measures beside sessions: throughput, memory, starts. Prints and judges nothing."""
+"""Measure throughput, memory and starts for the serving benchmark."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ PATIENCE = 600.0
 
 
 class Throughput(NamedTuple):
-    """Seconds of audio decoded in a second of one core."""
+    """Seconds of audio decoded per second of one core."""
 
     alone: float  # streams one after the other, without an engine
     unbatched: float  # an engine that steps one at a time
@@ -36,7 +36,7 @@ def throughput(
     rounds: int,
     tick: Callable[[], object],
 ) -> Throughput:
-    """By turns, each way the recordings at once; medians."""
+    """Measure both ways by turns, all recordings at once; return medians."""
     rate = recognizer.model.meta.sample_rate
     seconds = sum(map(len, recordings)) / rate
 
@@ -46,7 +46,7 @@ def throughput(
             stream = recognizer.create_stream(chunk)
             for begin in range(0, len(samples), size):
                 stream.accept_waveform(samples[begin : begin + size])
-                stream.result
+                _ = stream.result  # a partial result costs time
             stream.finish()
         return time.process_time() - start
 
@@ -75,7 +75,7 @@ def throughput(
 
 
 def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: float) -> Memory:
-    """In a new process, which has done nothing else; see `serving_memory.py`."""
+    """Measure memory in a new process that does nothing else; see `serving_memory.py`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recordings.npz"
         np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
@@ -89,7 +89,7 @@ def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: 
 
 
 class Start(NamedTuple):
-    """Of a new process."""
+    """The start of a new process."""
 
     imports: float  # seconds: the runtime and what runs the model
     load: float  # seconds: model, warm-up and engine
@@ -128,7 +128,7 @@ print(json.dumps([imported - began, loaded - imported, delays]))
 
 
 def new_process(model: Path, samples: np.ndarray, times: int) -> Start:
-    """Medians of several processes, one after the other."""
+    """Start several processes, one after the other, and return medians."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         audio = Path(folder) / "audio.npy"

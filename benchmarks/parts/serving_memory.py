@@ -35,7 +35,7 @@ def _resident() -> int:
 
 
 class Turn:
-    """Feeds one session as fast as there is room."""
+    """Feed one session as fast as it has room."""
 
     def __init__(self, engine: Engine, recognizer: Recognizer) -> None:
         self._changed, self._over = threading.Event(), threading.Event()
@@ -65,7 +65,7 @@ class Turn:
 
 
 def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray], count: int) -> Memory:
-    """`count` sessions, every tenth cut off in the middle; memory counts from the tenth part of them on."""
+    """Run `count` sessions, every tenth cut off in the middle. Memory counts from the tenth part of them on."""
     sizes = []
     with Engine(recognizer.model) as engine:
         for number in tqdm(range(count), desc="sessions in sequence", leave=False, disable=None):
@@ -84,7 +84,7 @@ def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray
 
 
 def one_long_stream(recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float) -> Memory:
-    """A session of so many seconds; memory counts from the tenth part of them on."""
+    """Run one session of `seconds`. Memory counts from the tenth part of it on."""
     sizes, done = [], 0.0
     with (
         Engine(recognizer.model) as engine,

@@ -1,4 +1,4 @@
-"""Sessions in real time: the true server in one process, all clients in another. Prints and judges nothing."""
+"""Run sessions in real time: the real server in one process, all clients in another."""
 
 import json
 import os
@@ -90,7 +90,8 @@ def real_time(
     options: EngineOptions,
     seed: int,
 ) -> RealTime:
-    """Serves sessions to clients that speak at the same time, one recording after the other until the time is over.
+    """Serve sessions to clients that speak at the same time, one recording after the other, until the time is
+    over.
 
     Args:
         recordings: int16 at the model's rate.

@@ -1,4 +1,4 @@
-"""Models and recordings of the serving benchmark, and what each recording's sessions must hear. Measures nothing."""
+"""The models and recordings of the serving benchmark, and the text that each recording must give."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ NOISES = 6  # recordings of noise, of different lengths
 
 
 class ServingSubject(NamedTuple):
-    """A model and what is said to it."""
+    """A model and its recordings."""
 
     name: str
     path: Path
@@ -48,7 +48,8 @@ def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -
 
 
 def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
-    """A trained model and the first `count` recordings of a list, which are expected to read as in offline evaluation.
+    """Return a trained model and the first `count` recordings of a list, with their texts from offline
+    evaluation.
 
     Raises:
         OSError, ValueError: one of them cannot be read.
@@ -68,7 +69,7 @@ def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSu
 
 
 def streamed_texts(recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int) -> list[str]:
-    """What streams hear that nobody shares the model with."""
+    """Return the texts of streams that have the model to themselves."""
     texts = []
     for samples in recordings:
         with recognizer.create_stream(chunk) as stream:
@@ -82,5 +83,5 @@ def _to_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """What the runtime makes of int16."""
+    """Convert int16 samples as the runtime does."""
     return samples.astype(np.float32) / 32768

@@ -1,4 +1,4 @@
-"""Exported files of one random model, loaded as the runtime loads them, and their encoders alone. Times nothing."""
+"""Exported files of one random model, loaded as the runtime loads them, and their encoders alone."""
 
 import json
 import tempfile
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
 
 
 def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> list[Subject]:
-    """TorchScript and onnxruntime in three precisions each; int8 with constant scales is calibrated on `noise`."""
+    """Build TorchScript and onnxruntime files in three precisions each; int8 is calibrated on `noise`."""
     graph = folder / "encoder.onnx"
     write_graph(fused_model(trained).encoder, graph)
     int8 = quantise(graph, folder / "encoder.int8.onnx", "int8")
@@ -56,7 +56,7 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
 
 
 def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> None:
-    """Like `write_script`, of onnxruntime and int8 with constant scales."""
+    """Write an ONNX archive in int8 with constant scales, like `write_script`."""
     model = one_chunk_model(trained, "int8", [noise])
     record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,9 @@ def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> 
 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
-    """Like the export, but neither verified nor judged: a model that has learned nothing has no error rate."""
+    """Write a file like the export does, without verification: a model that has learned nothing has no error
+    rate.
+    """
     record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, QUANTIZED_ENGINES[precision]))
     scripted = script(trained, precision, [noise])
     path.write_bytes(scripted.save_to_buffer(_extra_files={"meta.json": json.dumps(record, ensure_ascii=False)}))

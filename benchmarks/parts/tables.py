@@ -1,4 +1,4 @@
-"""The encoder benchmark's tables and goals. Knows what was wanted; times nothing.
+"""The tables and goals of the encoder benchmark.
 
 All ratios are of medians of one run.
 """
@@ -42,7 +42,7 @@ class Best(NamedTuple):
 def best(
     times: Mapping[str, Timing], candidates: Sequence[Candidate], model: str, kind: Class, engine: str = ""
 ) -> Best:
-    """The fastest form of a model in a class, on one engine or on any."""
+    """Return the fastest form of a model in a class, on one engine or on any."""
     found = [
         Best(candidate.form.name, times[candidate.name].median)
         for candidate in candidates
@@ -52,7 +52,9 @@ def best(
 
 
 def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> str:
-    """Milliseconds per step of one stream, and how much faster than the Conformer's fastest form of the class."""
+    """Tabulate milliseconds per step of one stream, and the speed relative to the Conformer's fastest form of the
+    class.
+    """
     head = ["one stream, ms per step"]
     for chunking in chunkings:
         head += [chunking_label(chunking), "times faster"]
@@ -71,7 +73,7 @@ def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequen
 
 
 def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence[int]) -> str:
-    """Milliseconds per step and stream."""
+    """Tabulate milliseconds per step and stream."""
     chunkings = list(dict.fromkeys(shape.chunking for shape in times))
     shapes = [Shape(chunking, batch) for chunking in chunkings for batch in batches]
     head = ["ms per step and stream", *(shape.label for shape in shapes)]
@@ -85,7 +87,7 @@ def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence
 
 
 def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> list[Goal]:
-    """What was wanted of one stream at the largest and the smallest chunk."""
+    """Return the goals of one stream at the largest and the smallest chunk."""
     found = []
     for end, chunking in enumerate((chunkings[0], chunkings[-1])):
         shape, label = times[Shape(chunking, 1)], chunking_label(chunking)
@@ -106,7 +108,7 @@ def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequenc
 
 
 def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
-    """How much cheaper a stream is among others."""
+    """Return the goals of a stream among others."""
     found = []
     for form in (FLOAT32, FLOAT16, ONNX_FLOAT32):
         name = f"{OURS}: {form}"
@@ -117,7 +119,7 @@ def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
 
 
 def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
-    """What each change saves of the Conformer's time."""
+    """Tabulate what each change saves of the Conformer's time."""
     rows = [
         [step.what, *(f"{STEPS}: {step_name(index, form)}" for form in (FLOAT32, INT8_DYNAMIC))]
         for index, step in enumerate(steps)
@@ -135,7 +137,7 @@ def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
 
 
 def _savings(column: Sequence[float | None]) -> list[tuple[str, str]]:
-    """Each time, and its distance from the one above in percent of the first."""
+    """Return each time, and its distance from the one above in percent of the first."""
     cells, above = [], column[0]
     for found in column:
         if found is None:

@@ -1,4 +1,4 @@
-"""Times several things by turns, so that what disturbs the machine disturbs all alike. Knows not what it times."""
+"""Time several calls by turns, so that disturbances of the machine affect all alike."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ FEWEST = 5  # undisturbed samples; with fewer, all count
 
 
 class Timing(NamedTuple):
-    """Milliseconds."""
+    """Milliseconds of one call."""
 
     median: float
     low: float  # quartiles
@@ -28,7 +28,7 @@ class _Sample(NamedTuple):
 def by_turns(
     calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object], waits: bool = False
 ) -> dict[str, Timing]:
-    """Runs everything once in every round, in an order that rotates.
+    """Run every call once in each round, in an order that rotates.
 
     A turn is one call to fill the caches and `timed` calls that count.
 

@@ -7,14 +7,14 @@ import measure_insertions
 import numpy as np
 import pytest
 import soundfile
-from nonspeech_sounds import wordless_sounds
+from nonspeech_sounds import nonspeech_sounds
 from support.runtime.fake_model import SAMPLE_RATE, meta_record, save_model, speak
 
 SPEECH = [speak("abcd"), speak("dcba")]
 
 
 def test_every_kind_at_its_level() -> None:
-    sounds = list(wordless_sounds(SAMPLE_RATE, 2.0, SPEECH))
+    sounds = list(nonspeech_sounds(SAMPLE_RATE, 2.0, SPEECH))
     assert {sound.kind for sound in sounds} == {
         "silence", "white noise", "pink noise", "tone", "chords", "reversed voice", "babble",
     }  # fmt: skip
@@ -28,11 +28,11 @@ def test_every_kind_at_its_level() -> None:
         claimed = float(sound.label.split(" dB")[0].split()[-1])
         # What is clipped is a little quieter.
         assert claimed - (1.5 if claimed > -20 else 0.2) < level < claimed + 0.1, sound.label
-    assert not {"reversed voice", "babble"} & {sound.kind for sound in wordless_sounds(SAMPLE_RATE, 1.0)}
+    assert not {"reversed voice", "babble"} & {sound.kind for sound in nonspeech_sounds(SAMPLE_RATE, 1.0)}
 
 
 def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() -> None:
-    sounds = {(sound.kind, sound.label): sound.samples for sound in wordless_sounds(SAMPLE_RATE, 20.0, SPEECH[:1])}
+    sounds = {(sound.kind, sound.label): sound.samples for sound in nonspeech_sounds(SAMPLE_RATE, 20.0, SPEECH[:1])}
     power = np.square(np.abs(np.fft.rfft(sounds["pink noise", "-40 dB"])))
     octaves = [power[20 * start : 40 * start].mean() for start in (100, 200, 400, 800)]
     np.testing.assert_allclose(np.diff(10 * np.log10(octaves)), -3.0, atol=0.5)

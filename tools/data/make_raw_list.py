@@ -13,6 +13,7 @@ from wenet_fusion.data.kaldi import read_corpus, settle_left_out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
     parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")

@@ -18,6 +18,7 @@ from wenet_fusion.text.vocabulary_file import format_vocabulary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("text", type=Path, help="lines 'key transcript'")
     parser.add_argument("output_dir", type=Path, help="folder for units.txt, and for bpe.model and bpe.vocab")

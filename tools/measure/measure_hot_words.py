@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Decodes a data.list with and without hot words: how many are found, how many where there are none, at what error rate.
+"""Measure hot words on a data.list: recall, precision and error rates with and without them.
 
 The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
 words are right where the transcript has it. Recall is the share of those in the transcripts that are found, precision
@@ -37,7 +37,7 @@ PHRASES_SHOWN = 20
 
 @dataclass(frozen=True)
 class Found:
-    """A hot word in transcripts and texts."""
+    """The occurrences of a hot word in transcripts and in recognised texts."""
 
     spoken: int = 0  # occurrences in the transcripts
     written: int = 0  # occurrences in the texts
@@ -48,13 +48,13 @@ class Found:
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
+        """Return the harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
         return 2 * self.right / (self.spoken + self.written) if self.spoken + self.written else 1.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One line of the table."""
+    """One row of the table."""
 
     boosts: str  # WITHOUT, AS_LISTED or a number: the boost of every phrase
     found: Found  # all hot words together
@@ -64,12 +64,14 @@ class Measured:
     other_words: ErrorCounts
 
     def record(self) -> dict[str, object]:
+        """Return the results for JSON."""
         counts = {name: getattr(self, name)._asdict() for name in ("all_words", "listed_words", "other_words")}
         phrases = {phrase: asdict(found) for phrase, found in self.phrases.items()}
         return {"boosts": self.boosts, "found": asdict(self.found), "f1": self.found.f1, **counts, "phrases": phrases}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     args = _parser().parse_args(arguments)
     model = load_model(args.model)
     chunking = args.chunking or Chunking(model.meta.default_chunk, model.meta.default_left)
@@ -127,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """The list with each of the boosts in place of its own; without any, as it is."""
+    """Return the list once for each boost, in place of its own boosts; without boosts, the list itself."""
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}
@@ -136,7 +138,7 @@ def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[s
 def decode(
     model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, options: Mapping[str, DecodingOptions]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Texts by name of options and key, and what is wrong with utterances that cannot be read, by key."""
+    """Decode every utterance with every set of options. Return texts by options and key, and problems by key."""
     texts: dict[str, dict[str, str]] = {name: {} for name in options}
     skipped: dict[str, str] = {}
     by_length = sorted(utterances, key=lambda utterance: utterance.seconds)
@@ -157,7 +159,7 @@ def decode(
 def measure(
     name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], counting: Counting
 ) -> Measured:
-    """Counts over all utterances."""
+    """Sum the counts over all utterances."""
     wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
     listed = {token for phrase in wanted.values() for token in phrase}
     found = dict.fromkeys(phrases, Found())
@@ -174,7 +176,7 @@ def measure(
 
 
 def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Found:
-    """Occurrences of a phrase in both sides of an alignment."""
+    """Find the occurrences of a phrase in both sides of an alignment."""
     spoken = [pair.reference for pair in pairs if pair.reference is not None]
     written = [pair.hypothesis for pair in pairs if pair.hypothesis is not None]
     right = [pair.reference if pair.reference == pair.hypothesis else None for pair in pairs]
@@ -186,12 +188,13 @@ def _occurrences(phrase: Sequence[str], text: Sequence[str | None]) -> int:
 
 
 def table(measured: Sequence[Measured]) -> str:
+    """Return the results as a Markdown table."""
     head = ["boost", "recall", "precision", "F1", "WER", "WER of their words", "WER of other words"]
     rows = [
         [
             line.boosts, _share(line.found.right, line.found.spoken), _share(line.found.right, line.found.written),
             f"{100 * line.found.f1:.2f} %",
-            *(_share(counts.errors, counts.reference) for counts in (line.all_words, line.listed_words, line.other_words)),
+            *(_share(of.errors, of.reference) for of in (line.all_words, line.listed_words, line.other_words)),
         ]
         for line in measured
     ]  # fmt: skip
@@ -199,7 +202,7 @@ def table(measured: Sequence[Measured]) -> str:
 
 
 def phrase_table(measured: Sequence[Measured]) -> str:
-    """Each hot word: how often it was spoken, and right and wrong in the texts; first those with most errors."""
+    """Tabulate each hot word: spoken, found and inserted occurrences, those with most errors first."""
     first = measured[0].phrases
     wrong = {
         phrase: sum(line.phrases[phrase].spoken + line.phrases[phrase].written - 2 * line.phrases[phrase].right

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Streams a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
+"""Stream a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
 
 import argparse
 import gc
@@ -29,6 +29,8 @@ from wenet_fusion.text.error_rate import align, score
 
 
 class Percentiles(NamedTuple):
+    """Values that 50, 90 and 99 % of the cases stay below."""
+
     p50: float
     p90: float
     p99: float
@@ -36,7 +38,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """stream.json. Milliseconds are of computation, seconds of audio time; None: there was nothing to measure."""
+    """The contents of stream.json. Milliseconds are computation, seconds are audio time; None: nothing to measure."""
 
     model: str
     data: str
@@ -70,7 +72,7 @@ class Report:
 
 
 def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timeline:
-    """Pairs what was spoken with what was shown."""
+    """Pair the spoken words with the words on display."""
     shown: list[float | None] = []
     position = 0
     for pair in align([word.text for word in spoken], streamed.words).pairs:
@@ -81,13 +83,14 @@ def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timelin
 
 
 def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | None:
+    """Return the percentiles of some values; None without any."""
     if not len(values):
         return None
     return Percentiles(*(round(float(value) * factor, 4) for value in np.percentile(values, (50, 90, 99))))
 
 
 def streamed_chunking(label: str) -> Chunking:
-    """`parse_chunking` without full context, which is none that can be streamed."""
+    """Parse a chunking that can be streamed: any but full context."""
     if label == "full":
         raise argparse.ArgumentTypeError("'full' cannot be streamed; give SIZE/LEFT in frames and chunks, such as 16/4")
     try:
@@ -97,7 +100,7 @@ def streamed_chunking(label: str) -> Chunking:
 
 
 def print_report(report: Report) -> None:
-    """The numbers as a few lines of text."""
+    """Print the numbers as a few lines of text."""
     rate = "no word spoken" if report.wer is None else f"{100 * report.wer:.2f} % of {report.words} words"
     print(
         f"{report.data}, chunks {report.chunking}, {report.mode}: {report.utterances} utterances,"
@@ -124,7 +127,8 @@ def print_report(report: Report) -> None:
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
         if errors is not None:
             print(
-                f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / 95 % of"
+                f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / "
+                "95 % of"
                 f" {report.dated_words} words)"
             )
     if report.compared:
@@ -145,7 +149,7 @@ def build_report(
     undated: list[str],
     skipped: list[str],
 ) -> Report:
-    """All numbers of a run. `spoken` may be empty: then there are no delays."""
+    """Compute all numbers of a run. Without `spoken` there are no delays."""
     offline = read_table(args.reference_tokens) if args.reference_tokens else {}
     compared = [key for key in streamed if key in offline]
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
@@ -196,6 +200,7 @@ def build_report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
@@ -209,7 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ctm",
         type=Path,
-        help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, no picture",
+        help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, "
+        "no picture",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the cuts")
     parser.add_argument(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the times of words in CTM files, from `wenet-fusion align` or tools/measure/measure_streaming.py, with those of a reference."""
+"""Compare word times in CTM files, from `wenet-fusion align` or measure_streaming.py, with a reference."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from wenet_fusion.evaluation.timestamps.timestamp_errors import TimeErrors, all_
 
 
 def table(rows: Mapping[Path, TimeErrors], words: int) -> str:
-    """Markdown, in milliseconds."""
+    """Return a Markdown table in milliseconds."""
     title = f"of {words} words"
     lines = [
         f"| error in ms | {title} | starts: mean | 50 % | 95 % | bias | ends: mean | 50 % | 95 % | bias |",
@@ -27,6 +27,7 @@ def table(rows: Mapping[Path, TimeErrors], words: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("reference", type=Path, help="CTM file: when each word was spoken")
     parser.add_argument(

@@ -102,6 +102,7 @@ def table(rows: Sequence[Tuned]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")

@@ -1,4 +1,4 @@
-"""Stage -1: finds, downloads or synthesises spoken digits and writes down which; does not know what is made of them."""
+"""Stage -1: find, download or synthesise spoken digits, and record their source."""
 
 import argparse
 import errno
@@ -30,7 +30,7 @@ TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Source:
-    """source.json: which recordings the digit strings are made of."""
+    """The contents of source.json: the recordings that the digit strings are made of."""
 
     kind: Literal["recorded", "synthetic"]
     origin: str
@@ -43,7 +43,7 @@ class Source:
 
 
 def fetch(url: str, target: Path) -> None:
-    """Downloads `url` to `target`; a file that was left unfinished is continued where the server can.
+    """Download `url` to `target`. An unfinished file is continued where the server allows it.
 
     Raises:
         OSError: no network, refused, or cut off (what has arrived is kept in `target`.part).
@@ -74,7 +74,7 @@ def fetch(url: str, target: Path) -> None:
 
 
 def download(folder: Path, url: str = URL) -> Path:
-    """Puts the pinned release into `folder`/recordings, checked before it is renamed into place; returns that path.
+    """Download the pinned release to `folder`/recordings, check it, and rename it into place. Return that path.
 
     Raises:
         OSError: the download failed.
@@ -110,7 +110,7 @@ def download(folder: Path, url: str = URL) -> Path:
 
 
 def prepare(data: str, folder: Path) -> Source:
-    """Obtains the recordings.
+    """Obtain the recordings.
 
     Args:
         data: a checkout of the corpus, "synthetic", or "" to download, and to synthesise without a network.

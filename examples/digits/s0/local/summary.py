@@ -1,4 +1,4 @@
-"""Stage 7: one page of Markdown that says what came out, of what, on what and how long it took; computes nothing."""
+"""Stage 7: write one page of Markdown about the results, the data, the machine and the time."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ Record = dict[str, Any]  # a JSON object as another program wrote it
 
 
 def read_json(path: Path) -> Record:
-    """Raises ValueError with the path if it is not JSON."""
+    """Read a JSON file. Raises ValueError with the path if it is not JSON."""
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -26,7 +26,7 @@ def read_json(path: Path) -> Record:
 
 
 def error_table(rows: Sequence[Record]) -> list[str]:
-    """Word error rates, one line per mode and variant and one column per chunking."""
+    """Return word error rates, one line per mode and variant and one column per chunking."""
     chunkings = list(dict.fromkeys(row["chunking"] for row in rows))
     names = [row["mode"] if row["variant"] == PLAIN else f"{row['mode']} + {row['variant']}" for row in rows]
     rates = {(name, row["chunking"]): f"{100 * row['wer']:.2f}" for name, row in zip(names, rows)}
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines += [*table_lines(stream_table(streams)), ""]
     for found in read_json(args.dir / "align" / "word_times.json").values():
         lines.append(
-            f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 %:"
+            f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 "
+            "%:"
             f" {found['starts']['p95']:.3f} s), ends by {found['ends']['mean']:.3f} s ({found['ends']['p95']:.3f} s),"
             f" {found['words']} words"
         )
