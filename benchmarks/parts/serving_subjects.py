@@ -12,7 +12,7 @@ from parts.subjects import write_script
 from runtime_speed import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
-from wenet_fusion_runtime.cli.serve import SERVER_OPTIONS
+from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 LARGE, TRAINED = "large encoder", "trained model"

@@ -121,7 +121,7 @@ def test_endpoint_rules_reach_the_server(
     assert client(server, folder / "one.wav", "--rule3_seconds", "-1") == 1
     assert "the server refused: endpoint: rule3_seconds must be positive, found -1" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--wenet", "--silence_probability", "0.8") == 1
-    assert "knows neither hot words nor chunks nor endpoints" in capsys.readouterr().err
+    assert "takes no hot words, chunks or endpoint rules" in capsys.readouterr().err
 
 
 def test_what_fails_is_reported_and_the_others_go_on(
@@ -158,7 +158,7 @@ def test_no_server_and_no_token(folder: Path, tmp_path: Path, capsys: pytest.Cap
 def test_addresses_that_are_none(folder: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["client", url, str(folder / "one.wav")]) == 1
     assert capsys.readouterr().err == (
-        f"error: '{url}' is no address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n"
+        f"error: '{url}' is not the address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n"
     )
 
 
@@ -257,4 +257,4 @@ def test_servers_of_wenet_get_what_they_know(tmp_path: Path, capsys: pytest.Capt
         heard = np.frombuffer(wenet.audio, "<i2")
         assert len(heard) == 8000 and np.abs(heard).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
         assert main(["client", f"127.0.0.1:{wenet.port}", "a.wav", "--wenet", "--chunk", "4"]) == 1
-        assert "knows neither hot words nor chunks" in capsys.readouterr().err
+        assert "takes no hot words, chunks" in capsys.readouterr().err

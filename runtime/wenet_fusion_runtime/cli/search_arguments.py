@@ -1,4 +1,4 @@
-"""Arguments of commands that say how frames become text. Knows no command and no audio."""
+"""Arguments for the search: mode, weights, pruning, language model and hot words."""
 
 from __future__ import annotations
 
@@ -22,99 +22,95 @@ from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, Deco
 
 
 def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:
-    """Add the arguments that `search_options` and `usable_hot_words` read; without a mode it is the model's."""
+    """Add the arguments that `search_options` and `usable_hot_words` read.
+
+    Args:
+        parser: to add to.
+        with_mode: whether the mode can be chosen; otherwise it is the model's default.
+    """
     defaults = DecodingOptions()
     group = parser.add_argument_group("search")
     parser.set_defaults(mode=None)
     if with_mode:
         group.add_argument(
-            "--mode", choices=MODES, help=f"default: {MODES[2]} if the model has a decoder, else {MODES[1]}"
+            "--mode",
+            choices=MODES,
+            help=f"decoding mode; default: {MODES[2]} if the model has an attention decoder, else {MODES[1]}",
         )
     group.add_argument(
         "--beam_size",
         type=int,
         metavar="N",
-        help=f"hypotheses of the beam search (default: {DEFAULT_BEAM_SIZE}, or as many as the model has units)",
+        help=f"hypotheses that the beam search keeps; default: {DEFAULT_BEAM_SIZE}, fewer for a smaller vocabulary",
     )
-    group.add_argument("--ctc_weight", type=float, metavar="W", help="of CTC in rescoring (default: the model's)")
+    group.add_argument(
+        "--ctc_weight", type=float, metavar="W", help="weight of the CTC score in rescoring; default: the model's"
+    )
     group.add_argument(
         "--reverse_weight",
         type=float,
         metavar="W",
-        help="of the right-to-left decoder in rescoring, 0 to 1 (default: the model's)",
+        help="weight of the right-to-left decoder in rescoring, 0 to 1; default: the model's",
     )
-    group.add_argument(
-        "--blank_penalty",
-        type=float,
-        default=defaults.blank_penalty,
-        metavar="NATS",
-        help="makes silence less probable: fewer deletions, more insertions (default: %(default)g)",
-    )
-    group.add_argument(
-        "--length_penalty",
-        type=float,
-        default=defaults.length_penalty,
-        metavar="NATS",
-        help="taken for each token; negative favours longer texts (default: %(default)g)",
-    )
-    group.add_argument(
-        "--token_threshold",
-        type=float,
-        default=defaults.token_threshold,
-        metavar="NATS",
-        help="units so much below a frame's best are not considered; inf: all are (default: %(default)g)",
-    )
-    group.add_argument(
-        "--blank_skip_threshold",
-        type=float,
-        default=defaults.blank_skip_threshold,
-        metavar="P",
-        help="frames whose blank is more probable are skipped, which saves time (default: %(default)g, never)",
-    )
+    for name, metavar, text in (
+        ("blank_penalty", "NATS", "score subtracted from blank: fewer deletions, more insertions"),
+        ("length_penalty", "NATS", "score subtracted per token; negative values favour longer texts"),
+        ("token_threshold", "NATS", "prune tokens more than NATS below the frame's best; inf prunes none"),
+        ("blank_skip_threshold", "P", "skip frames whose blank is more probable than P, to save time; 1 skips none"),
+    ):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            default=getattr(defaults, name),
+            metavar=metavar,
+            help=f"{text} (default: %(default)g)",
+        )
+    group = parser.add_argument_group("language model")
     group.add_argument(
         "--language_model",
         type=Path,
         metavar="FILE",
-        help="n-gram model of words: an ARPA file, also compressed with gzip, or a binary file of KenLM",
+        help="n-gram model of words: an ARPA file, also gzip-compressed, or a binary file of KenLM",
     )
     group.add_argument(
         "--lm_weight",
         type=float,
         metavar="W",
-        help=f"of the language model's log-probabilities (default: {defaults.lm_weight:g})",
+        help=f"weight of the language model's log-probabilities (default: {defaults.lm_weight:g})",
     )
     group.add_argument(
         "--word_bonus",
         type=float,
         metavar="NATS",
-        help=f"for each word that the language model scores (default: {defaults.word_bonus:g})",
+        help=f"score added per word of the language model (default: {defaults.word_bonus:g})",
     )
-    add_hot_word_arguments(group)
+    add_hot_word_arguments(parser)
 
 
-def add_hot_word_arguments(group: argparse._ActionsContainer) -> None:
+def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `given_hot_words` reads."""
+    group = parser.add_argument_group("contextual biasing")
     group.add_argument(
         "--hot_words",
         type=Path,
         metavar="FILE",
-        help="phrases that are preferred: one in each line, if need be a tab and its boost; # begins a comment",
+        help="phrases to prefer, one per line; a tab and a boost may follow; # begins a comment",
     )
     group.add_argument(
         "--hot_word",
         action="append",
         default=[],
         metavar="PHRASE[=BOOST]",
-        help=f"one more of them, may be repeated; boost in nats per unit (default: {DEFAULT_BOOST:g}), "
-        "negative to suppress the phrase",
+        help=f"phrase to prefer, may be repeated; the boost is in nats per token (default: {DEFAULT_BOOST:g}), "
+        "a negative one suppresses the phrase",
     )
 
 
 def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> DecodingOptions:
-    """The options with the arguments' values, but for hot words. Loads the language model.
+    """Return the options with the values of the arguments, except hot words. Loads the language model.
 
     Raises:
-        ValueError: a value is out of its range, or means nothing without a language model.
+        ValueError: a value is out of its range, or has no effect without a language model.
         OSError, ValueError, ImportError: see `load_language_model`.
     """
     weights = {name: value for name in ("lm_weight", "word_bonus") if (value := getattr(arguments, name)) is not None}
@@ -136,14 +132,16 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
     )
 
 
-def usable_hot_words(arguments: argparse.Namespace, units: Vocabulary) -> tuple[tuple[HotWord, ...], bool]:
-    """The hot words of the arguments that can be used, and whether all can. The others are listed on stderr.
+def usable_hot_words(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple[tuple[HotWord, ...], bool]:
+    """Return the hot words of the arguments that a vocabulary can spell, and whether these are all.
+
+    The others are listed on standard error.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is no text.
+        OSError, ValueError: the file cannot be read, or is not text.
     """
     given = given_hot_words(arguments)
-    checked = check_hot_words(given.usable, units)
+    checked = check_hot_words(given.usable, vocabulary)
     problems = [*given.problems, *checked.problems]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -154,12 +152,13 @@ def usable_hot_words(arguments: argparse.Namespace, units: Vocabulary) -> tuple[
 
 
 def given_hot_words(arguments: argparse.Namespace) -> CheckedHotWords:
-    """The hot words of the arguments, not yet checked against a model's units.
+    """Return the hot words of the arguments, not yet checked against a vocabulary.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is no text.
+        OSError, ValueError: the file cannot be read, or is not text.
     """
-    found, problems = [], []
+    found: list[HotWord] = []
+    problems: list[str] = []
     if arguments.hot_words is not None:
         read = read_hot_words(arguments.hot_words)
         found += read.usable

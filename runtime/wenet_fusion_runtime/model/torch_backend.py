@@ -116,7 +116,8 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
     if meta.requires != NO_ENGINE and meta.requires not in engines:
         raise ValueError(
             f"{path}: precision {meta.precision} needs torch's engine {meta.requires}{_NEEDS.get(meta.requires, '')}, "
-            f"this machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for onnxruntime"
+            f"this machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for "
+            "onnxruntime"
         )
     with zipfile.ZipFile(path) as archive:  # torch.jit.load does not check
         if damaged := archive.testzip():

@@ -127,7 +127,7 @@ def test_nbest_shows_hypotheses_and_their_scores(folder: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("--nbest 3", "--nbest is shown by --format json only"),
+        ("--nbest 3", "--nbest has no effect without --format json"),
         ("--format json --nbest 0", "nbest must be at least 1, found 0"),
         ("--format json --nbest 9", "nbest 9 is more than beam_size 7; choose a larger beam"),
         ("--beam_size 5000", "beam_size 5000 is larger than the vocabulary of 7 tokens; choose 7 or less"),
