@@ -17,7 +17,7 @@ from wenet_fusion_runtime.search.hot_words import (
     read_hot_words,
 )
 from wenet_fusion_runtime.search.language_model import load_language_model
-from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, DecodingOptions
 
 
@@ -35,7 +35,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         group.add_argument(
             "--mode",
             choices=MODES,
-            help=f"decoding mode; default: {MODES[2]} if the model has an attention decoder, else {MODES[1]}",
+            help=f"decoding mode; default: {RESCORING} if the model has an attention decoder, else {PREFIX_BEAM}",
         )
     group.add_argument(
         "--beam_size",
