@@ -21,7 +21,7 @@ from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.__main__ import main as wenet_fusion
-from wenet_fusion.export.export_formats import PRECISIONS
+from wenet_fusion.export.flow import TARGETS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8
 from wenet_fusion.text.error_rate import ErrorCounts, score
@@ -84,7 +84,7 @@ def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outco
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
-        for precision in PRECISIONS[format_]:
+        for precision in TARGETS[format_].precisions:
             if (format_, precision) in missing:
                 continue
             path = folder / "model.zip"

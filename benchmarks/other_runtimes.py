@@ -25,11 +25,9 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.model_file import load_model
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech, read_speech
-from wenet_fusion.export.targets.sherpa_onnx import export_sherpa_onnx
-from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import ErrorCounts, score
 from wenet_fusion.trained_model import TrainedModel, load_trained
@@ -83,8 +81,8 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
     """Export the checkpoint to `folder`. The first case is our runtime, the reference for the others."""
     frontend, fbank = trained.config.model.frontend, trained.model.fbank
     script, graphs = folder / "final.zip", folder / "wenet"
-    export_torchscript(trained, script)
-    export_wenet_onnx(trained, graphs, chunking, (), ExportOptions("int8-dynamic"))
+    export_model(trained, script)
+    export_model(trained, graphs, ExportOptions("wenet-onnx", "int8-dynamic", chunking))
     model, bins = load_model(script), frontend.num_mel_bins
     overlap = fbank.window_samples - fbank.hop_samples
     tail = Silence(0, frontend.right_padding_samples)
@@ -107,7 +105,7 @@ def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]
     mended = Silence(overlap // 2, tail.behind)
     for precision in ("float32", "int8-dynamic"):
         path = folder / precision / "model.onnx"
-        export_sherpa_onnx(trained, path, chunking, (), ExportOptions(precision))
+        export_model(trained, path, ExportOptions("sherpa-onnx", precision, chunking))
         plain = SherpaDrive(path, trained, chunking, high_freq=None)
         told = SherpaDrive(path, trained, chunking, high_freq=frontend.high_freq)
         name = f"sherpa-onnx, {precision}"

@@ -20,6 +20,7 @@ from wenet_fusion.data.dataset import Batch, Skip, SpeechDataset, iterate
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
+from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.position_bias import PrecomputedBias
 from wenet_fusion.model.streaming import StreamingModel
@@ -135,8 +136,15 @@ def fused_model(trained: TrainedModel, interface: type[Interface] = StreamingMod
     if encoder.position_bias is not None:
         served = trained.config.training.chunking.served()
         steps = [(chunking.size, chunking.size * (chunking.left + 1)) for chunking in served]
-        encoder.position_bias = PrecomputedBias(encoder.position_bias, steps)
+        encoder.add_module("position_bias", PrecomputedBias(encoder.position_bias, steps))
     return interface(model).eval()
+
+
+def look_up_biases(encoder: Encoder) -> None:
+    """Replace precomputed position biases by the learned ones, in place: they fit chunks of any size."""
+    bias: Any = encoder.position_bias
+    if isinstance(bias, PrecomputedBias):
+        encoder.add_module("position_bias", bias.bias)
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:

@@ -1,7 +1,6 @@
 """Exported files of one random model, loaded as the runtime loads them, and their encoders alone."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,16 +9,11 @@ from parts.forms import Form, onnx_form, quantise, static_onnx_encoder, torch_fo
 from wenet_fusion_runtime import AcousticModel, load_model
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision
-from wenet_fusion.export.targets.onnx_archive import (
-    describe_state,
-    export_onnx_archive,
-    one_chunk_model,
-    pack,
-    write_graphs,
-)
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.export.targets.onnx_archive import build_graphs, describe_state, one_chunk_model, pack
 from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
 
@@ -46,7 +40,7 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
         found.append(Subject(name, path, load_model(path), encoder))
     for name, exact in (("onnxruntime float32", graph), ("onnxruntime int8-dynamic", int8)):
         path = folder / f"{exact.stem}.archive"
-        export_onnx_archive(trained, path, (), ExportOptions("int8-dynamic" if exact is int8 else "float32"))
+        export_model(trained, path, ExportOptions("onnx", "int8-dynamic" if exact is int8 else "float32"))
         found.append(Subject(name, path, load_model(path), onnx_form(name, "float", exact)))
     static, path = folder / "encoder.static.onnx", folder / "int8.archive"
     write_graph(static_onnx_encoder(trained, seed), static, [DOMAIN])
@@ -59,8 +53,7 @@ def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> 
     """Write an ONNX archive in int8 with constant scales, like `write_script`."""
     model = one_chunk_model(trained, "int8", [noise])
     record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
-    with tempfile.TemporaryDirectory() as folder:
-        pack(write_graphs(model, Path(folder), "int8"), record, path)
+    pack(build_graphs(model, "int8"), record, path)
 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:

@@ -13,9 +13,9 @@ import torch
 from support.model.tones import ToneRun
 from wenet_fusion_runtime import EngineOptions, Recognizer
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import read_speech
-from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.trained_model import load_trained
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
@@ -45,7 +45,7 @@ def files(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder, tones = tmp_path_factory.mktemp("serving"), load_trained(tone_run.checkpoint)
     speech = read_speech(tone_run.dev_list, RATE, 10)
     for precision in ("float32", "int8-dynamic"):
-        export_torchscript(tones, folder / precision, speech, ExportOptions(precision, max_wer_increase=0.1))
+        export_model(tones, folder / precision, ExportOptions(precision=precision, max_wer_increase=0.1), speech)
     return {path.name: path for path in folder.iterdir()}
 
 

@@ -81,7 +81,7 @@ def test_utterances_to_export_with_are_spread_over_the_list(tone_run) -> None:
     ctm = tone_run.dev_list.with_name("words.ctm")
     found = read_speech(tone_run.dev_list, 8000, 4, ctm)
     assert [item.key for item in found] == ["u000", "u007", "u015", "u022"]
-    assert all(" ".join(word.text for word in item.spoken) == item.text for item in found)
+    assert all(" ".join(word.text for word in item.timestamps) == item.text for item in found)
     assert len(read_speech(tone_run.dev_list, 8000, 1000)) == 30
 
 
@@ -90,7 +90,7 @@ def test_the_file_knows_its_word_times(tone_run, tmp_path, capsys, form) -> None
     data = ("--data", tone_run.dev_list, "--num_utterances", 10, "--format", form)
     assert run("export", tone_run.checkpoint, tmp_path / "plain", *data) == 0
     assert (
-        read_meta(tmp_path / "plain").emission_delay == EmissionDelay() and "word times" not in capsys.readouterr().out
+        read_meta(tmp_path / "plain").emission_delay == EmissionDelay() and "timestamps:" not in capsys.readouterr().out
     )
     assert (
         run("export", tone_run.checkpoint, tmp_path / "dated", *data, "--ctm", tone_run.dev_list.with_name("words.ctm"))
@@ -131,7 +131,7 @@ def test_a_model_that_recognises_nothing_is_exported_without_word_times(tone_run
     (tmp_path / "deaf.ctm").write_text(text.replace("one", "four").replace("two", "four").replace("three", "four"))
     data = ("--data", tone_run.dev_list, "--ctm", tmp_path / "deaf.ctm", "--num_utterances", 3)
     assert run("export", tone_run.checkpoint, tmp_path / "out.pt", *data) == 0
-    assert "word times: no word of the speech was recognised rightly" in capsys.readouterr().out
+    assert "timestamps: no word of the speech was recognised correctly" in capsys.readouterr().out
     assert read_meta(tmp_path / "out.pt").emission_delay == EmissionDelay()
 
 

@@ -23,9 +23,10 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets import torchscript
-from wenet_fusion.export.targets.torchscript import export_torchscript, reloaded, script, step_graph
+from wenet_fusion.export.targets.torchscript import reloaded, script, step_graph
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.convolution import CausalConvolution
@@ -105,7 +106,7 @@ def test_no_decoder(tiny_units: Path, tmp_path: Path) -> None:
     trained = tiny_trained(
         dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, decoder=decoder, loss=loss))
     )
-    export_torchscript(trained, tmp_path / "ctc.pt", [Speech("a", audio(1.0), "")])
+    export_model(trained, tmp_path / "ctc.pt", speech=[Speech("a", audio(1.0), "")])
     assert not read_meta(tmp_path / "ctc.pt").decoder
     assert stream(Recognizer(tmp_path / "ctc.pt"), audio(), [777], Chunking(8, 2))
 
@@ -159,7 +160,7 @@ def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained
 
 
 def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
-    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen without a GPU."""
+    """The device "meta" refuses tensors of any other device: what would stay on the CPU is seen without a GPU."""
     model, batch, chunk, left = torch.jit.load(exported, map_location="meta"), 3, 4, 4
     sound, lengths = torch.empty(batch, chunk * FRAME, device="meta"), torch.full([batch], chunk * FRAME, device="meta")
     hyps = torch.ones(2, 5, dtype=torch.int64, device="meta")
@@ -198,7 +199,7 @@ def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: Tra
     )
     path = tmp_path / "model.pt"
     with pytest.raises(ValueError, match=f"{path} is not kept: its step still runs .*aten::{name}"):
-        export_torchscript(planted, path)
+        export_model(planted, path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,7 +229,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_
         trained, lambda model: setattr(model.encoder.layers[1].attention.op, "dropout", nn.BatchNorm1d(16))
     )
     with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.op.dropout"):
-        export_torchscript(planted, tmp_path / "model.pt")
+        export_model(planted, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +253,7 @@ def test_a_file_that_differs_is_not_kept(
     with pytest.raises(
         ValueError, match=f"{path} is not kept: it (differs from the checkpoint by|returns values that are not finite)"
     ):
-        export_torchscript(trained, path)
+        export_model(trained, path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -260,7 +261,7 @@ def test_what_the_second_save_writes_is_verified(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first save, which finds the numbers, is right; the file that would be kept is not."""
-    save, path = torchscript._save, tmp_path / "model.pt"
+    save, path = torchscript.save, tmp_path / "model.pt"
     broken = script(changed(trained, SABOTAGE["a weight"]))
 
     def other_weights(scripted: torch.jit.ScriptModule, record: dict[str, Any], part: Path) -> None:
@@ -270,9 +271,9 @@ def test_what_the_second_save_writes_is_verified(
         save(scripted, record | ({"tail_samples": 7} if record["verification"] else {}), part)
 
     for second, message in ((other_weights, "differs from the checkpoint"), (other_meta, "its meta.json is not what")):
-        monkeypatch.setattr(torchscript, "_save", second)
+        monkeypatch.setattr(torchscript, "save", second)
         with pytest.raises(ValueError, match=f"{path} is not kept: .*{message}"):
-            export_torchscript(trained, path)
+            export_model(trained, path)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -293,7 +294,7 @@ def test_a_file_that_streams_wrongly_is_not_kept(trained: TrainedModel, tmp_path
         trained, lambda model: setattr(model.encoder.layers[0].convolution.op, "__class__", ForgetfulConvolution)
     )
     with pytest.raises(ValueError, match="is not kept: it differs"):
-        export_torchscript(forgetful, tmp_path / "model.pt")
+        export_model(forgetful, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,6 +307,6 @@ def test_a_failed_export_leaves_the_old_file(
         torchscript, "script", lambda honest, *rest: script(changed(honest, SABOTAGE["a weight"]), *rest)
     )
     with pytest.raises(ValueError, match="is not kept"):
-        export_torchscript(trained, path)
+        export_model(trained, path)
     assert [found.name for found in tmp_path.iterdir()] == ["model.pt"]
     assert path.read_bytes() == exported.read_bytes()

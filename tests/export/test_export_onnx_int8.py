@@ -24,12 +24,12 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.offline import offline_step
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, OnnxStaticLinear, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import InputRange, input_ranges
 from wenet_fusion.export.speech import ErrorChange, Speech, read_speech
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.targets import onnx_archive
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.targets.onnx_graph import operators, session, write_onnx
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
@@ -40,6 +40,7 @@ from wenet_fusion.trained_model import TrainedModel, load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 
+INT8 = ExportOptions("onnx", "int8")
 PRECISIONS = ("int8", "int8-dynamic")
 Export = Callable[[str], Path]
 
@@ -64,7 +65,7 @@ def export(tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.T
         path = folder / precision
         if not path.exists():
             with default_dtype(torch.float32):
-                export_onnx_archive(tones, path, speech, ExportOptions(precision, max_wer_increase=0.05))
+                export_model(tones, path, ExportOptions("onnx", precision, max_wer_increase=0.05), speech)
         return path
 
     return make
@@ -135,7 +136,7 @@ def test_constant_scales_give_the_same_tokens_in_any_cut_and_any_batch(export: E
 
 def test_int8_needs_speech(tones: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs speech to calibrate its scales on: give --data"):
-        export_onnx_archive(tones, tmp_path / "m.zip", (), ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.zip", INT8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +148,7 @@ def test_int8_that_costs_too_much_is_refused(
 
     monkeypatch.setattr(onnx_archive, "make_onnx_static", coarse)
     with pytest.raises(ValueError, match="m.zip is not kept: its word error rate is .*--max_wer_increase"):
-        export_onnx_archive(tones, tmp_path / "m.zip", speech, ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.zip", INT8, speech)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +158,7 @@ def test_int8_is_for_fusionformers(tiny_units: Path, tmp_path: Path, change: dic
     encoder = dataclasses.replace(recipe.model.encoder, **change)
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
     with pytest.raises(ValueError, match="is for models with ReLU and position biases; take int8-dynamic"):
-        export_onnx_archive(trained, tmp_path / "m.zip", [Speech("a", audio(1.0), "one")], ExportOptions("int8"))
+        export_model(trained, tmp_path / "m.zip", INT8, [Speech("a", audio(1.0), "one")])
     assert list(tmp_path.iterdir()) == []
 
 

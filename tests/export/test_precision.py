@@ -1,4 +1,4 @@
-"""Precisions of the exported file: same tokens where they promise it, laws under constant scales, and the error gate."""
+"""Precisions of the exported file: equal tokens where promised, laws under constant scales, and the error gate."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +15,13 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels import static_int8, torch_kernels
 from wenet_fusion.export.kernels.convolution_kernels import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling
 from wenet_fusion.export.kernels.static_int8 import InputRange, StaticLinear, input_ranges, make_static
 from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, pack_kernels
 from wenet_fusion.export.speech import ErrorChange, Speech, measure_errors, read_speech
-from wenet_fusion.export.targets.torchscript import ExportOptions, export_torchscript
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.verification import tolerance, verify
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.frontend.fbank import Spectrum, spectrum_matrix
@@ -55,7 +56,7 @@ def export(
     def make(precision: str) -> Path:
         path = folder / precision
         if not path.exists():
-            export_torchscript(tones, path, speech, ExportOptions(precision, max_wer_increase=0.02))
+            export_model(tones, path, ExportOptions(precision=precision, max_wer_increase=0.02), speech)
         return path
 
     return make
@@ -232,7 +233,7 @@ def test_weights_are_packed_for_their_engine_whatever_the_process_has_set(
 
 def test_int8_needs_speech(trained: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs speech to calibrate its scales on: give --data"):
-        export_torchscript(trained, tmp_path / "m.pt", [], ExportOptions("int8"))
+        export_model(trained, tmp_path / "m.pt", ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,7 +246,7 @@ def test_int8_that_costs_too_much_is_refused(
 
     monkeypatch.setattr(static_int8, "StaticLinear", coarse)
     with pytest.raises(ValueError, match="is not kept: its word error rate is .*--max_wer_increase"):
-        export_torchscript(tones, tmp_path / "m.pt", speech, ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.pt", ExportOptions(precision="int8"), speech)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -277,6 +278,6 @@ def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> 
 def test_a_missing_engine_names_the_alternative(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(torch_kernels.QUANTIZED_ENGINES, "int8-dynamic", "an engine of the future")
     with pytest.raises(
-        ValueError, match="an engine of the future, which is not on this machine: export with precision float32"
+        ValueError, match="an engine of the future, which this machine lacks: export with precision float32"
     ):
         pack_kernels(fused_model(trained), "int8-dynamic")

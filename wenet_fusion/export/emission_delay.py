@@ -1,4 +1,4 @@
-"""How far the words that an exported file emits lie from the words that were spoken. Knows no file."""
+"""CTC emission delay of an exported model: how far the words it emits lie from their true times."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,14 +22,15 @@ from wenet_fusion.export.speech import Speech
 
 
 class MeasuredDelay(NamedTuple):
-    """Over the words of all served chunk sizes together."""
+    """Emission delay over the words of all served chunk sizes together."""
 
     emission_delay: EmissionDelay
-    spread_seconds: float  # by which the shifts that each chunk size alone would have differ
+    spread_seconds: float  # largest difference between the shifts of single chunk sizes
     before: TimeErrors
     after: TimeErrors
 
     def summary(self) -> dict[str, Any]:
+        """Return the numbers for meta.json."""
         return {
             "words": self.before.words, "spread_seconds": self.spread_seconds,
             **{
@@ -40,19 +41,23 @@ class MeasuredDelay(NamedTuple):
 
 
 def measure_emission_delay(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredDelay | None:
-    """Decodes the utterances whose words are dated at every served chunk size; None if no such word is recognised rightly.
+    """Decode the utterances that have word timestamps, at every served chunk size.
 
     Args:
         model: an exported file whose own shifts are zero.
+        speech: utterances without timestamps are left out.
+
+    Returns:
+        The delay over correctly recognised words; None if there are none.
     """
-    # Searches and rescoring date a word by the same frame, so the fastest will do.
-    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.spoken]
+    # All searches take a word's time from the same frame, so the fastest will do.
+    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.timestamps]
     found: dict[int, list[DatedWord]] = {}
     for chunk in model.meta.chunk_sizes:
-        for item in progress_bar(speech, len(speech), f"word times, chunk {chunk}", "utt", leave=False):
+        for item in progress_bar(speech, len(speech), f"emission delay, chunk {chunk}", "utt", leave=False):
             segments = transcribe_offline(model, item.samples, chunk, model.meta.left(chunk), options)
-            heard = [word for segment in segments for word in segment.words]
-            found.setdefault(chunk, []).extend(dated_words(item.spoken, heard))
+            emitted = [word for segment in segments for word in segment.words]
+            found.setdefault(chunk, []).extend(dated_words(item.timestamps, emitted))
     pairs = [pair for own in found.values() for pair in own]
     if not pairs:
         return None

@@ -15,10 +15,9 @@ from wenet_fusion_runtime.engine.batched_step import step_streams
 from wenet_fusion_runtime.search.modes import MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import read_speech
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
-from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.trained_model import load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -136,8 +135,9 @@ def recognizer(
 ) -> Recognizer:
     kind, precision = request.param.split()
     tones, path = load_trained(tone_run.checkpoint), tmp_path_factory.mktemp("engine") / "model.zip"
-    export = export_onnx_archive if kind == "onnx" else export_torchscript
-    export(tones, path, read_speech(tone_run.dev_list, RATE, 30), ExportOptions(precision, max_wer_increase=0.05))
+    export_model(
+        tones, path, ExportOptions(kind, precision, max_wer_increase=0.05), read_speech(tone_run.dev_list, RATE, 30)
+    )
     return Recognizer(path, DecodingOptions(RESCORING, endpoint=SHORT_SEGMENTS))
 
 

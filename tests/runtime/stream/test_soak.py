@@ -10,7 +10,7 @@ from support.model.tones import HERTZ, RATE, speak
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
-from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.trained_model import load_trained
 
 BEAM = 10
@@ -20,7 +20,7 @@ LONGEST_SEGMENT_FRAMES = 750  # 20 s, and 10 s to find a silence
 @pytest.fixture(scope="module")
 def recognizer(tone_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("soak") / "tones.pt"
-    export_torchscript(load_trained(tone_run.checkpoint), path)
+    export_model(load_trained(tone_run.checkpoint), path)
     return Recognizer(path)
 
 

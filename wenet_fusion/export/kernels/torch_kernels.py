@@ -22,14 +22,14 @@ from wenet_fusion.model.layers.norm import FusedConv
 from wenet_fusion.model.layers.subsampling import Subsampling
 from wenet_fusion.model.streaming import StreamingModel
 
-Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
+Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]  # the keys of QUANTIZED_ENGINES
 
 # The quantized engine (torch.backends.quantized) that runs a precision's kernels.
 QUANTIZED_ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8": "fbgemm", "int8-dynamic": "fbgemm"}
 
 
 def pack_kernels(
-    model: StreamingModel, precision: Precision, calibrate: Optional[Callable[[StreamingModel], None]] = None
+    model: StreamingModel, precision: str, calibrate: Optional[Callable[[StreamingModel], None]] = None
 ) -> StreamingModel:
     """Return a copy of a model with kernels for inference on the CPU.
 
@@ -54,7 +54,7 @@ def pack_kernels(
 
 
 def _packed(
-    model: StreamingModel, precision: Precision, calibrate: Optional[Callable[[StreamingModel], None]]
+    model: StreamingModel, precision: str, calibrate: Optional[Callable[[StreamingModel], None]]
 ) -> StreamingModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
