@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torchaudio
@@ -29,8 +29,6 @@ from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
 from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
 from wenet_fusion.training.validation import validate
-
-Interface = TypeVar("Interface", bound=StreamingModel)
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,8 @@ def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -
 # --- as the runtime sees a model
 
 
-def fused_model(trained: TrainedModel, interface: type[Interface] = StreamingModel) -> Interface:
-    """Return a fused copy in eval mode with the position biases of its chunk sizes precomputed.
+def folded(trained: TrainedModel) -> AsrModel:
+    """Return a copy in eval mode with its norms folded and the position biases of its chunk sizes precomputed.
 
     Raises:
         ValueError: the configuration, one of those for comparisons, has BatchNorms that cannot be folded.
@@ -137,7 +135,12 @@ def fused_model(trained: TrainedModel, interface: type[Interface] = StreamingMod
         served = trained.config.training.chunking.served()
         steps = [(chunking.size, chunking.size * (chunking.left + 1)) for chunking in served]
         encoder.add_module("position_bias", PrecomputedBias(encoder.position_bias, steps))
-    return interface(model).eval()
+    return model
+
+
+def fused_model(trained: TrainedModel) -> StreamingModel:
+    """Return a `folded` copy that runs step by step."""
+    return StreamingModel(folded(trained)).eval()
 
 
 def look_up_biases(encoder: Encoder) -> None:

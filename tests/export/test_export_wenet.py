@@ -34,7 +34,7 @@ from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.recipe import RecipeConfig
-from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, folded
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -220,7 +220,7 @@ def test_any_geometry_fits_the_caches(tiny_units: Path, geometry: Geometry) -> N
     config = dataclasses.replace(recipe.model, frontend=frontend, encoder=geometry.config, decoder=no_decoder)
     trained = tiny_trained(dataclasses.replace(recipe, model=config))
     trained.model.double()
-    model, chunking = fused_model(trained, WenetModel), geometry.chunking
+    model, chunking = WenetModel(folded(trained)).eval(), geometry.chunking
     features = laws.noise(geometry.seed, 1, 4 * 5 * chunking.size - 3, geometry.num_mel_bins).double()
     att_cache, cnn_cache, found = torch.zeros(0, 0, 0, 0), torch.zeros(0, 0, 0, 0), []
     for start in range(0, features.size(1), 4 * chunking.size):

@@ -33,7 +33,9 @@ def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> lis
         ValueError: if `samples` are no longer than a chunk.
     """
     plain = StreamingModel(copy.deepcopy(trained.model).double()).eval()
-    fused = StreamingModel(fuse_norms(copy.deepcopy(trained.model).double().eval())).eval()
+    folded = copy.deepcopy(trained.model).double().eval()
+    fuse_norms(folded)
+    fused = StreamingModel(folded).eval()
     checks = []
     for chunking in trained.config.training.chunking.served():
         audio = _audio(samples, chunking, plain.frame_samples)

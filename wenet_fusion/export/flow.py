@@ -12,6 +12,7 @@ from wenet_fusion.export.targets.torch_program import TorchProgram
 from wenet_fusion.export.targets.torchscript import TorchScript
 from wenet_fusion.export.targets.wenet_onnx import WenetOnnx
 from wenet_fusion.export.verification import tolerance, verify
+from wenet_fusion.model.layers.activation import activation_cost
 from wenet_fusion.model.operators import matching
 from wenet_fusion.trained_model import TrainedModel
 
@@ -57,7 +58,9 @@ def export_model(
             target.write(part, options.precision, found)
             _verify_again(target, part, found)
         target.finish(part)
-    return Exported(target.files(), target.metadata(found), found, target.command(), tuple(target.remarks()))
+    cost = activation_cost(trained.config.model.encoder.activation, trained.model.encoder)
+    remarks = [*target.remarks(), cost] if cost else target.remarks()
+    return Exported(target.files(), target.metadata(found), found, target.command(), tuple(remarks))
 
 
 def _target(trained: TrainedModel, destination: Path, options: ExportOptions, speech: Sequence[Speech]) -> Target:

@@ -96,8 +96,8 @@ def one_chunk_model(
             encoder = trained.config.model.encoder
             raise ValueError(
                 "precision int8 of an ONNX archive is for models with ReLU and position biases; take int8-dynamic or "
-                f"float32 (found encoder norm: {encoder.norm}, activation: {encoder.activation}, gated: "
-                f"{encoder.gated}, positions: {encoder.positions})"
+                f"float32 (found encoder norm: {encoder.norm}, activation: {encoder.activation}, conv_gate: "
+                f"{encoder.conv_gate}, positions: {encoder.positions})"
             )
         run = calibration(speech, trained.config.training.chunking.served())
         make_onnx_static(model, input_ranges(model, lambda: run(model)))

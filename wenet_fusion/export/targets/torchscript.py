@@ -22,7 +22,7 @@ from wenet_fusion.export.target import Findings, Target
 from wenet_fusion.export.verification import Pair
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, operators
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
-from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, folded, meta_record
 
 METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
 
@@ -77,7 +77,7 @@ def script(
     """
     chunkings = trained.config.training.chunking.served()
     run = calibration(speech, chunkings) if precision == "int8" else None
-    model = pack_kernels(fused_model(trained, WenetModel), precision, run)
+    model = pack_kernels(WenetModel(folded(trained)).eval(), precision, run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)

@@ -15,14 +15,14 @@ from wenet_fusion.export.targets.onnx_graph import write_onnx
 from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.trained_model import TrainedModel, fused_model, look_up_biases
+from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
 EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothing of the example becomes a constant
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:
     """Return a fused copy that looks position biases up: one graph serves chunks and caches of any size."""
-    model = fused_model(trained, WenetModel)
+    model = WenetModel(folded(trained)).eval()
     look_up_biases(model.encoder)
     return model
 
