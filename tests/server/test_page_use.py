@@ -1,4 +1,4 @@
-"""The browser page in use: keys, problems in plain words, phones, colours, and the rules that its server sets."""
+"""The page in Chromium: keys, error messages, phones, colours, and the server's content policy."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_a_screen_reader_hears_states_and_closed_segments(open_page: OpenPage, r
 
 
 def told(page: Any, title: str, *help_words: str) -> None:
-    """The page says what is wrong and what to do, and shows no empty take."""
+    """Check that the page shows a problem with its remedy, and no empty take."""
     alert = page.get_by_role("alert")
     expect(alert.locator(".title")).to_have_text(title)
     for words in help_words:

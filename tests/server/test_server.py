@@ -1,4 +1,4 @@
-"""The server as WeNet's clients see it: a true process, true sockets, texts as offline."""
+"""The WebSocket protocol against a server process: WeNet's messages, and the texts of a stream alone."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ READY, END = '{"status":"ok","type":"server_ready"}', '{"status":"ok","type":"sp
 
 
 def alone(samples: np.ndarray, rate: int, chunk: int | None = None, rules: EndpointRules = LIVE_ENDPOINTS) -> str:
-    """The text of a stream in this process."""
+    """Return the text of a stream in this process."""
     options = DecodingOptions(endpoint=rules, commit_seconds=LIVE_OPTIONS.commit_seconds)
     stream = Recognizer(make_model(), options).create_stream(chunk)
     closed = [*stream.accept_waveform(samples, rate), *stream.finish()]
@@ -75,7 +75,7 @@ def test_pauses_close_segments(server: ServerProcess) -> None:
         async with connected(server.url) as socket:
             await socket.start(sample_rate=SAMPLE_RATE, continuous_decoding=continuous)
             await socket.send(samples.tobytes())
-            if continuous:  # else WeNet's client ends when it has heard speech_end
+            if continuous:  # without it, WeNet's client ends at speech_end
                 await socket.say(signal="end")
             await socket.rest()
             return socket
@@ -91,7 +91,7 @@ def test_pauses_close_segments(server: ServerProcess) -> None:
 
 
 def test_a_client_may_send_its_end_after_the_server_is_through(server: ServerProcess) -> None:
-    """WeNet's client does: it has stopped reading when speech_end came, and then says end."""
+    """WeNet's client stops reading at speech_end, then sends its end signal."""
 
     async def run() -> None:
         async with connected(server.url, autoclose=False) as socket:
@@ -184,7 +184,7 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
 
 
 def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
-    """What it sends stands in the log where it is refused; it can neither begin a line nor steer a terminal."""
+    """Its text is escaped in the log, so it can neither begin a line nor control a terminal."""
 
     async def run() -> Socket:
         async with connected(server.url) as socket:
@@ -203,7 +203,7 @@ async def _is_logged(server: ServerProcess, text: str) -> bool:
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE, 16000])
 def test_the_loudest_numbers_are_clipped_like_all_others(server: ServerProcess, rate: int) -> None:
-    """A resampler would make them infinite."""
+    """Without clipping, the resampler would make them infinite."""
     loud, full = (level * np.repeat([1.0, -1.0], 4000).astype(np.float32) for level in (np.finfo(np.float32).max, 1.0))
     found = [
         asyncio.run(spoken_to(server.url, samples, sample_rate=rate, format="float32")) for samples in (loud, full)

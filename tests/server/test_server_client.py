@@ -1,4 +1,4 @@
-"""The command `client` against the true server, and against one that only speaks as WeNet's does."""
+"""The command `client` against this server, and against one with WeNet's messages."""
 
 import asyncio
 import json
@@ -197,7 +197,7 @@ def test_delays_count_from_the_block_that_completes_a_result(monkeypatch: pytest
 
 
 class WenetServer:
-    """Answers as WeNet's server does, and keeps what it gets."""
+    """A server with WeNet's messages; it keeps what it receives."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -222,7 +222,7 @@ class WenetServer:
                 nbest = json.dumps([{"sentence": sentence, "word_pieces": [{"word": sentence, "start": 0, "end": 40}]}])
                 await socket.send_str(json.dumps({"status": "ok", "type": "final_result", "nbest": nbest}))
             await socket.send_str('{"status":"ok","type":"speech_end"}')
-            break  # and hangs up without a word
+            break  # and closes without a close frame
         return socket
 
     async def _run(self) -> None:

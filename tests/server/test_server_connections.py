@@ -27,7 +27,7 @@ def test_connections_without_a_start_are_bounded_too(fake_archive: Path) -> None
 
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_connections_of_all_kinds_are_bounded(fake_archive: Path, certificate: Path, is_tls: bool) -> None:
-    """Also those that never say a word: who holds more gets 503 there, and the process never runs out of descriptors."""
+    """Silent connections count too: further ones get status 503, and the process keeps its descriptors."""
     most = Limits(sessions=2).sockets
     flags = ["--max_sessions", 2, "--start_seconds", 2 * PATIENCE, *(["--certificate", certificate] if is_tls else [])]
     with ServerProcess(fake_archive, *flags) as guarded:
@@ -39,10 +39,10 @@ def test_connections_of_all_kinds_are_bounded(fake_archive: Path, certificate: P
                 late = context.wrap_socket(late, server_hostname="127.0.0.1")
             answer = b"".join(iter(lambda: late.recv(1000), b""))
         assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections are open" in answer
-        # Those to be refused wait for their TLS handshake, too; and whoever hangs up in one leaves its place at once.
+        # Rejected connections wait for their TLS handshake too; one that is closed frees its place at once.
         held += [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(REJECTED_AT_ONCE + 20)]
         with contextlib.suppress(ConnectionError):
-            held[-1].recv(1000)  # told, or cut off
+            held[-1].recv(1000)  # status 503, or closed
         assert guarded.descriptors <= descriptors + most + REJECTED_AT_ONCE
         for one in held:
             one.close()

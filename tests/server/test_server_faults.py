@@ -1,7 +1,4 @@
-"""Clients that are hostile, slow or gone, at once: no crash, no leak, every other session's transcript unharmed.
-
-Loopback only; bounded in count and time.
-"""
+"""Hostile, slow and disconnected clients at once: no crash, no leak, and exact texts for all other sessions."""
 
 import asyncio
 import random
@@ -26,7 +23,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 async def good(server: ServerProcess, seed: int, paced: bool = True) -> str:
-    """A session of a few seconds; returns what is wrong with its transcript."""
+    """Run a session of a few seconds; return what is wrong with its text."""
     rng = random.Random(seed)
     text = "".join(rng.choice("abcd") for _ in range(12))
     data = pcm(speak(text)).tobytes()
@@ -64,8 +61,8 @@ def test_one_of_each_fault_at_once(server: ServerProcess) -> None:
 
 @pytest.mark.slow
 def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
-    """Beside them eight honest ones. After the third round there are no more threads and files than after the first, and
-    no more memory than what the largest messages of all may take at once."""
+    """Eight honest clients get exact texts beside them. After round three, threads and files are those of round one,
+    and memory has grown by at most the largest messages."""
 
     async def round_of(seed: int) -> list[str]:
         rng = random.Random(seed)
@@ -108,7 +105,7 @@ def test_many_sessions_in_sequence_leave_no_memory(server: ServerProcess) -> Non
 
 
 def test_sigterm_under_load(server: ServerProcess) -> None:
-    """Every session that has begun gets all its text; the others are told why not."""
+    """Every open session gets all its text; the others get the reason."""
 
     async def run() -> tuple[list[str], list[str]]:
         begun = [asyncio.ensure_future(good(server, seed)) for seed in range(16)]
@@ -142,7 +139,7 @@ def test_sigterm_under_load(server: ServerProcess) -> None:
 
 
 def test_a_server_that_forgets_to_close_sessions_is_caught(tmp_path: Path) -> None:
-    """A seeded bug: connections that are lost leave their session open."""
+    """Planted bug: lost connections leave their session open."""
     script = tmp_path / "serve.py"
     script.write_text(
         "import sys\nfrom wenet_fusion_runtime.server.websocket.connection import Connection\n"

@@ -1,4 +1,4 @@
-"""Every limit of the server: what exceeds it is ended with a reason, in its own connection only."""
+"""Limits: a client above one gets a reason, and only its own session ends."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ async def refused(server: ServerProcess, reason: str) -> float:
 
 
 def test_audio_seconds(server: ServerProcess) -> None:
-    """What was said within the limit is recognised, then the reason comes."""
+    """The audio within the limit is recognised, then the error is sent."""
     samples = pcm(np.concatenate([speak("ab"), np.zeros(SAMPLE_RATE * 3, np.float32), speak("cd"), speak("abcd")]))
     assert len(samples) > 4 * SAMPLE_RATE
 
@@ -129,7 +129,7 @@ def test_idle(server: ServerProcess) -> None:
 def test_a_trickle_does_not_keep_a_session(
     server: ServerProcess, sent: bytes, least_seconds: float, failure: str
 ) -> None:
-    """A byte now and then is idle; a fifth of what real time would bring is not, and ends with the longest session."""
+    """A byte now and then is idle; a fifth of real time is not, and ends with the longest session."""
 
     async def run() -> tuple[Socket, float]:
         async with connected(server.url) as socket:

@@ -1,5 +1,6 @@
-"""WeNet's protocol without sockets: what messages say, what is wrong with them, how results are written."""
+"""Messages of WeNet's protocol: parsing, errors, results."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -139,14 +140,14 @@ def test_wrong_extensions_are_named_with_their_value_and_remedy(key: str, value:
 
 
 def test_a_boost_of_hundreds_of_digits_is_infinite() -> None:
-    """The model's units say what is wrong with it, as with every boost."""
+    """The vocabulary's check of hot words reports it, as any invalid boost."""
     for boost, expected in ((10**400, math.inf), (-(10**400), -math.inf)):
         start = parse_signal(said(signal="start", hot_words=[{"phrase": "a", "boost": boost}]), RULES)
         assert start.hot_words == (HotWord("a", expected),)
 
 
 def test_a_refusal_can_always_be_sent() -> None:
-    """JSON allows half a surrogate pair, which no UTF-8 can say."""
+    """JSON allows half a surrogate pair, UTF-8 does not."""
     for text in (r'{"signal":"start","\ud800":1}', r'{"signal":"start","format":"\ud800"}'):
         found = refusal(text)
         assert r"\ud800" in found.message and protocol.failed(found.message).encode()
@@ -181,7 +182,7 @@ def test_samples_do_not_depend_on_how_messages_are_cut(data: bytes, cuts: list[i
     size = np.dtype(dtype).itemsize
     whole = np.frombuffer(data[: len(data) // size * size], dtype)
     reader, edges = SampleReader(form), [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    parts = [reader.read(data[start:stop]) for start, stop in zip(edges, edges[1:])]
+    parts = [reader.read(data[start:stop]) for start, stop in itertools.pairwise(edges)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 

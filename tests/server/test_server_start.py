@@ -1,4 +1,4 @@
-"""How the server starts: addresses, TLS, shared ports, the operator's mistakes."""
+"""Start of the server: addresses, TLS, shared ports, errors of the operator."""
 
 import asyncio
 import socket as sockets
@@ -82,7 +82,7 @@ def test_one_free_port_for_all_addresses() -> None:
 
 
 def test_clients_that_stop_reading_fill_a_small_buffer() -> None:
-    """A connection inherits the buffer: the less it holds, the sooner a client that reads nothing is noticed."""
+    """Connections inherit the buffer; a small one shows soon that a client reads nothing."""
     (opened,) = bind(BindOptions("127.0.0.1", 0))
     with opened:
         assert opened.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES  # Linux doubles it
@@ -104,7 +104,7 @@ def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Pat
 
 @pytest.mark.skipif(not hasattr(sockets, "SO_REUSEPORT"), reason="this system cannot share ports")
 def test_two_processes_share_a_port(fake_archive: Path) -> None:
-    """Both get clients, and one of them can be stopped, as an update does."""
+    """Both get clients, and one can be stopped while the other serves."""
 
     async def texts(url: str, count: int) -> list[str]:
         found = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Audio files sent to the server: texts as of `transcribe`, formats, options, and what is wrong with some."""
+"""Uploads: the texts of `transcribe`, formats, options and errors."""
 
 import asyncio
 import json
@@ -182,7 +182,7 @@ async def _has_transcribed(server: ServerProcess, count: int) -> bool:
 
 
 def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) -> None:
-    """Also if most of it is still to come."""
+    """Even if most of it has not arrived yet."""
 
     async def run(server: ServerProcess) -> tuple[int, bytes]:
         body, begun, stopped = recording("abcd"), asyncio.Event(), asyncio.Event()
@@ -215,7 +215,7 @@ def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -
     async def run() -> None:
         opened = await metric(server.url, "sessions_opened_total")
         body = recording("abcd" * 400)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
         while await metric(server.url, "sessions_opened_total") == opened:

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine divides the machine among its sessions.
+    """Division of the machine among the sessions of an engine.
 
     Raises:
         ValueError: a value is out of its range.

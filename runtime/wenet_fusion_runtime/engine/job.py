@@ -70,7 +70,7 @@ class Job:
 
     @property
     def is_due(self) -> bool:
-        """Whether a worker should take the job."""
+        """True if a worker should take the job."""
         if self.has_block or self.ended or not self.pieces:
             return self.has_block or self.ended
         slack = 0.0 if self.pieces[0].sample_rate in (None, self.rate) else BURST_SECONDS

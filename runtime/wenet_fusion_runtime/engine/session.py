@@ -66,7 +66,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether more updates may arrive."""
+        """True while updates may still arrive."""
         return self._scheduler.is_open(self._job)
 
     def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:

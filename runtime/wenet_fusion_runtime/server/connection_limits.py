@@ -52,15 +52,18 @@ def available_connections(limits: Limits) -> int:
 class ConnectionLimiter:
     """A protocol factory for asyncio: aiohttp's protocol, or above the limit one that replies with status 503.
 
-    It counts sockets from accept to close. asyncio itself reports a connection only after its TLS handshake and a failed
-    handshake never, and without a limit it retries, and logs, thousands of accepts per second once no descriptor is left.
+    It counts sockets from accept to close: asyncio reports a connection only after its TLS handshake, and a failed
+    handshake never. Without a limit, asyncio retries (and logs) thousands of accepts per second once no descriptor is
+    left.
 
     Args:
         server: aiohttp's server.
         limit: open connections, those in a TLS handshake included.
         on_rejected: called for each connection above the limit.
 
-    >>> limiter = ConnectionLimiter(web.Server(print), limit=2, on_rejected=print)  # doctest: +SKIP
+    >>> async def listen(server: web.Server, bound: socket.socket) -> asyncio.Server:
+    ...     limiter = ConnectionLimiter(server, limit=500, on_rejected=print)
+    ...     return await asyncio.get_running_loop().create_server(limiter, sock=limiter.listener(bound))
     """
 
     def __init__(self, server: web.Server, limit: int, on_rejected: Callable[[], object]) -> None:
@@ -139,7 +142,8 @@ class _RejectingProtocol(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         body = json.dumps({"status": "failed", "message": "too many connections are open; try again later"}).encode()
         transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\nConnection: close\r\n"
+            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+            b"Content-Type: application/json; charset=utf-8\r\n"
             b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n" % (RETRY_SECONDS, len(body)) + body
         )
         transport.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may use before the server ends its request or session with a reason.
+    """Limits for clients; above one, the server ends the request or session with a reason.
 
     Raises:
         ValueError: a value is not positive.

@@ -28,6 +28,12 @@ class LiveSession:
         on_dropped: called when a newer update replaces a partial result that was not yet taken.
     Raises:
         Unavailable: the engine opens no session.
+
+    >>> async def recognise(engine: Engine, stream: Stream, samples: np.ndarray) -> list[Update]:
+    ...     session = LiveSession(engine, stream, on_dropped=print)
+    ...     await session.push(samples, sample_rate=16000)
+    ...     session.end()
+    ...     return [update async for update in session.updates()]
     """
 
     def __init__(self, engine: Engine, stream: Stream, on_dropped: Callable[[], object]) -> None:

@@ -48,6 +48,10 @@ class Service:
         engine: decodes them; of the recognizer's model.
         limits: sessions and connections.
         chunks: default chunk size of sessions.
+
+    >>> async def open_session(recognizer: Recognizer, engine: Engine) -> LiveSession:
+    ...     service = Service(recognizer, engine, Limits(sessions=10))
+    ...     return await service.open(SessionOptions(chunk=16))
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class Service:
         return internal_error()
 
     def report(self, error: ClientError, label: str) -> None:
-        """Count an error and log it on one line, with control characters escaped: clients can put text into messages."""
+        """Count an error and log it on one line; control characters, which may come from the client, are escaped."""
         self.metrics.count_error(error.reason)
         shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in error.message)
         LOG.info("%s: refused (%s): %s", label, error.reason.value, shown)

@@ -25,7 +25,7 @@ _OPTIONAL_RULES = ("rule1_seconds", "rule2_seconds", "silence_probability")  # m
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What a session asks for.
+    """Options of a session.
 
     >>> SessionOptions(nbest=3, continuous_decoding=True).sample_rate
     16000

@@ -1,4 +1,4 @@
-"""Engines: any number of sessions from any thread, each with the text of a stream alone; nothing is left behind."""
+"""Engines: many sessions from many threads, each with the text of its stream alone, and no memory left behind."""
 
 import gc
 import random

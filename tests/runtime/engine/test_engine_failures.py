@@ -1,4 +1,4 @@
-"""What goes wrong in one session harms no other: errors, backlogs, sessions that are dropped, engines that end."""
+"""Errors, backlogs, dropped sessions and shutdown: each affects only its own session."""
 
 import gc
 import threading

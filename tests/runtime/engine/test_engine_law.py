@@ -1,4 +1,4 @@
-"""The batch law of the engine: streams stepped together, out of step and of any length, read as each alone."""
+"""The batch law: streams stepped together, out of step and of any length, have the tokens of each alone."""
 
 import importlib.util
 from typing import Any, NamedTuple

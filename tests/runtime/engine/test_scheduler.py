@@ -1,4 +1,4 @@
-"""Who shares a step and when it begins, by a clock that stands still."""
+"""The scheduler with a clock that the test moves: which jobs share a step, and when it begins."""
 
 import threading
 from collections.abc import Iterator

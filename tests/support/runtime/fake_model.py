@@ -1,8 +1,8 @@
-"""A tiny exported model for tests of the runtime: loudness is the language. Knows nothing of wenet_fusion.
+"""A tiny exported model for tests of the runtime: it recognises letters by their loudness.
 
 A frame of 40 ms whose mean absolute value is near 0.2, 0.4, 0.6 or 0.8 reads as a, b, c or d, silence as blank. State
-and chunks matter as in a real model: each frame also hears the 10 ms before it, a little of its chunk's mean, and a
-little of what the left context holds.
+and chunks matter as in a real model: each frame also depends on the 10 ms before it, on its chunk's mean, and on the
+mean of its left context.
 """
 
 import functools

@@ -21,8 +21,9 @@ from wenet_fusion_runtime.server.websocket.socket import WebSocket
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # The page loads scripts, styles and pictures from its own server only, and connects to it only.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; media-src 'self' blob:; "
-    "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "Server": "wenet-fusion-runtime",  # aiohttp's default shows its version and Python's

@@ -32,7 +32,7 @@ CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-
 
 @dataclass(frozen=True)
 class UploadOptions:
-    """What an upload asks for.
+    """Options of an upload.
 
     >>> UploadOptions(SessionOptions(nbest=2), output_format="srt", is_streamed=False).session.nbest
     2
@@ -50,6 +50,9 @@ class Upload:
         service: decodes the audio.
         request: its body is the file, or a form with the file and options.
         label: name of the client in the log.
+
+    >>> async def handle(service: Service, request: web.Request) -> web.StreamResponse:
+    ...     return await Upload(service, request, label="127.0.0.1 /transcribe").respond()
     """
 
     def __init__(self, service: Service, request: web.Request, label: str) -> None:

@@ -39,6 +39,9 @@ class Connection:
         service: decodes the audio.
         socket: accepted WebSocket.
         label: name of the client in the log.
+
+    >>> async def handle(service: Service, socket: WebSocket) -> None:
+    ...     await Connection(service, socket, label="127.0.0.1 /ws").run()
     """
 
     def __init__(self, service: Service, socket: WebSocket, label: str) -> None:

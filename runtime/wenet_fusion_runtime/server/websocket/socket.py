@@ -23,7 +23,10 @@ class WebSocket(web.WebSocketResponse):
         max_message_bytes: largest message.
         write_error: turns an error into a text message.
 
-    >>> socket = WebSocket(request, 1 << 20, str)  # doctest: +SKIP
+    >>> from aiohttp.test_utils import make_mocked_request
+    >>> socket = WebSocket(make_mocked_request("GET", "/ws"), max_message_bytes=1 << 20, write_error=str)
+    >>> socket.closed, socket.read_error
+    (False, None)
     """
 
     def __init__(self, request: web.Request, max_message_bytes: int, write_error: Callable[[str], str]) -> None:
