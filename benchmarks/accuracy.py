@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from parts.benchmark_report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.__main__ import main as wenet_fusion
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.flow import TARGETS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8
@@ -135,7 +136,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         for chunk in chunks:
             row += [f"{100 * found[chunk].wer:.2f}", str(found[chunk].changed)]
         cells.append([*row, f"{next(iter(found.values())).megabytes:.1f}"])
-    return table([*head, "file, MB"], cells)
+    return markdown_table([*head, "file, MB"], cells)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from parts.benchmark_report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Update
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.metadata import DYNAMIC
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.text.error_rate import ErrorCounts, score
 
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for batch, each in outcomes.items()
     ]
     head = ["streams in a step, at most", "on average", "words", "texts that differ from those alone"]
-    text = "\n\n".join(["\n".join(run.lines()), table(head, rows)])
+    text = "\n\n".join(["\n".join(run.lines()), markdown_table(head, rows)])
     print(text)
     found = {batch: each._asdict() | {"rate": each.counts.rate} for batch, each in outcomes.items()}
     write_report(args.output, "dynamic_batching", text, {"run": run, "batches": found})

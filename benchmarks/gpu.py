@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from encoder_speed import QUICK, SIZES
-from parts.benchmark_report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from parts.candidates import CONFORMER, OURS, Builder, Sizes
 from parts.forms import Call, Form, torch_form, tuned_encoder
 from parts.random_models import Shape, conformer
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.arguments import device
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.asr_model import FrontendConfig
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.encoder import Encoder
@@ -130,7 +131,9 @@ def steps_table(times: Times, chunking: Chunking) -> str:
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]
     head = [f"ms per step, {chunking_label(chunking)}", *columns]
-    return table(head, [[name, *(f"{timings[name].median:.2f}" for timings in found.values())] for name in names])
+    return markdown_table(
+        head, [[name, *(f"{timings[name].median:.2f}" for timings in found.values())] for name in names]
+    )
 
 
 def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
@@ -139,7 +142,7 @@ def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
     for name in names:
         served = [real_time(times, chunking, name) for chunking in chunkings]
         rows.append([name, *(f"{found.count} ({found.batch})" for found in served)])
-    return table(["streams per GPU", *map(chunking_label, chunkings)], rows)
+    return markdown_table(["streams per GPU", *map(chunking_label, chunkings)], rows)
 
 
 def real_time(times: Times, chunking: Chunking, name: str) -> Streams:

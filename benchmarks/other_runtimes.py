@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from parts.benchmark_report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from parts.runtime_drivers import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.model_file import load_model
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.target import ExportOptions
@@ -148,7 +149,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
          "-" if item.rescored is None else f"{100 * item.rescored:.2f}", str(item.other_text)]
         for item in outcomes
     ]  # fmt: skip
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import torch
 from encoder_speed import QUICK, SIZES
-from parts.benchmark_report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from parts.candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
 from parts.forms import (
     Call,
@@ -36,6 +36,7 @@ from parts.random_models import Shape, conformer
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.model.chunking import chunking_label
 
@@ -187,7 +188,7 @@ def operators_table(profiles: Sequence[Profile]) -> str:
         rows = [*ranked[:DEAREST], (f"{len(others)} others", sum(ms for _, ms in others))]
         columns.append([f"{name} {ms:.2f} ({100 * ms / spent.total():.0f} %)" for name, ms in rows])
     head = ["ms per step (share)", *(profile.form for profile in profiles)]
-    return table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
+    return markdown_table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
 
 
 def short(operator: str) -> str:
@@ -207,7 +208,7 @@ def weights_table(profiles: Sequence[Profile], bandwidth: float) -> str:
     ]
     read = f"an array of {READ_MEGABYTES} MB, read once"
     rows.append([read, f"{READ_MEGABYTES}", f"{READ_MEGABYTES / bandwidth:.2f}", f"{bandwidth:.1f}"])
-    return table(["products", "weights, MB", "ms per step", "GB/s"], rows)
+    return markdown_table(["products", "weights, MB", "ms per step", "GB/s"], rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.random_models import random_model, sharpen
 from parts.runtime_calls import (
     ENCODER,
@@ -34,6 +34,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
@@ -132,7 +133,7 @@ def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
         found = [times[f"{name}: {part}"].median / steps for part in PARTS]
         ratios = ["" if part in PARTS[:2] else f" ({value / found[0]:.2f} x)" for part, value in zip(PARTS, found)]
         rows.append([name, *(f"{value:.2f}{ratio}" for value, ratio in zip(found, ratios))])
-    return table(["ms per chunk", *(part.replace("_", " ") for part in PARTS)], rows)
+    return markdown_table(["ms per chunk", *(part.replace("_", " ") for part in PARTS)], rows)
 
 
 def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
@@ -149,7 +150,9 @@ def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
 
 def rescoring_table(times: Times, names: Sequence[str]) -> str:
     head = ["ms per segment", *(f"{count} hypotheses" for count in HYPOTHESES)]
-    return table(head, [[name, *(f"{times[f'{name}: {count}'].median:.0f}" for count in HYPOTHESES)] for name in names])
+    return markdown_table(
+        head, [[name, *(f"{times[f'{name}: {count}'].median:.0f}" for count in HYPOTHESES)] for name in names]
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.forms import torch_form, tuned_encoder
 from parts.random_models import Shape, random_model, sharpen
 from parts.runtime_calls import confidence
@@ -32,6 +32,7 @@ from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 
@@ -183,7 +184,7 @@ def times_table(times: dict[str, Timing], frames: int, steps: int) -> str:
         ]
         for name, timing in times.items()
     ]
-    return table(["", "ms per chunk", "µs per frame", "of the encoder"], rows)
+    return markdown_table(["", "ms per chunk", "µs per frame", "of the encoder"], rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from parts.benchmark_report import Goal, goals_table, table, this_run, write_report
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.serving_measures import Start, Throughput, memory_of, new_process, throughput
 from parts.serving_memory import Memory
 from parts.serving_sessions import RealTime, real_time
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.console import run_main
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
 
 DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk
@@ -216,16 +217,16 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
         "weights, "
         f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
         "Seconds of audio for a second of one core, large encoder, medians by turns:",
-        table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
+        markdown_table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
         f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "
         "ms as "
         "50 / 95 / 100 %:",
-        table(
+        markdown_table(
             ["", "sessions", "chunk to its result", "first of a session", "end to last result",
              "clients late", "streams in a step", "cores: server + clients", "wrong"], rows,
         ),
-        table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
-        table(["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts),
+        markdown_table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
+        markdown_table(["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts),
     ])  # fmt: skip
 
 

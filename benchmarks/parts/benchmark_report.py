@@ -1,9 +1,9 @@
 """Write the report of a benchmark: where and how it ran, goals beside measurements, as Markdown and JSON."""
 
 import json
+import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +14,9 @@ from typing import Any
 import onnxruntime
 import torch
 from wenet_fusion_runtime.files import write_text
+
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.provenance import commit, processor_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,10 +51,10 @@ def this_run(seed: int, load: float) -> Run:
     return Run(
         command=f"OMP_NUM_THREADS=1 python {shlex.join([relative(sys.argv[0]), *sys.argv[1:]])}",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        commit=_commit(),
+        commit=commit(ROOT),
         seed=seed,
-        processor=_processor(),
-        processors=len(_processor_lines()) or 1,
+        processor=processor_name(),
+        processors=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
@@ -64,32 +67,6 @@ def relative(path: str | Path) -> str:
     """Return a path relative to the root of the repository."""
     full = Path(path).resolve()
     return str(full.relative_to(ROOT)) if full.is_relative_to(ROOT) else str(path)
-
-
-def _commit() -> str:
-    try:
-        head = _git("rev-parse", "--short", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "wenet_fusion", "runtime", "benchmarks")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head} with changes" if changed else head
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def _processor_lines() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-
-
-def _processor() -> str:
-    return next(iter(_processor_lines()), platform.processor() or platform.machine())
 
 
 @dataclass(frozen=True)
@@ -111,13 +88,7 @@ class Goal:
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
-    return table(["goal", "wanted", "measured", ""], [goal.row() for goal in goals])
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first hold numbers."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
-    return "\n".join([lines[0], "|" + "---|" + "---:|" * (len(head) - 1), *lines[1:]])
+    return markdown_table(["goal", "wanted", "measured", ""], [goal.row() for goal in goals])
 
 
 def write_report(folder: Path, name: str, text: str, record: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ All ratios are of medians of one run.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from parts.benchmark_report import Goal, table
+from parts.benchmark_report import Goal
 from parts.candidates import (
     CONFORMER,
     FLOAT16,
@@ -25,6 +25,7 @@ from parts.forms import Class
 from parts.random_models import Shape
 from parts.timing import Timing
 
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by the candidate's name
@@ -69,7 +70,7 @@ def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequen
             reference = best(shape, candidates, CONFORMER, candidate.form.kind).milliseconds
             row += [f"{found:.2f}", "" if candidate.model == LINEAR else f"{reference / found:.2f}"]
         rows.append(row)
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence[int]) -> str:
@@ -83,7 +84,7 @@ def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence
             continue
         cells = [times[shape][candidate.name].median / shape.batch for shape in shapes]
         rows.append([f"{candidate.model}, {candidate.form.name}", *(f"{cell:.2f}" for cell in cells)])
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> list[Goal]:
@@ -130,7 +131,7 @@ def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
         ["int8 with constant scales", "", f"{OURS}: {INT8}"],
     ]
     columns = [_savings([times[name].median if name else None for name in column]) for column in list(zip(*rows))[1:]]
-    return table(
+    return markdown_table(
         ["each row with all changes above it", f"{FLOAT32}, ms", "saves", f"{INT8_DYNAMIC}, ms", "saves"],
         [[row[0], *first, *second] for row, first, second in zip(rows, *columns)],
     )

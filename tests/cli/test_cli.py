@@ -212,7 +212,9 @@ def test_missing_units_and_cmvn(train, tmp_path):
 def test_a_run_with_other_units_is_not_continued(train, tmp_path):
     train()
     (tmp_path / "units.txt").write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
-    with pytest.raises(ValueError, match="was trained with 13 units that differ from the 6 of this run"):
+    with pytest.raises(
+        ValueError, match="was trained with a vocabulary of 13 tokens that differ from the 6 of this run"
+    ):
         train(f"tokenizer.units={tmp_path / 'units.txt'}")
 
 

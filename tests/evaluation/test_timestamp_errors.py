@@ -15,11 +15,11 @@ from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
-    all_dated_words,
-    dated_words,
+    corrected,
     estimate_emission_delay,
-    moved,
-    time_errors,
+    match_all_words,
+    match_words,
+    timestamp_errors,
 )
 from wenet_fusion.export.emission_delay import measure_emission_delay
 from wenet_fusion.export.speech import Speech, read_speech
@@ -36,23 +36,23 @@ HEARD = words(("a", 0.3, 0.4), ("x", 0.9, 1.3), ("a", 2.4, 2.5), ("d", 2.7, 2.8)
 
 
 def test_only_words_that_are_right_are_paired() -> None:
-    assert dated_words(SPOKEN, HEARD) == [(SPOKEN[0], HEARD[0]), (SPOKEN[2], HEARD[2]), (SPOKEN[3], HEARD[4])]
-    assert dated_words(SPOKEN, []) == dated_words([], HEARD) == []
-    assert len(all_dated_words({"u": SPOKEN, "v": SPOKEN}, {"v": HEARD, "w": HEARD})) == 3
+    assert match_words(SPOKEN, HEARD) == [(SPOKEN[0], HEARD[0]), (SPOKEN[2], HEARD[2]), (SPOKEN[3], HEARD[4])]
+    assert match_words(SPOKEN, []) == match_words([], HEARD) == []
+    assert len(match_all_words({"u": SPOKEN, "v": SPOKEN}, {"v": HEARD, "w": HEARD})) == 3
 
 
 def test_errors_and_the_shifts_that_mend_them() -> None:
-    pairs = dated_words(SPOKEN, HEARD)
-    errors = time_errors(pairs)
+    pairs = match_words(SPOKEN, HEARD)
+    errors = timestamp_errors(pairs)
     assert errors.words == 3
     assert errors.starts == pytest.approx((0.3, 0.3, np.percentile([0.2, 0.3, 0.4], 95), 0.3))
     assert errors.ends == pytest.approx(((0.1 + 0.0 + 0.3) / 3, 0.1, np.percentile([0.0, 0.1, 0.3], 95), 0.0))
     shifts = estimate_emission_delay(pairs)
     assert shifts == pytest.approx((-0.3, 0.0))
-    after = time_errors([moved(pair, shifts) for pair in pairs])
+    after = timestamp_errors([corrected(pair, shifts) for pair in pairs])
     assert after.starts.mean == pytest.approx(0.2 / 3) and after.starts.bias == pytest.approx(0)
-    with pytest.raises(ValueError, match="no word was recognised rightly"):
-        time_errors([])
+    with pytest.raises(ValueError, match="no word was recognised correctly"):
+        timestamp_errors([])
 
 
 # ---- at export

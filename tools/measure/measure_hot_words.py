@@ -11,26 +11,24 @@ where it belongs. Choose boosts on a development set and report what they do on 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from left_out import all_problems
-from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
-from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.manifest import Utterance, scan_manifest
-from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.decode_list import Condition, decode_list
+from wenet_fusion.evaluation.options import EvaluationOptions, Variant
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.text.transcripts import UNITS, Counting
 
-ROWS = 16  # utterances per step
 WITHOUT, AS_LISTED = "without", "as listed"
 PHRASES_SHOWN = 20
 
@@ -84,8 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances, skipped = scan_manifest(args.data)
     texts, unreadable = decode(model, utterances, chunking, options)
     skipped = all_problems(skipped, unreadable)
-    if len(unreadable) == len(utterances):
-        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 
     phrases = [" ".join(word.phrase.split()) for word in hot_words]
     references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in unreadable}
@@ -138,22 +134,13 @@ def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[s
 def decode(
     model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, options: Mapping[str, DecodingOptions]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Decode every utterance with every set of options. Return texts by options and key, and problems by key."""
-    texts: dict[str, dict[str, str]] = {name: {} for name in options}
-    skipped: dict[str, str] = {}
-    by_length = sorted(utterances, key=lambda utterance: utterance.seconds)
-    with tqdm(total=len(utterances), desc="decode", unit="utt", disable=None) as bar:
-        for start in range(0, len(by_length), ROWS):
-            batch = by_length[start : start + ROWS]
-            samples, unreadable = read_batch(batch, model.meta.sample_rate)
-            skipped |= unreadable
-            if samples:
-                step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
-                for name, each in options.items():
-                    rows = decode_rows(model, step, each)
-                    texts[name] |= {key: model.meta.vocabulary.text(joined_ids(row)) for key, row in zip(samples, rows)}
-            bar.update(len(batch))
-    return texts, skipped
+    """Return the texts by name of options and key, and why recordings could not be read, by key."""
+    mode = str(next(iter(options.values())).mode)
+    variants = tuple(Variant(name, each) for name, each in options.items())
+    found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), variants))
+    label = chunking_label(chunking)
+    texts = {name: found.texts(Condition(mode, name, label), model.meta.vocabulary) for name in options}
+    return texts, found.unreadable
 
 
 def measure(
@@ -198,7 +185,7 @@ def table(measured: Sequence[Measured]) -> str:
         ]
         for line in measured
     ]  # fmt: skip
-    return "\n".join(_markdown(head, rows))
+    return markdown_table(head, rows)
 
 
 def phrase_table(measured: Sequence[Measured]) -> str:
@@ -216,7 +203,7 @@ def phrase_table(measured: Sequence[Measured]) -> str:
         for phrase in shown
     ]
     left = [f"\n{len(first) - len(shown)} more in the JSON file"] if len(first) > len(shown) else []
-    return "\n".join([*_markdown(head, rows), *left])
+    return "\n".join([markdown_table(head, rows), *left])
 
 
 def _right_and_wrong(found: Found) -> str:
@@ -225,13 +212,6 @@ def _right_and_wrong(found: Found) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f} % ({part}/{whole})" if whole else f"- ({part}/0)"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|---" + "|--:" * (len(head) - 1) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.report.markdown import markdown_table
 
 RECORDINGS = 100  # of a data.list, at most
 
@@ -85,14 +86,14 @@ def print_table(
     """Print insertions per hour by kind of sound and search; the last line is a summary."""
     chunks = len(meta.chunk_sizes)
     hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
-    print("| false words per hour | hours | " + " | ".join(modes) + " |")
-    print("|---|--:|" + "--:|" * len(modes))
-    for kind, duration in hours.items():
-        cells = [f"{words[kind, mode] / duration:.0f}" for mode in modes]
-        print(f"| {kind} | {duration:.2f} | " + " | ".join(cells) + " |")
+    rows = [
+        [kind, f"{duration:.2f}", *(f"{words[kind, mode] / duration:.0f}" for mode in modes)]
+        for kind, duration in hours.items()
+    ]
+    print(markdown_table(["insertions per hour", "hours", *modes], rows))
     worst = {kind: max(words[kind, mode] for mode in modes) / duration for kind, duration in hours.items()}
     rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in worst.items())
-    print(f"{model}: false words per hour of sounds without a word, in the worst of {len(modes)} modes: {rates}")
+    print(f"{model}: insertions per hour of non-speech sounds, in the worst of {len(modes)} modes: {rates}")
 
 
 if __name__ == "__main__":

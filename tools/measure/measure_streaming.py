@@ -22,8 +22,8 @@ from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
-from wenet_fusion.evaluation.timestamps.timestamp_errors import SideErrors, all_dated_words, time_errors
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import align, score
 
@@ -59,11 +59,11 @@ class Report:
     finalisation_processor_ms: Percentiles | None  # processor time of the same
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
-    flicker: float | None  # words that were shown and changed later, for each word of the final text
+    upwr: float | None  # unstable partial words: shown and changed later, per word of the final text
     open_words: float | None  # words of a text shown that could still change, on average
     dated_words: int  # those whose times can be compared with the CTM file's: they were recognised rightly
-    start_errors_seconds: SideErrors | None
-    end_errors_seconds: SideErrors | None
+    start_errors_seconds: BoundaryErrors | None
+    end_errors_seconds: BoundaryErrors | None
     compared: int  # utterances whose tokens offline evaluation gave
     same_tokens: int
     different: list[str]
@@ -119,9 +119,9 @@ def print_report(report: Report) -> None:
         if value is not None:
             numbers = " / ".join(f"{number:.3g}" for number in value)
             print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
-    if report.flicker is not None and report.open_words is not None:
+    if report.upwr is not None and report.open_words is not None:
         print(
-            f"  partial texts        {100 * report.flicker:.2f} words shown and changed later for 100 final words,"
+            f"  partial texts        {100 * report.upwr:.2f} words shown and changed later for 100 final words,"
             f" {report.open_words:.2f} of those shown could still change"
         )
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
@@ -164,8 +164,8 @@ def build_report(
     total = scoring.total
     final_words = sum(len(item.words) for item in streamed.values())
     open_words = [count for item in streamed.values() for count in item.open_words]
-    pairs = all_dated_words(spoken, {key: item.dated for key, item in streamed.items()})
-    times = time_errors(pairs) if pairs else None
+    pairs = match_all_words(spoken, {key: item.dated for key, item in streamed.items()})
+    times = timestamp_errors(pairs) if pairs else None
     return Report(
         model=str(args.model),
         data=str(args.data),
@@ -186,7 +186,7 @@ def build_report(
         finalisation_processor_ms=percentiles([item.final_processor for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
         emission_delay_seconds=percentiles(delays),
-        flicker=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
+        upwr=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
         open_words=float(np.mean(open_words)) if open_words else None,
         dated_words=len(pairs),
         start_errors_seconds=times and times.starts,
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances = {utterance.key: utterance for utterance in listed.utterances}
     references = {key: utterance.text for key, utterance in utterances.items()}
     spoken = read_ctm(args.ctm) if args.ctm else {}
-    undated = without_words(spoken, references, args.ctm) if args.ctm else []
+    undated = keys_without_words(spoken, references, args.ctm) if args.ctm else []
     streamed: dict[str, Streamed] = {}
     skipped = list(listed.problems)
     audio_seconds = 0.0
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output / "text", texts)
     write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.dated) for key, item in streamed.items()))
     plain = {
-        name: value._asdict() if isinstance(value, (Percentiles, SideErrors)) else value
+        name: value._asdict() if isinstance(value, (Percentiles, BoundaryErrors)) else value
         for name, value in asdict(report).items()
     }
     write_text(args.output / "stream.json", json.dumps(plain, indent=1) + "\n")

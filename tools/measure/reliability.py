@@ -17,7 +17,7 @@ from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.kaldi import read_table
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.text.error_rate import align
 from wenet_fusion.text.transcripts import Counting
 
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not heard:
         print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
         return 0
-    without_words(
+    keys_without_words(
         heard, references, args.ctm
     )  # an utterance in which nothing was recognised has no line, but one must have
     found = reliability(*rated_words(references, heard), args.bins)

@@ -52,15 +52,14 @@ def align_command(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 1 if an utterance could not be aligned."""
     if args.worst < 0:
         raise ValueError(f"--worst {args.worst}: give a number of utterances")
-    delay = _emission_delay(args.word_times)
-    options = AlignmentOptions(parse_chunking(args.chunking), delay)
+    options = AlignmentOptions(parse_chunking(args.chunking), _emission_delay(args.word_times))
     trained = load_trained(args.checkpoint)
     utterances, problems = scan_manifest(args.data)
     aligned = align(trained, utterances, options)
     aligned = aligned._replace(skipped=[*problems, *aligned.skipped])
     write_alignment(aligned, args.output)
     if args.worst:
-        print("   score confidence utterance: words, those that the audio hardly holds with their confidence")
+        print("   score confidence utterance: words, doubtful ones with their confidence")
     for utterance in aligned.worst(args.worst):
         print(format_utterance(utterance))
     words = sum(len(utterance.words) for utterance in aligned.utterances)
@@ -69,7 +68,7 @@ def align_command(args: argparse.Namespace) -> int:
         f"chunking {chunking_label(options.chunking)}, {len(aligned.skipped)} utterances skipped"
     )
     if args.word_times is None:
-        print("words are dated where the model emits them; --word_times EXPORTED moves them to where they are spoken")
+        print("timestamps are emission times; --word_times EXPORTED corrects them for the emission delay")
     print_skipped(aligned.skipped)
     return 1 if aligned.skipped else 0
 
@@ -79,7 +78,7 @@ def _emission_delay(path: Path | None) -> EmissionDelay:
         return EmissionDelay()
     found = read_meta(path).emission_delay
     if found == EmissionDelay():
-        raise ValueError(f"{path} knows no word times: export it with --data and --ctm, or leave --word_times out")
+        raise ValueError(f"{path} holds no emission delay: export it with --data and --ctm, or leave --word_times out")
     return found
 
 

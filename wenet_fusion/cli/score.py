@@ -8,7 +8,7 @@ from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.cli.arguments import Verb, add_counting, counting
 from wenet_fusion.data.kaldi import read_table
-from wenet_fusion.evaluation.report.content import Condition, Fact, Report
+from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report
 from wenet_fusion.evaluation.report.write import check_report_path, write_report
 from wenet_fusion.text.error_rate import Scoring, score
 from wenet_fusion.text.transcripts import Counting
@@ -64,5 +64,5 @@ def _score_report(args: argparse.Namespace, result: Scoring, counted: Counting, 
             ("counted", counted.description),
         )
     )
-    condition = Condition(args.hypothesis.name, "", result, result.interval())
+    condition = ConditionErrors(args.hypothesis.name, "", result, result.interval())
     return Report(f"{counted.rate_name} of {args.hypothesis}", about, counted, (condition,), facts, tuple(problems))

@@ -11,12 +11,12 @@ from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
-    DatedWord,
-    TimeErrors,
-    dated_words,
+    MatchedWord,
+    TimestampErrors,
+    corrected,
     estimate_emission_delay,
-    moved,
-    time_errors,
+    match_words,
+    timestamp_errors,
 )
 from wenet_fusion.export.speech import Speech
 
@@ -26,8 +26,8 @@ class MeasuredDelay(NamedTuple):
 
     emission_delay: EmissionDelay
     spread_seconds: float  # largest difference between the shifts of single chunk sizes
-    before: TimeErrors
-    after: TimeErrors
+    before: TimestampErrors
+    after: TimestampErrors
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers for meta.json."""
@@ -52,17 +52,17 @@ def measure_emission_delay(model: AcousticModel, speech: Sequence[Speech]) -> Me
     """
     # All searches take a word's time from the same frame, so the fastest will do.
     options, speech = DecodingOptions(GREEDY), [item for item in speech if item.timestamps]
-    found: dict[int, list[DatedWord]] = {}
+    found: dict[int, list[MatchedWord]] = {}
     for chunk in model.meta.chunk_sizes:
         for item in progress_bar(speech, len(speech), f"emission delay, chunk {chunk}", "utt", leave=False):
             segments = transcribe_offline(model, item.samples, chunk, model.meta.left(chunk), options)
             emitted = [word for segment in segments for word in segment.words]
-            found.setdefault(chunk, []).extend(dated_words(item.timestamps, emitted))
+            found.setdefault(chunk, []).extend(match_words(item.timestamps, emitted))
     pairs = [pair for own in found.values() for pair in own]
     if not pairs:
         return None
     delay = estimate_emission_delay(pairs)
     sides = zip(*(estimate_emission_delay(own) for own in found.values() if own))
     spread = max(max(shifts) - min(shifts) for shifts in sides)
-    after = time_errors([moved(pair, delay) for pair in pairs])
-    return MeasuredDelay(delay, round(spread, 3), time_errors(pairs), after)
+    after = timestamp_errors([corrected(pair, delay) for pair in pairs])
+    return MeasuredDelay(delay, round(spread, 3), timestamp_errors(pairs), after)

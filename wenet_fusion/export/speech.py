@@ -14,7 +14,7 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.text.error_rate import score
 
 
@@ -42,7 +42,7 @@ def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None 
     utterances = [listed[index * len(listed) // count] for index in range(count)]
     timestamps = read_ctm(ctm) if ctm is not None else {}
     if ctm is not None:
-        missing = without_words(timestamps, {utterance.key: utterance.text for utterance in utterances}, ctm)
+        missing = keys_without_words(timestamps, {utterance.key: utterance.text for utterance in utterances}, ctm)
         if missing:
             raise ValueError(
                 f"{ctm}: lacks the words of {len(missing)} utterances of {data_list}, such as {missing[0]}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+from wenet_fusion_runtime.results.subtitles import text_width
 
 from wenet_fusion.text.transcripts import Counting
 
@@ -177,7 +177,7 @@ class Scoring(NamedTuple):
         for key, alignment, counts in () if brief else self.utterances:
             labels, recognised = [], []
             for pair in alignment.pairs:
-                width = max(display_width(token or "") for token in pair)
+                width = max(text_width(token or "") for token in pair)
                 labels.append(pad(pair.reference or "", width))
                 recognised.append(pad(pair.hypothesis or "", width))
             lines += ["", f"utt: {key}", f"WER: {counts.summary()}"]
@@ -237,14 +237,6 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], counting
     )
 
 
-def display_width(text: str) -> int:
-    """Return the terminal columns of a text; wide East Asian characters take two."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
-
-
 def pad(text: str, width: int) -> str:
     """Append spaces to a text up to `width` terminal columns."""
-    return text + " " * (width - display_width(text))
+    return text + " " * (width - text_width(text))

@@ -10,7 +10,7 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.evaluation.options import PLAIN
-from wenet_fusion.evaluation.report.markdown import table_lines
+from wenet_fusion.evaluation.report.markdown import markdown_table, table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
 from wenet_fusion.provenance import commit, processor, software
 
@@ -30,13 +30,8 @@ def error_table(rows: Sequence[Record]) -> list[str]:
     chunkings = list(dict.fromkeys(row["chunking"] for row in rows))
     names = [row["mode"] if row["variant"] == PLAIN else f"{row['mode']} + {row['variant']}" for row in rows]
     rates = {(name, row["chunking"]): f"{100 * row['wer']:.2f}" for name, row in zip(names, rows)}
-    lines = [
-        f"| word error rate, % of {rows[0]['words']} words | " + " | ".join(chunkings) + " |",
-        "|---|" + "--:|" * len(chunkings),
-    ]
-    for name in dict.fromkeys(names):
-        lines.append(f"| {name} | " + " | ".join(rates.get((name, chunking), "-") for chunking in chunkings) + " |")
-    return lines
+    cells = [[name, *(rates.get((name, chunking), "-") for chunking in chunkings)] for name in dict.fromkeys(names)]
+    return markdown_table([f"word error rate, % of {rows[0]['words']} words", *chunkings], cells).splitlines()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
