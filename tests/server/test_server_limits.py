@@ -242,6 +242,11 @@ def test_uploads_that_are_still_coming_are_bounded_too(server: ServerProcess) ->
         for writer in writers:
             writer.close()
 
+        async def is_accepted() -> bool:
+            return (await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE)))[0] == 200
+
+        assert await eventually(is_accepted), "closed uploads still count"
+
     asyncio.run(run())
 
 
