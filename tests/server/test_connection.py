@@ -160,3 +160,18 @@ def test_a_session_without_audio_is_idle() -> None:
 
     socket, service = serve(script, idle_seconds=0.1)
     assert "less than 0.001 s of audio came in 0.1 s" in socket.sent[-1] and errors(service, Reason.IDLE)
+
+
+def test_what_follows_the_end_signal_is_dropped() -> None:
+    """Even while the model is still at work, so that the server surely reads it."""
+
+    async def script(served: Connection, socket: MemorySocket, model: Held) -> None:
+        await until(lambda: bool(socket.sent))
+        model.released.clear()
+        for message in (bytes(16000), '{"signal":"end"}', "rubbish", bytes(100)):
+            socket.incoming.put_nowait(message)
+        await until(socket.incoming.empty)
+        model.released.set()
+
+    socket, _ = serve(script)
+    assert socket.sent[-1] == '{"status":"ok","type":"speech_end"}' and socket.close_code == 1000
