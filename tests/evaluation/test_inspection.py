@@ -93,7 +93,7 @@ def test_context_by_hand() -> None:
 def test_description(trained: TrainedModel) -> None:
     counts = operators(torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())).inlined_graph)
     text = describe(acoustic_model(trained), counts, [Chunking(8, 2), FULL_CONTEXT], FRAMES)
-    assert "sample rate 8000 Hz, encoder frame 40 ms, 13 units, precision float32" in text
+    assert "sample rate 8000 Hz, encoder frame 40 ms, 13 tokens, precision float32" in text
     assert "operators in the step: 2, normalisation: none, sigmoid/SiLU/GLU/tanh: {'aten::tanh': 1}" in text
     line = next(line for line in text.splitlines() if line.strip().startswith("8/2"))
     assert "320 ms, 160 ms" in line and line.endswith("280 ms")

@@ -281,8 +281,11 @@ class ForgetfulConvolution(CausalConvolution):
     """Right in one step and wrong in two: only streaming shows it."""
 
     def forward(
-        self, x_ND: Tensor, state: typing.List[Tensor], context: StepContext
-    ) -> typing.Tuple[Tensor, typing.List[Tensor]]:
+        self,
+        x_ND: Tensor,
+        state: typing.List[Tensor],  # noqa: UP006
+        context: StepContext,
+    ) -> typing.Tuple[Tensor, typing.List[Tensor]]:  # noqa: UP006
         h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), context.valid_N, state[0].size(0), context.frames)
         h_BTD = torch.cat([state[0], h_BTD], dim=1)
         h_ND = self.activation(self.depthwise(h_BTD.transpose(1, 2), context.valid_N))

@@ -1,4 +1,4 @@
-"""Shows what a model can see and what it runs: influence of input frames on outputs, latency, parameters, operators."""
+"""Inspection of a model: which input frames influence which outputs, latency, operators."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +17,27 @@ GROUP_ATTENTION = 1 << 22  # attention weights per head and layer that one batch
 
 @dataclass(frozen=True)
 class Influence:
-    """reaches_TT[i, t]: does input frame i (its samples) reach output frame t?"""
+    """Which input frames influence which output frames.
+
+    >>> Influence(Chunking(2, 0), np.array([[True, True], [False, True]])).context()
+    (1, 0)
+    """
 
     chunking: Chunking
-    reaches_TT: np.ndarray  # bool
+    reaches_TT: np.ndarray  # bool; [i, t]: input frame i (its samples) influences output frame t
 
     def context(self) -> tuple[int, int]:
-        """The longest way back and forward, in frames, from an output to an input that reaches it."""
+        """Return the longest way back and forward, in frames, from an output to an input that influences it."""
         inputs, outputs = np.nonzero(self.reaches_TT)
         return int((outputs - inputs).max()), int((inputs - outputs).max())
 
 
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
-    """Measures, without looking into the model, which input frames reach which outputs.
+    """Measure which input frames influence which outputs, from the outputs alone.
 
-    A batch holds the same noise many times, in each row but the last with another frame replaced: what then differs from
-    the last row's output was reached. Needs the batch law to hold, which tests prove. Batches are small enough for memory
-    to grow with the square of `frames` at most.
+    A batch holds the same noise many times, in each row but the last with another frame replaced: outputs that then
+    differ from the last row's are influenced. This relies on the batch law, which tests prove. Batches are small enough
+    for memory to grow with the square of `frames` at most.
 
     Args:
         model: any model.
@@ -41,13 +45,13 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
         frames: T, encoder frames to draw.
 
     Raises:
-        ValueError: if `frames` is less than 1, or the model's rounding would hide or feign influence.
+        ValueError: `frames` is less than 1, or the model's rounding would hide or feign influence.
     """
     if frames < 1:
         raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")
     if model.meta.precision.startswith("int8"):
         raise ValueError(
-            f"what reaches what cannot be measured in {model.meta.precision}: inspect the checkpoint, or a float32 export"
+            f"influence cannot be measured in {model.meta.precision}: inspect the checkpoint, or a float32 export"
         )
     rng = np.random.default_rng(0)
     samples_per_frame = model.meta.frame_samples
@@ -69,7 +73,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
 
 
 def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Chunking], frames: int) -> str:
-    """A page of text about a model.
+    """Return a page of text about a model.
 
     Args:
         model: any model.
@@ -81,8 +85,10 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
     frame_ms = 1000 * meta.frame_seconds
     norms, activations = matching(operators, NORM_OPERATORS), matching(operators, COSTLY_ACTIVATIONS)
     lines = [
-        f"sample rate {meta.sample_rate} Hz, encoder frame {frame_ms:.0f} ms, {len(meta.vocabulary.tokens)} units, precision {meta.precision}",
-        f"operators in the step: {sum(operators.values())}, normalisation: {norms or 'none'}, sigmoid/SiLU/GLU/tanh: {activations or 'none'}",
+        f"sample rate {meta.sample_rate} Hz, encoder frame {frame_ms:.0f} ms, {len(meta.vocabulary.tokens)} tokens, "
+        f"precision {meta.precision}",
+        f"operators in the step: {sum(operators.values())}, normalisation: {norms or 'none'}, sigmoid/SiLU/GLU/tanh: "
+        f"{activations or 'none'}",
     ]
     if chunkings:
         lines += ["", f"context measured on {frames} frames of noise:"]
@@ -99,15 +105,20 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
 
 
 def _reach(context: int, frames: int, frame_ms: float) -> str:
-    """A context as text; one that spans all that was measured may be longer."""
+    """Return a context as text; one that spans all measured frames may be longer."""
     return f"{'>= ' if context == frames - 1 else ''}{context * frame_ms:.0f} ms"
 
 
 def draw_influence(influences: list[Influence], frame_seconds: float, path: Path) -> None:
-    """One panel for each chunking: outputs to the right, inputs downwards, filled where an input reaches an output.
+    """Draw one panel per chunking: outputs to the right, inputs downwards, filled where one influences the other.
+
+    Args:
+        influences: one per chunking.
+        frame_seconds: duration of an encoder frame.
+        path: the picture to write.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ValueError: matplotlib is not installed.
     """
     try:
         import matplotlib

@@ -1,4 +1,4 @@
-"""Proves the streaming laws on a user's own model and data: split, batch, padding and fusion as numbers."""
+"""The streaming laws, measured on a user's own model: split, batch, padding and fusion as numbers."""
 
 import copy
 from typing import NamedTuple
@@ -17,20 +17,27 @@ CHECK_CHUNKS = 5  # whole chunks streamed, and a short one
 
 
 class LawCheck(NamedTuple):
+    """One law under one chunking."""
+
     law: str
     chunking: str
     difference: float  # relative to the largest value
 
     @property
     def holds(self) -> bool:
+        """True if the difference is rounding."""
         return self.difference <= BOUND
 
 
 def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> list[LawCheck]:
-    """Measures the laws in float64 on noise, or on `samples` (float32 mono at the model's rate).
+    """Measure the laws in float64, under each chunking that the model serves.
+
+    Args:
+        trained: the model.
+        samples: float32 mono (n,) at the model's rate; None: noise.
 
     Raises:
-        ValueError: if `samples` are no longer than a chunk.
+        ValueError: `samples` fit into one chunk.
     """
     plain = StreamingModel(copy.deepcopy(trained.model).double()).eval()
     folded = copy.deepcopy(trained.model).double().eval()

@@ -30,10 +30,11 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
     """
     found, one_chunking = exported.findings, TARGETS[options.target].one_chunking
     norms = f"{found.norm_operators} normalisation operators" if found.norm_operators else "no normalisation"
-    sizes = f"chunking {chunking_label(chunking)}" if one_chunking else f"chunk sizes {found.verification.chunk_sizes}"
+    sizes = ", ".join(map(str, found.verification.chunk_sizes))
+    streamed = f"chunking {chunking_label(chunking)}" if one_chunking else f"chunk sizes {sizes}"
     lines = [
         *map(_size, exported.files),
-        f"{options.precision}; {norms} in the step; {_comparison(found)}, streamed at {sizes}",
+        f"{options.precision}; {norms} in the step; {_comparison(found)}, streamed at {streamed}",
         *_error_rate(found, options.precision),
         *_delay(found),
         *(f"note: {remark}" for remark in exported.remarks),
