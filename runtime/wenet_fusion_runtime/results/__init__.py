@@ -1,0 +1,1 @@
+"""Results: tokens, words and timestamps, and the formats that they are written in."""

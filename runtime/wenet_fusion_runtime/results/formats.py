@@ -1,4 +1,4 @@
-"""Results as text, JSON lines, CTM, SRT and VTT. Knows neither recognition nor where the text goes."""
+"""Write results as text, JSON lines, CTM, SRT and WebVTT."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 TEXT, JSON, CTM, SRT, VTT = "text", "json", "ctm", "srt", "vtt"
 FORMATS = (TEXT, JSON, CTM, SRT, VTT)
-SUBTITLES = (SRT, VTT)  # describe one recording; the others name theirs and can be joined
-SUFFIXES = (".txt", ".jsonl", ".ctm", ".srt", ".vtt")  # of FORMATS
+SUBTITLES = (SRT, VTT)  # one file per recording; the other formats name the recording, so files can be joined
+SUFFIXES = (".txt", ".jsonl", ".ctm", ".srt", ".vtt")  # file suffixes, in the order of FORMATS
 
 
 class Writer(Protocol):
-    """Turns the closed segments of one recording into text, piece by piece."""
+    """Turn the closed segments of one recording into text, piece by piece."""
 
     def begin(self) -> str:
-        """What stands before the first segment."""
+        """Return the text before the first segment."""
 
     def segment(self, result: Result) -> str:
-        """The next segment."""
+        """Return the text of the next segment."""
 
     def end(self, text: str) -> str:
-        """What stands at the end, given all text of the recording."""
+        """Return the text after the last segment, given all text of the recording."""
 
 
 def make_writer(form: str, name: str, named: bool, hypotheses_of: Vocabulary | None = None) -> Writer:
-    """A writer for one recording.
+    """Return a writer for one recording.
 
     Args:
         form: one of FORMATS.
-        name: of the recording, as the text shows it.
-        named: whether plain text shows it; JSON and CTM always do, subtitles never.
-        hypotheses_of: see `result_record`; for JSON.
+        name: name of the recording in the output.
+        named: whether plain text starts with the name; JSON and CTM always show it, subtitles never.
+        hypotheses_of: vocabulary with which JSON writes the hypotheses; None leaves them out.
     Raises:
-        ValueError: unknown format.
+        ValueError: the format is unknown.
+
+    >>> word = Word("one", 0.5, 0.8, confidence=0.9)
+    >>> result = Result("one", (), (word,), 1, 0, 0.0, 1.0, (), endpoint=None)
+    >>> make_writer("ctm", "a.wav", named=True).segment(result)
+    'a.wav 1 0.500 0.300 one 0.9000\\n'
     """
     if form not in FORMATS:
         raise ValueError(f"unknown output format '{form}'; choose one of {', '.join(FORMATS)}")
@@ -50,10 +55,11 @@ def make_writer(form: str, name: str, named: bool, hypotheses_of: Vocabulary | N
 
 
 def result_record(result: Result, hypotheses_of: Vocabulary | None = None) -> dict[str, Any]:
-    """A closed segment, ready for JSON.
+    """Return a closed segment as a JSON object.
 
     Args:
-        hypotheses_of: units with which the text of its hypotheses is written, with their scores; None: they are not.
+        result: the segment.
+        hypotheses_of: vocabulary with which its hypotheses are written, with their scores; None leaves them out.
     """
     words = [
         {"text": word.text, **_span(word.start_seconds, word.end_seconds), "confidence": round(word.confidence, 4)}
@@ -84,21 +90,22 @@ def result_record(result: Result, hypotheses_of: Vocabulary | None = None) -> di
 
 
 def partial_record(result: Result) -> dict[str, Any]:
-    """An open segment, ready for JSON: its text, and how many of its words can no longer change."""
+    """Return an open segment as a JSON object: its text, and the number of its final words."""
     return {"segment": result.segment, "partial": result.text, "committed": result.committed}
 
 
 def json_line(record: dict[str, Any]) -> str:
+    """Return a JSON object as one line."""
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def ctm_lines(name: str, units: Iterable[Word | Token]) -> str:
-    """A line for each word or token: recording, channel, start and duration in seconds, text, confidence."""
+def ctm_lines(name: str, items: Iterable[Word | Token]) -> str:
+    """Return CTM: a line per word or token with recording, channel, start and duration in seconds, text, confidence."""
     lines = []
-    for unit in units:
-        # Whole milliseconds: words that touch still do, and none overlap, after rounding.
-        start, end = round(1000 * unit.start_seconds), round(1000 * unit.end_seconds)
-        lines.append(f"{name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {unit.text} {unit.confidence:.4f}\n")
+    for item in items:
+        # Rounded ends, not durations: words that touch still touch, and none overlap.
+        start, end = round(1000 * item.start_seconds), round(1000 * item.end_seconds)
+        lines.append(f"{name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {item.text} {item.confidence:.4f}\n")
     return "".join(lines)
 
 
@@ -119,7 +126,7 @@ class _Text:
 
 
 class _JsonLines:
-    """One object for each segment."""
+    """One JSON object per segment."""
 
     def __init__(self, name: str, hypotheses_of: Vocabulary | None) -> None:
         self._name = name
@@ -136,10 +143,10 @@ class _JsonLines:
 
 
 class _Ctm:
-    """One line for each word."""
+    """One line per word."""
 
     def __init__(self, name: str) -> None:
-        self._name = "_".join(name.split()) or "_"  # a field of a line whose fields are separated by spaces
+        self._name = "_".join(name.split()) or "_"  # spaces separate the fields of a line
 
     def begin(self) -> str:
         return ""
@@ -180,9 +187,9 @@ class _Subtitles:
         return f"{number}{_clock(cue.start_seconds, point)} --> {_clock(cue.end_seconds, point)}\n{text}\n\n"
 
 
-def _scores(hypothesis: Hypothesis, units: Vocabulary) -> dict[str, Any]:
+def _scores(hypothesis: Hypothesis, vocabulary: Vocabulary) -> dict[str, Any]:
     names = ("score", "ctc_score", "context_score", "lm_score", "length_score", "attention_score")
-    return {"text": units.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
+    return {"text": vocabulary.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
 
 
 def _span(start_seconds: float, end_seconds: float) -> dict[str, float]:
@@ -190,6 +197,6 @@ def _span(start_seconds: float, end_seconds: float) -> dict[str, float]:
 
 
 def _clock(seconds: float, point: str) -> str:
-    """HH:MM:SS and milliseconds."""
+    """Return HH:MM:SS and milliseconds."""
     whole, milliseconds = divmod(round(1000 * seconds), 1000)
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{milliseconds:03}"

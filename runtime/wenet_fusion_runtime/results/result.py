@@ -1,4 +1,4 @@
-"""What recognition returns: Hypothesis, Token and Result. Knows neither models nor audio."""
+"""Results of recognition: hypotheses, tokens, words and segments."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 
 class Endpoint(str, Enum):
-    """Why a segment closed."""
+    """The reason why a segment closed."""
 
-    RULE1 = "rule1"  # silence, and no text in the segment
+    RULE1 = "rule1"  # silence in a segment without text
     RULE2 = "rule2"  # silence after text
-    RULE3 = "rule3"  # the segment had become too long
+    RULE3 = "rule3"  # the segment became too long
     REQUEST = "request"  # `Stream.close_segment`
     END = "end_of_audio"
 
@@ -21,66 +21,71 @@ class Endpoint(str, Enum):
 class Hypothesis(NamedTuple):
     """One token sequence that a search found. All scores are in nats.
 
-    The search ranks by ctc_score + context_score + lm_score + length_score; rescoring weights the first and adds
+    The search ranks by ctc_score + context_score + lm_score + length_score; rescoring weights these and adds
     attention_score.
     """
 
     ids: tuple[int, ...]
-    ctc_score: float  # greedy: of the best alignment; prefix beam: of all alignments that the beam kept
-    score: float  # what hypotheses are ranked by
-    frames: tuple[int, ...]  # encoder frame, since the start of the stream, at which each token is emitted
+    ctc_score: float  # log-probability of the best alignment (greedy) or of all alignments in the beam (prefix beam)
+    score: float  # the score that ranks hypotheses
+    frames: tuple[int, ...]  # encoder frame that emitted each token, counted from the start of the stream
     confidences: tuple[float, ...]  # posterior of each token at its peak in the best alignment, 0 to 1
-    context_score: float = 0.0  # of hot words
-    lm_score: float = 0.0  # of the language model: weighted log-probabilities and the bonus of each word
-    length_score: float = 0.0  # minus the length penalty of each token
-    attention_score: float = 0.0  # log-probability under the attention decoders, if they have rescored it
+    context_score: float = 0.0  # contextual biasing: the boosts of hot words
+    lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
+    length_score: float = 0.0  # minus the length penalties of the tokens
+    attention_score: float = 0.0  # log-probability under the attention decoders, if they rescored it
 
     @property
     def search_score(self) -> float:
-        """What it was ranked by before it was rescored."""
+        """The score that ranks it before rescoring."""
         return self.ctc_score + self.context_score + self.lm_score + self.length_score
 
 
 class Token(NamedTuple):
-    """One recognised unit, as it is written in the vocabulary, and when it was spoken (see `word_times.py`)."""
+    """One recognised token, and when it was spoken (see `timestamps.py`)."""
 
     id: int
-    text: str
-    start_seconds: float  # since the start of the stream
+    text: str  # as written in the vocabulary
+    start_seconds: float  # from the start of the stream
     end_seconds: float
     confidence: float  # posterior at the token's peak, 0 to 1
 
 
 class Word(NamedTuple):
-    """A word of a result, or of a file that says when words are spoken."""
+    """A word with its timestamps: of a result, or of a reference file."""
 
     text: str
     start_seconds: float
     end_seconds: float
-    confidence: float  # 0 to 1, the least of its tokens'
-    spaced: bool = True  # whether a space stands before it, if it is not the first
+    confidence: float  # 0 to 1, the lowest of its tokens
+    spaced: bool = True  # whether a space precedes it, unless it is the first word
 
 
 @dataclass(frozen=True)
 class Result:
-    """The text of one segment of a stream: final once the segment is closed, a partial result before."""
+    """The text of one segment of a stream: final once the segment is closed, a partial result before.
+
+    >>> word = Word("one", 0.5, 0.8, confidence=0.9)
+    >>> Result("one", (), (word,), 0, 0, 0.0, 1.0, (), endpoint=None).is_final
+    False
+    """
 
     text: str
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
-    committed: int  # so many leading words can no longer change; their times still may a little
-    segment: int  # counts from 0 in each stream
-    start_seconds: float  # of the segment, since the start of the stream; its first word may begin earlier
-    end_seconds: float  # of what was decoded, the silent tail after the audio included
-    hypotheses: tuple[Hypothesis, ...]  # best first; of a partial result those of the search, not rescored
-    endpoint: Endpoint | None  # why the segment closed; None: it is open
+    committed: int  # number of final words at the start; their times may still move a little
+    segment: int  # number of the segment in its stream, from 0
+    start_seconds: float  # start of the segment in the stream; its first word may begin earlier
+    end_seconds: float  # end of the decoded audio, right padding included
+    hypotheses: tuple[Hypothesis, ...]  # best first; in a partial result not rescored
+    endpoint: Endpoint | None  # why the segment closed; None while it is open
 
     @property
     def is_final(self) -> bool:
-        """Whether the segment is closed, so that nothing of it can change."""
+        """Whether the segment is closed, so that nothing in it can change."""
         return self.endpoint is not None
 
 
 def joined_ids(results: Iterable[Result]) -> list[int]:
-    """The token ids of consecutive segments."""
+    """Return the token ids of consecutive segments."""
     return [token.id for result in results for token in result.tokens]

@@ -1,4 +1,4 @@
-"""Cuts the words of a segment into subtitles that can be read. Knows no file format."""
+"""Cut the words of a segment into subtitles that are comfortable to read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wenet_fusion_runtime.results.words import joined_words
 LINE_WIDTH = 42  # columns; an East Asian wide character takes two
 LINES = 2
 MAX_SECONDS = 7.0  # from the first word's start to the last one's end
-PAUSE_SECONDS = 1.0  # a pause this long begins a new subtitle
-MIN_SECONDS = 1.0  # shown at least so long, if the next subtitle leaves the time
+PAUSE_SECONDS = 1.0  # a pause this long starts a new subtitle
+MIN_SECONDS = 1.0  # shortest display time, unless the next subtitle starts earlier
 
 
 class Cue(NamedTuple):
@@ -21,17 +21,20 @@ class Cue(NamedTuple):
 
     start_seconds: float
     end_seconds: float
-    lines: tuple[str, ...]  # at most LINES of at most LINE_WIDTH, but for a word that is wider
+    lines: tuple[str, ...]  # at most LINES of at most LINE_WIDTH columns; a single word may be wider
 
 
 def make_cues(words: Sequence[Word], earliest: float = 0.0) -> list[Cue]:
-    """Subtitles in order, none overlapping another or starting before `earliest` (seconds).
+    """Return subtitles in order, without overlap, none before `earliest` (seconds).
 
     Each holds as many words as fit into its lines and into MAX_SECONDS, without a pause of PAUSE_SECONDS.
+
+    >>> make_cues([Word("one", 0.5, 0.9, 1.0), Word("two", 1.0, 1.75, 1.0)])
+    [Cue(start_seconds=0.5, end_seconds=1.75, lines=('one two',))]
     """
     groups: list[list[Word]] = []
     for word in words:
-        if not groups or not _goes_on(groups[-1], word):
+        if not groups or not _continues(groups[-1], word):
             groups.append([])
         groups[-1].append(word)
     cues: list[Cue] = []
@@ -45,14 +48,14 @@ def make_cues(words: Sequence[Word], earliest: float = 0.0) -> list[Cue]:
     return cues
 
 
-def _goes_on(group: Sequence[Word], word: Word) -> bool:
+def _continues(group: Sequence[Word], word: Word) -> bool:
     if word.start_seconds - group[-1].end_seconds >= PAUSE_SECONDS:
         return False
     return word.end_seconds - group[0].start_seconds <= MAX_SECONDS and len(_filled([*group, word])) <= LINES
 
 
 def _filled(words: Sequence[Word], width: int = LINE_WIDTH) -> tuple[str, ...]:
-    """Lines that are filled one after the other."""
+    """Break words into lines, each filled before the next."""
     lines: list[list[Word]] = [[]]
     for word in words:
         if lines[-1] and text_width(joined_words([*lines[-1], word])) > width:
@@ -62,14 +65,18 @@ def _filled(words: Sequence[Word], width: int = LINE_WIDTH) -> tuple[str, ...]:
 
 
 def _balanced(words: Sequence[Word]) -> tuple[str, ...]:
-    """As few lines as possible, the longest of them as short as possible."""
+    """Break words into as few lines as possible, the longest of them as short as possible."""
     count = len(_filled(words))
     narrowest = next(width for width in range(1, LINE_WIDTH + 1) if len(_filled(words, width)) <= count)
     return _filled(words, narrowest)
 
 
 def text_width(text: str) -> int:
-    """Columns that a text takes."""
+    """Return the columns that a text takes; an East Asian wide character takes two.
+
+    >>> text_width("a\u4f60")
+    3
+    """
     return sum(
         0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
         for character in text

@@ -1,4 +1,4 @@
-"""Token ids to text. Knows nothing of how text was cut into tokens."""
+"""The vocabulary: from token ids to text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNSPACED = (
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether it belongs to a script without spaces between words."""
+    """Return whether a character belongs to a script without spaces between words."""
     return character >= "\u3005" and any(first <= character <= last for first, last in _UNSPACED)
 
 
@@ -72,12 +72,12 @@ class Vocabulary:
         return None if number is None or number < len(RESERVED) else number
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a token sequence. Blank and sos/eos are not text; `<unk>` is shown."""
+        """Return the text of a token sequence. Blank and sos/eos are left out; `<unk>` is shown."""
         return self.spaced(ids).strip()
 
     def spaced(self, ids: Sequence[int]) -> str:
-        """The text with a space before each word, also the first: those of consecutive sequences can be joined."""
-        units = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
+        """Return the text with a space before each word, also the first, so that consecutive sequences join."""
+        texts = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
         if self.join == "words":
-            return "".join(f" {unit}" for unit in units)
-        return "".join(units).replace(WORD_START, " ")
+            return "".join(f" {text}" for text in texts)
+        return "".join(texts).replace(WORD_START, " ")

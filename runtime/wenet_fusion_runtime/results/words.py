@@ -1,4 +1,4 @@
-"""Groups the tokens of a result into words with times and confidence. Knows neither models nor searches."""
+"""Group the tokens of a result into words with timestamps and confidence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Words(NamedTuple):
     """The words of a token sequence."""
 
     words: tuple[Word, ...]
-    is_open: bool  # whether another token could go on with the last word
+    is_open: bool  # whether another token could continue the last word
 
     @property
     def closed(self) -> int:
-        """How many words no further token can change."""
+        """Number of words that no further token can change."""
         return len(self.words) - self.is_open
 
 
 class _Builder:
-    """A word while its tokens come."""
+    """A word while its tokens arrive."""
 
     def __init__(self, spaced: bool) -> None:
         self._spaced = spaced
@@ -38,23 +38,28 @@ class _Builder:
         return Word(self._text, self._tokens[0].start_seconds, self._tokens[-1].end_seconds, confidence, self._spaced)
 
 
-def group_words(tokens: Iterable[Token], units: Vocabulary) -> Words:
-    """The words of tokens in order.
+def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
+    """Return the words of consecutive tokens.
 
-    If units are joined as words, each is one. If they are pieces, a word begins at U+2581, and each character of a
-    script without spaces between words is one; in a vocabulary without any U+2581 each unit is a word.
+    If tokens are joined as words, each token is a word. If they are pieces, a word begins at U+2581, and each character
+    of a script without spaces is a word; in a vocabulary without any U+2581 each token is a word.
 
-    A word starts with the first token that has a character of it and ends with the last one. Its confidence is the least
-    of its tokens': it is wrong if one of them is.
+    A word starts with the first token that has a character of it and ends with the last one. Its confidence is the
+    lowest of its tokens: the word is wrong if one of them is.
+
+    >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo"], "pieces")
+    >>> tokens = [Token(3, "\u2581he", 0.0, 0.1, 0.9), Token(4, "llo", 0.1, 0.2, 0.8)]
+    >>> group_words(tokens, vocabulary).words[0].text
+    'hello'
     """
     built: list[_Builder] = []
     is_open, spaced = False, False
-    by_units = units.join == "words" or not units.marked
+    tokens_are_words = vocabulary.join == "words" or not vocabulary.marked
     for token in tokens:
         if token.id in (BLANK, SOS_EOS):
             continue
-        if by_units:
-            built.append(_Builder(units.join == "words"))
+        if tokens_are_words:
+            built.append(_Builder(vocabulary.join == "words"))
             built[-1].add(token.text, token)
             continue
         for text in [token.text] if token.id == UNKNOWN else token.text:
@@ -70,5 +75,9 @@ def group_words(tokens: Iterable[Token], units: Vocabulary) -> Words:
 
 
 def joined_words(words: Sequence[Word]) -> str:
-    """The text of consecutive words, such as `result.words[: result.committed]`."""
+    """Return the text of consecutive words, e.g. of `result.words[: result.committed]`, the final words.
+
+    >>> joined_words([Word("one", 0.0, 0.3, 0.9), Word("two", 0.3, 0.6, 0.9)])
+    'one two'
+    """
     return "".join(f" {word.text}" if word.spaced else word.text for word in words).strip()

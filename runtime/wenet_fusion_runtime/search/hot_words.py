@@ -18,8 +18,8 @@ class HotWord(NamedTuple):
 
     The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall: every misrecognised token
     costs the search, so a long phrase needs more than a short one. The whole phrase gets the product, whichever tokens
-    spell it. Negative boosts suppress a phrase. A boost of 0 does nothing; in a stream's list it takes back a boost that
-    was given at load.
+    spell it. Negative boosts suppress a phrase. A boost of 0 does nothing; in a stream's list it takes back a boost
+    that was given at load.
 
     >>> HotWord("New York", 2.0)
     HotWord(phrase='New York', boost=2.0, source='')

@@ -28,7 +28,7 @@ class Prefix:
     """A token sequence as a node linked to the sequence without its last token.
 
     One sequence is one node: a child once created is found again through its parent, also after the parent has left the
-    beam and returned. Only children that entered the beam are stored, so a search adds at most beam_size nodes per frame.
+    beam and returned. Only children that entered the beam are stored: at most beam_size new nodes per frame.
 
     Args:
         token: the last token.

@@ -73,8 +73,10 @@ class RescoringSearch:
 def rescore(
     hypotheses: Sequence[Hypothesis], decoder_scores: np.ndarray, ctc_weight: float, reverse_weight: float
 ) -> list[Hypothesis]:
-    """Rank hypotheses by `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, best first,
-    where `attention = (1 - reverse_weight) * left_to_right + reverse_weight * right_to_left`. Ties keep their order.
+    """Rank hypotheses by the scores of both passes, best first; ties keep their order.
+
+    `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, where
+    `attention = (1 - reverse_weight) * left_to_right + reverse_weight * right_to_left`.
 
     Scores of hot words, language model and length penalty get the weight of both passes together. So a boost that
     decides between two texts in the first pass decides here too, if the decoders agree with CTC.

@@ -16,8 +16,8 @@ from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScore
 from wenet_fusion_runtime.search.scorers import LengthPenalty, ScoreField, Scorer
 from wenet_fusion_runtime.search.spelling import Spelling
 
-# The sum of the scores of one prefix, and each scorer's score and state. A plain tuple, because the search makes one per
-# prefix and token that it tries, and named fields cost several times as much.
+# The sum of the scores of one prefix, and each scorer's score and state. A plain tuple, because the search makes one
+# per prefix and token that it tries, and named fields cost several times as much.
 PrefixScore = tuple[float, Sequence[tuple[float, Any]]]
 UNSCORED: PrefixScore = (0.0, ())
 

@@ -26,8 +26,9 @@ class Spelled(NamedTuple):
 
 
 class Spelling:
-    """The tokens of a vocabulary as symbols and as parts of words. Equal text has equal symbols, whichever tokens spell it.
+    """The tokens of a vocabulary as symbols and as parts of words.
 
+    Equal text has equal symbols, whichever tokens spell it.
     If tokens are joined as words, each token is one symbol. If they are pieces, symbols are characters (code points),
     with BOUNDARY where a word begins or ends: at U+2581, and on both sides of a character of a script without spaces. A
     boundary after a boundary has no effect. A vocabulary without any U+2581 has no boundaries.

@@ -1,4 +1,4 @@
-"""One stream's audio, resampled and cut into the blocks that the model steps over. Knows neither models nor text."""
+"""Audio of one stream, resampled and cut into the blocks that the model steps over."""
 
 from __future__ import annotations
 
@@ -11,33 +11,41 @@ from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 
 class Block(NamedTuple):
-    """Samples of one chunk, for one step of the model."""
+    """The samples of one chunk, for one step of the model."""
 
     samples: np.ndarray  # (N,) float32 at the model's rate, N whole frames; zeros after `length`
-    length: int  # samples that count
+    length: int  # valid samples
     is_last: bool  # the audio ends in this block; only then may it be shorter than a chunk
 
 
 class BlockBuffer:
-    """Takes samples at any rate and in any cut; gives blocks of `chunk` frames, the same for every cut.
+    """Take samples at any rate and in any cut; return blocks of `chunk` frames, the same for every cut.
 
     Args:
-        sample_rate: the model's, Hz.
+        sample_rate: the model's sample rate, Hz.
         frame_samples: samples per encoder frame.
         chunk: frames per block.
-        tail_samples: zero samples that end the audio.
+        right_padding: zero samples appended at the end of the audio.
+
+    >>> buffer = BlockBuffer(sample_rate=8000, frame_samples=4, chunk=2, right_padding=3)
+    >>> buffer.push(np.ones(7, dtype=np.float32))
+    >>> buffer.ready() is None  # a block has 8 samples
+    True
+    >>> buffer.end()
+    >>> buffer.ready().samples.tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
     """
 
-    def __init__(self, sample_rate: int, frame_samples: int, chunk: int, tail_samples: int) -> None:
+    def __init__(self, sample_rate: int, frame_samples: int, chunk: int, right_padding: int) -> None:
         self._model_rate = sample_rate
         self._frame_samples = frame_samples
         self._size = chunk * frame_samples
-        self._tail_samples = tail_samples
+        self._right_padding = right_padding
         self._source_rate: int | None = None
         self._resampler = Resampler(sample_rate, sample_rate)
         self._pieces: deque[np.ndarray] = deque()  # samples that are in no block yet
-        self._waiting = 0  # how many
-        self._block: Block | None = None  # the block that is ready, until it is dropped
+        self._waiting = 0  # the number of these samples
+        self._block: Block | None = None  # the ready block, until it is dropped
         self._ended = False
 
     @property
@@ -47,7 +55,7 @@ class BlockBuffer:
 
     @property
     def waiting_samples(self) -> int:
-        """Samples at the model's rate that are in no dropped block."""
+        """Number of samples at the model's rate that are not in a dropped block."""
         return self._waiting + (0 if self._block is None else self._block.length)
 
     def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
@@ -59,15 +67,15 @@ class BlockBuffer:
         self._add(self._resampler.process(mono))
 
     def end(self) -> None:
-        """Add what the resampler held back and the tail; calling it again changes nothing."""
+        """End the audio: add the samples inside the resampler and the right padding. A second call changes nothing."""
         if self._ended:
             return
         self._ended = True
         self._add(self._resampler.process(np.zeros(0, dtype=np.float32), last=True))
-        self._add(np.zeros(self._tail_samples, dtype=np.float32))
+        self._add(np.zeros(self._right_padding, dtype=np.float32))
 
     def ready(self) -> Block | None:
-        """The next block, the same one until `drop`; None until it is complete."""
+        """Return the next block, the same one until `drop`; None until it is complete."""
         if self._block is None and (self._waiting >= self._size or (self._ended and self._waiting)):
             samples = self._take(min(self._size, self._waiting))
             padding = -len(samples) % self._frame_samples
@@ -76,7 +84,7 @@ class BlockBuffer:
         return self._block
 
     def drop(self) -> None:
-        """Forget the block that `ready` returned: it was decoded."""
+        """Discard the block that `ready` returned, once it is decoded."""
         assert self._block is not None
         self._block = None
 

@@ -1,4 +1,4 @@
-"""When an open segment closes: rules over counts of frames. Knows no audio and no search."""
+"""Endpoint rules: when a segment closes, decided from counts of frames."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from wenet_fusion_runtime.results.vocabulary import BLANK
 
 @dataclass(frozen=True)
 class EndpointRules:
-    """When a segment closes by itself. A frame is silent if blank is its most probable unit, or by `silence_probability`;
-    a segment has text once a frame began a token.
+    """When a segment closes by itself.
+
+    A frame is silent if blank is its most probable token, or by `silence_probability`. A segment has text once a token
+    begins in it.
 
     Raises:
         ValueError: a value is out of its range.
+
+    >>> EndpointRules(rule2_seconds=0.8).rule3_seconds
+    20.0
     """
 
-    rule1_seconds: float | None = None  # so much silence in a segment without text; None: never
-    rule2_seconds: float | None = None  # so much silence after text; None: never
-    rule3_seconds: float = 20.0  # a segment open for so long closes
-    rule3_silence_seconds: float = 0.4  # at the next silence of this length,
-    rule3_extra_seconds: float = 10.0  # or so much later in any case, perhaps within a word
+    rule1_seconds: float | None = None  # close after this much silence without any text; None: never
+    rule2_seconds: float | None = None  # close after this much silence that follows text; None: never
+    rule3_seconds: float = 20.0  # close a segment that is this long at the next silence of rule3_silence_seconds
+    rule3_silence_seconds: float = 0.4
+    rule3_extra_seconds: float = 10.0  # close it this much later even without silence, perhaps within a word
     silence_probability: float | None = None  # a frame is silent if blank is more probable than this
 
     def __post_init__(self) -> None:
@@ -43,41 +48,45 @@ class EndpointRules:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
         if self.silence_probability is not None and not 0 < self.silence_probability < 1:
             raise ValueError(
-                "silence_probability must lie between 0 and 1, or be None for frames whose best unit is "
+                "silence_probability must lie between 0 and 1, or be None for frames whose best token is "
                 f"blank, found {self.silence_probability:g}"
             )
 
 
-FILE_ENDPOINTS = EndpointRules()  # only rule 3: texts do not depend on pauses
+FILE_ENDPOINTS = EndpointRules()  # rule 3 only: pauses do not change the text
 LIVE_ENDPOINTS = EndpointRules(
     rule1_seconds=2.4, rule2_seconds=1.2
 )  # microphones; servers wait longer for the first word
 
 
 class SegmentCounts(NamedTuple):
-    """What the rules remember of the open segment."""
+    """The rules' memory of the open segment."""
 
     frames: int = 0  # since the segment was opened
-    silent: int = 0  # silent frames at its end, without interruption
+    silent: int = 0  # consecutive silent frames at its end
     has_text: bool = False  # a token began in it
-    previous: int = BLANK  # best unit of the last frame; at the start the token within which the segment began
+    previous: int = BLANK  # best token of the last frame; at the start the token within which the segment began
 
 
 class Scan(NamedTuple):
-    """What `FrameRules.scan` found."""
+    """The result of `FrameRules.scan`."""
 
     counts: SegmentCounts  # after the frames that belong to the segment
-    frames: int  # how many of the given frames these are
+    frames: int  # number of these frames
     endpoint: Endpoint | None  # the rule that closes the segment there; None: it stays open
 
 
 class FrameRules:
-    """`EndpointRules` in frames. The decision at a frame reads that frame and the counts only, so it does not depend on
-    how the frames arrive.
+    """`EndpointRules` in frames. A decision reads one frame and the counts, so it is the same however frames arrive.
 
     Args:
-        rules: in seconds, rounded to frames.
-        frame_seconds: of one encoder frame.
+        rules: rules in seconds, rounded to frames.
+        frame_seconds: duration of an encoder frame.
+
+    >>> rules = FrameRules(EndpointRules(rule2_seconds=0.08), frame_seconds=0.04)
+    >>> scan = rules.scan(SegmentCounts(), np.array([3, 0, 0, 4]), np.log([0.1, 0.9, 0.9, 0.1]))
+    >>> scan.frames, scan.endpoint.value  # the segment closes after two silent frames
+    (3, 'rule2')
     """
 
     def __init__(self, rules: EndpointRules, frame_seconds: float) -> None:
@@ -90,29 +99,29 @@ class FrameRules:
         probability = rules.silence_probability
         self._silence_log_prob = None if probability is None else math.log(probability)
 
-    def scan(self, counts: SegmentCounts, units: np.ndarray, blank_log_probs: np.ndarray) -> Scan:
-        """Feed frames until the segment closes.
+    def scan(self, counts: SegmentCounts, tokens: np.ndarray, blank_log_probs: np.ndarray) -> Scan:
+        """Count frames until the segment closes.
 
         Args:
-            counts: of the frames seen before.
-            units: (T,) the most probable unit of each frame.
-            blank_log_probs: (T,) natural logs.
+            counts: counts of the frames before.
+            tokens: (T,) the most probable token of each frame.
+            blank_log_probs: (T,) natural logarithms.
         Returns:
-            the segment's end after the first 1 to T of these frames, the rest being the next segment's; or all T frames
-            and no endpoint.
+            the segment's end after the first 1 to T of these frames, the others belong to the next segment; or all T
+            frames and no endpoint.
         """
         frames, silent, has_text, previous = counts
         limit = self._silence_log_prob
-        is_silent = units == BLANK if limit is None else blank_log_probs > limit
-        for index, (unit, is_silence) in enumerate(zip(units.tolist(), is_silent.tolist()), start=1):
+        is_silent = tokens == BLANK if limit is None else blank_log_probs > limit
+        for index, (token, is_silence) in enumerate(zip(tokens.tolist(), is_silent.tolist()), start=1):
             frames += 1
             silent = silent + 1 if is_silence else 0
-            has_text = has_text or (unit != BLANK and unit != previous)
-            previous = unit
+            has_text = has_text or (token != BLANK and token != previous)
+            previous = token
             endpoint = self._decide(frames, silent, has_text)
             if endpoint is not None:
                 return Scan(SegmentCounts(frames, silent, has_text, previous), index, endpoint)
-        return Scan(SegmentCounts(frames, silent, has_text, previous), len(units), None)
+        return Scan(SegmentCounts(frames, silent, has_text, previous), len(tokens), None)
 
     def _decide(self, frames: int, silent: int, has_text: bool) -> Endpoint | None:
         if silent >= (self._rule2 if has_text else self._rule1):

@@ -1,4 +1,4 @@
-"""Recognizer (shared, read-only) and Stream (one utterance or one endless recording). Knows no files and no backend."""
+"""The recognizer, which programs share, and its streams: one utterance or one endless recording each."""
 
 from __future__ import annotations
 
@@ -24,13 +24,25 @@ from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 
 class Recognizer:
-    """A model and decoding options; makes streams, which may run in different threads.
+    """A model with decoding options; makes streams, which may run in different threads.
 
     Args:
         model: path of an exported file, or a model already loaded.
         options: how frames become text.
+    Attributes:
+        model: the loaded model.
+        options: the options with the model's values in place of None.
     Raises:
-        OSError, ValueError, ImportError: see `load_model`; ValueError also if the options do not suit the model.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or the options do not suit the model.
+        ImportError: the package that runs the file is not installed.
+
+    >>> samples = np.zeros(16000, dtype=np.float32)
+    >>> recognizer = Recognizer("final.zip", DecodingOptions(beam_size=5))  # doctest: +SKIP
+    >>> with recognizer.create_stream() as stream:  # doctest: +SKIP
+    ...     stream.accept_waveform(samples, sample_rate=16000)
+    >>> stream.text  # doctest: +SKIP
+    'ONE TWO THREE'
     """
 
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
@@ -47,14 +59,14 @@ class Recognizer:
         endpoint: EndpointRules | None = None,
         hot_words: Sequence[HotWord] = (),
     ) -> Stream:
-        """A fresh stream.
+        """Return a new stream.
 
         Args:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
-            left: chunks that stay visible to the left; None is what the model was trained with.
+            left: chunks visible to the left; None is the model's left context for this chunk.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
-            endpoint: when its segments close; None is what the options say.
-            hot_words: preferred phrases, beside those of the options. A phrase that is among both gets its boost here.
+            endpoint: when its segments close; None is the rules of the options.
+            hot_words: phrases to prefer or suppress, beside those of the options; a phrase in both gets its boost here.
         Raises:
             ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
         """
@@ -70,18 +82,18 @@ class Recognizer:
         return Stream(self.model, options, chunk, left, scorers)
 
     def _warm_up(self) -> None:
-        """Pay the costs of first calls before the first audio comes."""
+        """Run the model once, so that the first audio does not pay for first calls."""
         scores = self.model.warm_up()
         if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])
 
 
 class Stream:
-    """One recording, recognised as it comes. Made by `Recognizer.create_stream`; belongs to one thread at a time.
+    """One recording, recognised as it arrives. `Recognizer.create_stream` makes it; one thread at a time uses it.
 
-    The simple way: feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+    Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
 
-    The way of a program that steps many streams in one batch, of which the simple way is made:
+    A program that steps many streams in one batch uses the parts of which `accept_waveform` and `finish` are made:
 
         stream.push(samples)                                  # or stream.end_input()
         while (block := stream.ready_block()) is not None:
@@ -89,7 +101,12 @@ class Stream:
             closed = stream.advance(*scores.row(0), state)
         last = stream.finish()                                # after end_input, once no block is left
 
-    `AcousticModel.concat_states` and `split_state` make a batch of several streams' states and take it apart.
+    `AcousticModel.concat_states` makes a batch of several streams' states; `split_state` takes it apart.
+
+    >>> stream = Recognizer("final.zip").create_stream()  # doctest: +SKIP
+    >>> closed = [*stream.accept_waveform(samples, sample_rate=16000), *stream.finish()]  # doctest: +SKIP
+    >>> [result.text for result in closed]  # doctest: +SKIP
+    ['ONE TWO THREE']
     """
 
     def __init__(
@@ -102,12 +119,12 @@ class Stream:
         self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples)
         self._decoder = SegmentDecoder(model, options, scorers)
         self._finals: list[Result] = []
-        self._finals_text = ""  # with the spaces at its ends
+        self._finals_text = ""  # with the spaces at both ends
         self._last: Result | None = None  # the last segment, once the stream is finished
 
     @property
     def model(self) -> AcousticModel:
-        """The model that its blocks are for."""
+        """The model that decodes its blocks."""
         return self._model
 
     @property
@@ -118,7 +135,7 @@ class Stream:
     @property
     def finals(self) -> tuple[Result, ...]:
         """The closed segments that have tokens, oldest first, each with its best hypothesis only: a stream may run for
-        days. Empty segments and all hypotheses are in what `accept_waveform` and `finish` return."""
+        days. `accept_waveform` and `finish` return empty segments and all hypotheses too."""
         return tuple(self._finals)
 
     @property
@@ -128,8 +145,11 @@ class Stream:
         return (self._finals_text + open_text).strip()
 
     def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
-        """Feed the next samples, any number; runs the model for each chunk that they complete.
+        """Feed the next samples, any number; run the model for each chunk that they complete.
 
+        Args:
+            samples: see `push`.
+            sample_rate: see `push`.
         Returns:
             the segments that closed.
         Raises:
@@ -139,7 +159,7 @@ class Stream:
         return self._run()
 
     def finish(self) -> list[Result]:
-        """End of the audio: decode what is left, close the open segment; returns the segments that closed.
+        """End the audio: decode the rest, close the open segment, and return the segments that closed.
 
         Calling it again returns an empty list.
         """
@@ -154,9 +174,10 @@ class Stream:
         return [*closed, last]
 
     def close_segment(self) -> Result:
-        """End the open segment now, whatever the rules say, and begin another one; returns it, perhaps empty.
+        """Close the open segment now, regardless of the rules, and begin another one; return it, perhaps empty.
 
-        Samples that complete no chunk yet belong to the next segment.
+        Samples of an incomplete chunk belong to the next segment.
+
         Raises:
             ValueError: the stream is finished.
         """
@@ -170,25 +191,25 @@ class Stream:
         """Add the next samples, any number, without running the model.
 
         Args:
-            samples: (n,) or (n, channels), float32 in [-1, 1] (what is outside is clipped) or int16.
+            samples: (n,) or (n, channels), float32 in [-1, 1] (other values are clipped) or int16.
             sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
         Raises:
             ValueError: the audio has ended, the rate changed, or the samples have a wrong type, shape or value; the
-                stream is as before.
+                stream does not change.
         """
         self._buffer.push(samples, sample_rate)
 
     def end_input(self) -> None:
-        """Say that no more samples come: the last block, which may be short, becomes ready."""
+        """Mark the end of the samples: the last block, which may be short, becomes ready."""
         self._buffer.end()
 
     def ready_block(self) -> Block | None:
-        """The next block for the model, the same one until `advance`; None until it is complete."""
+        """Return the next block for the model, the same one until `advance`; None until it is complete."""
         return self._buffer.ready()
 
     @property
     def waiting_seconds(self) -> float:
-        """Audio that was pushed and not yet decoded, without what the resampler holds back."""
+        """Seconds of audio that were pushed and are not yet decoded, without the samples inside the resampler."""
         return self._buffer.waiting_samples / self._model.meta.sample_rate
 
     @property
@@ -197,21 +218,22 @@ class Stream:
         return self._state
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray, state: Any) -> list[Result]:
-        """Decode what the model says of the block that is ready, and go on to the next one.
+        """Decode the model's output for the ready block, and go on to the next one.
 
         Args:
-            scores, encoder_out: `StepScores.row` of the stream.
+            scores: frame scores of the block, from `StepScores.row`.
+            encoder_out: (1, T, D) encoder output of the block, from `StepScores.row`.
             state: the model's state after the block.
         Returns:
             the segments that closed.
         Raises:
-            ValueError: no block is ready, or the scores are of another number of frames; the stream is as before.
+            ValueError: no block is ready, or the number of frames differs; the stream does not change.
         """
         block = self.ready_block()
         frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
-        if block is None or len(scores.blank) != frames:
+        if block is None or scores.frames != frames:
             raise ValueError(
-                f"scores of {len(scores.blank)} frames for a block of {frames}; step the stream's ready_block()"
+                f"scores of {scores.frames} frames for a block of {frames}; step the stream's ready_block()"
             )
         closed = self._decoder.accept(scores, encoder_out)
         self._buffer.drop()
@@ -220,11 +242,11 @@ class Stream:
         return closed
 
     def forget_finals(self) -> None:
-        """Empty `finals` and take them from `text`: for owners of endless streams who keep what `advance` returns."""
+        """Empty `finals` and remove their text from `text`: for endless streams whose owner keeps the results."""
         self._finals, self._finals_text = [], ""
 
     def _run(self) -> list[Result]:
-        """Step the model over every block that is ready."""
+        """Step the model over every ready block."""
         closed = []
         while (block := self.ready_block()) is not None:
             scores, state = self._model.step(block.samples[None], [block.length], self.chunk, self.left, self._state)

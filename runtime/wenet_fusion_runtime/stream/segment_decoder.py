@@ -32,7 +32,8 @@ class SegmentDecoder:
     Raises:
         ValueError: the options do not suit the model.
 
-    >>> decoder = SegmentDecoder(model, DecodingOptions(mode="ctc_greedy_search"))  # doctest: +SKIP
+    >>> options = DecodingOptions(mode="ctc_greedy_search", commit_seconds=1.0)
+    >>> decoder = SegmentDecoder(model, options)  # doctest: +SKIP
     >>> closed = decoder.accept(*scores.row(0))  # doctest: +SKIP
     >>> decoder.partial().text, decoder.finish().text  # doctest: +SKIP
     ('ONE TWO', 'ONE TWO')

@@ -1,4 +1,4 @@
-"""When tokens were spoken: moved as told, in order, without overlap, wherever segments are cut."""
+"""Timestamps: corrected for emission delay, in order, without overlap, wherever segments are cut."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_times_are_in_order_for_any_shifts(
     assert (np.diff(flat) >= 0).all() and all(earliest <= value <= latest for value in flat)
 
 
-def test_results_are_dated_by_the_model_file() -> None:
+def test_the_model_file_corrects_timestamps() -> None:
     samples, options = speak("abc", frames=3, gap=6), DecodingOptions()
     shifts = {"start_shift_seconds": -0.08, "end_shift_seconds": 0.04}
     (raw,) = transcribe_offline(make_model(), samples, 8, 2, options)
@@ -66,8 +66,8 @@ def test_results_are_dated_by_the_model_file() -> None:
         assert after.end_seconds == pytest.approx(before.end_seconds + 0.04)
 
 
-def test_streams_date_words_as_offline_decoding_does() -> None:
-    """And every partial result has its words in order, inside what was heard."""
+def test_streams_give_the_timestamps_of_offline_decoding() -> None:
+    """Every partial result has its words in order, inside the decoded audio."""
     model = make_model(word_times={"start_shift_seconds": -0.3, "end_shift_seconds": 0.2})
     samples, rng = speak("abcdabcd", frames=2, gap=3), np.random.default_rng(0)
     offline = transcribe_offline(model, samples, 8, 2, DecodingOptions())
@@ -116,8 +116,8 @@ def test_a_file_without_word_times_has_none_and_a_wrong_value_is_named() -> None
     good = {"start_shift_seconds": -0.3, "end_shift_seconds": 0.05}
     assert parse_meta({**record, "word_times": good}, "memory").emission_delay == EmissionDelay(-0.3, 0.05)
     for wrong, message in (
-        ({**good, "end_shift_seconds": float("nan")}, "must be numbers of seconds, 10 at most"),
-        ({**good, "start_shift_seconds": -300}, "must be numbers of seconds, 10 at most"),
+        ({**good, "end_shift_seconds": float("nan")}, "must be seconds between -10 and 10"),
+        ({**good, "start_shift_seconds": -300}, "must be seconds between -10 and 10"),
         ({"start_shift_seconds": 0}, "no key 'end_shift_seconds'"),
         (3, "meta.json"),
     ):

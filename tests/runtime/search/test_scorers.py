@@ -39,7 +39,7 @@ HOT_WORDS = {
 
 
 class Bigrams:
-    """A toy language model: the probability of a word follows from its letters and the word before. Counts its calls."""
+    """A toy language model that counts its calls; a word's probability follows from its letters and the word before."""
 
     name, words = "toy", ()
 

@@ -132,7 +132,7 @@ def test_the_textbook_catches_a_prefix_that_returns_as_another_node(monkeypatch:
 
 def pieces(scores: FrameScores, cuts: list[int]) -> list[FrameScores]:
     bounds = [0, *sorted(cuts), len(scores.blank)]
-    return [scores.part(start, stop) for start, stop in zip(bounds, bounds[1:])]
+    return [scores.part(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -172,7 +172,7 @@ def sharp(best: list[int], units: int = 4, probability: float = 0.97) -> FrameSc
 
 
 @pytest.mark.parametrize("make", [GreedySearch, PrefixBeamSearch])
-def test_tokens_are_dated_by_the_first_frame_of_their_run_and_trusted_by_its_peak(make: type) -> None:
+def test_a_token_has_the_first_frame_of_its_run_and_the_confidence_of_its_peak(make: type) -> None:
     scores = sharp([0, 1, 1, 0, 1, 2, 2, 0])
     peak = math.log(0.99)
     scores.log_probs[2, 0] = peak
