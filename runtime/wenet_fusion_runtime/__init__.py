@@ -28,6 +28,9 @@ from wenet_fusion_runtime.stream.offline import decode_rows, offline_step, trans
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
 
 __all__ = [
+    "FILE_ENDPOINTS",
+    "LIVE_ENDPOINTS",
+    "MODES",
     "AcousticModel",
     "AudioReader",
     "Backlog",
@@ -38,13 +41,10 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "EngineStatistics",
-    "FILE_ENDPOINTS",
     "Histogram",
     "HotWord",
     "Hypothesis",
-    "LIVE_ENDPOINTS",
     "LanguageModel",
-    "MODES",
     "Meta",
     "Recognizer",
     "ResolvedOptions",

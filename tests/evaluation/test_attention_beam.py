@@ -14,7 +14,7 @@ FRAMES, DIM = 7, 8
 
 @pytest.fixture
 def decoder() -> Decoder:
-    torch.manual_seed(0)
+    torch.manual_seed(3)  # its best text after 4 frames is another than after 7
     config = DecoderConfig(layers=2, reverse_layers=0, heads=2, feed_forward=16)
     model = Decoder(6, DIM, 2, config).eval()
     with torch.no_grad():

@@ -82,7 +82,7 @@ class Result:
 
     @property
     def is_final(self) -> bool:
-        """Whether the segment is closed, so that nothing in it can change."""
+        """True once the segment is closed: nothing in it can change."""
         return self.endpoint is not None
 
 

@@ -1,4 +1,4 @@
-"""How the tokens of a vocabulary spell text: characters, and where words begin and end."""
+"""Spelling: the tokens of a vocabulary as characters and word boundaries."""
 
 from __future__ import annotations
 

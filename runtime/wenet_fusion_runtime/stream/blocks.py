@@ -50,7 +50,7 @@ class BlockBuffer:
 
     @property
     def ended(self) -> bool:
-        """Whether `end` was called."""
+        """True once `end` was called."""
         return self._ended
 
     @property

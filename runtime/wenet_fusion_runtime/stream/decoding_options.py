@@ -19,7 +19,7 @@ DEFAULT_BEAM_SIZE = 10
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How frames become text. None stands for the model's default.
+    """Options of decoding, from frames to text. None stands for the model's default.
 
     Raises:
         ValueError: a value is out of its range.

@@ -14,7 +14,7 @@ from wenet_fusion_runtime.results.vocabulary import BLANK
 
 @dataclass(frozen=True)
 class EndpointRules:
-    """When a segment closes by itself.
+    """Rules by which a segment closes by itself.
 
     A frame is silent if blank is its most probable token, or by `silence_probability`. A segment has text once a token
     begins in it.
