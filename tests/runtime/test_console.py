@@ -29,9 +29,14 @@ def test_help_shows_defaults_once_and_only_where_there_are_some():
     lines = [line.strip() for line in parser.format_help().splitlines()]
     told = [line.split("  ")[-1].strip() for line in lines if line.startswith("--")]
     assert told == [
-        "a number (default: 3)", "another (default: 4)", "a third (default: 0)", "default: the model's", "nothing", "some",
+        "a number (default: 3)",
+        "another (default: 4)",
+        "a third (default: 0)",
+        "default: the model's",
+        "nothing",
+        "some",
         "whether",
-    ]  # fmt: skip
+    ]
 
 
 def test_help_wraps_paragraphs_and_keeps_indented_lines(monkeypatch):

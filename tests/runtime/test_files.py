@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from wenet_fusion_runtime.files import replacing, replacing_set, write_text
+from wenet_fusion_runtime.files import MAX_SHOWN, list_problems, read_lines, replacing, replacing_set, write_text
 
 NAMES = ("main", "part", "extra")
 OLD = {"main": "old main", "part": "old part", "notes": "mine"}
@@ -38,13 +38,27 @@ def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) 
     """/dev/full is such a disk. What was there stays."""
     (tmp_path / "model.pt").write_text("old")
     for writing in (replacing(tmp_path / "model.pt"), replacing_set(tmp_path, ["model.pt"])):
-        with pytest.raises(OSError, match=f"{tmp_path}.* cannot be written .No space left on device.; free some space"):
-            with writing, open("/dev/full", "w") as disk:
-                disk.write("new")
-                disk.flush()
+        message = f"{tmp_path}.* cannot be written .No space left on device.; free some space"
+        with pytest.raises(OSError, match=message), writing, open("/dev/full", "w") as disk:
+            disk.write("new")
+            disk.flush()
         assert [path.name for path in tmp_path.iterdir()] == ["model.pt"] and (
             tmp_path / "model.pt"
         ).read_text() == "old"
+
+
+def test_long_lists_of_problems_are_cut() -> None:
+    assert list_problems(["problem"] * MAX_SHOWN).splitlines() == ["problem"] * MAX_SHOWN
+    shown = list_problems(["problem"] * (MAX_SHOWN + 1)).splitlines()
+    assert shown == ["problem"] * MAX_SHOWN + [f"... {MAX_SHOWN + 1} problems in all"]
+
+
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("\ufeffa\u2028b\nc\n".encode())
+    assert read_lines(tmp_path / "text") == ["a\u2028b", "c"]
+    (tmp_path / "text").write_bytes(b"\xff\xfea")
+    with pytest.raises(ValueError, match="text: not UTF-8 text"):
+        read_lines(tmp_path / "text")
 
 
 def test_a_block_that_removes_its_file_leaves_the_old_one(tmp_path: Path) -> None:

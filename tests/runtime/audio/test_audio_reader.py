@@ -59,12 +59,14 @@ def test_to_mono_takes_the_mean_and_scales_int16() -> None:
     np.testing.assert_allclose(to_mono(np.array([0.5, -0.25])), [0.5, -0.25])
     np.testing.assert_array_equal(to_mono(np.array([[1e300, -1.0], [-3e38, -2.0]])), [0.0, -1.0])
     assert to_mono(np.zeros((5, 1), dtype=np.float32)).shape == (5,)
+    assert to_mono(np.zeros((5, 32), dtype=np.int16)).shape == (5,)
 
 
 @pytest.mark.parametrize(
     "samples, message",
     [
         (np.zeros(4, dtype=np.int32), "samples are int32, expected float32 in"),
+        (np.zeros((2, 33), dtype=np.float32), r"shape \(2, 33\), expected \(n, channels\) with at most 32 channels"),
         (np.zeros((2, 1600), dtype=np.float32), r"transpose \(channels, n\)"),
         (np.zeros((2, 2, 2), dtype=np.float32), r"expected \(n,\) or \(n, channels\)"),
         (np.array([0.0, np.nan], dtype=np.float32), "NaN or infinity"),
@@ -161,7 +163,7 @@ def with_data_size(content: bytes, size: int) -> bytes:
     return content[:at] + struct.pack("<I", size) + content[at + 4 :]
 
 
-@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0x7FFF0000, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
 def test_a_wav_that_was_written_to_a_pipe_is_no_truncated_one(tmp_path: Path, size: int) -> None:
     soundfile.write(tmp_path / "a.wav", NOISE, 8000)
     content = with_data_size((tmp_path / "a.wav").read_bytes(), size)

@@ -118,6 +118,16 @@ def test_samples_arrive_in_order_with_their_times(install) -> None:
     assert stream.closed and source.lost_seconds == 0 and source.overflows == 0
 
 
+def test_a_wanted_rate_is_opened(install) -> None:
+    fake = install(record("Mic", rate=44100.0))
+    with Microphone(choose_device(), sample_rate=16000) as source:
+        assert fake.streams[0].rate == 16000 and source.description.endswith("16000 Hz")
+        fake.streams[0].deliver(ramp(0, 10), age=2.0)  # longer than any buffer: a clock without sense
+        now = time.monotonic()
+        captured = next(source.blocks())
+        assert captured.sample_rate == 16000 and captured.captured == pytest.approx(now, abs=0.5)
+
+
 def test_overflows_are_counted(install) -> None:
     fake = install(record("Mic"))
     with Microphone(choose_device()) as source:
@@ -219,6 +229,25 @@ def test_a_closed_queue_frees_who_waits() -> None:
     queue.close()
     thread.join(5)
     assert not thread.is_alive() and len(queue.get(1.0).samples) == 100 and queue.get(1.0) is None
+
+
+def test_a_full_queue_drops_nothing_until_it_overflows() -> None:
+    queue = BlockQueue(seconds=1.0)
+    for start in (0, 50):
+        queue.put(block(start, 50))
+    assert queue.lost_seconds == 0 and len(queue.get(1.0).samples) == 50
+    queue.put(block(100, 50))
+    assert queue.lost_seconds == 0, "what was taken waits no more"
+    queue.put(block(150, 50))
+    assert queue.lost_seconds == 1.0 and queue.get(1.0).samples[0] == 150
+
+
+def test_an_error_is_raised_once() -> None:
+    queue = BlockQueue()
+    queue.close(OSError("broke"))
+    with pytest.raises(OSError, match="broke"):
+        queue.get(1.0)
+    assert queue.get(1.0) is None
 
 
 def test_a_block_longer_than_the_queue_passes() -> None:

@@ -1,6 +1,7 @@
 """PCM from pipes, bare and with a header, cut anywhere; and wav files that are valid while they are written."""
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) ->
         with PcmPipe(reader, **arguments) as source:
             time.sleep(pause)
             blocks = list(source.blocks())
-            assert source.lost_seconds == 0
+            assert source.lost_seconds == 0 and all(0 <= time.monotonic() - block.captured < 60 for block in blocks)
     finally:
         thread.join(5)
         wait_for_reader()
@@ -53,7 +54,7 @@ def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) ->
 
 def cut(data: bytes, at: list[int]) -> Iterator[bytes]:
     edges = [0, *sorted(min(position, len(data)) for position in at), len(data)]
-    return (data[start:end] for start, end in zip(edges, edges[1:]))
+    return (data[start:end] for start, end in itertools.pairwise(edges))
 
 
 @settings(deadline=None, max_examples=25)
@@ -138,6 +139,9 @@ def test_a_saved_file_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_a_recording_goes_on_in_another_file_when_one_is_full(tmp_path: Path) -> None:
+    with WavWriter(tmp_path / "b.wav", max_bytes=400) as writer:
+        writer.write(SAMPLES[:100], 8000)
+    assert writer.paths == [tmp_path / "b.wav"]
     with WavWriter(tmp_path / "a.wav", max_bytes=1600) as writer:
         for start in range(0, 900, 100):
             writer.write(SAMPLES[start : start + 100], 8000)

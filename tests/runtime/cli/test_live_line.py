@@ -138,7 +138,7 @@ def test_control_characters_do_not_reach_the_terminal(terminal: Terminal) -> Non
 
 
 def test_widths_of_characters_agree_with_the_terminal() -> None:
-    chars = "aé漢ｱ한ひカ。ア\u0301\u200dก\u0e31я한ß"
+    chars = "aé漢ｱＡ한ひカ。ア\u0301\u200dก\u0e31я한ß\u00ad\u1112\u1161\u11ab"
     wanted = [pyte.screens.wcwidth(char) for char in chars]
     assert [cells(char) for char in chars] == wanted and set(wanted) == {0, 1, 2}
 

@@ -16,7 +16,7 @@ import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, save_model, speak
 from support.runtime.fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
 from wenet_fusion_runtime.cli import mic, recognition_arguments
-from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.cli.__main__ import build_parser, main
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 PAUSE = " " * 8  # 1.6 s
@@ -201,6 +201,16 @@ def test_other_formats_partial_lines_and_latency(
     assert run(model, "--partials") == 0 and capsys.readouterr().out == "... a b\n... a b c\na b c\n"
     assert run(model, "--format", "vtt") == 0 and capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
     assert run(model, "--format", "srt", "--partials") == 1 and "--partials goes with" in capsys.readouterr().err
+
+
+def test_latency_is_counted_from_the_end_of_what_was_decoded(capsys: pytest.CaptureFixture[str]) -> None:
+    options = build_parser().parse_args(["mic", "model.pt", "--latency"])
+    source = SimpleNamespace(description="", lost_seconds=0.0, overflows=0)
+    display = mic._Display(options, source, chunk_seconds=0.64)
+    for end, lag in ((1.0, 0.5), (1.0, 9.0), (2.0, 0.25)):  # the second one decoded nothing new
+        result = SimpleNamespace(end_seconds=end, words=[], text="", committed=0)
+        display.partial(result, time.monotonic(), seconds_read=end + lag)
+    assert list(display._latencies) == pytest.approx([0.5, 0.25], abs=0.2)
 
 
 @pytest.mark.parametrize(

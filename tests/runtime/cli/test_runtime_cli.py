@@ -136,6 +136,8 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
         "8000 Hz",
         "4/4 (160 ms), 8/2 (320 ms); default 8/2",
         "7 tokens",
+        "right padding       100 ms\n",
+        "encoder frame       40 ms\n",
         "float32",
         "left-to-right, right-to-left",
         "longest_wait_ms 320.0",

@@ -111,6 +111,55 @@ def only(row: int, scores: StepScores) -> StepScores:
     return StepScores(*(array[row : row + 1] for array in scores))
 
 
+def test_a_split_state_does_not_keep_its_batch(model: AcousticModel) -> None:
+    state = model.concat_states([model.init_state(1, 4, 4) for _ in range(3)])
+    if isinstance(state, tuple) and isinstance(state[0], np.ndarray):
+        for row in model.split_state(state):
+            assert not any(np.shares_memory(one, whole) for one, whole in zip(row, state))
+
+
+def test_the_state_of_a_batch_that_has_begun_is_not_fresh(model: AcousticModel) -> None:
+    """A fresh state without cached frames fits every left context; one that has begun does not."""
+    samples, lengths = rows(0, frames=8), [8 * FRAME]
+    _, begun = model.step(samples, lengths, 4, 0, model.init_state(1, 4, 0))
+    joined = model.concat_states([model.init_state(1, 4, 0), begun])
+    with pytest.raises(ValueError, match="holds 0 frames, but chunk 4 with left context 2 needs 8"):
+        model.step(rows(0, 0, frames=8), lengths * 2, 4, 2, joined)
+
+
+def test_rows_are_those_of_their_index(model: AcousticModel) -> None:
+    scores, _ = model.step(rows(0, 7, frames=8), [8 * FRAME] * 2, 8, 2, model.init_state(2, 8, 2))
+    for index in range(2):
+        np.testing.assert_array_equal(scores.row(index)[1][0], scores.encoder_out[index])
+    assert not np.array_equal(scores.encoder_out[0], scores.encoder_out[1])
+
+
+def test_warm_up_steps_every_trained_chunk_size(model: AcousticModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, step = [], model.backend.step
+
+    def watched(samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any) -> tuple[StepScores, Any]:
+        steps.append((samples.shape, chunk, left))
+        return step(samples, lengths, chunk, left, state)
+
+    monkeypatch.setattr(model.backend, "step", watched)
+    model.warm_up(2)
+    assert steps == [((2, 4 * FRAME), 4, 4), ((2, 8 * FRAME), 8, 2)]
+
+
+def test_dynamic_scales_see_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for precision, expected in (("float32", [16]), ("int8-dynamic", [4, 4, 4, 4])):
+        model, blocks = make_model(precision=precision), []
+        step = model.backend.step
+
+        def watched(samples: np.ndarray, *arguments: Any) -> tuple[StepScores, Any]:
+            blocks.append(samples.shape[1] // FRAME)
+            return step(samples, *arguments)
+
+        monkeypatch.setattr(model.backend, "step", watched)
+        model.step(rows(0, frames=16), [16 * FRAME], 4, 4, model.init_state(1, 4, 4))
+        assert blocks == expected
+
+
 def test_a_state_is_a_value(model: AcousticModel) -> None:
     _, state = model.step(rows(0, frames=8), [8 * FRAME], 8, 2, model.init_state(1, 8, 2))
     block = rows(8, frames=8)
@@ -181,7 +230,9 @@ def test_an_archive_without_a_decoder_scores_zero() -> None:
     np.testing.assert_array_equal(model.rescore([np.zeros((1, 3, 2), dtype=np.float32)], [(3,), ()]), np.zeros((2, 2)))
 
 
-def test_threads() -> None:
+def test_threads(tmp_path: Path) -> None:
+    loaded = load_model(SAVERS["onnx"](tmp_path / "model.zip"), threads=2).backend
+    assert isinstance(loaded, OnnxBackend) and loaded._step.get_session_options().intra_op_num_threads == 2
     backends = [OnnxBackend(GRAPHS["step.onnx"], None, META, **threads) for threads in ({}, {"threads": 2})]
     for backend, threads in zip(backends, (1, 2)):
         options = backend._step.get_session_options()

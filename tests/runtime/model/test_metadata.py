@@ -21,6 +21,9 @@ def test_meta_of_a_file(tmp_path: Path, kind: str) -> None:
         meta.check_chunk(chunk, left, allow_untrained=True)
         with pytest.raises(ValueError, match=f"chunk {chunk} with left context {left}: .* choose one of 4/4, 8/2"):
             meta.check_chunk(chunk, left)
+    meta.check_chunk(1, 0, allow_untrained=True)
+    with pytest.raises(ValueError, match="left -1 at least 0 chunks"):
+        meta.check_chunk(8, -1, allow_untrained=True)
     with pytest.raises(ValueError, match="chunk 0 must be at least 1"):
         meta.check_chunk(0, 1, allow_untrained=True)
 
@@ -29,6 +32,18 @@ def test_only_an_archive_describes_its_state() -> None:
     state = parse_meta(onnx_record(), "memory").state
     assert state[0] == StateTensor("samples", "float32", ("batch", 80)) and state[2].shape == ("batch", "cache")
     assert parse_meta(meta_record() | {"state": []}, "memory").state == ()
+
+
+def test_defaults_of_rescoring_and_emission_delay_are_read() -> None:
+    delay = {"start_shift_seconds": -0.3, "end_shift_seconds": 0.1}
+    record = meta_record() | {"decoding": {"ctc_weight": 0.5, "reverse_weight": 0.25}, "word_times": delay}
+    meta = parse_meta(record, "memory")
+    assert (meta.ctc_weight, meta.reverse_weight) == (0.5, 0.25)
+    assert (meta.emission_delay.start_shift_seconds, meta.emission_delay.end_shift_seconds) == (-0.3, 0.1)
+    assert parse_meta(meta_record(), "memory").emission_delay == (0.0, 0.0)
+    for name in delay:
+        with pytest.raises(ValueError, match="must be seconds between -10 and 10"):
+            parse_meta(record | {"word_times": delay | {name: 10.5}}, "memory")
 
 
 def test_left_context_is_looked_up_for_trained_sizes() -> None:

@@ -1,0 +1,82 @@
+"""The command `serve`: every argument reaches its setting."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runtime.fake_model import save_model
+from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
+from wenet_fusion_runtime.engine.engine import EngineOptions
+from wenet_fusion_runtime.server import server
+from wenet_fusion_runtime.server.access import Access
+from wenet_fusion_runtime.server.bind import BindOptions
+from wenet_fusion_runtime.server.limits import Limits
+from wenet_fusion_runtime.server.settings import ChunkChoice, Settings
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs the command up to the server; returns the settings and the recognizer's options."""
+
+    def serve(*arguments: str) -> tuple[Settings, Any]:
+        found: list[Any] = []
+
+        def run(recognizer: Any, name: str, settings: Settings, sockets: list[Any], announce: Any) -> None:
+            found.extend([settings, recognizer.options])
+            for each in sockets:
+                each.close()
+
+        monkeypatch.setattr(server, "run", run)
+        model = save_model(tmp_path / "model.pt")
+        assert main(["serve", str(model), "--port", "0", *arguments]) == 0
+        return found[0], found[1]
+
+    return serve
+
+
+def test_defaults_are_those_of_the_settings(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    settings, options = served("--workers", "1")
+    assert settings == Settings(bind=BindOptions(port=0), engine=EngineOptions(workers=1))
+    assert (options.endpoint.rule1_seconds, options.commit_seconds) == (5.0, 1.0)
+
+
+def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(" secret\n")
+    settings, options = served(
+        *"--host localhost --reuse_port --drain_seconds 3 --allowed_origin https://a.org --allowed_origin *".split(),
+        *("--token_file", str(tmp_path / "token")),
+        *"--max_sessions 2 --max_message_bytes 3 --max_upload_bytes 4 --max_upload_seconds 5.5".split(),
+        *"--max_audio_seconds 6.5 --start_seconds 7.5 --idle_seconds 8.5 --send_seconds 9.5".split(),
+        *"--workers 2 --max_batch 3 --max_wait_seconds 0.5 --batch_dynamic".split(),
+        *"--chunk 5 --left 1 --allow_untrained --beam_size 4 --ctc_weight 0.25 --reverse_weight 0.75".split(),
+        *"--rule1_seconds off --rule2_seconds 2 --rule3_seconds 3 --rule3_silence_seconds 0.5".split(),
+        *"--rule3_extra_seconds 1.5 --silence_probability 0.9 --commit_seconds off".split(),
+    )
+    assert settings == Settings(
+        BindOptions("localhost", 0, reuse_port=True),
+        Limits(2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5),
+        Access("secret", ("https://a.org", "*")),
+        ChunkChoice(5, 1, allow_untrained=True),
+        EngineOptions(workers=2, max_batch=3, max_wait_seconds=0.5, batch_dynamic=True),
+        drain_seconds=3.0,
+    )
+    assert (options.beam_size, options.ctc_weight, options.reverse_weight) == (4, 0.25, 0.75)
+    assert options.commit_seconds is None
+    endpoint = options.endpoint
+    assert (endpoint.rule1_seconds, endpoint.rule2_seconds, endpoint.rule3_seconds) == (None, 2.0, 3.0)
+    assert (endpoint.rule3_silence_seconds, endpoint.rule3_extra_seconds) == (0.5, 1.5)
+    assert endpoint.silence_probability == 0.9
+
+
+def test_a_token_is_read_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "from environment")
+    assert read_token(None) == "from environment"
+    (tmp_path / "token").write_text("from file\n")
+    assert read_token(tmp_path / "token") == "from file"
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ValueError, match="token: is empty, expected a token"):
+        read_token(tmp_path / "token")
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert read_token(None) is None
