@@ -66,7 +66,9 @@ def test_audio_seconds(server: ServerProcess) -> None:
 
 
 def test_message_size(server: ServerProcess) -> None:
-    assert asyncio.run(spoken_to(server.url, pcm(speak("abc")), 20000, sample_rate=SAMPLE_RATE)).text == "a b c"
+    largest = pcm(speak("abcdab"))
+    assert len(largest.tobytes()) > 20000, "the first message has exactly 20000 bytes"
+    assert asyncio.run(spoken_to(server.url, largest, 20000, sample_rate=SAMPLE_RATE)).text == "a b c d a b"
 
     async def run(message: str | bytes) -> Socket:
         async with connected(server.url) as socket:
