@@ -1,0 +1,93 @@
+"""Checks an encoder with other settings: the laws, a training step, the exports. Run it with KEY=VALUE of `model.encoder`.
+
+python tests/support/model/worked_example.py activation=gelu layer=conformer
+"""
+
+import dataclasses
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import yaml
+
+ROOT = Path(__file__).parents[3]
+sys.path[len(sys.path) :] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "runtime")]  # behind PYTHONPATH
+
+from conftest import TINY_UNITS, default_dtype, tiny_recipe, tiny_trained  # noqa: E402
+from support.model import laws  # noqa: E402
+from support.model.encoders import FEATURES, FIXED, build, encoder_op, features, heard_states  # noqa: E402
+
+from wenet_fusion.export.targets.onnx_archive import export_onnx_archive  # noqa: E402
+from wenet_fusion.export.targets.torchscript import export_torchscript  # noqa: E402
+from wenet_fusion.model.asr_model import AsrModel  # noqa: E402
+from wenet_fusion.model.chunking import FULL_CONTEXT  # noqa: E402
+from wenet_fusion.text.vocabulary_file import format_vocabulary  # noqa: E402
+
+
+def check_laws(changes: dict[str, object]) -> None:
+    """Split, batch and padding hold in float64, and forgetting the state breaks the split."""
+    geometry = FIXED._replace(config=dataclasses.replace(FIXED.config, **changes))
+    with default_dtype(torch.float64):
+        encoder, (size, left) = build(geometry), geometry.chunking
+        op, x = encoder_op(encoder, geometry.chunking), features(geometry, 2, 4 * size)
+        lengths, edges = torch.tensor([x.size(1), x.size(1) - 5 * FEATURES]), [FEATURES * size * i for i in (1, 2, 3)]
+        state = encoder.init_state(2, size * left)
+        assert laws.split(op, state, x, lengths, edges) <= laws.BOUND
+        forgetful = laws.forgetful(op, lambda old, new: new._replace(layers=old.layers))
+        assert laws.split(forgetful, state, x, lengths, edges) > laws.BROKEN
+        xs = [features(geometry._replace(seed=row), 1, frames) for row, frames in enumerate((7, 12))]
+        assert laws.batch(op, laws.join, xs, heard_states(encoder, geometry, [3, 1])) <= laws.BOUND
+        for training in (True, False):
+            check_padding(encoder.train(training), x, lengths)
+
+
+def check_padding(encoder: torch.nn.Module, x: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Garbage behind the lengths changes no output, statistic or gradient."""
+
+    def measure(padded: torch.Tensor) -> laws.Tree:
+        torch.manual_seed(0)
+        encoder.load_state_dict(weights)
+        out = encoder(padded, lengths // FEATURES, FULL_CONTEXT, encoder.init_state(len(padded), 0)).frames_BTD
+        kept = laws.valid(out, lengths // FEATURES, out.size(1))
+        return [kept, laws.statistics(encoder), laws.gradients(kept[0].square().sum(), encoder)]
+
+    weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    assert laws.padding(measure, x, lengths) <= laws.BOUND
+
+
+def check_training_and_exports(changes: dict[str, object], folder: Path) -> None:
+    """Updates lower the loss; every export equals the checkpoint (each verifies that itself)."""
+    (folder / "units.txt").write_text(format_vocabulary(TINY_UNITS), encoding="utf-8")
+    recipe = tiny_recipe(folder / "units.txt")
+    encoder = dataclasses.replace(recipe.model.encoder, **changes)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder))
+    torch.manual_seed(0)
+    model = AsrModel(recipe.model, len(TINY_UNITS)).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    batch = 0.1 * torch.randn(2, 8000), torch.tensor([8000, 6000]), torch.tensor([[3, 4], [5, 6]]), torch.tensor([2, 2])
+    losses = []
+    for _ in range(5):
+        losses.append(model(*batch, FULL_CONTEXT).total)
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0], losses
+    trained = tiny_trained(recipe)
+    record = export_torchscript(trained, folder / "model.zip")
+    assert record["verification"]["norm_operators"] == 0
+    assert export_onnx_archive(trained, folder / "onnx.zip")["verification"]["norm_operators"] == 0
+
+
+def main(arguments: list[str]) -> None:
+    """Run the checks with the settings `key=value` of `model.encoder`."""
+    changes = {key: yaml.safe_load(value) for key, value in (argument.split("=", 1) for argument in arguments)}
+    check_laws(changes)
+    with tempfile.TemporaryDirectory() as folder:
+        check_training_and_exports(changes, Path(folder))
+    print("laws, training step and exports: all right with", dict(itertools.islice(changes.items(), 9)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
