@@ -1,4 +1,4 @@
-"""Waveforms and transcripts to losses: front-end, encoder, CTC head, attention decoders. Knows no optimiser and no files.
+"""The trainable model: waveforms and transcripts to losses, by front-end, encoder, CTC head and attention decoders.
 
 Shapes: B rows, N samples, T frames, F mel bins, U tokens, V vocabulary.
 """
@@ -26,6 +26,12 @@ SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
 
 @dataclass(frozen=True)
 class FrontendConfig:
+    """The features' settings.
+
+    >>> FrontendConfig(sample_rate=16000).frame_samples
+    640
+    """
+
     sample_rate: int = 16000  # Hz; audio is resampled to it
     num_mel_bins: int = 80  # mel filters per feature frame
     window_ms: float = 25.0  # length of a feature window, ms
@@ -36,11 +42,12 @@ class FrontendConfig:
 
     @property
     def frame_samples(self) -> int:
-        """Samples per encoder frame."""
+        """Return the samples per encoder frame."""
         return FACTOR * int(self.sample_rate * self.hop_ms / 1000)
 
     @property
     def right_padding_samples(self) -> int:
+        """Return the zero samples appended to every utterance."""
         return self.right_padding_frames * self.frame_samples
 
     def problems(self) -> list[str]:
@@ -60,7 +67,11 @@ class FrontendConfig:
 
 
 def build_fbank(config: FrontendConfig) -> Fbank:
-    """The model's features. Raises ValueError if the mel bins do not fit the sample rate."""
+    """Return the model's front-end.
+
+    Raises:
+        ValueError: the mel bins do not fit the sample rate.
+    """
     return Fbank(
         config.sample_rate, config.num_mel_bins, config.window_ms, config.hop_ms, config.low_freq, config.high_freq
     )
@@ -68,6 +79,12 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class LossConfig:
+    """The weights of the losses.
+
+    >>> LossConfig(ctc_weight=2).problems()
+    ['ctc_weight: 2 is not between 0 and 1']
+    """
+
     ctc_weight: float = 0.3  # weight of the CTC loss; the rest goes to the attention decoders
     reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention loss
     label_smoothing: float = 0.1  # probability mass spread over the other tokens, attention loss only
@@ -82,7 +99,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class RescoringConfig:
-    """How an exported model weighs its scores unless it is told otherwise. Choose the values on a dev set."""
+    """Default weights of an exported model's scores. Choose them on a dev set.
+
+    >>> RescoringConfig(ctc_weight=-1).problems()
+    ['ctc_weight: -1 is negative']
+    """
 
     ctc_weight: float = 0.5  # weight of the CTC score in rescoring
     reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention score
@@ -96,6 +117,12 @@ class RescoringConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """The model's settings, section by section.
+
+    >>> ModelConfig(decoder=DecoderConfig(layers=0, reverse_layers=0)).problems()[0]
+    'loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)'
+    """
+
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -118,7 +145,9 @@ class ModelConfig:
 
 
 class Losses(NamedTuple):
-    total: Tensor  # what training minimises: per utterance
+    """Losses per utterance."""
+
+    total: Tensor  # the one that training minimises
     ctc: Tensor
     attention: Tensor
 
@@ -127,8 +156,13 @@ class AsrModel(nn.Module):
     """The trainable model.
 
     Args:
-        config: the parts' configurations.
-        vocabulary_size: V, the three special units included.
+        config: the parts' settings.
+        vocabulary_size: V, the three special tokens included.
+
+    >>> model = AsrModel(ModelConfig(encoder=EncoderConfig(layers=1)), vocabulary_size=10).eval()
+    >>> one_second = torch.zeros(1, 16000), torch.tensor([16000])
+    >>> model.encode(*one_second, Chunking(size=16, left=4)).frames_BTD.shape
+    torch.Size([1, 25, 256])
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int):
@@ -148,11 +182,11 @@ class AsrModel(nn.Module):
         return Decoder(self.vocabulary_size, self.config.encoder.dim, layers, self.config.decoder)
 
     def frames(self, sample_lengths_B: Tensor) -> Tensor:
-        """Encoder frames of that many samples: the last one may be partly silence."""
+        """Return the number of encoder frames of samples; the last frame may be partly silence."""
         return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples
 
     def features(self, samples_BN: Tensor, sample_lengths_B: Tensor) -> Tensor:
-        """Normalised features (B, T, F) of whole utterances; T a multiple of 4."""
+        """Return normalised features (B, T, F) of whole utterances; T a multiple of 4."""
         valid = torch.arange(samples_BN.size(1), device=samples_BN.device) < sample_lengths_B.unsqueeze(1)
         samples = samples_BN.masked_fill(~valid, 0.0)
         samples = F.pad(samples, (0, -samples.size(1) % self.config.frontend.frame_samples))
@@ -167,7 +201,7 @@ class AsrModel(nn.Module):
         chunking: Chunking,
         feature_mask_BTF: Optional[Tensor] = None,
     ) -> Losses:
-        """Losses of whole utterances under one chunking; arguments as in `encode` and `losses`."""
+        """Return the losses of whole utterances under one chunking; arguments as in `encode` and `losses`."""
         encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF)
         return self.losses(encoded, tokens_BU, token_lengths_B)
 
@@ -178,11 +212,12 @@ class AsrModel(nn.Module):
         chunking: Chunking,
         feature_mask_BTF: Optional[Tensor] = None,
     ) -> EncoderOutput:
-        """Encoder frames of whole utterances.
+        """Return encoder frames of whole utterances.
 
         Args:
-            samples_BN: in [-1, 1] at the model's rate; sample_lengths_B count the tail.
-            chunking: who sees whom.
+            samples_BN: in [-1, 1] at the model's rate.
+            sample_lengths_B: valid samples of each row, right padding included.
+            chunking: which frames a frame may attend to.
             feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller.
         """
         with torch.no_grad():
@@ -193,7 +228,13 @@ class AsrModel(nn.Module):
         return self.encoder(features, self.frames(sample_lengths_B), chunking, state)
 
     def losses(self, encoded: EncoderOutput, tokens_BU: Tensor, token_lengths_B: Tensor) -> Losses:
-        """tokens_BU: transcripts without sos and eos; empty ones are legal."""
+        """Return the losses of transcripts, given the encoder frames.
+
+        Args:
+            encoded: output of `encode`.
+            tokens_BU: transcripts without sos and eos; empty ones are legal.
+            token_lengths_B: tokens of each row.
+        """
         loss, rows = self.config.loss, encoded.lengths_B.size(0)
         log_probs = self.ctc(encoded.frames_BTD)
         ctc = ctc_loss(log_probs, encoded.lengths_B, tokens_BU, token_lengths_B) / rows

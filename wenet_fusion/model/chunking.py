@@ -1,4 +1,7 @@
-"""Who sees whom: the chunk size and left context of streaming attention, and how training draws them. Knows no model."""
+"""Chunk size and left context of streaming attention, and how training draws them (Zhang et al., arXiv 2012.05481).
+
+Shapes: B utterances, T queries, S keys.
+"""
 
 import math
 import random
@@ -9,22 +12,22 @@ from torch import Tensor
 
 
 class Chunking(NamedTuple):
-    """Attention context. The unit is the encoder frame (40 ms at 4x subsampling and a 10 ms hop)."""
+    """Attention context, in encoder frames (40 ms at 4x subsampling and a 10 ms hop)."""
 
-    size: int  # frames per chunk: a frame sees to the end of its own chunk
+    size: int  # frames per chunk: a frame attends to its whole chunk
     left: int  # chunks visible to the left of the current one
 
 
-# Full context is not a mode: it is one chunk that is larger than any utterance.
+# Full context is one chunk that is larger than any utterance.
 FULL_CONTEXT = Chunking(size=1 << 30, left=0)
 
 
 def visible(query_position_BT: Tensor, key_position_BS: Tensor, chunking: Chunking) -> Tensor:
-    """May the query at one absolute position see the key at another? Scriptable.
+    """Return which keys each query may attend to, by absolute positions. Scriptable.
 
     Args:
         query_position_BT: absolute encoder frames of the queries.
-        key_position_BS: absolute encoder frames of the keys; negative means "before the stream began".
+        key_position_BS: absolute encoder frames of the keys; negative: before the stream began.
         chunking: chunk size and left context.
 
     Returns:
@@ -37,7 +40,10 @@ def visible(query_position_BT: Tensor, key_position_BS: Tensor, chunking: Chunki
 
 
 def parse_chunking(label: str) -> Chunking:
-    """Reads `full` or `SIZE/LEFT`, for example `16/4`.
+    """Read `full` or `SIZE/LEFT`, for example `16/4`.
+
+    >>> parse_chunking("16/4")
+    Chunking(size=16, left=4)
 
     Raises:
         ValueError: if the label has another form.
@@ -53,13 +59,17 @@ def parse_chunking(label: str) -> Chunking:
 
 
 def chunking_label(chunking: Chunking) -> str:
-    """The inverse of `parse_chunking`."""
+    """Return the label that `parse_chunking` reads."""
     return "full" if chunking.size >= FULL_CONTEXT.size else f"{chunking.size}/{chunking.left}"
 
 
 @dataclass(frozen=True)
 class ChunkingConfig:
-    """Dynamic chunk training: every batch draws one chunking, so that one model serves every latency it has seen."""
+    """Dynamic chunk training: every batch draws one chunking, so one model serves every latency it was trained for.
+
+    >>> ChunkingConfig(sizes=(8, 16), left_context_frames=(64,)).served()
+    [Chunking(size=8, left=8), Chunking(size=16, left=4)]
+    """
 
     sizes: tuple[int, ...] = (8, 16)  # chunk sizes to train, encoder frames
     left_context_frames: tuple[int, ...] = (64,)  # frames a chunk looks back; rounded up to whole chunks
@@ -78,20 +88,20 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """One chunking per size, with the longest left context it was trained with: what evaluation and export offer."""
+        """Return one chunking per size, with its longest left context: the ones that evaluation and export offer."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]
 
     def trained(self) -> list[Chunking]:
-        """Every chunking that training draws, full context apart; left context is rounded up to whole chunks."""
+        """Return every chunking that training draws, except full context."""
         return sorted(
             {Chunking(size, math.ceil(left / size)) for size in self.sizes for left in self.left_context_frames}
         )
 
 
 def draw_chunking(config: ChunkingConfig, generator: random.Random) -> Chunking:
-    """Draws the chunking of one training batch."""
+    """Draw the chunking of one training batch."""
     if generator.random() < config.full_context_probability:
         return FULL_CONTEXT
     size = generator.choice(config.sizes)

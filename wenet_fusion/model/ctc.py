@@ -1,5 +1,9 @@
-"""CTC head: encoder frames to token log-probabilities, and the loss. Knows no search."""
+"""CTC head and loss (Graves et al., ICML 2006).
 
+Shapes: B utterances, T encoder frames, D width, U tokens, V vocabulary.
+"""
+
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,10 +15,17 @@ BLANK_PRIOR = 0.8  # share of frames without a token, roughly, in any language a
 
 
 class CtcHead(nn.Module):
-    """(B, T, D) -> log-probabilities (B, T, V).
+    """Encoder frames to token log-probabilities: (B, T, D) -> (B, T, V).
 
-    It starts close to the prior. Training begins there anyway, but from random outputs it takes its first hundred
-    updates to get there.
+    Initialised close to the prior of tokens and blank, which saves training its first hundred updates.
+
+    Args:
+        dim: D.
+        vocabulary_size: V.
+
+    >>> import torch
+    >>> CtcHead(dim=4, vocabulary_size=10)(torch.zeros(1, 3, 4)).shape
+    torch.Size([1, 3, 10])
     """
 
     def __init__(self, dim: int, vocabulary_size: int):
@@ -25,16 +36,21 @@ class CtcHead(nn.Module):
         nn.init.constant_(self.linear.bias[BLANK], math.log(BLANK_PRIOR / (1 - BLANK_PRIOR) * (vocabulary_size - 1)))
 
     def forward(self, frames_BTD: Tensor) -> Tensor:
+        """Return log-probabilities (B, T, V)."""
         return self.linear(frames_BTD).log_softmax(dim=-1)
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """The fewest frames that an alignment has: one for each token, and a blank between equal ones."""
-    return len(tokens) + sum(left == right for left, right in zip(tokens, tokens[1:]))
+    """Return the length of the shortest alignment: a frame per token, and a blank between equal ones.
+
+    >>> frames_needed([3, 3, 4])
+    4
+    """
+    return len(tokens) + sum(left == right for left, right in itertools.pairwise(tokens))
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:
-    """Negative log-likelihood summed over the batch, in float32 or better. Empty transcripts are legal.
+    """Return the negative log-likelihood summed over the batch, in float32 or better. Empty transcripts are legal.
 
     A row that is too short for its transcript has infinite loss; it counts as zero and gives no gradient.
     """

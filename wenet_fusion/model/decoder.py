@@ -1,7 +1,8 @@
-"""Attention decoders (left-to-right and right-to-left) over encoder frames. Know no search and no CTC.
+"""Attention decoders, left-to-right and right-to-left, over encoder frames (Vaswani et al., arXiv 1706.03762).
 
-Shapes: B rows, U tokens, T encoder frames, D width, H heads, K = D / H, V vocabulary. The decoder keeps LayerNorm: it runs once
-per utterance, on a handful of tokens.
+The decoder keeps LayerNorm: it runs once per utterance, on a handful of tokens.
+
+Shapes: B rows, U tokens, T encoder frames, S memory frames, D width, H heads, K = D / H, V vocabulary.
 """
 
 import math
@@ -18,6 +19,12 @@ from wenet_fusion.model.layers.sinusoids import sinusoids
 
 @dataclass(frozen=True)
 class DecoderConfig:
+    """The decoders' settings.
+
+    >>> DecoderConfig(layers=0, reverse_layers=3).problems()
+    ['reverse_layers: 3 needs a left-to-right decoder (layers: 1 or more)']
+    """
+
     layers: int = 3  # left-to-right layers; 0: CTC only
     reverse_layers: int = 3  # right-to-left layers; 0: none
     heads: int = 4  # attention heads; must divide the encoder's dim
@@ -40,7 +47,7 @@ class DecoderConfig:
 
 
 class KeysValues(NamedTuple):
-    """A memory as attention reads it: (B, H, S, K) each."""
+    """Keys and values of a memory: (B, H, S, K) each."""
 
     keys: Tensor
     values: Tensor
@@ -50,6 +57,13 @@ class Attention(nn.Module):
     """Multi-head attention of queries (B, U, D) to memory (B or 1, S, D) under a mask (B or 1, U or 1, S).
 
     Keys and values of a memory that all rows share are computed once.
+
+    Args:
+        dim, heads: D and H.
+
+    >>> attention = Attention(dim=4, heads=2)
+    >>> attention(torch.zeros(3, 2, 4), torch.zeros(1, 5, 4), torch.ones(1, 1, 5, dtype=torch.bool)).shape
+    torch.Size([3, 2, 4])
     """
 
     def __init__(self, dim: int, heads: int):
@@ -60,17 +74,19 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_BUD: Tensor, memory_BSD: Tensor, mask_BUS: Tensor) -> Tensor:
+        """Return (B, U, D)."""
         memory, batch = self.keys_values(memory_BSD), x_BUD.size(0)
         keys, values = memory.keys.expand(batch, -1, -1, -1), memory.values.expand(batch, -1, -1, -1)
         return self.attend(x_BUD, KeysValues(keys, values), mask_BUS)
 
     def keys_values(self, memory_BSD: Tensor) -> KeysValues:
+        """Return the keys and values of a memory."""
         rows, frames, dim = memory_BSD.size(0), memory_BSD.size(1), memory_BSD.size(2)
         split = self.key_value(memory_BSD).view([rows, frames, 2, self.heads, dim // self.heads]).permute(2, 0, 3, 1, 4)
         return KeysValues(split[0], split[1])
 
     def attend(self, x_BUD: Tensor, memory: KeysValues, mask_BUS: Tensor) -> Tensor:
-        """`memory` has B rows."""
+        """Return (B, U, D) for keys and values of B rows."""
         batch, length, dim = x_BUD.size(0), x_BUD.size(1), x_BUD.size(2)
         query = self.query(x_BUD).view([batch, length, self.heads, dim // self.heads]).transpose(1, 2)
         out = F.scaled_dot_product_attention(query, memory.keys, memory.values, attn_mask=mask_BUS.unsqueeze(1))
@@ -78,7 +94,16 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm self-attention, attention to the encoder, feed-forward."""
+    """Pre-norm self-attention, attention to the encoder, feed-forward: (B, U, D) -> (B, U, D).
+
+    Args:
+        dim: D.
+        config: the decoders' settings.
+
+    >>> layer, mask = DecoderLayer(4, DecoderConfig(heads=2, feed_forward=8)), torch.ones(1, 1, 1, dtype=torch.bool)
+    >>> layer(torch.zeros(3, 1, 4), mask, torch.zeros(3, 1, 4), mask).shape
+    torch.Size([3, 1, 4])
+    """
 
     def __init__(self, dim: int, config: DecoderConfig):
         super().__init__()
@@ -92,6 +117,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BUD: Tensor, causal_BUU: Tensor, memory_BTD: Tensor, memory_mask_B1T: Tensor) -> Tensor:
+        """Return (B, U, D); the masks are true where attention may look."""
         normed = self.norm_1(x_BUD)
         x = x_BUD + self.dropout(self.self_attention(normed, normed, causal_BUU))
         x = x + self.dropout(self.source_attention(self.norm_2(x), memory_BTD, memory_mask_B1T))
@@ -104,7 +130,7 @@ class DecoderLayer(nn.Module):
     def step(
         self, x_BND: Tensor, past: KeysValues, memory: KeysValues, memory_mask_B1T: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """The next token of N prefixes of each of B memories, whose B * N rows saw `past`; returns what they see now."""
+        """Run one more token of N prefixes per memory; return (B, N, D) and the prefixes' keys and values."""
         normed_R1D = self.norm_1(x_BND).flatten(0, 1).unsqueeze(1)
         seen = KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, self.self_attention.keys_values(normed_R1D))))
         everything = torch.ones(1, 1, seen.keys.size(2), dtype=torch.bool, device=x_BND.device)
@@ -114,27 +140,37 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderState(NamedTuple):
-    """N prefixes, all of U tokens, of each of B utterances, between two steps. One entry for each layer."""
+    """Keys and values of N prefixes of U tokens, for each of B utterances; one entry per layer."""
 
-    memory: tuple[KeysValues, ...]  # of the encoder: (B, H, T, K)
+    memory: tuple[KeysValues, ...]  # the encoder's: (B, H, T, K)
     memory_mask_B1T: Tensor
-    past: tuple[KeysValues, ...]  # of the prefixes: (B * N, H, U, K)
+    past: tuple[KeysValues, ...]  # the prefixes': (B * N, H, U, K)
 
     def follow(self, rows_R: Tensor) -> "DecoderState":
-        """Prefixes in the place of others: row r of the new `past` is row rows_R[r] of this."""
+        """Return the state with other prefixes: row r of the new `past` is row rows_R[r] of this one."""
         return self._replace(past=tuple(KeysValues(keys[rows_R], values[rows_R]) for keys, values in self.past))
 
     def keep(self, utterances_S: Tensor) -> "DecoderState":
-        """Without the memories of the other utterances; `follow` drops their prefixes."""
+        """Return the state with the memories of these utterances only; `follow` drops the other prefixes."""
         memory = tuple(KeysValues(keys[utterances_S], values[utterances_S]) for keys, values in self.memory)
         return self._replace(memory=memory, memory_mask_B1T=self.memory_mask_B1T[utterances_S])
 
 
 class Decoder(nn.Module):
-    """Token prefixes and encoder frames to logits of the next token: (B, U, V).
+    """Token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
 
-    The encoder ends in a residual stream without a norm and knows relative positions only. So the decoder normalises its
+    The encoder ends in a residual stream without a norm, and its positions are relative. So the decoder normalises its
     frames and adds their positions; without either it hardly learns where to look.
+
+    Args:
+        vocabulary_size: V.
+        dim: D.
+        layers: number of layers.
+        config: heads, widths and dropout.
+
+    >>> decoder = Decoder(10, dim=4, layers=1, config=DecoderConfig(heads=2, feed_forward=8))
+    >>> decoder(torch.tensor([[2, 5]]), torch.zeros(1, 3, 4), torch.tensor([3])).shape
+    torch.Size([1, 2, 10])
     """
 
     def __init__(self, vocabulary_size: int, dim: int, layers: int, config: DecoderConfig):
@@ -148,56 +184,73 @@ class Decoder(nn.Module):
         self.out = nn.Linear(dim, vocabulary_size)
 
     def forward(self, tokens_BU: Tensor, memory_BTD: Tensor, memory_lengths_B: Tensor) -> Tensor:
-        """tokens_BU begin with sos; what follows a row's end changes nothing before it (causal).
+        """Return logits (B, U, V) of the token after each prefix.
 
-        A memory of one row serves all rows of tokens: the hypotheses of one utterance.
+        Args:
+            tokens_BU: begin with sos; what follows a row's end changes nothing before it (causal).
+            memory_BTD: encoder frames; one row serves all rows of tokens, the hypotheses of one utterance.
+            memory_lengths_B: valid frames of each row.
         """
         length = tokens_BU.size(1)
         x = self.dropout(self._embed(tokens_BU, torch.arange(length, device=tokens_BU.device)))
         memory = self._placed(memory_BTD)
-        causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(
-            0
-        )  # WeNet's onnxruntime has no tril
+        # WeNet's onnxruntime has no tril.
+        causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(0)
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
             x = layer(x, causal, memory, memory_mask)
         return self.out(self.norm(x))
+
+    def _layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def _embed(self, tokens_BU: Tensor, positions_U: Tensor) -> Tensor:
         x = self.embedding(tokens_BU) * math.sqrt(self.dim)
         return x + sinusoids(positions_U, self.dim, x)
 
     def _placed(self, memory_BTD: Tensor) -> Tensor:
-        """Encoder frames as the layers see them: normalised, with their positions."""
+        """Return encoder frames, normalised and with their positions."""
         memory = self.memory_norm(memory_BTD)
         return memory + sinusoids(torch.arange(memory.size(1), device=memory.device), self.dim, memory)
 
     def start(self, memory_BTD: Tensor, memory_lengths_B: Tensor) -> DecoderState:
-        """The state of one empty prefix for each of B memories, whose keys and values are computed here, once."""
+        """Return the state of one empty prefix per memory; keys and values of the memories are computed once, here."""
         placed = self._placed(memory_BTD)
-        memory = tuple(layer.source_attention.keys_values(placed) for layer in self.layers)
+        memory = tuple(layer.source_attention.keys_values(placed) for layer in self._layers())
         past = tuple(KeysValues(keys[:, :, :0], values[:, :, :0]) for keys, values in memory)
         return DecoderState(memory, frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1), past)
 
     def step(self, tokens_BN: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Logits (B, N, V) of what follows one more token of each prefix: `forward`, token by token, without dropout."""
+        """Run `forward` token by token: return logits (B, N, V) after one more token of each prefix, and the state."""
         length = state.past[0].keys.size(2)
         x = self._embed(tokens_BN, torch.full_like(tokens_BN[0], length))
         seen = []
-        for layer, past, memory in zip(self.layers, state.past, state.memory):
+        for layer, past, memory in zip(self._layers(), state.past, state.memory):
             x, now = layer.step(x, past, memory, state.memory_mask_B1T)
             seen.append(now)
         return self.out(self.norm(x)), state._replace(past=tuple(seen))
 
 
 class TeacherForcing(NamedTuple):
+    """A decoder's inputs, and the targets of its outputs."""
+
     inputs_BU: Tensor  # sos, tokens
     targets_BU: Tensor  # tokens, eos
     mask_BU: Tensor  # true where a target counts
 
 
 def teacher_forcing(tokens_BU: Tensor, lengths_B: Tensor, sos_eos: int, reverse: bool) -> TeacherForcing:
-    """Decoder inputs and targets of hypotheses or transcripts; right-to-left reverses each row within its length."""
+    """Return decoder inputs and targets of hypotheses or transcripts.
+
+    Args:
+        tokens_BU: without sos and eos, padded with any token.
+        lengths_B: tokens of each row.
+        sos_eos: id of the token at both ends.
+        reverse: true for the right-to-left decoder: each row is reversed within its length.
+
+    >>> teacher_forcing(torch.tensor([[5, 6]]), torch.tensor([2]), sos_eos=2, reverse=True).inputs_BU.tolist()
+    [[2, 6, 5]]
+    """
     index = torch.arange(tokens_BU.size(1), device=tokens_BU.device).unsqueeze(0)
     if reverse:
         tokens_BU = tokens_BU.gather(1, (lengths_B.unsqueeze(1) - 1 - index).clamp(min=0))
@@ -210,6 +263,6 @@ def teacher_forcing(tokens_BU: Tensor, lengths_B: Tensor, sos_eos: int, reverse:
 
 
 def sequence_log_probs(logits_BUV: Tensor, targets_BU: Tensor, mask_BU: Tensor) -> Tensor:
-    """Log-probability of each row's targets: (B,)."""
+    """Return the log-probability of each row's targets: (B,)."""
     token = logits_BUV.log_softmax(-1).gather(2, targets_BU.unsqueeze(2)).squeeze(2)
     return token.masked_fill(~mask_BU, 0.0).sum(1)

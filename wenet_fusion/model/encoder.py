@@ -47,16 +47,20 @@ class Encoder(nn.Module):
     True
     """
 
+    zero: Tensor
+
     def __init__(self, config: EncoderConfig, num_mel_bins: int):
         super().__init__()
         self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # scripts read attributes, not module constants
         self.dim, self.heads = config.dim, config.heads
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         build_layer = LAYER_TYPES[config.layer]
-        self.layers = nn.ModuleList(build_layer(config, layer) for layer in range(config.layers))
+        layers = [build_layer(config, layer) for layer in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
         # Tells a fresh state its dtype and device; a quantised layer's weight could not.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
-        fresh = [self.layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]
+        # mypy takes every attribute of a module for a tensor.
+        fresh = [layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]  # type: ignore[operator]
         # The tensor of a layer's state whose axis 1 is the cached frames; negative: no layer has such a tensor.
         self.cache_index = next((i for i, axis in enumerate(growing_axes(*fresh)) if axis == 1), -1)
         self.position_bias: Optional[PositionBias] = None
@@ -76,7 +80,8 @@ class Encoder(nn.Module):
                 serves later steps needs the full length. Training needs none: 0.
         """
         position = torch.zeros(batch, dtype=torch.int64, device=self.zero.device)
-        layers = [layer.init_state(batch, cache_frames, self.zero) for layer in self.layers]
+        # mypy takes every attribute of a module for a tensor.
+        layers = [layer.init_state(batch, cache_frames, self.zero) for layer in self.layers]  # type: ignore[operator]
         return EncoderState(position, self.subsampling.init_state(batch, cache_frames, self.zero), layers)
 
     def cached_frames(self, state: EncoderState) -> int:

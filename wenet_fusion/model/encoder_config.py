@@ -16,8 +16,8 @@ SHALLOW_LAYERS = 6
 class EncoderConfig:
     """The encoder's settings; the defaults are a FusionFormer of 12 layers.
 
-    The last settings compare it with other models. A Conformer as WeNet trains it has `norm: layer`, `activation: swish`,
-    `conv_gate: glu` and `positions: rel_pos`.
+    The last settings compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
+    `activation: swish`, `conv_gate: glu` and `positions: rel_pos`.
 
     >>> EncoderConfig(activation="gleu").problems()
     ["activation: 'gleu' is unknown; choose one of relu, swish, gelu, hardswish, leaky_relu (did you mean gelu?)"]

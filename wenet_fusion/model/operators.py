@@ -1,34 +1,31 @@
-"""Which operators a scripted method runs: how export proves that no norm is left. Knows no model in particular."""
+"""Counts the operators that a scripted method runs, so that export can prove that no norm is left."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Substrings of operator names that a fused encoder must not contain: what BatchNorm folding and ReLU have removed.
+# Parts of operator names that a fused encoder with ReLU must not contain.
 NORM_OPERATORS = ("batch_norm", "layer_norm", "instance_norm", "group_norm")
-COSTLY_ACTIVATIONS = ("sigmoid", "silu", "glu", "tanh")
-
-
+COSTLY_ACTIVATIONS = ("sigmoid", "silu", "swish", "glu", "tanh", "gelu", "mish", "leaky_relu", "softplus")
 CALLS = ("prim::CallMethod", "prim::CallFunction")
 
 
 def operators(graph: Any) -> Counter[str]:
-    """Counts of the operators (`aten::...`) in an inlined TorchScript graph, nested blocks included.
+    """Count the operators (`aten::...`) in an inlined TorchScript graph, nested blocks included.
 
-    torch inlines the form of a method that it ran last, and instances of a class share their methods: once one has run
-    without optimisation, graphs of the others keep the call. So take graphs from files that have just been loaded.
+    Take the graph from a file that has just been loaded. Instances of a class share their methods, and torch inlines
+    the form that ran last: once one instance has run without optimisation, graphs of the others keep the call.
 
     Raises:
-        ValueError: if a call was not inlined, whose operators would not be counted.
+        ValueError: if a call was not inlined, so its operators cannot be counted.
     """
     counts: Counter[str] = Counter()
     blocks = [graph]
     while blocks:
         for node in blocks.pop().nodes():
             if node.kind() in CALLS:
-                raise ValueError(
-                    f"the graph still calls {node.s('name') if node.hasAttribute('name') else 'a function'}: its operators are not known"
-                )
+                name = node.s("name") if node.hasAttribute("name") else "a function"
+                raise ValueError(f"the graph still calls {name}: its operators are not known")
             if node.kind().startswith("aten::"):
                 counts[node.kind()] += 1
             blocks.extend(node.blocks())
@@ -36,5 +33,9 @@ def operators(graph: Any) -> Counter[str]:
 
 
 def matching(counts: Mapping[str, int], patterns: Sequence[str]) -> dict[str, int]:
-    """The operators whose names contain one of the patterns."""
+    """Return the operators whose names contain one of the patterns.
+
+    >>> matching(Counter({"aten::batch_norm": 2, "aten::relu": 3}), NORM_OPERATORS)
+    {'aten::batch_norm': 2}
+    """
     return {name: count for name, count in sorted(counts.items()) if any(pattern in name for pattern in patterns)}

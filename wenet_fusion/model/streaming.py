@@ -1,7 +1,7 @@
 """The streaming interface of a trained model: waveform in, scores and state out. Every exported file answers it.
 
-A state crosses as a plain list of tensors, and scores as a plain tuple: nested named tuples would cost Python a new class
-each at every step of a loaded file, and two loads of one file could not exchange them.
+A state crosses as a plain list of tensors, and scores as a plain tuple: nested named tuples would cost Python a new
+class each at every step of a loaded file, and two loads of one file could not exchange them.
 
 Shapes: B rows, N samples, T encoder frames, D width, K top tokens, U tokens.
 """

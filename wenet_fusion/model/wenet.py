@@ -1,10 +1,11 @@
-"""The eight methods that WeNet's C++ runtime calls on a TorchScript file, beside ours. Knows no file and no ONNX.
+"""The eight methods that WeNet's C++ runtime calls on a TorchScript file, beside ours.
 
-WeNet cuts features, we cut samples: its runtime computes Kaldi's features and hands them over chunk by chunk. A
-right context of 3 makes its window exactly 4 * chunk feature frames, so no frame is handed over twice.
+WeNet's runtime computes Kaldi's features and passes them chunk by chunk, where ours passes samples. A right context of
+3 makes its window exactly 4 * chunk feature frames, so it passes no frame twice.
 
 Shapes: T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys, D width, H heads,
-K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses, U tokens with sos, V units.
+K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses, U tokens with sos,
+V vocabulary.
 """
 
 import math
@@ -75,8 +76,8 @@ class WenetCaches(nn.Module):
         for tensor, axis in zip(fresh, growing_axes(fresh, longer)):
             if axis >= 0 and list(tensor.shape) != [1, 1, 2 * self.dim]:
                 raise ValueError(
-                    f"WeNet's runtimes cache (frames, {2 * self.dim}) numbers, a layer caches {list(tensor.shape[1:])}: "
-                    "put keys and values of the encoder's width side by side"
+                    f"WeNet's runtimes cache (frames, {2 * self.dim}) numbers, a layer caches {list(tensor.shape[1:])}"
+                    ": put keys and values of the encoder's width side by side"
                 )
             shapes.append([] if axis >= 0 else list(tensor.shape))
         return shapes
@@ -164,36 +165,39 @@ class WenetModel(StreamingModel):
 
     @torch.jit.export
     def subsampling_rate(self) -> int:
-        """Feature frames per encoder frame."""
+        """Return the feature frames per encoder frame."""
         return self.encoder.factor
 
     @torch.jit.export
     def right_context(self) -> int:
-        """3: WeNet's window, (chunk - 1) * 4 + right context + 1 feature frames, equals its shift, chunk * 4."""
+        """Return 3: WeNet's window, (chunk - 1) * 4 + right context + 1 feature frames, equals its shift, chunk * 4."""
         return self.context
 
     @torch.jit.export
     def sos_symbol(self) -> int:
+        """Return the id of the token that begins a sentence."""
         return self.sos_eos
 
     @torch.jit.export
     def eos_symbol(self) -> int:
+        """Return the id of the token that ends a sentence."""
         return self.sos_eos
 
     @torch.jit.export
     def is_bidirectional_decoder(self) -> bool:
+        """Return true if there is a right-to-left decoder."""
         return self.reverse_decoder is not None
 
     @torch.jit.export
     def forward_encoder_chunk(
         self, xs: Tensor, offset: int, required_cache_size: int, att_cache: Tensor, cnn_cache: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk, of any size: it sees itself and all that is cached.
+        """Run one chunk of any size, which attends to itself and to all cached frames.
 
         Args:
             xs: (1, T, F) Kaldi's features of int16-scaled samples; T a multiple of 4 except in a stream's last call.
             offset: encoder frames of the stream so far.
-            required_cache_size: frames to cache for the next call; negative: all there are.
+            required_cache_size: frames to cache for the next call; negative: all.
             att_cache, cnn_cache: of the previous call, any empty tensors in the first.
 
         Returns:
@@ -205,7 +209,7 @@ class WenetModel(StreamingModel):
             cnn_cache = self.caches.empty_convolution(xs)
         cached, frames = att_cache.size(2), self.encoder_frames(xs)
         keep = cached + frames if required_cache_size < 0 else min(required_cache_size, cached + frames)
-        # The encoder returns as many keys as it was given: a cache that has to grow gets hidden ones in front.
+        # The encoder returns as many keys as it gets: a cache that has to grow gets hidden ones in front.
         held = max(cached, keep)
         att_cache = torch.cat([self.caches.empty_attention(held - cached, xs), att_cache], dim=2)
         key_S = torch.arange(-held, frames, device=xs.device)
@@ -215,24 +219,24 @@ class WenetModel(StreamingModel):
 
     @torch.jit.export
     def ctc_activation(self, xs: Tensor) -> Tensor:
-        """Encoder frames (1, M, D) to log-probabilities (1, M, V)."""
+        """Return the log-probabilities (1, M, V) of encoder frames (1, M, D)."""
         return self.ctc(xs)
 
     @torch.jit.export
     def forward_attention_decoder(
         self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor, reverse_weight: float
     ) -> Tuple[Tensor, Tensor]:
-        """Log-probabilities of each next token under both decoders.
+        """Return the log-probabilities of each next token under both decoders.
 
         Args:
-            hyps: (N, U) token ids that begin with sos, padded with anything.
+            hyps: (N, U) token ids that begin with sos, padded with any token.
             hyps_lens: (N,) sos included.
             encoder_out: (1, M, D) of the utterance.
-            reverse_weight: 0 spares the right-to-left decoder.
+            reverse_weight: 0 leaves out the right-to-left decoder.
 
         Returns:
-            Left-to-right (N, U, V), and right-to-left for the tokens in reverse. Zeros from a decoder that the model
-            lacks or that was spared.
+            Left-to-right (N, U, V), and right-to-left for the tokens in reverse. Zeros for a decoder that the model
+            lacks or that was left out.
         """
         memory_lengths = torch.full([1], encoder_out.size(1), device=encoder_out.device)
         if self.decoder is not None:
@@ -249,21 +253,21 @@ class WenetModel(StreamingModel):
         return scores, torch.zeros_like(scores)
 
     def encoder_frames(self, xs: Tensor) -> int:
-        """M for features (1, T, F): what remains of a last group of 4 is a frame too."""
+        """Return M for features (1, T, F): a last group of fewer than 4 is a frame, too."""
         return (xs.size(1) + self.encoder.factor - 1) // self.encoder.factor
 
     def step_encoder(
         self, xs: Tensor, key_S: Tensor, visible_S: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """One step of the encoder, WeNet's caches in and out, as many cached frames as before.
+        """Run one step of the encoder on WeNet's caches; they keep their number of frames.
 
-        A last chunk need not be a multiple of 4 feature frames long. What is missing is digital silence, as features
-        show it: every utterance ended with it in training.
+        A last chunk that is not a multiple of 4 feature frames long is filled with the features of digital silence,
+        with which every utterance ended in training.
 
         Args:
             xs: (1, T, F).
             key_S: absolute positions of cached and new frames.
-            visible_S: which of them may be seen.
+            visible_S: true for those that may be attended to.
         """
         frames = self.encoder_frames(xs)
         factor = self.encoder.factor

@@ -1,4 +1,4 @@
-"""Random encoders, and the encoder as the laws see it. Knows no test."""
+"""Random encoders, and the encoder as the laws take it."""
 
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def features(geometry: Geometry, rows: int, frames: int) -> Tensor:
 
 
 def heard_states(encoder: Encoder, geometry: Geometry, chunks: list[int]) -> list[EncoderState]:
-    """States of streams that have heard so many chunks each."""
+    """Return the states of streams after `chunks` chunks each."""
     size, left = geometry.chunking
     states = []
     for row, count in enumerate(chunks):

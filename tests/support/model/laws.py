@@ -1,4 +1,4 @@
-"""The laws that ops with state, masks or norms obey, each stated once. Knows no op in particular.
+"""The laws that ops with state, masks or norms obey, each stated once.
 
 A law returns the largest relative difference it finds: at most BOUND where it holds in float64, above BROKEN for an op
 that forgets one frame of context. An op is seen as (x, lengths, state) -> (outputs, new state).

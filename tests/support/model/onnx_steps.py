@@ -1,4 +1,4 @@
-"""A file of any kind, or the model in memory, as the laws take it. Knows no test."""
+"""A file of any kind, or the model in memory, as the laws take it."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The deployed model's and the exported file's methods as the laws see them. Knows no test."""
+"""Streaming models and exported files as the laws take them, and audio for them."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ FRAME = 320  # samples per encoder frame of the tiny model
 
 
 def step_op(model: nn.Module, chunking: Chunking) -> laws.Op:
-    """`step` under one chunking: x (B, N) samples to all scores. A last block may end in the middle of a frame."""
+    """Return `step` under one chunking: x (B, N) samples to all scores. A last block may end within a frame."""
 
     def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
         padded = nn.functional.pad(x, (0, -x.size(1) % FRAME))
@@ -30,7 +30,7 @@ def samples(seed: int, rows: int, count: int) -> Tensor:
 
 
 def heard_states(model: nn.Module, chunking: Chunking, chunks: list[int]) -> list[laws.Tree]:
-    """States of streams that have heard so many chunks each."""
+    """Return the states of streams after `chunks` chunks each."""
     states = []
     for row, count in enumerate(chunks):
         state = model.init_state(1, *chunking)

@@ -52,7 +52,7 @@ def speak_dated(words: list[str], rng: np.random.Generator) -> Speech:
 
 
 def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
-    """Writes `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; returns the list's path."""
+    """Writes `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; returns its path."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}
@@ -114,7 +114,7 @@ def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
 
 
 def lively(recipe: RecipeConfig) -> RecipeConfig:
-    """The recipe with everything random that training knows: dropout, SpecAugment, speed, noise and gain."""
+    """The recipe with everything random in training: dropout, SpecAugment, speed, noise and gain."""
     model = replace(
         recipe.model,
         encoder=replace(recipe.model.encoder, dropout=0.1),

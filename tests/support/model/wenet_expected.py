@@ -1,4 +1,4 @@
-"""Features as a runtime hands them over, and what the model in memory makes of them. Knows no file."""
+"""Features as a runtime hands them over, and what the model in memory makes of them."""
 
 import numpy as np
 import torch

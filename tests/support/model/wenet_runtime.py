@@ -1,7 +1,7 @@
 """WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: same calls, same order, same types.
 
 After wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
-sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc. Knows no test and no model of ours.
+sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks an encoder with other settings: the laws, a training step, the exports. Run it with KEY=VALUE of `model.encoder`.
+"""Checks an encoder with other settings: the laws, a training step, the exports. Arguments: KEY=VALUE of model.encoder.
 
 python tests/support/model/worked_example.py activation=gelu layer=conformer
 """

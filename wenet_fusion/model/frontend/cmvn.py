@@ -15,7 +15,13 @@ class GlobalCmvn(nn.Module):
 
     Args:
         num_mel_bins: F.
+
+    >>> GlobalCmvn(2)(torch.ones(1, 1, 2))
+    tensor([[[1., 1.]]])
     """
+
+    mean: Tensor
+    inverse_std: Tensor
 
     def __init__(self, num_mel_bins: int):
         super().__init__()
@@ -23,14 +29,15 @@ class GlobalCmvn(nn.Module):
         self.register_buffer("inverse_std", torch.ones(num_mel_bins))
 
     def forward(self, features_BTF: Tensor) -> Tensor:
+        """Return normalised features."""
         return (features_BTF - self.mean) * self.inverse_std
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Reads `{"mean_stat": sums, "var_stat": square sums, "frame_num": count}`.
+        """Read `{"mean_stat": sums, "var_stat": square sums, "frame_num": count}`.
 
         Raises:
-            ValueError: if the file is not of that form or has another number of mel bins.
+            ValueError: the file has another form or another number of mel bins.
         """
         try:
             content = json.loads(path.read_text())
@@ -38,7 +45,7 @@ class GlobalCmvn(nn.Module):
             count = int(content["frame_num"])
         except (KeyError, TypeError, ValueError) as error:  # ValueError: no JSON, no UTF-8, no numbers
             raise ValueError(
-                f"{path} is no global_cmvn file ({error!r}): write it with tools/data/compute_cmvn_stats.py"
+                f"{path} is not a global_cmvn file ({error!r}): write it with tools/data/compute_cmvn_stats.py"
             ) from None
         if not total.shape == squares.shape == self.mean.shape or count < 1:
             raise ValueError(
@@ -51,7 +58,13 @@ class GlobalCmvn(nn.Module):
 
 
 class CmvnStatistics:
-    """Sums over features in float64, so that millions of frames lose nothing."""
+    """Sums over features in float64, which stay exact over millions of frames.
+
+    >>> statistics = CmvnStatistics(2)
+    >>> statistics.add(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> statistics.to_json()
+    '{"mean_stat": [4.0, 6.0], "var_stat": [10.0, 20.0], "frame_num": 2}'
+    """
 
     def __init__(self, num_mel_bins: int):
         self.total = torch.zeros(num_mel_bins, dtype=torch.float64)
@@ -59,16 +72,17 @@ class CmvnStatistics:
         self.count = 0
 
     def add(self, features_TF: Tensor) -> None:
+        """Add frames."""
         features = features_TF.double()
         self.total += features.sum(0)
         self.squares += features.square().sum(0)
         self.count += features.size(0)
 
     def to_json(self) -> str:
-        """WeNet's format.
+        """Return the sums in WeNet's format.
 
         Raises:
-            ValueError: if no frame was added or a sum is not finite.
+            ValueError: no frame was added, or a sum is not finite.
         """
         sums = self.total.tolist() + self.squares.tolist()
         if self.count == 0 or not all(math.isfinite(x) for x in sums):

@@ -1,4 +1,4 @@
-"""Log-mel filterbank features as a windowed, causal op inside the model, with Kaldi's values. Knows no files.
+"""Log-mel filterbank features as a windowed, causal op inside the model, with Kaldi's values.
 
 Shapes: B rows, N samples, T feature frames, F mel bins, K frequency bins, W window samples.
 """
@@ -16,6 +16,8 @@ ENERGY_FLOOR = torch.finfo(torch.float32).eps  # Kaldi's floor, kept for every d
 
 
 class FbankOutput(NamedTuple):
+    """Features, and the samples that the next window begins with."""
+
     features_BTF: Tensor
     state_BW: Tensor  # the last window - hop samples
 
@@ -24,10 +26,10 @@ class Fbank(nn.Module):
     """Kaldi's log-mel filterbank (povey window, DC removal, pre-emphasis 0.97, power spectrum, no dither).
 
     Frame t covers the `window_samples` samples that end at `hop_samples * (t + 1)`: n * hop samples in, n frames out,
-    with nothing of the future. Before the first sample there are zeros.
+    without look-ahead. Before the first sample there are zeros.
 
     Everything Kaldi does to a frame up to its spectrum is linear (DC removal, pre-emphasis, window, zero padding, DFT),
-    so it is one matrix, applied as a strided convolution: two matrix products, a square and a log, which export anywhere.
+    so it is one matrix, applied as a strided convolution. Two matrix products, a square and a log export to any format.
 
     Args:
         sample_rate: Hz.
@@ -36,8 +38,14 @@ class Fbank(nn.Module):
         low_freq, high_freq: edges of the mel filters in Hz; high_freq <= 0 counts from the Nyquist frequency.
 
     Raises:
-        ValueError: if a mel filter would contain no frequency bin, or the edges are not ordered.
+        ValueError: a mel filter would contain no frequency bin, or the edges are not ordered.
+
+    >>> fbank = Fbank(sample_rate=16000, num_mel_bins=80)
+    >>> fbank(torch.zeros(1, 16000), fbank.init_state(1)).features_BTF.shape
+    torch.Size([1, 100, 80])
     """
+
+    mel_FK: Tensor
 
     def __init__(
         self,
@@ -59,12 +67,13 @@ class Fbank(nn.Module):
         self.register_buffer("mel_FK", mel_FK.to(dtype), persistent=False)
 
     def init_state(self, batch: int) -> Tensor:
+        """Return zeros (B, window - hop)."""
         return torch.zeros(
             batch, self.window_samples - self.hop_samples, dtype=self.mel_FK.dtype, device=self.mel_FK.device
         )
 
     def forward(self, samples_BN: Tensor, state_BW: Tensor) -> FbankOutput:
-        """samples_BN: N a multiple of hop_samples."""
+        """Return the features of N samples, a multiple of hop_samples, and the next state."""
         samples = torch.cat([state_BW, samples_BN], dim=1)
         real, imaginary = self.spectrum(samples).chunk(2, dim=1)
         energy_BFT = torch.matmul(self.mel_FK, real.square() + imaginary.square())
@@ -73,7 +82,17 @@ class Fbank(nn.Module):
 
 
 class Spectrum(nn.Module):
-    """A matrix (2K, W) applied to each window: samples (B, N) -> (B, 2K, T)."""
+    """A matrix (2K, W) applied to each window: samples (B, N) -> (B, 2K, T).
+
+    Args:
+        matrix: (2K, W).
+        hop_samples: distance of windows.
+
+    >>> Spectrum(torch.zeros(8, 400), hop_samples=160)(torch.zeros(1, 720)).shape
+    torch.Size([1, 8, 3])
+    """
+
+    matrix: Tensor
 
     def __init__(self, matrix: Tensor, hop_samples: int):
         super().__init__()
@@ -81,13 +100,14 @@ class Spectrum(nn.Module):
         self.register_buffer("matrix", matrix.unsqueeze(1), persistent=False)  # (2K, 1, W)
 
     def forward(self, samples_BN: Tensor) -> Tensor:
+        """Return (B, 2K, T)."""
         return F.conv1d(samples_BN.unsqueeze(1), self.matrix, stride=self.hop_samples)
 
 
 def spectrum_matrix(window_samples: int, fft_size: int) -> Tensor:
-    """(2K, W) float64, K = fft_size / 2: real parts, then imaginary parts, of the windowed frame's spectrum.
+    """Return the matrix of the windowed frame's spectrum: (2K, W) float64, K = fft_size / 2, real parts first.
 
-    The Nyquist bin is left out: no mel filter reaches it.
+    It leaves out the Nyquist bin, which no mel filter reaches.
     """
     identity = torch.eye(window_samples, dtype=torch.float64)
     remove_dc = identity - 1.0 / window_samples
@@ -102,7 +122,11 @@ def spectrum_matrix(window_samples: int, fft_size: int) -> Tensor:
 
 
 def mel_filters(num_mel_bins: int, fft_size: int, sample_rate: int, low_freq: float, high_freq: float) -> Tensor:
-    """Kaldi's triangular filters on the scale mel = 1127 ln(1 + f / 700): (F, K) float64."""
+    """Return Kaldi's triangular filters on the scale mel = 1127 ln(1 + f / 700): (F, K) float64.
+
+    Raises:
+        ValueError: a filter would contain no frequency bin, or the edges are not ordered.
+    """
     nyquist = sample_rate / 2
     high = high_freq if high_freq > 0 else nyquist + high_freq
     if not 0 <= low_freq < high <= nyquist:

@@ -42,7 +42,8 @@ def activation_cost(name: str, model: nn.Module) -> str:
     """
     if name == FREE:
         return ""
-    count = sum(type(module) is type(build_activation(name)) for module in model.modules())
+    kind = type(build_activation(name))
+    count = sum(type(module) is kind for module in model.modules())
     return (
         f"activation {name} is computed at every step: {count} operators more than with relu, which packed and int8 "
         "kernels include"

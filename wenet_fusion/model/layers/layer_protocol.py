@@ -1,4 +1,4 @@
-"""The protocol of every op and every encoder layer: a state in, the next state out, and what all of them share in a step.
+"""The protocol of every op and encoder layer: a state in, the next state out, and a context that all share.
 
 Shapes: B utterances, T encoder frames, S = C + T keys (C cached), N packed encoder frames, L layers, H heads, D width.
 """
@@ -22,9 +22,9 @@ class StepContext(NamedTuple):
 class LayerOp(Protocol):
     """An op of the encoder, with or without memory. Whole encoder layers obey the same protocol.
 
-    In training `x` holds packed rows (N, D), in inference (B, T, D). The state is a list of tensors, rows (B) first: the
-    ops without memory have an empty one. A state is a value: `forward` returns the next one and leaves the old one as
-    it was.
+    In training `x` holds packed rows (N, D), in inference (B, T, D). The state is a list of tensors, rows (B) first;
+    ops without memory have an empty one. A state is a value: `forward` returns the next one and leaves the old one
+    as it was.
     """
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:

@@ -1,4 +1,4 @@
-"""BatchNorm after every linear and convolution layer, and its folding into their weights. The only file with a BatchNorm.
+"""BatchNorm after every linear and convolution layer, and its folding into their weights (FusionFormer).
 
 Shapes: B utterances, T frames, N valid frames of a batch, C channels, F frequency bins.
 """
@@ -18,21 +18,24 @@ from wenet_fusion.model.layers.packing import pack
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
 
-# Where an encoder's norms stand. "fusion": a BatchNorm after every linear and convolution, all of which fold away. The
-# others are what the paper compares with: a LayerNorm or a BatchNorm before each branch, or none at all.
+# The places of an encoder's norms. "fusion": a BatchNorm after every linear and convolution, all of which fold away.
+# The paper compares it with a LayerNorm or a BatchNorm before each branch, and with none at all.
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over packed rows, (N, C) or (N, C, F): padding never gets here, so it moves neither statistics nor gradients.
+    """BatchNorm over the valid frames of a batch, packed as rows (N, C) or (N, C, F): padding moves no statistic.
 
-    In inference rows may also be (B, T, C) or (B, T, C, F), padding and all. Statistics are float32 or better, also under
-    autocast.
+    In inference rows may also be (B, T, C) or (B, T, C, F), padding included. Statistics are float32 or better, also
+    under autocast. Ioffe and Szegedy, arXiv 1502.03167.
 
     Args:
         num_features: C.
         gamma: initial scale.
-        planes: whether F follows.
+        planes: true if F follows.
+
+    >>> MaskedBatchNorm(4)(torch.randn(10, 4)).mean().abs() < 1e-6
+    tensor(True)
     """
 
     def __init__(self, num_features: int, gamma: float = 1.0, planes: bool = False):
@@ -42,9 +45,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         self.frozen = False  # true: training uses the running statistics, as inference will
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Return the normalised rows."""
         use_batch = self.training and not self.frozen
         momentum = self.momentum
         if use_batch and momentum is None:  # a plain average over the batches seen, see `estimating_statistics`
+            assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             momentum = 1.0 / float(self.num_batches_tracked)
         with torch.autocast(rows.device.type, enabled=False):
@@ -62,9 +67,16 @@ class LinearNorm(nn.Module):
     Args:
         in_features, out_features: widths.
         gamma: initial value of the norm's scale; 0 makes a residual branch start as the identity.
-        scale: constant factor on the output, one number for each output channel or for all; folded by `fuse_norms`.
+        scale: constant factor on the output, one number per output channel or one for all; folded by `fuse_norms`.
         batch_norm: false leaves the norm out, for comparisons; the linear has a bias then.
+
+    >>> fuse_norms(nn.Sequential(LinearNorm(4, 8)).eval())
+    Sequential(
+      (0): Linear(in_features=4, out_features=8, bias=True)
+    )
     """
+
+    scale: Optional[Tensor]
 
     def __init__(
         self,
@@ -80,12 +92,14 @@ class LinearNorm(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, rows_NC: Tensor) -> Tensor:
+        """Return (N, C_out)."""
         y_NC = self.linear(rows_NC)
         if self.norm is not None:
             y_NC = self.norm(y_NC)
         return y_NC if self.scale is None else y_NC * self.scale
 
     def fused(self) -> nn.Linear:
+        """Return a linear layer that computes the same in inference."""
         layer = copy.deepcopy(self.linear) if self.norm is None else fuse_linear_bn_eval(self.linear, self.norm)
         if self.scale is not None:
             with torch.no_grad():
@@ -97,11 +111,14 @@ class LinearNorm(nn.Module):
 class ConvNorm(nn.Module):
     """Convolution -> BatchNorm: (B, C, T) or (B, C, T, F) in, rows (N, C') or (N, C', F') out.
 
-    The convolution pads nothing in time: context is state, given by the caller.
+    The convolution pads nothing in time: the caller puts the context, which is state, in front.
 
     Args:
         conv: `nn.Conv1d` or `nn.Conv2d`, without bias if batch_norm.
         batch_norm: false leaves the norm out, for comparisons.
+
+    >>> ConvNorm(nn.Conv1d(4, 4, 3, bias=False)).eval()(torch.zeros(1, 4, 10), None).shape
+    torch.Size([1, 8, 4])
     """
 
     def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], batch_norm: bool = True):
@@ -110,43 +127,51 @@ class ConvNorm(nn.Module):
         self.norm = MaskedBatchNorm(conv.out_channels, planes=isinstance(conv, nn.Conv2d)) if batch_norm else None
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
-        """valid_N counts the output's frames."""
+        """Return packed rows; valid_N are the valid frames of the output."""
         rows = pack(self.conv(x).transpose(1, 2), valid_N)
         return rows if self.norm is None else self.norm(rows)
 
     def fused(self) -> "FusedConv":
+        """Return a convolution that computes the same in inference."""
         return FusedConv(copy.deepcopy(self.conv) if self.norm is None else fuse_conv_bn_eval(self.conv, self.norm))
 
 
 class FusedConv(nn.Module):
-    """What `ConvNorm` becomes. (A fused `LinearNorm` is a plain `nn.Linear`.)"""
+    """A `ConvNorm` with its norm folded: a convolution and the packing of its output.
+
+    >>> FusedConv(nn.Conv1d(4, 4, 3))(torch.zeros(1, 4, 10), None).shape
+    torch.Size([1, 8, 4])
+    """
 
     def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d]):
         super().__init__()
         self.conv = conv
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
+        """Return packed rows; valid_N are the valid frames of the output."""
         return pack(self.conv(x).transpose(1, 2), valid_N)
 
 
 def branch_norm(kind: NormKind, dim: int) -> nn.Module:
-    """The norm before a branch, and where the Conformer has others; none in a FusionFormer."""
+    """Return the norm before a branch of width D = dim: the identity in a FusionFormer."""
     if kind == "layer":
         return nn.LayerNorm(dim)
     return MaskedBatchNorm(dim) if kind == "batch" else nn.Identity()
 
 
 def fuse_norms(model: nn.Module) -> nn.Module:
-    """Folds every BatchNorm below `model`, in place, and returns it.
+    """Fold every BatchNorm below `model` into the layer before it, in place, and return the model.
+
+    W' = W gamma / sigma and b' = beta + (b - mean) gamma / sigma.
 
     Raises:
-        ValueError: if the model is in training mode, or one BatchNorm would be left; names the module.
+        ValueError: the model is in training mode, or a BatchNorm would be left; names the module.
     """
     if model.training:
         raise ValueError(
             "fuse_norms needs the model in eval mode: in training the statistics still move; call model.eval()"
         )
-    for name, module in list(model.named_modules()):
+    for module in list(model.modules()):
         for child_name, child in list(module.named_children()):
             if isinstance(child, (LinearNorm, ConvNorm)):
                 setattr(module, child_name, child.fused())
@@ -157,21 +182,21 @@ def fuse_norms(model: nn.Module) -> nn.Module:
 
 
 def norms(model: nn.Module) -> list[MaskedBatchNorm]:
-    """The BatchNorms below `model`."""
+    """Return the BatchNorms below `model`."""
     return [module for module in model.modules() if isinstance(module, MaskedBatchNorm)]
 
 
 def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
-    """Trains on with the running statistics as constants: for fine-tuning on little data and for the last steps."""
+    """Make training use the running statistics as constants, for fine-tuning on little data and for the last steps."""
     for norm in norms(model):
         norm.frozen = frozen
 
 
 @contextmanager
 def estimating_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the context each forward adds its batch to a plain average of statistics that starts from nothing.
+    """Estimate the statistics anew: within the context each forward adds its batch to a plain average.
 
-    Weights averaged over checkpoints have statistics that belong to none of them; this is how they get their own.
+    Averaged weights need it: the averaged statistics of their checkpoints are not theirs.
     Dropout is off, so the statistics are those of inference.
     """
     was_training = model.training

@@ -1,5 +1,7 @@
-"""Padded batches and the packed rows of their valid frames. In training ops without memory work on rows, where there is no
-padding; in inference nothing is packed, and the same ops work on (B, T, ...).
+"""Padded batches, and the packed rows of their valid frames.
+
+In training, ops without memory work on rows, which hold no padding. In inference nothing is packed, and the same ops
+work on (B, T, ...).
 
 Shapes: B utterances, T frames, N valid frames of a batch; what follows the frame axis stays as it is.
 """
@@ -11,22 +13,22 @@ from torch import Tensor
 
 
 def frame_mask(lengths_B: Tensor, frames: int) -> Tensor:
-    """True where a frame index is below its utterance's length: (B, frames)."""
+    """Return (B, frames): true where a frame index is below its utterance's length."""
     return torch.arange(frames, device=lengths_B.device).unsqueeze(0) < lengths_B.unsqueeze(1)
 
 
 def valid_frames(lengths_B: Tensor, frames: int) -> Tensor:
-    """Flat indices (N,) of the valid frames of a padded batch, utterance after utterance."""
+    """Return the flat indices (N,) of the valid frames of a padded batch, utterance after utterance."""
     return frame_mask(lengths_B, frames).flatten().nonzero().squeeze(1)
 
 
 def pack(x_BT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
-    """(B, T, ...) -> (N, ...); without indices it stays as it is."""
+    """Pack valid frames as rows: (B, T, ...) -> (N, ...). Without indices, return the input."""
     return x_BT if valid_N is None else x_BT.flatten(0, 1).index_select(0, valid_N)
 
 
 def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> Tensor:
-    """The inverse: (N, ...) -> (B, T, ...), zeros where a frame is not valid; without indices it stays as it is."""
+    """Put rows in place: (N, ...) -> (B, T, ...), zeros elsewhere. Without indices, return the input."""
     if valid_N is None:
         return rows
     padded = torch.zeros([batch * frames] + list(rows.shape[1:]), dtype=rows.dtype, device=rows.device)

@@ -1,6 +1,7 @@
-"""Relative positions of self-attention as a learned bias: no matrix product, no limit on the length of a stream.
+"""Relative positions of self-attention as a learned bias, without a matrix product, for streams of any length.
 
-Shapes: T queries, S keys, the last of which are the queries' own frames, L layers, H heads, R largest distance told apart.
+Shapes: T queries, S keys, the last of which are the queries' own frames, L layers, H heads, R largest distance that has
+a bias of its own.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 
 
 class PositionBias(nn.Module):
-    """A bias for each layer and head over the relative distance clipped to +-R, as in T5.
+    """A bias per layer, head and relative distance, which is clipped to +-R: (T, S) -> (L, H, T, S).
 
-    Raffel et al., arXiv 1910.10683, without its buckets. All layers' tables are one, so that a step looks them up once.
+    As in T5 (Raffel et al., arXiv 1910.10683) without its buckets. All layers share one table, so a step reads it once.
 
     Args:
         layers, heads: L and H.
         max_distance: R in encoder frames.
+
+    >>> PositionBias(layers=2, heads=4, max_distance=64)(queries=3, keys=8).shape
+    torch.Size([2, 4, 3, 8])
     """
 
     def __init__(self, layers: int, heads: int, max_distance: int):
@@ -26,18 +30,22 @@ class PositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(2 * max_distance + 1, layers * heads))
 
     def forward(self, queries: int, keys: int) -> Tensor:
-        """(L, H, T, S). The last query and the last key are the same frame, so no absolute position is needed."""
+        """Return (L, H, T, S). The last query and the last key are the same frame, so sizes give all distances."""
         index_TS = distance_index(queries, keys, self.max_distance, self.table)
         bias = F.embedding(index_TS, self.table).view(queries, keys, self.layers, self.heads)
         return bias.permute(2, 3, 0, 1)
 
 
 class PrecomputedBias(nn.Module):
-    """What `PositionBias` becomes at export: the biases of steps of one chunk lie ready, all others are looked up.
+    """A `PositionBias` for export: the biases of steps of one chunk are computed before, all others looked up.
 
     Args:
         bias: the learned one.
         sizes: (T, S) of the steps to prepare.
+
+    >>> bias = PositionBias(layers=1, heads=1, max_distance=4)
+    >>> PrecomputedBias(bias, [(2, 6)])(2, 6).shape
+    torch.Size([1, 1, 2, 6])
     """
 
     def __init__(self, bias: PositionBias, sizes: Sequence[tuple[int, int]]):
@@ -46,13 +54,17 @@ class PrecomputedBias(nn.Module):
         self.ready = nn.ModuleList(_ReadyBias(bias, queries, keys) for queries, keys in sizes)
 
     def forward(self, queries: int, keys: int) -> Tensor:
+        """Return (L, H, T, S)."""
         for ready in self.ready:
             if ready.queries == queries and ready.keys == keys:
-                return ready.bias_LHTS
+                # mypy takes every attribute of a module for a tensor or a module.
+                return ready.bias_LHTS  # type: ignore[return-value]
         return self.bias(queries, keys)
 
 
 class _ReadyBias(nn.Module):
+    bias_LHTS: Tensor
+
     def __init__(self, bias: PositionBias, queries: int, keys: int):
         super().__init__()
         self.queries, self.keys = queries, keys
@@ -60,7 +72,11 @@ class _ReadyBias(nn.Module):
 
 
 def distance_index(queries: int, keys: int, max_distance: int, like: Tensor) -> Tensor:
-    """Row of the bias table for each (query, key): (T, S) int64, on the device of `like`."""
+    """Return the row of the bias table for each query and key: (T, S) int64, on the device of `like`.
+
+    >>> distance_index(queries=1, keys=3, max_distance=1, like=torch.zeros(())).tolist()
+    [[0, 0, 1]]
+    """
     query = torch.arange(keys - queries, keys, device=like.device).unsqueeze(1)
     key = torch.arange(keys, device=like.device).unsqueeze(0)
     return (key - query).clamp(-max_distance, max_distance) + max_distance

@@ -32,7 +32,8 @@ class Residual(nn.Module):
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
         """Return the op's state before the first frame."""
-        return self.op.init_state(batch, cached, zero)
+        # mypy takes every attribute of a module for a tensor.
+        return self.op.init_state(batch, cached, zero)  # type: ignore[operator]
 
     def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
         """Return x plus the op's output, and the op's next state."""
@@ -75,14 +76,16 @@ class LayerChain(nn.ModuleDict):
 
     def __init__(self, ops: Mapping[str, nn.Module]):
         super().__init__(dict(ops))
-        sizes = [len(op.init_state(1, 1, torch.zeros(()))) for op in ops.values()]
+        # mypy takes every attribute of a module for a tensor.
+        sizes = [len(op.init_state(1, 1, torch.zeros(()))) for op in ops.values()]  # type: ignore[operator]
         self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]  # of each op's tensors in the chain's state
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
         """Return the ops' states before the first frame, one after the other."""
         state: List[Tensor] = []
         for op in self.values():
-            state.extend(op.init_state(batch, cached, zero))
+            # mypy takes every attribute of a module for a tensor.
+            state.extend(op.init_state(batch, cached, zero))  # type: ignore[operator]
         return state
 
     def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:

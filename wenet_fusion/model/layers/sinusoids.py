@@ -1,4 +1,4 @@
-"""Sinusoids of absolute positions, computed on demand so that streams of any length work (Vaswani et al., 1706.03762)."""
+"""Sinusoids of absolute positions, computed on demand for streams of any length (Vaswani et al., arXiv 1706.03762)."""
 
 import math
 
