@@ -119,7 +119,7 @@ def test_a_constant_bin_stays_finite(tmp_path):
 def test_what_is_no_cmvn_file(tmp_path, content):
     path = tmp_path / "cmvn"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ValueError, match=f"{path} is no global_cmvn file .*: write it with tools/data/compute_cmvn"):
+    with pytest.raises(ValueError, match=f"{path} is not a global_cmvn file .*: write it with tools/data/compute_cmvn"):
         GlobalCmvn(1).load(path)
 
 

@@ -22,7 +22,7 @@ from wenet_fusion.model.layers.subsampling import FACTOR, STRIDE, Subsampling
 
 
 class EncoderOutput(NamedTuple):
-    """What one step of the encoder returns."""
+    """Output of one step of the encoder."""
 
     frames_BTD: Tensor
     lengths_B: Tensor  # valid frames
