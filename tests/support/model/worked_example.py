@@ -19,8 +19,8 @@ from conftest import TINY_UNITS, default_dtype, tiny_recipe, tiny_trained  # noq
 from support.model import laws  # noqa: E402
 from support.model.encoders import FEATURES, FIXED, build, encoder_op, features, heard_states  # noqa: E402
 
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive  # noqa: E402
-from wenet_fusion.export.targets.torchscript import export_torchscript  # noqa: E402
+from wenet_fusion.export.flow import export_model  # noqa: E402
+from wenet_fusion.export.target import ExportOptions  # noqa: E402
 from wenet_fusion.model.asr_model import AsrModel  # noqa: E402
 from wenet_fusion.model.chunking import FULL_CONTEXT  # noqa: E402
 from wenet_fusion.text.vocabulary_file import format_vocabulary  # noqa: E402
@@ -75,9 +75,8 @@ def check_training_and_exports(changes: dict[str, object], folder: Path) -> None
         optimizer.step()
     assert losses[-1] < losses[0], losses
     trained = tiny_trained(recipe)
-    record = export_torchscript(trained, folder / "model.zip")
-    assert record["verification"]["norm_operators"] == 0
-    assert export_onnx_archive(trained, folder / "onnx.zip")["verification"]["norm_operators"] == 0
+    for target, name in (("torchscript", "model.zip"), ("onnx", "onnx.zip")):
+        assert export_model(trained, folder / name, ExportOptions(target)).findings.norm_operators == 0
 
 
 def main(arguments: list[str]) -> None:
