@@ -1,4 +1,4 @@
-"""Convolutions as products and multiply-adds: faster for the few frames of a chunk, or the same in every batch.
+"""Convolutions as products and multiply-adds: faster for the few frames of a chunk, or more alike in every batch.
 
 They compute what the modules they stand for compute, with the same states. Know no precision and no file.
 
@@ -83,8 +83,9 @@ class UnfoldedSubsampling(nn.Module):
 class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
-    torch runs a convolution differently for one row and for several, and its sums then round differently. By itself that
-    is harmless, but int8 layers behind it may round to another step: a stream's output would depend on its batch.
+    torch may run a convolution differently for one row and for several, and its sums then round differently. By itself
+    that is harmless, but int8 layers behind it may round to another step. Products compute a row alike in every batch on
+    more processors; no library promises it for all.
     """
 
     def __init__(self, source: Spectrum):

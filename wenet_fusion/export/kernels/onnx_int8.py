@@ -1,6 +1,6 @@
 """int8 for onnxruntime with constant scales, and attention as one operator: a model whose graph is for our runtime alone.
 
-Results depend on neither the block nor the batch, as in `static_int8`, which finds the scales. Knows no file.
+No layer's result depends on the block or the batch, as in `static_int8`, which finds the scales. Knows no file.
 
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
 """

@@ -1,4 +1,4 @@
-"""Linear layers in int8 with constant scales: results depend on neither the block nor the batch. Knows no model.
+"""Linear layers in int8 with constant scales: a row's result depends on neither the block nor the batch. Knows no model.
 
 Shapes: N rows, I inputs, O outputs.
 """

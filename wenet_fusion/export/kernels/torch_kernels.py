@@ -61,7 +61,7 @@ def _tuned(
                 setattr(module, name, nn.Identity())
             elif isinstance(child, Subsampling) and precision != "float32":  # gains nothing without packed weights
                 setattr(module, name, UnfoldedSubsampling(child))
-            elif isinstance(child, Spectrum) and precision == "int8":  # whose law this is
+            elif isinstance(child, Spectrum) and precision == "int8":  # see there
                 setattr(module, name, ProductSpectrum(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))
