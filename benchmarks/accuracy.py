@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Error rates of checkpoints in every precision that they export to, streamed: what speed costs.
+"""Measure the error rates of checkpoints in every precision, streamed: the price of speed.
 
 Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
-streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's ONNX
+streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's
+ONNX
 archives have no int8 with constant scales.
 """
 
@@ -14,17 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.__main__ import main as wenet_fusion
-from wenet_fusion.console import run_main
-from wenet_fusion.export.export_formats import PRECISIONS
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.export.flow import TARGETS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8
-from wenet_fusion.recipe import load_trained
 from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
@@ -37,7 +39,7 @@ class Subject(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One exported file at one chunk size."""
+    """The result of one exported file at one chunk size."""
 
     model: str
     form: str
@@ -79,11 +81,11 @@ def subject(text: str) -> Subject:
 
 
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Every form of one checkpoint at every chunk size; the first form is what the others are compared with."""
+    """Measure every form of one checkpoint at every chunk size. The first form is the reference for the others."""
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
-        for precision in PRECISIONS[format_]:
+        for precision in TARGETS[format_].precisions:
             if (format_, precision) in missing:
                 continue
             path = folder / "model.zip"
@@ -120,7 +122,7 @@ def errors(speech: Sequence[Speech], texts: dict[str, str]) -> ErrorCounts:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    """A row for each model and form; for each chunk size the error rate, and how many utterances have another text."""
+    """Tabulate the error rate and the number of changed texts by model, form and chunk size."""
     chunks = list(dict.fromkeys(outcome.chunk for outcome in outcomes))[::-1]
     head = ["model and form"]
     for chunk in chunks:
@@ -134,7 +136,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         for chunk in chunks:
             row += [f"{100 * found[chunk].wer:.2f}", str(found[chunk].changed)]
         cells.append([*row, f"{next(iter(found.values())).megabytes:.1f}"])
-    return table([*head, "file, MB"], cells)
+    return markdown_table([*head, "file, MB"], cells)
 
 
 if __name__ == "__main__":

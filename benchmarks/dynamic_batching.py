@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What batching costs a model whose int8 scales follow the batch: error rates of its sessions alone and in company.
+"""Measure how batching changes a model with dynamic int8 scales: error rates of its sessions alone and together.
 
-MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at once and audio
+MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at once and
+audio
 comes as fast as it is taken, so that batches are full. Writes dynamic_batching.md and dynamic_batching.json.
 """
 
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from report import table, this_run, write_report
+from parts.benchmark_report import this_run, write_report
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer, Update
+from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.metadata import DYNAMIC
 
-from wenet_fusion.console import run_main
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.text.error_rate import ErrorCounts, score
 
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for batch, each in outcomes.items()
     ]
     head = ["streams in a step, at most", "on average", "words", "texts that differ from those alone"]
-    text = "\n\n".join(["\n".join(run.lines()), table(head, rows)])
+    text = "\n\n".join(["\n".join(run.lines()), markdown_table(head, rows)])
     print(text)
     found = {batch: each._asdict() | {"rate": each.counts.rate} for batch, each in outcomes.items()}
     write_report(args.output, "dynamic_batching", text, {"run": run, "batches": found})
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def transcripts(
     recognizer: Recognizer, speech: Sequence[Speech], batch: int, tick: Callable[[], object]
 ) -> tuple[dict[str, str], float]:
-    """The text of each utterance, all decoded at once, and the average number of streams in a step.
+    """Decode all utterances at once. Return the text of each, and the average number of streams in a step.
 
     Raises:
         ValueError: a session failed.

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Times a streaming step of the encoder on a GPU in three precisions, beside the LayerNorm Conformer of its shape.
+"""Time a streaming step of the encoder on a GPU in three precisions, beside the LayerNorm Conformer of the same
+shape.
 
 One process, all forms by turns; random weights; features and state in, frames and state out, all on the GPU. A
-step lasts from its call until the device has finished. Writes gpu.md (milliseconds per step, streams in real time) and gpu.json.
+step lasts from its call until the device has finished. Writes gpu.md (milliseconds per step, streams in real time)
+and
+gpu.json.
 """
 
 import argparse
@@ -13,16 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from candidates import CONFORMER, OURS, Builder, Sizes
-from encoder import QUICK, SIZES
-from forms import Call, Form, torch_form, tuned_encoder
-from models import Shape, conformer
-from report import table, this_run, write_report
-from timing import Timing, by_turns
+from encoder_speed import QUICK, SIZES
+from parts.benchmark_report import this_run, write_report
+from parts.candidates import CONFORMER, OURS, Builder, Sizes
+from parts.forms import Call, Form, torch_form, tuned_encoder
+from parts.random_models import Shape, conformer
+from parts.timing import Timing, by_turns
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.cli.arguments import device
-from wenet_fusion.console import run_main
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.asr_model import FrontendConfig
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.encoder import Encoder
@@ -35,7 +39,7 @@ Times = Mapping[Shape, Mapping[str, Timing]]  # by the form's name
 
 
 class Streams(NamedTuple):
-    """What one GPU serves in real time."""
+    """The number of streams that one GPU serves in real time."""
 
     count: int
     batch: int  # of its steps
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(sizes: Sizes, seed: int, where: torch.device) -> list[Form]:
-    """Each model in each precision, in TorchScript on the device."""
+    """Build each model in each precision, in TorchScript on the device."""
     builder = Builder(sizes, seed, Path())  # writes no graphs
     models: dict[str, Encoder] = {
         CONFORMER: builder.plain(conformer(sizes.encoder), separate=True),
@@ -104,7 +108,7 @@ def measure(forms: Sequence[Form], shapes: Sequence[Shape], rounds: int, timed: 
 
 
 def finished(call: Call, where: torch.device) -> Call:
-    """The call, until the device has done what it started."""
+    """Wrap a call so that it returns when the device has finished."""
 
     def whole() -> None:
         call()
@@ -122,12 +126,14 @@ def describe(where: torch.device) -> str:
 
 
 def steps_table(times: Times, chunking: Chunking) -> str:
-    """Milliseconds per step of all streams together."""
+    """Tabulate milliseconds per step of all streams together."""
     found = {shape.batch: timings for shape, timings in times.items() if shape.chunking == chunking}
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]
     head = [f"ms per step, {chunking_label(chunking)}", *columns]
-    return table(head, [[name, *(f"{timings[name].median:.2f}" for timings in found.values())] for name in names])
+    return markdown_table(
+        head, [[name, *(f"{timings[name].median:.2f}" for timings in found.values())] for name in names]
+    )
 
 
 def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
@@ -136,11 +142,13 @@ def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
     for name in names:
         served = [real_time(times, chunking, name) for chunking in chunkings]
         rows.append([name, *(f"{found.count} ({found.batch})" for found in served)])
-    return table(["streams per GPU", *map(chunking_label, chunkings)], rows)
+    return markdown_table(["streams per GPU", *map(chunking_label, chunkings)], rows)
 
 
 def real_time(times: Times, chunking: Chunking, name: str) -> Streams:
-    """The most streams that steps of one batch serve in real time; none if every step lasts longer than its chunk."""
+    """Return the largest number of streams that steps of one batch serve in real time; 0 if a step takes longer
+    than its chunk.
+    """
     lasts = 1000 * chunking.size * FrontendConfig().frame_samples / FrontendConfig().sample_rate
     found = [
         Streams(int(shape.batch * lasts / timings[name].median), shape.batch)

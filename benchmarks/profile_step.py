@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the time of one streaming step goes: milliseconds per operator of the int8 forms, and what memory allows.
+"""Profile one streaming step: milliseconds per operator of the int8 forms, and the speed of memory.
 
 For each form its dearest operators; the profilers cost time themselves, so shares say more than sums. Below them how
 fast the products read their weights, beside how fast this core reads memory when it does nothing else. Writes
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 import torch
-from candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
-from encoder import QUICK, SIZES
-from forms import (
+from encoder_speed import QUICK, SIZES
+from parts.benchmark_report import this_run, write_report
+from parts.candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
+from parts.forms import (
     Call,
     dynamic_int8,
     onnx_call,
@@ -31,11 +32,11 @@ from forms import (
     tuned_encoder,
     write_graph,
 )
-from models import Shape, conformer
-from report import table, this_run, write_report
+from parts.random_models import Shape, conformer
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.console import run_main
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.model.chunking import chunking_label
 
@@ -45,7 +46,7 @@ READ_MEGABYTES = 256  # more than any core keeps
 
 
 class Profile(NamedTuple):
-    """One form at one shape."""
+    """The profile of one form at one shape."""
 
     form: str
     shape: str
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profile]:
-    """Profiles of the int8 forms of both models at each shape."""
+    """Profile the int8 forms of both models at each shape."""
     model = builder.model(builder.sizes.encoder)
     theirs = builder.plain(conformer(builder.sizes.encoder), separate=True)
     exact, static = builder.folder / "conformer.onnx", builder.folder / "ours.onnx"
@@ -121,14 +122,14 @@ def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profi
 
 
 def megabytes_of_linear(builder: Builder, name: str) -> float:
-    """Megabytes that the linear layers' weights fill in int8."""
+    """Return the megabytes that the linear layers' weights take in int8."""
     config = builder.sizes.encoder if name.startswith(OURS) else conformer(builder.sizes.encoder)
     encoder = builder.plain(config)
     return sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear)) / 1e6
 
 
 def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
-    """Milliseconds per step of each operator of a graph, by onnxruntime's own profiler."""
+    """Return milliseconds per step of each operator of a graph, from onnxruntime's profiler."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # no warnings about shapes
@@ -143,7 +144,9 @@ def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
 
 
 def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
-    """Microseconds by operator in the last `runs` runs of onnxruntime's profile; those before filled the context."""
+    """Return microseconds by operator in the last `runs` runs of onnxruntime's profile; the runs before filled
+    the context.
+    """
     start = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs]
     spent: Counter[str] = Counter()
     for event in events:
@@ -153,7 +156,7 @@ def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
 
 
 def torch_operators(call: Call, steps: int) -> dict[str, float]:
-    """Milliseconds per step of each operator of TorchScript, what it calls not counted."""
+    """Return milliseconds per step of each TorchScript operator, without the operators that it calls."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(steps):
             call()
@@ -161,7 +164,9 @@ def torch_operators(call: Call, steps: int) -> dict[str, float]:
 
 
 def read_bandwidth(rounds: int = 9) -> float:
-    """Gigabytes per second at which one thread reads an array that no cache holds: the median of several readings."""
+    """Return the gigabytes per second at which one thread reads an array larger than any cache: the median of
+    several readings.
+    """
     array = np.ones(READ_MEGABYTES * 1_000_000 // 8)
     seconds = []
     for _ in range(rounds):
@@ -172,7 +177,7 @@ def read_bandwidth(rounds: int = 9) -> float:
 
 
 def operators_table(profiles: Sequence[Profile]) -> str:
-    """Each form's dearest operators, below one another."""
+    """Tabulate the most expensive operators of each form."""
     columns = []
     for profile in profiles:
         spent: Counter[str] = Counter()
@@ -183,11 +188,11 @@ def operators_table(profiles: Sequence[Profile]) -> str:
         rows = [*ranked[:DEAREST], (f"{len(others)} others", sum(ms for _, ms in others))]
         columns.append([f"{name} {ms:.2f} ({100 * ms / spent.total():.0f} %)" for name, ms in rows])
     head = ["ms per step (share)", *(profile.form for profile in profiles)]
-    return table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
+    return markdown_table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
 
 
 def short(operator: str) -> str:
-    """The name of an operator without its library, and without the parts of `quantized::linear_with_...`."""
+    """Return the name of an operator without its library and without the parts of `quantized::linear_with_...`."""
     return operator.rpartition("::")[2].partition("_with_")[0]
 
 
@@ -203,7 +208,7 @@ def weights_table(profiles: Sequence[Profile], bandwidth: float) -> str:
     ]
     read = f"an array of {READ_MEGABYTES} MB, read once"
     rows.append([read, f"{READ_MEGABYTES}", f"{READ_MEGABYTES / bandwidth:.2f}", f"{bandwidth:.1f}"])
-    return table(["products", "weights, MB", "ms per step", "GB/s"], rows)
+    return markdown_table(["products", "weights, MB", "ms per step", "GB/s"], rows)
 
 
 if __name__ == "__main__":

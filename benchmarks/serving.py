@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Serves many streams with one model: throughput of batches, sessions in real time, memory, starts.
+"""Serve many streams with one model: throughput of batches, sessions in real time, memory, starts.
 
 Two models: a 12-layer encoder with random weights, in int8 with constant scales, and a trained MODEL with a LIST of
-recordings, whose sessions must hear what offline evaluation hears. Sessions are those of the true server, their clients
+recordings, whose sessions must hear what offline evaluation hears. Sessions are those of the true server, their
+clients
 are in another process, and all of it shares the cores that this process may use. Writes serving.md and serving.json.
 """
 
@@ -16,16 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from report import Goal, goals_table, table, this_run, write_report
-from serving_measures import Start, Throughput, memory_of, new_process, throughput
-from serving_memory import Memory
-from serving_sessions import RealTime, real_time
-from serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.serving_measures import Start, Throughput, memory_of, new_process, throughput
+from parts.serving_memory import Memory
+from parts.serving_sessions import RealTime, real_time
+from parts.serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
+from runtime_speed import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
+from wenet_fusion_runtime.console import run_main
 
-from runtime import QUICK, SIZES, Sizes
-from wenet_fusion.console import run_main
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
 
 DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk
@@ -35,7 +37,7 @@ QUANTILES = (0.5, 0.95, 1.0)
 
 
 class Work(NamedTuple):
-    """How much is measured."""
+    """The amount of work to measure."""
 
     sizes: Sizes  # of the large encoder
     sessions: tuple[int, ...]  # of the large encoder at once
@@ -58,7 +60,7 @@ FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 5.0, 3)
 
 
 class Live(NamedTuple):
-    """Sessions in real time."""
+    """Results of sessions in real time."""
 
     what: str
     sessions: int  # at once
@@ -129,7 +131,7 @@ def measure_throughput(work: Work, large: ServingSubject, max_batch: int) -> dic
 def measure_live(
     work: Work, large: ServingSubject, trained: ServingSubject, options: EngineOptions, seed: int
 ) -> list[Live]:
-    """The idle engine first, then the loaded ones."""
+    """Measure the idle engine first, then the loaded ones."""
     idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
     alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
     plans = [(alone, 1), *((large, count) for count in work.sessions), (trained, work.trained_sessions)]
@@ -211,18 +213,20 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
     ]
     encoder = work.sizes.encoder
     return "\n\n".join([
-        f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random weights, "
+        f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random "
+        "weights, "
         f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
         "Seconds of audio for a second of one core, large encoder, medians by turns:",
-        table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
-        f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; ms as "
+        markdown_table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
+        f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "
+        "ms as "
         "50 / 95 / 100 %:",
-        table(
+        markdown_table(
             ["", "sessions", "chunk to its result", "first of a session", "end to last result",
              "clients late", "streams in a step", "cores: server + clients", "wrong"], rows,
         ),
-        table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
-        table(["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts),
+        markdown_table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
+        markdown_table(["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts),
     ])  # fmt: skip
 
 
@@ -245,7 +249,7 @@ def all_goals(found: Measured) -> list[Goal]:
 
 
 def record(found: Measured) -> dict[str, object]:
-    """For JSON."""
+    """Return the results for JSON."""
     live = {}
     for each in found.live:
         heard = each.result.found

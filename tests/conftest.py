@@ -19,17 +19,18 @@ from support.runtime.fake_model import save_archive
 from support.runtime.server_process import ServerProcess
 from torch import nn
 
-from wenet_fusion.export.targets.torchscript import export_torchscript
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.model.asr_model import AsrModel, FrontendConfig, ModelConfig
 from wenet_fusion.model.chunking import FULL_CONTEXT, ChunkingConfig
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
-from wenet_fusion.recipe import RecipeConfig, TrainedModel, load_trained
+from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary
-from wenet_fusion.training.trainer import TrainingConfig
+from wenet_fusion.trained_model import TrainedModel, load_trained
+from wenet_fusion.training.training_config import TrainingConfig
 
 # How long an example takes depends on the machine and on what else it does.
 settings.register_profile("tests", deadline=None)
@@ -169,7 +170,7 @@ def tone_model(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> P
     """The exported file of the model that has learned the tones."""
     path = tmp_path_factory.mktemp("tone_model") / "model.zip"
     with default_dtype(torch.float32):
-        export_torchscript(load_trained(tone_run.checkpoint), path)
+        export_model(load_trained(tone_run.checkpoint), path)
     return path
 
 
@@ -210,7 +211,7 @@ def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     """The tiny model's exported file."""
     path = tmp_path_factory.mktemp("export") / "nested" / "model.pt"
     with default_dtype(torch.float32):
-        export_torchscript(trained, path)
+        export_model(trained, path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Says whether this Python has what constraints.txt names; runs on any Python 3 and knows no package manager."""
+"""Check that this Python has the packages of constraints.txt. Runs on any Python 3."""
 
 import importlib.util
 import re
@@ -11,7 +11,7 @@ OPTIONAL = ("kenlm",)  # it builds from source, which not every machine can do
 
 
 def problem(root: Path) -> str:
-    """The first reason why this interpreter does not suit; empty if it does."""
+    """Return the first reason why this interpreter does not suit; empty if it does."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.10 to 3.13"
     for line in (root / "constraints.txt").read_text().splitlines():
@@ -35,7 +35,7 @@ def problem(root: Path) -> str:
 
 
 def runs_clone(root: Path) -> bool:
-    """Whether our packages and their commands are installed here, from `root`."""
+    """Return whether our packages and their commands are installed here, from `root`."""
     specs = (importlib.util.find_spec(name) for name in ("wenet_fusion", "wenet_fusion_runtime"))
     commands = (Path(sys.executable).with_name(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))
     from_root = all(spec and spec.origin and root in Path(spec.origin).resolve().parents for spec in specs)

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
-
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
 
 RATE = 44100  # what PortAudio takes for the native rate of ALSA's plugin; the sink has it too, so samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"
@@ -129,10 +128,12 @@ class VirtualMicrophone:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run it.",
+        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run "
+        "it.",
     )
     parser.add_argument(
         "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another"

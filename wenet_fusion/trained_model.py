@@ -1,6 +1,10 @@
-"""Turns a trained model into what the runtime runs, in memory or ready to export, and describes it as meta.json does."""
+"""Trained models in memory: load, average and measure checkpoints, fold their norms, show them to the runtime."""
 
 import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,57 +12,171 @@ import torchaudio
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import FORMAT, TORCHSCRIPT, parse_meta
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
-from wenet_fusion.config import to_yaml
-from wenet_fusion.model.asr_model import SOS_EOS
-from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.config import config_from_yaml, to_yaml
+from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.dataset import Batch, Skip, SpeechDataset, iterate
+from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
+from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
-from wenet_fusion.model.exported import ExportedModel
+from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.position_bias import PrecomputedBias
-from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.model.streaming import StreamingModel
+from wenet_fusion.recipe import RecipeConfig, build_dataset
+from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
+from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
+from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
+from wenet_fusion.training.validation import validate
 
 
-def fused_model(trained: TrainedModel) -> DeployedModel:
-    """A fused copy in eval mode, the biases of its chunk sizes computed; the trained model stays as it is.
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its configuration and tokenizer, as restored from a checkpoint.
+
+    >>> import inspect  # load_trained("final.pt") returns one
+    >>> list(inspect.signature(TrainedModel).parameters)
+    ['config', 'tokenizer', 'model', 'path']
+    """
+
+    config: RecipeConfig
+    tokenizer: Tokenizer
+    model: AsrModel  # eval mode, on the CPU
+    path: Path
+
+
+# --- checkpoints
+
+
+def load_trained(path: Path) -> TrainedModel:
+    """Rebuild a model from its checkpoint, which needs no other file.
 
     Raises:
-        ValueError: if the model's configuration, one of those for comparisons, has BatchNorms that cannot be folded.
+        ValueError, OSError: the file is not a model checkpoint, or its parts do not fit together.
     """
-    model = fuse_norms(copy.deepcopy(trained.model).eval())
+    return restore(load_model(path), path)
+
+
+def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
+    """Rebuild a model from a checkpoint in memory that came from `path`; see `load_trained`."""
+    config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
+    tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
+    model = AsrModel(config.model, len(tokenizer.vocabulary))
+    load_weights(model, checkpoint.weights, str(path))
+    return TrainedModel(config, tokenizer, model.eval(), path)
+
+
+class Averaged(NamedTuple):
+    """An averaged checkpoint, and the utterances that could not be used for its statistics."""
+
+    checkpoint: ModelCheckpoint
+    skipped: list[Skip]
+
+
+def average(paths: list[Path], train_list: Path, batches: int, device: torch.device) -> Averaged:
+    """Average checkpoints and re-estimate the BatchNorm statistics from `batches` batches of training data.
+
+    Chunkings alternate between those that the model serves and full context, so that the statistics suit each.
+
+    Raises:
+        ValueError, OSError: a file is not what it should be, or `batches` is below 1.
+    """
+    if batches < 1:
+        raise ValueError(f"--batches {batches}: statistics need at least 1 batch, 30 are usual")
+    averaged = average_checkpoints(paths)
+    trained = restore(averaged, paths[-1])
+    dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
+    reestimate_statistics(trained.model.to(device), estimation_batches(trained.config, dataset, batches), device)
+    weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
+    return Averaged(replace(averaged, weights=weights), dataset.skipped)
+
+
+def estimation_batches(config: RecipeConfig, dataset: SpeechDataset, count: int) -> Iterator[tuple[Batch, Chunking]]:
+    """Yield up to `count` batches of one epoch, each with the next of the chunkings that the model serves."""
+    training = config.training
+    plan = epoch_batches(dataset.seconds, training.max_batch_seconds, training.max_batch_rows, config.seed, epoch=0)
+    chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
+    yield from zip(iterate(dataset, plan[:count], epoch=0, num_workers=training.num_workers), chunkings)
+
+
+class Measured(NamedTuple):
+    """A checkpoint with its loss and error rate on a data list."""
+
+    checkpoint: ModelCheckpoint
+    rate_name: str  # WER, or CER for languages without spaces
+    skipped: list[Skip]
+
+
+def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> Measured:
+    """Measure loss and error rate of a checkpoint on a data list, as training does."""
+    trained = restore(checkpoint, Path("checkpoint"))
+    dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
+    training = trained.config.training
+    model = trained.model.to(device)
+    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, device)
+    measured = replace(checkpoint, dev_loss=result.loss, dev_error_rate=result.errors.rate)
+    return Measured(measured, result.rate_name, dataset.skipped)
+
+
+# --- as the runtime sees a model
+
+
+def folded(trained: TrainedModel) -> AsrModel:
+    """Return a copy in eval mode with its norms folded and the position biases of its chunk sizes precomputed.
+
+    Raises:
+        ValueError: the configuration, one of those for comparisons, has BatchNorms that cannot be folded.
+    """
+    model = copy.deepcopy(trained.model).eval()
+    fuse_norms(model)
     encoder = model.encoder
     if encoder.position_bias is not None:
         served = trained.config.training.chunking.served()
         steps = [(chunking.size, chunking.size * (chunking.left + 1)) for chunking in served]
-        encoder.position_bias = PrecomputedBias(encoder.position_bias, steps)
-    return DeployedModel(model).eval()
+        encoder.add_module("position_bias", PrecomputedBias(encoder.position_bias, steps))
+    return model
+
+
+def fused_model(trained: TrainedModel) -> StreamingModel:
+    """Return a `folded` copy that runs step by step."""
+    return StreamingModel(folded(trained)).eval()
+
+
+def look_up_biases(encoder: Encoder) -> None:
+    """Replace precomputed position biases by the learned ones, in place: they fit chunks of any size."""
+    bias: Any = encoder.position_bias
+    if isinstance(bias, PrecomputedBias):
+        encoder.add_module("position_bias", bias.bias)
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
-    """The unfused model behind the runtime's interface: offline evaluation decodes with the code that is shipped."""
-    exported = ExportedModel(DeployedModel(trained.model.to(device))).eval()
-    return AcousticModel(TorchBackend(exported, device), parse_meta(meta_record(trained, {}), str(trained.path)))
+    """Return the unfused model behind the runtime's interface, so that evaluation decodes with the shipped code."""
+    model = StreamingModel(trained.model.to(device)).eval()
+    return AcousticModel(TorchBackend(model, device), parse_meta(meta_record(trained, {}), str(trained.path)))
 
 
 class FileForm(NamedTuple):
-    """What runs an exported file."""
+    """Which program runs an exported file."""
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
-    engine: str = "none"  # what torch must have been built with, or another runtime's name
+    engine: str = "none"  # quantized engine that torch needs, or the name of another runtime
 
 
 def meta_record(
     trained: TrainedModel,
     verification: dict[str, Any],
     form: FileForm = FileForm(),
-    word_times: WordTimes | None = None,
+    emission_delay: EmissionDelay | None = None,
 ) -> dict[str, Any]:
-    """Contents of meta.json: all that a program needs to use the file, and where it came from.
+    """Return the contents of meta.json: everything a program needs to use the file, and where the file came from.
 
-    `word_times` None: nobody told when words are spoken, so they are dated by when they are emitted.
+    Args:
+        trained: the model.
+        verification: results of comparing the file with the checkpoint.
+        form: which program runs the file.
+        emission_delay: CTC emission delay; None: not measured, words carry their emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer
     frontend, drawn = model.frontend, trained.config.training.chunking
@@ -68,7 +186,7 @@ def meta_record(
         "format": FORMAT,
         "sample_rate": frontend.sample_rate,
         "frame_samples": frontend.frame_samples,
-        "tail_samples": frontend.tail_samples,
+        "tail_samples": frontend.right_padding_samples,
         "chunkings": [chunking._asdict() for chunking in drawn.trained()],
         "default_chunking": served[-1]._asdict(),
         "units": list(tokenizer.vocabulary.tokens),
@@ -81,7 +199,7 @@ def meta_record(
             "ctc_weight": model.rescoring.ctc_weight,
             "reverse_weight": model.rescoring.reverse_weight if model.decoder.reverse_layers else 0.0,
         },
-        "word_times": None if word_times is None else word_times._asdict(),
+        "word_times": None if emission_delay is None else emission_delay._asdict(),
         "features": {
             "num_mel_bins": frontend.num_mel_bins,
             "window_ms": frontend.window_ms,
@@ -107,7 +225,7 @@ def meta_record(
 
 
 def latency(frame_seconds: float, chunking: Chunking) -> dict[str, float]:
-    """What a chunk size costs before any computation, in milliseconds.
+    """Return the latency of a chunk size before any computation, in milliseconds.
 
     A frame waits for the end of its chunk; the front-end and the subsampling look at the past only.
     """

@@ -22,7 +22,7 @@ pytestmark = [
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import accuracy  # noqa: E402
 
-CONFORMER = ("norm=layer", "activation=swish", "gated=true", "positions=products")
+CONFORMER = ("norm=layer", "activation=swish", "conv_gate=glu", "positions=rel_pos")
 
 
 def test_every_form_of_both_models_is_measured(

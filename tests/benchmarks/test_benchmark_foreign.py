@@ -11,18 +11,18 @@ pytest.importorskip("onnxruntime", reason="the benchmark needs onnxruntime, an o
 pytest.importorskip("sherpa_onnx", reason="the benchmark needs sherpa_onnx: pip install sherpa-onnx")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float32")]
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import foreign  # noqa: E402
+import other_runtimes  # noqa: E402
 
 
 def test_error_rates_are_those_of_what_was_decoded(
     tone_run: ToneRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [tone_run.checkpoint, "--data", tone_run.dev_list, "--num_utterances", 12, "--output", tmp_path]
-    assert foreign.main(list(map(str, arguments))) == 0
+    assert other_runtimes.main(list(map(str, arguments))) == 0
     text = (tmp_path / "foreign.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and "12 utterances, chunking 8/2" in text
     outcomes = [
-        foreign.Outcome(**outcome) for outcome in json.loads((tmp_path / "foreign.json").read_text())["outcomes"]
+        other_runtimes.Outcome(**outcome) for outcome in json.loads((tmp_path / "foreign.json").read_text())["outcomes"]
     ]
     ours = outcomes[0]
     assert ours.greedy < 0.2 and ours.other_text == 0

@@ -15,7 +15,7 @@ pytestmark = [
     ),
 ]
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import search as search_benchmark  # noqa: E402
+import search_speed as search_benchmark  # noqa: E402
 from wenet_fusion_runtime.search.hot_words import check_hot_words  # noqa: E402
 
 

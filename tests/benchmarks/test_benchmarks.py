@@ -24,19 +24,20 @@ pytestmark = [
     ),
 ]
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import candidates  # noqa: E402
-import encoder as encoder_benchmark  # noqa: E402
+import encoder_speed as encoder_benchmark  # noqa: E402
 import gpu as gpu_benchmark  # noqa: E402
 import profile_step  # noqa: E402
-import runtime_calls  # noqa: E402
-from candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
-from encoder import QUICK  # noqa: E402
-from forms import features_of, write_graph  # noqa: E402
-from models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
-from report import Goal  # noqa: E402
-from timing import Timing, by_turns  # noqa: E402
-
-import runtime as runtime_benchmark  # noqa: E402
+import runtime_speed as runtime_benchmark  # noqa: E402
+from encoder_speed import QUICK  # noqa: E402
+from parts import (
+    candidates,  # noqa: E402
+    runtime_calls,  # noqa: E402
+)
+from parts.benchmark_report import Goal  # noqa: E402
+from parts.candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
+from parts.forms import features_of, write_graph  # noqa: E402
+from parts.random_models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
+from parts.timing import Timing, by_turns  # noqa: E402
 
 SHAPE = Shape(Chunking(4, 2), 2)
 
@@ -78,7 +79,7 @@ class Clock:
 
 def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("timing.time", clock)
+    monkeypatch.setattr("parts.timing.time", clock)
     waits = iter([0.0] * 9 + [0.03] * 3)
     found = by_turns({"call": lambda: clock.pass_by(0.002, next(waits))}, rounds=4, timed=2, tick=lambda: None)["call"]
     assert (found.samples, found.disturbed) == (6, 2) and found.median == pytest.approx(2)
@@ -92,7 +93,7 @@ def test_separate_products_change_nothing_but_the_way() -> None:
     one, other = (one_step(EncoderStep(encoder), encoder) for encoder in (joint, separate))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        separate.layers[0].attention.qkv.key.weight.mul_(1.1)
+        separate.layers[0].attention.op.qkv.key.weight.mul_(1.1)
     assert not torch.allclose(one_step(EncoderStep(separate), separate), one, rtol=1e-3, atol=1e-3)
 
 

@@ -13,10 +13,10 @@ import torch
 from support.model.tones import ToneRun
 from wenet_fusion_runtime import EngineOptions, Recognizer
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import read_speech
-from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.trained_model import load_trained
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 pytest.importorskip("aiohttp", reason="the server needs aiohttp, an optional extra")
@@ -32,9 +32,9 @@ import dynamic_batching  # noqa: E402
 import serving  # noqa: E402
 from aiohttp import ClientSession, WSMsgType, web  # noqa: E402
 from aiohttp.test_utils import TestServer  # noqa: E402
-from serving_clients import Clients, Plan  # noqa: E402
-from serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
-from serving_sessions import Server  # noqa: E402
+from parts.serving_clients import Clients, Plan  # noqa: E402
+from parts.serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
+from parts.serving_sessions import Server  # noqa: E402
 
 RATE, CHUNK_SECONDS = 8000, 0.16
 
@@ -45,7 +45,7 @@ def files(tone_run: ToneRun, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder, tones = tmp_path_factory.mktemp("serving"), load_trained(tone_run.checkpoint)
     speech = read_speech(tone_run.dev_list, RATE, 10)
     for precision in ("float32", "int8-dynamic"):
-        export_torchscript(tones, folder / precision, speech, ExportOptions(precision, max_wer_increase=0.1))
+        export_model(tones, folder / precision, ExportOptions(precision=precision, max_wer_increase=0.1), speech)
     return {path.name: path for path in folder.iterdir()}
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +11,13 @@ from pathlib import Path
 import pytest
 from support.recipes.scripts import TOOLS, run
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY
+from wenet_fusion_runtime.search.modes import GREEDY
 
+from wenet_fusion.cli.__main__ import build_parser
 from wenet_fusion.config import to_yaml
 from wenet_fusion.training.checkpoint import load_model, save_model
 
-VERBS = ("train", "average", "evaluate", "score", "align", "export", "check", "inspect")
+VERBS = ("train", "average", "evaluate", "score", "report", "align", "export", "check", "inspect")
 
 
 def command(*arguments, cwd):
@@ -33,6 +36,20 @@ def test_help(verb, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: wenet-fusion {verb}") and "default: None" not in out
+    _, sentence, *_ = out.split("\n\n")
+    assert sentence[0].isupper() and sentence.endswith(".") and ". " not in sentence, "one sentence says what it does"
+    examples = re.split(r"\n\nexamples:\n", out)[1].splitlines()
+    for example in examples:
+        command, name, *arguments = shlex.split(example)
+        assert (command, name) == ("wenet-fusion", verb)
+        parsed, rest = build_parser().parse_known_args([name, *arguments])
+        assert all("=" in item and hasattr(parsed, "overrides") for item in rest), "every example can be run"
+
+
+def test_checking_data_needs_a_configuration(tone_run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("check", "data", tone_run.train_list)
+    assert caught.value.code == 2 and "check data needs --config: its tokenizer" in capsys.readouterr().err
 
 
 def test_an_unknown_verb_is_answered_with_all_verbs(capsys):
@@ -195,7 +212,9 @@ def test_missing_units_and_cmvn(train, tmp_path):
 def test_a_run_with_other_units_is_not_continued(train, tmp_path):
     train()
     (tmp_path / "units.txt").write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
-    with pytest.raises(ValueError, match="was trained with 13 units that differ from the 6 of this run"):
+    with pytest.raises(
+        ValueError, match="was trained with a vocabulary of 13 tokens that differ from the 6 of this run"
+    ):
         train(f"tokenizer.units={tmp_path / 'units.txt'}")
 
 

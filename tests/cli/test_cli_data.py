@@ -1,4 +1,4 @@
-"""The command wenet-fusion on data that is not what it should be: what is skipped is told, what is too much is refused."""
+"""The command wenet-fusion on unusable data: a few skipped utterances are listed, too many are refused."""
 
 import json
 
@@ -24,7 +24,7 @@ def flawed(tmp_path):
         "u001": "u001.wav: cannot be read as audio",
         "u002": "u002.wav: is an empty file",
         "u003": "'fourteen' in 'one fourteen' is not in the vocabulary",
-        "u004": "are too few for the 119 that its 60 units need",
+        "u004": "are too few for the 119 that its 60 tokens need",
     }
     return data_list, reasons
 

@@ -7,7 +7,8 @@ import soundfile
 from support.recipes.scripts import run
 from wenet_fusion_runtime import Recognizer
 
-from wenet_fusion.export.export_formats import FORMATS, MEANINGS, PRECISIONS
+from wenet_fusion.export.description import MEANINGS
+from wenet_fusion.export.flow import TARGETS
 
 
 def test_export_inspect_and_use(tone_run, tmp_path, capsys):
@@ -44,7 +45,7 @@ TOLD = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", TARGETS)
 def test_every_format_is_one_command_and_takes_speech(form, tone_run, tmp_path, capsys):
     options = [option.format(dev=tone_run.dev_list) for option in COMMANDS[form]]
     assert run("export", tone_run.checkpoint, tmp_path / "out", "--format", form, *options) == 0
@@ -67,7 +68,7 @@ def test_help_says_which_format_has_which_precision(capsys):
     with pytest.raises(SystemExit):
         run("export", "--help")
     told = " ".join(capsys.readouterr().out.split())
-    assert {name for names in PRECISIONS.values() for name in names} == set(MEANINGS)
+    assert {name for target in TARGETS.values() for name in target.precisions} == set(MEANINGS)
     for name, forms in (("int8", "torchscript, onnx"), ("float16-packed", "torchscript")):
         assert f"{name} ({forms}): {MEANINGS[name]}" in told
 
@@ -97,9 +98,9 @@ def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path)
         (tmp_path, "onnx", "is a directory: name a file in it"),
         (checkpoint, "wenet-onnx", "is the checkpoint itself"),
         (tmp_path / "units.txt", "wenet-onnx", "is a file: --format wenet-onnx writes a folder"),
-        (tmp_path, "wenet-onnx", "units.txt holds the units of something else"),
-        (tmp_path / "tokens.txt", "sherpa-onnx", "is the name of the units"),
-        (tmp_path / "model.onnx", "sherpa-onnx", "tokens.txt holds the units of something else"),
+        (tmp_path, "wenet-onnx", "units.txt already exists with a different vocabulary"),
+        (tmp_path / "tokens.txt", "sherpa-onnx", "is the name of the vocabulary"),
+        (tmp_path / "model.onnx", "sherpa-onnx", "tokens.txt already exists with a different vocabulary"),
     ):
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(ValueError, match=reason):
@@ -118,7 +119,7 @@ def test_words_are_dated_where_results_have_times(tone_run, tmp_path):
         )
     )
     with pytest.raises(
-        ValueError, match="--ctm is for torchscript and onnx: a pt2 file has no place for the times of words"
+        ValueError, match="--ctm is for torchscript and onnx: a pt2 file has no place for word timestamps"
     ):
         run(
             "export",

@@ -2,7 +2,7 @@
 
 import pickle
 from dataclasses import dataclass, field
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ class Recipe:
     name: str = "digits"
     kind: Literal["char", "bpe"] = "char"
     lr: float = 1e-3
-    steps: Optional[int] = None
+    steps: int | None = None
     factors: tuple[float, ...] = (1.0,)
     gain_db: tuple[float, float] = (0.0, 0.0)
     shuffle: bool = True

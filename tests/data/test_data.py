@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
 from wenet_fusion.data.dataset import FrontendGeometry, SpeechDataset, iterate
 from wenet_fusion.data.manifest import read_manifest
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000
-FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, tail_samples=640)
+FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, right_padding_samples=640)
 TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one", "two"), "words", "units.txt"))
 
 
@@ -49,6 +49,7 @@ def test_padding_is_small_and_epochs_differ():
     assert len(partners[0] & partners[1]) < 0.01 * len(partners[0]), "not only the order of the batches changes"
     firsts = [np.mean([seconds[index] for index in batch]) for batch in plans[0]]
     assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < 0.2, "short ones do not come first"
+    assert abs(np.corrcoef(firsts[1:], firsts[:-1])[0, 1]) < 0.3, "nor beside each other"
     sizes = [len(batch) * max(seconds[index] for index in batch) for batch in plans[0]]
     assert np.mean(sizes) > 85, "batches are full"
 
@@ -104,6 +105,17 @@ def test_noise_colours():
         power = np.abs(np.fft.rfft(noise(1 << 16, pink, rng))) ** 2
         bands = [power[1 << n : 2 << n].mean() for n in range(6, 15)]
         assert np.polyfit(np.arange(len(bands)), np.log2(bands), 1)[0] == pytest.approx(slope, abs=0.1)
+
+
+def test_half_of_the_added_noise_is_pink():
+    """Neighbouring samples of pink noise are alike, those of white noise are not."""
+    config, quiet = Augmentation(noise_snr_db=(0.0, 0.0), noise_probability=1.0), sine(amplitude=1e-3)
+    added = [draw(config, quiet, seed) - quiet for seed in range(40)]
+    pink = [np.corrcoef(samples[1:], samples[:-1])[0, 1] > 0.3 for samples in added]
+    assert 10 <= sum(pink) <= 30
+    none = Augmentation(noise_snr_db=(0.0, 0.0), noise_probability=0.5)
+    noisy = [not np.array_equal(draw(none, quiet, seed), quiet) for seed in range(40)]
+    assert 10 <= sum(noisy) <= 30, "the other utterances have none"
 
 
 def test_augmentation_is_repeatable_and_never_touches_its_input():
@@ -194,6 +206,24 @@ def test_draws_depend_on_seed_epoch_and_index_only(tmp_path):
     assert not equal(first, SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, seed=2).batch([5, 3], 2))
 
 
+def test_each_utterance_has_its_own_draws(tmp_path):
+    """The same recording twice in one batch, under two indices."""
+    (first, *_) = corpus(tmp_path, 1)
+    twice = [first, dataclasses.replace(first, key="again")]
+    batch = SpeechDataset(twice, TOKENIZER, FRONTEND, AUGMENTATION).batch([0, 1], epoch=0)
+    assert not torch.equal(batch.samples_BN[0], batch.samples_BN[1])
+
+
+def test_a_digest_says_whether_epochs_are_the_same(tmp_path):
+    utterances = corpus(tmp_path)
+    digest = SpeechDataset(utterances, TOKENIZER, FRONTEND).digest
+    assert digest == SpeechDataset(utterances, TOKENIZER, FRONTEND).digest
+    renamed = [dataclasses.replace(utterances[0], key="other"), *utterances[1:]]
+    shorter = [dataclasses.replace(utterances[3], start=0.0, end=0.5)]
+    for changed in (renamed, utterances[1:], [*utterances[:3], *shorter, *utterances[4:]], utterances[::-1]):
+        assert SpeechDataset(changed, TOKENIZER, FRONTEND).digest != digest
+
+
 def test_workers_give_the_same_batches_and_leave_torch_alone(tmp_path):
     dataset = SpeechDataset(corpus(tmp_path), TOKENIZER, FRONTEND, AUGMENTATION)
     plan = epoch_batches(dataset.seconds, 2.0, 4, seed=0, epoch=1)
@@ -227,7 +257,7 @@ def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
         "u2": "u2.wav: cannot be read",
         "u3": "u3.wav: has no samples",
         "u4": "'seven' in 'one seven'",
-        "u5": "25 frames are too few for the 99 that its 50 units need",
+        "u5": "25 frames are too few for the 99 that its 50 tokens need",
     }.items():
         assert words in reasons[key]
     with pytest.raises(ValueError, match="5 of 12 utterances cannot be used:\n  u1: (.*\n)*more than 40 % is too many"):

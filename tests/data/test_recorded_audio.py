@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import absent
-from wenet_fusion_runtime.audio.reader import AudioReader, Resampler, load_audio
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
+from wenet_fusion_runtime.audio.resampling import Resampler
 
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.data.sources import AudioSource, Utterance, read_header, read_samples
-from wenet_fusion.files import read_table
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ def test_vocabulary_round_trip(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "holds no units; write them with tools/data/make_units.py"),
-        ("<blank> 0\n<unk> 1\n<sos/eos> 2\none\n", "units.txt:4: expected 'unit id', found 'one'"),
+        ("", "holds no tokens; write it with tools/data/make_vocabulary.py"),
+        ("<blank> 0\n<unk> 1\n<sos/eos> 2\none\n", "units.txt:4: expected 'token id', found 'one'"),
         ("<blank> 0\n<unk> 1\n<sos/eos> 2\none 4\n", "units.txt:4: expected id 3 for 'one', found 4"),
         ("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\none 4\n", "units.txt:5: 'one' is already in line 4"),
         ("<blank> 0\n<unk> 1\none 2\n", r"tokens 0, 1, 2 must be <blank>, <unk>, <sos/eos>, found"),
@@ -71,7 +71,7 @@ def bpe_folder(tmp_path_factory):
     words = ["zero", "one", "two", "three", "four", "five"]
     lines = [f"k{i} {' '.join(words[(i * k) % 6] for k in range(1, 5))}\n" for i in range(60)]
     (folder / "text").write_text("".join(lines))
-    load_script("make_units").main(["--kind", "bpe", "--vocab_size", "24", str(folder / "text"), str(folder)])
+    load_script("make_vocabulary").main(["--kind", "bpe", "--vocab_size", "24", str(folder / "text"), str(folder)])
     return folder
 
 

@@ -19,9 +19,9 @@ from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.evaluation.timestamps import forced_alignment
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm
 from wenet_fusion.evaluation.timestamps.forced_alignment import AlignmentOptions, align, best_path
-from wenet_fusion.evaluation.timestamps.timestamp_errors import all_dated_words, time_errors
+from wenet_fusion.evaluation.timestamps.timestamp_errors import match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 UNITS = 4
 
@@ -62,7 +62,9 @@ def test_the_best_path_is_that_of_brute_force(ids, frames, seed):
     log_probs = (3 * torch.randn(frames, UNITS, generator=generator)).log_softmax(1)
     expected, runs = brute_force(log_probs.double().numpy(), ids)
     if expected == -np.inf:
-        with pytest.raises(ValueError, match=rf"{frames} frames are too few for the \d that its {len(ids)} units need"):
+        with pytest.raises(
+            ValueError, match=rf"{frames} frames are too few for the \d that its {len(ids)} tokens need"
+        ):
             best_path(log_probs, ids)
         return
     found = best_path(log_probs, ids)
@@ -88,15 +90,15 @@ def test_words_are_those_of_the_transcripts_and_lie_in_the_audio(aligned, uttera
 def test_words_are_where_they_were_spoken(tone_run, model, utterances, aligned, tmp_path):
     """Emitted within a word, spoken by constants that export measured on other recordings."""
     spoken = read_ctm(tone_run.dev_list.with_name("words.ctm"))
-    raw = time_errors(all_dated_words(spoken, {item.key: item.words for item in aligned.utterances}))
+    raw = timestamp_errors(match_all_words(spoken, {item.key: item.words for item in aligned.utterances}))
     assert 0.02 < raw.starts.bias < 0.25
     train_ctm, exported = tone_run.train_list.with_name("words.ctm"), tmp_path / "tones.pt"
     run("export", tone_run.checkpoint, exported, "--data", tone_run.train_list, "--ctm", train_ctm)
-    word_times = read_meta(exported).word_times
-    assert word_times.start_shift_seconds == pytest.approx(-raw.starts.bias, abs=0.03)
+    delay = read_meta(exported).emission_delay
+    assert delay.start_shift_seconds == pytest.approx(-raw.starts.bias, abs=0.03)
     for chunking in ("full", "4/4"):
-        moved = align(model, utterances, AlignmentOptions(parse_chunking(chunking), word_times))
-        errors = time_errors(all_dated_words(spoken, {item.key: item.words for item in moved.utterances}))
+        moved = align(model, utterances, AlignmentOptions(parse_chunking(chunking), delay))
+        errors = timestamp_errors(match_all_words(spoken, {item.key: item.words for item in moved.utterances}))
         assert errors.words == sum(map(len, spoken.values()))
         assert errors.starts.mean < 0.03 < raw.starts.mean and errors.ends.mean < 0.03
         assert errors.starts.p95 < 0.08 and errors.ends.p95 < 0.08
@@ -112,7 +114,7 @@ def test_an_utterance_alone_is_aligned_as_in_a_batch(model, utterances, aligned)
 def test_long_audio_runs_in_blocks(model, utterances, monkeypatch):
     options = AlignmentOptions(Chunking(4, 4))
     whole = align(model, utterances[:4], options)
-    monkeypatch.setattr("wenet_fusion_runtime.stream.segments.OFFLINE_BLOCK_FRAMES", 8)
+    monkeypatch.setattr("wenet_fusion_runtime.stream.offline.OFFLINE_BLOCK_FRAMES", 8)
     blocks = align(model, utterances[:4], options)
     for one, other in zip(whole.utterances, blocks.utterances):
         assert ctm_lines("", one.tokens) == ctm_lines("", other.tokens)
@@ -176,7 +178,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
     told = [line for line in err.splitlines() if line.startswith("skipped")]
     assert len(told) == 4 and "data.list:8: there is no audio file" in told[0]
     assert "unknown: 'hundred' in 'one hundred' is not in the vocabulary" in told[1]
-    assert "short: " in told[2] and "frames are too few for the 400 that its 300 units need" in told[2]
+    assert "short: " in told[2] and "frames are too few for the 400 that its 300 tokens need" in told[2]
     assert "damaged: " in told[3] and "noise.wav" in told[3]
     good = [json.loads(line) for line in faulty.read_text().splitlines()[:4]]
     worst = out.splitlines()[1].split()
@@ -184,7 +186,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
         "the wrong transcript comes first"
     )
     assert f"{output}: " in out and "of 4 utterances aligned, chunking full, 4 utterances skipped" in out
-    assert "--word_times EXPORTED moves them" in out
+    assert "--word_times EXPORTED corrects them" in out
     words = read_ctm(output / "words.ctm")
     assert {key: " ".join(word.text for word in found) for key, found in words.items()} == {
         item["key"]: item["txt"] for item in good if item["txt"]
@@ -200,7 +202,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty,
 
 def test_mistakes_end_in_one_message(tone_run, exported, faulty, tmp_path):
     arguments = ("align", tone_run.checkpoint, "--output", tmp_path / "out", "--data")
-    with pytest.raises(ValueError, match="knows no word times: export it with --data and --ctm"):
+    with pytest.raises(ValueError, match="holds no emission delay: export it with --data and --ctm"):
         run(*arguments, faulty, "--word_times", exported)
     with pytest.raises(ValueError, match="is a training checkpoint"):
         run(*arguments, faulty, "--word_times", tone_run.checkpoint)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.evaluation.timestamps.textgrid import SHORTEST_SECONDS, format_textgrid
 
 times = st.lists(st.floats(0, 20), min_size=2, max_size=20).map(sorted)
@@ -63,14 +63,14 @@ def test_written_words_are_read_again_without_overlap(tmp_path_factory, bounds):
 
 def test_missing_words_are_told_and_a_foreign_file_is_refused(tmp_path):
     spoken, path = {"a": [Word("A", 0, 1, 1)]}, tmp_path / "words.ctm"
-    assert without_words(spoken, {"a": "A", "b": "B C", "silence": ""}, path) == ["b"]
-    assert without_words(spoken, {"silence": " "}, path) == []
+    assert keys_without_words(spoken, {"a": "A", "b": "B C", "silence": ""}, path) == ["b"]
+    assert keys_without_words(spoken, {"silence": " "}, path) == []
     with pytest.raises(ValueError, match="words.ctm: holds no word"):
-        without_words({}, {"b": "B"}, path)
+        keys_without_words({}, {"b": "B"}, path)
     with pytest.raises(
         ValueError, match="words.ctm: is of other utterances: its first is a, .* none of the 2 .* such as b"
     ):
-        without_words(spoken, {"b": "B", "c": "C"}, path)
+        keys_without_words(spoken, {"b": "B", "c": "C"}, path)
 
 
 # ---- TextGrid

@@ -11,19 +11,19 @@ import soxr
 from support.model.tones import RATE, speak
 from wenet_fusion_runtime import DecodingOptions, Recognizer
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import GREEDY, MODES, PREFIX_BEAM, RESCORING, offline_step, transcribe_offline
+from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.offline import offline_step, transcribe_offline
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, EvaluationOptions, Variant
 from wenet_fusion.evaluation.results import condition_folder, read_results
 from wenet_fusion.evaluation.run import evaluate
-from wenet_fusion.files import read_table
 from wenet_fusion.model.chunking import Chunking, parse_chunking
-from wenet_fusion.recipe import load_trained
 from wenet_fusion.text.error_rate import score
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import acoustic_model, load_trained
 
 LONG = 110  # words, about 32 s: the runtime closes a segment at 30 s at the latest
 CHUNKINGS = ("full", "8/2", "4/4")

@@ -7,7 +7,7 @@ import pytest
 from conftest import tiny_recipe, tiny_trained
 from test_evaluation import data_list, model  # noqa: F401  # fixtures
 from wenet_fusion_runtime import DecodingOptions
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources
@@ -132,7 +132,7 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
         (("--hot_word", "three"), f"hot words: no effect on {GREEDY}; add {PREFIX_BEAM} or {RESCORING} to the modes"),
         (("--length_penalty", "1"), f"length penalty: no effect on {GREEDY}; add {PREFIX_BEAM} or"),
         (("--beam_size", "0"), "beam_size must be at least 1, found 0"),
-        (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 units; choose 13 or less"),
+        (("--beam_size", "14"), "beam_size 14 is larger than the vocabulary of 13 tokens; choose 13 or less"),
         (("--max_batch_seconds", "0"), "max_batch_seconds .0.0. must be positive"),
     ):
         with pytest.raises(ValueError, match=message):

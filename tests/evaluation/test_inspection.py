@@ -14,15 +14,15 @@ import torch
 from conftest import randomise
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 
-from wenet_fusion.data.transforms import Augmentation
+from wenet_fusion.data.augmentation import Augmentation
 from wenet_fusion.evaluation import inspection, streaming_laws
 from wenet_fusion.evaluation.inspection import Influence, describe, draw_influence, influence
-from wenet_fusion.evaluation.streaming_laws import BOUND, check_data, check_model
+from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.recipe import check_data
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 FRAMES = 24
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.recipes.scripts import run
 
 from wenet_fusion.evaluation.report.content import (
-    Condition,
+    ConditionErrors,
     Fact,
     Gap,
     Report,
@@ -39,7 +39,7 @@ BAD = {
 
 def condition(search, chunking, hypotheses, factor=0.01):
     scoring = score(REFERENCES, hypotheses)
-    return Condition(search, chunking, scoring, scoring.interval(), factor)
+    return ConditionErrors(search, chunking, scoring, scoring.interval(), factor)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_nothing_is_lost_in_gaps(right):
     words = [f"w{n}" for n in range(len(right))]
     hypothesis = [word if good else "x" for word, good in zip(words, right)]
     scoring = score({"u": " ".join(words)}, {"u": " ".join(hypothesis)})
-    utterances = worst_utterances(Condition("s", "", scoring, None))
+    utterances = worst_utterances(ConditionErrors("s", "", scoring, None))
     assert len(utterances) == (not all(right))
     for utterance in utterances:
         position, nearest_error = 0, [n for n, good in enumerate(right) if not good]
@@ -151,7 +151,7 @@ def test_markdown(report):
     assert "lab: ... 14 ... 14 15 16 17 18 19 20 21 " in worst and " 26 ... 6 ... 33 34 " in worst
     long = {"u": " ".join(["reference"] * 40)}
     scoring = score(long, {"u": ""})
-    text = markdown(Report("t", "a", Counting(), (Condition("beam", "", scoring, scoring.interval()),), ()))
+    text = markdown(Report("t", "a", Counting(), (ConditionErrors("beam", "", scoring, scoring.interval()),), ()))
     lines = [line for line in text.splitlines() if line.startswith("lab: ")]
     assert len(lines) == 4 and max(map(len, lines)) < 110 and sum(line.count("reference") for line in lines) == 40
 
@@ -173,7 +173,11 @@ def test_empty_references():
     """Silence only: there is no rate, but words that were made up."""
     scoring = score({"s": "", "t": ""}, {"s": "one", "t": ""})
     report = Report(
-        "t", "a", Counting(), (Condition("beam", "full", scoring, None), Condition("x", "full", scoring, None)), ()
+        "t",
+        "a",
+        Counting(),
+        (ConditionErrors("beam", "full", scoring, None), ConditionErrors("x", "full", scoring, None)),
+        (),
     )
     assert "| beam | **errors, no words** |" in markdown(report) and "errors, no words" in page(report)
 
@@ -182,7 +186,7 @@ def test_empty_references():
 def test_the_chart_keeps_order_and_stays_on_its_scale(rates):
     scoring, counts = score({"u": "one"}, {"u": "one"}), [round(20000 * rate) for rate in rates]
     conditions = [
-        Condition(
+        ConditionErrors(
             str(n), "", scoring._replace(total=ErrorCounts(count, 0, 0, 20000)), Interval(count / 22000, count / 18000)
         )
         for n, count in enumerate(counts)
@@ -208,7 +212,7 @@ STREAM = {
     "chunk_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0}, "finalisation_ms": None,
     "first_text_seconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7}, "emission_delay_seconds": None,
     "start_errors_seconds": {"mean": 0.05, "p50": 0.04, "p95": 0.1, "bias": 0.0}, "end_errors_seconds": None,
-    "flicker": 0.0123,
+    "upwr": 0.0123,
 }  # fmt: skip
 
 
@@ -216,8 +220,8 @@ def test_streams_stand_in_the_report(report, tmp_path):
     (tmp_path / "stream.json").write_text(json.dumps(STREAM))
     lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
     assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines and "| last sample to final text | - |" in lines
-    assert "| word starts wrong by, mean / 95 % | 0.050 / 0.100 s |" in lines
-    assert "| words shown and changed later, of 100 | 1.23 |" in lines
+    assert "| error of word starts, mean / 95 % | 0.050 / 0.100 s |" in lines
+    assert "| unstable partial words, of 100 final words | 1.23 |" in lines
     assert "| expected calibration error of word confidence | - |" in lines
     (tmp_path / "reliability.json").write_text('{"expected_calibration_error": 0.0217}')
     lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))

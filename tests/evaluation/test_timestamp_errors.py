@@ -12,16 +12,16 @@ from support.runtime.fake_model import FRAME, SAMPLE_RATE, make_model, speak
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
-    all_dated_words,
-    dated_words,
-    estimate_word_times,
-    moved,
-    time_errors,
+    corrected,
+    estimate_emission_delay,
+    match_all_words,
+    match_words,
+    timestamp_errors,
 )
-from wenet_fusion.export.emission_delay import measure_word_times
+from wenet_fusion.export.emission_delay import measure_emission_delay
 from wenet_fusion.export.speech import Speech, read_speech
 
 SECONDS = FRAME / SAMPLE_RATE
@@ -36,23 +36,23 @@ HEARD = words(("a", 0.3, 0.4), ("x", 0.9, 1.3), ("a", 2.4, 2.5), ("d", 2.7, 2.8)
 
 
 def test_only_words_that_are_right_are_paired() -> None:
-    assert dated_words(SPOKEN, HEARD) == [(SPOKEN[0], HEARD[0]), (SPOKEN[2], HEARD[2]), (SPOKEN[3], HEARD[4])]
-    assert dated_words(SPOKEN, []) == dated_words([], HEARD) == []
-    assert len(all_dated_words({"u": SPOKEN, "v": SPOKEN}, {"v": HEARD, "w": HEARD})) == 3
+    assert match_words(SPOKEN, HEARD) == [(SPOKEN[0], HEARD[0]), (SPOKEN[2], HEARD[2]), (SPOKEN[3], HEARD[4])]
+    assert match_words(SPOKEN, []) == match_words([], HEARD) == []
+    assert len(match_all_words({"u": SPOKEN, "v": SPOKEN}, {"v": HEARD, "w": HEARD})) == 3
 
 
 def test_errors_and_the_shifts_that_mend_them() -> None:
-    pairs = dated_words(SPOKEN, HEARD)
-    errors = time_errors(pairs)
+    pairs = match_words(SPOKEN, HEARD)
+    errors = timestamp_errors(pairs)
     assert errors.words == 3
     assert errors.starts == pytest.approx((0.3, 0.3, np.percentile([0.2, 0.3, 0.4], 95), 0.3))
     assert errors.ends == pytest.approx(((0.1 + 0.0 + 0.3) / 3, 0.1, np.percentile([0.0, 0.1, 0.3], 95), 0.0))
-    shifts = estimate_word_times(pairs)
+    shifts = estimate_emission_delay(pairs)
     assert shifts == pytest.approx((-0.3, 0.0))
-    after = time_errors([moved(pair, shifts) for pair in pairs])
+    after = timestamp_errors([corrected(pair, shifts) for pair in pairs])
     assert after.starts.mean == pytest.approx(0.2 / 3) and after.starts.bias == pytest.approx(0)
-    with pytest.raises(ValueError, match="no word was recognised rightly"):
-        time_errors([])
+    with pytest.raises(ValueError, match="no word was recognised correctly"):
+        timestamp_errors([])
 
 
 # ---- at export
@@ -68,8 +68,10 @@ def dated_speech(text: str, frames: int, gap: int) -> Speech:
 
 def test_export_measures_the_medians_over_all_chunk_sizes() -> None:
     speech = [dated_speech("a b", 3, 4), dated_speech("c d a", 3, 5), Speech("silence", speak("  "), "")]
-    found = measure_word_times(make_model(), speech)
-    assert found.word_times == pytest.approx((0.0, 2 * SECONDS), abs=1e-3), "one of three frames is emitted, the first"
+    found = measure_emission_delay(make_model(), speech)
+    assert found.emission_delay == pytest.approx((0.0, 2 * SECONDS), abs=1e-3), (
+        "one of three frames is emitted, the first"
+    )
     assert found.before.words == 10 and found.spread_seconds == 0
     assert found.before.ends.bias == pytest.approx(-2 * SECONDS) and found.after.ends.mean < 1e-6
     assert json.loads(json.dumps(found.summary()))["ends_after"]["mean"] < 1e-6
@@ -79,7 +81,7 @@ def test_utterances_to_export_with_are_spread_over_the_list(tone_run) -> None:
     ctm = tone_run.dev_list.with_name("words.ctm")
     found = read_speech(tone_run.dev_list, 8000, 4, ctm)
     assert [item.key for item in found] == ["u000", "u007", "u015", "u022"]
-    assert all(" ".join(word.text for word in item.spoken) == item.text for item in found)
+    assert all(" ".join(word.text for word in item.timestamps) == item.text for item in found)
     assert len(read_speech(tone_run.dev_list, 8000, 1000)) == 30
 
 
@@ -87,13 +89,15 @@ def test_utterances_to_export_with_are_spread_over_the_list(tone_run) -> None:
 def test_the_file_knows_its_word_times(tone_run, tmp_path, capsys, form) -> None:
     data = ("--data", tone_run.dev_list, "--num_utterances", 10, "--format", form)
     assert run("export", tone_run.checkpoint, tmp_path / "plain", *data) == 0
-    assert read_meta(tmp_path / "plain").word_times == WordTimes() and "word times" not in capsys.readouterr().out
+    assert (
+        read_meta(tmp_path / "plain").emission_delay == EmissionDelay() and "timestamps:" not in capsys.readouterr().out
+    )
     assert (
         run("export", tone_run.checkpoint, tmp_path / "dated", *data, "--ctm", tone_run.dev_list.with_name("words.ctm"))
         == 0
     )
     meta, out = read_meta(tmp_path / "dated"), capsys.readouterr().out
-    shift = meta.word_times.start_shift_seconds
+    shift = meta.emission_delay.start_shift_seconds
     assert -0.25 < shift < -0.02 and f"starts move by {shift:+.3f} s" in out
     assert meta.verification["word_times"]["starts_after"]["mean"] < 0.04
 
@@ -127,8 +131,8 @@ def test_a_model_that_recognises_nothing_is_exported_without_word_times(tone_run
     (tmp_path / "deaf.ctm").write_text(text.replace("one", "four").replace("two", "four").replace("three", "four"))
     data = ("--data", tone_run.dev_list, "--ctm", tmp_path / "deaf.ctm", "--num_utterances", 3)
     assert run("export", tone_run.checkpoint, tmp_path / "out.pt", *data) == 0
-    assert "word times: no word of the speech was recognised rightly" in capsys.readouterr().out
-    assert read_meta(tmp_path / "out.pt").word_times == WordTimes()
+    assert "timestamps: no word of the speech was recognised correctly" in capsys.readouterr().out
+    assert read_meta(tmp_path / "out.pt").emission_delay == EmissionDelay()
 
 
 # ---- tools

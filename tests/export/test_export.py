@@ -1,8 +1,9 @@
 """The exported file: verified, self-describing, the same as offline evaluation token for token, and free of norms."""
 
 import dataclasses
+import typing
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +17,23 @@ from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model, read_meta
 from wenet_fusion_runtime.results.result import Result, joined_ids
-from wenet_fusion_runtime.stream import segments
+from wenet_fusion_runtime.search.modes import GREEDY, MODES
+from wenet_fusion_runtime.stream import offline
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY, MODES, DecodingOptions, transcribe_offline
 
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets import torchscript
-from wenet_fusion.export.targets.torchscript import export_torchscript, reloaded, script
+from wenet_fusion.export.targets.torchscript import reloaded, script, step_graph
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel
-from wenet_fusion.model.layers.convolution import CausalConvolution, ConvolutionOutput
+from wenet_fusion.model.layers.convolution import CausalConvolution
+from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.packing import unpack
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
 
 # --- same tokens
 
@@ -65,9 +68,9 @@ def test_offline_evaluation_in_blocks_equals_one_step(
 ) -> None:
     utterances = [audio(), audio(0.4), audio()[5000:15001], audio(0.0)]
     model = acoustic_model(trained)
-    whole = segments.offline_step(model, utterances, *chunking)
-    monkeypatch.setattr(segments, "OFFLINE_BLOCK_FRAMES", 24)
-    blocks = segments.offline_step(model, utterances, *chunking)
+    whole = offline.offline_step(model, utterances, *chunking)
+    monkeypatch.setattr(offline, "OFFLINE_BLOCK_FRAMES", 24)
+    blocks = offline.offline_step(model, utterances, *chunking)
     for row in range(len(utterances)):
         (found, found_out), (expected, expected_out) = blocks.row(row), whole.row(row)
         assert relative_difference(found_out, expected_out) < 1e-5
@@ -103,7 +106,7 @@ def test_no_decoder(tiny_units: Path, tmp_path: Path) -> None:
     trained = tiny_trained(
         dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, decoder=decoder, loss=loss))
     )
-    export_torchscript(trained, tmp_path / "ctc.pt", [Speech("a", audio(1.0), "")])
+    export_model(trained, tmp_path / "ctc.pt", speech=[Speech("a", audio(1.0), "")])
     assert not read_meta(tmp_path / "ctc.pt").decoder
     assert stream(Recognizer(tmp_path / "ctc.pt"), audio(), [777], Chunking(8, 2))
 
@@ -139,7 +142,7 @@ def test_split_and_batch(
 
 
 def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptModule, trained: TrainedModel) -> None:
-    memory = ExportedModel(fused_model(changed(trained, lambda model: model.double())))
+    memory = fused_model(changed(trained, lambda model: model.double()))
     x, lengths = samples(0, 2, 4160), torch.tensor([4160, 2567])
     outs = [
         step_op(model, Chunking(4, 2))(x, lengths, model.init_state(2, 4, 2))[0] for model in (file_in_float64, memory)
@@ -152,12 +155,12 @@ def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptMo
 
 def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained: TrainedModel) -> None:
     served = trained.config.training.chunking.served()
-    found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).model.encoder.position_bias.ready.children()]
+    found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).encoder.position_bias.ready.children()]
     assert len(found) > 1 and found == [(size, size * (left + 1)) for size, left in served]
 
 
 def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
-    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen without a GPU."""
+    """The device "meta" refuses tensors of any other device: what would stay on the CPU is seen without a GPU."""
     model, batch, chunk, left = torch.jit.load(exported, map_location="meta"), 3, 4, 4
     sound, lengths = torch.empty(batch, chunk * FRAME, device="meta"), torch.full([batch], chunk * FRAME, device="meta")
     hyps = torch.ones(2, 5, dtype=torch.int64, device="meta")
@@ -172,7 +175,7 @@ def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
 
 
 def test_the_step_runs_no_norm_and_no_costly_activation(exported: Path, trained: TrainedModel) -> None:
-    counts = operators(load_model(exported).backend.step_graph())
+    counts = operators(step_graph(load_model(exported)))
     assert counts["aten::linear"] and counts["aten::conv2d"] and counts["aten::relu"]
     assert matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS) == {}
     assert matching(operators(reloaded(script(trained)).rescore.inlined_graph), NORM_OPERATORS), (
@@ -192,11 +195,11 @@ PLANTED = {
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", PLANTED[name]())
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", PLANTED[name]())
     )
     path = tmp_path / "model.pt"
     with pytest.raises(ValueError, match=f"{path} is not kept: its step still runs .*aten::{name}"):
-        export_torchscript(planted, path)
+        export_model(planted, path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -222,9 +225,11 @@ def test_calls_that_hide_operators_are_refused_and_gone_from_a_reloaded_module()
 
 
 def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_path: Path) -> None:
-    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].attention, "dropout", nn.BatchNorm1d(16)))
-    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.dropout"):
-        export_torchscript(planted, tmp_path / "model.pt")
+    planted = changed(
+        trained, lambda model: setattr(model.encoder.layers[1].attention.op, "dropout", nn.BatchNorm1d(16))
+    )
+    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.op.dropout"):
+        export_model(planted, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,8 +237,8 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_
 
 
 SABOTAGE = {
-    "a weight": lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01),
-    "a norm": lambda model: model.encoder.layers[1].convolution.depthwise.norm.running_mean.add_(0.01),
+    "a weight": lambda model: model.encoder.layers[0].attention.op.qkv.linear.weight.add_(0.01),
+    "a norm": lambda model: model.encoder.layers[1].convolution.op.depthwise.norm.running_mean.add_(0.01),
     "the decoder": lambda model: model.decoder.out.weight.add_(laws.noise(0, 13, 16).float()),
     "not a number": lambda model: model.encoder.position_bias.table.fill_(float("nan")),
 }
@@ -248,7 +253,7 @@ def test_a_file_that_differs_is_not_kept(
     with pytest.raises(
         ValueError, match=f"{path} is not kept: it (differs from the checkpoint by|returns values that are not finite)"
     ):
-        export_torchscript(trained, path)
+        export_model(trained, path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,7 +261,7 @@ def test_what_the_second_save_writes_is_verified(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first save, which finds the numbers, is right; the file that would be kept is not."""
-    save, path = torchscript._save, tmp_path / "model.pt"
+    save, path = torchscript.save, tmp_path / "model.pt"
     broken = script(changed(trained, SABOTAGE["a weight"]))
 
     def other_weights(scripted: torch.jit.ScriptModule, record: dict[str, Any], part: Path) -> None:
@@ -266,28 +271,30 @@ def test_what_the_second_save_writes_is_verified(
         save(scripted, record | ({"tail_samples": 7} if record["verification"] else {}), part)
 
     for second, message in ((other_weights, "differs from the checkpoint"), (other_meta, "its meta.json is not what")):
-        monkeypatch.setattr(torchscript, "_save", second)
+        monkeypatch.setattr(torchscript, "save", second)
         with pytest.raises(ValueError, match=f"{path} is not kept: .*{message}"):
-            export_torchscript(trained, path)
+            export_model(trained, path)
         assert list(tmp_path.iterdir()) == []
 
 
 class ForgetfulConvolution(CausalConvolution):
     """Right in one step and wrong in two: only streaming shows it."""
 
-    def forward(self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
-        h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), valid_N, state_BWD.size(0), frames)
-        context_BTD = torch.cat([state_BWD, h_BTD], dim=1)
-        h_ND = self.activation(self.depthwise(context_BTD.transpose(1, 2), valid_N))
-        return ConvolutionOutput(self.pointwise_out(h_ND), torch.zeros_like(state_BWD))
+    def forward(
+        self, x_ND: Tensor, state: typing.List[Tensor], context: StepContext
+    ) -> typing.Tuple[Tensor, typing.List[Tensor]]:
+        h_BTD = unpack(self.gate(self.pointwise_in(x_ND)), context.valid_N, state[0].size(0), context.frames)
+        h_BTD = torch.cat([state[0], h_BTD], dim=1)
+        h_ND = self.activation(self.depthwise(h_BTD.transpose(1, 2), context.valid_N))
+        return self.pointwise_out(h_ND), [torch.zeros_like(state[0])]
 
 
 def test_a_file_that_streams_wrongly_is_not_kept(trained: TrainedModel, tmp_path: Path) -> None:
     forgetful = changed(
-        trained, lambda model: setattr(model.encoder.layers[0].convolution, "__class__", ForgetfulConvolution)
+        trained, lambda model: setattr(model.encoder.layers[0].convolution.op, "__class__", ForgetfulConvolution)
     )
     with pytest.raises(ValueError, match="is not kept: it differs"):
-        export_torchscript(forgetful, tmp_path / "model.pt")
+        export_model(forgetful, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,6 +307,6 @@ def test_a_failed_export_leaves_the_old_file(
         torchscript, "script", lambda honest, *rest: script(changed(honest, SABOTAGE["a weight"]), *rest)
     )
     with pytest.raises(ValueError, match="is not kept"):
-        export_torchscript(trained, path)
+        export_model(trained, path)
     assert [found.name for found in tmp_path.iterdir()] == ["model.pt"]
     assert path.read_bytes() == exported.read_bytes()

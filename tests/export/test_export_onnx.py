@@ -16,25 +16,26 @@ from support.model.onnx_steps import Steps
 from support.model.streams import FRAME, audio, heard_states, samples, step_op
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.targets import onnx_archive
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 pytestmark = pytest.mark.usefixtures("float32")
+ONNX = ExportOptions("onnx")
 
 
 @pytest.fixture(scope="module")
 def archive(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "nested" / "model.onnx.zip"
     with default_dtype(torch.float32):
-        export_onnx_archive(trained, path)
+        export_model(trained, path, ONNX)
     return path
 
 
@@ -134,7 +135,7 @@ def test_a_model_without_decoder(tiny_units: Path, tmp_path: Path) -> None:
     loss = dataclasses.replace(recipe.model.loss, ctc_weight=1.0, reverse_weight=0.0)
     model = dataclasses.replace(recipe.model, decoder=decoder, loss=loss)
     path = tmp_path / "ctc.zip"
-    export_onnx_archive(tiny_trained(dataclasses.replace(recipe, model=model)), path)
+    export_model(tiny_trained(dataclasses.replace(recipe, model=model)), path, ONNX)
     assert set(zipfile.ZipFile(path).namelist()) == {"meta.json", "step.onnx"}
     assert transcribe_offline(load_model(path), audio(1.0), 4, 4, DecodingOptions())
 
@@ -142,9 +143,9 @@ def test_a_model_without_decoder(tiny_units: Path, tmp_path: Path) -> None:
 def test_positions_as_products(tiny_units: Path, tmp_path: Path) -> None:
     """There is no bias then that would give the mask its shape."""
     recipe = tiny_recipe(tiny_units)
-    encoder = dataclasses.replace(recipe.model.encoder, positions="products")
+    encoder = dataclasses.replace(recipe.model.encoder, positions="rel_pos")
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
-    record = export_onnx_archive(trained, tmp_path / "products.zip")
+    record = export_model(trained, tmp_path / "products.zip", ONNX).metadata
     assert record["verification"]["different_tokens"] == 0
 
 
@@ -157,7 +158,7 @@ def test_the_record(archive: Path, trained: TrainedModel) -> None:
     assert record["versions"]["onnx"] and record["versions"]["onnxruntime"]
     assert record["verification"]["largest_difference"] <= FLOAT32_TOLERANCE
     assert record["verification"]["operators"]["MatMul"] and record["verification"]["norm_operators"] == 0
-    state = ExportedModel(onnx_archive.one_chunk_model(trained)).init_state(2, 4, 3)
+    state = onnx_archive.one_chunk_model(trained).init_state(2, 4, 3)
     sizes = {"batch": 2, "cache": 12}
     described = [
         (getattr(torch, dtype), [sizes.get(size, size) for size in shape]) for _, dtype, shape in record["state"]

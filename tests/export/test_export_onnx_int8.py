@@ -12,31 +12,35 @@ import pytest
 import torch
 from conftest import default_dtype, randomise, tiny_recipe, tiny_trained
 from support.model import laws
+from support.model.contexts import step_context
 from support.model.onnx_steps import Steps
 from support.model.streams import FRAME, audio, samples, step_op
 from support.model.tones import RATE, ToneRun
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import offline_step
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, offline_step
 
-from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, StaticLinear, make_static
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, OneOperatorAttention, OnnxStaticLinear, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import InputRange, input_ranges
 from wenet_fusion.export.speech import ErrorChange, Speech, read_speech
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.targets import onnx_archive
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
 from wenet_fusion.export.targets.onnx_graph import operators, session, write_onnx
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.norm import fuse_norms
-from wenet_fusion.recipe import TrainedModel, load_trained
+from wenet_fusion.trained_model import TrainedModel, load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 
+INT8 = ExportOptions("onnx", "int8")
 PRECISIONS = ("int8", "int8-dynamic")
 # What int8 may cost here: two words of those that judge it. Training ends in other weights on another processor.
 WER_INCREASE = 0.1
@@ -64,7 +68,7 @@ def export(tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.T
         path = folder / precision
         if not path.exists():
             with default_dtype(torch.float32):
-                export_onnx_archive(tones, path, speech, ExportOptions(precision, max_wer_increase=WER_INCREASE))
+                export_model(tones, path, ExportOptions("onnx", precision, max_wer_increase=WER_INCREASE), speech)
         return path
 
     return make
@@ -96,7 +100,7 @@ def test_int8_is_in_the_linear_layers_and_nowhere_else(export: Export, tmp_path:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_int8_says_what_it_costs(export: Export, precision: str) -> None:
     meta = load_model(export(precision)).meta
-    assert (meta.precision, meta.engine) == (precision, "onnxruntime")
+    assert (meta.precision, meta.requires) == (precision, "onnxruntime")
     checked = meta.verification
     assert FLOAT32_TOLERANCE < checked["largest_difference"] < 1.0 and checked["tolerance"] is None
     errors = ErrorChange(**checked["errors"])
@@ -137,7 +141,7 @@ def test_constant_scales_give_the_same_tokens_in_any_cut_and_any_batch(export: E
 
 def test_int8_needs_speech(tones: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs speech to calibrate its scales on: give --data"):
-        export_onnx_archive(tones, tmp_path / "m.zip", (), ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.zip", INT8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,21 +149,21 @@ def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def coarse(model: nn.Module, ranges: dict[str, InputRange]) -> None:
-        make_static(model, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
+        make_onnx_static(model, {name: found._replace(scale=300 * found.scale) for name, found in ranges.items()})
 
-    monkeypatch.setattr(onnx_archive, "make_static", coarse)
+    monkeypatch.setattr(onnx_archive, "make_onnx_static", coarse)
     with pytest.raises(ValueError, match="m.zip is not kept: its word error rate is .*--max_wer_increase"):
-        export_onnx_archive(tones, tmp_path / "m.zip", speech, ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.zip", INT8, speech)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"activation": "swish"}, {"positions": "products"}, {"gated": True}], ids=str)
+@pytest.mark.parametrize("change", [{"activation": "swish"}, {"positions": "rel_pos"}, {"conv_gate": "glu"}], ids=str)
 def test_int8_is_for_fusionformers(tiny_units: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     recipe = tiny_recipe(tiny_units)
     encoder = dataclasses.replace(recipe.model.encoder, **change)
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
     with pytest.raises(ValueError, match="is for models with ReLU and position biases; take int8-dynamic"):
-        export_onnx_archive(trained, tmp_path / "m.zip", [Speech("a", audio(1.0), "one")], ExportOptions("int8"))
+        export_model(trained, tmp_path / "m.zip", INT8, [Speech("a", audio(1.0), "one")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,7 +188,7 @@ def test_static_products_are_exact_sums_of_integers(tmp_path: Path, gain: float)
     with torch.no_grad():
         layer.weight.copy_(layer.weight.abs() + 0.5)
     static, x = (
-        StaticLinear(layer, EXPECTED),
+        OnnxStaticLinear(layer, EXPECTED),
         gain * torch.cat([laws.noise(0, 2, 3, 64).float(), 4 * torch.ones(1, 3, 64)]),
     )
     weight = static.weight_KN * static.scale_N
@@ -200,7 +204,7 @@ class Attention(nn.Module):
         self.branch, self.frames = branch, frames
 
     def forward(self, x: Tensor, bias: Tensor, state: Tensor) -> Tensor:
-        return self.branch(x, None, self.frames, bias, None, state).y_ND
+        return self.branch(x, [state], step_context(self.frames, bias))[0]
 
 
 def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None:
@@ -210,7 +214,7 @@ def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None
     x, state = laws.noise(1, 2, 3, 8).float(), laws.noise(2, 2, 4, 16).float()
     bias = laws.noise(3, 2, 2, 3, 7).float()
     bias[0, :, 1, 1:] = -1e9
-    expected = source(x, None, 3, bias, None, state).y_ND.detach()
+    expected = source(x, [state], step_context(3, bias))[0].detach()
     found = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=bias, state=state)
     assert laws.difference(found, expected) < 1e-5
     wrong = run(Attention(OneOperatorAttention(source), 3), tmp_path / "x.onnx", x=x, bias=0 * bias, state=state)
@@ -223,16 +227,16 @@ class Convolution(nn.Module):
         self.branch, self.frames = branch, frames
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
-        return self.branch(x, None, self.frames, state).y_ND
+        return self.branch(x, [state], step_context(self.frames))[0]
 
 
 def test_the_convolution_in_int8_stays_close(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = fuse_norms(nn.Sequential(randomise(CausalConvolution(8, 4, 0.0, 1.0))).eval())
     x, state = laws.noise(1, 2, 9, 8).float(), laws.noise(2, 2, 3, 8).float().relu()
-    ranges = input_ranges(source, lambda: source[0](x, None, 9, state))
-    expected = source[0](x, None, 9, state).y_ND.detach()
-    make_static(source, ranges)
+    ranges = input_ranges(source, lambda: source[0](x, [state], step_context(9)))
+    expected = source[0](x, [state], step_context(9))[0].detach()
+    make_onnx_static(source, ranges)
     found = run(Convolution(source[0], 9), tmp_path / "x.onnx", x=x, state=state)
     assert 1e-5 < laws.difference(found, expected) < 0.05
     assert operators(tmp_path / "x.onnx")["QLinearConv"] == 1

@@ -1,4 +1,4 @@
-"""ONNX archives that are not kept: graphs that differ from the model, norms that are left, packages that are missing."""
+"""ONNX archives that are not kept: graphs that differ from the model, norms left, packages missing."""
 
 import sys
 from pathlib import Path
@@ -8,14 +8,17 @@ from conftest import changed
 from support.model import laws
 from torch import Tensor, nn
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.targets import onnx_archive
-from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, export_onnx_archive
+from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.encoder import EncoderOutput, EncoderState
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.model.encoder import EncoderOutput
+from wenet_fusion.model.encoder_state import EncoderState
+from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
+ONNX = ExportOptions("onnx")
 
 
 class SeesTooMuch(OneChunkEncoder):
@@ -32,7 +35,7 @@ def test_a_graph_that_sees_what_is_not_there_is_not_kept(
 ) -> None:
     monkeypatch.setattr(onnx_archive, "OneChunkEncoder", SeesTooMuch)
     with pytest.raises(ValueError, match="model.zip is not kept: it differs from the checkpoint"):
-        export_onnx_archive(trained, tmp_path / "model.zip")
+        export_model(trained, tmp_path / "model.zip", ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +46,7 @@ def test_a_rescoring_that_differs_is_not_kept(
     louder = changed(trained, lambda model: model.decoder.out.weight.add_(laws.noise(0, 13, 16)))
     monkeypatch.setattr(onnx_archive, "fused_model", lambda _: honest(louder))
     with pytest.raises(ValueError, match="model.zip is not kept: it differs from the checkpoint"):
-        export_onnx_archive(trained, tmp_path / "model.zip")
+        export_model(trained, tmp_path / "model.zip", ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -51,15 +54,17 @@ def test_a_rescoring_that_differs_is_not_kept(
 def test_a_planted_operator_is_not_exported(
     name: str, module: nn.Module, trained: TrainedModel, tmp_path: Path
 ) -> None:
-    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", module))
+    planted = changed(trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", module))
     with pytest.raises(ValueError, match=f"model.zip is not kept: its step still runs .*{name}"):
-        export_onnx_archive(planted, tmp_path / "model.zip")
+        export_model(planted, tmp_path / "model.zip", ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_precision_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="precision float16-packed, an ONNX archive has float32, int8, int8-dynamic"):
-        export_onnx_archive(trained, tmp_path / "model.zip", (), ExportOptions("float16-packed"))
+    with pytest.raises(
+        ValueError, match="onnx has no precision float16-packed; choose from float32, int8, int8-dynamic"
+    ):
+        export_model(trained, tmp_path / "model.zip", ExportOptions("onnx", "float16-packed"))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -68,5 +73,5 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"needs {package}, .*pip install 'wenet-fusion\[onnx\]'"):
-        export_onnx_archive(trained, tmp_path / "model.zip")
+        export_model(trained, tmp_path / "model.zip", ONNX)
     assert list(tmp_path.iterdir()) == []

@@ -10,13 +10,15 @@ from support.model import laws
 from support.model.streams import FRAME, samples
 from torch import nn
 
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.targets import torch_program as program_module
-from wenet_fusion.export.targets.torch_program import LoadedProgram, export_program, load_program, program_model
+from wenet_fusion.export.targets.torch_program import LoadedProgram, load_program, program_model
 from wenet_fusion.export.verification import FLOAT32_TOLERANCE
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
+PT2 = ExportOptions("pt2")
 CHUNKING = Chunking(8, 2)  # the tiny model's default
 
 pytestmark = [pytest.mark.usefixtures("float32"), pytest.mark.slow]
@@ -26,7 +28,7 @@ pytestmark = [pytest.mark.usefixtures("float32"), pytest.mark.slow]
 def path(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "nested" / "model.pt2"
     with default_dtype(torch.float32):
-        export_program(trained, path)
+        export_model(trained, path, PT2)
     return path
 
 
@@ -77,24 +79,24 @@ def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kep
         program_module, "example_state", lambda step, batch: step.model.init_state(batch, *step.chunking)
     )
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'model.pt2'} is not kept: it differs")):
-        export_program(trained, tmp_path / "model.pt2")
+        export_model(trained, tmp_path / "model.pt2", PT2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_of_other_weights_is_not_kept(
     path: Path, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = changed(trained, lambda model: model.encoder.layers[0].attention.qkv.linear.weight.add_(0.01))
+    other = changed(trained, lambda model: model.encoder.layers[0].attention.op.qkv.linear.weight.add_(0.01))
     monkeypatch.setattr(program_module, "trace", lambda _: load_program(path).program)
     with pytest.raises(ValueError, match="is not kept: it differs from the checkpoint by"):
-        export_program(other, tmp_path / "model.pt2")
+        export_model(other, tmp_path / "model.pt2", PT2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16))
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", nn.LayerNorm(16))
     )
     with pytest.raises(ValueError, match="model.pt2 is not kept: its step still runs .*layer_norm"):
-        export_program(planted, tmp_path / "model.pt2")
+        export_model(planted, tmp_path / "model.pt2", PT2)
     assert list(tmp_path.iterdir()) == []

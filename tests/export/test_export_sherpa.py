@@ -19,17 +19,16 @@ from support.model.tones import RATE, ToneRun, speak, tone_recipe, train_tones
 from support.model.wenet_expected import expected_log_probs, model_features, our_tokens
 from support.model.wenet_runtime import SherpaModel, greedy
 from wenet_fusion_runtime.results.vocabulary import WORD_START
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import Exported, ExportOptions
 from wenet_fusion.export.targets import sherpa_onnx
-from wenet_fusion.export.targets.sherpa_onnx import export_sherpa_onnx
 from wenet_fusion.export.targets.wenet_graphs import EncoderWithCtc
-from wenet_fusion.export.targets.wenet_onnx import ForeignExport
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.recipe import TrainedModel, load_trained
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 needs_package = pytest.mark.skipif(
@@ -37,6 +36,10 @@ needs_package = pytest.mark.skipif(
 )
 
 DEFAULT_HIGH_FREQ = -400.0
+
+
+def sherpa(precision: str = "float32", chunking: Chunking = Chunking(8, 2)) -> ExportOptions:
+    return ExportOptions("sherpa-onnx", precision, chunking)
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +52,16 @@ def like_sherpa(tiny_units: Path) -> TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def exported(like_sherpa: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> ForeignExport:
+def exported(like_sherpa: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     with default_dtype(torch.float32):
-        return export_sherpa_onnx(like_sherpa, tmp_path_factory.mktemp("sherpa") / "model.onnx", Chunking(8, 2))
+        return export_model(like_sherpa, tmp_path_factory.mktemp("sherpa") / "model.onnx", sherpa())
 
 
 # --- driven as its source does
 
 
 @pytest.mark.parametrize("chunking", [Chunking(8, 2), Chunking(4, 4), Chunking(5, 3)], ids=str)
-def test_scores_are_the_models(exported: ForeignExport, like_sherpa: TrainedModel, chunking: Chunking) -> None:
+def test_scores_are_the_models(exported: Exported, like_sherpa: TrainedModel, chunking: Chunking) -> None:
     """One graph serves other flags than those it was exported for."""
     features = model_features(like_sherpa, audio())
     found = SherpaModel(exported.files[0], *chunking).decode(features)
@@ -69,7 +72,7 @@ def test_scores_are_the_models(exported: ForeignExport, like_sherpa: TrainedMode
 
 
 @pytest.mark.parametrize("bug", ["offset", "attn_cache", "conv_cache"])
-def test_seeded_bugs_are_detected(exported: ForeignExport, like_sherpa: TrainedModel, bug: str) -> None:
+def test_seeded_bugs_are_detected(exported: Exported, like_sherpa: TrainedModel, bug: str) -> None:
     model = SherpaModel(exported.files[0], 8, 2)
     session = model.session
 
@@ -90,7 +93,7 @@ def test_seeded_bugs_are_detected(exported: ForeignExport, like_sherpa: TrainedM
     assert relative_difference(model.decode(features), expected) > 1e-3
 
 
-def test_the_file_says_what_sherpa_reads(exported: ForeignExport) -> None:
+def test_the_file_says_what_sherpa_reads(exported: Exported) -> None:
     graph = onnx.load(str(exported.files[0]))
     names = [node.name for node in graph.graph.input]
     assert names == ["x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask"]
@@ -102,7 +105,7 @@ def test_the_file_says_what_sherpa_reads(exported: ForeignExport) -> None:
     assert known["model_type"] == "wenet_ctc" and known == exported.metadata
 
 
-def test_the_command_and_the_remarks(exported: ForeignExport, trained: TrainedModel, tmp_path: Path) -> None:
+def test_the_command_and_the_remarks(exported: Exported, trained: TrainedModel, tmp_path: Path) -> None:
     model, tokens = exported.files
     assert tokens.name == "tokens.txt" and tokens.read_text(encoding="utf-8").startswith("<blank> 0\n<unk> 1\n")
     assert exported.command == (
@@ -110,7 +113,7 @@ def test_the_command_and_the_remarks(exported: ForeignExport, trained: TrainedMo
         "--wenet-ctc-num-left-chunks=2 --sample-rate=8000 --feat-dim=40 --low-freq=20 --high-freq=-400 AUDIO.wav"
     )
     assert exported.remarks == ()
-    (remark,) = export_sherpa_onnx(trained, tmp_path / "model.onnx", Chunking(8, 2)).remarks
+    (remark,) = export_model(trained, tmp_path / "model.onnx", sherpa()).remarks
     assert "20-3600 Hz, the model learned with 20-4000 Hz: expect more errors; the program sherpa-onnx takes" in remark
 
 
@@ -118,9 +121,9 @@ def test_what_sherpa_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path
     path = tmp_path / "model.onnx"
     for chunking in (Chunking(8, 0), Chunking(8, -1), FULL_CONTEXT):
         with pytest.raises(ValueError, match="left context of at least 1 chunk, such as 8/4, not"):
-            export_sherpa_onnx(trained, path, chunking)
-    with pytest.raises(ValueError, match="precision is float32 or int8-dynamic, not int4"):
-        export_sherpa_onnx(trained, path, Chunking(8, 2), (), ExportOptions("int4"))
+            export_model(trained, path, sherpa(chunking=chunking))
+    with pytest.raises(ValueError, match="has no precision int4; choose from float32, int8-dynamic"):
+        export_model(trained, path, ExportOptions("sherpa-onnx", "int4"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +135,7 @@ def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkey
 
     monkeypatch.setattr(sherpa_onnx, "EncoderWithCtc", Forgets)
     with pytest.raises(ValueError, match="model.onnx is not kept: it differs from the checkpoint by"):
-        export_sherpa_onnx(trained, tmp_path / "model.onnx", Chunking(8, 2))
+        export_model(trained, tmp_path / "model.onnx", sherpa())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,8 +169,8 @@ class Heard(NamedTuple):
     chunks: int
 
 
-def sherpa(
-    exported: ForeignExport, folder: Path, samples: np.ndarray, chunking: Chunking, high_freq: float | None = None
+def run_package(
+    exported: Exported, folder: Path, samples: np.ndarray, chunking: Chunking, high_freq: float | None = None
 ) -> Heard:
     """Streams audio (n,) at 8 kHz, in a process of its own: what it does not like ends it."""
     np.save(folder / "samples.npy", samples.astype(np.float32))
@@ -200,10 +203,10 @@ def shifted(trained: TrainedModel, samples: np.ndarray, seconds: float = 0.0) ->
 @needs_package
 @pytest.mark.parametrize("chunking", [Chunking(8, 2), Chunking(4, 4)], ids=str)
 def test_the_package_hears_the_tokens_of_our_runtime(
-    exported: ForeignExport, like_sherpa: TrainedModel, tmp_path: Path, chunking: Chunking
+    exported: Exported, like_sherpa: TrainedModel, tmp_path: Path, chunking: Chunking
 ) -> None:
     sound = audio()
-    heard = sherpa(exported, tmp_path, shifted(like_sherpa, sound), chunking)
+    heard = run_package(exported, tmp_path, shifted(like_sherpa, sound), chunking)
     units = like_sherpa.tokenizer.vocabulary.tokens
     expected = our_tokens(like_sherpa, sound, chunking, frames=heard.chunks * chunking.size)
     assert heard.chunks * chunking.size > 64 and len(expected) > 10
@@ -212,10 +215,10 @@ def test_the_package_hears_the_tokens_of_our_runtime(
 
 
 @needs_package
-def test_other_audio_is_heard_differently(exported: ForeignExport, like_sherpa: TrainedModel, tmp_path: Path) -> None:
+def test_other_audio_is_heard_differently(exported: Exported, like_sherpa: TrainedModel, tmp_path: Path) -> None:
     """Else equal tokens would prove nothing."""
     sound = audio()
-    first, second = (sherpa(exported, tmp_path, samples, Chunking(8, 2)) for samples in (sound, sound[::-1]))
+    first, second = (run_package(exported, tmp_path, samples, Chunking(8, 2)) for samples in (sound, sound[::-1]))
     assert first.tokens != second.tokens
 
 
@@ -228,13 +231,13 @@ def tone_model(tone_run: ToneRun) -> TrainedModel:
 @pytest.mark.parametrize("precision", ["float32", "int8-dynamic"])
 def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_path: Path, precision: str) -> None:
     """A model that has learned something; silence after the audio lets sherpa-onnx decode all of it."""
-    exported = export_sherpa_onnx(tone_model, tmp_path / "tones.onnx", Chunking(8, 2), (), ExportOptions(precision))
+    exported = export_model(tone_model, tmp_path / "tones.onnx", sherpa(precision))
     rng = np.random.default_rng(7)
     for words in (["one", "three", "two", "two"], ["three"]):
         sound = speak(words, rng)
         options = DecodingOptions(mode="ctc_greedy_search")
         ours = " ".join(result.text for result in transcribe_offline(acoustic_model(tone_model), sound, 8, 2, options))
-        heard = sherpa(exported, tmp_path, shifted(tone_model, sound, seconds=0.8), Chunking(8, 2), high_freq=0.0)
+        heard = run_package(exported, tmp_path, shifted(tone_model, sound, seconds=0.8), Chunking(8, 2), high_freq=0.0)
         assert heard.text.split() == ours.split() == words
 
 
@@ -245,9 +248,9 @@ def test_a_model_trained_with_its_profile_needs_no_remedy(tiny_units: Path, tmp_
     recipe = tone_recipe(tiny_recipe(tiny_units))
     frontend = dataclasses.replace(recipe.model.frontend, high_freq=DEFAULT_HIGH_FREQ)
     run = train_tones(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, frontend=frontend)), tmp_path)
-    exported = export_sherpa_onnx(load_trained(run.checkpoint), tmp_path / "tones.onnx", Chunking(8, 2))
+    exported = export_model(load_trained(run.checkpoint), tmp_path / "tones.onnx", sherpa())
     assert exported.remarks == () and "--high-freq=-400 " in exported.command
     rng = np.random.default_rng(7)
     for words in (["one", "three", "two", "two"], ["three"], ["two", "one", "three"]):
         sound = np.pad(speak(words, rng), (0, int(0.8 * RATE)))
-        assert sherpa(exported, tmp_path, sound, Chunking(8, 2)).text.split() == words
+        assert run_package(exported, tmp_path, sound, Chunking(8, 2)).text.split() == words

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,22 +24,27 @@ from support.model.wenet_expected import (
 )
 from support.model.wenet_runtime import AsrModel, OnnxAsrModel, TorchAsrModel, greedy
 
-from wenet_fusion.export.kernels.torch_kernels import ENGINES
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES
+from wenet_fusion.export.target import Exported, ExportOptions
 from wenet_fusion.export.targets.torchscript import script
-from wenet_fusion.export.targets.wenet_onnx import ForeignExport, export_wenet_onnx
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder import EncoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.recipe import RecipeConfig
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, folded
 
 pytestmark = pytest.mark.usefixtures("float32")
 
 SUPPORTED = torch.backends.quantized.supported_engines
 CHUNKINGS = [Chunking(8, 2), Chunking(4, 4), Chunking(8, KEEP_ALL), Chunking(8, 0)]
 EXACT = 1e-5
+
+
+def wenet(chunking: Chunking = Chunking(8, 2), precision: str = "float32", **options: Any) -> ExportOptions:
+    return ExportOptions("wenet-onnx", precision, chunking, **options)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +60,14 @@ def save_torch(trained: TrainedModel, path: Path, precision: str = "float32") ->
 
 
 @pytest.fixture(scope="module")
-def exports(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Chunking, ForeignExport]:
+def exports(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Chunking, Exported]:
     """A folder for each chunking."""
     folder = tmp_path_factory.mktemp("wenet")
     with default_dtype(torch.float32):
-        return {chunking: export_wenet_onnx(trained, folder / f"{chunking.left}", chunking) for chunking in CHUNKINGS}
+        return {chunking: export_model(trained, folder / f"{chunking.left}", wenet(chunking)) for chunking in CHUNKINGS}
 
 
-def folder(exported: ForeignExport) -> Path:
+def folder(exported: Exported) -> Path:
     return exported.files[0].parent
 
 
@@ -69,13 +75,15 @@ Opener = Callable[[Chunking], AsrModel]
 
 
 @pytest.fixture(params=["libtorch", "onnxruntime"])
-def open_model(request: pytest.FixtureRequest, torch_file: Path, exports: dict[Chunking, ForeignExport]) -> Opener:
+def open_model(request: pytest.FixtureRequest, torch_file: Path, exports: dict[Chunking, Exported]) -> Opener:
     if request.param == "libtorch":
         return lambda chunking: TorchAsrModel(torch_file, *chunking)
     return lambda chunking: OnnxAsrModel(folder(exports[chunking]))
 
 
-@pytest.mark.parametrize("precision", [name for name, engine in ENGINES.items() if engine in ("none", *SUPPORTED)])
+@pytest.mark.parametrize(
+    "precision", [name for name, engine in QUANTIZED_ENGINES.items() if engine in ("none", *SUPPORTED)]
+)
 def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
     path = save_torch(trained, tmp_path / "final.zip", precision)
     model = torch.jit.load(str(path))
@@ -132,14 +140,14 @@ def test_libtorch_takes_any_chunking(torch_file: Path, trained: TrainedModel, ch
 
 
 def test_onnxruntime_takes_whole_utterances(trained: TrainedModel, tmp_path: Path) -> None:
-    exported = export_wenet_onnx(trained, tmp_path, FULL_CONTEXT)
+    exported = export_model(trained, tmp_path, wenet(FULL_CONTEXT))
     model, features = OnnxAsrModel(tmp_path), model_features(trained, audio())[:-1]
     assert (model.chunk_size, model.num_left_chunks) == (-1, -1)
     assert relative_difference(model.decode(features), expected_log_probs(trained, features, FULL_CONTEXT)) < EXACT
     assert "--chunk_size -1 --num_left_chunks -1" in exported.command
 
 
-def test_one_graph_serves_other_chunks(exports: dict[Chunking, ForeignExport], trained: TrainedModel) -> None:
+def test_one_graph_serves_other_chunks(exports: dict[Chunking, Exported], trained: TrainedModel) -> None:
     features = model_features(trained, audio())
     model = OnnxAsrModel(folder(exports[Chunking(8, 2)]))
     model.chunk_size, model.num_left_chunks = 4, 4
@@ -165,10 +173,10 @@ def test_absolute_positions_arrive(tiny_units: Path, tmp_path: Path) -> None:
     """A Conformer for comparison scores absolute positions; WeNet's offset begins at 0, or at the cache's length."""
     recipe, chunking = tiny_recipe(tiny_units), Chunking(8, 2)
     encoder = dataclasses.replace(
-        recipe.model.encoder, norm="layer", activation="swish", gated=True, positions="products"
+        recipe.model.encoder, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos"
     )
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))
-    export_wenet_onnx(trained, tmp_path, chunking)
+    export_model(trained, tmp_path, wenet(chunking))
     features = model_features(trained, audio())[:-1]
     expected = expected_log_probs(trained, features, chunking)
     for model in (TorchAsrModel(save_torch(trained, tmp_path / "final.zip"), *chunking), OnnxAsrModel(tmp_path)):
@@ -212,7 +220,7 @@ def test_any_geometry_fits_the_caches(tiny_units: Path, geometry: Geometry) -> N
     config = dataclasses.replace(recipe.model, frontend=frontend, encoder=geometry.config, decoder=no_decoder)
     trained = tiny_trained(dataclasses.replace(recipe, model=config))
     trained.model.double()
-    model, chunking = WenetModel(fused_model(trained)), geometry.chunking
+    model, chunking = WenetModel(folded(trained)).eval(), geometry.chunking
     features = laws.noise(geometry.seed, 1, 4 * 5 * chunking.size - 3, geometry.num_mel_bins).double()
     att_cache, cnn_cache, found = torch.zeros(0, 0, 0, 0), torch.zeros(0, 0, 0, 0), []
     for start in range(0, features.size(1), 4 * chunking.size):
@@ -248,7 +256,7 @@ def with_decoders(recipe: RecipeConfig, layers: int, reverse_layers: int) -> Tra
 
 def test_without_a_right_to_left_decoder(tiny_units: Path, tmp_path: Path) -> None:
     trained = with_decoders(tiny_recipe(tiny_units), 1, 0)
-    export_wenet_onnx(trained, tmp_path / "onnx", Chunking(8, 2))
+    export_model(trained, tmp_path / "onnx", wenet(Chunking(8, 2)))
     features, hyps = model_features(trained, audio(1.5)), [[3, 4, 3], [5]]
     for model in (TorchAsrModel(save_torch(trained, tmp_path / "final.zip"), 8, 2), OnnxAsrModel(tmp_path / "onnx")):
         assert not model.is_bidirectional_decoder
@@ -265,5 +273,5 @@ def test_without_any_decoder(tiny_units: Path, tmp_path: Path) -> None:
     assert greedy(model.decode(features)) == greedy(expected_log_probs(trained, features, Chunking(8, 2)))
     assert model.attention_rescoring([[3, 4], []], 0.0) == [0.0, 0.0]  # the CTC score decides
     with pytest.raises(ValueError, match="tiny.pt has no attention decoder; export TorchScript"):
-        export_wenet_onnx(trained, tmp_path / "onnx", Chunking(8, 2))
+        export_model(trained, tmp_path / "onnx", wenet(Chunking(8, 2)))
     assert not (tmp_path / "onnx").exists()

@@ -16,34 +16,38 @@ from support.model.wenet_expected import KEEP_ALL, expected_log_probs, model_fea
 from support.model.wenet_runtime import OnnxAsrModel
 from torch import nn
 
-from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.emulator import DrivenGraphs
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.runtime_emulator import RuntimeEmulator
 from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.export.target import Exported, ExportOptions
 from wenet_fusion.export.targets import wenet_graphs, wenet_onnx
 from wenet_fusion.export.targets.onnx_graph import operators
-from wenet_fusion.export.targets.wenet_onnx import GRAPHS, ForeignExport, export_wenet_onnx, mel_remarks, unit_table
+from wenet_fusion.export.targets.wenet_onnx import GRAPHS, mel_remarks, unit_table
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel, load_trained
+from wenet_fusion.trained_model import TrainedModel, load_trained
 
-INT8 = ExportOptions("int8-dynamic")
+
+def wenet(chunking: Chunking = Chunking(8, 2), precision: str = "float32", **options: Any) -> ExportOptions:
+    return ExportOptions("wenet-onnx", precision, chunking, **options)
+
 
 pytestmark = pytest.mark.usefixtures("float32")
 
 
 @pytest.fixture(scope="module")
-def exports(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Chunking, ForeignExport]:
+def exports(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Chunking, Exported]:
     """A folder with a mask, and one without."""
     folder = tmp_path_factory.mktemp("wenet")
     with default_dtype(torch.float32):
         return {
-            chunking: export_wenet_onnx(trained, folder / f"{chunking.left}", chunking)
+            chunking: export_model(trained, folder / f"{chunking.left}", wenet(chunking))
             for chunking in (Chunking(8, 2), Chunking(8, KEEP_ALL))
         }
 
 
-def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, ForeignExport]) -> None:
+def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, Exported]) -> None:
     for chunking, exported in exports.items():
         graphs = {path.stem: onnx.load(str(path)) for path in exported.files if path.suffix == ".onnx"}
         names = {stem: [node.name for node in graph.graph.input] for stem, graph in graphs.items()}
@@ -73,7 +77,7 @@ def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, ForeignExpor
             assert (known["right_context"], known["decoding_window"]) == ("3", str(4 * chunking.size))
 
 
-def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chunking, ForeignExport]) -> None:
+def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chunking, Exported]) -> None:
     """1.12: opset 17, IR version 8, no Trilu of booleans (since 1.19)."""
     for path in exports[Chunking(8, 2)].files[:3]:
         graph = onnx.load(str(path))
@@ -82,7 +86,7 @@ def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chun
 
 
 def test_int8_lies_beside_float32(trained: TrainedModel, tmp_path: Path) -> None:
-    exported = export_wenet_onnx(trained, tmp_path, Chunking(8, 2), (), INT8)
+    exported = export_model(trained, tmp_path, wenet(precision="int8-dynamic"))
     graphs = {f"{name}{suffix}" for name in ("encoder", "ctc", "decoder") for suffix in (".onnx", ".quant.onnx")}
     names = {path.name for path in tmp_path.iterdir()}
     assert {path.name for path in exported.files} == names == graphs | {"units.txt"}
@@ -94,7 +98,7 @@ def test_int8_lies_beside_float32(trained: TrainedModel, tmp_path: Path) -> None
 
 
 def test_units_are_words_to_a_runtime_that_joins_without_spaces(
-    exports: dict[Chunking, ForeignExport], trained: TrainedModel
+    exports: dict[Chunking, Exported], trained: TrainedModel
 ) -> None:
     lines = exports[Chunking(8, 2)].files[-1].read_text(encoding="utf-8").splitlines()
     assert lines[:3] == ["<blank> 0", "<unk> 1", "<sos/eos> 2"]
@@ -107,12 +111,12 @@ def test_units_are_words_to_a_runtime_that_joins_without_spaces(
     assert unit_table(Pieces()).splitlines()[3] == "zero 3"
 
 
-def test_the_command_and_the_remarks(exports: dict[Chunking, ForeignExport], trained: TrainedModel) -> None:
+def test_the_command_and_the_remarks(exports: dict[Chunking, Exported], trained: TrainedModel) -> None:
     known, unknown = exports[Chunking(8, 2)], exports[Chunking(8, KEEP_ALL)]
     flags = "--chunk_size 8 --num_left_chunks 2 --num_bins 40 --sample_rate 8000 --ctc_weight 0.5 --reverse_weight 0.3"
     assert flags in known.command and f"--onnx_dir {known.files[0].parent} " in known.command
     assert known.remarks == ()
-    assert unknown.remarks == ("the model was not trained for 8 frames and all that was heard; it knows 4/4, 8/2",)
+    assert unknown.remarks == ("the model was not trained for 8 frames and all frames before; it knows 4/4, 8/2",)
 
 
 # --- what is refused
@@ -129,11 +133,11 @@ def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
 def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "onnx"
     with pytest.raises(ValueError, match="passes over chunks of 1 frame; use a chunk size of 2 or more"):
-        export_wenet_onnx(trained, path, Chunking(1, 4))
-    with pytest.raises(ValueError, match="precision is float32 or int8-dynamic, not float16"):
-        export_wenet_onnx(trained, path, Chunking(8, 2), (), ExportOptions("float16"))
+        export_model(trained, path, wenet(Chunking(1, 4)))
+    with pytest.raises(ValueError, match="has no precision float16; choose from float32, int8-dynamic"):
+        export_model(trained, path, wenet(precision="float16"))
     with pytest.raises(ValueError, match="25 ms every 10 ms, tiny.pt was trained with window_ms: 32 and hop_ms: 10"):
-        export_wenet_onnx(with_frontend(trained, window_ms=32.0), path, Chunking(8, 2))
+        export_model(with_frontend(trained, window_ms=32.0), path, wenet(Chunking(8, 2)))
     assert not path.exists()
 
 
@@ -146,25 +150,25 @@ def test_other_mel_filters_are_remarked(trained: TrainedModel) -> None:
 
 def test_a_wrong_graph_is_not_kept(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "encoder.onnx").write_text("the old one")
-    advance = WenetModel.advance
+    step_encoder = WenetModel.step_encoder
 
     def forgets(self: WenetModel, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        out, att_cache, cnn_cache = advance(self, *arguments)
+        out, att_cache, cnn_cache = step_encoder(self, *arguments)
         return out, att_cache, 0 * cnn_cache
 
-    monkeypatch.setattr(wenet_graphs.WenetModel, "advance", forgets)
+    monkeypatch.setattr(wenet_graphs.WenetModel, "step_encoder", forgets)
     with pytest.raises(ValueError, match=r"is not kept: it differs from the checkpoint by \d\.\de[-+]\d\d "):
-        export_wenet_onnx(trained, tmp_path, Chunking(8, 2))
+        export_model(trained, tmp_path, wenet(Chunking(8, 2)))
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
     assert (tmp_path / "encoder.onnx").read_text() == "the old one"
 
 
 def test_a_norm_that_is_left_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in, "dropout", nn.LayerNorm(16))
+        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", nn.LayerNorm(16))
     )
     with pytest.raises(ValueError, match="onnx is not kept: its step still runs {'LayerNormalization': 1}"):
-        export_wenet_onnx(planted, tmp_path / "onnx", Chunking(8, 2))
+        export_model(planted, tmp_path / "onnx", wenet(Chunking(8, 2)))
     assert not (tmp_path / "onnx").exists()
 
 
@@ -186,11 +190,11 @@ def test_speech_is_verified_and_int8_is_judged_by_it(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, chunking: Chunking
 ) -> None:
     """Under the chunking that was asked for, which the model need not know."""
-    accepted = export_wenet_onnx(tones, tmp_path, chunking, speech, ExportOptions("int8-dynamic", 0.1)).accepted
-    assert accepted.verification.utterances == 1 + 8 and accepted.verification.largest_difference > 1e-4
+    found = export_model(tones, tmp_path, wenet(chunking, "int8-dynamic", max_wer_increase=0.1), speech).findings
+    assert found.verification.utterances == 1 + 8 and found.verification.largest_difference > 1e-4
     words = sum(len(utterance.text.split()) for utterance in speech)
-    assert (accepted.errors.words, accepted.errors.utterances) == (words, 10)
-    assert accepted.errors.before <= 0.1 and abs(accepted.errors.after - accepted.errors.before) <= 0.1
+    assert (found.errors.words, found.errors.utterances) == (words, 10)
+    assert found.errors.before <= 0.1 and abs(found.errors.after - found.errors.before) <= 0.1
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -212,7 +216,7 @@ def test_int8_that_costs_too_much_is_refused(
     with pytest.raises(
         ValueError, match=f"{tmp_path} is not kept: its word error rate is .* --max_wer_increase allows"
     ):
-        export_wenet_onnx(tones, tmp_path, Chunking(8, 2), speech, INT8)
+        export_model(tones, tmp_path, wenet(precision="int8-dynamic"), speech)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -224,15 +228,15 @@ def test_tokens_of_speech_are_compared(tones: TrainedModel, speech: list[Speech]
     def deaf(samples: np.ndarray) -> np.ndarray:
         return np.where(np.abs(samples).max() > limit, np.float32(0), samples)
 
-    class Deaf(DrivenGraphs):
+    class Deaf(RuntimeEmulator):
         def step(self, samples: np.ndarray, *rest: Any) -> Any:
             return super().step(deaf(samples), *rest)
 
     assert limit > 0.5, "generated audio is softer"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wenet_fusion.export.emulator.DrivenGraphs", Deaf)
-        export_wenet_onnx(tones, tmp_path / "a", Chunking(8, 2), speech[:1])
+        patch.setattr("wenet_fusion.export.runtime_emulator.RuntimeEmulator", Deaf)
+        export_model(tones, tmp_path / "a", wenet(), speech[:1])
         with pytest.raises(
             ValueError, match="is not kept: it differs from the checkpoint by .* and in the best token of"
         ):
-            export_wenet_onnx(tones, tmp_path / "b", Chunking(8, 2), loud)
+            export_model(tones, tmp_path / "b", wenet(), loud)

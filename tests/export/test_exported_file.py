@@ -14,12 +14,12 @@ import torch
 from conftest import DIGITS, TINY_UNITS
 from support.model.streams import audio
 from wenet_fusion_runtime.model.model_file import load_model, parse_meta, read_meta
-from wenet_fusion_runtime.stream.segments import transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.config import config_from_yaml
 from wenet_fusion.model.chunking import Chunking, ChunkingConfig, draw_chunking
-from wenet_fusion.recipe import RecipeConfig, TrainedModel
-from wenet_fusion.trained_model import acoustic_model, meta_record
+from wenet_fusion.recipe import RecipeConfig
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, meta_record
 
 
 def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
@@ -39,7 +39,7 @@ def test_meta_round_trips(exported: Path, trained: TrainedModel) -> None:
 
     meta = read_meta(exported)
     assert meta == parse_meta(record, str(exported))
-    assert (meta.sample_rate, meta.frame_samples, meta.tail_samples) == (8000, 320, 4 * 320)
+    assert (meta.sample_rate, meta.frame_samples, meta.right_padding_samples) == (8000, 320, 4 * 320)
     assert (meta.chunk_sizes, meta.default_chunk, meta.default_left) == ((4, 8), 8, 2)
     assert [meta.left(size) for size in meta.chunk_sizes] == [4, 2]
     assert (meta.decoder, meta.reverse_decoder, meta.reverse_weight) == (

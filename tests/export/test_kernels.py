@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import randomise
 from support.model import laws
+from support.model.contexts import step_context
 from torch import nn
 
 from wenet_fusion.export.kernels.convolution_kernels import DepthwiseTaps, ProductSpectrum, UnfoldedSubsampling
@@ -44,17 +45,16 @@ def test_depthwise_taps_equal_the_convolution() -> None:
 def test_unfolded_subsampling_equals_the_convolutions(bins: int) -> None:
     torch.manual_seed(0)
     source = fuse_norms(nn.Sequential(randomise(Subsampling(bins, 6, 3))).eval())[0]
-    unfolded, state = UnfoldedSubsampling(source), source.init_state(2, torch.zeros(()))
+    unfolded, state = UnfoldedSubsampling(source), source.init_state(2, 0, torch.zeros(()))
     for _ in range(2):
         x = laws.noise(0, 2, 12, bins).float()
-        one, other = unfolded(x, None, None, state), source(x, None, None, state)
-        assert laws.difference([one.frames_ND, one.state], [other.frames_ND, other.state]) < CLOSE
-        state = other.state
+        one, other = unfolded(x, state, step_context(3)), source(x, state, step_context(3))
+        assert laws.difference(one, other) < CLOSE
+        state = other[1]
     with torch.no_grad():
         unfolded.conv_2.weight.copy_(unfolded.conv_2.weight.flip(1))
-    assert (
-        laws.difference(unfolded(x, None, None, state).frames_ND, source(x, None, None, state).frames_ND) > laws.BROKEN
-    )
+    outs = [model(x, state, step_context(3))[0] for model in (unfolded, source)]
+    assert laws.difference(*outs) > laws.BROKEN
 
 
 @needs_fbgemm

@@ -1,4 +1,4 @@
-"""Precisions of the exported file: same tokens where they promise it, laws under constant scales, and the error gate."""
+"""Precisions of the exported file: equal tokens where promised, laws under constant scales, and the error gate."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +12,19 @@ from support.model.tones import RATE, ToneRun
 from torch import nn
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels import static_int8, torch_kernels
 from wenet_fusion.export.kernels.convolution_kernels import DepthwiseTaps
 from wenet_fusion.export.kernels.static_int8 import InputRange, StaticLinear
-from wenet_fusion.export.kernels.torch_kernels import ENGINES, tuned
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, pack_kernels
 from wenet_fusion.export.speech import ErrorChange, Speech, measure_errors, read_speech
-from wenet_fusion.export.targets.torchscript import ExportOptions, export_torchscript
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.export.verification import relative_difference, tolerance, verify
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import TrainedModel, load_trained
-from wenet_fusion.trained_model import acoustic_model, fused_model
+from wenet_fusion.model.streaming import StreamingModel
+from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 CLOSE = 1e-5  # between two ways to sum in float32
 # What int8 may cost here: three words of those that judge it. Training ends in other weights on another processor.
@@ -59,19 +59,19 @@ def export(
     def make(precision: str) -> Path:
         path = folder / precision
         if not path.exists():
-            export_torchscript(tones, path, speech, ExportOptions(precision, max_wer_increase=WER_INCREASE))
+            export_model(tones, path, ExportOptions(precision=precision, max_wer_increase=WER_INCREASE), speech)
         return path
 
     return make
 
 
 @needs_fbgemm
-@pytest.mark.parametrize("precision", list(ENGINES))
+@pytest.mark.parametrize("precision", list(QUANTIZED_ENGINES))
 def test_every_precision_exports_and_says_so(
     export: Callable[[str], Path], tones: TrainedModel, speech: list[Speech], precision: str
 ) -> None:
     model = load_model(export(precision))
-    assert (model.meta.precision, model.meta.engine) == (precision, ENGINES[precision])
+    assert (model.meta.precision, model.meta.requires) == (precision, QUANTIZED_ENGINES[precision])
     found = verify(acoustic_model(tones), model, [speech[0].samples], tolerance(precision))
     assert found.largest_difference <= min(tolerance(precision), 1.0)  # int8: of sweeps that nobody calibrated for
     if not precision.startswith("int8"):
@@ -93,16 +93,18 @@ def test_packed_kernels_are_used(trained: TrainedModel) -> None:
         "int8": "StaticLinear",
     }
 
-    def calibrate(model: DeployedModel) -> None:
-        out, _ = model.step(torch.from_numpy(audio(0.4))[None], torch.tensor([3200]), 8, 2, model.init_state(1, 1, 0))
-        model.rescore(out.encoder_out, torch.tensor([[3]]), torch.tensor([1]))
+    def calibrate(model: StreamingModel) -> None:
+        scores, _ = model.step(
+            torch.from_numpy(audio(0.4))[None], torch.tensor([3200]), 8, 2, model.init_state(1, 1, 0)
+        )
+        model.rescore(scores[0], torch.tensor([[3]]), torch.tensor([1]))
 
     for precision, kernel in kernels.items():
-        model = tuned(fused_model(trained), precision, calibrate)
+        model = pack_kernels(fused_model(trained), precision, calibrate)
         plain = [name for name, module in model.named_modules() if type(module) is nn.Linear]
         assert plain == [] and kernel in repr(model)
         assert not any(isinstance(module, nn.Dropout) for module in model.modules())
-    assert all(isinstance(layer.convolution.depthwise, DepthwiseTaps) for layer in model.encoder.layers)
+    assert all(isinstance(layer.convolution.op.depthwise, DepthwiseTaps) for layer in model.encoder.layers)
 
 
 @needs_fbgemm
@@ -178,7 +180,7 @@ def test_weights_are_packed_for_their_engine_whatever_the_process_has_set(
 
 def test_int8_needs_speech(trained: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs speech to calibrate its scales on: give --data"):
-        export_torchscript(trained, tmp_path / "m.pt", [], ExportOptions("int8"))
+        export_model(trained, tmp_path / "m.pt", ExportOptions(precision="int8"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +193,7 @@ def test_int8_that_costs_too_much_is_refused(
 
     monkeypatch.setattr(static_int8, "StaticLinear", coarse)
     with pytest.raises(ValueError, match="is not kept: its word error rate is .*--max_wer_increase"):
-        export_torchscript(tones, tmp_path / "m.pt", speech, ExportOptions("int8"))
+        export_model(tones, tmp_path / "m.pt", ExportOptions(precision="int8"), speech)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,8 +223,8 @@ def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> 
 
 
 def test_a_missing_engine_names_the_alternative(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(torch_kernels.ENGINES, "int8-dynamic", "an engine of the future")
+    monkeypatch.setitem(torch_kernels.QUANTIZED_ENGINES, "int8-dynamic", "an engine of the future")
     with pytest.raises(
-        ValueError, match="an engine of the future, which is not on this machine: export with precision float32"
+        ValueError, match="an engine of the future, which this machine lacks: export with precision float32"
     ):
-        tuned(fused_model(trained), "int8-dynamic")
+        pack_kernels(fused_model(trained), "int8-dynamic")

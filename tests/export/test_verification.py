@@ -11,8 +11,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.model.model_file import load_model
 
 from wenet_fusion.export.verification import Verification, clear_best, relative_difference, verify
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -8,20 +8,21 @@ from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from support.model import laws
+from support.model.contexts import step_context
 from torch import Tensor, nn
 
-from wenet_fusion.model.layers.attention import MASKED, CachedAttention
+from wenet_fusion.model.layers.attention import MASKED, CachedAttention, Positions
 from wenet_fusion.model.layers.position_bias import PositionBias, PrecomputedBias, distance_index
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def attention(dim: int, heads: int, products: bool = False) -> CachedAttention:
+def attention(dim: int, heads: int, positions: Positions = "bias") -> CachedAttention:
     torch.manual_seed(0)
-    model = randomise(CachedAttention(dim, heads, dropout=0.0, gamma=1.0, products=products)).eval()
-    if model.products is not None:
-        nn.init.normal_(model.products.key_bias)
-        nn.init.normal_(model.products.position_bias)
+    model = randomise(CachedAttention(dim, heads, dropout=0.0, gamma=1.0, positions=positions)).eval()
+    if model.rel_pos is not None:
+        nn.init.normal_(model.rel_pos.key_bias)
+        nn.init.normal_(model.rel_pos.position_bias)
     return model
 
 
@@ -37,8 +38,8 @@ def hide(visible_BTS: Tensor) -> Tensor:
 
 
 def run(model: CachedAttention, bias: PositionBias, x_BTD: Tensor, visible_BTS: Tensor, cache: Tensor) -> Tensor:
-    bias_BHTS = hide(visible_BTS) + bias(visible_BTS.size(1), visible_BTS.size(2))[0]
-    return model(x_BTD, None, x_BTD.size(1), bias_BHTS, None, cache).y_ND
+    context = step_context(x_BTD.size(1), hide(visible_BTS), bias(visible_BTS.size(1), visible_BTS.size(2)))
+    return model(x_BTD, [cache], context)[0]
 
 
 def by_definition(
@@ -88,15 +89,15 @@ def test_a_query_that_sees_nothing_is_finite() -> None:
 
 
 def test_position_products_equal_their_definition() -> None:
-    model, x, positions = attention(4, 2, products=True), laws.noise(0, 1, 3, 4), laws.noise(1, 1, 3, 4)
+    model, x, positions = attention(4, 2, "rel_pos"), laws.noise(0, 1, 3, 4), laws.noise(1, 1, 3, 4)
     everything = hide(torch.ones(1, 3, 3, dtype=torch.bool))
-    y = model(x, None, 3, everything, positions, torch.zeros(1, 0, 8)).y_ND[0]
-    normed, products, out = model.qkv.norm(model.qkv.linear(x[0])), model.products, torch.zeros(3, 4)
+    y = model(x, [torch.zeros(1, 0, 8)], step_context(3, everything, None, positions))[0][0]
+    normed, rel_pos, out = model.qkv.norm(model.qkv.linear(x[0])), model.rel_pos, torch.zeros(3, 4)
     for h in range(2):
         part = slice(2 * h, 2 * h + 2)
-        query, position = normed[:, part] / math.sqrt(2), products.project(positions[0])[:, part]
-        scores = (query + products.key_bias[h]) @ normed[:, 4:8][:, part].T
-        scores = scores + (query + products.position_bias[h]) @ position.T
+        query, position = normed[:, part] / math.sqrt(2), rel_pos.project(positions[0])[:, part]
+        scores = (query + rel_pos.key_bias[h]) @ normed[:, 4:8][:, part].T
+        scores = scores + (query + rel_pos.position_bias[h]) @ position.T
         out[:, part] = scores.softmax(1) @ normed[:, 8:][:, part]
     assert laws.difference(y, model.out(out)) <= laws.BOUND
 

@@ -20,7 +20,7 @@ from wenet_fusion.model.decoder import (
     sequence_log_probs,
     teacher_forcing,
 )
-from wenet_fusion.model.layers.sinusoids import sinusoids_at
+from wenet_fusion.model.layers.sinusoids import sinusoids
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -131,10 +131,10 @@ def test_batch(sizes: list[tuple[int, int]], seed: int) -> None:
 
 
 def test_positions_are_told_apart_and_have_no_limit() -> None:
-    table = sinusoids_at(torch.arange(5000), torch.zeros(1, 1, 8))
+    table = sinusoids(torch.arange(5000), 8, torch.zeros(()))
     assert table.shape == (5000, 8) and table.isfinite().all()
     assert torch.cdist(table[:200], table[:200]).add(torch.eye(200)).min() > 1e-2
-    assert laws.difference(sinusoids_at(torch.arange(7), torch.zeros(1, 1, 8)), table[:7]) <= laws.BOUND
+    assert laws.difference(sinusoids(torch.arange(7), 8, torch.zeros(())), table[:7]) <= laws.BOUND
 
 
 @pytest.mark.parametrize(

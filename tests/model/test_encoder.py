@@ -14,7 +14,8 @@ from torch import Tensor
 
 from wenet_fusion.model import encoder as encoder_module
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.model.encoder import Encoder, EncoderState
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_state import EncoderState
 from wenet_fusion.model.layers.norm import freeze_statistics, norms
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -47,15 +48,15 @@ def zero_oldest(cache: Tensor) -> Tensor:
 
 
 def in_layers(change: Callable[..., laws.Tree]) -> Callable[[EncoderState, EncoderState], EncoderState]:
-    return lambda old, new: new._replace(layers=[change(layer) for layer in new.layers])
+    return lambda old, new: new._replace(layers=[change(*layer) for layer in new.layers])
 
 
 SEEDED_BUGS = {
     "position not advanced": lambda old, new: new._replace(position=old.position),
     "position one frame ahead": lambda old, new: new._replace(position=new.position + 1),
-    "oldest cached frame lost": in_layers(lambda l: l._replace(keys_values=zero_oldest(l.keys_values))),
-    "cache one frame late": in_layers(lambda l: l._replace(keys_values=l.keys_values.roll(1, dims=1))),
-    "convolution one frame short": in_layers(lambda l: l._replace(conv=zero_oldest(l.conv))),
+    "oldest cached frame lost": in_layers(lambda keys_values, conv: [zero_oldest(keys_values), conv]),
+    "cache one frame late": in_layers(lambda keys_values, conv: [keys_values.roll(1, dims=1), conv]),
+    "convolution one frame short": in_layers(lambda keys_values, conv: [keys_values, zero_oldest(conv)]),
     "subsampling forgotten": lambda old, new: new._replace(subsampling=old.subsampling),
     "one layer's state for all": lambda old, new: new._replace(layers=[new.layers[0] for _ in new.layers]),
 }

@@ -11,7 +11,8 @@ from support.model.encoders import FIXED, Geometry, build, features, geometries,
 
 from wenet_fusion.model import encoder as encoder_module
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.model.encoder import Encoder, EncoderConfig
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_config import EncoderConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -89,13 +90,13 @@ def test_last_gammas_of_residual_branches_depend_on_depth(layers: int, gamma: fl
     encoder = Encoder(dataclasses.replace(FIXED.config, layers=layers, residual_gamma=gamma), 9)
     for layer in encoder.layers:
         last = (
-            layer.feed_forward_in.reduce,
-            layer.attention.out,
-            layer.convolution.pointwise_out,
-            layer.feed_forward_out.reduce,
+            layer.feed_forward_in.op.reduce,
+            layer.attention.op.out,
+            layer.convolution.op.pointwise_out,
+            layer.feed_forward_out.op.reduce,
         )
         assert all((branch.norm.weight == expected).all() for branch in last)
-        assert (layer.feed_forward_in.expand.norm.weight == 1.0).all()
+        assert (layer.feed_forward_in.op.expand.norm.weight == 1.0).all()
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_padding_of_samples(training: bool) -> None:
 
 def test_padding_of_samples_detects_statistics_over_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = 0.1 * laws.noise(0, 3, 5000)
-    everything = lambda lengths, frames: torch.arange(lengths.numel() * frames)  # noqa: E731
+    everything = lambda lengths, frames: torch.arange(lengths.numel() * frames)
     monkeypatch.setattr("wenet_fusion.model.encoder.valid_frames", everything)
     assert laws.padding(measured(asr_model(), True), samples, SAMPLE_LENGTHS, more=777) > laws.BROKEN
 
@@ -228,7 +228,7 @@ def test_feature_masks_blank_to_the_mean() -> None:
         (FrontendConfig(sample_rate=8), "sample_rate: 8 Hz is below 1000; give it in Hz"),
         (FrontendConfig(num_mel_bins=6), "num_mel_bins: 6 is below 7, too few to subsample"),
         (FrontendConfig(hop_ms=30.0), "hop_ms: 30.0 must be above 0 and at most window_ms: 25.0"),
-        (FrontendConfig(tail_frames=-1), "tail_frames: -1 is negative"),
+        (FrontendConfig(right_padding_frames=-1), "right_padding_frames: -1 is negative"),
         (ModelConfig(decoder=DecoderConfig(heads=3)), "encoder.dim: 256 is not a multiple of decoder.heads: 3"),
         (
             ModelConfig(decoder=DecoderConfig(reverse_layers=0)),

@@ -16,7 +16,7 @@ from wenet_fusion.model.layers.norm import (
     MOMENTUM,
     ConvNorm,
     LinearNorm,
-    RowNorm,
+    MaskedBatchNorm,
     estimating_statistics,
     freeze_statistics,
     fuse_norms,
@@ -131,7 +131,7 @@ def test_statistics_are_those_of_the_valid_frames(name: str, found: list[int], s
 
 
 def test_statistics_stay_in_float32_under_autocast() -> None:
-    norm = RowNorm(4).float().train()
+    norm = MaskedBatchNorm(4).float().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = norm(laws.noise(0, 50, 4).to(torch.bfloat16))
     assert out.dtype == norm.running_mean.dtype == torch.float32
@@ -234,7 +234,7 @@ def test_fuse_norms_refuses_a_model_in_training() -> None:
         fuse_norms(two_norms().train())
 
 
-@pytest.mark.parametrize("left", [nn.BatchNorm1d(4), RowNorm(4), nn.InstanceNorm1d(4), nn.SyncBatchNorm(4)])
+@pytest.mark.parametrize("left", [nn.BatchNorm1d(4), MaskedBatchNorm(4), nn.InstanceNorm1d(4), nn.SyncBatchNorm(4)])
 def test_fuse_norms_names_a_norm_that_it_cannot_fold(left: nn.Module) -> None:
     model = nn.ModuleDict({"good": LinearNorm(4, 4), "branch": nn.ModuleDict({"bad": left})}).eval()
     with pytest.raises(ValueError, match=r"cannot fold branch\.bad: put the norm into a LinearNorm or a ConvNorm"):

@@ -7,6 +7,7 @@ from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
 from support.model import laws
+from support.model.contexts import layer_op, step_context
 from torch import Tensor
 
 from wenet_fusion.model.layers.subsampling import Subsampling
@@ -19,22 +20,14 @@ def subsampling(num_mel_bins: int = 11, dim: int = 6, channels: int = 3) -> Subs
     return randomise(Subsampling(num_mel_bins, dim, channels)).eval()
 
 
-def subsampling_op(model: Subsampling) -> laws.Op:
-    def op(x: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        out = model(x, None, None, state)
-        return out.frames_ND, out.state
-
-    return op
-
-
 @laws.random_geometries
 @given(st.integers(7, 20), st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 99))
 def test_split(num_mel_bins: int, channels: int, blocks: list[int], seed: int) -> None:
     model = subsampling(num_mel_bins, 5, channels)
     cuts = [4 * sum(blocks[: i + 1]) for i in range(len(blocks))]
     x = laws.noise(seed, 2, cuts[-1], num_mel_bins)
-    state = model.init_state(2, x)
-    assert laws.split(subsampling_op(model), state, x, torch.tensor([cuts[-1]] * 2), cuts[:-1]) <= laws.BOUND
+    state = model.init_state(2, 0, torch.zeros(()))
+    assert laws.split(layer_op(model, 4), state, x, torch.tensor([cuts[-1]] * 2), cuts[:-1]) <= laws.BOUND
 
 
 @pytest.mark.parametrize("forgotten", [0, 1])
@@ -44,8 +37,8 @@ def test_split_detects_one_forgotten_frame_of_context(forgotten: int) -> None:
     def spoil(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
         return [torch.zeros_like(tensor) if i == forgotten else tensor for i, tensor in enumerate(new)]
 
-    broken = laws.forgetful(subsampling_op(model), spoil)
-    assert laws.split(broken, model.init_state(1, x), x, torch.tensor([16]), [8]) > laws.BROKEN
+    broken = laws.forgetful(layer_op(model, 4), spoil)
+    assert laws.split(broken, model.init_state(1, 0, torch.zeros(())), x, torch.tensor([16]), [8]) > laws.BROKEN
 
 
 def test_equals_two_padded_convolutions() -> None:
@@ -57,7 +50,9 @@ def test_equals_two_padded_convolutions() -> None:
         norm = layer.norm
         h = F.relu(F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps))
     expected = model.out(h.permute(0, 2, 1, 3).flatten(2))
-    assert laws.difference(model(x, None, None, model.init_state(2, x)).frames_ND, expected) <= laws.BOUND
+    assert (
+        laws.difference(model(x, model.init_state(2, 0, torch.zeros(())), step_context(3))[0], expected) <= laws.BOUND
+    )
 
 
 def test_too_few_mel_bins_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""The digits recipe's summary: beside the error rates it says how the model streams, latencies and flicker too."""
+"""The digits recipe's summary: beside the error rates it says how the model streams, latencies and unstable partial words too."""
 
 import json
 
@@ -28,7 +28,7 @@ def folder(tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
-    (tmp_path / "false_words.txt").write_text("| tone | 0 |\nm.zip: false words per hour: tone 0\n")
+    (tmp_path / "insertions.txt").write_text("| tone | 0 |\nm.zip: insertions per hour: tone 0\n")
     (tmp_path / ".stage4.seconds").write_text("331\n")
     return tmp_path
 
@@ -43,10 +43,10 @@ def test_streaming_stands_beside_the_error_rates(folder):
         summarise(folder)
     lines = (folder / "summary.md").read_text().splitlines()
     assert "| ctc_greedy_search | 1.13 |" in lines
-    assert "| words shown and changed later, of 100 | 1.23 |" in lines, "the flicker rate"
+    assert "| unstable partial words, of 100 final words | 1.23 |" in lines
     assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines
     assert "| first word's start to first text | 0.50 / 0.60 / 0.70 s |" in lines
-    assert "- false words per hour: tone 0" in lines
+    assert "- insertions per hour: tone 0" in lines
     assert any("5.6 min of silence" in line and line.endswith("2 words in 1 of them") for line in lines)
     assert "- seconds of each stage when it last ran: 4: 331, 7: 5; 336 in all" in lines
 

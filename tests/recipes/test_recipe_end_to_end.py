@@ -44,9 +44,9 @@ def test_it_learns_and_streams_what_it_evaluates(experiment: Path) -> None:
 
 def test_sounds_without_words_give_no_text_in_any_mode(experiment: Path) -> None:
     """Sounds of 30 s at levels from -80 to -10 dB; see tools/measure/nonspeech_sounds.py. The model did learn words."""
-    lines = (experiment / "false_words.txt").read_text(encoding="utf-8").splitlines()
+    lines = (experiment / "insertions.txt").read_text(encoding="utf-8").splitlines()
     rates = {cells[0]: cells[2:] for line in lines if (cells := [cell.strip() for cell in line.split("|")[1:-1]])}
-    assert rates["false words per hour"] == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
+    assert rates["insertions per hour"] == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
     for kind in ("silence", "white noise", "pink noise"):
         assert rates[kind] == ["0"] * 3, kind
     # After a quarter of the recipe's updates a few words are let pass. Synthetic voices differ from run to run: three runs heard 0, 87 and 0

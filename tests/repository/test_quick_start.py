@@ -135,7 +135,7 @@ def test_mic(installed: Path, tone_model: Path, speech: Path, capfd: pytest.Capt
     out, err = capfd.readouterr()
     assert out.split() == WORDS
     assert "listening to 1 'default' (ALSA), 44100 Hz; Ctrl-C ends\n" in err and err.endswith(
-        " s heard, nothing lost\n"
+        " s of audio, nothing lost\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The browser page in a true browser: the text on it is that of the recording that the browser takes for a microphone."""
+"""The page in Chromium, with a recording as its microphone: it shows the text of the recording."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +16,8 @@ from support.model.tones import speak as speak_tones
 from support.runtime.browser import OpenPage, browser, drop, expect, is_ready, missing, opened_pages
 from support.runtime.server_process import ServerProcess
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.audio.reader import Resampler, load_audio
+from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.audio.resampling import Resampler
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +27,10 @@ DEVICE_RATE = 48000  # Hz, of the recording
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a second in which the browser may get ready, the words, and a pause that ends them. The noise under the words
-    comes and goes slowly: the model has never heard the perfect silence that a browser has before and after it."""
+    """A recording: half a second for the browser to start, the words, and a pause that closes the segment.
+
+    The noise fades in and out: the model was not trained on the digital silence that the browser adds around it.
+    """
     rng = np.random.default_rng(3)
     before, after = (0.003 * rng.standard_normal(count).astype(np.float32) for count in (RATE // 2, 2 * RATE))
     before *= np.linspace(0, 1, before.size, dtype=np.float32) ** 2
@@ -40,7 +43,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(tone_model: Path, speech: Path) -> str:
-    """Of the recording, without a browser."""
+    """The text of the recording, without a browser."""
     stream = Recognizer(tone_model).create_stream()
     stream.accept_waveform(load_audio(speech, RATE))
     stream.finish()
@@ -74,7 +77,7 @@ def shown(page: Any) -> str:
 
 
 def watched(page: Any) -> Callable[[], list[list[str]]]:
-    """Has the page keep what its open segment has shown; returns a function that reads it: [firm text, pale text], ..."""
+    """Record what the open segment shows; return a function that reads it: [firm text, pale text], ..."""
     page.evaluate("""() => {
       window.shown = [];
       new MutationObserver(() => {
@@ -211,7 +214,7 @@ def test_text_can_be_copied_and_saved(open_page: OpenPage, server: ServerProcess
 
 
 def test_formats_that_only_the_browser_knows(open_page: OpenPage) -> None:
-    """The browser records tones as WebM, which libsndfile does not read."""
+    """The browser records tones as WebM, which libsndfile cannot read."""
     page = open_page()
     page.evaluate(
         """async (tones) => {

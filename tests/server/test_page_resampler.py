@@ -1,4 +1,4 @@
-"""The page's resampler and recorder, run by a browser: any cut gives the same, no sample is lost, no sound is changed."""
+"""The page's resampler and recorder in Chromium: independent of cuts, complete, and accurate."""
 
 import functools
 import threading
@@ -22,7 +22,7 @@ RATES = [(48000, 16000), (44100, 16000), (48000, 8000), (44100, 8000), (96000, 1
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    """A document without scripts, at an address that has those of the page."""
+    """A document without scripts, on a server with the scripts of the page."""
     if reason := missing():
         absent(reason, "WENET_FUSION_REQUIRE_BROWSER")
     handler = functools.partial(Quiet, directory=FOLDER)
@@ -91,7 +91,7 @@ def test_what_both_rates_can_carry_is_kept_in_its_place(page: Any, rates: tuple[
 
 @pytest.mark.parametrize("rates", [rates for rates in RATES if rates[0] > rates[1]])
 def test_what_the_lower_rate_cannot_carry_is_gone(page: Any, rates: tuple[int, int]) -> None:
-    """Without the filter it would come back as another sound, at full level."""
+    """Without the filter the tone would alias at full level."""
     for share in (1.01, 1.3, 1.9):
         found = resampled(page, tone(share * rates[1] / 2, rates[0]), rates)
         inner = slice(len(found) // 4, -len(found) // 4)
@@ -99,7 +99,7 @@ def test_what_the_lower_rate_cannot_carry_is_gone(page: Any, rates: tuple[int, i
 
 
 def test_the_recorder_hands_over_every_sample(page: Any) -> None:
-    """Two channels, clipped where they are too loud, 16 bits; the last samples come when it is told to stop."""
+    """Two channels are averaged, clipped and converted to 16 bits; `stop` returns the last samples."""
     samples = np.random.default_rng(1).uniform(-1.2, 1.2, (2, 5000)).astype(np.float32)
     found = page.evaluate(
         """async ([channels, from, to]) => {

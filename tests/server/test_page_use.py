@@ -1,4 +1,4 @@
-"""The browser page in use: keys, problems in plain words, phones, colours, and the rules that its server sets."""
+"""The page in Chromium: keys, error messages, phones, colours, and the server's content policy."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_a_screen_reader_hears_states_and_closed_segments(open_page: OpenPage, r
 
 
 def told(page: Any, title: str, *help_words: str) -> None:
-    """The page says what is wrong and what to do, and shows no empty take."""
+    """Check that the page shows a problem with its remedy, and no empty take."""
     alert = page.get_by_role("alert")
     expect(alert.locator(".title")).to_have_text(title)
     for words in help_words:
@@ -166,7 +166,7 @@ def test_a_microphone_that_is_unplugged(open_page: OpenPage) -> None:
     page.keyboard.press("Space")
     expect(page.locator("#status")).to_have_text("Listening")
     page.evaluate("window.device.getTracks()[0].dispatchEvent(new Event('ended'))")
-    expect(page.get_by_role("alert").locator(".title")).to_have_text("The microphone is gone")
+    expect(page.get_by_role("alert").locator(".title")).to_have_text("The microphone was disconnected")
     is_ready(page)
 
 
@@ -204,19 +204,19 @@ def test_one_thing_at_a_time(open_page: OpenPage, recording: Path) -> None:
 
 
 def test_a_server_with_a_token(chromium: Any, fake_archive: Path, recording: Path) -> None:
-    with ServerProcess(fake_archive, environment={"WENET_FUSION_TOKEN": "sesame"}) as server:
-        with opened_pages(chromium, server.url) as open_page:
-            page = open_page(url=f"{server.url}?token=sesame")
-            page.keyboard.press("Space")
-            expect(page.locator("#status")).to_have_text("Listening")
-            page.keyboard.press("Space")
-            is_ready(page)
-            drop(page, recording)
-            expect(page.locator("li p")).to_have_text("a b c")
-            is_ready(page)
-            page.goto(server.url)
-            expect(page.get_by_role("alert").locator(".title")).to_have_text("This server asks for a token")
-            assert page.locator("#record").is_disabled() and "401" in page.errors.pop()
+    token = {"WENET_FUSION_TOKEN": "sesame"}
+    with ServerProcess(fake_archive, environment=token) as server, opened_pages(chromium, server.url) as open_page:
+        page = open_page(url=f"{server.url}?token=sesame")
+        page.keyboard.press("Space")
+        expect(page.locator("#status")).to_have_text("Listening")
+        page.keyboard.press("Space")
+        is_ready(page)
+        drop(page, recording)
+        expect(page.locator(".take").last.locator("li p")).to_have_text("a b c")
+        is_ready(page)
+        page.goto(server.url)
+        expect(page.get_by_role("alert").locator(".title")).to_have_text("This server asks for a token")
+        assert page.locator("#record").is_disabled() and "401" in page.errors.pop()
 
 
 # ---- looks and rules

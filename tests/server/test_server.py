@@ -1,23 +1,21 @@
-"""The server as WeNet's clients see it: a true process, true sockets, texts as offline."""
+"""The WebSocket protocol against a server process: WeNet's messages, and the texts of a stream alone."""
 
 import asyncio
 import json
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runtime.fake_model import SAMPLE_RATE, make_model, save_archive, speak
-from support.runtime.server_process import ServerProcess, Socket, connected, eventually, http, metric, pcm, spoken_to
+from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
+from support.runtime.server_process import ServerProcess, Socket, connected, eventually, metric, pcm, spoken_to
 from wenet_fusion_runtime import DecodingOptions, EndpointRules, Recognizer
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
 
 READY, END = '{"status":"ok","type":"server_ready"}', '{"status":"ok","type":"speech_end"}'
 
 
 def alone(samples: np.ndarray, rate: int, chunk: int | None = None, rules: EndpointRules = LIVE_ENDPOINTS) -> str:
-    """The text of a stream in this process."""
+    """Return the text of a stream in this process."""
     options = DecodingOptions(endpoint=rules, commit_seconds=LIVE_OPTIONS.commit_seconds)
     stream = Recognizer(make_model(), options).create_stream(chunk)
     closed = [*stream.accept_waveform(samples, rate), *stream.finish()]
@@ -77,7 +75,7 @@ def test_pauses_close_segments(server: ServerProcess) -> None:
         async with connected(server.url) as socket:
             await socket.start(sample_rate=SAMPLE_RATE, continuous_decoding=continuous)
             await socket.send(samples.tobytes())
-            if continuous:  # else WeNet's client ends when it has heard speech_end
+            if continuous:  # without it, WeNet's client ends at speech_end
                 await socket.say(signal="end")
             await socket.rest()
             return socket
@@ -93,7 +91,7 @@ def test_pauses_close_segments(server: ServerProcess) -> None:
 
 
 def test_a_client_may_send_its_end_after_the_server_is_through(server: ServerProcess) -> None:
-    """WeNet's client does: it has stopped reading when speech_end came, and then says end."""
+    """WeNet's client stops reading at speech_end, then sends its end signal."""
 
     async def run() -> None:
         async with connected(server.url, autoclose=False) as socket:
@@ -153,19 +151,20 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
         (["7"], "Wrong protocol"),
         (["{}"], "Wrong message header"),
         (['{"signal":"stop"}'], "Unexpected signal type"),
-        (["{nonsense"], "Wrong protocol: a text message is no JSON"),
+        (["{nonsense"], "Wrong protocol: a text message is not JSON"),
         (['{"signal":"start","nbest":"x"}'], "integer is expected for nbest option"),
         (
             ['{"signal":"start","chunk":5}'],
             "chunk 5 with left context 4: the model was not trained for it; choose one of",
         ),
+        (['{"signal":"start","left":3}'], "chunk 8 with left context 3: the model was not trained for it"),
         (['{"signal":"start","hot_words":[{"phrase":"xyz"}]}'], "hot word 'xyz'"),
         (['{"signal":"start","lang":"en"}'], "unknown key 'lang'"),
         (['{"signal":"start"}', '{"signal":"start"}'], "Unexpected start signal"),
         (['{"signal":"start","hot_words":[{"phrase":"\\ud800"}]}'], r"hot word '\ud800'"),
-        (['{"signal":"start","hot_words":[{"phrase":"%s"}]}' % ("€" * 80)], "€': no unit is '€"),
+        (['{"signal":"start","hot_words":[{"phrase":"%s"}]}' % ("€" * 80)], "€': no token is '€"),
         (['{"signal":"start","hot_words":[{"phrase":"a","boost":1%s}]}' % ("0" * 400)], "has boost inf"),
-        (['{"signal":"start"}', "[1"], "Wrong protocol: a text message is no JSON"),
+        (['{"signal":"start"}', "[1"], "Wrong protocol: a text message is not JSON"),
         (['{"signal":"start","format":"float32"}', np.float32([np.nan] * 4000).tobytes()], "NaN or infinity"),
     ],
 )
@@ -185,7 +184,7 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
 
 
 def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
-    """What it sends stands in the log where it is refused; it can neither begin a line nor steer a terminal."""
+    """Its text is escaped in the log, so it can neither begin a line nor control a terminal."""
 
     async def run() -> Socket:
         async with connected(server.url) as socket:
@@ -204,7 +203,7 @@ async def _is_logged(server: ServerProcess, text: str) -> bool:
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE, 16000])
 def test_the_loudest_numbers_are_clipped_like_all_others(server: ServerProcess, rate: int) -> None:
-    """A resampler would make them infinite."""
+    """Without clipping, the resampler would make them infinite."""
     loud, full = (level * np.repeat([1.0, -1.0], 4000).astype(np.float32) for level in (np.finfo(np.float32).max, 1.0))
     found = [
         asyncio.run(spoken_to(server.url, samples, sample_rate=rate, format="float32")) for samples in (loud, full)
@@ -220,7 +219,7 @@ def test_frames_that_break_websockets_rules_are_answered_too(server: ServerProce
             await socket.rest()
             return socket
 
-    assert "no UTF-8" in asyncio.run(run(1, b"\xff\xfe")).failure
+    assert "not UTF-8" in asyncio.run(run(1, b"\xff\xfe")).failure
     broken = asyncio.run(run(3, b""))
     assert "breaks the rules" in broken.failure and broken.close_code == 1002
 
@@ -273,48 +272,3 @@ def test_metrics_count_what_happens(server: ServerProcess) -> None:
 
 async def _is(server: ServerProcess, name: str, value: float) -> bool:
     return await metric(server.url, name) == value
-
-
-def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
-    async def run(server: ServerProcess) -> None:
-        async with (
-            connected(server.url) as open_one,
-            connected(server.url) as not_begun,
-            connected(server.url) as stays,
-        ):
-            for socket in (open_one, stays):
-                await socket.start(sample_rate=SAMPLE_RATE)
-                await socket.send(pcm(speak("ab")).tobytes())
-            server.stop()
-            await not_begun.rest()
-            assert "shutting down" in not_begun.failure and not_begun.close_code == 1001
-            with pytest.raises(OSError):
-                await http("GET", f"{server.url}healthz")
-            await open_one.send(pcm(speak("cd")).tobytes())
-            await open_one.say(signal="end")
-            await open_one.rest()
-            assert open_one.text == "a b c d" and open_one.texts[-1] == END
-            # One that goes on is ended when the time is over, with all that it has said.
-            await stays.rest()
-            assert stays.text == "a b" and "shutting down" in stays.failure and stays.close_code == 1001
-
-    with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 1.5) as server:
-        asyncio.run(run(server))
-        assert server.wait() == 0
-        assert "clients that did not finish by themselves: 1" in "".join(server.log)
-
-
-def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    async def run(server: ServerProcess) -> None:
-        async with connected(server.url) as socket:
-            await socket.start(sample_rate=SAMPLE_RATE)
-            await socket.send(pcm(speak("ab")).tobytes())
-            server.stop(signal.SIGINT)
-            await asyncio.sleep(0.3)
-            server.stop(signal.SIGINT)
-            await socket.rest()
-            assert socket.text == "a b" and "shutting down" in socket.failure
-
-    with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 600) as server:
-        asyncio.run(run(server))
-        assert server.wait() == 0

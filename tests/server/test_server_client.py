@@ -1,4 +1,4 @@
-"""The command `client` against the true server, and against one that only speaks as WeNet's does."""
+"""The command `client` against this server, and against one with WeNet's messages."""
 
 import asyncio
 import json
@@ -16,7 +16,8 @@ from aiohttp import WSMsgType, web
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
 from support.runtime.server_process import PROGRAM, ServerProcess
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.server.websocket import protocol
+from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.websocket import protocol, websocket_client
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_hot_words_reach_the_server(
     assert client(server, folder / "one.wav", "--fast", "--hot_word", "xyz") == 1
     assert "hot word 'xyz'" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--hot_word", "a=b") == 1
-    assert "which is no number" in capsys.readouterr().err
+    assert "which is not a number" in capsys.readouterr().err
 
 
 def test_endpoint_rules_reach_the_server(
@@ -112,7 +113,7 @@ def test_endpoint_rules_reach_the_server(
 ) -> None:
     said: list[str] = []
     start_signal = protocol.start_signal
-    monkeypatch.setattr(protocol, "start_signal", lambda options: said.append(start_signal(options)) or said[-1])
+    monkeypatch.setattr(protocol, "start_signal", lambda *given: said.append(start_signal(*given)) or said[-1])
     assert client(server, folder / "one.wav", "--fast") == 0
     assert client(server, folder / "one.wav", "--fast", "--rule1_seconds", "off", "--rule2_seconds", "0.08") == 0
     assert capsys.readouterr().out == "a b c\na b c\n"
@@ -120,7 +121,7 @@ def test_endpoint_rules_reach_the_server(
     assert client(server, folder / "one.wav", "--rule3_seconds", "-1") == 1
     assert "the server refused: endpoint: rule3_seconds must be positive, found -1" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--wenet", "--silence_probability", "0.8") == 1
-    assert "knows neither hot words nor chunks nor endpoints" in capsys.readouterr().err
+    assert "takes no hot words, chunks or endpoint rules" in capsys.readouterr().err
 
 
 def test_what_fails_is_reported_and_the_others_go_on(
@@ -157,7 +158,7 @@ def test_no_server_and_no_token(folder: Path, tmp_path: Path, capsys: pytest.Cap
 def test_addresses_that_are_none(folder: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["client", url, str(folder / "one.wav")]) == 1
     assert capsys.readouterr().err == (
-        f"error: '{url}' is no address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n"
+        f"error: '{url}' is not the address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n"
     )
 
 
@@ -182,11 +183,21 @@ def test_a_server_that_dies_is_an_error_with_the_text_so_far(folder: Path, tmp_p
     assert all(line.startswith("... a b") for line in lines) and out.splitlines()[-1].startswith("a b c")
 
 
+def test_delays_count_from_the_block_that_completes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr(websocket_client.time, "monotonic", lambda: now)
+    session = websocket_client._ClientSession(None, SessionOptions(), print)
+    session._sent.extend([(0.5, 1.0), (1.0, 2.0), (1.5, 3.0)])  # seconds of audio, when they were sent
+    assert session._delay(None) is None and session._delay(0.9) == 8.0
+    assert session._delay(0.9) is None and session._delay(0.4) is None, "an older end says nothing of delays"
+    assert session._delay(1.5) == 7.0 and session._timing.delays == [8.0, 7.0]
+
+
 # ---- a server of WeNet
 
 
 class WenetServer:
-    """Answers as WeNet's server does, and keeps what it gets."""
+    """A server with WeNet's messages; it keeps what it receives."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -211,7 +222,7 @@ class WenetServer:
                 nbest = json.dumps([{"sentence": sentence, "word_pieces": [{"word": sentence, "start": 0, "end": 40}]}])
                 await socket.send_str(json.dumps({"status": "ok", "type": "final_result", "nbest": nbest}))
             await socket.send_str('{"status":"ok","type":"speech_end"}')
-            break  # and hangs up without a word
+            break  # and closes without a close frame
         return socket
 
     async def _run(self) -> None:
@@ -246,4 +257,4 @@ def test_servers_of_wenet_get_what_they_know(tmp_path: Path, capsys: pytest.Capt
         heard = np.frombuffer(wenet.audio, "<i2")
         assert len(heard) == 8000 and np.abs(heard).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
         assert main(["client", f"127.0.0.1:{wenet.port}", "a.wav", "--wenet", "--chunk", "4"]) == 1
-        assert "knows neither hot words nor chunks" in capsys.readouterr().err
+        assert "takes no hot words, chunks" in capsys.readouterr().err

@@ -1,34 +1,16 @@
-"""Clients that are hostile, slow or gone, at once: no crash, no leak, every other session's transcript unharmed.
-
-Loopback only; bounded in count and time.
-"""
+"""Hostile, slow and disconnected clients at once: no crash, no leak, and exact texts for all other sessions."""
 
 import asyncio
-import json
 import random
-import socket as sockets
-import struct
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.server_process import (
-    PATIENCE,
-    ServerProcess,
-    connected,
-    eventually,
-    frame,
-    http,
-    metric,
-    pcm,
-    raw_socket,
-    spoken_to,
-)
-
-Fault = Callable[[ServerProcess], Awaitable[str]]  # returns what is wrong with how the server took it
+from support.runtime.hostile_clients import ALL, huge_frame, malformed_json, never_reads, vanishes
+from support.runtime.server_process import ServerProcess, connected, eventually, metric, pcm, spoken_to
 
 
 @pytest.fixture
@@ -40,145 +22,8 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield started
 
 
-# ---- the faults
-
-
-async def malformed_json(server: ServerProcess) -> str:
-    async with connected(server.url) as socket:
-        await socket.socket.send_str('{"signal":"start"')
-        await socket.rest()
-        return "" if "is no JSON" in socket.failure else socket.failure
-
-
-async def wrong_order(server: ServerProcess) -> str:
-    async with connected(server.url) as socket:
-        await socket.send(bytes(4000))
-        await socket.rest()
-        return "" if socket.failure == "Start signal is expected before binary data" else socket.failure
-
-
-async def start_twice(server: ServerProcess) -> str:
-    async with connected(server.url) as socket:
-        await socket.start()
-        await socket.send(bytes(4000))
-        await socket.say(signal="start")
-        await socket.rest()
-        return "" if "Unexpected start signal" in socket.failure else socket.failure
-
-
-async def odd_bytes(server: ServerProcess) -> str:
-    data = pcm(speak("abcd")).tobytes() + b"\x00"
-    rng = random.Random(0)
-    async with connected(server.url) as socket:
-        await socket.start(sample_rate=SAMPLE_RATE)
-        while data:
-            size = rng.randrange(1, 2000, 2)
-            await socket.socket.send_bytes(data[:size])
-            data = data[size:]
-        await socket.say(signal="end")
-        await socket.rest()
-        return "" if socket.text == "a b c d" else socket.text
-
-
-async def huge_frame(server: ServerProcess) -> str:
-    """100 MB, truly sent as far as the server takes it, while the answer is awaited."""
-    raw = await raw_socket(server)
-    reader, writer = await asyncio.open_connection(sock=raw)
-    answering = asyncio.ensure_future(_until_closed(reader))
-    try:
-        writer.write(frame(1, b'{"signal":"start"}') + frame(2, b"", 100_000_000))
-        for _ in range(100):
-            writer.write(bytes(1_000_000))
-            await writer.drain()
-    except ConnectionError:
-        pass  # the server has hung up
-    answer = await asyncio.wait_for(answering, PATIENCE)
-    writer.close()
-    return "" if b'"message":"a message has more than 2097152 bytes' in answer and b"\x88" in answer else repr(answer)
-
-
-async def _until_closed(reader: asyncio.StreamReader) -> bytes:
-    found = b""
-    try:
-        while data := await reader.read(65536):
-            found += data
-    except ConnectionError:
-        pass
-    return found
-
-
-async def many_fragments(server: ServerProcess) -> str:
-    """A message of many small frames that never ends."""
-    reader, writer = await asyncio.open_connection(sock=await raw_socket(server))
-    answering = asyncio.ensure_future(_until_closed(reader))
-    try:
-        writer.write(
-            frame(1, b'{"signal":"start"}') + b"\x02" + frame(2, bytes(100))[1:]
-        )  # without the bit of the last one
-        for _ in range(100):
-            writer.write(b"\x00" + frame(2, bytes(30000))[1:])
-            await writer.drain()
-    except ConnectionError:
-        pass
-    answer = await asyncio.wait_for(answering, PATIENCE)
-    writer.close()
-    return "" if b"more than 2097152 bytes" in answer else repr(answer[-200:])
-
-
-async def never_reads(server: ServerProcess) -> str:
-    """Segments of one frame, whose results fill the buffers of both systems; then nothing is taken for a second."""
-    raw, loop = await raw_socket(server, 4096), asyncio.get_running_loop()
-    rules = {"rule1_seconds": 0.04, "rule2_seconds": 0.04, "rule3_seconds": 0.04}
-    start = {
-        "signal": "start",
-        "sample_rate": SAMPLE_RATE,
-        "continuous_decoding": True,
-        "timestamps": True,
-        "endpoint": rules,
-    }
-    try:
-        await loop.sock_sendall(raw, frame(1, json.dumps(start).encode()))
-        end = loop.time() + PATIENCE
-        while loop.time() < end:
-            await asyncio.wait_for(loop.sock_sendall(raw, frame(2, bytes(2 * SAMPLE_RATE))), PATIENCE)
-    except ConnectionError:
-        return ""
-    finally:
-        raw.close()
-    return "it was never cut"
-
-
-async def vanishes(server: ServerProcess) -> str:
-    """Resets the connection in the middle."""
-    async with connected(server.url) as socket:
-        await socket.start(sample_rate=SAMPLE_RATE)
-        await socket.send(pcm(speak("abc")).tobytes())
-        opened = socket.socket.get_extra_info("socket")
-        opened.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
-        socket.socket._conn.transport.abort()
-    return ""
-
-
-async def silent(server: ServerProcess) -> str:
-    async with connected(server.url) as socket:
-        await socket.rest()
-        return "" if socket.failure == "no start signal came within 2 s" else socket.failure
-
-
-async def bad_upload(server: ServerProcess) -> str:
-    status, _, body = await http("POST", f"{server.url}transcribe", data=b"RIFF" + bytes(1000))
-    return "" if status == 400 and b"cannot be read as audio" in body else repr((status, body))
-
-
-QUICK = (malformed_json, wrong_order, start_twice, odd_bytes, vanishes, bad_upload)
-ALL = (*QUICK, huge_frame, many_fragments, never_reads, silent)
-
-
-# ---- those who should not notice
-
-
 async def good(server: ServerProcess, seed: int, paced: bool = True) -> str:
-    """A session of a few seconds; returns what is wrong with its transcript."""
+    """Run a session of a few seconds; return what is wrong with its text."""
     rng = random.Random(seed)
     text = "".join(rng.choice("abcd") for _ in range(12))
     data = pcm(speak(text)).tobytes()
@@ -209,15 +54,15 @@ def test_one_of_each_fault_at_once(server: ServerProcess) -> None:
         assert await eventually(lambda: nothing_is_left(server))
         for reason in ("protocol", "samples", "message_size", "slow_reader", "start_deadline"):
             assert await metric(server.url, f'refusals_total{{reason="{reason}"}}') > 0, reason
-        assert any("nothing of what was sent was taken for 1 s" in line for line in server.log)
+        assert any("the client read nothing for 1 s" in line for line in server.log)
 
     asyncio.run(run())
 
 
 @pytest.mark.slow
 def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
-    """Beside them eight honest ones. After the third round there are no more threads and files than after the first, and
-    no more memory than what the largest messages of all may take at once."""
+    """Eight honest clients get exact texts beside them. After round three, threads and files are those of round one,
+    and memory has grown by at most the largest messages."""
 
     async def round_of(seed: int) -> list[str]:
         rng = random.Random(seed)
@@ -260,7 +105,7 @@ def test_many_sessions_in_sequence_leave_no_memory(server: ServerProcess) -> Non
 
 
 def test_sigterm_under_load(server: ServerProcess) -> None:
-    """Every session that has begun gets all its text; the others are told why not."""
+    """Every open session gets all its text; the others get the reason."""
 
     async def run() -> tuple[list[str], list[str]]:
         begun = [asyncio.ensure_future(good(server, seed)) for seed in range(16)]
@@ -294,7 +139,7 @@ def test_sigterm_under_load(server: ServerProcess) -> None:
 
 
 def test_a_server_that_forgets_to_close_sessions_is_caught(tmp_path: Path) -> None:
-    """A seeded bug: connections that are lost leave their session open."""
+    """Planted bug: lost connections leave their session open."""
     script = tmp_path / "serve.py"
     script.write_text(
         "import sys\nfrom wenet_fusion_runtime.server.websocket.connection import Connection\n"

@@ -1,4 +1,4 @@
-"""What else the server answers: state, model, pages; and who may ask."""
+"""HTTP: state, model and pages of the server, and access to it."""
 
 import asyncio
 import json
@@ -92,11 +92,12 @@ def test_pages_are_the_files_of_the_folder_and_nothing_else(web: Path) -> None:
 
 
 def test_pages_are_served_with_a_strict_policy(web: Path, fake_archive: Path, tmp_path: Path) -> None:
-    """In a process whose web folder is ours: a copy of the command with the folder replaced."""
+    """The command runs with another folder of pages."""
     script = tmp_path / "serve.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom wenet_fusion_runtime.server import server\n"
-        f"from wenet_fusion_runtime.server.http.pages import load_pages\nserver.load_pages = lambda: load_pages(Path({str(web)!r}))\n"
+        "from wenet_fusion_runtime.server.http.pages import load_pages\n"
+        f"server.load_pages = lambda: load_pages(Path({str(web)!r}))\n"
         "from wenet_fusion_runtime.cli.__main__ import main\nsys.exit(main())\n"
     )
 
@@ -157,6 +158,8 @@ def test_the_page_is_packed_with_the_runtime() -> None:
         (None, "s3cret ", False),
         (None, "\udcff", False),
         ("Bearer s3cret2", None, False),
+        ("Bearer s3cre", None, False),
+        (None, "s3", False),
     ],
 )
 def test_tokens(header: str | None, query: str | None, allowed: bool) -> None:
@@ -194,9 +197,9 @@ def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
 
 def test_access_is_checked_when_it_is_made() -> None:
     for wrong in ("example.org", "https://example.org/page", "ftp://x", ""):
-        with pytest.raises(ValueError, match="is no origin, expected one like https://example.org"):
+        with pytest.raises(ValueError, match="is not an origin, expected one such as https://example.org"):
             Access(origins=(wrong,))
-    with pytest.raises(ValueError, match="a word of ASCII characters"):
+    with pytest.raises(ValueError, match="must consist of ASCII characters"):
         Access("two words")
 
 

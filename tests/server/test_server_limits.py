@@ -1,11 +1,8 @@
-"""Every limit of the server: what exceeds it is ended with a reason, in its own connection only."""
+"""Limits: a client above one gets a reason, and only its own session ends."""
 
 import asyncio
-import contextlib
 import json
-import os
 import socket as sockets
-import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,7 +24,6 @@ from support.runtime.server_process import (
     spoken_to,
 )
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.server.connection_limits import REFUSED_AT_ONCE, available_connections
 from wenet_fusion_runtime.server.limits import Limits
 
 
@@ -53,7 +49,7 @@ async def refused(server: ServerProcess, reason: str) -> float:
 
 
 def test_audio_seconds(server: ServerProcess) -> None:
-    """What was said within the limit is recognised, then the reason comes."""
+    """The audio within the limit is recognised, then the error is sent."""
     samples = pcm(np.concatenate([speak("ab"), np.zeros(SAMPLE_RATE * 3, np.float32), speak("cd"), speak("abcd")]))
     assert len(samples) > 4 * SAMPLE_RATE
 
@@ -66,7 +62,7 @@ def test_audio_seconds(server: ServerProcess) -> None:
 
     socket = asyncio.run(run())
     assert socket.text == "a b c d" and socket.close_code == 1008
-    assert socket.failure == socket.close_reason == "a session may have 4 s of audio; open another one"
+    assert socket.failure == socket.close_reason == "a session may have 4 s of audio; open another connection"
 
 
 def test_message_size(server: ServerProcess) -> None:
@@ -127,13 +123,13 @@ def test_idle(server: ServerProcess) -> None:
     ("sent", "least_seconds", "failure"),
     [
         (b"\x00", 0.8, "less than 0.008 s of audio came in 0.8 s; send audio or an end signal"),
-        (bytes(2 * SAMPLE_RATE // 50), 4.0, "a session may last 4 s; open another one"),
+        (bytes(2 * SAMPLE_RATE // 50), 4.0, "a session may last 4 s; open another connection"),
     ],
 )
 def test_a_trickle_does_not_keep_a_session(
     server: ServerProcess, sent: bytes, least_seconds: float, failure: str
 ) -> None:
-    """A byte now and then is idle; a fifth of what real time would bring is not, and ends with the longest session."""
+    """A byte now and then is idle; a fifth of real time is not, and ends with the longest session."""
 
     async def run() -> tuple[Socket, float]:
         before = time.monotonic()
@@ -173,12 +169,13 @@ def test_sessions(server: ServerProcess) -> None:
             await third.say(signal="start")
             await third.rest()
             assert (
-                third.failure == "2 sessions are open, and no more may be; try again later" and third.close_code == 1013
+                third.failure == "the limit of 2 open sessions is reached; try again later" and third.close_code == 1013
             )
             status, headers, body = await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE))
-            assert (status, headers["Retry-After"]) == (503, "5") and "2 sessions are open" in json.loads(body)[
-                "message"
-            ]
+            assert (status, headers["Retry-After"]) == (
+                503,
+                "5",
+            ) and "the limit of 2 open sessions is reached" in json.loads(body)["message"]
             for socket, text in ((first, "ab"), (second, "cd")):
                 await socket.send(pcm(speak(text)).tobytes())
                 await socket.say(signal="end")
@@ -193,68 +190,6 @@ def test_sessions(server: ServerProcess) -> None:
 
 async def _is_empty(server: ServerProcess) -> bool:
     return await metric(server.url, "sessions") == 0
-
-
-def test_connections_without_a_start_are_bounded_too(server: ServerProcess) -> None:
-    async def run() -> None:
-        many = [connected(server.url) for _ in range(Limits(sessions=2).connections + 1)]
-        opened = [await one.__aenter__() for one in many]
-        await opened[-1].rest()
-        assert "36 connections are open, and no more may be" in opened[-1].failure
-        await asyncio.gather(*(one.__aexit__(None, None, None) for one in many))
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("is_tls", [False, True])
-def test_connections_of_all_kinds_are_bounded(
-    server: ServerProcess, fake_archive: Path, certificate: Path, is_tls: bool
-) -> None:
-    """Also those that never say a word: who holds more gets 503 there, and the process never runs out of descriptors."""
-    most = Limits(sessions=2).sockets
-    flags = ["--max_sessions", 2, "--start_seconds", 2 * PATIENCE, *(["--certificate", certificate] if is_tls else [])]
-    with ServerProcess(fake_archive, *flags) as guarded:
-        descriptors = guarded.descriptors
-        held = [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(most)]
-        with sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) as late:
-            if is_tls:
-                context = ssl.create_default_context(cafile=str(certificate))
-                late = context.wrap_socket(late, server_hostname="127.0.0.1")
-            answer = b"".join(iter(lambda: late.recv(1000), b""))
-        assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections are open" in answer
-        # Those to be refused wait for their TLS handshake, too; and whoever hangs up in one leaves its place at once.
-        held += [sockets.create_connection(("127.0.0.1", guarded.port), PATIENCE) for _ in range(REFUSED_AT_ONCE + 20)]
-        with contextlib.suppress(ConnectionError):
-            held[-1].recv(1000)  # told, or cut off
-        assert guarded.descriptors <= descriptors + most + REFUSED_AT_ONCE
-        for one in held:
-            one.close()
-        url = f"{guarded.url}healthz"
-        context = ssl.create_default_context(cafile=str(certificate)) if is_tls else None
-
-        async def is_served() -> bool:
-            return (await http("GET", url, **({"ssl": context} if is_tls else {})))[0] == 200
-
-        assert asyncio.run(eventually(is_served))
-        assert not any("ERROR" in line for line in guarded.log), guarded.log
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
-def test_the_systems_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    import resource
-
-    files = [256, 4096]
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: tuple(files))
-    monkeypatch.setattr(resource, "setrlimit", lambda kind, values: files.__setitem__(slice(None), values))
-    assert available_connections(Limits(sessions=2)) == Limits(sessions=2).sockets and files[0] > 256  # raised
-    files[:] = [400, 400]
-    limits = Limits(sessions=40)
-    assert limits.connections <= available_connections(limits) == 400 - 2 * 40 - 6 * 16 - 64 < limits.sockets
-    message = r"100 sessions need \d+ open files, and the system allows 400; raise .*ulimit -n.*--max_sessions"
-    with pytest.raises(OSError, match=message):
-        available_connections(Limits())
-    files[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
-    assert available_connections(Limits()) == Limits().sockets
 
 
 def test_upload_size(server: ServerProcess) -> None:
@@ -302,11 +237,16 @@ def test_uploads_that_are_still_coming_are_bounded_too(server: ServerProcess) ->
 
         async def is_refused() -> bool:
             status, _, body = await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE))
-            return status == 503 and "2 uploads are open" in json.loads(body)["message"]
+            return status == 503 and "the limit of 2 uploads is reached" in json.loads(body)["message"]
 
         assert await eventually(is_refused)
         for writer in writers:
             writer.close()
+
+        async def is_accepted() -> bool:
+            return (await http("POST", f"{server.url}transcribe", data=encoded(speak("a"), SAMPLE_RATE)))[0] == 200
+
+        assert await eventually(is_accepted), "closed uploads still count"
 
     asyncio.run(run())
 

@@ -1,5 +1,6 @@
-"""WeNet's protocol without sockets: what messages say, what is wrong with them, how results are written."""
+"""Messages of WeNet's protocol: parsing, errors, results."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -10,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
 from wenet_fusion_runtime import DecodingOptions, HotWord, Recognizer
-from wenet_fusion_runtime.server.errors import Reason, Refusal
+from wenet_fusion_runtime.server.errors import ClientError, Reason
+from wenet_fusion_runtime.server.session_options import SAMPLE_FORMATS, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.protocol import (
     EndSignal,
     SampleReader,
-    SessionOptions,
     parse_signal,
     sample_bytes,
 )
@@ -28,8 +29,8 @@ def said(**record: object) -> str:
     return json.dumps(record)
 
 
-def refusal(text: str) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+def refusal(text: str) -> ClientError:
+    with pytest.raises(ClientError) as caught:
         parse_signal(text, RULES)
     return caught.value
 
@@ -67,7 +68,7 @@ def test_mistakes_have_the_texts_of_wenets_server(text: str, message: str) -> No
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "{'signal':'start'}", "[" * 100000, '{"signal":' + "9" * 5000 + "}"])
 def test_what_is_no_json_is_refused(text: str) -> None:
-    assert refusal(text).message.startswith(("Wrong protocol: a text message is no JSON", "Unexpected signal type"))
+    assert refusal(text).message.startswith(("Wrong protocol: a text message is not JSON", "Unexpected signal type"))
 
 
 def test_extensions() -> None:
@@ -101,17 +102,17 @@ def test_extensions() -> None:
 @pytest.mark.parametrize(
     "key, value, parts",
     [
-        ("sample_rate", "16000", ["an integer of 4000 to 384000", '"16000"']),
+        ("sample_rate", "16000", ["an integer from 4000 to 384000", '"16000"']),
         ("sample_rate", 16000.0, ["an integer"]),
         ("sample_rate", 0, ["found 0"]),
         ("sample_rate", 10**9, ["to 384000"]),
         ("format", "mp3", ["one of int16, float32", '"mp3"']),
         ("format", None, ["null"]),
         ("format", [], ["[]"]),
-        ("chunk", 0, ["an integer of 1", "found 0"]),
+        ("chunk", 0, ["an integer from 1", "found 0"]),
         ("chunk", "4", ['"4"']),
         ("left", -1, ["found -1"]),
-        ("nbest", 0, ["an integer of 1 to 1000", "found 0"]),
+        ("nbest", 0, ["an integer from 1 to 1000", "found 0"]),
         ("nbest", -3, ["found -3"]),
         ("timestamps", "yes", ["true or false", '"yes"']),
         ("hot_words", "Anna", ["a list of at most 1000 objects", '"Anna"']),
@@ -139,14 +140,14 @@ def test_wrong_extensions_are_named_with_their_value_and_remedy(key: str, value:
 
 
 def test_a_boost_of_hundreds_of_digits_is_infinite() -> None:
-    """The model's units say what is wrong with it, as with every boost."""
+    """The vocabulary's check of hot words reports it, as any invalid boost."""
     for boost, expected in ((10**400, math.inf), (-(10**400), -math.inf)):
         start = parse_signal(said(signal="start", hot_words=[{"phrase": "a", "boost": boost}]), RULES)
         assert start.hot_words == (HotWord("a", expected),)
 
 
 def test_a_refusal_can_always_be_sent() -> None:
-    """JSON allows half a surrogate pair, which no UTF-8 can say."""
+    """JSON allows half a surrogate pair, UTF-8 does not."""
     for text in (r'{"signal":"start","\ud800":1}', r'{"signal":"start","format":"\ud800"}'):
         found = refusal(text)
         assert r"\ud800" in found.message and protocol.failed(found.message).encode()
@@ -169,21 +170,19 @@ def test_start_signals_are_read_as_they_are_written() -> None:
     ):
         assert parse_signal(protocol.start_signal(options), RULES) == options
     assert protocol.start_signal(SessionOptions()) == '{"signal":"start","nbest":1,"continuous_decoding":false}'
-    some = protocol.start_signal(SessionOptions(endpoint={"rule1_seconds": None, "rule2_seconds": 0.5}))
+    some = protocol.start_signal(SessionOptions(), {"rule1_seconds": None, "rule2_seconds": 0.5})
     assert some.endswith('"endpoint":{"rule1_seconds":null,"rule2_seconds":0.5}}')
     assert parse_signal(some, RULES).endpoint == replace(RULES, rule1_seconds=None, rule2_seconds=0.5)
     assert parse_signal(protocol.end_signal(), RULES) == EndSignal()
 
 
-@given(
-    data=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=8), form=st.sampled_from(protocol.FORMATS)
-)
+@given(data=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=8), form=st.sampled_from(SAMPLE_FORMATS))
 def test_samples_do_not_depend_on_how_messages_are_cut(data: bytes, cuts: list[int], form: str) -> None:
     dtype = {"int16": "<i2", "float32": "<f4"}[form]
     size = np.dtype(dtype).itemsize
     whole = np.frombuffer(data[: len(data) // size * size], dtype)
     reader, edges = SampleReader(form), [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    parts = [reader.read(data[start:stop]) for start, stop in zip(edges, edges[1:])]
+    parts = [reader.read(data[start:stop]) for start, stop in itertools.pairwise(edges)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 

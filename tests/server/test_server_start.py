@@ -1,4 +1,4 @@
-"""How the server starts: addresses, TLS, shared ports, the operator's mistakes."""
+"""Start of the server: addresses, TLS, shared ports, errors of the operator."""
 
 import asyncio
 import socket as sockets
@@ -13,7 +13,7 @@ import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, speak
 from support.runtime.server_process import ServerProcess, eventually, http, pcm, spoken_to
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.server.bind import Listening, bind
+from wenet_fusion_runtime.server.bind import SEND_BUFFER_BYTES, BindOptions, bind
 
 
 def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +32,7 @@ def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pyte
             out == "" and err.startswith("error: ") and "its certificate is not trusted" in err and "--authority" in err
         )
         assert main(["client", f"127.0.0.1:{server.port}", *arguments[2:]]) == 1
-        assert capsys.readouterr().err.endswith("a server with a certificate wants wss:// or https://\n")
+        assert capsys.readouterr().err.endswith("a server with a certificate needs wss:// or https://\n")
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pyte
         (["--port", "70000"], "the port must be 0 to 65535, found 70000"),
         (["--certificate", "missing.pem"], "missing.pem: no such file"),
         (["--drain_seconds", "-1"], "must not be negative"),
-        (["--host", "no.such.host.invalid"], "no.such.host.invalid: is no address of this computer"),
-        (["--host", "192.0.2.1"], "192.0.2.1:0: cannot be listened on"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid: is not an address of this computer"),
+        (["--host", "192.0.2.1"], "192.0.2.1:0: cannot be bound"),
         (["--chunk", "5"], "chunk 5 with left context 4"),
-        (["--allowed_origin", "example"], "'example' is no origin"),
+        (["--allowed_origin", "example"], "'example' is not an origin"),
         (["--token_file", "missing"], "No such file"),
         (["--workers", "0"], "workers must be at least 1"),
     ],
@@ -66,19 +66,26 @@ def test_a_port_that_is_taken_and_a_bad_certificate(
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["serve", str(fake_archive), "--port", str(port)]) == 1
-        assert f"127.0.0.1:{port}: cannot be listened on (Address already in use)" in capsys.readouterr().err
+        assert f"127.0.0.1:{port}: cannot be bound (Address already in use)" in capsys.readouterr().err
     (tmp_path / "bad.pem").write_text("nonsense")
     assert main(["serve", str(fake_archive), "--port", "0", "--certificate", str(tmp_path / "bad.pem")]) == 1
-    assert "bad.pem: is no PEM certificate with its private key" in capsys.readouterr().err
+    assert "bad.pem: is not a PEM certificate with its private key" in capsys.readouterr().err
 
 
 def test_one_free_port_for_all_addresses() -> None:
-    opened = bind(Listening("localhost", 0))
+    opened = bind(BindOptions("localhost", 0))
     try:
         assert len({one.getsockname()[1] for one in opened}) == 1
     finally:
         for one in opened:
             one.close()
+
+
+def test_clients_that_stop_reading_fill_a_small_buffer() -> None:
+    """Connections inherit the buffer; a small one shows soon that a client reads nothing."""
+    (opened,) = bind(BindOptions("127.0.0.1", 0))
+    with opened:
+        assert opened.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES  # Linux doubles it
 
 
 def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Path) -> None:
@@ -97,7 +104,7 @@ def test_missing_packages_give_one_instruction(fake_archive: Path, tmp_path: Pat
 
 @pytest.mark.skipif(not hasattr(sockets, "SO_REUSEPORT"), reason="this system cannot share ports")
 def test_two_processes_share_a_port(fake_archive: Path) -> None:
-    """Both get clients, and one of them can be stopped, as an update does."""
+    """Both get clients, and one can be stopped while the other serves."""
 
     async def texts(url: str, count: int) -> list[str]:
         found = await asyncio.gather(

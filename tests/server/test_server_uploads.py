@@ -1,4 +1,4 @@
-"""Audio files sent to the server: texts as of `transcribe`, formats, options, and what is wrong with some."""
+"""Uploads: the texts of `transcribe`, formats, options and errors."""
 
 import asyncio
 import json
@@ -41,6 +41,12 @@ def test_a_file_gives_the_text_that_transcribe_gives(
     assert found["seconds"] == pytest.approx(len(speak("abcd dcba" * 3)) / SAMPLE_RATE)
 
 
+def test_pauses_do_not_close_segments_of_files(server: ServerProcess) -> None:
+    samples = np.concatenate([speak("ab"), np.zeros(2 * SAMPLE_RATE, np.float32), speak("cd")])
+    status, _, body = post(server, data=encoded(samples, SAMPLE_RATE))
+    assert status == 200 and [segment["text"] for segment in json.loads(body)["segments"]] == ["a b c d"]
+
+
 def test_a_form_may_carry_the_file_and_options(server: ServerProcess) -> None:
     form = aiohttp.FormData()
     form.add_field("chunk", "4")
@@ -79,14 +85,14 @@ def test_streamed_answers_come_while_it_is_recognised(server: ServerProcess) -> 
 @pytest.mark.parametrize(
     "query, data, message",
     [
-        ("", b"", "no audio came"),
+        ("", b"", "the request has no audio"),
         ("", b"no audio at all", "upload: cannot be read as audio"),
         ("?chunk=5", "a", "chunk 5 with left context 4"),
-        ("?chunk=x", "a", 'chunk must be an integer of 1 to 1048576, found "x"'),
+        ("?chunk=x", "a", 'chunk must be an integer from 1 to 1048576, found "x"'),
         ("?format=mp3", "a", "format must be one of text, json, ctm, srt, vtt"),
         ("?stream=1", "a", "stream must be true or false"),
         ("?stream=true&format=srt", "a", "goes with format=json only"),
-        ("?sample_rate=8000", "a", "sample_rate means nothing for a file"),
+        ("?sample_rate=8000", "a", "sample_rate does not apply to a file"),
         ("?colour=red", "a", "unknown key 'colour'"),
         ("?hot_words=[1]", "a", "hot_words must be objects"),
         ("?endpoint={%22rule3_seconds%22:0}", "a", "must be positive"),
@@ -135,6 +141,14 @@ def test_bodies_that_are_not_what_their_header_says_are_refused(server: ServerPr
     assert not any("ERROR" in line for line in server.log), server.log
 
 
+def test_fields_of_a_form_are_bounded(server: ServerProcess) -> None:
+    form = aiohttp.FormData()
+    form.add_field("hot_words", " " * 300_000)
+    form.add_field("file", recording("ab"), filename="a.wav")
+    status, _, answer = post(server, data=form)
+    assert status == 400 and json.loads(answer)["message"] == "hot_words has more than 262144 bytes"
+
+
 def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:
     form = aiohttp.FormData()
     for name in ("a.wav", "b.wav"):
@@ -168,7 +182,7 @@ async def _has_transcribed(server: ServerProcess, count: int) -> bool:
 
 
 def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) -> None:
-    """Also if most of it is still to come."""
+    """Even if most of it has not arrived yet."""
 
     async def run(server: ServerProcess) -> tuple[int, bytes]:
         body, begun, stopped = recording("abcd"), asyncio.Event(), asyncio.Event()
@@ -201,7 +215,7 @@ def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -
     async def run() -> None:
         opened = await metric(server.url, "sessions_opened_total")
         body = recording("abcd" * 400)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()
         while await metric(server.url, "sessions_opened_total") == opened:

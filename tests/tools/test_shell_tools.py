@@ -10,7 +10,7 @@ import pytest
 from support.recipes.recipe_clone import RECIPE, ROOT, clone_recipe
 from support.recipes.toy_digits import write_checkout
 
-SCRIPTS = [*sorted((ROOT / "tools").glob("*.sh")), *sorted((ROOT / RECIPE).glob("*.sh")), ROOT / ".ci" / "run"]
+SCRIPTS = [*sorted((ROOT / "tools").glob("*.sh")), *sorted((ROOT / "examples").glob("*/s0/*.sh")), ROOT / ".ci" / "run"]
 
 OPTIONS_SCRIPT = """#!/usr/bin/env bash
 # What it does.

@@ -7,14 +7,14 @@ import measure_insertions
 import numpy as np
 import pytest
 import soundfile
-from nonspeech_sounds import wordless_sounds
+from nonspeech_sounds import nonspeech_sounds
 from support.runtime.fake_model import SAMPLE_RATE, meta_record, save_model, speak
 
 SPEECH = [speak("abcd"), speak("dcba")]
 
 
 def test_every_kind_at_its_level() -> None:
-    sounds = list(wordless_sounds(SAMPLE_RATE, 2.0, SPEECH))
+    sounds = list(nonspeech_sounds(SAMPLE_RATE, 2.0, SPEECH))
     assert {sound.kind for sound in sounds} == {
         "silence", "white noise", "pink noise", "tone", "chords", "reversed voice", "babble",
     }  # fmt: skip
@@ -28,11 +28,11 @@ def test_every_kind_at_its_level() -> None:
         claimed = float(sound.label.split(" dB")[0].split()[-1])
         # What is clipped is a little quieter.
         assert claimed - (1.5 if claimed > -20 else 0.2) < level < claimed + 0.1, sound.label
-    assert not {"reversed voice", "babble"} & {sound.kind for sound in wordless_sounds(SAMPLE_RATE, 1.0)}
+    assert not {"reversed voice", "babble"} & {sound.kind for sound in nonspeech_sounds(SAMPLE_RATE, 1.0)}
 
 
 def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() -> None:
-    sounds = {(sound.kind, sound.label): sound.samples for sound in wordless_sounds(SAMPLE_RATE, 20.0, SPEECH[:1])}
+    sounds = {(sound.kind, sound.label): sound.samples for sound in nonspeech_sounds(SAMPLE_RATE, 20.0, SPEECH[:1])}
     power = np.square(np.abs(np.fft.rfft(sounds["pink noise", "-40 dB"])))
     octaves = [power[20 * start : 40 * start].mean() for start in (100, 200, 400, 800)]
     np.testing.assert_allclose(np.diff(10 * np.log10(octaves)), -3.0, atol=0.5)
@@ -54,15 +54,13 @@ def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
         for line in out
         if line.startswith("| ") and (cells := [c.strip() for c in line.split("|")])
     }
-    assert table["false words per hour"][1:] == list(measure_insertions.MODES)
+    assert table["insertions per hour"][1:] == list(measure_insertions.MODES)
     assert table["silence"] == ["0.00", "0", "0", "0"] and table["white noise"][0] == "0.00"
     for column, mode in enumerate(measure_insertions.MODES):
         heard = [line for line in texts if line.startswith("tone, ") and f"{mode}: " in line]
         words = sum(len(line.split(": ")[1].split()) for line in heard)
         assert words > 0 and table["tone"][column + 1] == f"{words / (8 * 2 / 3600):.0f}"
-    assert out[-1].startswith(
-        f"{tmp_path / 'model.zip'}: false words per hour of sounds without a word, in the worst of 3"
-    )
+    assert out[-1].startswith(f"{tmp_path / 'model.zip'}: insertions per hour of non-speech sounds, in the worst of 3")
     assert "silence 0, white noise" in out[-1] and "reversed voice" in out[-1] and "babble" in out[-1]
 
 

@@ -78,7 +78,7 @@ def test_what_is_wrong_is_listed_and_the_rest_goes_on(folder: Path, capsys: pyte
     assert "4 utterances" in out and "| as listed | 100.00 % (2/2) |" in out
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines[:2] == [
-        "error: --hot_word: hot word 'e': no unit is 'e'",
+        "error: --hot_word: hot word 'e': no token is 'e'",
         "error: 1 of 2 hot words cannot be used; going on without them",
     ]
     assert (

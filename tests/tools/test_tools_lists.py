@@ -15,7 +15,9 @@ from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 
 RATE = 8000
-make_raw_list, make_shard_list, make_units = map(load_script, ("make_raw_list", "make_shard_list", "make_units"))
+make_raw_list, make_shard_list, make_vocabulary = map(
+    load_script, ("make_raw_list", "make_shard_list", "make_vocabulary")
+)
 
 
 @pytest.fixture
@@ -134,21 +136,21 @@ RESERVED = [["<blank>", "0"], ["<unk>", "1"], ["<sos/eos>", "2"]]
 
 
 def test_units_of_words_and_characters(corpus):
-    assert make_units.main(["--kind", "words", "text", "w"]) == 0
+    assert make_vocabulary.main(["--kind", "words", "text", "w"]) == 0
     assert units(corpus / "w/units.txt") == RESERVED + [["one", "3"], ["three", "4"], ["two", "5"], ["你好", "6"]]
-    make_units.main(["--kind", "char", "text", "c"])
+    make_vocabulary.main(["--kind", "char", "text", "c"])
     assert [token for token, _ in units(corpus / "c/units.txt")[3:]] == sorted("ehnortw▁你好")
 
 
 def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
     (corpus / "text").write_text("".join(f"k{n} {'one two three four'[: 4 + n % 15]}\n" for n in range(50)))
     for folder in ("b1", "b2"):
-        make_units.main(["--kind", "bpe", "--vocab_size", "300", "text", folder])
+        make_vocabulary.main(["--kind", "bpe", "--vocab_size", "300", "text", folder])
     assert "note: the transcripts support" in capsys.readouterr().err
     for name in ("units.txt", "bpe.model", "bpe.vocab"):
         assert (corpus / "b1" / name).read_bytes() == (corpus / "b2" / name).read_bytes()
     with pytest.raises(ValueError, match="Vocabulary size is smaller than required_chars.*raise --vocab_size"):
-        make_units.main(["--kind", "bpe", "--vocab_size", "3", "text", "b3"])
+        make_vocabulary.main(["--kind", "bpe", "--vocab_size", "3", "text", "b3"])
     assert not list((corpus / "b3").iterdir())
 
 
@@ -158,11 +160,11 @@ def test_bad_input_ends_with_one_line(corpus):
         (("none", "u"), "error: none: No such file or directory\n"),
         (("empty", "u"), "error: empty: there is not one word in it\n"),
     ):
-        result = run("make_units.py", *arguments)
+        result = run("make_vocabulary.py", *arguments)
         assert (result.returncode, result.stderr) == (1, message)
-    assert "Traceback" in run("make_units.py", "none", "u", WENET_FUSION_TRACEBACK="1").stderr
+    assert "Traceback" in run("make_vocabulary.py", "none", "u", WENET_FUSION_TRACEBACK="1").stderr
 
 
-@pytest.mark.parametrize("script", ["make_units.py", "make_raw_list.py", "make_shard_list.py"])
+@pytest.mark.parametrize("script", ["make_vocabulary.py", "make_raw_list.py", "make_shard_list.py"])
 def test_help(script):
     assert run(script, "--help").stdout.startswith(f"usage: {script}")

@@ -10,7 +10,7 @@ import tune_language_model
 from support.runtime.fake_model import SAMPLE_RATE, LoudnessModel, save_model
 from test_shallow_fusion import say, train
 from wenet_fusion_runtime import DecodingOptions, Recognizer, load_language_model
-from wenet_fusion_runtime.stream.segments import PREFIX_BEAM
+from wenet_fusion_runtime.search.modes import PREFIX_BEAM
 
 from wenet_fusion.text.error_rate import score
 

@@ -8,9 +8,10 @@ from support.recipes.scripts import load_script
 
 pytest.importorskip("onnxruntime", reason="the tool needs onnxruntime, an optional extra")
 
-from wenet_fusion.export.targets.wenet_onnx import export_wenet_onnx  # noqa: E402
-from wenet_fusion.model.chunking import Chunking  # noqa: E402
-from wenet_fusion.recipe import TrainedModel  # noqa: E402
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -19,7 +20,7 @@ def test_scores_are_kept_and_compared(
     exported: Path, trained: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool, folder, scores = load_script("compare_wenet_scores"), tmp_path / "wenet", tmp_path / "scores.npz"
-    export_wenet_onnx(trained, folder, Chunking(8, 2))
+    export_model(trained, folder, ExportOptions("wenet-onnx", chunking=Chunking(8, 2)))
     arguments = [
         str(scores),
         str(exported),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.trained_model import load_trained
 from wenet_fusion.training.checkpoint import (
     FORMAT,
     MODEL_KIND,
@@ -121,7 +121,7 @@ def test_every_foreign_file_is_refused_with_its_path_and_the_remedy(tmp_path):
 
 def test_an_exported_file_is_no_checkpoint(trained, tmp_path):
     path = tmp_path / "exported.pt"
-    export_torchscript(trained, path)
+    export_model(trained, path)
     with pytest.raises(ValueError, match="exported.pt is an exported model; give a model checkpoint"):
         load_model(path)
 

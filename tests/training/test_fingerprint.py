@@ -20,7 +20,7 @@ from wenet_fusion.training.checkpoint import (
 @pytest.fixture(scope="module")
 def recipe(tiny_units):
     """Epochs have 5 updates; the state is saved at every second step and every epoch."""
-    changes = dict(max_steps=9, max_batch_rows=4, max_batch_seconds=60.0, save_interval_steps=2)
+    changes = {"max_steps": 9, "max_batch_rows": 4, "max_batch_seconds": 60.0, "save_interval_steps": 2}
     return with_training(lively(tiny_recipe(tiny_units)), **changes)
 
 
@@ -43,7 +43,7 @@ def test_a_run_with_other_units_is_not_resumed(recipe, corpus, killed, tmp_path)
     tokenizer = dataclasses.replace(recipe.tokenizer, units=str(units))
     with pytest.raises(ValueError) as caught:
         start(dataclasses.replace(recipe, tokenizer=tokenizer), corpus, killed)
-    for part in (str(killed), "13 units", "the 6 of this run", "choose another --model_dir"):
+    for part in (str(killed), "vocabulary of 13 tokens", "the 6 of this run", "choose another --model_dir"):
         assert part in str(caught.value)
 
 
@@ -58,7 +58,7 @@ def test_a_run_with_another_configuration_is_not_resumed(recipe, corpus, killed)
 
 def test_settings_that_change_no_weight_may_change_in_between(recipe, corpus, killed, whole, tmp_path):
     shutil.copytree(killed, tmp_path / "run")
-    changes = dict(num_workers=1, save_interval_steps=3, keep_checkpoints=7, validate_interval_steps=4)
+    changes = {"num_workers": 1, "save_interval_steps": 3, "keep_checkpoints": 7, "validate_interval_steps": 4}
     start(with_training(recipe, **changes), corpus, tmp_path / "run").run()
     left, right = (load_training_state(folder) for folder in (whole, tmp_path / "run"))
     assert differences(left.weights, right.weights) == [] and left.step == right.step
@@ -88,7 +88,7 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
     other = corpus[0].with_name("other.list")
     for changed in (lines[1:], [*lines[1:], lines[0]]):
         other.write_text("".join(changed))
-        message = r"trained on other data \(20 utterances, checksum \w+; now .*give the --train_data"
+        message = r"trained on other data \(20 utterances, checksum \w+; now .*give its own --train_data"
         with pytest.raises(ValueError, match=message):
             start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")

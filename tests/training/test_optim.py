@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wenet_fusion.config import ConfigError, config_from_mapping
-from wenet_fusion.model.layers.norm import RowNorm
+from wenet_fusion.model.layers.norm import MaskedBatchNorm
 from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
@@ -49,7 +49,7 @@ def spared_by_design(model):
     """Norms (Batch and Layer), biases, and the table of relative positions."""
     spared = {name for name, _ in model.named_parameters() if name.endswith("bias") or "position_bias" in name}
     for module_name, module in model.named_modules():
-        if isinstance(module, (RowNorm, nn.LayerNorm)):
+        if isinstance(module, (MaskedBatchNorm, nn.LayerNorm)):
             spared |= {f"{module_name}.{name}" for name, _ in module.named_parameters()}
     return spared
 

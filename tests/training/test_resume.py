@@ -98,7 +98,9 @@ def test_the_run_is_random_enough_to_prove_something(recipe, corpus, uninterrupt
     other = dataclasses.replace(recipe, seed=1)
     start(other, corpus, tmp_path / "run").run()
     found = run_differences(uninterrupted / "1", tmp_path / "run")
-    assert {"state.rng", "state.weights.encoder.layers.0.attention.qkv.norm.running_mean", "log[0].loss"} <= set(found)
+    assert {"state.rng", "state.weights.encoder.layers.0.attention.op.qkv.norm.running_mean", "log[0].loss"} <= set(
+        found
+    )
 
 
 def forget(name):

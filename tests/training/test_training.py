@@ -1,6 +1,7 @@
 """Training: it learns, its numbers stay, and what is not finite leaves no trace."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from statistics import mean
@@ -9,14 +10,16 @@ import pytest
 import torch
 from conftest import tiny_recipe
 from support.model.runs import start, with_training
-from support.model.tones import tone_recipe
+from support.model.tones import lively, tone_recipe
 
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.model.asr_model import Losses
 from wenet_fusion.training.checkpoint import list_checkpoints, load_model, load_training_state
+from wenet_fusion.training.nonfinite_guard import MAX_NONFINITE_RUN, NonFiniteGuard
 from wenet_fusion.training.optim import OptimConfig
 from wenet_fusion.training.run_log import RunLog
-from wenet_fusion.training.trainer import MAX_NONFINITE_RUN, Trainer
+from wenet_fusion.training.trainer import Trainer
+from wenet_fusion.training.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,9 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     trainer.run()
     first = bad - (accumulate - 1)  # batch of the bad update
     assert moved(seen[first - 1], seen[following - 1]) == set()
-    assert {"ctc.linear.weight", "encoder.layers.0.attention.qkv.norm.running_var"} <= moved(seen[0], seen[first - 1])
+    assert {"ctc.linear.weight", "encoder.layers.0.attention.op.qkv.norm.running_var"} <= moved(
+        seen[0], seen[first - 1]
+    )
     assert moved(seen[following - 1], seen[following - 1 + accumulate]), "training goes on"
     assert trainer.skipped_steps == 1 and trainer.step == 6
     assert load_training_state(tmp_path / "run").skipped_steps == 1
@@ -134,11 +139,13 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     kept = torch.load(tmp_path / "run/nonfinite_batch.pt", weights_only=True)
     assert len(kept) == accumulate and set(kept[0]) >= {"keys", "samples_BN", "tokens_BU"}
     epochs = entries(tmp_path / "run", "epoch")
-    assert all(entry["train_loss"] > 0 for entry in epochs), "the mean is over sound updates"
+    losses = [entry["loss"] for entry in entries(tmp_path / "run", "step") if entry["epoch"] == 0]
+    sound = [loss for number, loss in enumerate(losses, 1) if number != bad_update]
+    assert epochs[0]["train_loss"] == pytest.approx(mean(sound), rel=1e-4), "the mean is over sound updates"
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_skip_nonfinite", lambda self, batches, buffers_before: None)
+    monkeypatch.setattr(NonFiniteGuard, "restore", lambda self: None)
     trainer = start(recipe, corpus, tmp_path / "run")
     seen = poison(trainer, {3}, "loss")
     trainer.run()
@@ -174,7 +181,7 @@ def test_frozen_statistics_stay_in_the_last_steps(recipe, corpus, tmp_path):
     seen = poison(trainer, (), "")
     trainer.run()
     seen.append(trainer.model.state_dict())
-    statistics = [{name for name in moved(*pair) if "running_" in name} for pair in zip(seen, seen[1:])]
+    statistics = [{name for name in moved(*pair) if "running_" in name} for pair in itertools.pairwise(seen)]
     assert len(statistics) == 6 and all(statistics[:4]) and not any(statistics[4:])
     assert "ctc.linear.weight" in moved(seen[4], seen[5]), "the weights go on"
 
@@ -212,6 +219,31 @@ def test_an_interruption_says_how_to_go_on(recipe, corpus, tmp_path, capsys):
         trainer.run()
     assert "interrupted at step 5; the same command goes on from the last saved state" in capsys.readouterr().out
     assert start(recipe, corpus, tmp_path / "run").step == 4
+
+
+def test_validation_uses_the_largest_chunk_size(recipe, corpus, tmp_path, monkeypatch):
+    used = []
+
+    def recorded(model, dataset, chunking, *others):
+        used.append(chunking)
+        return validate(model, dataset, chunking, *others)
+
+    monkeypatch.setattr("wenet_fusion.training.trainer.validate", recorded)
+    start(with_training(recipe, max_steps=1), corpus, tmp_path / "run").run()
+    assert used == [recipe.training.chunking.served()[-1]] and used[0].size == max(recipe.training.chunking.sizes)
+
+
+def test_the_seed_decides_the_first_weights_and_only_training_data_is_changed(recipe, corpus, tmp_path):
+    recipe = lively(recipe)
+    one, same, other = (
+        start(dataclasses.replace(recipe, seed=seed), corpus, tmp_path / f"run{number}")
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert moved(one.model.state_dict(), same.model.state_dict()) == set()
+    assert "ctc.linear.weight" in moved(one.model.state_dict(), other.model.state_dict())
+    for data, equal in ((one.train_data, False), (one.dev_data, True)):
+        epochs = [data.batch([0, 1, 2], epoch).samples_BN for epoch in (0, 1)]
+        assert (epochs[0].shape == epochs[1].shape and torch.equal(*epochs)) == equal
 
 
 def test_validation_leaves_the_model_in_training(recipe, corpus, tmp_path):

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_recipe
+from conftest import randomise, tiny_recipe
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.model.asr_model import AsrModel
-from wenet_fusion.model.chunking import FULL_CONTEXT
+from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
-from wenet_fusion.training.validation import counting_of, validate
+from wenet_fusion.training.validation import choose_counting, validate
 
 CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"), "pieces", "units.txt")
 
@@ -31,10 +31,10 @@ def words(tone_run, tiny_units):
 
 
 def test_the_unit_suits_the_language(words):
-    assert counting_of(words).unit == "word"
-    assert counting_of(with_texts(words, "one two", "one")).unit == "word"
-    assert counting_of(with_texts(words, "one", "two")).unit == "char"
-    assert counting_of(with_texts(words, "one", "")).unit == "char"
+    assert choose_counting(words).unit == "word"
+    assert choose_counting(with_texts(words, "one two", "one")).unit == "word"
+    assert choose_counting(with_texts(words, "one", "two")).unit == "char"
+    assert choose_counting(with_texts(words, "one", "")).unit == "char"
 
 
 def test_characters_are_counted(words, tiny_units):
@@ -43,3 +43,17 @@ def test_characters_are_counted(words, tiny_units):
     for texts, name, count in ((("one", "three"), "CER", 8), (("one two", "one"), "WER", 3)):
         result = validate(model, with_texts(words, *texts), FULL_CONTEXT, 20.0, torch.device("cpu"))
         assert (result.rate_name, result.errors.reference) == (name, count)
+
+
+def test_batches_of_any_size_give_the_same_result(words, tiny_units):
+    """Loss and errors are sums over utterances, padding is not decoded, and the running statistics are used."""
+    torch.manual_seed(0)
+    model = randomise(AsrModel(tiny_recipe(tiny_units).model, len(words.tokenizer.vocabulary))).train()
+    with torch.no_grad():
+        model.cmvn.mean.fill_(8.0)
+        model.cmvn.inverse_std.fill_(0.3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    alone, together = (validate(model, words, Chunking(4, 2), seconds, torch.device("cpu")) for seconds in (0.1, 30.0))
+    assert alone.errors == together.errors and alone.errors.errors > 0
+    assert alone.loss == pytest.approx(together.loss, rel=1e-4)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

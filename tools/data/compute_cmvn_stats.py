@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Sums and square sums of the model's own features over a data.list: the global_cmvn file (WeNet's JSON format)."""
+"""Compute the feature statistics of a data.list with the model's own front-end: the global_cmvn file in WeNet's JSON
+format.
+"""
 
 import argparse
 import math
@@ -8,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import list_problems, write_text
 
-from wenet_fusion.console import progress_bar, run_main
 from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_samples
-from wenet_fusion.files import list_problems, write_text
 from wenet_fusion.model.asr_model import build_fbank
 from wenet_fusion.model.frontend.cmvn import CmvnStatistics
 from wenet_fusion.model.frontend.fbank import ENERGY_FLOOR
@@ -22,6 +25,7 @@ DIGITAL_SILENCE = math.log(ENERGY_FLOOR) + 1e-3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="training configuration; its front-end is used")
     parser.add_argument("--data", type=Path, required=True, help="data.list of the training set")
@@ -47,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         statistics.add(features[(features > DIGITAL_SILENCE).any(dim=1)])
     if len(unreadable) > config.data.max_skipped * len(utterances):
         raise ValueError(
-            f"{len(unreadable)} of {len(utterances)} utterances cannot be read, more than {100 * config.data.max_skipped:g} %: "
+            f"{len(unreadable)} of {len(utterances)} utterances cannot be read, more than "
+            f"{100 * config.data.max_skipped:g} %: "
             f"mend them, take them out of {args.data}, or raise data.max_skipped\n{list_problems(unreadable)}"
         )
     if unreadable:
@@ -55,13 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, statistics.to_json())
     print(
-        f"{args.output}: {statistics.count} frames of {len(utterances) - len(unreadable)} utterances, {len(unreadable)} skipped"
+        f"{args.output}: {statistics.count} frames of {len(utterances) - len(unreadable)} utterances, "
+        f"{len(unreadable)} skipped"
     )
     return 0
 
 
 def even_sample(utterances: list[Utterance], count: int) -> list[Utterance]:
-    """`count` utterances from all over a list, or all if there are fewer or `count` is 0."""
+    """Return `count` utterances spread evenly over a list, or all if there are fewer or `count` is 0."""
     if not 0 < count < len(utterances):
         return utterances
     return [utterances[number * len(utterances) // count] for number in range(count)]

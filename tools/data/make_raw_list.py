@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.data.kaldi import read_corpus, settle_left_out
-from wenet_fusion.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
     parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import replacing, write_text
 
-from wenet_fusion.console import run_main
 from wenet_fusion.data.kaldi import read_corpus, settle_left_out
 from wenet_fusion.data.sources import Utterance, read_header, read_samples
-from wenet_fusion.files import replacing, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
     parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
@@ -88,6 +89,7 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file of the given bytes to the tar, with a fixed owner and date."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""Interpolated modified Kneser-Ney estimation of n-gram models from numbered words. Knows neither text nor files.
+"""Estimate n-gram models with interpolated modified Kneser-Ney smoothing (Chen and Goodman, 1999) from numbered words.
 
 Legend: V words, P positions of the text, M different n-grams of one order. n-grams of an order are numbered by their
 beginning (an n-gram of the order before) and then by their last word.
@@ -15,7 +15,7 @@ FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text does not determine them; 
 
 
 class Ngrams(NamedTuple):
-    """The different n-grams of one order in a text."""
+    """The distinct n-grams of one order in a text."""
 
     beginning: np.ndarray  # (M,) int64, the n-gram without its last word; 0 for order 1
     last: np.ndarray  # (M,) int64, its last word
@@ -25,7 +25,7 @@ class Ngrams(NamedTuple):
 
 
 class Discounts(NamedTuple):
-    """What is subtracted from counts of 1, of 2, and of 3 and more."""
+    """The discounts subtracted from counts of 1, of 2, and of 3 and more."""
 
     one: float
     two: float
@@ -33,7 +33,7 @@ class Discounts(NamedTuple):
     estimated: bool  # False: the text is too small or too regular, these are FALLBACK
 
     def of(self, counts: np.ndarray) -> np.ndarray:
-        """(M,) for each count; 0 for 0."""
+        """Return the discount (M,) of each count; 0 for a count of 0."""
         return np.array([0.0, self.one, self.two, self.more])[np.minimum(counts, 3)]
 
 
@@ -47,10 +47,11 @@ class Order(NamedTuple):
 
 
 def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
-    """One number for each order; the last of `prune` holds for the orders that follow.
+    """Return one threshold for each order; the last of `prune` holds for the orders that follow.
 
     Raises:
-        ValueError: there are too many or none, the first is not 0 or one is smaller than the one before it: n-grams need
+        ValueError: there are too many or none, the first is not 0 or one is smaller than the one before it: n-grams
+        need
             those that they begin and end with.
     """
     thresholds = [*prune, *[prune[-1]] * order][:order] if prune else []
@@ -63,7 +64,7 @@ def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
 
 
 def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]) -> list[Order]:
-    """A model of as many orders as there are thresholds; after any words its probabilities of all but <s> sum to 1.
+    """Estimate a model with one order per threshold. After any history its probabilities of all words but <s> sum to 1.
 
     Args:
         text_P: numbers of words; each sentence begins with START and ends with END.
@@ -97,7 +98,7 @@ def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]
 
 
 def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[Ngrams]:
-    """The n-grams of all orders. Those of order 1 are the words, whether they occur or not."""
+    """Count the n-grams of all orders. Order 1 holds every word of the vocabulary, also those that do not occur."""
     starts = np.flatnonzero(text_P == START)
     offsets_P = np.arange(len(text_P)) - np.repeat(starts, np.diff(starts, append=len(text_P)))
     words, none = np.arange(vocabulary_size), np.zeros(vocabulary_size, np.int64)
@@ -117,16 +118,18 @@ def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[N
 
 
 def _adjusted(level: Ngrams, longer: Ngrams | None) -> np.ndarray:
-    """(M,) Kneser-Ney counts: how many different words stand before an n-gram. The highest order has plain counts, and
-    so have n-grams that open a sentence: nothing stands before them."""
+    """Return the Kneser-Ney counts (M,): the number of distinct words before an n-gram. The highest order keeps plain
+    counts, and so do n-grams that open a sentence, because nothing stands before them.
+    """
     if longer is None:
         return level.counts
     return np.where(level.opens, level.counts, np.bincount(longer.ending, minlength=len(level.counts)))
 
 
 def estimate_discounts(counts: np.ndarray) -> Discounts:
-    """From how many n-grams have counts 1 to 4; FALLBACK if one of the first three numbers is 0 or a discount is not
-    between 0 and its count."""
+    """Estimate the discounts from the numbers of n-grams with counts 1 to 4. Return FALLBACK if one of the first three
+    numbers is 0 or a discount is not between 0 and its count.
+    """
     frequency = np.bincount(np.minimum(counts, 5), minlength=6).astype(float)
     if not frequency[1:4].all():
         return Discounts(*FALLBACK, estimated=False)

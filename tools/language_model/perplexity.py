@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says how well an n-gram language model predicts texts: perplexity, and how many words it does not know."""
+"""Measure how well an n-gram language model predicts texts: perplexity and out-of-vocabulary words."""
 
 import argparse
 import math
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentences import TextFormat, add_format_arguments, read_sentences, text_format
+from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.search.language_model import KenlmModel, NgramModel, load_language_model
-
-from wenet_fusion.console import run_main
 
 
 class Perplexity(NamedTuple):
-    """Sums over sentences. The end of each sentence is predicted like a word, and is known."""
+    """Sums over sentences. The end of each sentence is predicted like a word of the vocabulary."""
 
     sentences: int
     words: int
@@ -24,14 +23,17 @@ class Perplexity(NamedTuple):
 
     @property
     def of_all(self) -> float:
+        """Perplexity over all words, with <unk> for those that the model lacks."""
         return math.exp(-self.log_prob / (self.words + self.sentences))
 
     @property
     def of_known(self) -> float:
+        """Perplexity over the words of the model's vocabulary only."""
         return math.exp((self.unknown_log_prob - self.log_prob) / (self.words - self.unknown + self.sentences))
 
 
 def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
+    """Score every sentence with the model and sum."""
     count = words = unknown = 0
     total = unknown_total = 0.0
     for sentence in sentences:
@@ -49,7 +51,7 @@ def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) 
 
 
 def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
-    """One line about one text. Raises ValueError if it holds no sentence."""
+    """Return one line about one text. Raises ValueError if it holds no sentence."""
     found = measure(model, read_sentences(path, text))
     if not found.sentences:
         raise ValueError(f"{path}: there is not one sentence in it")
@@ -60,6 +62,7 @@ def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
     parser.add_argument("text", type=Path, nargs="+", help="a sentence in each line")

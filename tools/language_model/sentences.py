@@ -1,4 +1,4 @@
-"""Sentences of text files as lists of words, for tools that work on language models; knows no models."""
+"""Read the sentences of text files as lists of words."""
 
 import argparse
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class TextFormat(NamedTuple):
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that `text_format` reads."""
+    """Add the options that `text_format` reads."""
     parser.add_argument("--keyed", action="store_true", help="lines begin with a key, as in Kaldi's text")
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
@@ -36,11 +36,12 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def text_format(args: argparse.Namespace) -> TextFormat:
+    """Return the format that the parsed options ask for."""
     return TextFormat(args.keyed, args.words)
 
 
 def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
-    """The words of each line. Empty lines are left out; with a key they are sentences without words.
+    """Yield the words of each line. Empty lines are left out; with a key they are sentences without words.
 
     Raises:
         OSError: the file cannot be read.

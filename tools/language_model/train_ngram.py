@@ -18,11 +18,11 @@ from kneser_ney import END, START, UNKNOWN, Order, estimate, prune_thresholds
 from perplexity import report
 from sentences import MARKS, add_format_arguments, read_sentences, text_format
 from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import read_lines, replacing
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
 from wenet_fusion_runtime.search.language_model import load_language_model
 
-from wenet_fusion.console import run_main
-from wenet_fusion.files import read_lines, replacing
 from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 SPECIAL = (*MARKS, "<unk>")  # in the order of START, END, UNKNOWN
@@ -30,7 +30,9 @@ ZERO = -99.0  # how ARPA files write the logarithm of 0
 
 
 def read_words(path: Path) -> list[str]:
-    """The words of a vocabulary: units.txt of word units, or a word in each line. Raises OSError or ValueError."""
+    """Read the words of a vocabulary: units.txt of word tokens, or one word in each line. Raises OSError or
+    ValueError.
+    """
     lines = [line.split() for line in read_lines(path)]
     if [RESERVED[0], "0"] in lines[:1]:
         words = list(read_vocabulary(path, "words").tokens[len(RESERVED) :])
@@ -47,8 +49,9 @@ def read_words(path: Path) -> list[str]:
 
 
 def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], closed: bool) -> np.ndarray:
-    """(P,) int32: START, the words' numbers, END of each sentence. New words are added to `words`, or become UNKNOWN if
-    it is `closed`."""
+    """Return the text as int32 (P,): START, the words' numbers and END of each sentence. New words are added to
+    `words`, or become UNKNOWN if it is `closed`.
+    """
     text = array("i")
     for sentence in sentences:
         text.append(START)
@@ -61,21 +64,22 @@ def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], clos
 
 
 def write_arpa(path: Path, words: Sequence[str], orders: Sequence[Order]) -> None:
-    """Replace `path`, compressed if it ends in .gz. With seven decimals probabilities sum to 1 within 1e-6."""
+    """Replace `path` by the model, compressed if its name ends in .gz. With seven decimals, probabilities sum to 1
+    within 1e-6.
+    """
     compress = path.suffix == ".gz"
-    with replacing(path) as temporary:
-        with (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
-            file.write("\\data\\\n")
-            for number, order in enumerate(orders, start=1):
-                file.write(f"ngram {number}={len(order.words)}\n")
-            for number, order in enumerate(orders, start=1):
-                file.write(f"\n\\{number}-grams:\n")
-                write_ngrams(file, words, order, f"write {number}-grams", has_backoff=number < len(orders))
-            file.write("\n\\end\\\n")
+    with replacing(path) as temporary, (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
+        file.write("\\data\\\n")
+        for number, order in enumerate(orders, start=1):
+            file.write(f"ngram {number}={len(order.words)}\n")
+        for number, order in enumerate(orders, start=1):
+            file.write(f"\n\\{number}-grams:\n")
+            write_ngrams(file, words, order, f"write {number}-grams", has_backoff=number < len(orders))
+        file.write("\n\\end\\\n")
 
 
 def write_ngrams(file: TextIO, words: Sequence[str], order: Order, description: str, has_backoff: bool) -> None:
-    """One line for each n-gram, under a progress bar."""
+    """Write one line for each n-gram and show progress."""
     with np.errstate(divide="ignore"):
         log_probs = np.clip(np.log10(order.probabilities), ZERO, 0.0)
         backoffs = np.maximum(np.log10(order.backoffs), ZERO)
@@ -86,12 +90,14 @@ def write_ngrams(file: TextIO, words: Sequence[str], order: Order, description: 
 
 
 def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
+    """Return one line about the sizes of the model."""
     sentences = int((text == START).sum())
     sizes = ", ".join(f"{len(order.words)} {number}-grams" for number, order in enumerate(orders, start=1))
     return f"{path}: {sizes} from {len(text) - 2 * sentences} words in {sentences} sentences"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path, nargs="+", metavar="TEXT", help="a sentence in each line")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ARPA file; *.gz is compressed")

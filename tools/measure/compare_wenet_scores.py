@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives exported files as WeNet's runtimes do, with whatever torch and onnxruntime are installed, and keeps the scores.
+"""Compare the scores of exported files between environments: drive them as WeNet's runtimes do and keep the scores.
 
 Called again in another environment it compares: that is how a file is tried with the versions that WeNet is built with.
 Needs numpy, torch and onnxruntime only. Features are random numbers.
@@ -15,13 +15,14 @@ import onnxruntime
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the calls of WeNet's C++ live with its tests
-from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy  # noqa: E402
+from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy
 
 FRAMES = 633  # a short last chunk, no whole encoder frame
 REVERSE_WEIGHT = 0.3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path, help="written if it is missing (.npz), else compared with")
     parser.add_argument(
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def opened(path: Path, chunk_size: int, num_left_chunks: int) -> dict[str, AsrModel | SherpaModel]:
-    """The models of one exported file or folder, by name."""
+    """Return the models of one exported file or folder by name."""
     if path.is_dir():
         suffixes = [suffix for suffix in (".onnx", ".quant.onnx") if (path / f"encoder{suffix}").exists()]
         return {f"{path}/*{suffix}": OnnxAsrModel(path, suffix) for suffix in suffixes}

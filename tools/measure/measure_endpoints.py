@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What endpoint rules do to the recordings of a data.list, streamed as one long recording with pauses between them."""
+"""Measure what endpoint rules do to a data.list that is streamed as one long recording with pauses."""
 
 import argparse
 from collections import Counter
@@ -12,11 +12,12 @@ import numpy as np
 from left_out import all_problems, tell_left_out
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
-from wenet_fusion_runtime.stream.segments import MODES, RESCORING, decode_rows, offline_step
+from wenet_fusion_runtime.search.modes import MODES, RESCORING
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
-from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.text.error_rate import score
@@ -30,7 +31,7 @@ TITLES = (
 
 
 class Effect(NamedTuple):
-    """What one set of rules did to the recording."""
+    """The effect of one set of rules on the recording."""
 
     segments: int
     closed_by: Counter[Endpoint]
@@ -42,7 +43,7 @@ class Effect(NamedTuple):
 
 
 def parse_rules(label: str) -> EndpointRules:
-    """`RULE1/RULE2/RULE3` in seconds, `off` for none. Raises ValueError."""
+    """Parse `RULE1/RULE2/RULE3` in seconds, `off` for none. Raises ValueError."""
     try:
         first, second, third = (None if part == "off" else float(part) for part in label.split("/"))
         if third is None:
@@ -57,7 +58,7 @@ def parse_rules(label: str) -> EndpointRules:
 def long_recording(
     recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> np.ndarray:
-    """The recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
+    """Join the recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
     rng, parts = np.random.default_rng(seed), []
     for samples in recordings:
         parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
@@ -65,14 +66,17 @@ def long_recording(
 
 
 def decode(model: AcousticModel, step: StepScores, options: DecodingOptions, rules: EndpointRules) -> list[Result]:
+    """Decode the long recording under one set of rules."""
     return decode_rows(model, step, replace(options, endpoint=rules))[0]
 
 
 def text_of(segments: Sequence[Result], meta: Meta) -> str:
+    """Return the text of several segments."""
     return meta.vocabulary.text(joined_ids(segments))
 
 
 def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str | None) -> Effect:
+    """Compare the segments with those of the uncut recording."""
     delays = [
         segment.end_seconds - segment.words[-1].end_seconds
         for segment in segments if segment.words and segment.endpoint is not Endpoint.END
@@ -89,7 +93,7 @@ def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str 
 
 
 def row(label: str, effect: Effect) -> list[str]:
-    """Cells of the table, as TITLES."""
+    """Return the cells of one table row, in the order of TITLES."""
     rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3)
     delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
     return [
@@ -100,6 +104,7 @@ def row(label: str, effect: Effect) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
@@ -146,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The attention decoders have no use for half an hour as one sentence.
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
-        f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, pauses of"
+        f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, "
+        "pauses of"
         f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {options.mode}"
     )
     print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")

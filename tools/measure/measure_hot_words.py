@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Decodes a data.list with and without hot words: how many are found, how many where there are none, at what error rate.
+"""Measure hot words on a data.list: recall, precision and error rates with and without them.
 
 The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
 words are right where the transcript has it. Recall is the share of those in the transcripts that are found, precision
@@ -11,33 +11,31 @@ where it belongs. Choose boosts on a development set and report what they do on 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from left_out import all_problems
-from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
-from wenet_fusion_runtime.cli.decoding_arguments import add_search_arguments, search_options, usable_hot_words
-from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import decode_rows, offline_step
+from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.console import run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
-from wenet_fusion.data.sources import read_batch
-from wenet_fusion.files import write_text
+from wenet_fusion.evaluation.decode_list import Condition, decode_list
+from wenet_fusion.evaluation.options import EvaluationOptions, Variant
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.text.transcripts import UNITS, Counting
 
-ROWS = 16  # utterances per step
 WITHOUT, AS_LISTED = "without", "as listed"
 PHRASES_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Found:
-    """A hot word in transcripts and texts."""
+    """The occurrences of a hot word in transcripts and in recognised texts."""
 
     spoken: int = 0  # occurrences in the transcripts
     written: int = 0  # occurrences in the texts
@@ -48,13 +46,13 @@ class Found:
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
+        """Return the harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
         return 2 * self.right / (self.spoken + self.written) if self.spoken + self.written else 1.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One line of the table."""
+    """One row of the table."""
 
     boosts: str  # WITHOUT, AS_LISTED or a number: the boost of every phrase
     found: Found  # all hot words together
@@ -64,12 +62,14 @@ class Measured:
     other_words: ErrorCounts
 
     def record(self) -> dict[str, object]:
+        """Return the results for JSON."""
         counts = {name: getattr(self, name)._asdict() for name in ("all_words", "listed_words", "other_words")}
         phrases = {phrase: asdict(found) for phrase, found in self.phrases.items()}
         return {"boosts": self.boosts, "found": asdict(self.found), "f1": self.found.f1, **counts, "phrases": phrases}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     args = _parser().parse_args(arguments)
     model = load_model(args.model)
     chunking = args.chunking or Chunking(model.meta.default_chunk, model.meta.default_left)
@@ -82,8 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances, skipped = scan_manifest(args.data)
     texts, unreadable = decode(model, utterances, chunking, options)
     skipped = all_problems(skipped, unreadable)
-    if len(unreadable) == len(utterances):
-        raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 
     phrases = [" ".join(word.phrase.split()) for word in hot_words]
     references = {utterance.key: utterance.text for utterance in utterances if utterance.key not in unreadable}
@@ -127,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """The list with each of the boosts in place of its own; without any, as it is."""
+    """Return the list once for each boost, in place of its own boosts; without boosts, the list itself."""
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}
@@ -136,28 +134,19 @@ def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[s
 def decode(
     model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, options: Mapping[str, DecodingOptions]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Texts by name of options and key, and what is wrong with utterances that cannot be read, by key."""
-    texts: dict[str, dict[str, str]] = {name: {} for name in options}
-    skipped: dict[str, str] = {}
-    by_length = sorted(utterances, key=lambda utterance: utterance.seconds)
-    with tqdm(total=len(utterances), desc="decode", unit="utt", disable=None) as bar:
-        for start in range(0, len(by_length), ROWS):
-            batch = by_length[start : start + ROWS]
-            samples, unreadable = read_batch(batch, model.meta.sample_rate)
-            skipped |= unreadable
-            if samples:
-                step = offline_step(model, list(samples.values()), chunking.size, chunking.left)
-                for name, each in options.items():
-                    rows = decode_rows(model, step, each)
-                    texts[name] |= {key: model.meta.vocabulary.text(joined_ids(row)) for key, row in zip(samples, rows)}
-            bar.update(len(batch))
-    return texts, skipped
+    """Return the texts by name of options and key, and why recordings could not be read, by key."""
+    mode = str(next(iter(options.values())).mode)
+    variants = tuple(Variant(name, each) for name, each in options.items())
+    found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), variants))
+    label = chunking_label(chunking)
+    texts = {name: found.texts(Condition(mode, name, label), model.meta.vocabulary) for name in options}
+    return texts, found.unreadable
 
 
 def measure(
     name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], counting: Counting
 ) -> Measured:
-    """Counts over all utterances."""
+    """Sum the counts over all utterances."""
     wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
     listed = {token for phrase in wanted.values() for token in phrase}
     found = dict.fromkeys(phrases, Found())
@@ -174,7 +163,7 @@ def measure(
 
 
 def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Found:
-    """Occurrences of a phrase in both sides of an alignment."""
+    """Find the occurrences of a phrase in both sides of an alignment."""
     spoken = [pair.reference for pair in pairs if pair.reference is not None]
     written = [pair.hypothesis for pair in pairs if pair.hypothesis is not None]
     right = [pair.reference if pair.reference == pair.hypothesis else None for pair in pairs]
@@ -186,20 +175,21 @@ def _occurrences(phrase: Sequence[str], text: Sequence[str | None]) -> int:
 
 
 def table(measured: Sequence[Measured]) -> str:
+    """Return the results as a Markdown table."""
     head = ["boost", "recall", "precision", "F1", "WER", "WER of their words", "WER of other words"]
     rows = [
         [
             line.boosts, _share(line.found.right, line.found.spoken), _share(line.found.right, line.found.written),
             f"{100 * line.found.f1:.2f} %",
-            *(_share(counts.errors, counts.reference) for counts in (line.all_words, line.listed_words, line.other_words)),
+            *(_share(of.errors, of.reference) for of in (line.all_words, line.listed_words, line.other_words)),
         ]
         for line in measured
     ]  # fmt: skip
-    return "\n".join(_markdown(head, rows))
+    return markdown_table(head, rows)
 
 
 def phrase_table(measured: Sequence[Measured]) -> str:
-    """Each hot word: how often it was spoken, and right and wrong in the texts; first those with most errors."""
+    """Tabulate each hot word: spoken, found and inserted occurrences, those with most errors first."""
     first = measured[0].phrases
     wrong = {
         phrase: sum(line.phrases[phrase].spoken + line.phrases[phrase].written - 2 * line.phrases[phrase].right
@@ -213,7 +203,7 @@ def phrase_table(measured: Sequence[Measured]) -> str:
         for phrase in shown
     ]
     left = [f"\n{len(first) - len(shown)} more in the JSON file"] if len(first) > len(shown) else []
-    return "\n".join([*_markdown(head, rows), *left])
+    return "\n".join([markdown_table(head, rows), *left])
 
 
 def _right_and_wrong(found: Found) -> str:
@@ -222,13 +212,6 @@ def _right_and_wrong(found: Found) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f} % ({part}/{whole})" if whole else f"- ({part}/0)"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|---" + "|--:" * (len(head) - 1) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts the words that an exported model hears where there are none (see wordless_sounds.py)."""
+"""Count the insertions of an exported model in non-speech (see nonspeech_sounds.py)."""
 
 import argparse
 from collections import Counter
@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from left_out import all_problems, tell_left_out
-from nonspeech_sounds import Sound, wordless_sounds
+from nonspeech_sounds import Sound, nonspeech_sounds
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
+from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
-from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.report.markdown import markdown_table
 
 RECORDINGS = 100  # of a data.list, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = all_problems(skipped, unreadable)
     if args.speech and not found:
         raise ValueError(f"no recording of {args.speech} could be read; the first problem: {skipped[0]}")
-    sounds = list(wordless_sounds(rate, args.seconds, list(found.values()), args.seed))
+    sounds = list(nonspeech_sounds(rate, args.seconds, list(found.values()), args.seed))
     words: Counter[tuple[str, str]] = Counter()  # by kind and mode
     for sound in tqdm(sounds, desc="sounds", unit="sound", leave=False, disable=None):
         for chunk in model.meta.chunk_sizes:
@@ -58,11 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def modes_of(meta: Meta) -> tuple[str, ...]:
+    """Return the searches that the model supports."""
     return MODES if meta.decoder else MODES[:-1]
 
 
 def texts_of(model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]) -> dict[str, str]:
-    """What each mode writes, one run of the model: the same as streams would write."""
+    """Return the text of each search from one run of the model; streams would write the same."""
     step = offline_step(model, [sound.samples], chunk, model.meta.left(chunk))
     return {mode: _text(decode_rows(model, step, chosen)[0]) for mode, chosen in options.items()}
 
@@ -79,17 +83,17 @@ def print_table(
     words: Counter[tuple[str, str]],
     seconds: float,
 ) -> None:
-    """Words per hour of each kind of sound and mode; the last line says it all."""
+    """Print insertions per hour by kind of sound and search; the last line is a summary."""
     chunks = len(meta.chunk_sizes)
     hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
-    print("| false words per hour | hours | " + " | ".join(modes) + " |")
-    print("|---|--:|" + "--:|" * len(modes))
-    for kind, duration in hours.items():
-        cells = [f"{words[kind, mode] / duration:.0f}" for mode in modes]
-        print(f"| {kind} | {duration:.2f} | " + " | ".join(cells) + " |")
+    rows = [
+        [kind, f"{duration:.2f}", *(f"{words[kind, mode] / duration:.0f}" for mode in modes)]
+        for kind, duration in hours.items()
+    ]
+    print(markdown_table(["insertions per hour", "hours", *modes], rows))
     worst = {kind: max(words[kind, mode] for mode in modes) / duration for kind, duration in hours.items()}
     rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in worst.items())
-    print(f"{model}: false words per hour of sounds without a word, in the worst of {len(modes)} modes: {rates}")
+    print(f"{model}: insertions per hour of non-speech sounds, in the worst of {len(modes)} modes: {rates}")
 
 
 if __name__ == "__main__":

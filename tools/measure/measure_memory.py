@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Streams hours of audio through one stream of an exported model: memory and speed at the beginning and at the end."""
+"""Stream hours of audio through one stream and compare memory and speed at the beginning and at the end."""
 
 import argparse
 import itertools
@@ -12,18 +12,22 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.console import progress_bar, run_main
 from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
 
 
 class Minute(NamedTuple):
+    """One minute of the stream: processor seconds and resident memory."""
+
     compute_seconds: float
     resident_bytes: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list whose utterances are repeated, one after the other")
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def minute_blocks(recordings: Sequence[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-    """Endless audio in blocks of one minute."""
+    """Yield endless audio in blocks of one minute."""
     waiting: list[np.ndarray] = []
     size = 60 * sample_rate
     for samples in itertools.cycle(recordings):

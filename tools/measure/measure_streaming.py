@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Streams a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
+"""Stream a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
 
 import argparse
 import gc
@@ -14,20 +14,23 @@ from streamed_recording import Streamed, stream_utterance
 from timeline import Timeline, draw_timeline
 from tqdm import tqdm
 from wenet_fusion_runtime import DecodingOptions, Recognizer, Word
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import list_problems, write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
-from wenet_fusion_runtime.stream.segments import MODES
+from wenet_fusion_runtime.search.modes import MODES
 
-from wenet_fusion.console import HelpFormatter, run_main
+from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.data.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
-from wenet_fusion.evaluation.timestamps.timestamp_errors import SideErrors, all_dated_words, time_errors
-from wenet_fusion.files import list_problems, read_table, write_text
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.text.error_rate import align, score
 
 
 class Percentiles(NamedTuple):
+    """Values that 50, 90 and 99 % of the cases stay below."""
+
     p50: float
     p90: float
     p99: float
@@ -35,7 +38,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """stream.json. Milliseconds are of computation, seconds of audio time; None: there was nothing to measure."""
+    """The contents of stream.json. Milliseconds are computation, seconds are audio time; None: nothing to measure."""
 
     model: str
     data: str
@@ -56,11 +59,11 @@ class Report:
     finalisation_processor_ms: Percentiles | None  # processor time of the same
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
-    flicker: float | None  # words that were shown and changed later, for each word of the final text
+    upwr: float | None  # unstable partial words: shown and changed later, per word of the final text
     open_words: float | None  # words of a text shown that could still change, on average
     dated_words: int  # those whose times can be compared with the CTM file's: they were recognised rightly
-    start_errors_seconds: SideErrors | None
-    end_errors_seconds: SideErrors | None
+    start_errors_seconds: BoundaryErrors | None
+    end_errors_seconds: BoundaryErrors | None
     compared: int  # utterances whose tokens offline evaluation gave
     same_tokens: int
     different: list[str]
@@ -69,7 +72,7 @@ class Report:
 
 
 def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timeline:
-    """Pairs what was spoken with what was shown."""
+    """Pair the spoken words with the words on display."""
     shown: list[float | None] = []
     position = 0
     for pair in align([word.text for word in spoken], streamed.words).pairs:
@@ -80,13 +83,14 @@ def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timelin
 
 
 def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | None:
+    """Return the percentiles of some values; None without any."""
     if not len(values):
         return None
     return Percentiles(*(round(float(value) * factor, 4) for value in np.percentile(values, (50, 90, 99))))
 
 
 def streamed_chunking(label: str) -> Chunking:
-    """`parse_chunking` without full context, which is none that can be streamed."""
+    """Parse a chunking that can be streamed: any but full context."""
     if label == "full":
         raise argparse.ArgumentTypeError("'full' cannot be streamed; give SIZE/LEFT in frames and chunks, such as 16/4")
     try:
@@ -96,7 +100,7 @@ def streamed_chunking(label: str) -> Chunking:
 
 
 def print_report(report: Report) -> None:
-    """The numbers as a few lines of text."""
+    """Print the numbers as a few lines of text."""
     rate = "no word spoken" if report.wer is None else f"{100 * report.wer:.2f} % of {report.words} words"
     print(
         f"{report.data}, chunks {report.chunking}, {report.mode}: {report.utterances} utterances,"
@@ -115,15 +119,16 @@ def print_report(report: Report) -> None:
         if value is not None:
             numbers = " / ".join(f"{number:.3g}" for number in value)
             print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
-    if report.flicker is not None and report.open_words is not None:
+    if report.upwr is not None and report.open_words is not None:
         print(
-            f"  partial texts        {100 * report.flicker:.2f} words shown and changed later for 100 final words,"
+            f"  partial texts        {100 * report.upwr:.2f} words shown and changed later for 100 final words,"
             f" {report.open_words:.2f} of those shown could still change"
         )
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
         if errors is not None:
             print(
-                f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / 95 % of"
+                f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / "
+                "95 % of"
                 f" {report.dated_words} words)"
             )
     if report.compared:
@@ -144,7 +149,7 @@ def build_report(
     undated: list[str],
     skipped: list[str],
 ) -> Report:
-    """All numbers of a run. `spoken` may be empty: then there are no delays."""
+    """Compute all numbers of a run. Without `spoken` there are no delays."""
     offline = read_table(args.reference_tokens) if args.reference_tokens else {}
     compared = [key for key in streamed if key in offline]
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
@@ -159,8 +164,8 @@ def build_report(
     total = scoring.total
     final_words = sum(len(item.words) for item in streamed.values())
     open_words = [count for item in streamed.values() for count in item.open_words]
-    pairs = all_dated_words(spoken, {key: item.dated for key, item in streamed.items()})
-    times = time_errors(pairs) if pairs else None
+    pairs = match_all_words(spoken, {key: item.dated for key, item in streamed.items()})
+    times = timestamp_errors(pairs) if pairs else None
     return Report(
         model=str(args.model),
         data=str(args.data),
@@ -181,7 +186,7 @@ def build_report(
         finalisation_processor_ms=percentiles([item.final_processor for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
         emission_delay_seconds=percentiles(delays),
-        flicker=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
+        upwr=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
         open_words=float(np.mean(open_words)) if open_words else None,
         dated_words=len(pairs),
         start_errors_seconds=times and times.starts,
@@ -195,6 +200,7 @@ def build_report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
@@ -208,7 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ctm",
         type=Path,
-        help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, no picture",
+        help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, "
+        "no picture",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the cuts")
     parser.add_argument(
@@ -224,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances = {utterance.key: utterance for utterance in listed.utterances}
     references = {key: utterance.text for key, utterance in utterances.items()}
     spoken = read_ctm(args.ctm) if args.ctm else {}
-    undated = without_words(spoken, references, args.ctm) if args.ctm else []
+    undated = keys_without_words(spoken, references, args.ctm) if args.ctm else []
     streamed: dict[str, Streamed] = {}
     skipped = list(listed.problems)
     audio_seconds = 0.0
@@ -247,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output / "text", texts)
     write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.dated) for key, item in streamed.items()))
     plain = {
-        name: value._asdict() if isinstance(value, (Percentiles, SideErrors)) else value
+        name: value._asdict() if isinstance(value, (Percentiles, BoundaryErrors)) else value
         for name, value in asdict(report).items()
     }
     write_text(args.output / "stream.json", json.dumps(plain, indent=1) + "\n")

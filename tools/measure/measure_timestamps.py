@@ -1,31 +1,32 @@
 #!/usr/bin/env python3
-"""Compares the times of words in CTM files, from `wenet-fusion align` or tools/measure/measure_streaming.py, with those of a reference."""
+"""Compare word times in CTM files, from `wenet-fusion align` or measure_streaming.py, with a reference."""
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wenet_fusion.console import HelpFormatter, run_main
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
-from wenet_fusion.evaluation.timestamps.timestamp_errors import TimeErrors, all_dated_words, time_errors
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
+
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.evaluation.timestamps.timestamp_errors import TimestampErrors, match_all_words, timestamp_errors
 
 
-def table(rows: Mapping[Path, TimeErrors], words: int) -> str:
-    """Markdown, in milliseconds."""
-    title = f"of {words} words"
-    lines = [
-        f"| error in ms | {title} | starts: mean | 50 % | 95 % | bias | ends: mean | 50 % | 95 % | bias |",
-        "|---|" + "--:|" * 9,
-    ]
+def table(rows: Mapping[Path, TimestampErrors], words: int) -> str:
+    """Return a Markdown table in milliseconds."""
+    side = ["mean", "50 %", "95 %", "bias"]
+    header = ["error in ms", f"of {words} words", f"starts: {side[0]}", *side[1:], f"ends: {side[0]}", *side[1:]]
+    cells = []
     for path, errors in rows.items():
-        sides = [f"{1000 * value:.0f}" for side in (errors.starts, errors.ends) for value in side]
-        lines.append(f"| {path} | {errors.words} | " + " | ".join(sides) + " |")
-    return "\n".join(lines)
+        sides = [f"{1000 * value:.0f}" for side_errors in (errors.starts, errors.ends) for value in side_errors]
+        cells.append([str(path), str(errors.words), *sides])
+    return markdown_table(header, cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("reference", type=Path, help="CTM file: when each word was spoken")
     parser.add_argument(
@@ -39,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {}
     for path in args.ctm:
         heard = read_ctm(path)
-        without_words(heard, texts, path)  # an utterance in which nothing was recognised has no line, but one must have
-        rows[path] = time_errors(all_dated_words(spoken, heard))
+        keys_without_words(
+            heard, texts, path
+        )  # an utterance in which nothing was recognised has no line, but one must have
+        rows[path] = timestamp_errors(match_all_words(spoken, heard))
     print(table(rows, sum(map(len, spoken.values()))))
     if args.output is not None:
         content = {

@@ -1,4 +1,4 @@
-"""Sounds without a word in them: silence, noise, tones, chords, a voice and many played backwards. Knows no model."""
+"""Generate non-speech: silence, noise, tones, chords, one voice and several voices played backwards."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,17 +11,17 @@ CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 3, 7, 10), (0, 5, 7))  # semi
 
 
 class Sound(NamedTuple):
-    """One of them."""
+    """One non-speech recording."""
 
     kind: str
     label: str  # what distinguishes it within its kind
     samples: np.ndarray  # (n,) float32
 
 
-def wordless_sounds(
+def nonspeech_sounds(
     sample_rate: int, seconds: float, recordings: Sequence[np.ndarray] = (), seed: int = 0
 ) -> Iterator[Sound]:
-    """Every kind at several levels, which are RMS relative to full scale (0 dB), before peaks are clipped.
+    """Yield every kind at several levels: RMS relative to full scale (0 dB), before peaks are clipped.
 
     Args:
         recordings: speech (n,) at `sample_rate`, played backwards; without it there are no voices.
@@ -52,13 +52,13 @@ def _sound(kind: str, label: str, level: float, shape: np.ndarray) -> Sound:
 
 
 def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise that falls by 3 dB per octave."""
+    """Return noise that falls by 3 dB per octave."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
 
 
 def _chords(count: int, sample_rate: int, beat: float, rng: np.random.Generator) -> np.ndarray:
-    """A new chord each beat, its notes with overtones that fade, as of a plucked string."""
+    """Return a new chord each beat, with overtones that fade as on a plucked string."""
     total, length = np.zeros(count), int(beat * sample_rate)
     time = np.arange(2 * length) / sample_rate
     for start in range(0, count, length):
@@ -76,7 +76,7 @@ def _chords(count: int, sample_rate: int, beat: float, rng: np.random.Generator)
 
 
 def _reversed(count: int, recordings: Sequence[np.ndarray], voices: int, rng: np.random.Generator) -> np.ndarray:
-    """So many rows of recordings played backwards, one after the other, each recording equally loud."""
+    """Return the sum of `rows` rows of recordings played backwards, each recording equally loud."""
     total = np.zeros(count)
     for _ in range(voices):
         position = 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws loss and word error rate of a training run from its train_log.jsonl; knows nothing else of the run."""
+"""Draw loss and word error rate of a training run from its train_log.jsonl."""
 
 import argparse
 import json
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from pictures import BLUE, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
-
-from wenet_fusion.console import run_main
-from wenet_fusion.files import read_lines
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import read_lines
 
 
 def read_log(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns of the step lines and of the epoch lines. Raises ValueError if there is no step or a line is broken."""
+    """Read the step lines and the epoch lines as columns. Raises ValueError if there is no step or a line is broken."""
     entries: dict[str, list[dict[str, float]]] = {"step": [], "epoch": []}
     for number, line in enumerate(read_lines(path), start=1):
         try:
@@ -32,13 +31,13 @@ def _columns(entries: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Running median over `width` values, shorter at the ends: single bad batches do not show."""
+    """Return the running median over `width` values, shorter at the ends, so that single bad batches do not show."""
     half = width // 2
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 
 
 def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str, path: Path) -> None:
-    """Two panels: losses per step with the dev loss, and the word error rate on dev. Raises OSError."""
+    """Draw two panels: losses per step with the dev loss, and the word error rate on dev. Raises OSError."""
     plt = load_pyplot()
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -77,6 +76,7 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("log", type=Path, help="train_log.jsonl")
     parser.add_argument("output", type=Path, help="picture to write (PNG, SVG or PDF)")

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Shows whether words are right as often as their confidence says: expected calibration error and a reliability plot."""
+"""Measure whether words are right as often as their confidence says: expected calibration error and a reliability
+plot.
+"""
 
 import argparse
 import json
@@ -11,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, load_pyplot
 from wenet_fusion_runtime import Word
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.console import HelpFormatter, run_main
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
-from wenet_fusion.files import read_table, write_text
+from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.text.error_rate import align
 from wenet_fusion.text.transcripts import Counting
 
@@ -22,7 +25,7 @@ Z = 1.96  # standard deviations of a 95 % interval
 
 
 class Bin(NamedTuple):
-    """Words whose confidence lies from `low` to `high`."""
+    """The words whose confidence lies from `low` to `high`."""
 
     low: float
     high: float
@@ -34,6 +37,8 @@ class Bin(NamedTuple):
 
 
 class Reliability(NamedTuple):
+    """The calibration of word confidence: bins and expected calibration error."""
+
     words: int
     wrong: int
     confidence: float  # mean
@@ -43,7 +48,7 @@ class Reliability(NamedTuple):
 
 
 def rated_words(references: Mapping[str, str], heard: Mapping[str, Sequence[Word]]) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence of every recognised word, and whether it is right: in an alignment with the fewest errors."""
+    """Return the confidence of every recognised word and whether it is right in an alignment with the fewest errors."""
     confidences, right = [], []
     counting = Counting("mixed")  # as the runtime cuts text into words
     for key, text in references.items():
@@ -56,7 +61,7 @@ def rated_words(references: Mapping[str, str], heard: Mapping[str, Sequence[Word
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray, bins: int) -> Reliability:
-    """Over `bins` bins of equal width."""
+    """Sort the words into `bins` bins of equal width."""
     index = np.minimum((confidences * bins).astype(int), bins - 1)
     found = [
         _bin(number / bins, (number + 1) / bins, confidences[index == number], right[index == number])
@@ -79,7 +84,7 @@ def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) ->
 
 
 def draw(found: Reliability, title: str, path: Path) -> None:
-    """Writes a picture: share of right words against confidence, and below how many words each bin has."""
+    """Draw the share of right words against confidence, and below it the number of words in each bin."""
     plt = load_pyplot()
     full = [item for item in found.bins if item.words]
     figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7, 6.6), gridspec_kw={"height_ratios": [3, 1]})
@@ -121,6 +126,7 @@ def draw(found: Reliability, title: str, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("text", type=Path, help="transcripts: lines 'key words'")
     parser.add_argument(
@@ -137,18 +143,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not heard:
         print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
         return 0
-    without_words(
+    keys_without_words(
         heard, references, args.ctm
     )  # an utterance in which nothing was recognised has no line, but one must have
     found = reliability(*rated_words(references, heard), args.bins)
     print(
-        f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right {found.right:.4f}, "
+        f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right "
+        f"{found.right:.4f}, "
         f"expected calibration error {found.expected_calibration_error:.4f}"
     )
     for item in found.bins:
         if item.words:
             print(
-                f"  {item.low:.2f} to {item.high:.2f}  {item.words:6} words  confidence {item.confidence:.3f}  right {item.right:.3f}"
+                f"  {item.low:.2f} to {item.high:.2f}  {item.words:6} words  confidence {item.confidence:.3f}  right "
+                f"{item.right:.3f}"
                 f"  (95 %: {item.right_low:.3f} to {item.right_high:.3f})"
             )
     if args.output is not None:

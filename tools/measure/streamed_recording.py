@@ -1,5 +1,6 @@
-"""Streams one recording in random cuts and notes when its text appeared; knows no lists and no transcripts."""
+"""Stream one recording in random cuts and note when its text appeared."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from wenet_fusion_runtime.results.result import joined_ids
 
 
 class Streamed(NamedTuple):
-    """What a listener sees of one utterance. Times in seconds; those of audio count from the recording's start."""
+    """The display of one utterance over time. Audio times are seconds from the start of the recording."""
 
     words: tuple[str, ...]
     ids: tuple[int, ...]
@@ -27,7 +28,7 @@ class Streamed(NamedTuple):
 
 
 def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Pieces of 1 to `longest` samples, their lengths spread over all orders of magnitude."""
+    """Cut samples into pieces of 1 to `longest` samples, with lengths spread over all orders of magnitude."""
     pieces, position = [], 0
     while position < len(samples):
         length = int(np.exp(rng.uniform(0, np.log(longest + 1))))
@@ -39,7 +40,9 @@ def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) ->
 def settled_times(
     partials: Sequence[tuple[float, Sequence[str]]], final: Sequence[str], end: float
 ) -> tuple[float, ...]:
-    """When each word of `final` came to stay, given the texts shown at earlier times; `end` for those that none had."""
+    """Return when each word of `final` appeared for good, given the texts on display at earlier times; `end` for words
+    that none had.
+    """
     times = [end] * len(final)
     stable = len(final)
     for seconds, words in reversed(partials):
@@ -54,7 +57,7 @@ def settled_times(
 def changed_words(texts: Sequence[Sequence[str]]) -> int:
     """How often a word that was shown is another one, or none, in the text shown next."""
     changed = 0
-    for before, after in zip(texts, texts[1:]):
+    for before, after in itertools.pairwise(texts):
         changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
     return changed
 

@@ -6,26 +6,24 @@ The exported model runs once for each utterance and chunking; its scores are sea
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from left_out import all_problems, tell_left_out
 from measure_streaming import streamed_chunking
-from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
-from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import MODES, decode_rows, offline_step
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import write_text
+from wenet_fusion_runtime.search.modes import MODES
 
-from wenet_fusion.console import HelpFormatter, run_main
 from wenet_fusion.data.manifest import Utterance, scan_manifest
-from wenet_fusion.data.sources import read_batch
-from wenet_fusion.files import write_text
+from wenet_fusion.evaluation.decode_list import Condition, decode_list
+from wenet_fusion.evaluation.options import EvaluationOptions, Variant
+from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.text.error_rate import ErrorCounts, score
-
-MAX_ROWS = 16  # utterances per step
 
 
 @dataclass(frozen=True)
@@ -42,34 +40,20 @@ class Tuned:
 
 
 def decode(
-    model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, variants: Sequence[DecodingOptions],
+    model: AcousticModel,
+    utterances: Sequence[Utterance],
+    chunking: Chunking,
+    variants: Sequence[DecodingOptions],
     skipped: dict[str, str],
-) -> list[ErrorCounts]:  # fmt: skip
-    """Word errors under each of the options; why an utterance could not be read goes to `skipped`, by its key."""
-    texts: list[dict[str, str]] = [{} for _ in variants]
-    references = {}
-    label = chunking_label(chunking)
-    with tqdm(total=len(utterances), desc=f"decode {label}", unit="utt", leave=False, disable=None) as bar:
-        for batch in batches(utterances):
-            samples, unreadable = read_batch(batch, model.meta.sample_rate)
-            skipped.update(unreadable)
-            references.update((utterance.key, utterance.text) for utterance in batch if utterance.key in samples)
-            if samples:
-                step = offline_step(model, list(samples.values()), *chunking)
-                for found, options in zip(texts, variants):
-                    rows = decode_rows(model, step, options)
-                    found.update(zip(samples, (model.meta.vocabulary.text(joined_ids(row)) for row in rows)))
-            bar.update(len(batch))
-    if not references:
-        raise ValueError(f"no utterance could be read; the first problem: {next(iter(skipped.values()))}")
-    return [score(references, found).total for found in texts]
-
-
-def batches(utterances: Sequence[Utterance]) -> Iterator[Sequence[Utterance]]:
-    """Utterances of similar length."""
-    ordered = sorted(utterances, key=lambda utterance: utterance.seconds)
-    for start in range(0, len(ordered), MAX_ROWS):
-        yield ordered[start : start + MAX_ROWS]
+) -> list[ErrorCounts]:
+    """Return the word errors under each of the options; reasons for unreadable recordings go to `skipped`, by key."""
+    mode, label = str(variants[0].mode), chunking_label(chunking)
+    named = tuple(Variant(str(number), options) for number, options in enumerate(variants))
+    found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), named), title=f"decode {label}")
+    skipped.update(found.unreadable)
+    references = {item.key: item.text for item in utterances if item.key not in found.unreadable}
+    ways = [Condition(mode, variant.name, label) for variant in named]
+    return [score(references, found.texts(way, model.meta.vocabulary)).total for way in ways]
 
 
 def tune(
@@ -88,19 +72,19 @@ def tune(
 
 
 def table(rows: Sequence[Tuned]) -> str:
-    """Markdown."""
-    lines = [
-        "| word error rate, % | dev, no LM | dev, LM | test, no LM | test, LM | lm_weight | word_bonus |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    """Return the result as a Markdown table."""
+    header = ["word error rate, %", "dev, no LM", "dev, LM", "test, no LM", "test, LM", "lm_weight", "word_bonus"]
+    cells = []
     for row in rows:
         rates = (row.dev_without, row.dev_with, row.test_without, row.test_with)
-        cells = [row.chunking, *(f"{100 * rate:.2f}" for rate in rates), f"{row.lm_weight:g}", f"{row.word_bonus:g}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells.append(
+            [row.chunking, *(f"{100 * rate:.2f}" for rate in rates), f"{row.lm_weight:g}", f"{row.word_bonus:g}"]
+        )
+    return markdown_table(header, cells) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")

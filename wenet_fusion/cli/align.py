@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
 from wenet_fusion.data.manifest import scan_manifest
@@ -15,29 +15,33 @@ from wenet_fusion.evaluation.timestamps.forced_alignment import (
     write_alignment,
 )
 from wenet_fusion.model.chunking import chunking_label, parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 DOUBTFUL = 0.5  # words with less confidence are marked in the list of the worst utterances
 
 
 def add(verb: Verb) -> None:
-    """Add the verb to the parser."""
+    """Add the verb to the command."""
     p = verb(
         "align",
         align_command,
-        "date every word of a data.list with transcripts (forced alignment), and find bad transcripts",
+        "Find when each word of the transcripts was spoken (forced alignment), and which transcripts do not fit.",
+        [
+            "exp/avg_3.pt --data data/test/data.list --output exp/align",
+            "exp/avg_3.pt --data data/test/data.list --output exp/align --word_times exp/final.zip --worst 20",
+        ],
     )
-    p.add_argument("checkpoint", type=Path)
+    p.add_argument("checkpoint", type=Path, help="checkpoint to align with")
     p.add_argument("--data", type=Path, required=True, help="data.list with transcripts")
     p.add_argument(
         "--output", type=Path, required=True, help="folder for words.ctm, tokens.ctm, textgrid/ and alignment.json"
     )
-    p.add_argument("--chunking", default="full", metavar="LABEL", help="'full' or SIZE/LEFT such as 16/4")
+    p.add_argument("--chunking", default="full", metavar="LABEL", help="chunking, 'full' or SIZE/LEFT such as 16/4")
     p.add_argument(
         "--word_times",
         type=Path,
         metavar="EXPORTED",
-        help="file exported with --ctm: move words from where they are emitted to where they are spoken",
+        help="file exported with --ctm: correct the timestamps for the emission delay measured there",
     )
     p.add_argument(
         "--worst", type=int, default=0, metavar="N", help="print the N utterances that fit their transcripts least"
@@ -45,41 +49,41 @@ def add(verb: Verb) -> None:
 
 
 def align_command(args: argparse.Namespace) -> int:
+    """Run the verb and return the exit status: 1 if an utterance could not be aligned."""
     if args.worst < 0:
         raise ValueError(f"--worst {args.worst}: give a number of utterances")
-    word_times = _word_times(args.word_times)
-    options = AlignmentOptions(parse_chunking(args.chunking), word_times)
+    options = AlignmentOptions(parse_chunking(args.chunking), _emission_delay(args.word_times))
     trained = load_trained(args.checkpoint)
     utterances, problems = scan_manifest(args.data)
     aligned = align(trained, utterances, options)
     aligned = aligned._replace(skipped=[*problems, *aligned.skipped])
     write_alignment(aligned, args.output)
     if args.worst:
-        print("   score confidence utterance: words, those that the audio hardly holds with their confidence")
+        print("   score confidence utterance: words, doubtful ones with their confidence")
     for utterance in aligned.worst(args.worst):
         print(format_utterance(utterance))
     words = sum(len(utterance.words) for utterance in aligned.utterances)
     print(
-        f"{args.output}: {words} words of {len(aligned.utterances)} utterances aligned, chunking {chunking_label(options.chunking)}, "
-        f"{len(aligned.skipped)} utterances skipped"
+        f"{args.output}: {words} words of {len(aligned.utterances)} utterances aligned, "
+        f"chunking {chunking_label(options.chunking)}, {len(aligned.skipped)} utterances skipped"
     )
     if args.word_times is None:
-        print("words are dated where the model emits them; --word_times EXPORTED moves them to where they are spoken")
+        print("timestamps are emission times; --word_times EXPORTED corrects them for the emission delay")
     print_skipped(aligned.skipped)
     return 1 if aligned.skipped else 0
 
 
-def _word_times(path: Path | None) -> WordTimes:
+def _emission_delay(path: Path | None) -> EmissionDelay:
     if path is None:
-        return WordTimes()
-    found = read_meta(path).word_times
-    if found == WordTimes():
-        raise ValueError(f"{path} knows no word times: export it with --data and --ctm, or leave --word_times out")
+        return EmissionDelay()
+    found = read_meta(path).emission_delay
+    if found == EmissionDelay():
+        raise ValueError(f"{path} holds no emission delay: export it with --data and --ctm, or leave --word_times out")
     return found
 
 
 def format_utterance(utterance: AlignedUtterance) -> str:
-    """One line."""
+    """Return the line of an utterance: score, confidence, key and words, doubtful words with their confidence."""
     words = [
         word.text if word.confidence >= DOUBTFUL else f"{word.text}({word.confidence:.2f})" for word in utterance.words
     ]

@@ -1,4 +1,4 @@
-"""What verbs share. Knows no verb."""
+"""Shared parts of the verbs: the interface that adds a verb, devices, counting options, lists of skipped utterances."""
 
 import argparse
 import sys
@@ -8,20 +8,35 @@ from typing import Protocol
 import torch
 
 from wenet_fusion.data.dataset import Skip
+from wenet_fusion.text.transcripts import UNITS, Counting
 
-MAX_SHOWN = 20
+MAX_SHOWN = 20  # skipped utterances that are printed
 
 
 class Verb(Protocol):
-    """Adds a verb to the parser and returns its own parser."""
+    """Add a verb to the command and return its parser."""
 
     def __call__(
-        self, name: str, function: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser: ...
+        self, name: str, function: Callable[[argparse.Namespace], int], description: str, examples: Sequence[str]
+    ) -> argparse.ArgumentParser:
+        """Add a verb.
+
+        Args:
+            name: of the verb.
+            function: takes the parsed arguments and returns the exit status. Its arguments hold `usage_error`, a
+                function that ends the command with the usage and a message.
+            description: one sentence, the first line of `--help`.
+            examples: command lines after `wenet-fusion VERB`, the last lines of `--help`.
+        """
+        ...
 
 
 def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one. Raises ValueError, with the remedy, if it cannot be used."""
+    """Return the device of that name; "auto" is a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: the device cannot be used; the message ends with `remedy`.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -32,7 +47,29 @@ def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
     return found
 
 
+def add_counting(p: argparse.ArgumentParser) -> None:
+    """Add the options that say what counts as an error."""
+    p.add_argument(
+        "--unit",
+        choices=UNITS,
+        default="word",
+        help="count errors in words, in characters, or mixed: Chinese and Japanese by characters, the rest by words",
+    )
+    p.add_argument("--ignore_case", action="store_true", help="count upper and lower case as equal")
+    p.add_argument(
+        "--ignore_punctuation",
+        action="store_true",
+        help="leave out punctuation; an apostrophe within a word belongs to the word",
+    )
+
+
+def counting(args: argparse.Namespace) -> Counting:
+    """Return what the options of `add_counting` say."""
+    return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
+
+
 def print_skipped(skips: Sequence[Skip | str]) -> None:
+    """Print the first skipped utterances and the number of the others to standard error."""
     for skip in skips[:MAX_SHOWN]:
         print(f"skipped {skip}", file=sys.stderr)
     if len(skips) > MAX_SHOWN:

@@ -1,40 +1,44 @@
-"""The verbs `check` and `inspect`."""
+"""The verb `check`."""
 
 import argparse
 from pathlib import Path
 
 from wenet_fusion_runtime.audio.reader import load_audio
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
-from wenet_fusion_runtime.model.model_file import load_model
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
-from wenet_fusion.evaluation.inspection import describe, draw_influence, influence
-from wenet_fusion.evaluation.streaming_laws import BOUND, check_data, check_model
-from wenet_fusion.export.targets.torchscript import reloaded, script
-from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
-from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import load_trained, read_recipe
-from wenet_fusion.trained_model import acoustic_model
-from wenet_fusion.training.checkpoint import is_exported
+from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
+from wenet_fusion.recipe import check_data, read_recipe
+from wenet_fusion.trained_model import load_trained
 
 
 def add(verb: Verb) -> None:
-    """Add the verbs to the parser."""
-    p = verb("check", check, "prove the streaming laws on a checkpoint, or say what training would skip of a data.list")
-    p.add_argument("what", choices=("model", "data"))
-    p.add_argument("path", type=Path, help="checkpoint or data.list")
-    p.add_argument("--audio", type=Path, help="model: audio file to use instead of noise")
-    p.add_argument("--config", type=Path, help="data: training configuration")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="data: configuration values")
-
-    p = verb("inspect", inspect, "show latency, operators and which input frames reach which outputs")
-    p.add_argument("path", type=Path, help="checkpoint or exported file")
-    p.add_argument("--frames", type=int, default=160, help="encoder frames to measure on")
-    p.add_argument("--output", type=Path, help="picture to draw (PNG, SVG or PDF)")
+    """Add the verb to the command."""
+    p = verb(
+        "check",
+        check,
+        "Check that a checkpoint obeys the streaming laws, or which utterances of a data.list training can use.",
+        [
+            "model exp/avg_3.pt",
+            "data data/train/data.list --config conf/train.yaml",
+        ],
+    )
+    p.add_argument("what", choices=("model", "data"), help="kind of the file to check")
+    p.add_argument("path", type=Path, help="checkpoint, or data.list")
+    p.add_argument("--audio", type=Path, help="for a model: audio file to check on instead of noise")
+    p.add_argument("--config", type=Path, help="for data: YAML file of the training configuration")
+    p.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for data: configuration values that replace those of the file",
+    )
 
 
 def check(args: argparse.Namespace) -> int:
+    """Run the verb and return the exit status: 1 if a law fails or an utterance cannot be used."""
     if args.what == "data":
+        if args.config is None:
+            args.usage_error("check data needs --config: its tokenizer and front-end decide what is usable")
         report = check_data(read_recipe(args.config, args.overrides), args.path)
         print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {len(report.skipped)} not")
         print_skipped(report.skipped)
@@ -48,24 +52,3 @@ def check(args: argparse.Namespace) -> int:
     failed = sum(not item.holds for item in checks)
     print(f"{len(checks) - failed} of {len(checks)} hold (float64, largest relative difference at most {BOUND:.0e})")
     return 1 if failed else 0
-
-
-def inspect(args: argparse.Namespace) -> int:
-    if is_exported(args.path):
-        model = load_model(args.path)
-        scripted = model.meta.kind == TORCHSCRIPT
-        counts = dict(operators(model.backend.step_graph()) if scripted else model.meta.verification["operators"])
-        chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]
-    else:
-        trained = load_trained(args.path)
-        model, counts = acoustic_model(trained), dict(operators(reloaded(script(trained)).step.inlined_graph))
-        chunkings = trained.config.training.chunking.served()
-    chunkings = (
-        [] if model.meta.precision.startswith("int8") and args.output is None else [FULL_CONTEXT, *reversed(chunkings)]
-    )
-    print(describe(model, counts, chunkings, args.frames))
-    if args.output is not None:
-        drawn = [influence(model, chunking, args.frames) for chunking in chunkings]
-        draw_influence(drawn, model.meta.frame_seconds, args.output)
-        print(f"\n{args.output}: which input frames reach which outputs")
-    return 0

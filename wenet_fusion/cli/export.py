@@ -4,48 +4,62 @@ import argparse
 from pathlib import Path
 
 from wenet_fusion.cli.arguments import Verb
-from wenet_fusion.export.acceptance import ExportOptions
-from wenet_fusion.export.export_formats import FORMATS, MEANINGS, ExportRequest, explain_precisions, export_model
+from wenet_fusion.export.description import MEANINGS, describe_export, explain_precisions
+from wenet_fusion.export.flow import TARGETS, export_model
 from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import parse_chunking
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.trained_model import load_trained
 
 
 def add(verb: Verb) -> None:
-    """Add the verbs to the parser."""
-    p = verb("export", export, "write a fused, verified file for our runtime, WeNet's or sherpa-onnx")
-    p.add_argument("checkpoint", type=Path)
+    """Add the verb to the parser."""
+    p = verb(
+        "export",
+        export,
+        "Export a checkpoint to a fused, verified file for this project's runtime, WeNet's or sherpa-onnx.",
+        [
+            "exp/avg_3.pt exp/final.zip --data data/dev/data.list",
+            "exp/avg_3.pt exp/int8.zip --format onnx --precision int8 --data data/dev/data.list",
+        ],
+    )
+    p.add_argument("checkpoint", type=Path, help="checkpoint to export, usually an average")
     p.add_argument("output", type=Path, help="file to write; a folder for wenet-onnx")
     p.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=TARGETS,
         default="torchscript",
-        help="torchscript serves our runtime and WeNet's libtorch runtime; onnx our runtime without torch",
+        help="which runtime the file is for: torchscript for ours and WeNet's libtorch runtime, onnx for ours without "
+        "torch",
     )
     p.add_argument(
-        "--chunking", metavar="SIZE/LEFT", help="wenet-onnx, sherpa-onnx: what the file is for; default: the model's"
+        "--chunking",
+        metavar="SIZE/LEFT",
+        help="chunk size in encoder frames and left context in chunks that a wenet-onnx or sherpa-onnx file is for "
+        "(default: the model's largest)",
     )
     p.add_argument(
         "--data",
         type=Path,
-        help="data.list: compare the text of some of its utterances too, and judge int8 by their error rate",
+        help="data list whose utterances are verified too, calibrate int8 and judge it by its error rate",
     )
-    p.add_argument("--num_utterances", type=int, default=100, help="of --data, spread over the list")
+    p.add_argument("--num_utterances", type=int, default=100, help="number of utterances to take, spread over --data")
     p.add_argument(
         "--ctm",
         type=Path,
-        help="torchscript, onnx: when the words of --data are spoken; without it results date words by when they are emitted",
+        help="word timestamps of --data, which correct those of torchscript and onnx files for CTC emission delay",
     )
     p.add_argument("--precision", choices=MEANINGS, default="float32", help=explain_precisions())
     p.add_argument(
         "--max_wer_increase",
         type=float,
         default=0.5,
-        help="int8, int8-dynamic: percentage points of word errors that it may add on --data, else it is refused",
+        help="largest increase of the word error rate on --data that int8 may cost, in percentage points",
     )
 
 
 def export(args: argparse.Namespace) -> int:
+    """Export a checkpoint and print what was found out about the files."""
     trained = load_trained(args.checkpoint)
     speech: list[Speech] = []
     if args.ctm is not None and args.data is None:
@@ -53,10 +67,11 @@ def export(args: argparse.Namespace) -> int:
     if args.data is not None:
         speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances, args.ctm)
     chunking = None if args.chunking is None else parse_chunking(args.chunking)
-    request = ExportRequest(args.format, chunking, ExportOptions(args.precision, args.max_wer_increase / 100))
+    options = ExportOptions(args.format, args.precision, chunking, args.max_wer_increase / 100)
     try:
-        told = export_model(trained, args.output, request, speech)
+        exported = export_model(trained, args.output, options, speech)
     except ImportError as error:  # an optional package; the message says how to install it
         raise ValueError(str(error)) from error
-    print("\n".join(told))
+    default = trained.config.training.chunking.served()[-1]
+    print("\n".join(describe_export(exported, options, chunking or default)))
     return 0

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion_runtime.cli.decoding_arguments import search_options, usable_hot_words
+from wenet_fusion_runtime.cli.search_arguments import search_options, usable_hot_words
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
-from wenet_fusion_runtime.stream.segments import DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.evaluation.options import PLAIN, Variant
 

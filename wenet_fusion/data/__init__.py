@@ -1,1 +1,1 @@
-"""From lists of recorded utterances to padded training batches."""
+"""Read lists of recorded utterances and load them as padded training batches."""

@@ -1,4 +1,4 @@
-"""Which utterances share a batch in one epoch; knows only their durations, no audio and no text."""
+"""Plan the batches of an epoch from the durations of the utterances."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Batches' worth of utterances that are sorted together: more means less padding and less randomness.
+# Utterances are sorted in pools of this many batches: larger pools mean less padding and less randomness.
 _POOL_BATCHES = 50
 
 
 def epoch_batches(
     seconds: Sequence[float], max_batch_seconds: float, max_batch_rows: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Every index of `seconds` exactly once, in batches of similar durations and random order.
+    """Plan batches of similar durations in random order that hold each utterance exactly once.
 
-    A batch's size is what it occupies after padding, rows * longest <= `max_batch_seconds`, and `max_batch_rows`;
-    an utterance longer than the limit gets a batch of its own. A pure function: the same arguments, the same plan.
+    The same arguments always give the same plan.
+
+    Args:
+        seconds: duration of each utterance.
+        max_batch_seconds: largest padded size of a batch, rows * longest utterance. A longer utterance gets a batch of
+            its own.
+        max_batch_rows: most utterances in a batch.
+        seed, epoch: key of the random order.
+
+    Returns:
+        The indices of each batch's utterances.
+
+    Raises:
+        ValueError: a limit is not positive.
+
+    >>> plan = epoch_batches([1.0, 2.0, 1.1, 2.1], max_batch_seconds=4.5, max_batch_rows=8, seed=0, epoch=0)
+    >>> sorted(sorted(batch) for batch in plan)
+    [[0, 2], [1, 3]]
     """
     durations = np.asarray(seconds, dtype=np.float64)
     if not max_batch_seconds > 0 or max_batch_rows < 1:
@@ -28,7 +44,7 @@ def epoch_batches(
     rng = np.random.default_rng([seed, epoch])
     rows = min(max_batch_rows, max(1.0, max_batch_seconds / max(durations.mean(), 1e-9)))
     pools = np.array_split(rng.permutation(durations.size), max(1, round(durations.size / (rows * _POOL_BATCHES))))
-    # Every other pool falls instead of rises, so neighbours are alike across pools too and only the last batch is cut.
+    # Pools rise and fall in turn, so that neighbours are alike across pools too, and only the last batch is cut.
     orders = [pool[np.argsort(durations[pool], kind="stable")[:: 1 - 2 * (n % 2)]] for n, pool in enumerate(pools)]
     batches: list[list[int]] = []
     longest = 0.0
@@ -44,6 +60,10 @@ def epoch_batches(
 
 
 def padding_fraction(seconds: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
-    """The part of all padded batches that is padding, between 0 and 1."""
+    """Return the share of padding in all batches, between 0 and 1.
+
+    >>> padding_fraction([1.0, 3.0], [[0, 1]])
+    0.33333333333333337
+    """
     padded = sum(len(batch) * max(seconds[index] for index in batch) for batch in batches)
     return 1.0 - sum(seconds[index] for batch in batches for index in batch) / padded if padded else 0.0

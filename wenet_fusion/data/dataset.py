@@ -1,4 +1,4 @@
-"""Utterances -> padded batches of samples and unit ids, what cannot be used being counted; knows no model."""
+"""Load utterances as padded batches of samples and token ids; unusable ones are skipped and counted."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from wenet_fusion.data.augmentation import Augmentation, augment
 from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
-from wenet_fusion.data.transforms import Augmentation, augment
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 
 T = TypeVar("T")
 
 _MAX_SHOWN = 10
-# So many utterances in a row may fail, where a whole batch failed, before the data is given up.
+# If a whole batch cannot be read, this many utterances after it are tried before loading fails.
 _MAX_STAND_INS = 20
 
 
 class FrontendGeometry(NamedTuple):
-    """What a model expects of its samples."""
+    """The sample rate and frame length of a model."""
 
-    sample_rate: int
+    sample_rate: int  # Hz
     frame_samples: int  # samples per encoder frame
-    tail_samples: int  # zeros that end every utterance
+    right_padding_samples: int  # zeros appended to every utterance
 
 
 class Batch(NamedTuple):
-    """B utterances, zero-padded; lengths include the tail."""
+    """B utterances, padded with zeros to N samples and U tokens."""
 
     keys: tuple[str, ...]
     samples_BN: torch.Tensor  # float32 in [-1, 1]
-    sample_lengths_B: torch.Tensor  # int64
+    sample_lengths_B: torch.Tensor  # int64, right padding of the model included
     tokens_BU: torch.Tensor  # int64
     token_lengths_B: torch.Tensor  # int64
 
 
 class Skip(NamedTuple):
-    """An utterance that is not used."""
+    """An unusable utterance and its reason."""
 
     key: str
     reason: str
@@ -52,11 +52,34 @@ class Skip(NamedTuple):
         return f"{self.key}: {self.reason}"
 
 
-class SpeechDataset:
-    """Utterances that can be used, in their order; indices count these. `skipped` lists the others.
+class DataReport(NamedTuple):
+    """What training makes of a data list."""
 
-    Audio with a header that cannot be read, or too short for its transcript, and transcripts with unknown units are
-    found here; audio that fails to decode is found, and skipped, when its batch is loaded.
+    utterances: int  # that it uses
+    hours: float  # of those
+    skipped: list[Skip]
+
+
+class SpeechDataset:
+    """The usable utterances of a list, in its order, as padded batches; `skipped` lists the others.
+
+    Unreadable headers, transcripts with unknown tokens and audio too short for its transcript are found at once; audio
+    that cannot be decoded is found, and skipped, when its batch is loaded.
+
+    Args:
+        utterances: entries of a data list.
+        tokenizer: encodes the transcripts.
+        frontend: sample rate and frame length of the model.
+        augmentation: random changes to the waveforms; None for none.
+        seed: key of the random changes, beside epoch and index.
+        max_skipped: largest share of unusable utterances.
+
+    Raises:
+        ValueError: too many utterances are unusable, now or when a batch is loaded.
+
+    >>> dataset = SpeechDataset(read_manifest("data.list"), tokenizer, frontend)  # doctest: +SKIP
+    >>> dataset.batch([0, 1], epoch=0).samples_BN.shape  # doctest: +SKIP
+    torch.Size([2, 12640])
     """
 
     def __init__(
@@ -68,10 +91,6 @@ class SpeechDataset:
         seed: int = 0,
         max_skipped: float = 0.01,
     ) -> None:
-        """`seed` starts the draws of the augmentation.
-
-        Raises ValueError if more than the fraction `max_skipped` of the utterances cannot be used, now or later.
-        """
         self.tokenizer = tokenizer
         self.frontend = frontend
         self.skipped: list[Skip] = []
@@ -93,27 +112,34 @@ class SpeechDataset:
 
     @property
     def seconds(self) -> list[float]:
-        """Durations by index, as `epoch_batches` wants them; without tail and change of speed."""
+        """Return the duration of each utterance, as `epoch_batches` takes them; before padding and changes of speed."""
         return [utterance.seconds for utterance in self.utterances]
+
+    def report(self) -> DataReport:
+        """Return how much of the data is used, and each skipped utterance with its reason."""
+        return DataReport(len(self), sum(self.seconds) / 3600, self.skipped)
 
     @property
     def digest(self) -> str:
-        """Number of utterances and a checksum over keys and durations: whether epochs are made of the same batches."""
+        """Return the number of utterances and a checksum of keys and durations; epochs of equal digests are equal."""
         lines = (f"{utterance.key} {utterance.seconds:.3f}\n" for utterance in self.utterances)
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
-        """The utterances of `indices`. What is drawn depends on seed, epoch and index only.
+        """Load the utterances of `indices` as a batch; random changes depend on seed, epoch and index only.
 
-        An utterance that cannot be decoded is left out and counted. Where that leaves none, the next readable
-        utterance stands in, so that a plan yields as many batches as it has entries.
+        An utterance that cannot be decoded is left out and counted. If none is left, the next readable utterance
+        takes their place, so that every entry of a plan yields a batch.
+
+        Raises:
+            ValueError: too many utterances are unusable.
         """
         batch, skips = self.load(indices, epoch)
         self.record(skips)
         return batch
 
     def load(self, indices: Sequence[int], epoch: int) -> tuple[Batch, list[Skip]]:
-        """Like `batch`, but leaves the counting to the caller: for worker processes, whose memory is not ours."""
+        """Load a batch like `batch`, and return what was skipped instead of counting it; for worker processes."""
         rows: list[tuple[int, np.ndarray]] = []
         skips: list[Skip] = []
         stand_ins = ((indices[-1] + step) % len(self) for step in range(1, _MAX_STAND_INS + 1))
@@ -130,7 +156,11 @@ class SpeechDataset:
         return self._pad(rows), skips
 
     def record(self, skips: Iterable[Skip]) -> None:
-        """Count skips, each utterance once. Raises ValueError above the threshold."""
+        """Count skipped utterances, each one once.
+
+        Raises:
+            ValueError: more than the share `max_skipped` is unusable.
+        """
         by_key = {skip.key: skip for skip in self.skipped}
         for skip in skips:
             by_key.setdefault(skip.key, skip)
@@ -158,12 +188,12 @@ class SpeechDataset:
         return replace(utterance, seconds=header.seconds), tokens
 
     def _too_short(self, samples: int, tokens: Sequence[int]) -> str:
-        frames = -(-(samples + self.frontend.tail_samples) // self.frontend.frame_samples)
+        frames = -(-(samples + self.frontend.right_padding_samples) // self.frontend.frame_samples)
         needed = frames_needed(tokens)
         if frames >= needed:
             return ""
         speed = f" at the highest speed factor {self._fastest:g}" if self._fastest > 1 else ""
-        return f"{frames} frames{speed} are too few for the {needed} that its {len(tokens)} units need"
+        return f"{frames} frames{speed} are too few for the {needed} that its {len(tokens)} tokens need"
 
     def _load_samples(self, index: int, epoch: int) -> np.ndarray | Skip:
         utterance = self.utterances[index]
@@ -182,7 +212,7 @@ class SpeechDataset:
 
     def _pad(self, rows: Sequence[tuple[int, np.ndarray]]) -> Batch:
         tokens = [self._tokens[index] for index, _ in rows]
-        sample_lengths = [samples.size + self.frontend.tail_samples for _, samples in rows]
+        sample_lengths = [samples.size + self.frontend.right_padding_samples for _, samples in rows]
         token_lengths = [len(ids) for ids in tokens]
         samples_BN = torch.zeros(len(rows), max(sample_lengths))
         tokens_BU = torch.zeros(len(rows), max(token_lengths), dtype=torch.int64)
@@ -199,7 +229,7 @@ class SpeechDataset:
 
 
 class _Plan(Dataset):
-    """Batches by their place in the plan, as DataLoader wants them."""
+    """The batches of a plan, as DataLoader reads them."""
 
     def __init__(self, dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int) -> None:
         self._dataset, self._plan, self._epoch = dataset, plan, epoch
@@ -215,16 +245,23 @@ class _Plan(Dataset):
 
 
 def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, num_workers: int) -> Iterator[Batch]:
-    """One batch for every entry of `plan`, in its order, loaded by `num_workers` processes (0: by this one).
+    """Load the batches of a plan in its order; torch's global random state stays as it is.
 
-    The batches do not depend on `num_workers`, and torch's global random state is left alone.
+    Args:
+        dataset: gives the utterances.
+        plan: the indices of each batch, see `epoch_batches`.
+        epoch: key of the random changes.
+        num_workers: processes that load; 0 loads in this one. The batches are the same.
+
+    Raises:
+        ValueError: too many utterances are unusable.
     """
     loader = DataLoader(
         _Plan(dataset, plan, epoch),
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=num_workers,
-        # Without one of its own every new iterator would draw from the global generator, and resumed runs would differ.
+        # By default every new iterator draws from the global generator, and resumed runs would differ.
         generator=torch.Generator(),
         worker_init_fn=_start_worker,
     )

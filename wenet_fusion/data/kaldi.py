@@ -1,4 +1,4 @@
-"""Kaldi's wav.scp, text and segments -> utterances, and what does not fit together; knows nothing of data.list."""
+"""Read utterances from Kaldi's wav.scp, text and segments, and report what does not fit together."""
 
 from __future__ import annotations
 
@@ -9,28 +9,62 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.files import list_problems, read_lines
+
 from wenet_fusion.data.sources import AudioSource, Utterance, read_headers
-from wenet_fusion.files import list_problems, read_table
 
 
 class Corpus(NamedTuple):
-    """Utterances with readable headers, in the order of `text`, and one line for everything left out."""
+    """Utterances of a Kaldi data folder with readable headers, in the order of `text`."""
 
     utterances: list[Utterance]
-    left_out: list[str]
+    left_out: list[str]  # one line for each utterance that is left out, with its reason
 
 
 class Segment(NamedTuple):
+    """A part of a recording."""
+
     recording: str
     start: float  # seconds
     end: float
 
 
-def read_corpus(wav_scp: Path, text: Path, segments: Path | None = None) -> Corpus:
-    """Read a Kaldi data directory's files; relative audio paths start at the working directory and become absolute.
+def read_table(path: str | Path) -> dict[str, str]:
+    """Read Kaldi's "key value" lines in their order; the value is the rest of the line and may be empty.
 
-    Raises OSError, and ValueError with all lines that are not in the format, or if nothing is left. Utterances without
-    transcript or audio and audio without a readable header are left out, not an error: see `settle_left_out`.
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: keys occur twice; the message lists their lines.
+    """
+    table: dict[str, str] = {}
+    first_line: dict[str, int] = {}
+    problems = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        key, *rest = line.split(maxsplit=1)
+        if key in table:
+            problems.append(f"{path}:{number}: key {key!r} is already in line {first_line[key]}")
+        first_line.setdefault(key, number)
+        table[key] = rest[0].strip() if rest else ""
+    if problems:
+        raise ValueError(list_problems(problems))
+    return table
+
+
+def read_corpus(wav_scp: Path, text: Path, segments: Path | None = None) -> Corpus:
+    """Read the files of a Kaldi data folder; audio paths start at the working directory and become absolute.
+
+    Utterances without transcript, without audio or with an unreadable header are left out, see `settle_left_out`.
+
+    Args:
+        wav_scp: lines "key path"; with `segments`, the keys are recordings.
+        text: lines "key transcript".
+        segments: lines "key recording start end", times in seconds.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: lists all malformed lines; or no utterance is usable.
     """
     transcripts = read_table(text)
     recordings = read_table(wav_scp)
@@ -75,7 +109,11 @@ def read_corpus(wav_scp: Path, text: Path, segments: Path | None = None) -> Corp
 
 
 def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
-    """Print what is left out of a list if that is allowed, else raise ValueError with it."""
+    """Print what is left out of a list.
+
+    Raises:
+        ValueError: something is left out and `allow_missing` is false.
+    """
     if left_out and not allow_missing:
         raise ValueError(
             f"{len(left_out)} utterances cannot be listed; mend them, or leave them out with --allow_missing\n"
@@ -86,7 +124,7 @@ def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
 
 
 def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
-    """Kaldi's "utterance recording start end" (seconds); what is wrong goes to `problems`."""
+    """Read lines "utterance recording start end" (seconds); what is wrong goes to `problems`."""
     segments = {}
     for key, value in read_table(path).items():
         fields = value.split()

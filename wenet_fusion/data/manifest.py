@@ -1,4 +1,4 @@
-"""data.list files, raw or shard, -> utterances, every problem with its line; knows nothing of samples and batches."""
+"""Read data lists, raw or of shards, and report every problem with its line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from wenet_fusion_runtime.files import list_problems, read_lines
+
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
-from wenet_fusion.files import list_problems, read_lines
 
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -18,20 +19,25 @@ _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_li
 
 
 class Listed(NamedTuple):
-    """What a list names, and what is wrong with its other lines: each message begins with the line."""
+    """Utterances of a list, and what is wrong with its other lines; each message begins with the line."""
 
     utterances: list[Utterance]
     problems: list[str]
 
 
 def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> list[Utterance]:
-    """All utterances of a list in its order.
+    """Read all utterances of a data list in its order; relative paths start at the list's folder.
 
-    raw: a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration" (seconds), "speaker";
-    or NeMo's {"audio_filepath", "text"} with optional "offset", "duration". shard: a tar per line, which holds key.txt
-    and key.wav (or flac, ogg, opus, mp3). auto: what the first line looks like.
-    Relative paths start at the list's folder.
-    Raises ValueError with the lines of the list, or members of a tar, that are wrong; FileNotFoundError.
+    Args:
+        data_list: the list.
+        data_type: "raw" for a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration"
+            (seconds) and "speaker", or NeMo's {"audio_filepath", "text"} with optional "offset" and "duration".
+            "shard" for the path of a tar per line, with members key.txt and key.wav (or flac, ogg, opus, mp3).
+            "auto" looks at the first line.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: lists the malformed lines, and the members of a tar that are wrong.
     """
     listed = _read_list(Path(data_list), data_type)
     if listed.problems:
@@ -40,9 +46,11 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
 
 
 def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> Listed:
-    """Like `read_manifest`, but utterances that cannot be used are told instead of refused.
+    """Read the usable utterances of a data list like `read_manifest`, and report the others in the result.
 
-    Raises ValueError, FileNotFoundError if there is none that can be used.
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: no utterance is usable.
     """
     listed = _read_list(Path(data_list), data_type)
     if not listed.utterances:
@@ -74,7 +82,7 @@ def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
 
 
 def _fill_seconds(utterances: list[Utterance]) -> list[Utterance]:
-    """Durations that are 0.0 so far are read from the audio's headers, and stay 0.0 where that fails."""
+    """Read missing durations from the audio's headers; they stay 0.0 where that fails."""
     headers = iter(read_headers([utterance for utterance in utterances if not utterance.seconds]))
     filled = []
     for utterance in utterances:
@@ -125,7 +133,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
 
 
 def _from_nemo(record: dict[str, Any]) -> dict[str, Any]:
-    """NeMo's names; its lists have no keys, so the file name and the offset in milliseconds make one."""
+    """Convert NeMo's names; the file name and the offset in milliseconds become the key."""
     start, duration = _number(record, "offset"), _number(record, "duration")
     wav = record["audio_filepath"]
     key = PurePosixPath(wav).stem if isinstance(wav, str) else ""
@@ -149,9 +157,9 @@ def _number(record: dict[str, Any], name: str) -> float | None:
 
 
 def _index_shard(line: str, folder: Path) -> Listed:
-    """Utterances of one tar in its order, their audio by offset; each problem names the tar and its member.
+    """Index the utterances of a tar in its order; each problem names the tar and the member.
 
-    One bad member costs its own utterance, not the others of the tar; of a damaged tar what stands before the damage stays.
+    A bad member loses its own utterance only; a damaged tar keeps the utterances before the damage.
     """
     if "://" in line:
         return Listed([], [f"{line}: shards are read from files; download it and list its path"])
@@ -163,7 +171,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
     problems: list[str] = []
-    told: set[str] = set()  # keys that are unusable for a reason that stands in `problems` already
+    reported: set[str] = set()  # unusable keys whose reason is among the problems
     key, member_name = "", "the beginning"
     try:
         with tarfile.open(tar_path, "r:") as tar:
@@ -171,28 +179,33 @@ def _index_shard(line: str, folder: Path) -> Listed:
                 member_name = member.name
                 name = PurePosixPath(member.name)
                 key = str(name.with_suffix(""))
-                if name.suffix == ".txt" and member.isfile():
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is not None and name.suffix == ".txt":
                     try:
-                        texts[key] = tar.extractfile(member).read().decode("utf-8").strip()
+                        texts[key] = content.read().decode("utf-8").strip()
                     except UnicodeDecodeError:
                         problems.append(f"{tar_path}: member {member.name} is not UTF-8 text")
-                        told.add(key)
-                elif name.suffix in AUDIO_SUFFIXES and member.isfile():
+                        reported.add(key)
+                elif content is not None and name.suffix in AUDIO_SUFFIXES:
                     if not member.size:
                         problems.append(f"{tar_path}: member {member.name} is empty")
-                        told.add(key)
+                        reported.add(key)
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})")
-        told.add(key)  # its audio may be cut off, or be what is missing
+        reported.add(key)  # its audio may be cut off, or be what is missing
+    usable = texts.keys() & sources.keys() - reported
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    for key in texts:
-        if key not in sources and key not in told:
-            problems.append(f"{tar_path}: member {key}.txt has no audio {key}.({wanted})")
-    for key in sources:
-        if key not in texts and key not in told:
-            problems.append(f"{tar_path}: audio of {key!r} has no member {key}.txt")
+    problems += [
+        f"{tar_path}: member {key}.txt has no audio {key}.({wanted})"
+        for key in texts
+        if key not in sources and key not in reported
+    ]
+    problems += [
+        f"{tar_path}: audio of {key!r} has no member {key}.txt"
+        for key in sources
+        if key not in texts and key not in reported
+    ]
     if not texts and not problems:
         problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
-    usable = [key for key in texts if key in sources and key not in told]
-    return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in usable], problems)
+    return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in texts if key in usable], problems)

@@ -1,4 +1,4 @@
-"""Samples and headers of one utterance's audio, from a file or from inside a tar; knows neither lists nor batches."""
+"""Read headers and samples of an utterance's audio, from a file or from inside a tar."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 
-# A segment may end this much after its audio: lists round their times, and codecs pad.
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# How far a segment may end after its audio: lists round their times, and codecs pad.
 _TOLERANCE_SECONDS = 0.1
-_HEADER_THREADS = 8  # headers cost waiting, not work
+_HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
 class AudioSource(NamedTuple):
-    """Where audio is stored: a file, or `size` bytes from `offset` of a tar; size 0 is a whole file."""
+    """Where audio is stored: a whole file (size 0), or `size` bytes from byte `offset` of a tar."""
 
     path: str
     offset: int = 0
@@ -27,27 +30,34 @@ class AudioSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One line of a data list. `start` and `end` (seconds) cut a segment out of the audio; None is its start and end.
+    """One entry of a data list.
 
-    `seconds` is the utterance's duration, 0.0 where a list does not give it and the header cannot be read.
+    >>> Utterance("u1", AudioSource("u1.wav"), "one two", seconds=1.3).text
+    'one two'
     """
 
     key: str
     source: AudioSource
-    text: str
-    seconds: float
-    start: float | None = None
-    end: float | None = None
+    text: str  # transcript; may be empty
+    seconds: float  # duration; 0.0 if unknown
+    start: float | None = None  # of a segment in the audio, seconds; None: the audio's start
+    end: float | None = None  # of a segment in the audio, seconds; None: the audio's end
     speaker: str | None = None
 
 
 class AudioHeader(NamedTuple):
-    sample_rate: int
-    seconds: float  # of the utterance, not of the file it is cut from
+    """Properties of an utterance's audio."""
+
+    sample_rate: int  # Hz
+    seconds: float  # duration of the utterance, also if it is a segment of a longer file
 
 
 def read_header(utterance: Utterance) -> AudioHeader:
-    """Sample rate and duration, without decoding. Raises OSError or ValueError naming the file and its fault."""
+    """Read sample rate and duration without decoding the audio.
+
+    Raises:
+        OSError, ValueError: the audio is missing, damaged or empty, or the segment lies outside it.
+    """
     with _open(utterance.source) as audio, AudioReader(audio, _name(utterance)) as reader:
         total, sample_rate = reader.seconds, reader.sample_rate
     if total <= 0:
@@ -60,7 +70,7 @@ def read_header(utterance: Utterance) -> AudioHeader:
 
 
 def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
-    """`read_header` of many, in their order; where it raises, the message."""
+    """Read the headers of utterances in their order; a header that cannot be read is replaced by the message."""
 
     def header_or_message(utterance: Utterance) -> AudioHeader | str:
         try:
@@ -73,24 +83,27 @@ def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
 
 
 def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Float32 mono samples (N,) in [-1, 1] at `sample_rate`; several channels are averaged.
+    """Read float32 mono samples (N,) in [-1, 1], resampled to `sample_rate` (Hz); channels are averaged.
 
-    Raises OSError or ValueError naming the file if it is missing, damaged, truncated or empty.
+    Raises:
+        OSError, ValueError: the audio is missing, damaged, truncated or empty.
     """
     start, end = utterance.start or 0.0, utterance.end
-    if end is not None:  # may lie a little outside
+    if end is not None:  # which may lie a little after the audio's end
         end = start + read_header(utterance).seconds
     with _open(utterance.source) as audio:
         return load_audio(audio, sample_rate, start, end, _name(utterance))
 
 
 class ReadBatch(NamedTuple):
-    samples: dict[str, np.ndarray]  # by key, of those that could be read
+    """Audio of several utterances, and the reasons why some could not be read."""
+
+    samples: dict[str, np.ndarray]  # by key
     unreadable: dict[str, str]  # reasons by key
 
 
 def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> ReadBatch:
-    """`read_samples` of several; what cannot be read is told."""
+    """Read the samples of utterances at `sample_rate` (Hz); the result lists those that cannot be read."""
     batch = ReadBatch({}, {})
     for utterance in utterances:
         try:
@@ -112,7 +125,7 @@ def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | Binary
 
 
 class _TarMember(io.RawIOBase):
-    """`size` bytes of an open file from `offset` on, read in place: a header costs no more than a header."""
+    """A view of `size` bytes of an open file from `offset` on; only what is asked for is read."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._position = file, offset, size, 0
@@ -128,11 +141,12 @@ class _TarMember(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._size - self._position))
         self._file.seek(self._offset + self._position)
         data = self._file.read(wanted)
-        buffer[: len(data)] = data
+        view[: len(data)] = data
         self._position += len(data)
         return len(data)
 

@@ -1,25 +1,40 @@
-"""Decodes batches of audio in every mode, chunking and variant, one pass over the encoder for each chunking.
+"""Decode a list of recordings: one pass over the encoder for each chunking, then every search on its output.
 
-Knows no references and no files but audio. Search, rescoring and the silent tail are the runtime's own, so streaming the
-same audio through an exported file gives the same tokens.
+Search, rescoring and right padding are the runtime's, so streaming the same audio through an exported file gives the
+same tokens. Everything that decodes a data.list goes through this module: evaluation, forced alignment, the tools.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.results.result import joined_ids
-from wenet_fusion_runtime.stream.segments import GREEDY, decode_rows, offline_step
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
+from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_batch
 from wenet_fusion.evaluation.attention_beam import attention_search
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Search
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import Decoder
+
+MAX_ROWS = 16  # utterances per batch: more gains nothing on a CPU
+MAX_BATCH_SECONDS = 100.0
+
+
+class Condition(NamedTuple):
+    """A way to decode."""
+
+    mode: str
+    variant: str
+    chunking: str  # label
 
 
 class Decoded(NamedTuple):
@@ -28,33 +43,58 @@ class Decoded(NamedTuple):
     mode: str
     variant: str
     chunking: str  # label
-    tokens: list[list[int]]  # of each utterance that could be read
-    encoder_seconds: float  # what the encoder took, once for all searches of the chunking
-    search_seconds: float  # what the search took, and rescoring
+    tokens: list[list[int]]  # ids of each readable utterance
+    encoder_seconds: float  # computation of the encoder, shared by all searches of the chunking
+    search_seconds: float  # computation of the search and of rescoring
+
+    @property
+    def condition(self) -> Condition:
+        """The way the batch was decoded."""
+        return Condition(self.mode, self.variant, self.chunking)
 
 
 class DecodedBatch(NamedTuple):
+    """A batch under all conditions."""
+
     number: int  # in the plan of batches
-    keys: list[str]  # of the utterances that could be read
+    keys: list[str]  # of the readable utterances
     unreadable: dict[str, str]  # reasons by key
-    audio_seconds: float  # of those that could be read
+    audio_seconds: float  # of the readable utterances
     decoded: list[Decoded]
 
 
+class DecodedList(NamedTuple):
+    """All recordings of a list under all conditions."""
+
+    tokens: dict[Condition, dict[str, list[int]]]  # ids by key
+    unreadable: dict[str, str]  # reasons by key
+    audio_seconds: float  # of the readable recordings
+    encoder_seconds: dict[Condition, float]  # of computation
+    search_seconds: dict[Condition, float]
+
+    def texts(self, condition: Condition, vocabulary: Vocabulary) -> dict[str, str]:
+        """Return the text of each readable recording by key."""
+        return {key: vocabulary.text(ids) for key, ids in self.tokens[condition].items()}
+
+
 class BatchDecoder:
-    """Decodes batch after batch.
+    """Decode batches under every condition of an evaluation.
 
     Args:
         model: behind the runtime's interface.
-        decoder: the left-to-right attention decoder, for attention search; None: the model has none.
-        options: what to decode with.
+        decoder: left-to-right attention decoder, for attention search; None: the model has none.
+        options: modes, chunkings and variants.
+
+    >>> import inspect
+    >>> list(inspect.signature(BatchDecoder.decode).parameters)
+    ['self', 'number', 'utterances']
     """
 
     def __init__(self, model: AcousticModel, decoder: Decoder | None, options: EvaluationOptions) -> None:
         self._model, self._decoder, self._options = model, decoder, options
 
     def decode(self, number: int, utterances: Sequence[Utterance]) -> DecodedBatch:
-        """Audio is read once; what cannot be read is told.
+        """Read the audio of a batch once and decode it; unreadable recordings are listed with their reasons.
 
         Raises:
             ValueError: the model returns NaN, or was not trained for a chunking.
@@ -82,10 +122,66 @@ class BatchDecoder:
     def _search(self, search: Search, step: StepScores) -> list[list[int]]:
         decoding = search.variant.decoding
         if search.mode == ATTENTION:
+            if self._decoder is None:
+                raise ValueError(f"mode {ATTENTION}: the model has no attention decoder; choose another mode")
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found]
-        if search.mode == GREEDY:  # knows no alternatives: what the options take from longer texts changes none
+        if search.mode == GREEDY:  # has no alternatives that a length penalty could prefer
             decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return [joined_ids(segments) for segments in rows]
+
+
+def plan_batches(
+    utterances: Sequence[Utterance], max_batch_seconds: float = MAX_BATCH_SECONDS
+) -> list[list[Utterance]]:
+    """Group utterances of similar length into batches; the same list always gives the same batches.
+
+    Args:
+        utterances: to group.
+        max_batch_seconds: audio of a batch, padding included; a longer utterance is a batch of its own.
+    """
+    plan = epoch_batches([item.seconds for item in utterances], max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
+    return [[utterances[index] for index in indices] for indices in plan]
+
+
+def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
+    """Join batches, in any order, to a list."""
+    found = DecodedList({}, {}, 0.0, {}, {})
+    audio_seconds = 0.0
+    for batch in batches:
+        audio_seconds += batch.audio_seconds
+        found.unreadable.update(batch.unreadable)
+        for decoded in batch.decoded:
+            way = decoded.condition
+            found.tokens.setdefault(way, {}).update(zip(batch.keys, decoded.tokens, strict=True))
+            found.encoder_seconds[way] = found.encoder_seconds.get(way, 0.0) + decoded.encoder_seconds
+            found.search_seconds[way] = found.search_seconds.get(way, 0.0) + decoded.search_seconds
+    return found._replace(audio_seconds=audio_seconds)
+
+
+def decode_list(
+    model: AcousticModel, utterances: Sequence[Utterance], options: EvaluationOptions, title: str = "decode"
+) -> DecodedList:
+    """Decode a list of recordings with a model that has no attention decoder of its own, such as an exported file.
+
+    Args:
+        model: behind the runtime's interface.
+        utterances: recordings, as `scan_manifest` lists them.
+        options: modes, chunkings and variants; `counting` is ignored.
+        title: of the progress bar.
+
+    Raises:
+        ValueError: no recording could be read, the model returns NaN, or was not trained for a chunking.
+    """
+    decoder, batches = BatchDecoder(model, None, options), []
+    with progress_bar(None, len(utterances), title, "utt") as bar:
+        for number, batch in enumerate(plan_batches(utterances, options.max_batch_seconds)):
+            batches.append(decoder.decode(number, batch))
+            bar.update(len(batch))
+    found = collect(batches)
+    if not found.tokens:
+        first = next(iter(found.unreadable.values()), "the list is empty")
+        raise ValueError(f"no utterance could be read; the first problem: {first}")
+    return found

@@ -1,9 +1,10 @@
-"""What an evaluation is asked for: modes, chunkings, variants of the search. Knows neither models nor results."""
+"""Settings of an evaluation: decoding modes, chunkings and variants of the search."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.text.transcripts import Counting
@@ -11,15 +12,15 @@ from wenet_fusion.text.transcripts import Counting
 ATTENTION = "attention"
 ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
 PLAIN = "plain"
-_PLAIN_SEARCHES = {GREEDY, ATTENTION}  # know neither hot words nor language models nor a length penalty
+_PLAIN_SEARCHES = {GREEDY, ATTENTION}  # take neither hot words nor language models nor a length penalty
 
 
 class Variant(NamedTuple):
-    """A way to search under a name, such as one with hot words."""
+    """A named setting of the search, e.g. with hot words."""
 
     name: str
-    decoding: DecodingOptions  # of the modes that it changes; its `mode` is not read
-    sources: str = ""  # the files that it reads, and of what content
+    decoding: DecodingOptions  # `mode` is ignored: each of the evaluation's modes takes its place
+    sources: str = ""  # files that it reads, with a digest of their content
 
 
 class Search(NamedTuple):
@@ -31,7 +32,15 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Raises ValueError if something is not known, given twice or missing."""
+    """Settings of an evaluation, checked when they are made.
+
+    Raises:
+        ValueError: a setting is unknown, missing, given twice, or has no effect in any mode.
+
+    >>> options = EvaluationOptions(("ctc_greedy_search", "attention"), (Chunking(16, 4), Chunking(8, 8)))
+    >>> [search.mode for search in options.searches]
+    ['ctc_greedy_search', 'attention']
+    """
 
     modes: tuple[str, ...] = ALL_MODES
     chunkings: tuple[Chunking, ...] = ()
@@ -46,25 +55,26 @@ class EvaluationOptions:
         if not self.chunkings:
             raise ValueError("no chunking was given; choose 'full' or SIZE/LEFT such as 16/4")
         if not self.variants:
-            raise ValueError("no variant of the search was given")
+            raise ValueError("no variant of the search was given; give at least the plain one")
         for what, values in (
             ("modes", self.modes),
             ("chunkings", [chunking_label(chunking) for chunking in self.chunkings]),
             ("variants", [variant.name for variant in self.variants]),
         ):
             if len(set(values)) < len(values):
-                raise ValueError(f"{what}: {', '.join(values)} name one twice")
+                raise ValueError(f"{what}: {', '.join(values)} name one twice; give each once")
         idle = [variant.name for variant in self.variants[1:]]
         if self.variants[0].decoding.length_penalty:
             idle.insert(0, "length penalty")
         if idle and set(self.modes) <= _PLAIN_SEARCHES:
             raise ValueError(
-                f"{', '.join(idle)}: no effect on {' and '.join(self.modes)}; add {PREFIX_BEAM} or {RESCORING} to the modes"
+                f"{', '.join(idle)}: no effect on {' and '.join(self.modes)}; "
+                f"add {PREFIX_BEAM} or {RESCORING} to the modes"
             )
 
     @property
     def searches(self) -> list[Search]:
-        """Each variant in the modes whose search it changes: greedy and attention search know only the first."""
+        """The modes of each variant; greedy and attention search take part in the first one only."""
         return [
             Search(mode, variant)
             for index, variant in enumerate(self.variants)

@@ -1,30 +1,44 @@
-"""Keeps what was decoded until the evaluation is complete, so that one that was killed goes on. Knows no scores."""
+"""Keep what was decoded until the evaluation is complete, so that an interrupted evaluation resumes."""
 
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from wenet_fusion_runtime.files import read_lines, write_text
 
 from wenet_fusion.evaluation.decode_list import Decoded, DecodedBatch
-from wenet_fusion.files import read_lines, write_text
 
 _FOLDER = "unfinished"
 
 
 class Progress:
-    """Batches in files of JSON lines, one for each rank. What was decoded under another `identity` is thrown away.
+    """Decoded batches in files of JSON lines, one for each rank.
+
+    Batches that were decoded under another fingerprint are discarded.
 
     Args:
-        result_dir: of the evaluation; gets a folder for the time being.
-        identity: of everything that the batches and their tokens depend on.
+        result_dir: of the evaluation; holds a folder until the evaluation is complete.
+        fingerprint: digest of everything that the batches and their tokens depend on, the weights included.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> progress = Progress(Path(folder.name), "weights A")
+    >>> progress.keep(0, DecodedBatch(7, ["u"], {}, 1.0, []))
+    >>> [batch.number for batch in progress.resume()], Progress(Path(folder.name), "weights B").resume()
+    ([7], [])
     """
 
-    def __init__(self, result_dir: Path, identity: str) -> None:
+    def __init__(self, result_dir: Path, fingerprint: str) -> None:
         self._folder = result_dir / _FOLDER
-        self._identity = identity
+        self._fingerprint = fingerprint
 
     def resume(self) -> list[DecodedBatch]:
-        """What earlier runs have decoded, by the number of the batch. For one rank, before any of them appends."""
+        """Return what earlier runs have decoded, in the order of the plan.
+
+        One rank calls this, before any rank keeps a batch.
+        """
         found = {batch.number: batch for path in sorted(self._folder.glob("*.jsonl")) for batch in self._read(path)}
         shutil.rmtree(self._folder, ignore_errors=True)
         batches = [found[number] for number in sorted(found)]
@@ -33,6 +47,7 @@ class Progress:
         return batches
 
     def keep(self, rank: int, batch: DecodedBatch) -> None:
+        """Append a batch to the rank's file."""
         self._folder.mkdir(parents=True, exist_ok=True)  # on a rank with a disk of its own
         with (self._folder / f"rank{rank}.jsonl").open("a", encoding="utf-8") as file:
             if not file.tell():
@@ -40,25 +55,26 @@ class Progress:
             file.write(_line(batch))
 
     def finish(self) -> None:
-        """Forgets all: the results are written. For one rank."""
+        """Delete the files once the results are written; one rank calls this."""
         shutil.rmtree(self._folder)
 
     def _header(self) -> str:
-        return json.dumps({"identity": self._identity}) + "\n"
+        return json.dumps({"fingerprint": self._fingerprint}) + "\n"
 
     def _read(self, path: Path) -> Iterator[DecodedBatch]:
-        """The last line may have been cut by a kill."""
+        """Yield the batches of a file; an interruption may have cut its last line."""
         header, *lines = read_lines(path) or [""]
         if header + "\n" != self._header():
             return
         for line in lines:
             try:
-                record = json.loads(line)
+                record: dict[str, Any] = json.loads(line)
             except ValueError:
                 return
-            yield DecodedBatch(**{**record, "decoded": [Decoded(**item) for item in record["decoded"]]})
+            decoded = [Decoded(**item) for item in record.pop("decoded")]
+            yield DecodedBatch(**record, decoded=decoded)
 
 
 def _line(batch: DecodedBatch) -> str:
-    record = batch._replace(decoded=[item._asdict() for item in batch.decoded])._asdict()
+    record = {**batch._asdict(), "decoded": [item._asdict() for item in batch.decoded]}
     return json.dumps(record, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""The processes that share an evaluation: started by torchrun, or one alone. Knows not what they do."""
+"""Processes that share an evaluation: ranks started by torchrun, or one process alone."""
 
 import contextlib
 import datetime
@@ -10,50 +10,62 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 1800.0  # how long a rank waits for another one's share
+PATIENCE_SECONDS = 1800.0  # time that a rank waits for another one's share
 
 
 class Ranks(NamedTuple):
-    """Which of how many processes this one is. Every rank makes the same calls in the same order."""
+    """The number of this process and of all processes. Every rank makes the same calls in the same order.
+
+    >>> Ranks(rank=1, world=2).share(["a", "b", "c", "d"])
+    ['b', 'd']
+    """
 
     rank: int = 0
     world: int = 1
 
     def share(self, items: list[T]) -> list[T]:
-        """Every `world`-th item, so that shares of a list in any order are alike."""
+        """Return this rank's share: every `world`-th item, so that a sorted list gives similar shares."""
         return items[self.rank :: self.world]
 
     def first(self, value: T) -> T:
-        """The value of rank 0, in every rank. Raises OSError if a rank is gone."""
+        """Return the value of rank 0 in every rank.
+
+        Raises:
+            OSError: a rank has ended or does not answer in time.
+        """
         if self.world == 1:
             return value
         values = [value]
-        with _told_of_losses():
+        with _loss_as_error():
             dist.broadcast_object_list(values)
         return values[0]
 
     def all(self, value: T) -> list[T]:
-        """The values of all ranks, in every rank. Raises OSError if a rank is gone, or does not answer in time."""
+        """Return the values of all ranks in every rank.
+
+        Raises:
+            OSError: a rank has ended or does not answer in time.
+        """
         if self.world == 1:
             return [value]
-        values: list = [None] * self.world
-        with _told_of_losses():
+        values: list[T] = [value] * self.world
+        with _loss_as_error():
             dist.all_gather_object(values, value)
         return values
 
 
 @contextlib.contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun's environment names, joined over gloo; one alone without it.
+    """Join the ranks that torchrun's environment names, over gloo; without it, this process is the only rank.
 
     Raises:
-        OSError: the others cannot be reached.
+        OSError: the other ranks cannot be reached.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()
         return
-    with _told_of_losses():
+    with _loss_as_error():
         dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=PATIENCE_SECONDS))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
@@ -62,8 +74,8 @@ def joined_ranks() -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def _told_of_losses() -> Iterator[None]:
-    """What gloo raises when a connection breaks, or nothing comes in time, as one line."""
+def _loss_as_error() -> Iterator[None]:
+    """Turn gloo's errors about broken or silent connections into one line."""
     try:
         yield
     except RuntimeError as error:

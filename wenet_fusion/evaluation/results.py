@@ -1,8 +1,8 @@
-"""What an evaluation found: its files, and itself again from them. Knows no audio and no models.
+"""Results of an evaluation: score them, write them to files, and read them back.
 
 A result folder holds `results.json` (settings and the table), `utterances.jsonl` (every utterance in every condition),
-`report.html`, `report.md` and, for each condition, a folder with `text`, `tokens` (unit ids) and `wer` (aligned as
-WeNet's compute-wer does).
+`report.html`, `report.md` and, for each condition, a folder with `text`, `tokens` (ids) and `wer` (aligned in the
+format of WeNet's compute-wer).
 """
 
 import dataclasses
@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.files import read_lines, write_text
+
 from wenet_fusion.evaluation.options import PLAIN
-from wenet_fusion.evaluation.report.content import Condition, Fact, Report, Table
+from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
 from wenet_fusion.evaluation.report.write import write_report
-from wenet_fusion.files import read_lines, write_text
-from wenet_fusion.text.error_rate import Scoring, score
+from wenet_fusion.text.error_rate import Interval, Scoring, score
 from wenet_fusion.text.transcripts import Counting
 
 _RESULTS, _UTTERANCES = "results.json", "utterances.jsonl"
 
 
 class Found(NamedTuple):
-    """What one condition made of the utterances."""
+    """Tokens and texts of all utterances under one condition."""
 
     mode: str
     variant: str
     chunking: str  # label
-    tokens: dict[str, list[int]]  # unit ids by key
+    tokens: dict[str, list[int]]  # ids by key
     texts: dict[str, str]  # by key
     encoder_seconds: float  # of computation
     search_seconds: float
@@ -36,7 +37,15 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was found. `references` and every condition's texts have the same keys, in the order of the list."""
+    """References and hypotheses of an evaluation, with what they depend on.
+
+    `references` and the texts of every condition have the same keys, in the order of the list.
+
+    >>> found = [Found("ctc_greedy_search", PLAIN, "full", {"u": [3]}, {"u": "one"}, 0.25, 0.25)]
+    >>> evaluation = Evaluation("avg.pt", "data.list", Counting(), 1.0, {"u": "one two"}, found, [], [])
+    >>> [(item.row.wer, item.row.real_time_factor) for item in scored(evaluation)]
+    [(0.5, 0.5)]
+    """
 
     checkpoint: str
     data: str
@@ -44,13 +53,17 @@ class Evaluation:
     audio_seconds: float
     references: dict[str, str]
     found: list[Found]
-    skipped: list[str]  # utterances that could not be used, and why
+    skipped: list[str]  # unusable utterances with their reasons
     facts: list[Fact]  # settings, commit, hardware
 
 
 @dataclass(frozen=True)
 class LengthRow:
-    """Deletions in references of `shortest` to `longest` words."""
+    """Deletions in references of `shortest` to `longest` words.
+
+    >>> LengthRow(shortest=2, longest=3, utterances=10, words=25, deletions=1).deletions
+    1
+    """
 
     shortest: int
     longest: int
@@ -61,13 +74,17 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result table, as results.json holds it."""
+    """One line of the result table, as results.json holds it.
+
+    >>> [field.name for field in dataclasses.fields(Row)][:4]
+    ['mode', 'variant', 'chunking', 'wer']
+    """
 
     mode: str
     variant: str
     chunking: str
-    wer: float | None  # fraction; of what errors are counted in; None: nothing was said
-    interval: tuple[float, float] | None  # 95 %
+    wer: float | None  # error rate, a fraction, in the unit of `Counting`; None: without reference words
+    interval: Interval | None  # confidence interval of 95 %
     substitutions: int
     deletions: int
     insertions: int
@@ -81,7 +98,7 @@ class Row:
 
 
 class Scored(NamedTuple):
-    """A condition with its errors."""
+    """A condition with its errors and its line of the result table."""
 
     found: Found
     scoring: Scoring
@@ -89,7 +106,7 @@ class Scored(NamedTuple):
 
 
 def scored(evaluation: Evaluation) -> list[Scored]:
-    """Every condition against the references."""
+    """Score every condition against the references."""
     result = []
     for found in evaluation.found:
         scoring = score(evaluation.references, found.texts, evaluation.counting)
@@ -119,6 +136,7 @@ def scored(evaluation: Evaluation) -> list[Scored]:
 
 
 def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: Path) -> None:
+    """Write results.json, utterances.jsonl and the folder of each condition; each file is replaced whole."""
     for found, scoring, _ in conditions:
         directory = result_dir / condition_folder(found.mode, found.chunking, found.variant)
         directory.mkdir(parents=True, exist_ok=True)
@@ -141,7 +159,7 @@ def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: 
 
 
 def condition_folder(mode: str, chunking: str, variant: str = PLAIN) -> str:
-    """The name of a condition's folder."""
+    """Return the name of a condition's folder."""
     name = f"{mode}.{chunking.replace('/', '-')}"
     return name if variant == PLAIN else f"{name}.{variant.replace(' ', '_')}"
 
@@ -159,10 +177,11 @@ def _utterance_lines(evaluation: Evaluation, conditions: list[Scored]) -> Iterat
 
 
 def read_results(result_dir: Path) -> Evaluation:
-    """What `write_results` wrote.
+    """Read what `write_results` wrote.
 
     Raises:
-        OSError, ValueError: the folder holds no results, or damaged ones.
+        OSError: the folder holds no results.
+        ValueError: the results are damaged.
     """
     try:
         content = json.loads((result_dir / _RESULTS).read_text(encoding="utf-8"))
@@ -189,10 +208,17 @@ def read_results(result_dir: Path) -> Evaluation:
 def write_reports(
     evaluation: Evaluation, conditions: list[Scored], result_dir: Path, streams: Table | None = None
 ) -> list[Path]:
-    """Writes report.html and report.md for people to read; returns their paths."""
+    """Write report.html and report.md, and return their paths.
+
+    Args:
+        evaluation: what was decoded.
+        conditions: its conditions, scored.
+        result_dir: folder to write to.
+        streams: table of streaming measurements to add.
+    """
     shown = tuple(
-        Condition(_search_name(found), found.chunking, scoring, scoring_row.interval, scoring_row.real_time_factor)
-        for found, scoring, scoring_row in conditions
+        ConditionErrors(_search_name(found), found.chunking, scoring, row.interval, row.real_time_factor)
+        for found, scoring, row in conditions
     )
     words = conditions[0].scoring.total.reference
     minutes = evaluation.audio_seconds / 60

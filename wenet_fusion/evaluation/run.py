@@ -1,8 +1,8 @@
-"""Evaluates a trained model on a data.list: plans batches, shares them among ranks, scores what was decoded."""
+"""Evaluate a trained model on a data.list: share batches among ranks, decode, score, and write the results."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,30 +10,37 @@ from typing import NamedTuple
 import torch
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, RESCORING, DecodingOptions
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
-from wenet_fusion import __version__
 from wenet_fusion.config import to_yaml
-from wenet_fusion.console import progress_bar
-from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance
-from wenet_fusion.evaluation.decode_list import BatchDecoder, DecodedBatch
+from wenet_fusion.evaluation.decode_list import (
+    MAX_ROWS,
+    BatchDecoder,
+    Condition,
+    DecodedBatch,
+    DecodedList,
+    collect,
+    plan_batches,
+)
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.ranks import Ranks
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
 from wenet_fusion.model.chunking import chunking_label
-from wenet_fusion.provenance import commit, processor, software
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.provenance import __version__, commit, processor, software
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
-MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
 _SOURCES = Path(__file__).parent
 
 
 class Results(NamedTuple):
+    """An evaluation and its conditions, scored."""
+
     evaluation: Evaluation
     conditions: list[Scored]
 
@@ -41,32 +48,41 @@ class Results(NamedTuple):
 def evaluate(
     trained: TrainedModel, data_list: Path, options: EvaluationOptions, result_dir: Path, ranks: Ranks = Ranks()
 ) -> Results | None:
-    """Decodes a data.list, each rank its share of the batches, and writes the results and the report.
+    """Decode a data.list, each rank its share of the batches, and write the results and the report.
 
-    What an earlier run with the same settings left unfinished in `result_dir` is not done again.
+    Batches that an interrupted run left in `result_dir` are used if it had the same fingerprint: weights,
+    configuration, vocabulary, audio, settings and code.
+
+    Args:
+        trained: the model.
+        data_list: recordings with transcripts.
+        options: modes, chunkings, variants.
+        result_dir: folder for results.json, utterances.jsonl, the reports and a folder for each condition.
+        ranks: the processes that share the work.
 
     Returns:
-        what was found, on rank 0; None on the others.
+        The results on rank 0, None on the others.
 
     Raises:
-        ValueError: if the model lacks what a mode needs, or nothing could be read.
+        ValueError: the model lacks what a mode needs, or no utterance could be read.
         OSError: another rank failed.
     """
     model = acoustic_model(trained)
     _check(model, trained, options)
     utterances, problems = scan_manifest(data_list)
-    progress = Progress(result_dir, _identity(trained, utterances, options))
-    batches = _decode_all(BatchDecoder(model, trained.model.decoder, options), utterances, options, progress, ranks)
+    progress = Progress(result_dir, fingerprint(trained, utterances, options))
+    plan = dict(enumerate(plan_batches(utterances, options.max_batch_seconds)))
+    found = _decode_all(BatchDecoder(model, trained.model.decoder, options), plan, progress, ranks)
     if ranks.rank:
         return None
-    reasons = {key: reason for batch in batches for key, reason in batch.unreadable.items()}
-    skipped = problems + [f"{item.key}: {reasons[item.key]}" for item in utterances if item.key in reasons]
-    references = {item.key: item.text for item in utterances if item.key not in reasons}
+    unreadable = found.unreadable
+    skipped = problems + [f"{item.key}: {unreadable[item.key]}" for item in utterances if item.key in unreadable]
+    references = {item.key: item.text for item in utterances if item.key not in unreadable}
     if not references:
         raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
     evaluation = Evaluation(
-        str(trained.path), str(data_list), options.counting, sum(batch.audio_seconds for batch in batches), references,
-        _joined(batches, list(references), options, model), skipped, _facts(options, model, ranks),
+        str(trained.path), str(data_list), options.counting, found.audio_seconds, references,
+        _conditions(found, list(references), options, model), skipped, _facts(options, model, ranks),
     )  # fmt: skip
     results = Results(evaluation, scored(evaluation))
     write_results(*results, result_dir)
@@ -75,19 +91,11 @@ def evaluate(
     return results
 
 
-def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
-    """Before any work."""
-    if (ATTENTION in options.modes or RESCORING in options.modes) and trained.model.decoder is None:
-        raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
-    for chunking in options.chunkings:
-        if chunking_label(chunking) != "full":
-            model.meta.check_chunk(chunking.size, chunking.left)
-    for variant in options.variants:
-        variant.decoding.resolved(model.meta).fusion(model.meta.vocabulary)
+def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
+    """Return the SHA-256 of everything that the tokens depend on: weights, configuration, audio, settings, code.
 
-
-def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
-    """Of everything that the tokens depend on: weights, configuration, data, settings, code."""
+    Audio files count by path and modification time, language models by the digest in `Variant.sources`.
+    """
     digest = hashlib.sha256()
     variants = [(name, replace(decoding, language_model=None), sources) for name, decoding, sources in options.variants]
     settings = (options.modes, options.chunkings, variants, options.max_batch_seconds)
@@ -104,60 +112,62 @@ def _identity(trained: TrainedModel, utterances: Sequence[Utterance], options: E
     return digest.hexdigest()
 
 
+def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
+    """Refuse what the model cannot do, before any work."""
+    if (ATTENTION in options.modes or RESCORING in options.modes) and trained.model.decoder is None:
+        raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
+    for chunking in options.chunkings:
+        if chunking_label(chunking) != "full":
+            model.meta.check_chunk(chunking.size, chunking.left)
+    for variant in options.variants:
+        variant.decoding.resolved(model.meta).scorers(model.meta.vocabulary)
+
+
 def _decode_all(
-    decoder: BatchDecoder, utterances: Sequence[Utterance], options: EvaluationOptions, progress: Progress, ranks: Ranks
-) -> list[DecodedBatch]:
-    """One batch of audio at a time, under every chunking: a test set may be larger than the memory.
+    decoder: BatchDecoder, plan: Mapping[int, Sequence[Utterance]], progress: Progress, ranks: Ranks
+) -> DecodedList:
+    """Decode one batch at a time under every chunking: a test set may be larger than the memory.
 
     The plan does not depend on the number of ranks, and a rank takes whole batches, so neither do the results.
     """
-    plan = epoch_batches([item.seconds for item in utterances], options.max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
     earlier = progress.resume() if ranks.rank == 0 else []
     done = ranks.first({batch.number for batch in earlier})
-    share = ranks.share([number for number in range(len(plan)) if number not in done])
+    share = ranks.share([number for number in plan if number not in done])
     mine: list[DecodedBatch] = []
-    problem = None
+    problem: Exception | None = None
     try:
         count = sum(len(plan[number]) for number in share)
         name = "decode" if ranks.world == 1 else f"decode, rank 0 of {ranks.world}"
         with progress_bar(None, count, name, "utt", disable=ranks.rank > 0) as bar:
             for number in share:
-                mine.append(decoder.decode(number, [utterances[index] for index in plan[number]]))
+                mine.append(decoder.decode(number, plan[number]))
                 progress.keep(ranks.rank, mine[-1])
                 bar.update(len(plan[number]))
-    except (ValueError, OSError) as error:  # the others shall not wait
+    except (ValueError, OSError) as error:  # the other ranks must not wait
         problem = error
-    shares = ranks.all((mine, problem and str(problem)))
+    shares = ranks.all((mine, None if problem is None else str(problem)))
     if problem is not None:
         raise problem
     for rank, (_, reason) in enumerate(shares):
         if reason is not None:
             raise OSError(f"rank {rank} failed: {reason}")
-    return earlier + [batch for batches, _ in shares for batch in batches]
+    return collect(earlier + [batch for batches, _ in shares for batch in batches])
 
 
-def _joined(
-    batches: Sequence[DecodedBatch], keys: list[str], options: EvaluationOptions, model: AcousticModel
-) -> list[Found]:
-    """What the batches found, by condition, in the order of `keys`."""
-    tokens: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    seconds: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for batch in batches:
-        for decoded in batch.decoded:
-            condition = decoded.mode, decoded.variant, decoded.chunking
-            tokens.setdefault(condition, {}).update(zip(batch.keys, decoded.tokens))
-            seconds.setdefault(condition, []).append((decoded.encoder_seconds, decoded.search_seconds))
-    found = []
+def _conditions(found: DecodedList, keys: list[str], options: EvaluationOptions, model: AcousticModel) -> list[Found]:
+    """Return every condition with its utterances in the order of `keys`."""
+    conditions = []
     for mode, variant in options.searches:
-        for chunking in map(chunking_label, options.chunkings):
-            condition = mode, variant.name, chunking
-            ids = {key: tokens[condition][key] for key in keys}
-            texts = {key: model.meta.vocabulary.text(row) for key, row in ids.items()}
-            found.append(Found(*condition, ids, texts, *map(sum, zip(*seconds[condition]))))
-    return found
+        for label in map(chunking_label, options.chunkings):
+            way = Condition(mode, variant.name, label)
+            ids, texts = found.tokens[way], found.texts(way, model.meta.vocabulary)
+            seconds = found.encoder_seconds[way], found.search_seconds[way]
+            conditions.append(Found(*way, {key: ids[key] for key in keys}, {key: texts[key] for key in keys}, *seconds))
+    return conditions
 
 
 def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> list[Fact]:
+    """Return the settings, the commit, the machine and the software, for results.json and the report."""
     processes = "1 process" if ranks.world == 1 else f"{ranks.world} processes"
     facts = [Fact(variant.name, _described(variant, model.meta)) for variant in options.variants]
     return [
@@ -173,7 +183,7 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
 
 
 def _described(variant: Variant, meta: Meta) -> str:
-    """What differs from the defaults, and what the model decides, as one line."""
+    """Return one line of the settings that differ from the defaults, and of those that the model decides."""
     usual, found = vars(DecodingOptions()), vars(variant.decoding.resolved(meta))
     values = [
         f"{name} {value:g}" for name, value in found.items() if isinstance(value, (int, float)) and value != usual[name]

@@ -1,19 +1,16 @@
 """Proves the streaming laws on a user's own model and data: split, batch, padding and fusion as numbers."""
 
 import copy
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wenet_fusion.data.dataset import Skip
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.layers.norm import fuse_norms
-from wenet_fusion.model.streaming import DeployedModel
-from wenet_fusion.recipe import RecipeConfig, TrainedModel, build_dataset
-from wenet_fusion.text.tokenizer import build_tokenizer
+from wenet_fusion.model.streaming import StepOutput, StreamingModel
+from wenet_fusion.trained_model import TrainedModel
 
 BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
 CHECK_CHUNKS = 5  # whole chunks streamed, and a short one
@@ -35,8 +32,10 @@ def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> lis
     Raises:
         ValueError: if `samples` are no longer than a chunk.
     """
-    plain = DeployedModel(copy.deepcopy(trained.model).double()).eval()
-    fused = DeployedModel(fuse_norms(copy.deepcopy(trained.model).double().eval())).eval()
+    plain = StreamingModel(copy.deepcopy(trained.model).double()).eval()
+    folded = copy.deepcopy(trained.model).double().eval()
+    fuse_norms(folded)
+    fused = StreamingModel(folded).eval()
     checks = []
     for chunking in trained.config.training.chunking.served():
         audio = _audio(samples, chunking, plain.frame_samples)
@@ -70,11 +69,11 @@ def _audio(samples: np.ndarray | None, chunking: Chunking, frame_samples: int) -
     return torch.from_numpy(np.asarray(samples[:length], dtype=np.float64))
 
 
-def _whole(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _whole(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     return _step(model, audio, chunking, model.init_state(1, 1, 0))[0]
 
 
-def _streamed(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _streamed(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     state, blocks = model.init_state(1, *chunking), []
     for block in audio.split(chunking.size * model.frame_samples):
         out, state = _step(model, block, chunking, state)
@@ -82,39 +81,22 @@ def _streamed(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor
     return torch.cat(blocks, dim=1)
 
 
-def _step(model: DeployedModel, audio: Tensor, chunking: Chunking, state):
+def _step(model: StreamingModel, audio: Tensor, chunking: Chunking, state):
     padded = torch.nn.functional.pad(audio, (0, -len(audio) % model.frame_samples))
-    output, state = model.step(padded.unsqueeze(0), torch.tensor([len(audio)]), *chunking, state)
-    return output.encoder_out, state
+    scores, state = model.step(padded.unsqueeze(0), torch.tensor([len(audio)]), *chunking, state)
+    return StepOutput(*scores).encoder_out, state
 
 
-def _beside(model: DeployedModel, audio: Tensor, chunking: Chunking) -> Tensor:
+def _beside(model: StreamingModel, audio: Tensor, chunking: Chunking) -> Tensor:
     frames = -(-len(audio) // model.frame_samples)
     rows = torch.randn(
         2, (frames + chunking.size) * model.frame_samples, dtype=audio.dtype, generator=torch.Generator().manual_seed(1)
     )
     rows[0, : len(audio)] = audio
     lengths = torch.tensor([len(audio), rows.size(1)])
-    output, _ = model.step(rows, lengths, *chunking, model.init_state(2, 1, 0))
-    return output.encoder_out[:1, :frames]
+    scores, _ = model.step(rows, lengths, *chunking, model.init_state(2, 1, 0))
+    return StepOutput(*scores).encoder_out[:1, :frames]
 
 
 def _difference(value: Tensor, target: Tensor) -> float:
     return float((value - target).abs().max() / target.abs().max().clamp(min=1e-12))
-
-
-class DataReport(NamedTuple):
-    utterances: int
-    hours: float
-    skipped: list[Skip]
-
-
-def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
-    """What training would make of a data.list: usable utterances, and every other one with its reason.
-
-    Raises:
-        ValueError: if the list itself is malformed, or nothing in it usable; names lines or reasons.
-    """
-    tokenizer = build_tokenizer(config.tokenizer, Path())
-    dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
-    return DataReport(len(dataset.seconds), sum(dataset.seconds) / 3600, dataset.skipped)

@@ -1,33 +1,36 @@
-"""How far the words that an exported file emits lie from the words that were spoken. Knows no file."""
+"""CTC emission delay of an exported model: how far the words it emits lie from their true times."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.results.timestamps import WordTimes
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions, transcribe_offline
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
-from wenet_fusion.console import progress_bar
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.evaluation.timestamps.timestamp_errors import (
-    DatedWord,
-    TimeErrors,
-    dated_words,
-    estimate_word_times,
-    moved,
-    time_errors,
+    MatchedWord,
+    TimestampErrors,
+    corrected,
+    estimate_emission_delay,
+    match_words,
+    timestamp_errors,
 )
 from wenet_fusion.export.speech import Speech
 
 
-class MeasuredWordTimes(NamedTuple):
-    """Over the words of all served chunk sizes together."""
+class MeasuredDelay(NamedTuple):
+    """Emission delay over the words of all served chunk sizes together."""
 
-    word_times: WordTimes
-    spread_seconds: float  # by which the shifts that each chunk size alone would have differ
-    before: TimeErrors
-    after: TimeErrors
+    emission_delay: EmissionDelay
+    spread_seconds: float  # largest difference between the shifts of single chunk sizes
+    before: TimestampErrors
+    after: TimestampErrors
 
     def summary(self) -> dict[str, Any]:
+        """Return the numbers for meta.json."""
         return {
             "words": self.before.words, "spread_seconds": self.spread_seconds,
             **{
@@ -37,25 +40,29 @@ class MeasuredWordTimes(NamedTuple):
         }  # fmt: skip
 
 
-def measure_word_times(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredWordTimes | None:
-    """Decodes the utterances whose words are dated at every served chunk size; None if no such word is recognised rightly.
+def measure_emission_delay(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredDelay | None:
+    """Decode the utterances that have word timestamps, at every served chunk size.
 
     Args:
         model: an exported file whose own shifts are zero.
+        speech: utterances without timestamps are left out.
+
+    Returns:
+        The delay over correctly recognised words; None if there are none.
     """
-    # Searches and rescoring date a word by the same frame, so the fastest will do.
-    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.spoken]
-    found: dict[int, list[DatedWord]] = {}
+    # All searches take a word's time from the same frame, so the fastest will do.
+    options, speech = DecodingOptions(GREEDY), [item for item in speech if item.timestamps]
+    found: dict[int, list[MatchedWord]] = {}
     for chunk in model.meta.chunk_sizes:
-        for item in progress_bar(speech, len(speech), f"word times, chunk {chunk}", "utt", leave=False):
+        for item in progress_bar(speech, len(speech), f"emission delay, chunk {chunk}", "utt", leave=False):
             segments = transcribe_offline(model, item.samples, chunk, model.meta.left(chunk), options)
-            heard = [word for segment in segments for word in segment.words]
-            found.setdefault(chunk, []).extend(dated_words(item.spoken, heard))
+            emitted = [word for segment in segments for word in segment.words]
+            found.setdefault(chunk, []).extend(match_words(item.timestamps, emitted))
     pairs = [pair for own in found.values() for pair in own]
     if not pairs:
         return None
-    word_times = estimate_word_times(pairs)
-    sides = zip(*(estimate_word_times(own) for own in found.values() if own))
+    delay = estimate_emission_delay(pairs)
+    sides = zip(*(estimate_emission_delay(own) for own in found.values() if own))
     spread = max(max(shifts) - min(shifts) for shifts in sides)
-    after = time_errors([moved(pair, word_times) for pair in pairs])
-    return MeasuredWordTimes(word_times, round(spread, 3), time_errors(pairs), after)
+    after = timestamp_errors([corrected(pair, delay) for pair in pairs])
+    return MeasuredDelay(delay, round(spread, 3), timestamp_errors(pairs), after)

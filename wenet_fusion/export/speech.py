@@ -1,4 +1,4 @@
-"""Recorded speech that an export is verified on, calibrated with, dated by and judged by: error rates before and after."""
+"""Recorded speech that an export is verified on, calibrated with and judged by."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,65 +7,76 @@ from typing import Any, NamedTuple
 import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.result import Word, joined_ids
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
-from wenet_fusion.console import progress_bar
 from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm, without_words
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.text.error_rate import score
 
 
 class Speech(NamedTuple):
+    """One utterance of a data list."""
+
     key: str
     samples: np.ndarray  # float32 mono at the model's rate
     text: str
-    spoken: tuple[Word, ...] = ()  # when its words were spoken, where a CTM file tells
+    timestamps: tuple[Word, ...] = ()  # of its words, from a CTM file
 
 
 def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None = None) -> list[Speech]:
-    """Up to `count` utterances of a data.list, with the times of their words if there is a CTM file.
+    """Read up to `count` utterances of a data list, with word timestamps if there is a CTM file.
 
-    They are spread over the list, for lists are often sorted by speaker.
+    They are spread over the list, because lists are often sorted by speaker.
 
     Raises:
-        ValueError, OSError: if a file or its audio cannot be read, `count` is less than 1, or the CTM file is of other
-            utterances.
+        ValueError, OSError: a file or its audio cannot be read, `count` is less than 1, or the CTM file lacks words.
     """
     if count < 1:
         raise ValueError(f"--num_utterances {count}: take at least 1 of {data_list}")
     listed = read_manifest(data_list)
     count = min(count, len(listed))
     utterances = [listed[index * len(listed) // count] for index in range(count)]
-    spoken = read_ctm(ctm) if ctm is not None else {}
+    timestamps = read_ctm(ctm) if ctm is not None else {}
     if ctm is not None:
-        missing = without_words(spoken, {utterance.key: utterance.text for utterance in utterances}, ctm)
+        missing = keys_without_words(timestamps, {utterance.key: utterance.text for utterance in utterances}, ctm)
         if missing:
             raise ValueError(
                 f"{ctm}: lacks the words of {len(missing)} utterances of {data_list}, such as {missing[0]}"
             )
     return [
-        Speech(
-            utterance.key, read_samples(utterance, sample_rate), utterance.text, tuple(spoken.get(utterance.key, ()))
-        )
-        for utterance in utterances
+        Speech(item.key, read_samples(item, sample_rate), item.text, tuple(timestamps.get(item.key, ())))
+        for item in utterances
     ]
 
 
-def halves(speech: Sequence[Speech], precision: str) -> tuple[Sequence[Speech], Sequence[Speech]]:
-    """What calibrates a precision, and what judges it: only "int8" has constant scales, and those are judged by other
-    utterances than they were found on, if there are any."""
-    return (speech[::2], speech[1::2] or speech) if precision == "int8" else ((), speech)
+class CalibrationSplit(NamedTuple):
+    """Utterances that calibrate a precision, and utterances that judge it."""
+
+    calibrating: Sequence[Speech]
+    judging: Sequence[Speech]
+
+
+def calibration_split(speech: Sequence[Speech], precision: str) -> CalibrationSplit:
+    """Split speech into what calibrates a precision and what judges it.
+
+    Only "int8" has constant scales. They are judged by other utterances than they were calibrated on, if there are any.
+    """
+    return (
+        CalibrationSplit(speech[::2], speech[1::2] or speech) if precision == "int8" else CalibrationSplit((), speech)
+    )
 
 
 def check_limit(limit: float) -> None:
-    """Raises ValueError if no error rate can rise by `limit`, a fraction."""
+    """Raise ValueError unless `limit` is a fraction that an error rate can rise by."""
     if not 0 <= limit <= 1:
         raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
 
 
-# A checkpoint that hears so little says nothing about what an export may lose.
+# A checkpoint that makes more errors than this cannot show what an export loses.
 WORST_JUDGE = 0.5
 
 
@@ -77,24 +88,26 @@ class ErrorChange(NamedTuple):
     words: int
     utterances: int
     changed: int  # utterances with another text
-    chunk: int  # the chunk size, in encoder frames, that loses most
+    chunk: int  # the chunk size, in encoder frames, with the largest increase
 
     def raise_above(self, limit: float, path: Path) -> None:
-        """Raises ValueError if the error rate rose by more than `limit`, a fraction, or is no measure of anything."""
+        """Raise ValueError if the error rate rose by more than `limit`, a fraction, or is too high to judge by."""
         check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(
-                f"{path} is not kept: the checkpoint itself makes {100 * self.before:.0f} % errors on this speech, so it "
-                "cannot tell what int8 costs; give --data a list that the model was trained for"
+                f"{path} is not kept: the checkpoint itself makes {100 * self.before:.0f} % errors on this speech, so "
+                "it cannot tell what int8 costs; give --data a list that the model was trained for"
             )
         if self.after - self.before > limit:
             raise ValueError(
-                f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of {100 * self.before:.2f} % "
-                f"({self.words} words), more than the {100 * limit:.2f} points that --max_wer_increase allows; take another "
-                "precision (float32 and float16-packed change no text), or for int8 more or other speech to calibrate on"
+                f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of "
+                f"{100 * self.before:.2f} % ({self.words} words), more than the {100 * limit:.2f} points that "
+                "--max_wer_increase allows; take another precision (float32 and float16-packed change no text), or for "
+                "int8 more or other speech to calibrate on"
             )
 
     def summary(self) -> dict[str, Any]:
+        """Return the numbers for meta.json."""
         return self._asdict()
 
 
@@ -104,13 +117,19 @@ def measure_errors(
     speech: Sequence[Speech],
     options: DecodingOptions = DecodingOptions(),
 ) -> ErrorChange:
-    """Decodes `speech` with both, the exported model chunk by chunk; by default in the exported model's default mode.
+    """Decode `speech` with both models, the exported one chunk by chunk.
+
+    Args:
+        reference: the checkpoint in memory.
+        exported: the file.
+        speech: with transcripts.
+        options: how to decode; by default in the exported model's default mode.
 
     Returns:
-        what the served chunk size with the largest increase gives.
+        The change at the chunk size with the largest increase.
 
     Raises:
-        ValueError: if no word is spoken in it, or a key occurs twice: nothing could be judged.
+        ValueError: the transcripts have no words, or a key occurs twice.
     """
     if len({utterance.key for utterance in speech}) < len(speech):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Compares an exported file with the model in memory: audio in random cuts, and in batches, against one offline step."""
+"""Verification of exported files: audio in random cuts and in batches, against one offline step of the checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
 # Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 1e-3
 GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
 
 
+class Pair(NamedTuple):
+    """A checkpoint and what was exported from it, both behind the runtime's interface."""
+
+    reference: AcousticModel
+    exported: AcousticModel
+
+
 @dataclass(frozen=True)
 class Verification:
-    """Worst case over everything compared."""
+    """The largest differences between an exported file and its checkpoint.
 
-    largest_difference: float  # of encoder outputs and log-probabilities, relative to their largest value
+    >>> found = Verification(1e-6, 0.0, frames=100, different_tokens=0, utterances=1, chunk_sizes=(16,))
+    >>> found.raise_if_different(Path("final.zip"))  # silent: within the tolerance
+    >>> found.tolerance
+    0.0001
+    """
+
+    largest_difference: float  # between encoder outputs and log-probabilities, relative to their largest value
     rescoring_difference: float
     frames: int
     different_tokens: int  # frames whose best token differs
@@ -27,25 +40,28 @@ class Verification:
     tolerance: float = FLOAT32_TOLERANCE
 
     def raise_if_different(self, path: Path) -> None:
-        """Raises ValueError with the numbers."""
+        """Raise ValueError, with the numbers, if a difference is larger than the tolerance."""
         worst = max(self.largest_difference, self.rescoring_difference)
         if not np.isfinite(worst):
             raise ValueError(
-                f"{path} is not kept: it returns values that are not finite, or of another shape; export another precision"
+                f"{path} is not kept: it returns values that are not finite, or of another shape; "
+                "export another precision"
             )
         if self.tolerance < np.inf and (worst > self.tolerance or self.different_tokens):
             raise ValueError(
-                f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {self.tolerance:.0e} is allowed) and in "
-                f"the best token of {self.different_tokens} of {self.frames} frames; please report this with the configuration"
+                f"{path} is not kept: it differs from the checkpoint by {worst:.1e} (at most {self.tolerance:.0e} is "
+                f"allowed) and in the best token of {self.different_tokens} of {self.frames} frames; "
+                "please report this with the configuration"
             )
 
     def summary(self) -> dict[str, Any]:
-        allowed = self.tolerance if np.isfinite(self.tolerance) else None  # JSON knows no infinity
+        """Return the numbers for meta.json."""
+        allowed = self.tolerance if np.isfinite(self.tolerance) else None  # JSON has no infinity
         return {**vars(self), "chunk_sizes": list(self.chunk_sizes), "tolerance": allowed}
 
 
 def tolerance(precision: str) -> float:
-    """What a precision may change; infinite for int8."""
+    """Return the largest difference that a precision explains; infinite for int8."""
     if precision.startswith("int8"):
         return float("inf")
     return FLOAT16_TOLERANCE if precision == "float16-packed" else FLOAT32_TOLERANCE
@@ -58,18 +74,18 @@ def verify(
     allowed: float = FLOAT32_TOLERANCE,
     batches: bool = True,
 ) -> Verification:
-    """Streams generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
+    """Stream generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
 
-    The reference computes each utterance in one step. Silence is part of the generated audio: it is where the log
-    of the features is most sensitive.
+    The reference computes each utterance in one step. Generated audio contains silence, where the log of the features
+    is most sensitive.
 
     Args:
         reference: the checkpoint in memory.
         exported: the file.
         speech: utterances (n,) at the model's rate.
         allowed: see `tolerance`.
-        batches: step all utterances as rows of one batch too. Not done where anything is allowed: scales of int8
-            may depend on the batch.
+        batches: also step all utterances as rows of one batch, unless `allowed` is infinite: scales of int8 may depend
+            on the batch.
     """
     rng = np.random.default_rng(0)
     meta = exported.meta
@@ -94,10 +110,10 @@ def verify(
 
 
 def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Sweeps and noise with digital silence between them, float32 in [-1, 1].
+    """Return sweeps and noise with digital silence between them, float32 in [-1, 1].
 
     A faint noise lies under each sweep: beside a pure tone the mel energies are rounding errors of the tone, and their
-    logs differ in the first digit between any two ways to sum.
+    logs differ in the first digit between any two orders of summation.
     """
     n = int(GENERATED_SECONDS * sample_rate)
     time = np.arange(n) / sample_rate
@@ -108,19 +124,18 @@ def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def relative_difference(value: np.ndarray, target: np.ndarray) -> float:
-    """Largest difference divided by the largest value; infinite for different shapes or where one is not finite."""
+    """Return the largest difference divided by the largest value; infinite for other shapes or values not finite."""
     if value.shape != target.shape or not (np.isfinite(value).all() and np.isfinite(target).all()):
         return float("inf")
     return float(np.abs(value - target).max(initial=0.0) / max(np.abs(target).max(initial=0.0), 1e-12))
 
 
 def clear_best(log_probs: np.ndarray, allowed: float) -> np.ndarray:
-    """Frames whose best token wins by more than rounding could turn, seen beside the spread of the frame's scores; all
-    frames where anything is allowed.
+    """Return the frames whose best token leads by more than rounding can turn, relative to the frame's spread.
 
     Args:
         log_probs: (T, K) of the best tokens, descending.
-        allowed: see `tolerance`.
+        allowed: see `tolerance`; infinite: return all frames.
     """
     margin, spread = log_probs[:, 0] - log_probs[:, 1], log_probs[:, 0] - log_probs[:, -1]
     return margin > 10 * allowed * np.maximum(spread, 1.0) if allowed < np.inf else np.ones_like(margin, dtype=bool)
@@ -135,7 +150,7 @@ class _Found(NamedTuple):
 
 def _compare(found: StepScores, row: int, target: StepScores, allowed: float) -> _Found:
     scores, expected = _valid(found, row), _valid(target, 0)
-    # Of the blank too: it may be certain wherever it is, and its own largest value says nothing then.
+    # Compare the blank beside the others: where it is always certain, its own largest value is tiny.
     pairs = [tuple(np.column_stack([step.log_probs, step.blank]) for step in (scores, expected))]
     if scores.encoder_out.shape[1]:  # a file may keep its encoder's frames to itself
         pairs.append((scores.encoder_out, expected.encoder_out))
@@ -147,7 +162,7 @@ def _compare(found: StepScores, row: int, target: StepScores, allowed: float) ->
 
 
 def _valid(step: StepScores, row: int) -> StepScores:
-    """The valid frames of one row, without the row's axis."""
+    """Return the valid frames of one row, without the row's axis."""
     length = step.lengths[row]
     fields = (step.encoder_out, step.log_probs, step.ids, step.blank)
     encoder_out, *scores = (field[row, :length] for field in fields)
@@ -166,8 +181,8 @@ def _compare_rescoring(
 
 
 def _stream(model: AcousticModel, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator) -> StepScores:
-    """Audio and the model's silent tail in steps of whole chunks, joined."""
-    samples = np.pad(samples, (0, model.meta.tail_samples))
+    """Step over audio and the model's right padding in whole chunks, and join the scores."""
+    samples = np.pad(samples, (0, model.meta.right_padding_samples))
     state, blocks, start = model.init_state(1, chunk, left), [], 0
     chunk_samples = chunk * model.meta.frame_samples
     while start < len(samples):

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import CtcHead, ctc_loss
 from wenet_fusion.model.decoder import Decoder, DecoderConfig, TeacherForcing, teacher_forcing
-from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderOutput
+from wenet_fusion.model.encoder import Encoder, EncoderOutput
+from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.frontend.cmvn import GlobalCmvn
 from wenet_fusion.model.frontend.fbank import Fbank
+from wenet_fusion.model.layers.activation import unknown_name
+from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.model.layers.subsampling import FACTOR
 
 SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
@@ -23,13 +26,13 @@ SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    sample_rate: int = 16000  # Hz
-    num_mel_bins: int = 80
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
-    low_freq: float = 20.0  # Hz
-    high_freq: float = 0.0  # Hz; 0 or less counts from the Nyquist frequency; -400 is sherpa-onnx's own
-    tail_frames: int = 4  # encoder frames of silence that end every utterance, in training as in the runtime
+    sample_rate: int = 16000  # Hz; audio is resampled to it
+    num_mel_bins: int = 80  # mel filters per feature frame
+    window_ms: float = 25.0  # length of a feature window, ms
+    hop_ms: float = 10.0  # distance of feature windows, ms
+    low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
+    high_freq: float = 0.0  # upper edge of the highest, Hz; 0 or less counts from Nyquist; sherpa-onnx uses -400
+    right_padding_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
     def frame_samples(self) -> int:
@@ -37,8 +40,8 @@ class FrontendConfig:
         return FACTOR * int(self.sample_rate * self.hop_ms / 1000)
 
     @property
-    def tail_samples(self) -> int:
-        return self.tail_frames * self.frame_samples
+    def right_padding_samples(self) -> int:
+        return self.right_padding_frames * self.frame_samples
 
     def problems(self) -> list[str]:
         found = []
@@ -51,8 +54,8 @@ class FrontendConfig:
                 found.append(f"{name}: {getattr(self, name)} looks like seconds; give milliseconds, such as 25 and 10")
         if not 0 < self.hop_ms <= self.window_ms:
             found.append(f"hop_ms: {self.hop_ms} must be above 0 and at most window_ms: {self.window_ms}")
-        if self.tail_frames < 0:
-            found.append(f"tail_frames: {self.tail_frames} is negative")
+        if self.right_padding_frames < 0:
+            found.append(f"right_padding_frames: {self.right_padding_frames} is negative")
         return found
 
 
@@ -65,9 +68,9 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class LossConfig:
-    ctc_weight: float = 0.3  # the rest is the attention decoders'
-    reverse_weight: float = 0.3  # share of the right-to-left decoder
-    label_smoothing: float = 0.1
+    ctc_weight: float = 0.3  # weight of the CTC loss; the rest goes to the attention decoders
+    reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention loss
+    label_smoothing: float = 0.1  # probability mass spread over the other tokens, attention loss only
 
     def problems(self) -> list[str]:
         return [
@@ -81,8 +84,8 @@ class LossConfig:
 class RescoringConfig:
     """How an exported model weighs its scores unless it is told otherwise. Choose the values on a dev set."""
 
-    ctc_weight: float = 0.5  # of the CTC score beside the decoders'
-    reverse_weight: float = 0.3  # share of the right-to-left decoder, if there is one
+    ctc_weight: float = 0.5  # weight of the CTC score in rescoring
+    reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention score
 
     def problems(self) -> list[str]:
         found = [] if self.ctc_weight >= 0 else [f"ctc_weight: {self.ctc_weight} is negative"]
@@ -101,6 +104,8 @@ class ModelConfig:
 
     def problems(self) -> list[str]:
         found = []
+        if self.encoder.layer not in LAYER_TYPES:
+            found.append(unknown_name("encoder.layer", self.encoder.layer, LAYER_TYPES))
         if self.decoder.layers and self.decoder.heads >= 1 and self.encoder.dim % self.decoder.heads:
             found.append(f"encoder.dim: {self.encoder.dim} is not a multiple of decoder.heads: {self.decoder.heads}")
         if self.decoder.layers and self.encoder.dim % 2:

@@ -61,9 +61,9 @@ def chunking_label(chunking: Chunking) -> str:
 class ChunkingConfig:
     """Dynamic chunk training: every batch draws one chunking, so that one model serves every latency it has seen."""
 
-    sizes: tuple[int, ...] = (8, 16)  # encoder frames
-    left_context_frames: tuple[int, ...] = (64,)  # how far a chunk looks back; rounded up to whole chunks
-    full_context_probability: float = 0.3  # how often a batch sees the whole utterance instead
+    sizes: tuple[int, ...] = (8, 16)  # chunk sizes to train, encoder frames
+    left_context_frames: tuple[int, ...] = (64,)  # frames a chunk looks back; rounded up to whole chunks
+    full_context_probability: float = 0.3  # share of batches that see the whole utterance
 
     def problems(self) -> list[str]:
         found = []

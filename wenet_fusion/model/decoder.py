@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.packing import frame_mask
-from wenet_fusion.model.layers.sinusoids import sinusoids_at
+from wenet_fusion.model.layers.sinusoids import sinusoids
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    layers: int = 3  # left-to-right; 0: CTC only
-    reverse_layers: int = 3  # right-to-left; 0: none
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
+    layers: int = 3  # left-to-right layers; 0: CTC only
+    reverse_layers: int = 3  # right-to-left layers; 0: none
+    heads: int = 4  # attention heads; must divide the encoder's dim
+    feed_forward: int = 2048  # hidden width of the feed-forward blocks
+    dropout: float = 0.1  # dropout probability of every block
 
     def problems(self) -> list[str]:
         found = [
@@ -165,12 +165,12 @@ class Decoder(nn.Module):
 
     def _embed(self, tokens_BU: Tensor, positions_U: Tensor) -> Tensor:
         x = self.embedding(tokens_BU) * math.sqrt(self.dim)
-        return x + sinusoids_at(positions_U, x)
+        return x + sinusoids(positions_U, self.dim, x)
 
     def _placed(self, memory_BTD: Tensor) -> Tensor:
         """Encoder frames as the layers see them: normalised, with their positions."""
         memory = self.memory_norm(memory_BTD)
-        return memory + sinusoids_at(torch.arange(memory.size(1), device=memory.device), memory)
+        return memory + sinusoids(torch.arange(memory.size(1), device=memory.device), self.dim, memory)
 
     def start(self, memory_BTD: Tensor, memory_lengths_B: Tensor) -> DecoderState:
         """The state of one empty prefix for each of B memories, whose keys and values are computed here, once."""

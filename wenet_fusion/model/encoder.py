@@ -1,220 +1,140 @@
-"""The FusionFormer encoder: one `forward` for training, streaming and export. Knows no audio, no tokens, no loss.
+"""The FusionFormer encoder: one `forward` for training, streaming and export.
 
 Shapes: B utterances, T feature frames on the way in and encoder frames after subsampling, N packed encoder frames,
-F mel bins, D width, H heads, C cached frames, S = C + T keys, L layers, W = kernel - 1.
+F mel bins, D width, H heads, C cached frames, S = C + T keys, L layers.
 """
 
-from dataclasses import dataclass
-from typing import List, Literal, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from wenet_fusion.model.chunking import Chunking, visible
-from wenet_fusion.model.layers.attention import MASKED, CachedAttention
-from wenet_fusion.model.layers.convolution import CausalConvolution
-from wenet_fusion.model.layers.feed_forward import FeedForward
-from wenet_fusion.model.layers.norm import NormKind, branch_norm
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.model.encoder_state import EncoderState, growing_axes
+from wenet_fusion.model.layers.attention import MASKED
+from wenet_fusion.model.layers.layer_protocol import StepContext
+from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.model.layers.packing import frame_mask, unpack, valid_frames
 from wenet_fusion.model.layers.position_bias import PositionBias
-from wenet_fusion.model.layers.sinusoids import sinusoids_at
+from wenet_fusion.model.layers.sinusoids import Sinusoids
 from wenet_fusion.model.layers.subsampling import FACTOR, STRIDE, Subsampling
-
-# Trials: a last gamma of 1 learns fastest in shallow encoders, 0 (every branch starts as the identity) in deep ones.
-SHALLOW_LAYERS = 6
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    dim: int = 256
-    layers: int = 12
-    heads: int = 4
-    feed_forward: int = 2048
-    conv_kernel: int = 8  # frames, the current one included
-    subsampling_channels: int = 64
-    max_distance: int = 64  # largest relative distance, in frames, that the position bias tells apart
-    dropout: float = 0.1
-    residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
-    # A FusionFormer, unless one of these is changed to compare it with what others build; a Conformer as WeNet trains it
-    # is norm: layer, activation: swish, gated: true, positions: products.
-    norm: NormKind = "fusion"  # where the norms stand
-    activation: Literal["relu", "swish"] = "relu"
-    gated: bool = False  # GLU in the convolution branch
-    positions: Literal["bias", "products"] = "bias"
-
-    @property
-    def fusible(self) -> bool:
-        """No normalisation, and nothing dearer than ReLU, is left at inference."""
-        return self.norm in ("fusion", "none") and self.activation == "relu" and not self.gated
-
-    def problems(self) -> list[str]:
-        found = [
-            f"{name}: {getattr(self, name)} must be at least 1"
-            for name in (
-                "dim",
-                "layers",
-                "heads",
-                "feed_forward",
-                "conv_kernel",
-                "subsampling_channels",
-                "max_distance",
-            )
-            if getattr(self, name) < 1
-        ]
-        if self.heads >= 1 and self.dim % self.heads:
-            found.append(f"dim: {self.dim} is not a multiple of heads: {self.heads}")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout: {self.dropout} is not in [0, 1)")
-        return found
-
-
-class LayerState(NamedTuple):
-    keys_values: Tensor  # (B, C, 2D)
-    conv: Tensor  # (B, W, D)
-
-
-class EncoderState(NamedTuple):
-    """All that a stream's past means to its future. Its size never changes."""
-
-    position: Tensor  # (B,) frames already emitted; rows may be out of step
-    subsampling: List[Tensor]
-    layers: List[LayerState]
 
 
 class EncoderOutput(NamedTuple):
+    """What one step of the encoder returns."""
+
     frames_BTD: Tensor
-    lengths_B: Tensor
+    lengths_B: Tensor  # valid frames
     state: EncoderState
-
-
-class LayerOutput(NamedTuple):
-    x_ND: Tensor
-    state: LayerState
-
-
-class EncoderLayer(nn.Module):
-    """Half feed-forward, attention, convolution, half feed-forward; each a residual branch that ends in a norm."""
-
-    def __init__(self, config: EncoderConfig, gamma: float):
-        super().__init__()
-        dim, dropout, normed = config.dim, config.dropout, config.norm == "fusion"
-        swish, products = config.activation == "swish", config.positions == "products"
-        self.norm_1 = branch_norm(config.norm, dim)
-        self.feed_forward_in = FeedForward(dim, config.feed_forward, dropout, gamma, normed, swish)
-        self.norm_2 = branch_norm(config.norm, dim)
-        self.attention = CachedAttention(dim, config.heads, dropout, gamma, normed, products)
-        self.norm_3 = branch_norm(config.norm, dim)
-        self.convolution = CausalConvolution(dim, config.conv_kernel, dropout, gamma, config.norm, swish, config.gated)
-        self.norm_4 = branch_norm(config.norm, dim)
-        self.feed_forward_out = FeedForward(dim, config.feed_forward, dropout, gamma, normed, swish)
-        self.norm_5 = branch_norm(config.norm, dim)
-
-    def forward(
-        self,
-        x_ND: Tensor,
-        valid_N: Optional[Tensor],
-        frames: int,
-        bias_BHTS: Tensor,
-        position_BSD: Optional[Tensor],
-        state: LayerState,
-    ) -> LayerOutput:
-        x = x_ND + self.feed_forward_in(self.norm_1(x_ND))
-        attended = self.attention(self.norm_2(x), valid_N, frames, bias_BHTS, position_BSD, state.keys_values)
-        x = x + attended.y_ND
-        convolved = self.convolution(self.norm_3(x), valid_N, frames, state.conv)
-        x = x + convolved.y_ND
-        x = x + self.feed_forward_out(self.norm_4(x))
-        return LayerOutput(self.norm_5(x), LayerState(attended.keys_values, convolved.state_BWD))
 
 
 class Encoder(nn.Module):
     """Features to encoder frames at a quarter of the rate.
 
     The law: for every cut at chunk boundaries, the concatenated outputs of the steps equal one step over everything.
+
+    Args:
+        config: its settings.
+        num_mel_bins: F.
+
+    >>> encoder = Encoder(EncoderConfig(dim=8, layers=1, heads=2, feed_forward=8, subsampling_channels=2), 8).eval()
+    >>> features, chunking, four = torch.randn(1, 32, 8), Chunking(size=4, left=1), torch.tensor([4])
+    >>> whole = encoder(features, 2 * four, chunking, encoder.init_state(1, 4))
+    >>> first = encoder(features[:, :16], four, chunking, encoder.init_state(1, 4))
+    >>> second = encoder(features[:, 16:], four, chunking, first.state)
+    >>> torch.allclose(torch.cat([first.frames_BTD, second.frames_BTD], 1), whole.frames_BTD, atol=1e-5)
+    True
     """
 
     def __init__(self, config: EncoderConfig, num_mel_bins: int):
         super().__init__()
-        gamma = config.residual_gamma
-        if gamma is None:
-            gamma = 1.0 if config.layers <= SHALLOW_LAYERS else 0.0
         self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # scripts read attributes, not module constants
-        self.dim = config.dim
-        self.conv_context = config.conv_kernel - 1
+        self.dim, self.heads = config.dim, config.heads
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
-        self.layers = nn.ModuleList(EncoderLayer(config, gamma) for _ in range(config.layers))
-        self.position_bias: Optional[PositionBias] = None
-        if config.positions == "bias":
-            self.position_bias = PositionBias(config.layers, config.heads, config.max_distance)
+        build_layer = LAYER_TYPES[config.layer]
+        self.layers = nn.ModuleList(build_layer(config, layer) for layer in range(config.layers))
         # Tells a fresh state its dtype and device; a quantised layer's weight could not.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
+        fresh = [self.layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]
+        # The tensor of a layer's state whose axis 1 is the cached frames; negative: no layer has such a tensor.
+        self.cache_index = next((i for i, axis in enumerate(growing_axes(*fresh)) if axis == 1), -1)
+        self.position_bias: Optional[PositionBias] = None
+        self.sinusoids: Optional[Sinusoids] = None
+        if self.cache_index >= 0:
+            if config.positions == "bias":
+                self.position_bias = PositionBias(config.layers, config.heads, config.max_distance)
+            else:
+                self.sinusoids = Sinusoids(config.dim)
 
     def init_state(self, batch: int, cache_frames: int) -> EncoderState:
-        """The state before the first frame.
+        """Return the state before the first frame.
 
         Args:
             batch: B.
             cache_frames: C, chunk size x left context for streaming. Any C gives the same first outputs; a cache that
-                is to serve later steps needs the full length. Training needs none: 0.
+                serves later steps needs the full length. Training needs none: 0.
         """
-        zero = self.zero
-        position = torch.zeros(batch, dtype=torch.int64, device=zero.device)
-        keys_values = zero.expand(batch, cache_frames, 2 * self.dim)
-        conv = zero.expand(batch, self.conv_context, self.dim)
-        layers = [LayerState(keys_values, conv) for _ in self.layers]
-        return EncoderState(position, self.subsampling.init_state(batch, zero), layers)
+        position = torch.zeros(batch, dtype=torch.int64, device=self.zero.device)
+        layers = [layer.init_state(batch, cache_frames, self.zero) for layer in self.layers]
+        return EncoderState(position, self.subsampling.init_state(batch, cache_frames, self.zero), layers)
+
+    def cached_frames(self, state: EncoderState) -> int:
+        """Return C."""
+        return state.layers[0][self.cache_index].size(1) if self.cache_index >= 0 else 0
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
-        """One step over any number of whole chunks; only a row's last block may be short.
+        """Run one step over any number of whole chunks; only a row's last block may be short.
 
         Args:
             x_BTF: features; T a multiple of 4.
             lengths_B: valid encoder frames of each row, at most T / 4. What lies beyond changes nothing.
-            chunking: who sees whom.
+            chunking: which frames a frame may attend to.
             state: of the previous step or fresh. After a short row its new state is of no use.
         """
-        frames, cached = x_BTF.size(1) // self.factor, state.layers[0].keys_values.size(1)
+        frames, cached = x_BTF.size(1) // self.factor, self.cached_frames(state)
         start_B1 = state.position.unsqueeze(1)
         query_BT = start_B1 + torch.arange(frames, device=x_BTF.device)
         key_BS = start_B1 + torch.arange(-cached, frames, device=x_BTF.device)
         present_BS = key_BS < (state.position + lengths_B).unsqueeze(1)
         visible_BTS = visible(query_BT, key_BS, chunking) & present_BS.unsqueeze(1)
-        return self.advance(x_BTF, lengths_B, visible_BTS, key_BS, state)
+        return self.forward_masked(x_BTF, lengths_B, visible_BTS, key_BS, state)
 
-    def advance(
+    def forward_masked(
         self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor, state: EncoderState
     ) -> EncoderOutput:
-        """`forward` when it is known who sees whom: other runtimes bring their own mask.
+        """Run `forward` with a given attention mask: other runtimes bring their own.
 
         Args:
+            x_BTF, lengths_B, state: see `forward`.
             visible_BTS: true where a query may see a key; may be broadcast over B.
             key_BS: absolute positions of the keys; may be broadcast over B.
         """
         batch, frames = x_BTF.size(0), x_BTF.size(1) // self.factor
-        # Garbage beyond a row's end may be NaN, and NaN x 0 is NaN: it is dropped before anything touches it.
+        # Garbage beyond a row's end may be NaN, and NaN x 0 is NaN: drop it before anything touches it.
         x_BTF = x_BTF.masked_fill(~frame_mask(lengths_B * self.factor, x_BTF.size(1)).unsqueeze(2), 0.0)
+        context = self._context(x_BTF, lengths_B, visible_BTS, key_BS)
+        x, subsampling = self.subsampling(x_BTF, state.subsampling, context)
+        layers: List[List[Tensor]] = []
+        for i, layer in enumerate(self.layers):
+            x, layer_state = layer(x, state.layers[i], context)
+            layers.append(layer_state)
+        x_BTD = unpack(x, context.valid_N, batch, frames)
+        return EncoderOutput(x_BTD, lengths_B, EncoderState(state.position + lengths_B, subsampling, layers))
+
+    def _context(self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor) -> StepContext:
+        frames = x_BTF.size(1) // self.factor
         # Only batch statistics must not see padding: without them nothing needs packing.
-        valid_half_N: Optional[Tensor] = None
         valid_N: Optional[Tensor] = None
+        valid_half_N: Optional[Tensor] = None
         if self.training:
             valid_half_N = valid_frames(lengths_B * self.stride, frames * self.stride)
             valid_N = valid_frames(lengths_B, frames)
-        subsampled = self.subsampling(x_BTF, valid_half_N, valid_N, state.subsampling)
-        x = subsampled.frames_ND
-
-        hidden_B1TS = torch.zeros_like(visible_BTS, dtype=x.dtype).masked_fill(~visible_BTS, self.masked).unsqueeze(1)
+        hidden_BTS = torch.zeros_like(visible_BTS, dtype=x_BTF.dtype).masked_fill(~visible_BTS, self.masked)
         bias_LHTS: Optional[Tensor] = None
         position_BSD: Optional[Tensor] = None
         if self.position_bias is not None:
-            bias_LHTS = self.position_bias(frames, state.layers[0].keys_values.size(1) + frames)
-        else:
-            position_BSD = sinusoids_at(key_BS, x)
-
-        states: List[LayerState] = []
-        for i, layer in enumerate(self.layers):
-            bias_BHTS = hidden_B1TS if bias_LHTS is None else hidden_B1TS + bias_LHTS[i]
-            out = layer(x, valid_N, frames, bias_BHTS, position_BSD, state.layers[i])
-            x = out.x_ND
-            states.append(out.state)
-        x_BTD = unpack(x, valid_N, batch, frames)
-        return EncoderOutput(x_BTD, lengths_B, EncoderState(state.position + lengths_B, subsampled.state, states))
+            bias_LHTS = self.position_bias(frames, visible_BTS.size(2))
+        if self.sinusoids is not None:
+            position_BSD = self.sinusoids(key_BS, x_BTF)
+        return StepContext(frames, valid_N, valid_half_N, hidden_BTS.unsqueeze(1), bias_LHTS, position_BSD)

@@ -1,6 +1,7 @@
 """Which operators a scripted method runs: how export proves that no norm is left. Knows no model in particular."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Substrings of operator names that a fused encoder must not contain: what BatchNorm folding and ReLU have removed.
@@ -34,6 +35,6 @@ def operators(graph: Any) -> Counter[str]:
     return counts
 
 
-def matching(counts: Counter[str], patterns: tuple[str, ...]) -> dict[str, int]:
+def matching(counts: Mapping[str, int], patterns: Sequence[str]) -> dict[str, int]:
     """The operators whose names contain one of the patterns."""
     return {name: count for name, count in sorted(counts.items()) if any(pattern in name for pattern in patterns)}

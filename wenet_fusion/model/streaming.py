@@ -1,9 +1,12 @@
-"""The model as a product sees it: waveform in, scores and state out. What every export and the runtime step.
+"""The streaming interface of a trained model: waveform in, scores and state out. Every exported file answers it.
+
+A state crosses as a plain list of tensors, and scores as a plain tuple: nested named tuples would cost Python a new class
+each at every step of a loaded file, and two loads of one file could not exchange them.
 
 Shapes: B rows, N samples, T encoder frames, D width, K top tokens, U tokens.
 """
 
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +15,16 @@ from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.decoder import sequence_log_probs, teacher_forcing
-from wenet_fusion.model.encoder import EncoderState
+from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 
 TOP_TOKENS = 20  # the search sees this many tokens per frame, never the whole vocabulary
 
-
-class StreamState(NamedTuple):
-    """Everything a stream remembers between two steps: the front-end's remainder is state too."""
-
-    samples: Tensor  # (B, window - hop)
-    encoder: EncoderState
+Scores = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepOutput
 
 
 class StepOutput(NamedTuple):
+    """Names for the scores of a step: `StepOutput(*scores)`."""
+
     encoder_out: Tensor  # (B, T, D)
     lengths: Tensor  # (B,) valid frames
     top_log_probs: Tensor  # (B, T, K), descending
@@ -32,10 +32,20 @@ class StepOutput(NamedTuple):
     blank_log_probs: Tensor  # (B, T)
 
 
-class DeployedModel(nn.Module):
-    """Streaming interface of a trained model, scriptable once its norms are fused.
+class StreamingModel(nn.Module):
+    """A model that runs step by step, scriptable once its norms are fused.
 
     Shares the model's modules; build it from a copy before fusing.
+
+    Args:
+        model: the trained model.
+
+    >>> from wenet_fusion.model.asr_model import ModelConfig
+    >>> model = StreamingModel(AsrModel(ModelConfig(), vocabulary_size=10)).eval()
+    >>> state = model.init_state(batch=1, chunk=4, left=1)
+    >>> scores, state = model.step(torch.zeros(1, 4 * 640), torch.tensor([4 * 640]), chunk=4, left=1, state=state)
+    >>> StepOutput(*scores).encoder_out.shape
+    torch.Size([1, 4, 256])
     """
 
     def __init__(self, model: AsrModel):
@@ -49,15 +59,20 @@ class DeployedModel(nn.Module):
         self.reverse_decoder = model.reverse_decoder
         self.blank, self.sos_eos = BLANK, SOS_EOS  # scripts read attributes, not module constants
         self.top_tokens = min(TOP_TOKENS, model.vocabulary_size)
+        self.state_sizes = part_sizes(model.encoder.init_state(1, 0))
 
-    def init_state(self, batch: int, chunk: int, left: int) -> StreamState:
-        """The state of `batch` streams that have heard nothing."""
-        return StreamState(self.fbank.init_state(batch), self.encoder.init_state(batch, chunk * left))
+    @torch.jit.export
+    def init_state(self, batch: int, chunk: int, left: int) -> List[Tensor]:
+        """Return the state of `batch` streams before their first sample: the front-end's, then the encoder's."""
+        state = [self.fbank.init_state(batch)]
+        state.extend(flatten(self.encoder.init_state(batch, chunk * left)))
+        return state
 
+    @torch.jit.export
     def step(
-        self, samples: Tensor, lengths: Tensor, chunk: int, left: int, state: StreamState
-    ) -> Tuple[StepOutput, StreamState]:
-        """Advances B streams by N samples.
+        self, samples: Tensor, lengths: Tensor, chunk: int, left: int, state: List[Tensor]
+    ) -> Tuple[Scores, List[Tensor]]:
+        """Advance B streams by N samples; return the fields of `StepOutput` and the next state.
 
         Args:
             samples: (B, N) in [-1, 1]; N a multiple of frame_samples, of whole chunks except in a stream's last step.
@@ -66,20 +81,23 @@ class DeployedModel(nn.Module):
             state: of the previous step. After a short row its new state is of no use.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
-        fbank = self.fbank(samples.masked_fill(~valid, 0.0), state.samples)
+        fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])
         frames = (lengths + self.frame_samples - 1).div(self.frame_samples, rounding_mode="floor")
-        encoded = self.encoder(self.cmvn(fbank.features_BTF), frames, Chunking(chunk, left), state.encoder)
+        encoder_state = unflatten(state[1:], self.state_sizes)
+        encoded = self.encoder(self.cmvn(fbank.features_BTF), frames, Chunking(chunk, left), encoder_state)
         log_probs = self.ctc(encoded.frames_BTD)
         top_log_probs, top_ids = log_probs.topk(self.top_tokens, dim=-1)
-        output = StepOutput(encoded.frames_BTD, frames, top_log_probs, top_ids, log_probs[:, :, self.blank])
-        return output, StreamState(fbank.state_BW, encoded.state)
+        new = [fbank.state_BW]
+        new.extend(flatten(encoded.state))
+        return (encoded.frames_BTD, frames, top_log_probs, top_ids, log_probs[:, :, self.blank]), new
 
+    @torch.jit.export
     def rescore(self, encoder_out: Tensor, hyps: Tensor, hyp_lengths: Tensor) -> Tensor:
-        """Log-probabilities of whole hypotheses, end of sentence included.
+        """Return log-probabilities of whole hypotheses, end of sentence included.
 
         Args:
             encoder_out: (1, T, D) of one utterance.
-            hyps: (B, U) without sos and eos, padded with anything.
+            hyps: (B, U) without sos and eos, padded with any token.
             hyp_lengths: (B,).
 
         Returns:
@@ -96,3 +114,13 @@ class DeployedModel(nn.Module):
             logits = self.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths)
             scores[:, 1] = sequence_log_probs(logits, backward.targets_BU, backward.mask_BU)
         return scores
+
+    @torch.jit.export
+    def concat_states(self, states: List[List[Tensor]]) -> List[Tensor]:
+        """Return the rows of several states as one: streams may be out of step, but share one chunking."""
+        return [torch.cat([state[i] for state in states]) for i in range(len(states[0]))]
+
+    @torch.jit.export
+    def split_state(self, state: List[Tensor]) -> List[List[Tensor]]:
+        """Return one state per row: the inverse of `concat_states`. Copies, for a view would keep the whole batch."""
+        return [[tensor[b : b + 1].clone() for tensor in state] for b in range(state[0].size(0))]

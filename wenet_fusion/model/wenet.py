@@ -13,10 +13,11 @@ from typing import List, Tuple
 import torch
 from torch import Tensor, nn
 
+from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.decoder import teacher_forcing
-from wenet_fusion.model.encoder import Encoder, EncoderState, LayerState
-from wenet_fusion.model.exported import ExportedModel
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_state import EncoderState, growing_axes
+from wenet_fusion.model.streaming import StreamingModel
 
 RIGHT_CONTEXT = 3
 WENET_METHODS = (
@@ -32,73 +33,130 @@ WENET_METHODS = (
 
 
 class WenetCaches(nn.Module):
-    """Our encoder state as the two cache tensors that WeNet's runtimes carry, and back. Knows no weights.
+    """The encoder's state as the two cache tensors of WeNet's runtimes, and back.
 
-    att_cache (R, H, C, 2K): keys, then values, of each layer; zeros in the rows beyond the layers.
-    cnn_cache (R, 1, D, W): numbers in a row, in no order that would mean something to others: the convolutions' states,
-    then the subsampling's, then zeros up to the last row's end. R says how many rows that takes, at least L.
+    att_cache (R, H, C, 2K): keys, then values, of each tensor that grows with the cached frames; zeros in further rows.
+    cnn_cache (R, 1, D, W): the numbers of all other tensors in a row: the layers', the subsampling's, then zeros up to
+    the last row's end. R is the number of rows that takes, at least L.
+
+    Args:
+        encoder: fused or not; its fresh states give the layout.
+
+    Raises:
+        ValueError: a layer caches something other than (B, C, 2D).
+
+    >>> from wenet_fusion.model.encoder_config import EncoderConfig
+    >>> caches = WenetCaches(Encoder(EncoderConfig(dim=8, layers=3, heads=2), num_mel_bins=80))
+    >>> caches.empty_attention(16, torch.zeros(())).shape[1:]
+    torch.Size([2, 16, 8])
     """
+
+    layer_shapes: List[List[List[int]]]  # per layer and tensor; an empty list stands for keys and values
+    subsampling_shapes: List[List[int]]
 
     def __init__(self, encoder: Encoder):
         super().__init__()
-        attention = encoder.layers[0].attention
-        self.layers, self.dim, self.heads = len(encoder.layers), encoder.dim, attention.heads
-        self.context = encoder.conv_context
-        self.width = max(self.context, 1)  # a kernel of 1 has no context, but the subsampling needs a place
-        self.subsampling_sizes = encoder.subsampling.state_sizes
-        self.subsampling_context = encoder.subsampling.context
-        numbers = self.layers * self.context * self.dim
-        numbers += self.subsampling_context * sum(channels * bins for channels, bins in self.subsampling_sizes)
-        self.rows = max(self.layers, math.ceil(numbers / (self.dim * self.width)))
+        self.dim, self.heads = encoder.dim, encoder.heads
+        fresh, longer = encoder.init_state(1, 1), encoder.init_state(1, 2)
+        self.layer_shapes = [self._shapes(*states) for states in zip(fresh.layers, longer.layers)]
+        self.subsampling_shapes = [list(tensor.shape) for tensor in fresh.subsampling]
+        fixed = [shape for layer in [*self.layer_shapes, self.subsampling_shapes] for shape in layer if shape]
+        numbers, self.cached = (
+            sum(math.prod(shape) for shape in fixed),
+            sum(layer.count([]) for layer in self.layer_shapes),
+        )
+        # Rows are as wide as the longest context of a layer's convolution.
+        self.width = max([1, *(shape[1] for layer in self.layer_shapes for shape in layer if len(shape) == 3)])
+        self.rows = max(len(self.layer_shapes), math.ceil(numbers / (self.dim * self.width)))
         self.filling = self.rows * self.dim * self.width - numbers
 
+    def _shapes(self, fresh: List[Tensor], longer: List[Tensor]) -> List[List[int]]:
+        shapes = []
+        for tensor, axis in zip(fresh, growing_axes(fresh, longer)):
+            if axis >= 0 and list(tensor.shape) != [1, 1, 2 * self.dim]:
+                raise ValueError(
+                    f"WeNet's runtimes cache (frames, {2 * self.dim}) numbers, a layer caches {list(tensor.shape[1:])}: "
+                    "put keys and values of the encoder's width side by side"
+                )
+            shapes.append([] if axis >= 0 else list(tensor.shape))
+        return shapes
+
     def empty_attention(self, frames: int, like: Tensor) -> Tensor:
-        """An att_cache of zeros."""
+        """Return an att_cache of zeros."""
         size = [self.rows, self.heads, frames, 2 * (self.dim // self.heads)]
         return torch.zeros(size, dtype=like.dtype, device=like.device)
 
     def empty_convolution(self, like: Tensor) -> Tensor:
-        """A cnn_cache of zeros."""
+        """Return a cnn_cache of zeros."""
         return torch.zeros([self.rows, 1, self.dim, self.width], dtype=like.dtype, device=like.device)
 
     def unpack(self, position_B: Tensor, att_cache: Tensor, cnn_cache: Tensor) -> EncoderState:
-        """The state of one stream."""
+        """Return the state of one stream."""
         frames = att_cache.size(2)
-        split = [self.layers, self.heads, frames, 2, self.dim // self.heads]
-        keys_values = att_cache[: self.layers].reshape(split).permute(0, 2, 3, 1, 4)
-        keys_values = keys_values.reshape([self.layers, frames, 2 * self.dim])
-        numbers = cnn_cache.flatten()
-        layers: List[LayerState] = []
-        start, size = 0, self.context * self.dim
-        for i in range(self.layers):
-            conv = numbers[start : start + size].view(1, self.context, self.dim)
-            layers.append(LayerState(keys_values[i : i + 1], conv))
-            start += size
+        split = [self.cached, self.heads, frames, 2, self.dim // self.heads]
+        keys_values = att_cache[: self.cached].reshape(split).permute(0, 2, 3, 1, 4)
+        keys_values = keys_values.reshape([self.cached, frames, 2 * self.dim])
+        numbers, start, row = cnn_cache.flatten(), 0, 0
+        layers: List[List[Tensor]] = []
+        for shapes in self.layer_shapes:
+            tensors: List[Tensor] = []
+            for shape in shapes:
+                if len(shape) == 0:
+                    tensors.append(keys_values[row : row + 1])
+                    row += 1
+                else:
+                    size = product(shape)
+                    tensors.append(numbers[start : start + size].view(shape))
+                    start += size
+            layers.append(tensors)
         subsampling: List[Tensor] = []
-        for channels, bins in self.subsampling_sizes:
-            size = channels * self.subsampling_context * bins
-            subsampling.append(numbers[start : start + size].view(1, channels, self.subsampling_context, bins))
+        for shape in self.subsampling_shapes:
+            size = product(shape)
+            subsampling.append(numbers[start : start + size].view(shape))
             start += size
         return EncoderState(position_B, subsampling, layers)
 
-    def pack(self, state: EncoderState) -> Tuple[Tensor, Tensor]:
-        """The inverse of `unpack`: att_cache and cnn_cache."""
-        keys_values = torch.cat([layer.keys_values for layer in state.layers])
-        frames = keys_values.size(1)
-        split = [self.layers, frames, 2, self.heads, self.dim // self.heads]
-        attention = keys_values.reshape(split).permute(0, 3, 1, 2, 4)
-        attention = attention.reshape([self.layers, self.heads, frames, 2 * (self.dim // self.heads)])
-        attention = torch.cat([attention, self.empty_attention(frames, attention)[self.layers :]])
-        numbers = [layer.conv.flatten() for layer in state.layers]
+    def pack(self, state: EncoderState, cached: int) -> Tuple[Tensor, Tensor]:
+        """Return att_cache, of `cached` frames, and cnn_cache: the inverse of `unpack`."""
+        numbers: List[Tensor] = []
+        keys_values: List[Tensor] = []
+        for shapes, tensors in zip(self.layer_shapes, state.layers):
+            for shape, tensor in zip(shapes, tensors):
+                if len(shape) == 0:
+                    keys_values.append(tensor)
+                else:
+                    numbers.append(tensor.flatten())
         numbers.extend([tensor.flatten() for tensor in state.subsampling])
+        attention = self.empty_attention(cached, state.subsampling[0])
+        if self.cached > 0:
+            split = [self.cached, cached, 2, self.heads, self.dim // self.heads]
+            rows = torch.cat(keys_values).reshape(split).permute(0, 3, 1, 2, 4)
+            rows = rows.reshape([self.cached, self.heads, cached, 2 * (self.dim // self.heads)])
+            attention = torch.cat([rows, attention[self.cached :]])
         numbers.append(torch.zeros([self.filling], dtype=attention.dtype, device=attention.device))
         return attention, torch.cat(numbers).view(self.rows, 1, self.dim, self.width)
 
 
-class WenetModel(ExportedModel):
-    """`ExportedModel` that WeNet's libtorch runtime can drive too. Scriptable once the model's norms are fused."""
+def product(sizes: List[int]) -> int:
+    """Return the product of sizes; scriptable, unlike `math.prod`."""
+    found = 1
+    for size in sizes:
+        found *= size
+    return found
 
-    def __init__(self, model: DeployedModel):
+
+class WenetModel(StreamingModel):
+    """A `StreamingModel` that WeNet's libtorch runtime can drive too, scriptable once its norms are fused.
+
+    Args:
+        model: the trained model.
+
+    >>> from wenet_fusion.model.asr_model import ModelConfig
+    >>> WenetModel(AsrModel(ModelConfig(), vocabulary_size=10)).subsampling_rate()
+    4
+    """
+
+    def __init__(self, model: AsrModel):
         super().__init__(model)
         self.caches = WenetCaches(model.encoder)
         self.silence = math.log(model.fbank.energy_floor)
@@ -107,7 +165,7 @@ class WenetModel(ExportedModel):
     @torch.jit.export
     def subsampling_rate(self) -> int:
         """Feature frames per encoder frame."""
-        return self.model.encoder.factor
+        return self.encoder.factor
 
     @torch.jit.export
     def right_context(self) -> int:
@@ -116,15 +174,15 @@ class WenetModel(ExportedModel):
 
     @torch.jit.export
     def sos_symbol(self) -> int:
-        return self.model.sos_eos
+        return self.sos_eos
 
     @torch.jit.export
     def eos_symbol(self) -> int:
-        return self.model.sos_eos
+        return self.sos_eos
 
     @torch.jit.export
     def is_bidirectional_decoder(self) -> bool:
-        return self.model.reverse_decoder is not None
+        return self.reverse_decoder is not None
 
     @torch.jit.export
     def forward_encoder_chunk(
@@ -152,13 +210,13 @@ class WenetModel(ExportedModel):
         att_cache = torch.cat([self.caches.empty_attention(held - cached, xs), att_cache], dim=2)
         key_S = torch.arange(-held, frames, device=xs.device)
         visible_S = (key_S >= -cached) & (key_S + offset >= 0)
-        out, att_cache, cnn_cache = self.advance(xs, offset + key_S, visible_S, att_cache, cnn_cache)
+        out, att_cache, cnn_cache = self.step_encoder(xs, offset + key_S, visible_S, att_cache, cnn_cache)
         return out, att_cache[:, :, held - keep :], cnn_cache
 
     @torch.jit.export
     def ctc_activation(self, xs: Tensor) -> Tensor:
         """Encoder frames (1, M, D) to log-probabilities (1, M, V)."""
-        return self.model.ctc(xs)
+        return self.ctc(xs)
 
     @torch.jit.export
     def forward_attention_decoder(
@@ -177,24 +235,24 @@ class WenetModel(ExportedModel):
             lacks or that was spared.
         """
         memory_lengths = torch.full([1], encoder_out.size(1), device=encoder_out.device)
-        if self.model.decoder is not None:
-            forward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.model.sos_eos, reverse=False)
-            scores = self.model.decoder(forward.inputs_BU, encoder_out, memory_lengths).log_softmax(dim=-1)
+        if self.decoder is not None:
+            forward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.sos_eos, reverse=False)
+            scores = self.decoder(forward.inputs_BU, encoder_out, memory_lengths).log_softmax(dim=-1)
         else:
-            units = self.model.ctc(encoder_out[:, :1]).size(2)
+            units = self.ctc(encoder_out[:, :1]).size(2)
             size = [hyps.size(0), hyps.size(1), units]
             scores = torch.zeros(size, dtype=encoder_out.dtype, device=encoder_out.device)
-        if self.model.reverse_decoder is not None and reverse_weight > 0:
-            backward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.model.sos_eos, reverse=True)
-            logits = self.model.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths)
+        if self.reverse_decoder is not None and reverse_weight > 0:
+            backward = teacher_forcing(hyps[:, 1:], hyps_lens - 1, self.sos_eos, reverse=True)
+            logits = self.reverse_decoder(backward.inputs_BU, encoder_out, memory_lengths)
             return scores, logits.log_softmax(dim=-1)
         return scores, torch.zeros_like(scores)
 
     def encoder_frames(self, xs: Tensor) -> int:
         """M for features (1, T, F): what remains of a last group of 4 is a frame too."""
-        return (xs.size(1) + self.model.encoder.factor - 1) // self.model.encoder.factor
+        return (xs.size(1) + self.encoder.factor - 1) // self.encoder.factor
 
-    def advance(
+    def step_encoder(
         self, xs: Tensor, key_S: Tensor, visible_S: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """One step of the encoder, WeNet's caches in and out, as many cached frames as before.
@@ -208,13 +266,13 @@ class WenetModel(ExportedModel):
             visible_S: which of them may be seen.
         """
         frames = self.encoder_frames(xs)
-        factor = self.model.encoder.factor
+        factor = self.encoder.factor
         silence = torch.full([1, factor - 1, xs.size(2)], self.silence, dtype=xs.dtype, device=xs.device)
-        x = self.model.cmvn(torch.cat([xs, silence], dim=1)[:, : factor * frames])
+        x = self.cmvn(torch.cat([xs, silence], dim=1)[:, : factor * frames])
         position = key_S[key_S.size(0) - frames :][:1]
         lengths = torch.full([1], frames, device=xs.device)
         visible_BTS = visible_S.view(1, 1, -1).expand(-1, frames, -1)
         state = self.caches.unpack(position, att_cache, cnn_cache)
-        encoded = self.model.encoder.advance(x, lengths, visible_BTS, key_S.unsqueeze(0), state)
-        att_cache, cnn_cache = self.caches.pack(encoded.state)
+        encoded = self.encoder.forward_masked(x, lengths, visible_BTS, key_S.unsqueeze(0), state)
+        att_cache, cnn_cache = self.caches.pack(encoded.state, att_cache.size(2))
         return encoded.frames_BTD, att_cache, cnn_cache

@@ -1,1 +1,1 @@
-"""Transcripts to unit ids and back."""
+"""Vocabularies, tokenizers, and error rates of transcripts."""

@@ -1,25 +1,32 @@
-"""Error rates of transcripts from alignments with the fewest edits, and how sure they are. Knows no decoding."""
+"""Error rates of transcripts from alignments with the fewest edits, with confidence intervals."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+from wenet_fusion_runtime.results.subtitles import text_width
 
 from wenet_fusion.text.transcripts import Counting
 
-LEVEL = 0.95  # of confidence intervals
+LEVEL = 0.95  # confidence level of intervals
 _RESAMPLES = 1000
 _BLOCK = 1 << 22  # drawn utterances that are in memory at a time
 
 
 class ErrorCounts(NamedTuple):
-    """Edits that turn references into hypotheses, and the length of the references, in words or characters."""
+    """Edits that turn references into hypotheses, and the length of the references, in words or characters.
+
+    >>> counts = ErrorCounts(substitutions=1, insertions=1, reference=10)
+    >>> counts.rate
+    0.2
+    >>> counts.summary()
+    '20.00 % N=10 C=9 S=1 D=0 I=1'
+    """
 
     substitutions: int = 0
     deletions: int = 0
@@ -31,21 +38,23 @@ class ErrorCounts(NamedTuple):
 
     @property
     def errors(self) -> int:
+        """Return the number of edits."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors per reference word; 0 if there is neither, infinite for errors against empty references."""
+        """Return errors per reference word; 0 without errors, infinity for errors against empty references."""
         if self.reference:
             return self.errors / self.reference
         return math.inf if self.errors else 0.0
 
     @property
     def deletion_rate(self) -> float:
+        """Return deletions per reference word; 0 for empty references."""
         return self.deletions / self.reference if self.reference else 0.0
 
     def summary(self) -> str:
-        """One line in the form of WeNet's compute-wer."""
+        """Return one line in the format of WeNet's compute-wer."""
         correct = self.reference - self.substitutions - self.deletions
         return (
             f"{100 * self.rate:4.2f} % N={self.reference} C={correct} "
@@ -54,21 +63,25 @@ class ErrorCounts(NamedTuple):
 
 
 class AlignedPair(NamedTuple):
-    """A reference token and what was recognised for it; None on one side is an insertion or a deletion."""
+    """A reference token and the recognised one; None marks the missing side of an insertion or deletion."""
 
     reference: str | None
     hypothesis: str | None
 
     @property
     def is_error(self) -> bool:
+        """Return whether the two differ."""
         return self.reference != self.hypothesis
 
 
 class Alignment(NamedTuple):
+    """Aligned pairs of a reference and a hypothesis, in order."""
+
     pairs: tuple[AlignedPair, ...]
 
     @property
     def counts(self) -> ErrorCounts:
+        """Return the number of edits of each kind."""
         return ErrorCounts(
             substitutions=sum(None not in pair and pair.is_error for pair in self.pairs),
             deletions=sum(pair.hypothesis is None for pair in self.pairs),
@@ -78,13 +91,15 @@ class Alignment(NamedTuple):
 
 
 class ScoredUtterance(NamedTuple):
+    """An utterance's alignment and its errors."""
+
     key: str
     alignment: Alignment
     counts: ErrorCounts
 
 
 class Interval(NamedTuple):
-    """Holds the error rate over all utterances of this kind in a share LEVEL of such samples."""
+    """A confidence interval at the level `LEVEL`, as fractions."""
 
     low: float
     high: float
@@ -100,7 +115,12 @@ class LengthBucket(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """Errors of a corpus."""
+    """Errors of a corpus, as `score` counts them.
+
+    >>> scoring = score({"a": "one two", "b": "three"}, {"a": "one six", "b": "three"})
+    >>> f"{scoring.total.rate:.1%}"
+    '33.3%'
+    """
 
     total: ErrorCounts
     utterances: tuple[ScoredUtterance, ...]  # in the order of the references
@@ -109,20 +129,21 @@ class Scoring(NamedTuple):
 
     @property
     def utterances_wrong(self) -> int:
+        """Return the number of utterances with an error."""
         return sum(utterance.counts.errors > 0 for utterance in self.utterances)
 
     def worst(self, count: int) -> list[ScoredUtterance]:
-        """The utterances with most errors, those that are wrong at all; among equals the shorter is worse."""
+        """Return up to `count` wrong utterances, those with most errors first; of equals the shorter first."""
         wrong = [utterance for utterance in self.utterances if utterance.counts.errors]
         return sorted(wrong, key=lambda utterance: (-utterance.counts.errors, utterance.counts.reference))[:count]
 
     def commonest(self, count: int) -> list[tuple[AlignedPair, int]]:
-        """The errors that were made most often, and how often."""
+        """Return the most frequent errors with their number."""
         pairs = (pair for utterance in self.utterances for pair in utterance.alignment.pairs)
         return Counter(pair for pair in pairs if pair.is_error).most_common(count)
 
     def by_length(self) -> list[LengthBucket]:
-        """Utterances by the length of their reference: 0, 1, 2-3, 4-7, 8-15 and so on; buckets without any are left out."""
+        """Group utterances by reference length: 0, 1, 2-3, 4-7, 8-15 and so on; empty groups are left out."""
         buckets: dict[int, list[ErrorCounts]] = {}
         for utterance in self.utterances:
             buckets.setdefault(utterance.counts.reference.bit_length(), []).append(utterance.counts)
@@ -132,9 +153,9 @@ class Scoring(NamedTuple):
         ]
 
     def interval(self, seed: int = 0) -> Interval | None:
-        """Bootstrap interval of the error rate: utterances are drawn with replacement, 1000 times; None without words.
+        """Return the bootstrap interval of the error rate, or None without reference words.
 
-        The same utterances and seed give the same interval.
+        Draws utterances with replacement, 1000 times; the same utterances and seed give the same interval.
         Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
         """
         if not self.total.reference:
@@ -151,12 +172,12 @@ class Scoring(NamedTuple):
         return Interval(float(low), float(high))
 
     def report(self, brief: bool = False) -> str:
-        """Text like that of WeNet's compute-wer: utterances aligned, unless `brief`, keys without a partner, totals."""
+        """Return a report in the format of WeNet's compute-wer: aligned utterances unless `brief`, and totals."""
         lines = []
         for key, alignment, counts in () if brief else self.utterances:
             labels, recognised = [], []
             for pair in alignment.pairs:
-                width = max(display_width(token or "") for token in pair)
+                width = max(text_width(token or "") for token in pair)
                 labels.append(pad(pair.reference or "", width))
                 recognised.append(pad(pair.hypothesis or "", width))
             lines += ["", f"utt: {key}", f"WER: {counts.summary()}"]
@@ -168,30 +189,42 @@ class Scoring(NamedTuple):
         return "\n".join(lines) + "\n"
 
     def _interval_lines(self) -> list[str]:
-        found = self.interval()
-        if found is None:
+        interval = self.interval()
+        if interval is None:
             return []
-        return [
-            f"{100 * LEVEL:.0f} % interval -> {100 * found.low:.2f} % to {100 * found.high:.2f} %, bootstrap over utterances"
-        ]
+        low, high = (f"{100 * bound:.2f} %" for bound in interval)
+        return [f"{100 * LEVEL:.0f} % interval -> {low} to {high}, bootstrap over utterances"]
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
-    """An alignment of two token sequences with the fewest substitutions, deletions and insertions."""
+    """Align two token sequences with the fewest substitutions, deletions and insertions (Levenshtein).
+
+    >>> align(["one", "two"], ["one"]).counts.deletions
+    1
+    """
     pairs: list[AlignedPair] = []
-    for tag, ref_start, ref_end, hyp_start, hyp_end in Levenshtein.opcodes(reference, hypothesis):
-        refs: list[str | None] = list(reference[ref_start:ref_end])
-        hyps: list[str | None] = list(hypothesis[hyp_start:hyp_end])
-        if tag == "delete":
+    for edit in Levenshtein.opcodes(reference, hypothesis):
+        refs: list[str | None] = list(reference[edit.src_start : edit.src_end])
+        hyps: list[str | None] = list(hypothesis[edit.dest_start : edit.dest_end])
+        if edit.tag == "delete":
             hyps = [None] * len(refs)
-        elif tag == "insert":
+        elif edit.tag == "insert":
             refs = [None] * len(hyps)
         pairs += map(AlignedPair, refs, hyps)
     return Alignment(tuple(pairs))
 
 
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], counting: Counting = Counting()) -> Scoring:
-    """Compare transcripts by key."""
+    """Compare transcripts by key.
+
+    Args:
+        references: correct transcripts by key.
+        hypotheses: recognised transcripts by key; a missing one counts as empty.
+        counting: words or characters, case, punctuation.
+
+    >>> score({"a": "one two"}, {}).total.deletions
+    2
+    """
     utterances = []
     for key, text in references.items():
         alignment = align(counting.tokens(text), counting.tokens(hypotheses.get(key, "")))
@@ -204,14 +237,6 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], counting
     )
 
 
-def display_width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
-
-
 def pad(text: str, width: int) -> str:
-    """The text and what it lacks to `width` columns."""
-    return text + " " * (width - display_width(text))
+    """Append spaces to a text up to `width` terminal columns."""
+    return text + " " * (width - text_width(text))

@@ -1,4 +1,4 @@
-"""Cuts transcripts into the units of a vocabulary and joins them again; knows neither audio nor models."""
+"""Encode transcripts as token ids of a vocabulary, and decode them again."""
 
 from __future__ import annotations
 
@@ -14,41 +14,61 @@ from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 
 class UnknownToken(ValueError):
-    """A transcript holds something that is not in the units."""
+    """A transcript holds a token that is missing from the vocabulary."""
 
 
 class Tokenizer(Protocol):
-    """Transcript <-> unit ids. `kind` and `join` are what an exported file says of it (see Vocabulary for `join`)."""
+    """Convert transcripts to token ids and back."""
 
-    kind: str
-    join: str
-    vocabulary: Vocabulary
-    model_bytes: bytes  # of the sentencepiece model, for checkpoints; empty where there is none
+    @property
+    def kind(self) -> str:
+        """Return the name of the tokenizer in configurations and exported files: "char" or "bpe"."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens in the order of their ids."""
+        ...
+
+    @property
+    def model_bytes(self) -> bytes:
+        """Return the serialised sentencepiece model, for checkpoints; empty for other tokenizers."""
+        ...
+
+    @property
+    def join(self) -> str:
+        """Return the rule that joins tokens into text, see `Vocabulary`."""
+        ...
 
     def encode(self, text: str) -> list[int]:
-        """Unit ids of a transcript; an empty one has none. Raises UnknownToken."""
+        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The transcript of unit ids."""
+        """Return the transcript of token ids."""
         ...
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How transcripts become units. Relative paths are resolved by `build_tokenizer`."""
+    """How transcripts become tokens; `build_tokenizer` resolves relative paths.
 
-    units: str  # units.txt
-    kind: Literal["char", "bpe"] = "char"
-    split_with_space: bool = False  # char: units are whatever stands between spaces (words), not characters
-    bpe_model: str = ""  # bpe: the sentencepiece model
+    >>> TokenizerConfig(units="data/lang/units.txt", split_with_space=True).join
+    'words'
+    """
+
+    units: str  # vocabulary file, as tools/data/make_vocabulary.py writes it (WeNet's units.txt)
+    kind: Literal["char", "bpe"] = "char"  # char: characters or words; bpe: sentencepiece pieces
+    split_with_space: bool = False  # with kind char: tokens are words, not characters
+    bpe_model: str = ""  # with kind bpe: the sentencepiece model
 
     @property
     def join(self) -> str:
-        """How tokens become text, see `Vocabulary`."""
+        """Return the rule that joins tokens into text, see `Vocabulary`."""
         return "words" if self.split_with_space else "pieces"
 
     def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
         found = []
         if self.kind == "bpe" and not self.bpe_model:
             found.append("bpe_model is required with kind: bpe")
@@ -57,77 +77,118 @@ class TokenizerConfig:
         return found
 
 
-class CharTokenizer:
-    """Vocabulary are characters, a space being U+2581, or with `split_with_space` words."""
+class _VocabularyTokenizer:
+    """The part that all tokenizers share: ids and text of a vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    @property
+    def join(self) -> str:
+        """Return the rule that joins tokens into text, see `Vocabulary`."""
+        return self.vocabulary.join
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the transcript of token ids."""
+        return self.vocabulary.text(ids)
+
+    def _ids(self, tokens: Sequence[str], text: str) -> list[int]:
+        ids = []
+        for token in tokens:
+            number = self.vocabulary.id(token)
+            if number is None:
+                source = self.vocabulary.source
+                raise UnknownToken(
+                    f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text"
+                )
+            ids.append(number)
+        return ids
+
+
+class CharTokenizer(_VocabularyTokenizer):
+    """Split transcripts into characters, with U+2581 for a space; or into words, if the vocabulary joins words.
+
+    >>> reserved = ["<blank>", "<unk>", "<sos/eos>"]
+    >>> tokenizer = CharTokenizer(Vocabulary([*reserved, "one", "two"], "words"))
+    >>> tokenizer.encode("two one")
+    [4, 3]
+    >>> tokenizer.decode([4, 3])
+    'two one'
+    """
 
     kind = "char"
     model_bytes = b""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-        self.join = vocabulary.join
-
     def encode(self, text: str) -> list[int]:
-        return _ids(split_characters(text) if self.join == "pieces" else text.split(), text, self.vocabulary)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.vocabulary.text(ids)
+        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
+        return self._ids(split_characters(text) if self.join == "pieces" else text.split(), text)
 
 
-class BpeTokenizer:
-    """Vocabulary are sentencepiece's pieces, numbered by units.txt as in WeNet, not by the sentencepiece model."""
+class BpeTokenizer(_VocabularyTokenizer):
+    """Split transcripts into sentencepiece pieces; their ids come from the vocabulary, as in WeNet.
+
+    Args:
+        vocabulary: the pieces in the order of their ids.
+        model: a serialised sentencepiece model.
+        source: the file that the model came from, for messages.
+
+    Raises:
+        ValueError: `model` is not a sentencepiece model.
+
+    >>> model = Path("data/lang/bpe.model").read_bytes()  # doctest: +SKIP
+    >>> BpeTokenizer(vocabulary, model, "bpe.model").encode("two one")  # doctest: +SKIP
+    [17, 4, 9]
+    """
 
     kind = "bpe"
-    join = "pieces"
 
     def __init__(self, vocabulary: Vocabulary, model: bytes, source: str) -> None:
-        """`model`: a serialised sentencepiece model that came from `source`. Raises ValueError if it is none."""
-        self.vocabulary = vocabulary
+        super().__init__(vocabulary)
         self.model_bytes = model
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
-                f"{source} is no sentencepiece model; train one with tools/data/make_units.py --kind bpe"
+                f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
 
     def encode(self, text: str) -> list[int]:
-        return _ids(self._pieces.encode(" ".join(text.split()), out_type=str), text, self.vocabulary)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.vocabulary.text(ids)
+        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
+        return self._ids(self._pieces.encode(" ".join(text.split()), out_type=str), text)
 
 
 def split_characters(text: str) -> list[str]:
-    """Characters of a transcript; any run of white space is one U+2581, at the ends none."""
+    """Return the characters of a transcript; a run of white space becomes one U+2581, at the ends none.
+
+    >>> split_characters(" ab  c ")
+    ['a', 'b', '▁', 'c']
+    """
     return [WORD_START if character == " " else character for character in " ".join(text.split())]
 
 
 def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
-    """The tokenizer that `config` describes; its relative paths start at `base`. Raises ValueError or OSError."""
+    """Build a tokenizer from files; relative paths of `config` start at `base`.
+
+    Raises:
+        OSError, ValueError: a file is missing or malformed.
+    """
     path = base / config.bpe_model
     if config.kind == "bpe" and not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_units.py --kind bpe")
+        raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_vocabulary.py --kind bpe")
     model = path.read_bytes() if config.kind == "bpe" else b""
     return _assemble(config, read_vocabulary(base / config.units, config.join), model, str(path))
 
 
-def restore_tokenizer(config: TokenizerConfig, units: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:
-    """The tokenizer whose units and sentencepiece model are kept in the file `source`. Raises ValueError."""
-    return _assemble(config, Vocabulary(units, config.join, source), bpe_model, source)
+def restore_tokenizer(config: TokenizerConfig, tokens: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:
+    """Build the tokenizer whose tokens and sentencepiece model are kept in the file `source`.
+
+    Raises:
+        ValueError: the tokens or the sentencepiece model are malformed.
+    """
+    return _assemble(config, Vocabulary(tokens, config.join, source), bpe_model, source)
 
 
 def _assemble(config: TokenizerConfig, vocabulary: Vocabulary, bpe_model: bytes, source: str) -> Tokenizer:
     if config.kind == "bpe":
         return BpeTokenizer(vocabulary, bpe_model, source)
     return CharTokenizer(vocabulary)
-
-
-def _ids(tokens: Sequence[str], text: str, vocabulary: Vocabulary) -> list[int]:
-    ids = [vocabulary.id(token) for token in tokens]
-    if None in ids:
-        token = tokens[ids.index(None)]
-        raise UnknownToken(
-            f"{token!r} in {text!r} is not in the vocabulary {vocabulary.source}; add it or change the text"
-        )
-    return ids

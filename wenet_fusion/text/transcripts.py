@@ -1,4 +1,4 @@
-"""Cuts transcripts into what errors are counted in, and leaves out what shall not count. Knows no errors."""
+"""Split transcripts into the words or characters that errors are counted in."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 @dataclass(frozen=True)
 class Counting:
-    """What errors are counted in.
+    """How errors are counted: in words, characters or both, with or without case and punctuation.
 
-    Canonically equivalent texts (Unicode's NFC) are the same in every unit.
+    Canonically equivalent texts (Unicode NFC) count as equal.
+
+    >>> Counting("mixed", ignore_case=True).tokens("Hello 你好")
+    ['hello', '你', '好']
     """
 
-    unit: Unit = "word"  # mixed: Chinese and Japanese characters one by one, everything else by words
-    ignore_case: bool = False  # as Unicode folds it: also Greek, Cyrillic, and German sharp s
-    ignore_punctuation: bool = False  # Unicode's categories P; an apostrophe within a word belongs to the word
+    unit: Unit = "word"  # mixed: Chinese and Japanese text by characters, everything else by words
+    ignore_case: bool = False  # compare case-folded text, also Greek, Cyrillic, and German sharp s
+    ignore_punctuation: bool = False  # Unicode categories P; an apostrophe within a word belongs to the word
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -32,21 +35,24 @@ class Counting:
 
     @property
     def rate_name(self) -> str:
+        """Return the name of the error rate: WER, CER or MER (mixed)."""
         return {"word": "WER", "char": "CER", "mixed": "MER"}[self.unit]
 
     @property
     def noun(self) -> str:
+        """Return what is counted, e.g. "words"."""
         return {"word": "words", "char": "characters", "mixed": "words and characters"}[self.unit]
 
     @property
     def description(self) -> str:
+        """Return what is counted and what is ignored, e.g. "words, case ignored"."""
         names = [
             name for name, ignored in (("case", self.ignore_case), ("punctuation", self.ignore_punctuation)) if ignored
         ]
         return self.noun + (f", {' and '.join(names)} ignored" if names else "")
 
     def tokens(self, text: str) -> list[str]:
-        """Words, or the characters that are not white space, or both."""
+        """Return the words of a text, its characters without white space, or a mixture."""
         text = unicodedata.normalize("NFC", text)
         if self.ignore_case:
             text = unicodedata.normalize("NFC", text.casefold())
@@ -59,7 +65,7 @@ class Counting:
 
 
 def _without_punctuation(text: str) -> str:
-    """Punctuation becomes space, so that what it separated stays separate."""
+    """Replace punctuation by spaces, so that what it separated stays separate."""
     inner = {match.start() for match in _INNER_APOSTROPHE.finditer(text)}
     return "".join(
         "'" if index in inner else " " if unicodedata.category(character).startswith("P") else character

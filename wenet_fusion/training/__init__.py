@@ -1,0 +1,1 @@
+"""Train a model: optimiser, loop, validation, checkpoints, averaging."""

@@ -1,4 +1,4 @@
-"""Averages checkpoints and re-estimates the BatchNorm statistics, which averaging makes wrong."""
+"""Average checkpoints, and re-estimate the BatchNorm statistics, which averaging makes wrong."""
 
 import math
 from collections.abc import Iterable
@@ -15,10 +15,15 @@ from wenet_fusion.training.fingerprint import weight_settings
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
-    """The last `count` checkpoints, or those with the lowest dev loss; NaN counts as the highest.
+    """Return the paths of `count` checkpoints of a run, oldest first.
+
+    Args:
+        model_dir: the run's folder.
+        count: how many.
+        best: take those with the lowest dev loss (NaN counts as the highest) instead of the last ones.
 
     Raises:
-        ValueError: if there is no checkpoint, or fewer than asked for.
+        ValueError: the folder holds no checkpoint, or fewer than `count`.
     """
     if count < 1:
         raise ValueError(f"--num {count}: an average takes at least 1 checkpoint")
@@ -29,7 +34,8 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
         )
     if len(paths) < count:
         raise ValueError(
-            f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: give --num {len(paths)} or train longer"
+            f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: "
+            f"give --num {len(paths)} or train longer"
         )
     if best:
         losses = {path: load_model(path).dev_loss for path in paths}
@@ -39,12 +45,12 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
 
 
 def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
-    """Mean of the weights and running statistics; everything else is the last one's.
+    """Return the mean of weights and running statistics, with everything else from the last checkpoint.
 
-    Means of statistics suit no model: `reestimate_statistics` must follow.
+    The mean of statistics suits no model: call `reestimate_statistics` next.
 
     Raises:
-        ValueError: if the checkpoints are of different models.
+        ValueError: the checkpoints are of different models.
     """
     last = load_model(paths[-1])
     sums = {name: value.double().clone() for name, value in last.weights.items() if value.is_floating_point()}
@@ -64,7 +70,7 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
 
 @torch.no_grad()
 def reestimate_statistics(model: AsrModel, batches: Iterable[tuple[Batch, Chunking]], device: torch.device) -> int:
-    """Replaces the running statistics by the mean over `batches`. Returns how many batches there were."""
+    """Replace the BatchNorm statistics of a model by their mean over batches, and return the number of batches."""
     count = 0
     with estimating_statistics(model):
         for batch, chunking in batches:

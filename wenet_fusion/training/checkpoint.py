@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from wenet_fusion_runtime.files import replacing
 
-from wenet_fusion.files import replacing
+from wenet_fusion.training.checkpoint_migration import FORMAT, migrate
 
-FORMAT = 2  # 2: one table of position biases for all layers
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
 STATE_NAME = "training_state.pt"
@@ -128,6 +128,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
             content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
         )
         raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
+    content = migrate(content)
     if content.get("format") != FORMAT:
         raise ValueError(
             f"{path} has format {content.get('format')}, this version reads {FORMAT}; use the version of wenet_fusion that wrote it, or train again"

@@ -1,4 +1,4 @@
-"""What makes two trainings the same run: configuration, units and training data. Knows no weights and no files."""
+"""Decide whether a training state belongs to the run that wants to resume it."""
 
 import re
 from pathlib import Path
@@ -6,49 +6,56 @@ from typing import NamedTuple
 
 from wenet_fusion.training.checkpoint import TrainingState
 
-# Of the section `training`: how batches are loaded and what is kept on the way, which changes no weight.
+# Settings of the section `training` that change no weight: loading of batches, and what is saved when.
 NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")
-_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
+_COUNTS_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
 
 
-class RunIdentity(NamedTuple):
-    """What a checkpoint must carry to be rebuilt, and what a resumed run must agree with."""
+class RunFingerprint(NamedTuple):
+    """What a checkpoint needs to be rebuilt, and what a resumed run must agree with."""
 
     config_yaml: str
-    units: tuple[str, ...]
+    units: tuple[str, ...]  # the vocabulary's tokens
     bpe_model: bytes
     seed: int
-    data_digest: str  # of the training set
+    data_digest: str  # of the training set, see `SpeechDataset.digest`
 
 
 def weight_settings(config_yaml: str) -> str:
-    """The lines of a configuration (as `to_yaml` writes it) that the weights of each step depend on.
+    """Return the lines of a configuration that the weights of each step depend on.
 
-    `max_steps` is one of them only where the schedule or the frozen statistics count back from the last step. How
-    hypotheses are rescored is none.
+    `max_steps` belongs to them only if the schedule or the frozen statistics count back from the last step. The weights
+    of rescoring never do.
+
+    Args:
+        config_yaml: a configuration as `to_yaml` writes it.
     """
     config_yaml = re.sub(r"^  rescoring:\n(    .*\n)+", "", config_yaml, flags=re.MULTILINE)
-    neutral = NEUTRAL_SETTINGS if _FROM_THE_END.search(config_yaml) else (*NEUTRAL_SETTINGS, "max_steps")
+    neutral = NEUTRAL_SETTINGS if _COUNTS_FROM_THE_END.search(config_yaml) else (*NEUTRAL_SETTINGS, "max_steps")
     return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
 
 
-def check_same_run(state: TrainingState, identity: RunIdentity, model_dir: Path) -> None:
-    """Raises ValueError, naming what differs and the remedy, if `state` of `model_dir` is of another run."""
-    if state.units != identity.units:
+def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
+    """Check that the training state of `model_dir` belongs to the run of `fingerprint`.
+
+    Raises:
+        ValueError: it belongs to another run; names what differs and the remedy.
+    """
+    if state.units != fingerprint.units:
         raise ValueError(
-            f"{model_dir} was trained with {len(state.units)} units that differ from the {len(identity.units)} of this "
-            f"run; choose another --model_dir or use the units it was trained with"
+            f"{model_dir} was trained with a vocabulary of {len(state.units)} tokens that differ from the "
+            f"{len(fingerprint.units)} of this run; choose another --model_dir or use its own vocabulary"
         )
-    before, now = weight_settings(state.config_yaml), weight_settings(identity.config_yaml)
+    before, now = weight_settings(state.config_yaml), weight_settings(fingerprint.config_yaml)
     if before != now:
         raise ValueError(
             f"{model_dir} was trained with another configuration ({_changed_lines(before, now)}); "
             f"choose another --model_dir or restore it{_max_steps_hint(before, now)}"
         )
-    if state.data_digest and state.data_digest != identity.data_digest:  # earlier versions kept no digest
+    if state.data_digest and state.data_digest != fingerprint.data_digest:  # earlier versions kept no digest
         raise ValueError(
-            f"{model_dir} was trained on other data ({state.data_digest}; now {identity.data_digest}), so its epochs "
-            f"cannot go on; choose another --model_dir or give the --train_data it was trained on, all of it usable"
+            f"{model_dir} was trained on other data ({state.data_digest}; now {fingerprint.data_digest}), so its "
+            "epochs cannot go on; choose another --model_dir or give its own --train_data, all of it usable"
         )
 
 

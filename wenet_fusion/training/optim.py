@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule. Know no model beyond its named parameters."""
+"""The optimiser and its learning-rate schedule."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,15 +9,23 @@ from torch import nn
 
 @dataclass(frozen=True)
 class OptimConfig:
-    learning_rate: float = 1e-3  # peak
-    warmup_steps: int = 1000  # linear from 0 to the peak
-    decay: Literal["linear", "inverse_sqrt"] = "inverse_sqrt"  # linear: to 0 at the last step
-    weight_decay: float = 0.01  # on matrices only, never on norms and biases
-    beta_1: float = 0.9
-    beta_2: float = 0.98
-    clip_norm: float = 5.0  # largest gradient norm
+    """Settings of AdamW and of its learning rate.
+
+    >>> config = OptimConfig(learning_rate=0.002, warmup_steps=100)
+    >>> [learning_rate(config, step, max_steps=1000) for step in (50, 100, 400)]
+    [0.001, 0.002, 0.001]
+    """
+
+    learning_rate: float = 1e-3  # peak learning rate
+    warmup_steps: int = 1000  # updates over which the rate rises linearly from 0 to the peak
+    decay: Literal["linear", "inverse_sqrt"] = "inverse_sqrt"  # after the warm-up; linear reaches 0 at max_steps
+    weight_decay: float = 0.01  # AdamW weight decay of matrices; norms and biases have none
+    beta_1: float = 0.9  # AdamW decay of the first moment
+    beta_2: float = 0.98  # AdamW decay of the second moment
+    clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it
 
     def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
         found = [
             f"{name}: {getattr(self, name)} must be above 0"
             for name in ("learning_rate", "clip_norm")
@@ -29,7 +37,7 @@ class OptimConfig:
 
 
 def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
-    """The rate of the step-th update, counted from 1."""
+    """Return the learning rate of an update; the first one is step 1."""
     if step < config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     if config.decay == "linear":
@@ -38,8 +46,9 @@ def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW; vectors (norms, biases) and position biases are not decayed."""
-    matrices, rest = [], []
+    """Build AdamW for a model. Vectors (norms, biases) and position biases have no weight decay."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         decays = parameter.dim() >= 2 and "position_bias" not in name
         (matrices if decays else rest).append(parameter)

@@ -1,23 +1,33 @@
-"""The run's numbers as JSON lines, for plots and summaries; survives a resume without double entries."""
+"""Write the numbers of a run as JSON lines, without double entries after a resume."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.files import write_text
 
 
 class RunLog:
-    """Appends to `path`. Lines of steps after `step` belong to a future that a kill has undone; they are dropped."""
+    """Append one JSON object per update and per validation to a file.
 
-    def __init__(self, path: Path, step: int):
+    Lines of steps after `step` are dropped when the log is opened: the run will write them again.
+
+    Args:
+        path: the file, e.g. train_log.jsonl.
+        step: the step at which the run starts or resumes.
+
+    >>> log = RunLog(model_dir / "train_log.jsonl", step=0)  # doctest: +SKIP
+    >>> log.step(1, 0, {"loss": 9.7})  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
         kept = []
         if path.exists():
             for line in path.read_text().splitlines(keepends=True):
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:  # the kill came in the middle of a line
+                except json.JSONDecodeError:  # a kill came in the middle of a line
                     continue
                 if entry["step"] <= step:
                     kept.append(line)
@@ -25,15 +35,18 @@ class RunLog:
         self._file = path.open("a", buffering=1)
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Write the numbers of one update."""
         self._write("step", step, epoch, values)
 
     def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Write the numbers of one validation."""
         self._write("epoch", step, epoch, values)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        # JSON knows no NaN: what is not a number is null.
+        # JSON has no NaN and no infinity: such values become null.
         rounded = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **rounded}) + "\n")

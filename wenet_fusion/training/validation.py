@@ -1,9 +1,10 @@
-"""Loss and greedy error rate on held-out data, always with the same chunking, so that curves are comparable."""
+"""Measure loss and greedy error rate on held-out data, always with one chunking, so that curves are comparable."""
 
 from typing import NamedTuple
 
 import torch
-from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
 
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
@@ -15,13 +16,15 @@ from wenet_fusion.text.transcripts import Counting
 
 
 class Validation(NamedTuple):
-    loss: float  # per utterance
+    """Loss and errors of a model on a dataset."""
+
+    loss: float  # mean over utterances
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
 
 
-def counting_of(dataset: SpeechDataset) -> Counting:
-    """Characters where the language is written without spaces, else words."""
+def choose_counting(dataset: SpeechDataset) -> Counting:
+    """Count errors in words, or in characters if the language is written without spaces."""
     spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
     return Counting("word" if spaced or dataset.tokenizer.join == "words" else "char")
 
@@ -30,10 +33,18 @@ def counting_of(dataset: SpeechDataset) -> Counting:
 def validate(
     model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device
 ) -> Validation:
-    """Runs the model in eval mode over a whole dataset and leaves it in the mode it was in."""
+    """Run the model in eval mode over a dataset, with greedy search, and restore its mode.
+
+    Args:
+        model: a model on `device`.
+        dataset: held-out data.
+        chunking: chunk size and left context of the encoder.
+        max_batch_seconds: audio per batch, padding included, seconds.
+        device: the model's device.
+    """
     was_training = model.training
     model.eval()
-    total, rows, errors, counting = 0.0, 0, ErrorCounts(), counting_of(dataset)
+    total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
     for batch in iterate(dataset, plan, epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)

@@ -1,19 +1,24 @@
-"""Audio that comes as it is spoken: blocks, and the bounded queue through which they come. Knows no device and no model."""
+"""The interface of live audio sources, and the bounded queue from the capturing to the recognising thread."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Iterator, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-QUEUE_SECONDS = 10.0  # how far the recogniser may fall behind
+QUEUE_SECONDS = 10.0  # audio that may wait for the recogniser
 
 
 class AudioBlock(NamedTuple):
-    """Consecutive samples of a live source."""
+    """Consecutive samples of a live source.
+
+    >>> AudioBlock(np.zeros((800, 1), np.int16), sample_rate=16000, captured=0.0).seconds
+    0.05
+    """
 
     samples: np.ndarray  # (n, channels) int16
     sample_rate: int  # Hz, the same in all blocks of a source
@@ -21,33 +26,34 @@ class AudioBlock(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """Duration."""
         return len(self.samples) / self.sample_rate
 
 
 class LiveAudio(Protocol):
-    """A source of blocks, opened by `with`."""
+    """A source of blocks, opened and closed by `with`."""
 
     @property
     def description(self) -> str:
-        """For people: which source, at which rate."""
+        """Name and sample rate of the source, for users."""
 
     @property
     def lost_seconds(self) -> float:
-        """Audio that was captured and thrown away because the recogniser was too slow."""
+        """Captured audio that was dropped because the recogniser was too slow."""
 
     @property
     def overflows(self) -> int:
-        """How often the system said that it lost audio before we saw it; nobody knows how much."""
+        """Number of times that the system reported a loss of audio before delivery, of unknown length."""
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """Blocks until the audio ends or, after `stop`, until those that were captured before it are used up.
+        """Yield blocks until the audio ends or, after `stop`, until all blocks captured before it were yielded.
 
         Raises:
-            OSError, ValueError: the source broke, after its last good block.
+            OSError, ValueError: the source failed; raised after its last good block.
         """
 
     def stop(self) -> None:
-        """Capture no more. May be called from a signal handler."""
+        """Stop capturing. Safe to call from a signal handler."""
 
     def __enter__(self) -> LiveAudio: ...
 
@@ -57,10 +63,15 @@ class LiveAudio(Protocol):
 
 
 class BlockQueue:
-    """Hands blocks from the thread that captures to the one that recognises.
+    """Pass blocks from the capturing thread to the recognising thread.
 
-    When `seconds` of audio wait, `put` throws all of it away and begins anew: one gap that is counted, and what is
-    recognised is again what is spoken now. Dropping what comes instead would cut every word into pieces.
+    When more than `seconds` of audio would wait, `put` drops all of it: one gap, counted in `lost_seconds`, after which
+    recognition is live again. Dropping only the newest block each time would cut every word into pieces.
+
+    >>> queue = BlockQueue(seconds=10.0)
+    >>> queue.put(AudioBlock(np.zeros((800, 1), np.int16), sample_rate=16000, captured=0.0))
+    >>> queue.get(timeout=1.0).samples.shape, queue.lost_seconds
+    ((800, 1), 0.0)
     """
 
     def __init__(self, seconds: float = QUEUE_SECONDS) -> None:
@@ -74,10 +85,11 @@ class BlockQueue:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._closed
 
     def put(self, block: AudioBlock) -> None:
-        """Add a block without waiting; once closed it is ignored."""
+        """Add a block without waiting. After `close`, ignore it."""
         with self._changed:
             if self._closed:
                 return
@@ -88,7 +100,7 @@ class BlockQueue:
             self._add(block)
 
     def put_when_free(self, block: AudioBlock) -> None:
-        """Add a block, wait for room instead of losing anything; once closed it is ignored."""
+        """Wait for room, then add a block: no audio is lost. After `close`, ignore it."""
         with self._changed:
             while self._blocks and self._waiting + block.seconds > self._limit and not self._closed:
                 self._changed.wait(0.1)
@@ -96,10 +108,10 @@ class BlockQueue:
                 self._add(block)
 
     def get(self, timeout: float) -> AudioBlock | None:
-        """The next block; None if none comes within `timeout` seconds, or the queue is closed and empty.
+        """Return the next block, or None after `timeout` seconds without one or once the queue is closed and empty.
 
         Raises:
-            Exception: what the queue was closed with, once it is empty.
+            Exception: the error that `close` was given, once, after the last block.
         """
         with self._changed:
             if not self._blocks and not self._closed:
@@ -115,8 +127,13 @@ class BlockQueue:
             return None
 
     def close(self, error: Exception | None = None) -> None:
-        """Take no more blocks; those that wait can still be got. Locks nothing, so that a signal handler may call it:
-        who waits notices within a timeout."""
+        """Accept no more blocks; waiting blocks can still be taken.
+
+        Takes no lock, so that signal handlers may call it; waiting threads notice at their next timeout.
+
+        Args:
+            error: raised by `get` after the last block.
+        """
         self._error = error or self._error
         self._closed = True
 

@@ -1,44 +1,49 @@
-"""Captures from an input device through PortAudio. Knows neither models nor text nor terminals."""
+"""Input devices: list, choose and capture from them through PortAudio."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from types import ModuleType, TracebackType
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD
-from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 
 POLL_SECONDS = 0.1
-SILENT_SECONDS = 5.0  # a device that delivers nothing for so long is gone
+SILENT_SECONDS = 5.0  # without a block the device counts as unplugged
 PIPE_FORM = f"{ARECORD} | wenet-fusion-runtime mic MODEL --input -"
-# PortAudio's error codes, which its documentation fixes.
+# PortAudio's documented error codes.
 _BAD_CHANNELS, _BAD_RATE, _UNAVAILABLE = -9998, -9997, -9985
 
 
 class Device(NamedTuple):
-    """An input device as PortAudio sees it."""
+    """An input device.
 
-    index: int
+    >>> print(Device(2, "USB Mic", "ALSA", channels=1, sample_rate=48000, is_default=False))
+    2 'USB Mic' (ALSA)
+    """
+
+    number: int  # PortAudio's index
     name: str
     host: str  # the system's audio interface: ALSA, Core Audio, Windows WASAPI, ...
-    channels: int  # at most
-    sample_rate: int  # Hz, its native one
+    channels: int  # most that it offers
+    sample_rate: int  # Hz, native
     is_default: bool
 
     def __str__(self) -> str:
-        return f"{self.index} '{self.name}' ({self.host})"
+        return f"{self.number} '{self.name}' ({self.host})"
 
 
 def input_devices() -> list[Device]:
-    """The devices that can capture, by index; none is legal.
+    """Return the devices that can capture, ordered by number; the list may be empty.
 
     Raises:
         ImportError: sounddevice is not installed.
-        OSError: there is no PortAudio, or it does not start.
+        OSError: PortAudio is missing or does not start.
     """
     portaudio = _portaudio()
     hosts = portaudio.query_hostapis()
@@ -58,25 +63,27 @@ def input_devices() -> list[Device]:
 
 
 def choose_device(wanted: str | None = None) -> Device:
-    """The device that a person means: an index, a part of one name in any case, or None for the default.
+    """Return the input device that the user names.
 
-    A device that several of the system's interfaces offer under one name is taken from that of the default device.
+    If several audio interfaces of the system offer a device under one name, that of the default device is used.
 
+    Args:
+        wanted: the device's number, a part of its name in any case, or None for the default device.
     Raises:
         ImportError, OSError: see `input_devices`.
-        ValueError: none or several fit; the message lists the devices.
+        ValueError: no device or several devices match; the message lists them.
     """
     devices = input_devices()
     if not devices:
         raise ValueError(
-            "there is no input device: connect a microphone, or start the sound server (a container or a "
-            f"remote machine has none); audio can come from a pipe too: {PIPE_FORM}"
+            "there is no input device: connect a microphone or start the sound server (containers and remote "
+            f"machines have none), or read audio from a pipe: {PIPE_FORM}"
         )
     if wanted is None:
         found = [device for device in devices if device.is_default]
         return _only(found, devices, "there is no default input device")
     if wanted.isdecimal():
-        found = [device for device in devices if device.index == int(wanted)]
+        found = [device for device in devices if device.number == int(wanted)]
         return _only(found, devices, f"device {wanted} does not exist or has no input")
     part = wanted.casefold()
     fitting = [device for device in devices if part in device.name.casefold()]
@@ -88,21 +95,25 @@ def choose_device(wanted: str | None = None) -> Device:
 
 
 class Microphone:
-    """An input device that is open within `with`, a `LiveAudio`. Mono if the device can, else all its channels.
+    """A `LiveAudio` that captures from an input device, which is open within `with`.
 
     Args:
         device: from `choose_device`.
-        sample_rate: Hz; None is the device's own, which is best: the recogniser resamples.
-        channels: to open; their mean is recognised. None: one, or all where the device refuses one.
+        sample_rate: Hz; None uses the device's native rate, which is best, since streams resample.
+        channels: number to open; None opens one, or all if the device refuses one. Streams take their mean.
     Raises:
         ImportError: see `input_devices`.
-        ValueError: the device does not have so many channels.
-        OSError: see `input_devices`; on entry also if the device is busy, gone, or refuses the format.
+        ValueError: the device has fewer channels.
+        OSError: see `input_devices`; on entry also if the device is busy, unplugged, or refuses the format.
+
+    >>> with Microphone(choose_device("usb")) as microphone:  # doctest: +SKIP
+    ...     for block in microphone.blocks():
+    ...         stream.accept_waveform(block.samples, block.sample_rate)
     """
 
     def __init__(self, device: Device, sample_rate: int | None = None, channels: int | None = None) -> None:
         if channels is not None and channels > device.channels:
-            raise ValueError(f"device {device} has {device.channels} channels, {channels} were asked for")
+            raise ValueError(f"device {device} has {device.channels} channels, found {channels}; ask for fewer")
         self._device = device
         self._sample_rate = sample_rate or device.sample_rate
         self._channels = channels or 1
@@ -114,14 +125,17 @@ class Microphone:
 
     @property
     def description(self) -> str:
+        """Device, sample rate, and channels if several."""
         channels = "" if self._channels == 1 else f", {self._channels} channels"
         return f"{self._device}, {self._sample_rate} Hz{channels}"
 
     @property
     def lost_seconds(self) -> float:
+        """See `LiveAudio`."""
         return self._queue.lost_seconds
 
     def blocks(self) -> Iterator[AudioBlock]:
+        """Yield blocks until `stop`; see `LiveAudio`. Raises OSError if the device stops delivering."""
         last = time.monotonic()
         while True:
             block = self._queue.get(POLL_SECONDS)
@@ -132,10 +146,11 @@ class Microphone:
                 return
             elif not self._stream.active or time.monotonic() - last > SILENT_SECONDS:
                 raise OSError(
-                    f"device {self._device} delivers no audio any more: it was unplugged, or the sound server ended"
+                    f"device {self._device} stopped delivering audio: it was unplugged, or the sound server ended"
                 )
 
     def stop(self) -> None:
+        """Stop capturing."""
         self._queue.close()
 
     def __enter__(self) -> Microphone:
@@ -160,7 +175,7 @@ class Microphone:
     def _open(self) -> Any:
         stream = self._portaudio.RawInputStream(
             samplerate=self._sample_rate,
-            device=self._device.index,
+            device=self._device.number,
             channels=self._channels,
             dtype="int16",
             callback=self._capture,
@@ -173,11 +188,11 @@ class Microphone:
         return stream
 
     def _capture(self, data: Any, count: int, clock: Any, flags: Any) -> None:
-        """Called by PortAudio's thread: must not wait."""
+        """Take a block; runs in PortAudio's thread and must not wait."""
         if flags.input_overflow:
             self.overflows += 1
         samples = np.frombuffer(bytes(data), dtype=np.int16).reshape(count, self._channels)
-        # Some systems give no times, or wrong ones.
+        # Some systems report no capture time, or a wrong one.
         age = clock.currentTime - clock.inputBufferAdcTime - count / self._sample_rate
         self._queue.put(AudioBlock(samples, self._sample_rate, time.monotonic() - (age if 0.0 < age < 1.0 else 0.0)))
 
@@ -188,7 +203,7 @@ class Microphone:
         if code == _BAD_CHANNELS:
             return f"{name} refuses {self._channels} of its {self._device.channels} channels"
         if code == _UNAVAILABLE:
-            return f"{name} is busy or gone: end the program that uses it, or choose another device"
+            return f"{name} is busy or unplugged: end the program that uses it, or choose another device"
         return f"{name} cannot be opened: {error}"
 
 
@@ -203,8 +218,8 @@ def _code(error: Exception) -> int | None:
 
 
 def _portaudio() -> ModuleType:
-    """The package sounddevice, PortAudio running."""
-    remedy = f"or give audio through a pipe: {PIPE_FORM}"
+    """Import sounddevice, which starts PortAudio."""
+    remedy = f"or read audio from a pipe: {PIPE_FORM}"
     try:
         import sounddevice
     except ImportError:

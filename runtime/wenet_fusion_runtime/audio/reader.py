@@ -1,139 +1,97 @@
-"""Reads audio files in blocks and resamples streams. Knows neither models nor text."""
+"""Read audio files of any format that libsndfile knows, in blocks or whole."""
 
 from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
+
+from wenet_fusion_runtime.audio.pcm_pipe import SIZE_UNKNOWN
+from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 AudioSource = str | Path | BinaryIO
-MAX_CHANNELS = 32
-_ESTIMATED_LENGTH = ("MP3", "MPEG")  # formats whose headers do not tell the exact length
-# libsndfile counts the frames of a truncated wav down to what is there; only its log tells the size that was stated.
+_ESTIMATED_LENGTH = ("MP3", "MPEG")  # formats whose headers do not state the exact length
+# libsndfile counts only the frames that a truncated wav holds; the size that its header states is in the log alone.
 _WAV_FORMATS = ("WAV", "WAVEX")
 _WAV_DATA = re.compile(r"^data : (\d+)(?: \(should be (\d+)\))?", re.MULTILINE)
-_WAV_PLACEHOLDER = 0x7FFF0000  # bytes; programs that write wav to a pipe state 0, or 2 or 4 GiB or a little less
-
-
-def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Float32 mono of (n,) or (n, channels), the mean of the channels; int16 is scaled to [-1, 1), float is clipped to
-    [-1, 1]: the largest numbers of float32 would become infinite on their way through a resampler.
-
-    Raises:
-        ValueError: another shape or type, or values that are not finite.
-    """
-    samples = np.asarray(samples)
-    if samples.ndim not in (1, 2):
-        raise ValueError(f"samples have shape {samples.shape}, expected (n,) or (n, channels)")
-    if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS:
-        raise ValueError(
-            f"samples have shape {samples.shape}, expected (n, channels) with at most {MAX_CHANNELS} "
-            "channels; transpose (channels, n)"
-        )
-    if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / 32768.0
-    elif samples.dtype in (np.float32, np.float64):
-        if not np.isfinite(samples).all():
-            raise ValueError("samples contain NaN or infinity")
-        samples = samples.clip(-1.0, 1.0).astype(np.float32, copy=False)
-    else:
-        raise ValueError(f"samples are {samples.dtype}, expected float32 in [-1, 1] or int16")
-    if samples.ndim == 2:
-        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return samples
-
-
-class Resampler:
-    """Streaming sample rate conversion (soxr, HQ). The whole output is the same for any cut of the input.
-
-    Samples come out late: soxr holds back up to about 0.16 s (48 kHz to 8 kHz) until more input, or the end, comes.
-    """
-
-    def __init__(self, source_rate: int, target_rate: int) -> None:
-        if source_rate <= 0 or target_rate <= 0:
-            raise ValueError(f"sample rates must be positive, found {source_rate} and {target_rate} Hz")
-        same = source_rate == target_rate
-        self._stream = None if same else soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
-
-    def process(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        """Resample the next samples, (n,) float32; `last` once, at the end, gives what was held back too."""
-        if self._stream is None:
-            return samples
-        return self._stream.resample_chunk(np.ascontiguousarray(samples, dtype=np.float32), last=last)
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """soundfile seeks after each read of a seekable file, which breaks mp3: its decoder forgets the bits saved up for
-    the next frames. Told that it cannot seek, it reads on, and does not trust the header's length either."""
+    """A file that is only read forwards.
+
+    soundfile seeks after each read of a seekable file, and after a seek the mp3 decoder lacks the bit reservoir of the
+    previous frames. For a file that is not seekable it also does not rely on the length in the header.
+    """
 
     def seekable(self) -> bool:
         return False
 
 
 class AudioReader:
-    """An audio file of any format that libsndfile reads (wav, flac, ogg, opus, mp3, ...), as float32 mono.
+    """Read an audio file (wav, flac, ogg, opus, mp3, ...) as float32 mono.
 
-    A file that was cut off is detected in wav (unless it was written to a pipe, without a true size) and flac. It
-    cannot be detected in mp3 and ogg, which do not tell their length.
+    Truncated files are detected in flac, and in wav unless it was written to a pipe, without its size. They cannot be
+    detected in mp3 and ogg, which do not state their length.
 
     Args:
-        source: path, or an open binary file. Of a pipe only wav can be read.
-        name: what messages call the source; default is its path.
+        source: path, or an open binary file. A pipe must hold wav.
+        name: name of the source in messages; by default its path.
     Raises:
         OSError: the path is missing or a directory.
-        ValueError: the file is empty or no audio that libsndfile knows.
+        ValueError: the file is empty or not in a format that libsndfile knows.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((8000, 2)), 16000, format="WAV")
+    >>> _ = file.seek(0)
+    >>> with AudioReader(file) as reader:
+    ...     print(reader.sample_rate, [block.shape for block in reader.blocks(seconds=0.2)])
+    16000 [(3200,), (3200,), (1600,)]
     """
 
     def __init__(self, source: AudioSource, name: str | None = None) -> None:
-        is_path, is_pipe = isinstance(source, (str, Path)), False
-        self.name = name or (str(source) if is_path else str(getattr(source, "name", "audio")))
-        if is_path:
-            path = Path(source)
-            if not path.exists():
-                raise FileNotFoundError(f"{self.name}: no such audio file")
-            if path.is_dir():
-                raise IsADirectoryError(f"{self.name}: is a directory, not an audio file")
-            status = path.stat()
-            is_pipe = stat.S_ISFIFO(status.st_mode)
-            if stat.S_ISREG(status.st_mode):
-                if status.st_size == 0:
-                    raise ValueError(f"{self.name}: is an empty file")
-                path.open("rb").close()  # libsndfile would not say that permission is missing
+        self.name = name or str(source if isinstance(source, (str, Path)) else getattr(source, "name", "audio"))
+        remedy = "convert it to wav or flac"
+        if isinstance(source, (str, Path)):
+            source = str(source)
+            if _check_path(Path(source), self.name):
+                remedy = "a pipe must hold wav; save other formats to a file first"
         try:
-            self._file = _SequentialFile(str(source) if is_path else source)
+            self._file = _SequentialFile(source)
         except soundfile.LibsndfileError as error:
-            remedy = "convert it to wav or flac"
-            if is_pipe:
-                remedy = "of a pipe only wav can be read, save it to a file first"
             raise ValueError(
                 f"{self.name}: cannot be read as audio ({error.error_string.rstrip('.')}); {remedy}"
             ) from None
-        except TypeError:  # by its suffix libsndfile takes it for headerless samples, and asks for their rate
+        except TypeError:  # libsndfile takes the suffix for that of samples without a header, and needs their rate
             raise ValueError(f"{self.name}: is audio without a header; convert it to wav or flac") from None
         self.sample_rate: int = self._file.samplerate
 
     @property
     def seconds(self) -> float:
-        """Duration that the header states."""
+        """Duration according to the header."""
         return self._file.frames / self.sample_rate
 
     def blocks(self, seconds: float = 0.5, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-        """Consecutive blocks (n,) from `start` to `end` (seconds; None is the end of the file), n >= 1.
+        """Yield consecutive blocks of samples (n,), none of them empty.
 
+        Args:
+            seconds: length of a block; the last one may be shorter.
+            start: where to begin, in seconds.
+            end: where to end, in seconds; None is the end of the file.
         Raises:
-            ValueError: there are no samples, the file is damaged (after its good blocks), or `start` and `end` are
-                not inside it.
+            ValueError: the file has no samples, is damaged (raised after its good blocks), or is shorter than `start`
+                or `end`.
         """
         first = round(start * self.sample_rate)
         left = None if end is None else round(end * self.sample_rate) - first
         if first < 0 or (left is not None and left <= 0) or (first and first >= self._file.frames):
-            raise ValueError(f"{self.name}: has {self.seconds:.3f} s, cannot take start {start} to end {end} of it")
+            raise ValueError(f"{self.name}: has {self.seconds:.3f} s, cannot take {start} s to {end} s of it")
         size, count = max(1, round(seconds * self.sample_rate)), 0
         try:
             if first:
@@ -161,14 +119,15 @@ class AudioReader:
             )
 
     def _stated_frames(self) -> int:
-        """Frames that the header promises; 0 if it promises nothing."""
+        """Number of frames that the header states; 0 if it states none."""
         found = _WAV_DATA.search(self._file.extra_info) if self._file.format in _WAV_FORMATS else None
         if found is None:
             return self._file.frames
         stated, present = int(found[1]), int(found[2] or found[1])
-        return 0 if stated >= _WAV_PLACEHOLDER or not present else self._file.frames * stated // present
+        return 0 if stated >= SIZE_UNKNOWN or not present else self._file.frames * stated // present
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> AudioReader:
@@ -183,8 +142,16 @@ class AudioReader:
 def load_audio(
     source: AudioSource, sample_rate: int, start: float = 0.0, end: float | None = None, name: str | None = None
 ) -> np.ndarray:
-    """All samples (n,) between `start` and `end` (seconds), float32 mono at `sample_rate`, as a stream would get them.
+    """Read a file, or a part of it, resampled as a stream would resample it.
 
+    Args:
+        source: see `AudioReader`.
+        sample_rate: of the result, Hz.
+        start: where to begin, in seconds.
+        end: where to end, in seconds; None is the end of the file.
+        name: see `AudioReader`.
+    Returns:
+        (n,) float32 mono.
     Raises:
         OSError, ValueError: see `AudioReader`.
     """
@@ -193,3 +160,17 @@ def load_audio(
         blocks = [resampler.process(block) for block in reader.blocks(start=start, end=end)]
     blocks.append(resampler.process(np.zeros(0, dtype=np.float32), last=True))
     return np.concatenate(blocks)
+
+
+def _check_path(path: Path, name: str) -> bool:
+    """Raise OSError or ValueError unless the path can be read; return whether it is a pipe."""
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: no such audio file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{name}: is a directory, not an audio file")
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode):
+        if status.st_size == 0:
+            raise ValueError(f"{name}: is an empty file")
+        path.open("rb").close()  # libsndfile does not report a missing permission
+    return stat.S_ISFIFO(status.st_mode)

@@ -1,47 +1,34 @@
-"""The command wenet-fusion-runtime: one file of `commands/` for each verb. Knows no decoding."""
+"""The command wenet-fusion-runtime: one module for each verb."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from wenet_fusion_runtime.cli import client, info, mic, serve, transcribe
-from wenet_fusion_runtime.cli.recognition_arguments import USER_ERRORS
+from wenet_fusion_runtime.cli.command import PROGRAM
+from wenet_fusion_runtime.console import HelpFormatter, exit_status
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except USER_ERRORS as error:
-        if options.traceback:
-            raise
-        plain = isinstance(error, OSError) and error.filename and error.strerror  # without "[Errno 2]"
-        print(f"error: {error.filename}: {error.strerror}" if plain else f"error: {error}", file=sys.stderr)
-        return 1
-
-
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command with all its verbs."""
     parser = argparse.ArgumentParser(
-        prog="wenet-fusion-runtime", description="Streaming speech recognition with an exported model."
+        prog=PROGRAM,
+        description="Recognise speech with an exported model: from files, a microphone, a pipe or a network.",
+        epilog=f"Each command explains itself: {PROGRAM} transcribe --help",
+        formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("model", type=Path, metavar="MODEL", help="file written by: wenet-fusion export")
-    common.add_argument("--traceback", action="store_true", help="show where an error came from")
-
-    for command in (transcribe, mic, serve, client, info):
-        command.add(commands, common)
+    for module in (transcribe, mic, serve, client, info):
+        module.add(commands)
     return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = build_parser().parse_args(arguments)
+    return exit_status(lambda: options.run(options), options.traceback)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
-"""The command `info`: what a model file says about itself. Runs nothing."""
+"""The command `info`."""
 
 from __future__ import annotations
 
 import argparse
 
-from wenet_fusion_runtime.cli.recognition_arguments import Commands
+from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
+
+MAX_ENTRIES = 8  # longer tables are counted
 
 
-def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    info = commands.add_parser(
+    add_command(
+        commands,
         "info",
-        parents=[common],
-        help="what a model file says about itself",
-        description="Print what a model file says about itself. Needs neither torch nor onnxruntime.",
+        _info,
+        "Print the metadata of a model file. Neither torch nor onnxruntime needs to be installed.",
+        ["final.zip"],
     )
-    info.set_defaults(run=_info)
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -31,12 +33,12 @@ def _info(options: argparse.Namespace) -> int:
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
-        ("silent tail", f"{1000 * meta.tail_samples / meta.sample_rate:g} ms"),
-        ("vocabulary", f"{len(meta.vocabulary)} units, text joined from {meta.vocabulary.join}"),
+        ("right padding", f"{1000 * meta.right_padding_samples / meta.sample_rate:g} ms"),
+        ("vocabulary", f"{len(meta.vocabulary)} tokens, text joined from {meta.vocabulary.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),
         ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
-        ("word times", _word_times(meta)),
-        ("precision", f"{meta.precision}, engine {meta.engine}"),
+        ("timestamps", _timestamps(meta)),
+        ("precision", f"{meta.precision}, quantized engine {meta.requires}"),
     ]
     for title, fields in (
         ("latency", meta.latency),
@@ -46,15 +48,15 @@ def _info(options: argparse.Namespace) -> int:
         for index, (key, value) in enumerate(fields.items()):
             if isinstance(value, dict):
                 pairs = [f"{name} {number}" for name, number in value.items()]
-                value = ", ".join(pairs) if len(pairs) <= 8 else f"{len(pairs)} entries"
+                value = ", ".join(pairs) if len(pairs) <= MAX_ENTRIES else f"{len(pairs)} entries"
             lines.append((title if index == 0 else "", f"{key}: {value}"))
     for title, value in lines:
         print(f"{title:<19} {value}")
     return 0
 
 
-def _word_times(meta: Meta) -> str:
-    start, end = meta.word_times
-    if meta.word_times == WordTimes():
-        return "as emitted; export with --ctm moves them to where words are spoken"
-    return f"starts {start:+.3f} s, ends {end:+.3f} s from where words are emitted"
+def _timestamps(meta: Meta) -> str:
+    start, end = meta.emission_delay
+    if meta.emission_delay == EmissionDelay():
+        return "of the emitting frames; export with --ctm corrects them for emission delay"
+    return f"corrected for emission delay: starts by {start:+.3f} s, ends by {end:+.3f} s"

@@ -1,4 +1,4 @@
-"""Text that changes in place at the bottom of a terminal. Knows no recognition."""
+"""Text that changes in place at the bottom of a terminal."""
 
 from __future__ import annotations
 
@@ -11,21 +11,36 @@ _DIM, _PLAIN = "\033[2m", "\033[0m"
 
 
 class Piece(NamedTuple):
-    """Text in one style."""
+    """Text in one style.
+
+    >>> Piece("may change", dim=True).dim
+    True
+    """
 
     text: str
     dim: bool = False
 
 
 def cells(char: str) -> int:
-    """Columns that a terminal gives to a character: 2 to East Asian wide ones, 0 to those that sit on others."""
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+    """Return the columns of a character on a terminal: 2 for East Asian wide ones, 0 for combining ones.
+
+    The package wcwidth has larger tables, but adds 6 MB and 28 ms of import to a small runtime; a test compares both.
+
+    >>> [cells(char) for char in "aé漢"]
+    [1, 1, 2]
+    """
+    is_vowel_or_final = "\u1160" <= char <= "\u11ff"  # Hangul jamo, drawn in the cell of the syllable's first
+    if is_vowel_or_final or (unicodedata.category(char) in ("Mn", "Me", "Cf") and char != "\u00ad"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def rows(pieces: tuple[Piece, ...], columns: int) -> list[str]:
-    """The pieces one after another, broken where a terminal of so many columns breaks a line; each row has its style."""
+    """Return the rows into which a terminal of `columns` breaks the pieces, each with its style.
+
+    >>> rows((Piece("hello"),), columns=4)
+    ['hell', 'o']
+    """
     found, free = [""], columns
     for piece in (piece for piece in pieces if piece.text):
         found[-1] += _DIM * piece.dim
@@ -47,20 +62,25 @@ def is_terminal(out: TextIO) -> bool:
 
 
 class LiveLine:
-    """One line, of as many rows as it needs, that is drawn again and again; what was ended stays.
+    """A line, of as many rows as it needs, that is redrawn in place until it is ended.
 
-    A terminal that becomes narrower may break the drawn rows anew, in a way that cannot be known: then pieces of the
-    old line may stay above the new one, but no ended line is ever erased.
+    When a terminal becomes narrower it may break the drawn rows again, in its own way. Then parts of the old line may
+    stay above the new one; an ended line is never erased.
+
+    >>> import sys
+    >>> line = LiveLine(sys.stdout)
+    >>> line.end("final text")
+    final text
     """
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._drawn: list[str] = []
         if os.name == "nt":
-            os.system("")  # switches on the escape sequences of Windows' console
+            os.system("")  # turns on escape sequences in Windows' console
 
     def draw(self, *pieces: Piece) -> None:
-        """Show these pieces in place of the line shown; of a line that is higher than the terminal its end."""
+        """Replace the line by these pieces; of a line with more rows than the terminal, show the end."""
         columns, lines = self._size()
         new = rows(pieces, columns)[-max(1, lines - 1) :]
         if new != self._drawn:
@@ -74,7 +94,7 @@ class LiveLine:
         self._drawn = []
 
     def end(self, text: str) -> None:
-        """Put a text for good in place of the line; the terminal breaks it as it likes."""
+        """Replace the line by final text, which stays, and begin a new line."""
         self._write(self._erased() + _printable(text) + "\n")
         self._drawn = []
 
@@ -89,7 +109,7 @@ class LiveLine:
         self._out.flush()
 
     def _size(self) -> tuple[int, int]:
-        """Columns and lines now."""
+        """Return the current columns and lines."""
         try:
             size = os.get_terminal_size(self._out.fileno())
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The command `mic`: speech to text while it is spoken. Knows no decoding and no sound system."""
+"""The command `mic`."""
 
 from __future__ import annotations
 
@@ -9,50 +9,47 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, LiveAudio
-from wenet_fusion_runtime.audio.microphone import PIPE_FORM, Microphone, choose_device, input_devices
+from wenet_fusion_runtime.audio.microphone import PIPE_FORM, Microphone, choose_device
 from wenet_fusion_runtime.audio.pcm_pipe import RAW_RATE, PcmPipe
-from wenet_fusion_runtime.audio.reader import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 from wenet_fusion_runtime.audio.wav_writer import WavWriter
+from wenet_fusion_runtime.cli.command import Commands, add_command
+from wenet_fusion_runtime.cli.device_list import ListDevices
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
-from wenet_fusion_runtime.cli.recognition_arguments import (
-    USER_ERRORS,
-    Commands,
-    add_format_flags,
-    add_recognition_flags,
-    build_recognizer,
-    check_format,
-    create_stream,
-)
+from wenet_fusion_runtime.cli.output import add_format_arguments, check_format
+from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_arguments, build_recognizer, create_stream
 from wenet_fusion_runtime.results.formats import CTM, JSON, TEXT, json_line, make_writer, partial_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.words import joined_words
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Stream
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
 
-MUTE_SECONDS = 3.0  # nothing but zeros for so long is worth a word
-MAX_LATENCIES = 20000  # chunks that the summary of --latency speaks of, the last ones
+MUTE_SECONDS = 3.0  # zeros from the start that cause a notice
+MAX_LATENCIES = 20000  # last chunks that the summary of --latency covers
 
 
-def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    mic = commands.add_parser(
+    mic = add_command(
+        commands,
         "mic",
-        parents=[common],
-        help="speech from a microphone, or a pipe, to text",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # the command in the epilog stays on one line
-        description="Show the text of what is spoken into a microphone. On a terminal the text\n"
-        "appears while it is recognised, dim as long as it may change; elsewhere each\n"
-        "segment is one line. A pause ends a segment, Ctrl-C ends the command with the\n"
-        "text so far.",
-        epilog=f"audio from another program:\n  {PIPE_FORM}",
+        _mic,
+        "Transcribe live speech from a microphone or a pipe. On a terminal the text appears while it is recognised, "
+        "dim as long as it may change; elsewhere each segment is one line. A pause ends a segment, Ctrl-C ends the "
+        "command after the text so far.",
+        [
+            "final.zip",
+            "final.zip --device usb --save talk.wav --latency",
+            f"{PIPE_FORM.replace('MODEL', 'final.zip')}",
+        ],
     )
-    mic.add_argument("--list_devices", action=_ListDevices, help="list the input devices and exit; needs no MODEL")
+    mic.add_argument("--list_devices", action=ListDevices, help="list the input devices and exit; needs no MODEL")
     mic.add_argument(
         "--device",
         metavar="INDEX|NAME",
@@ -62,53 +59,25 @@ def add(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--input",
         choices=["-"],
         metavar="-",
-        help="read signed 16-bit little-endian samples, bare or as wav, from standard input instead",
+        help="read signed 16-bit little-endian samples, raw or as wav, from standard input instead of a device",
     )
     mic.add_argument(
         "--rate",
         type=int,
         metavar="HZ",
-        help=f"sample rate (default: the device's own; of a pipe its wav header's, else {RAW_RATE})",
+        help=f"sample rate (default: the device's own; of a pipe its wav header's, or {RAW_RATE})",
     )
     mic.add_argument(
         "--channels",
         type=int,
         metavar="N",
-        help="channels, whose mean is recognised (default: 1; of a pipe its wav header's)",
+        help="channels, whose mean is recognised (default: 1; of a pipe its wav header's, or 1)",
     )
-    mic.add_argument(
-        "--save", type=Path, metavar="FILE.wav", help="keep the audio as it was recognised; FILE.wav must not exist"
-    )
-    mic.add_argument("--seconds", type=float, metavar="S", help="end after so much audio (default: at Ctrl-C)")
-    add_format_flags(mic, "segment")
-    mic.add_argument("--latency", action="store_true", help="show how far the text is behind the speaker")
-    add_recognition_flags(mic, LIVE_OPTIONS)
-    mic.set_defaults(run=_mic)
-
-
-class _ListDevices(argparse.Action):
-    """Like --help: acts when it is met, so that nothing else need be given."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: object, flag: str | None = None
-    ) -> None:
-        try:
-            devices = input_devices()
-        except USER_ERRORS as error:
-            parser.exit(1, f"error: {error}\n")
-        width = max([len(device.name) for device in devices], default=0)
-        for device in devices:
-            mark = "*" if device.is_default else " "
-            channels = f"{device.channels} channel{'s' * (device.channels > 1)}"
-            print(
-                f"{mark}{device.index:>3}  {device.name:<{width}}  {device.sample_rate:>6} Hz  {channels:>11}  {device.host}"
-            )
-        parser.exit(
-            0, "* is the default\n" if devices else f"no input devices; audio can come from a pipe: {PIPE_FORM}\n"
-        )
+    mic.add_argument("--save", type=Path, metavar="FILE.wav", help="keep the audio in a file, which must not exist yet")
+    mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
+    add_format_arguments(mic, "segment")
+    mic.add_argument("--latency", action="store_true", help="show how far the text lags behind the speaker")
+    add_recognition_arguments(mic, LIVE_OPTIONS)
 
 
 def _mic(options: argparse.Namespace) -> int:
@@ -122,7 +91,7 @@ def _mic(options: argparse.Namespace) -> int:
             raise ValueError(
                 f"--{flag} must be positive{'' if most == math.inf else f', at most {most}'}, found {value:g}"
             )
-    source = _source(options)  # a wrong device is known before the model is loaded, and opened after it
+    source = _source(options)  # fail before the model is loaded; the device opens after it
     recording = WavWriter(options.save) if options.save is not None else None
     recognizer, all_usable = build_recognizer(options)
     stream = create_stream(recognizer, options)
@@ -148,8 +117,12 @@ def _source(options: argparse.Namespace) -> LiveAudio:
 def _listen(
     source: LiveAudio, stream: Stream, display: _Display, recording: WavWriter | None, seconds: float | None
 ) -> None:
-    """Recognise until the audio ends. Raises what breaks the source or the recording, after the text so far was shown."""
-    heard, muted, failure = 0.0, True, None
+    """Recognise until the audio ends.
+
+    Raises:
+        OSError, ValueError: the source or the recording failed; raised after the text so far was shown.
+    """
+    seconds_read, muted, failure = 0.0, True, None
     with source:
         display.begin()
         blocks = _first_seconds(source, seconds)
@@ -162,34 +135,34 @@ def _listen(
                 block, failure = None, error
             if block is None:
                 break
-            heard += block.seconds
+            seconds_read += block.seconds
             muted = muted and not block.samples.any()
-            if muted and heard >= MUTE_SECONDS > heard - block.seconds:
-                display.notice("only zeros so far: is the microphone muted, or forbidden to this program?")
+            if muted and seconds_read >= MUTE_SECONDS > seconds_read - block.seconds:
+                display.notice("only zeros so far: check that the microphone is not muted and this program may use it")
             display.closed(stream.accept_waveform(block.samples, block.sample_rate))
-            display.partial(stream.result, block.captured, heard)
+            display.partial(stream.result, block.captured, seconds_read)
     display.closed(stream.finish())
-    if heard or failure is None:
-        display.summary(heard, recording)
+    if seconds_read or failure is None:
+        display.summary(seconds_read, recording)
     if failure is not None:
         raise failure
 
 
 def _first_seconds(source: LiveAudio, seconds: float | None) -> Iterator[AudioBlock]:
-    """The source's blocks, ended to the sample after so many seconds."""
-    heard = 0
+    """Yield the source's blocks, cut to the sample after `seconds`; None yields all."""
+    count = 0
     for block in source.blocks():
-        left = math.inf if seconds is None else max(1, round(seconds * block.sample_rate)) - heard
-        heard += len(block.samples)
+        left = math.inf if seconds is None else max(1, round(seconds * block.sample_rate)) - count
+        count += len(block.samples)
         if len(block.samples) >= left:
-            yield block._replace(samples=block.samples[:left])
+            yield block._replace(samples=block.samples[: int(left)])
             return
         yield block
 
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `stop`, the second one interrupts whatever runs."""
+    """Make the first Ctrl-C or SIGTERM call `stop`, and the second one raise KeyboardInterrupt."""
     stopped = False
 
     def handle(number: int, frame: object) -> None:
@@ -208,12 +181,12 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 class _Display:
-    """Prints text to standard output, what else there is to say to standard error.
+    """Prints text to standard output and notices to standard error.
 
     Args:
         options: of the command.
-        source: whose losses are shown.
-        chunk_seconds: how long the recogniser waits for a chunk.
+        source: losses of this source are shown.
+        chunk_seconds: duration of a chunk.
     """
 
     def __init__(self, options: argparse.Namespace, source: LiveAudio, chunk_seconds: float) -> None:
@@ -229,14 +202,21 @@ class _Display:
         self._lost = ""
 
     def begin(self) -> None:
+        """Print that the device is open, and the beginning of the format."""
         self.notice(f"listening to {self._source.description}; Ctrl-C ends")
         self._print(self._writer.begin())
 
-    def partial(self, result: Result, captured: float, heard: float) -> None:
-        """The open segment after the block that was captured then, with which so many seconds have been heard."""
+    def partial(self, result: Result, captured: float, seconds_read: float) -> None:
+        """Show the open segment.
+
+        Args:
+            result: of the open segment.
+            captured: time at which the last block was captured, as `time.monotonic()`.
+            seconds_read: duration of the audio up to the end of that block.
+        """
         if result.end_seconds > self._decoded:
             self._decoded = result.end_seconds
-            self._latencies.append(time.monotonic() - captured + heard - result.end_seconds)
+            self._latencies.append(time.monotonic() - captured + seconds_read - result.end_seconds)
         if self._line is not None:
             lag = f"{self._latencies[-1]:.2f} s behind" if self._latency and self._latencies else ""
             status = ", ".join(note for note in (lag, self._losses()) if note)
@@ -252,6 +232,7 @@ class _Display:
                 self._print(f"... {result.text}\n")
 
     def closed(self, results: list[Result]) -> None:
+        """Print closed segments."""
         for result in results:
             if self._format != TEXT:
                 self._print(self._writer.segment(result))
@@ -264,16 +245,18 @@ class _Display:
             self.notice(self._lost)
 
     def clear(self) -> None:
-        """Remove the line that may change from a terminal."""
+        """Remove the partial line from a terminal."""
         if self._line is not None:
             self._line.clear()
 
     def notice(self, text: str) -> None:
+        """Print a line to standard error."""
         self.clear()
         print(text, file=sys.stderr, flush=True)
 
-    def summary(self, heard: float, recording: WavWriter | None) -> None:
-        parts = [f"{heard:.1f} s heard", self._losses() or "nothing lost"]
+    def summary(self, seconds_read: float, recording: WavWriter | None) -> None:
+        """Print duration, losses, the saved file and the latency."""
+        parts = [f"{seconds_read:.1f} s of audio", self._losses() or "nothing lost"]
         if recording is not None and recording.paths:
             parts.append(f"saved to {', '.join(str(path) for path in recording.paths)}")
         self.notice(", ".join(parts))

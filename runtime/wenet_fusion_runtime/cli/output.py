@@ -1,46 +1,84 @@
-"""Where the text of recordings goes: standard output, one file, or a file each. Knows no formats and no recognition."""
+"""Format and destination of recognised text: standard output, one file, or one file per recording."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Iterator, Protocol, Sequence
+from typing import Protocol
+
+from wenet_fusion_runtime.files import replacing
+from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
 
 
 class OutputError(OSError):
-    """The text cannot be written: no fault of the recording, so no other recording can be written either."""
+    """The text cannot be written: no other recording's text can be written either."""
+
+
+def add_format_arguments(command: argparse.ArgumentParser, unit: str) -> None:
+    """Add --format and --partials.
+
+    Args:
+        command: to add to.
+        unit: what has a line in plain text, such as "file".
+    """
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=TEXT,
+        help=f"output format: text has a line per {unit}; json an object per closed segment, with words, tokens, "
+        "timestamps and confidences; ctm a line per word; srt and vtt are subtitles",
+    )
+    command.add_argument(
+        "--partials",
+        action="store_true",
+        help="print each new partial text on a line of its own, for the formats text and json",
+    )
+
+
+def check_format(options: argparse.Namespace) -> None:
+    """Raise ValueError if the arguments of `add_format_arguments` contradict each other."""
+    if options.partials and options.format not in (TEXT, JSON):
+        raise ValueError(f"--partials goes with --format {TEXT} or {JSON}, not with {options.format}")
 
 
 class Sink(Protocol):
-    """What takes text."""
+    """Takes text."""
 
-    def write(self, text: str) -> None: ...
+    def write(self, text: str) -> None:
+        """Append text."""
 
 
 class Destination:
-    """Opens a sink for each recording. Files appear whole, at the end, or not at all.
+    """Open a sink for each recording. Files appear whole, at the end, or not at all.
 
     Args:
-        output: a file, or a folder (which exists, or ends in a slash, or `each` asks for one): in it each recording has
-            a file; None is standard output.
-        recordings: paths of them all.
+        output: a file, or a folder with a file per recording. A folder exists, ends in a slash, or is needed because of
+            `each`. None is standard output.
+        recordings: paths of all recordings.
         suffix: of the files in a folder, with its dot.
-        each: whether a file can hold one recording only.
+        each: whether the format allows only one recording per file.
         read: files that must not be overwritten.
     Raises:
-        ValueError: several recordings would share a file that can hold one, or what is read would be overwritten.
-        OutputError: the place cannot be written.
+        ValueError: recordings would share a file that can hold only one, or a file of `read` would be overwritten.
+        OutputError: the file or folder cannot be written.
+
+    >>> with Destination(None, [Path("a.wav")], ".txt", each=False, read=[]) as destination:
+    ...     with destination.recording(Path("a.wav")) as sink:
+    ...         sink.write("hello")
+    hello
     """
 
     def __init__(
         self, output: str | None, recordings: Sequence[Path], suffix: str, each: bool, read: Sequence[Path]
     ) -> None:
-        self._files: dict[Path, Path] | None = None  # of the recordings, in a folder
+        self._files: dict[Path, Path] | None = None  # of each recording, in a folder
         self._whole: _WholeFile | None = None  # of all recordings
-        self._is_empty = True  # no recording's text is in it
+        self._is_empty = True  # no recording's text is in the whole file
         self._count = len(recordings)
         several = each and len(recordings) > 1
         if output is None:
@@ -61,7 +99,7 @@ class Destination:
                 self._whole = _WholeFile(path)
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=path).close()  # whether files can be made in it is better known now
+                tempfile.TemporaryFile(dir=path).close()  # fail now, not after an hour, if the folder is read-only
 
     @property
     def is_standard(self) -> bool:
@@ -75,7 +113,7 @@ class Destination:
 
     @contextlib.contextmanager
     def recording(self, path: Path) -> Iterator[Sink]:
-        """The sink of one recording; a file of its own is dropped if the block raises."""
+        """Open the sink of a recording. If the block raises, a file of its own is dropped."""
         if self._files is not None:
             file, is_whole = _WholeFile(self._files[path]), False
             try:
@@ -104,43 +142,41 @@ class _StandardOutput:
 
 
 class _WholeFile:
-    """Text that replaces a file once it is closed to be kept. Pipes and devices are written directly."""
+    """Text that replaces a file when it is closed. Pipes and devices are written directly."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_direct = path.exists() and not path.is_file()
-        self._written_to = path if self._is_direct else path.with_name(f"{path.name}.part")
-        with _output_errors(path):
-            self._file = open(self._written_to, "w", encoding="utf-8", newline="\n")
+        self._part: Path | None = None
+        with _output_errors(path), contextlib.ExitStack() as stack:
+            if not path.exists() or path.is_file():
+                self._part = stack.enter_context(replacing(path))
+            self._file = stack.enter_context(open(self._part or path, "w", encoding="utf-8", newline="\n"))
+            self._open = stack.pop_all()
 
     def write(self, text: str) -> None:
         with _output_errors(self._path):
             self._file.write(text)
 
     def close(self, keep: bool) -> None:
-        """End the file; `keep` puts it in its place, or it is dropped."""
-        try:
-            with _output_errors(self._path):
-                self._file.close()
-                if keep and not self._is_direct:
-                    os.replace(self._written_to, self._path)
-        finally:
-            if not self._is_direct:
-                self._written_to.unlink(missing_ok=True)
+        """Close the file; `keep` puts it in its place, otherwise it is dropped."""
+        with _output_errors(self._path), self._open, _output_errors(self._path):
+            self._file.close()
+            if self._part is not None and not keep:
+                self._part.unlink()
 
 
 @contextlib.contextmanager
 def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _check_distinct(files: dict[Path, Path]) -> None:
-    """Raises ValueError if two recordings have one file."""
+    """Raise ValueError if two recordings have one file."""
     owners: dict[Path, Path] = {}
     for recording, file in files.items():
         if file in owners:

@@ -1,59 +1,68 @@
-"""The command `serve`: speech to text for many clients over a network. Knows no sockets and no protocol."""
+"""The command `serve`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
-from wenet_fusion_runtime.cli.recognition_arguments import (
-    Commands,
-    add_recognition_flags,
-    build_recognizer,
-    create_stream,
-    extra_needed,
-)
+from wenet_fusion_runtime.cli.command import Commands, add_command, extra_needed
+from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_arguments, build_recognizer, create_stream
 from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
-from wenet_fusion_runtime.server.bind import Listening, bind
+from wenet_fusion_runtime.server.bind import BindOptions, bind
 from wenet_fusion_runtime.server.limits import Limits
-from wenet_fusion_runtime.server.settings import ChunkChoice, Settings
-from wenet_fusion_runtime.stream.segments import LIVE_OPTIONS
+from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, Settings
 
 TOKEN_VARIABLE = "WENET_FUSION_TOKEN"
-# A client that does not decode continuously is sent away after so much silence without text; WeNet's server waits so long.
-SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))
+
+_LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argument, field of Limits, type, help
+    ("max_sessions", "sessions", int, "sessions open at once, uploads included"),
+    ("max_message_bytes", "message_bytes", int, "size of a WebSocket message in bytes"),
+    ("max_upload_bytes", "upload_bytes", int, "size of an uploaded audio file in bytes"),
+    ("max_upload_seconds", "upload_seconds", float, "time from the first to the last byte of an upload"),
+    ("max_audio_seconds", "audio_seconds", float, "duration of the audio of a session or an upload"),
+    (
+        "start_seconds",
+        "start_seconds",
+        float,
+        "time from connection to start signal, or to the end of a request's header",
+    ),
+    ("idle_seconds", "idle_seconds", float, "close sessions that send less than 1 %% of real time during this time"),
+    ("send_seconds", "send_seconds", float, "time in which a client must read a message"),
+)
 
 
-def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    serve = commands.add_parser(
+    serve = add_command(
+        commands,
         "serve",
-        parents=[common],
-        help="a server: WebSocket, HTTP, and a page for browsers",
-        description="Serve WeNet's WebSocket protocol, uploads (POST /transcribe), /info, /healthz, /metrics and a page with "
-        "a microphone at /. SIGTERM or Ctrl-C lets open sessions finish, a second one ends at once. Every limit "
-        "is a flag; a client that exceeds one is told which.",
+        _serve,
+        "Serve a model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes uploads "
+        "(POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. SIGTERM or "
+        "Ctrl-C lets open sessions finish, a second one ends at once.",
+        ["final.zip", "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token"],
     )
-    _add_listening(serve.add_argument_group("address"))
-    _add_access(serve.add_argument_group("access"))
-    _add_limits(serve.add_argument_group("limits"))
-    _add_engine(serve.add_argument_group("engine"))
+    _add_bind_arguments(serve.add_argument_group("address"))
+    _add_access_arguments(serve.add_argument_group("access"))
+    _add_limit_arguments(
+        serve.add_argument_group("limits", "A client that exceeds a limit gets an error that names it.")
+    )
+    _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(
         "--log_level",
         choices=["debug", "info", "warning", "error"],
         default="info",
-        help="what is written to stderr (default: %(default)s: a line for each client)",
+        help="least severity of messages on standard error; info logs a line per client",
     )
-    add_recognition_flags(serve, SERVER_OPTIONS)
-    serve.set_defaults(run=_serve)
+    add_recognition_arguments(serve, SERVER_OPTIONS)
 
 
 def read_token(path: Path | None) -> str | None:
-    """The token in a file or, without one, in the environment; None if there is none.
+    """Return the token in a file or, without a file, in the environment; None if there is none.
 
     Raises:
         OSError, ValueError: the file cannot be read or is empty.
@@ -66,80 +75,68 @@ def read_token(path: Path | None) -> str | None:
     return token
 
 
-def _add_listening(group: argparse._ArgumentGroup) -> None:
-    defaults = Listening()
+def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
+    defaults = BindOptions()
     group.add_argument(
         "--host",
         default=defaults.host,
         metavar="NAME",
-        help="address or name to listen on; 0.0.0.0: all of IPv4, :: all of IPv6 (default: %(default)s, "
-        "this computer only)",
+        help="address or name to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 (default: %(default)s, this "
+        "computer only)",
     )
-    group.add_argument("--port", type=int, default=defaults.port, help="0: any that is free (default: %(default)s)")
+    group.add_argument("--port", type=int, default=defaults.port, help="port to listen on; 0 is any free one")
     group.add_argument(
         "--reuse_port",
         action="store_true",
-        help="share the port with other processes that say so too; the system spreads the clients",
+        help="set SO_REUSEPORT: several processes share the port and the system spreads the clients",
     )
-    group.add_argument("--certificate", type=Path, metavar="FILE", help="PEM certificate with its chain: speak TLS")
-    group.add_argument("--key", type=Path, metavar="FILE", help="its private key, if it is in a file of its own")
+    group.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="PEM file with the certificate chain; turns TLS on"
+    )
+    group.add_argument(
+        "--key", type=Path, metavar="FILE", help="PEM file with the private key, if the certificate's file has none"
+    )
     group.add_argument(
         "--drain_seconds",
         type=float,
-        default=defaults.drain_seconds,
+        default=Settings().drain_seconds,
         metavar="S",
-        help="that open sessions get to finish after SIGTERM (default: %(default)g)",
+        help="time for open sessions to finish after SIGTERM",
     )
 
 
-def _add_access(group: argparse._ArgumentGroup) -> None:
+def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--token_file",
         type=Path,
         metavar="FILE",
-        help=f"clients must show the token in it (default: that of ${TOKEN_VARIABLE}, if it is set)",
+        help=f"file with the token that clients must send (default: the token in ${TOKEN_VARIABLE}, if it is set)",
     )
     group.add_argument(
         "--allowed_origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="web pages of it may use the server too, e.g. https://example.org; may be repeated; '*': "
-        "all (default: only the server's own)",
+        help="origin whose web pages may use the server, e.g. https://example.org; may be repeated; '*' allows all "
+        "(default: only the server's own)",
     )
 
 
-def _add_limits(group: argparse._ArgumentGroup) -> None:
+def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits()
-    for flag, name, kind, meaning in _LIMITS:
+    for name, field, kind, text in _LIMITS:
+        shown = "%(default)g" if kind is float else "%(default)d"
         group.add_argument(
-            f"--{flag}",
+            f"--{name}",
             type=kind,
-            default=getattr(defaults, name),
-            dest=name,
+            default=getattr(defaults, field),
+            dest=field,
             metavar="S" if kind is float else "N",
-            help=f"{meaning} (default: %(default)g)" if kind is float else f"{meaning} (default: %(default)d)",
+            help=f"{text} (default: {shown})",
         )
 
 
-_LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (
-    ("max_sessions", "sessions", int, "sessions open at once, uploads included"),
-    ("max_message_bytes", "message_bytes", int, "of one WebSocket message"),
-    ("max_upload_bytes", "upload_bytes", int, "of an audio file"),
-    ("max_upload_seconds", "upload_seconds", float, "from an upload's first to its last byte"),
-    ("max_audio_seconds", "audio_seconds", float, "of audio in a session or an upload"),
-    ("start_seconds", "start_seconds", float, "from a connection to its start signal, or to the end of its request"),
-    (
-        "idle_seconds",
-        "idle_seconds",
-        float,
-        "in which a client that should send brings less than a hundredth of it in audio",
-    ),
-    ("send_seconds", "send_seconds", float, "until a client takes what is sent to it"),
-)
-
-
-def _add_engine(group: argparse._ArgumentGroup) -> None:
+def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = EngineOptions()
     group.add_argument(
         "--workers",
@@ -149,23 +146,19 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
         help="threads that run the model, each on one core (default: all cores but one, %(default)d here)",
     )
     group.add_argument(
-        "--max_batch",
-        type=int,
-        metavar="N",
-        default=defaults.max_batch,
-        help="streams in one step of the model (default: %(default)d)",
+        "--max_batch", type=int, metavar="N", default=defaults.max_batch, help="streams in one step of the model"
     )
     group.add_argument(
         "--max_wait_seconds",
         type=float,
         metavar="S",
         default=defaults.max_wait_seconds,
-        help="that a chunk waits for others to share its step (default: %(default)g)",
+        help="time that a chunk waits for others to share its step (default: %(default)g)",
     )
     group.add_argument(
         "--batch_dynamic",
         action="store_true",
-        help="batch int8-dynamic files too, whose texts then depend on what else is recognised",
+        help="batch int8-dynamic files too; their texts then depend on the other streams of the batch",
     )
 
 
@@ -175,9 +168,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise extra_needed("the server", "server", error) from None
     settings = Settings(
-        Listening(
-            options.host, options.port, options.reuse_port, options.certificate, options.key, options.drain_seconds
-        ),
+        BindOptions(options.host, options.port, options.reuse_port, options.certificate, options.key),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),
         Access(read_token(options.token_file), tuple(options.allowed_origin)),
         ChunkChoice(options.chunk, options.left, options.allow_untrained),
@@ -187,11 +178,12 @@ def _serve(options: argparse.Namespace) -> int:
             max_wait_seconds=options.max_wait_seconds,
             batch_dynamic=options.batch_dynamic,
         ),
+        options.drain_seconds,
     )
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    sockets = bind(settings.listening)  # a port that is taken is known before the model is loaded
+    sockets = bind(settings.bind)  # fail before the model is loaded if the port is taken
     recognizer, _ = build_recognizer(options)
-    create_stream(recognizer, options)  # a wrong chunk is no client's fault
+    create_stream(recognizer, options)  # fail now, not at the first client, if the chunk is wrong
     run(recognizer, options.model.name, settings, sockets, _announce)
     return 0
 

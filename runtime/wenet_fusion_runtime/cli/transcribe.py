@@ -1,4 +1,4 @@
-"""The command `transcribe`: audio files to text. Knows no decoding."""
+"""The command `transcribe`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,15 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from wenet_fusion_runtime.audio.reader import AudioReader
+from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
-from wenet_fusion_runtime.cli.output import Destination, OutputError, Sink
-from wenet_fusion_runtime.cli.recognition_arguments import (
-    USER_ERRORS,
-    Commands,
-    add_format_flags,
-    add_recognition_flags,
-    build_recognizer,
-    check_format,
-    create_stream,
-)
+from wenet_fusion_runtime.cli.output import Destination, OutputError, Sink, add_format_arguments, check_format
+from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_arguments, build_recognizer, create_stream
+from wenet_fusion_runtime.console import USER_ERRORS, print_error
 from wenet_fusion_runtime.results.formats import (
     CTM,
     FORMATS,
@@ -34,61 +28,64 @@ from wenet_fusion_runtime.results.formats import (
 )
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Stream
-from wenet_fusion_runtime.stream.segments import FILE_OPTIONS
 
-BLOCK_SECONDS = 0.1  # how audio is cut; results do not depend on it
+BLOCK_SECONDS = 0.1  # of audio per call; results do not depend on it
 
 
-def add(commands: Commands, common: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    transcribe = commands.add_parser(
+    transcribe = add_command(
+        commands,
         "transcribe",
-        parents=[common],
-        help="audio files to text",
-        description="Stream audio files through the model. Prints one line of text per file, after its name if "
-        "there are several. On a terminal the text appears while it is recognised. A file that cannot be "
-        "read is reported, the others go on, and the exit status is 1; of a damaged file the text up to "
-        "the damage is written.",
+        _transcribe,
+        "Transcribe audio files. Each file gives one line of text, after its name if there are several; on a terminal "
+        "the text appears while it is recognised. If a file cannot be read, its error is printed, the others are "
+        "transcribed, and the exit status is 1. For a damaged file the text before the damage is written.",
+        [
+            "final.zip recording.flac",
+            "final.zip *.wav --chunk 8 --output texts.tsv",
+            "final.zip *.mp3 --format srt --output subtitles/",
+        ],
     )
     transcribe.add_argument(
         "files",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="wav, flac, ogg, opus, mp3, ...; any sample rate and number of channels",
+        help="audio file (wav, flac, ogg, opus, mp3, ...) of any sample rate and number of channels",
     )
-    add_format_flags(transcribe, "file")
+    add_format_arguments(transcribe, "file")
     transcribe.add_argument(
         "--output",
         metavar="PATH",
-        help="a file for all text, or a folder, which gets a file for each FILE (default: standard "
-        "output); a path that ends in / is a folder",
+        help="file for all text, or folder for one file per FILE; a path that ends in / is a folder (default: standard "
+        "output)",
     )
     transcribe.add_argument(
-        "--nbest", type=int, metavar="N", help="json: the N best hypotheses of each segment and their scores, too"
+        "--nbest", type=int, metavar="N", help="with --format json, write the N best hypotheses of each segment too"
     )
-    transcribe.add_argument("--real_time", action="store_true", help="feed the audio as fast as it was spoken")
-    add_recognition_flags(transcribe, FILE_OPTIONS)
-    transcribe.set_defaults(run=_transcribe)
+    transcribe.add_argument("--real_time", action="store_true", help="feed the audio at the speed of speech")
+    add_recognition_arguments(transcribe, FILE_OPTIONS)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
     check_format(options)
     if options.nbest is not None and options.format != JSON:
-        raise ValueError(f"--nbest is shown by --format {JSON} only")
+        raise ValueError(f"--nbest has no effect without --format {JSON}")
     suffix = SUFFIXES[FORMATS.index(options.format)]
     read = [options.model, *options.files]
     with Destination(options.output, options.files, suffix, options.format in SUBTITLES, read) as destination:
         recognizer, all_usable = build_recognizer(options, options.nbest)
-        create_stream(recognizer, options)  # a wrong chunk is no file's fault
+        create_stream(recognizer, options)  # fail now, not at the first file, if the chunk is wrong
         failed = 0
         for path in options.files:
             try:
                 with AudioReader(path) as reader, destination.recording(path) as sink:
                     stream = create_stream(recognizer, options)
-                    units = None if options.nbest is None else recognizer.model.meta.vocabulary
-                    output = _Output(options, path, sink, destination, units)
+                    vocabulary = None if options.nbest is None else recognizer.model.meta.vocabulary
+                    output = _Output(options, path, sink, destination, vocabulary)
                     damage = _feed(stream, reader, output, options.real_time)
                 if damage is not None:
                     raise damage
@@ -97,7 +94,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             except USER_ERRORS as error:
                 if options.traceback:
                     raise
-                print(f"error: {error}", file=sys.stderr)
+                print_error(error)
                 failed += 1
     if failed and len(options.files) > 1:
         print(f"error: {failed} of {len(options.files)} files could not be transcribed to their end", file=sys.stderr)
@@ -105,8 +102,13 @@ def _transcribe(options: argparse.Namespace) -> int:
 
 
 def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool) -> Exception | None:
-    """One file. Returns the damage at which its audio ends, after the text before that was written; raises what the
-    reader raises if there is no audio before it."""
+    """Transcribe one file.
+
+    Returns:
+        The error at which its audio ends, after the text before it was written; None for a whole file.
+    Raises:
+        ValueError, OSError: the file has no audio before its error.
+    """
     begin, spoken, damage = time.monotonic(), 0.0, None
     blocks = reader.blocks(BLOCK_SECONDS)
     try:
@@ -134,14 +136,14 @@ def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool)
 
 
 class _Output:
-    """Writes the results of one file, and shows them on a terminal while they come.
+    """Writes the results of one file, and shows partial text on a terminal.
 
     Args:
         options: of the command.
         path: of the recording.
         sink: takes the text.
-        destination: where the sink is.
-        hypotheses_of: units with which the hypotheses of each segment are written too; None: they are not.
+        destination: of all recordings.
+        hypotheses_of: vocabulary to write the hypotheses of each segment with; None writes none.
     """
 
     def __init__(
@@ -166,11 +168,11 @@ class _Output:
         self._shown = ""
 
     def begin(self) -> None:
-        """There is audio."""
+        """Write the beginning of the format, once audio came."""
         self._sink.write(self._writer.begin())
 
     def partial(self, stream: Stream) -> None:
-        """Show the text so far if it changed: in place, on a line of its own, or not at all."""
+        """Show the text so far if it changed: in place or on a line of its own, if either is wanted."""
         if not self._in_place and not self._partials:
             return
         text = stream.text
@@ -185,11 +187,12 @@ class _Output:
             self._sink.write(f"{self._prefix}... {text}\n")
 
     def finals(self, results: list[Result]) -> None:
-        """Closed segments; as plain text they come at the file's end."""
+        """Write closed segments; plain text is written at the end of the file."""
         for result in results:
             self._sink.write(self._writer.segment(result))
 
     def end(self, stream: Stream) -> None:
+        """Write the end of the format."""
         self._sink.write(self._writer.end(stream.text))
 
     def clear(self) -> None:
@@ -198,6 +201,6 @@ class _Output:
 
 
 def _short_name(path: Path, paths: Sequence[Path]) -> str:
-    """The file's name without folder and suffix, if no other file is called so."""
+    """Return the file's name without folder and suffix; with the folder if another file has the same name."""
     stems = Counter(other.stem for other in paths)
     return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))

@@ -1,0 +1,1 @@
+"""Batched recognition of many streams with one model."""

@@ -1,4 +1,4 @@
-"""Many streams on one model: blocks that are ready at the same time are stepped as one batch. Knows no network."""
+"""Decodes many streams with one model: blocks that are ready at the same time are stepped as one batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from wenet_fusion_runtime.engine.batched_step import Stepped, step_streams
-from wenet_fusion_runtime.engine.scheduler import Job, Schedule, Taken
+from wenet_fusion_runtime.engine.batched_step import StepResult, ready_block, step_streams
+from wenet_fusion_runtime.engine.job import Job, Taken
+from wenet_fusion_runtime.engine.scheduler import Scheduler
 from wenet_fusion_runtime.engine.session import OnUpdate, Session, Unavailable, Update
-from wenet_fusion_runtime.engine.statistics import EngineStatistics, Recorder
+from wenet_fusion_runtime.engine.statistics import EngineStatistics, StatisticsRecorder
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import DYNAMIC
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
 from wenet_fusion_runtime.stream.recognizer import Stream
 
 _LOG = logging.getLogger(__name__)
@@ -21,18 +23,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine shares the machine among its sessions.
+    """Division of the machine among the sessions of an engine.
 
     Raises:
         ValueError: a value is out of its range.
+
+    >>> EngineOptions(workers=2).max_batch
+    16
+    >>> EngineOptions(workers=0)
+    Traceback (most recent call last):
+    ValueError: workers must be at least 1, found 0
     """
 
-    workers: int = 1  # threads that step the model, each on one core
-    max_batch: int = 16  # streams in one step
-    max_wait_seconds: float = 0.003  # that a block waits for others that are about to come
-    max_sessions: int = 1000  # open ones
-    max_waiting_seconds: float = 10.0  # audio of a session that may wait, or two chunks if that is more
-    batch_dynamic: bool = False  # batch int8 files whose scales follow the batch, against what they say alone
+    workers: int = 1  # threads that run the model, one core each
+    max_batch: int = 16  # streams per step
+    max_wait_seconds: float = 0.003  # longest time that a complete block waits for others to share its step
+    max_sessions: int = 1000  # open at once
+    max_waiting_seconds: float = 10.0  # undecoded audio per session; at least two chunks
+    batch_dynamic: bool = False  # batch int8-dynamic files too, whose tokens then depend on the other streams
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_batch", "max_sessions"):
@@ -45,31 +53,33 @@ class EngineOptions:
 
 
 class Engine:
-    """Decodes many sessions with one model. Its methods may be called from any thread; leaving a `with` block shuts it
-    down.
+    """Decodes many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
 
-        engine = Engine(recognizer.model, EngineOptions(workers=2))
-        session = engine.open(recognizer.create_stream(), on_update=print)
-        session.push(samples, sample_rate)
-        session.end()
+    A session has the tokens that its stream would have alone; scores differ by rounding only. Files of precision
+    int8-dynamic, whose output depends on the batch, are stepped one stream at a time unless `batch_dynamic` is set.
 
-    Tokens are those of a stream alone, scores differ by rounding at most. Files of precision int8-dynamic, whose output
-    depends on the batch, are stepped one stream at a time unless `batch_dynamic` says otherwise.
-
-    Making an engine takes as long as its workers need to warm up. A worker keeps one core busy: the model's own threads
-    are set to one, which with torch is a setting of the whole process.
+    The constructor returns once all workers are warm. Each worker keeps one core busy: the engine sets the model's own
+    threads to one, which for torch applies to the whole process.
 
     Args:
-        model: of the recognizer that makes the streams.
-        options: see there.
+        model: `Recognizer.model` of the recognizer that creates the streams.
+        options: number of workers, batch size and limits.
+
+    >>> recognizer = Recognizer("final.zip")  # doctest: +SKIP
+    >>> with Engine(recognizer.model, EngineOptions(workers=2)) as engine:  # doctest: +SKIP
+    ...     session = engine.open(recognizer.create_stream(), on_update=print)
+    ...     session.push(samples, sample_rate)
+    ...     session.end()
+    ...     engine.drain(10.0)
     """
 
     def __init__(self, model: AcousticModel, options: EngineOptions = EngineOptions()) -> None:
         self.model = model
         self.options = options
-        alone = model.meta.precision == DYNAMIC and not options.batch_dynamic
-        self._schedule = Schedule(options.max_sessions, 1 if alone else options.max_batch, options.max_wait_seconds)
-        self._recorder = Recorder()
+        is_alone = model.meta.precision == DYNAMIC and not options.batch_dynamic
+        max_batch = 1 if is_alone else options.max_batch
+        self._scheduler = Scheduler(options.max_sessions, max_batch, options.max_wait_seconds)
+        self._recorder = StatisticsRecorder()
         warm = threading.Semaphore(0)
         self._workers = [
             threading.Thread(target=self._work, args=(warm,), name=f"engine-worker-{number}", daemon=True)
@@ -81,72 +91,74 @@ class Engine:
             warm.acquire()
 
     def open(self, stream: Stream, on_update: OnUpdate) -> Session:
-        """Begin a session.
+        """Open a session.
 
         Args:
-            stream: a fresh one of the engine's model, `Recognizer.create_stream`; nobody else touches it from now on.
-            on_update: called with each `Update`, by a worker; what it raises ends the session.
+            stream: a fresh stream of the engine's model (`Recognizer.create_stream`); the engine owns it from now on.
+            on_update: called with each `Update` in a worker's thread; an exception from it ends the session.
         Raises:
-            Unavailable: too many sessions are open, or the engine is being shut down.
+            Unavailable: too many sessions are open, or the engine is shutting down.
         """
-        assert stream.model is self.model, "the stream is of another model"
+        assert stream.model is self.model, "the stream belongs to another model"
         job = Job(stream, on_update)
-        if reason := self._schedule.add(job):
-            self._recorder.refused()
+        if reason := self._scheduler.add(job):
+            self._recorder.count_refused()
             raise Unavailable(reason)
-        self._recorder.opened()
+        self._recorder.count_opened()
         limit = max(self.options.max_waiting_seconds, 2 * job.chunk_seconds)
-        return Session(job, self._schedule, limit)
+        return Session(job, self._scheduler, limit)
 
     def drain(self, seconds: float) -> int:
-        """Open no more sessions and wait until those that are open have ended, `seconds` at most; returns how many are
-        left."""
-        self._schedule.close()
-        self._schedule.wait_until_empty(seconds)
-        return len(self._schedule.jobs())
+        """Open no more sessions and wait at most `seconds` for the open ones to end; return how many are left."""
+        self._scheduler.close()
+        self._scheduler.wait_until_empty(seconds)
+        return len(self._scheduler.jobs())
 
     def shutdown(self) -> None:
-        """Fail the sessions that are left, stop the workers and wait for them, so no worker may call it. Calling it again
-        changes nothing."""
-        self._schedule.stop()
+        """Stop the workers, wait for them, and fail the sessions that are still open. A second call does nothing.
+
+        Do not call it from `on_update`: a worker cannot wait for itself.
+        """
+        self._scheduler.stop()
         for worker in self._workers:
             worker.join()
-        for job in self._schedule.jobs():
+        for job in self._scheduler.jobs():
             self._fail(job, Unavailable("the engine was shut down"))
 
     @property
     def statistics(self) -> EngineStatistics:
-        """What happened so far."""
-        jobs = self._schedule.jobs()
-        return self._recorder.statistics(len(jobs), sum(job.waiting_seconds for job in jobs))
+        """Counts and times since the engine started."""
+        jobs = self._scheduler.jobs()
+        return self._recorder.snapshot(len(jobs), sum(job.waiting_seconds for job in jobs))
 
     # ---- workers
 
     def _work(self, warm: threading.Semaphore) -> None:
         try:
-            self.model.use_one_thread()
-            for batch in (1, 2):  # different kernels may run them
+            if isinstance(self.model.backend, TorchBackend):  # onnxruntime's threads are set when the file is loaded
+                self.model.backend.use_one_thread()
+            for batch in (1, 2):  # a backend may use other kernels for one row
                 self.model.warm_up(batch)
-        except Exception:  # sessions will get errors of their own
-            _LOG.exception("the model failed on silence")
+        except Exception:  # each session reports its own error
+            _LOG.exception("the model failed during the warm-up")
         warm.release()
-        while self._run(self._schedule.take()):  # and keeps no reference to what it ran
+        while self._run(self._scheduler.take()):  # keeps no reference to the streams while it waits
             pass
 
     def _run(self, taken: list[Taken]) -> bool:
-        """Steps the jobs over one block each, and gives them back; returns whether there were any."""
+        """Decode one block of each job and give the jobs back; return whether there were any."""
         ready = [each for each in taken if self._prepare(each)]
         if ready:
             start = time.monotonic()
-            found = step_streams(self.model, [each.stream for each in ready])
-            self._recorder.stepped(len(ready), time.monotonic() - start)
-            # Sessions that end come last: what they need for their final text, those that go on need not wait for.
-            for each, stepped in sorted(zip(ready, found), key=lambda pair: pair[0].ended):
-                self._advance(each, stepped)
+            results = step_streams(self.model, [each.stream for each in ready])
+            self._recorder.add_step(len(ready), time.monotonic() - start)
+            # Sessions that end come last: the others should not wait for their rescoring.
+            for each, result in sorted(zip(ready, results), key=lambda pair: pair[0].ended):
+                self._advance(each, result)
         return bool(taken)
 
     def _prepare(self, taken: Taken) -> bool:
-        """Puts what was pushed into the stream; returns whether a block is ready, else the job is given back."""
+        """Push the audio into the stream; return whether a block is ready. Without a block, give the job back."""
         job, stream = taken.job, taken.stream
         try:
             for piece in taken.pieces:
@@ -162,47 +174,49 @@ class Engine:
         self._give_back(taken)
         return False
 
-    def _advance(self, taken: Taken, stepped: Stepped | Exception) -> None:
-        """Search, closing of segments and the update of one job."""
+    def _advance(self, taken: Taken, result: StepResult | Exception) -> None:
+        """Decode the scores of one job, deliver its update and give it back."""
         try:
-            if isinstance(stepped, Exception):
-                raise stepped
-            if self._schedule.is_open(taken.job):
-                self._deliver(taken.job, self._decode(taken, stepped))
-                self._recorder.delivered(time.monotonic() - taken.due_since)
+            if isinstance(result, Exception):
+                raise result
+            if self._scheduler.is_open(taken.job):
+                update = self._decode(taken, result)
+                self._scheduler.set_buffered(taken.job, taken.stream.waiting_seconds)
+                self._deliver(taken.job, update)
+                self._recorder.add_delay(time.monotonic() - taken.due_since)
         except Exception as error:
             self._fail(taken.job, error)
         self._give_back(taken)
 
-    def _decode(self, taken: Taken, stepped: Stepped) -> Update:
+    def _decode(self, taken: Taken, result: StepResult) -> Update:
         stream, start = taken.stream, time.monotonic()
-        samples = stream.ready_block().length
-        finals = stream.advance(*stepped)
+        samples = ready_block(stream).length
+        finals = stream.advance(*result)
         is_last = taken.ended and stream.ready_block() is None
         if is_last:
             finals += stream.finish()
-        stream.forget_finals()  # their owner has them
+        stream.forget_finals()  # the update holds them
         update = Update(tuple(finals), None if is_last else stream.result, is_last)
-        self._recorder.decoded(samples / self.model.meta.sample_rate, time.monotonic() - start)
+        self._recorder.add_search(samples / self.model.meta.sample_rate, time.monotonic() - start)
         return update
 
     def _give_back(self, taken: Taken) -> None:
         try:
             waiting, has_block = taken.stream.waiting_seconds, taken.stream.ready_block() is not None
-        except Exception as error:  # such as no memory for the block: a worker must live on
+        except Exception as error:  # e.g. MemoryError: fail the session, keep the worker
             self._fail(taken.job, error)
             waiting, has_block = 0.0, False
-        self._schedule.give_back(taken.job, waiting, has_block)
+        self._scheduler.give_back(taken.job, waiting, has_block)
 
     def _deliver(self, job: Job, update: Update) -> None:
-        """Hands over an update, unless the session was closed; after the last one the job is gone."""
-        if self._schedule.remove(job) if update.is_last else self._schedule.is_open(job):
+        """Call `on_update` unless the session was closed; a last update removes the job first."""
+        if self._scheduler.remove(job) if update.is_last else self._scheduler.is_open(job):
             if update.is_last:
-                self._recorder.ended(failed=update.error is not None)
+                self._recorder.count_ended(failed=update.error is not None)
             try:
                 job.on_update(update)
             except Exception as error:
-                _LOG.exception("what takes a session's updates failed")
+                _LOG.exception("on_update raised an exception; the session has failed")
                 self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:

@@ -1,100 +1,34 @@
-"""Which sessions share the next step, and when it begins. Knows threads and clocks, but neither models nor results."""
+"""Chooses the sessions that share the next step, and when the step begins."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from enum import Enum
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 
-from wenet_fusion_runtime.stream.recognizer import Stream
-
-# A resampler gives its samples in bursts, so a block may be complete although it seems to lack as much as this.
-BURST_SECONDS = 0.2
-
-Group = tuple[int, int]  # frames per chunk and chunks to the left: what a batch has in common
+from wenet_fusion_runtime.engine.job import Group, Job, Phase, Piece, Taken
 
 
-class Piece(NamedTuple):
-    """Samples as they were pushed."""
+class Scheduler:
+    """Hands due jobs to workers, as many at once as may share a step.
 
-    samples: np.ndarray
-    sample_rate: int | None
-
-
-class Phase(Enum):
-    """Where a job stands."""
-
-    IDLE = 1  # its block is not complete
-    QUEUED = 2  # a worker should take it
-    TAKEN = 3  # a worker has it
-    DONE = 4  # finished, failed or closed; it holds nothing
-
-
-class Job:
-    """A session as the schedule sees it, guarded by the schedule's lock. The stream is touched by nobody but the worker
-    that has taken the job."""
-
-    def __init__(self, stream: Stream, on_update: Callable[[Any], object]) -> None:
-        meta = stream.model.meta
-        self.stream: Stream | None = stream
-        self.on_update = on_update
-        self.group: Group = stream.chunk, stream.left
-        self.rate = meta.sample_rate
-        self.chunk_seconds = stream.chunk * meta.frame_seconds
-        self.phase = Phase.IDLE
-        self.pieces: list[Piece] = []
-        self.pushed_seconds = 0.0  # in `pieces`
-        self.buffered_seconds = 0.0  # in the stream, not decoded
-        self.has_block = False  # the stream has a complete one
-        self.ended = False  # no more pieces come
-        self.due_since = 0.0  # when it was queued
-        self.last_push, self.piece_seconds = -math.inf, 0.0  # when, and how much it was
-
-    @property
-    def waiting_seconds(self) -> float:
-        return self.pushed_seconds + self.buffered_seconds
-
-    @property
-    def is_due(self) -> bool:
-        """Whether a worker should look at it."""
-        if self.has_block or self.ended or not self.pieces:
-            return self.has_block or self.ended
-        slack = 0.0 if self.pieces[0].sample_rate in (None, self.rate) else BURST_SECONDS
-        return self.waiting_seconds + slack + 1e-6 >= self.chunk_seconds
-
-    def expected(self) -> float:
-        """When its block will be complete if its owner goes on like before."""
-        if not self.piece_seconds:
-            return math.inf
-        pieces = math.ceil((self.chunk_seconds - self.waiting_seconds) / self.piece_seconds - 1e-6)
-        return self.last_push + pieces * self.piece_seconds
-
-
-class Taken(NamedTuple):
-    """A job for a worker, with what was pushed since it was taken the last time."""
-
-    job: Job
-    stream: Stream
-    pieces: list[Piece]
-    ended: bool
-    due_since: float
-
-
-class Schedule:
-    """Hands jobs that are due to workers, as many at once as may share a step.
-
-    A job waits for others at most `max_wait_seconds`, and only while one is expected within that time that would share
-    its step. Jobs are taken in the order in which they became due; free workers share what there is.
+    A job waits at most `max_wait_seconds` for others, and only while another job that can share its step is expected
+    within that time. Jobs are taken in the order in which they became due. Free workers divide the queue among them.
 
     Args:
-        max_jobs: open ones.
+        max_jobs: open jobs.
         max_batch: jobs taken at once.
-        max_wait_seconds: that a job waits for others.
-        clock: seconds.
+        max_wait_seconds: longest time that a due job waits for others.
+        clock: returns the time in seconds.
+
+    >>> scheduler = Scheduler(max_jobs=8, max_batch=4, max_wait_seconds=0.003)
+    >>> scheduler.jobs()
+    []
+    >>> scheduler.stop()
+    >>> scheduler.take()
+    []
     """
 
     def __init__(
@@ -103,35 +37,41 @@ class Schedule:
         self._max_jobs, self._max_batch, self._max_wait = max_jobs, max_batch, max_wait_seconds
         self._clock = clock
         lock = threading.Lock()
-        self._changed = threading.Condition(lock)  # a job is due, or all is over
-        self._emptied = threading.Condition(lock)  # no job is left
+        self._changed = threading.Condition(lock)  # a job is due, or the scheduler was stopped
+        self._emptied = threading.Condition(lock)  # the last job is gone
         self._jobs: dict[Job, None] = {}
-        self._queues: dict[Group, dict[Job, None]] = {}  # in the order in which they became due; none is empty
+        self._queues: dict[Group, dict[Job, None]] = {}  # in the order in which jobs became due; never an empty queue
         self._free_workers = 0
         self._taken = 0
-        self._admits, self._stopped = True, False
+        self._is_open, self._stopped = True, False
 
-    # ---- owners of sessions
+    # ---- for owners of sessions
 
     def add(self, job: Job) -> str:
-        """Takes a job in; returns why not, or nothing."""
+        """Add a job; return why it was not added, or an empty string."""
         with self._changed:
-            if not self._admits:
-                return "the engine is being shut down"
+            if not self._is_open:
+                return "the engine is shutting down"
             if len(self._jobs) >= self._max_jobs:
-                return f"{len(self._jobs)} sessions are open, and no more may be"
+                return f"the limit of {self._max_jobs} open sessions is reached"
             self._jobs[job] = None
             return ""
 
     def push(self, job: Job, samples: np.ndarray, sample_rate: int | None, limit_seconds: float) -> bool:
-        """Adds samples to an open job; returns whether there was room."""
+        """Add samples to a job, unless more than `limit_seconds` of audio would wait; return whether they fit.
+
+        Samples for a job that is done are dropped.
+
+        Raises:
+            ValueError: `end` was called before.
+        """
         rate = job.rate if sample_rate is None else sample_rate
         seconds = (len(samples) if samples.ndim else 0) / rate
         with self._changed:
             if job.phase is Phase.DONE:
                 return True
             if job.ended:
-                raise ValueError("the audio of this session has ended; open another one for more")
+                raise ValueError("the audio of this session has ended; open another session for more")
             if job.waiting_seconds + seconds > limit_seconds:
                 return False
             job.pieces.append(Piece(samples, sample_rate))
@@ -141,14 +81,14 @@ class Schedule:
             return True
 
     def end(self, job: Job) -> None:
-        """No more samples come."""
+        """Mark the end of a job's audio."""
         with self._changed:
             if job.phase is not Phase.DONE:
                 job.ended = True
                 self._queue_if_due(job)
 
     def remove(self, job: Job) -> bool:
-        """Forgets a job and frees what it holds; returns whether it was open."""
+        """Remove a job and free what it holds; return whether it was open."""
         with self._changed:
             if job.phase is Phase.DONE:
                 return False
@@ -157,20 +97,22 @@ class Schedule:
             job.phase, job.stream, job.pieces = Phase.DONE, None, []
             job.pushed_seconds = job.buffered_seconds = 0.0
             del self._jobs[job]
-            self._tell_if_empty()
+            self._notify_if_empty()
             return True
 
     def waiting_seconds(self, job: Job) -> float:
+        """Return the audio of a job that is not decoded, in seconds."""
         with self._changed:
             return job.waiting_seconds
 
     def is_open(self, job: Job) -> bool:
+        """Return whether a job is neither finished, failed nor closed."""
         return job.phase is not Phase.DONE
 
-    # ---- workers
+    # ---- for workers
 
     def take(self) -> list[Taken]:
-        """Waits for jobs of one group; an empty list when all is over."""
+        """Wait for jobs of one group and return them; return an empty list after `stop`."""
         with self._changed:
             self._free_workers += 1
             try:
@@ -187,41 +129,48 @@ class Schedule:
             finally:
                 self._free_workers -= 1
 
+    def set_buffered(self, job: Job, seconds: float) -> None:
+        """Record how much audio in a taken job's stream is not decoded: owners see the room before the update."""
+        with self._changed:
+            if job.phase is Phase.TAKEN:
+                job.buffered_seconds = seconds
+
     def give_back(self, job: Job, buffered_seconds: float, has_block: bool) -> None:
-        """A worker has done with a job what there was to do.
+        """Return a job after a step.
 
         Args:
+            job: one that `take` returned.
             buffered_seconds: audio in its stream that is not decoded.
-            has_block: the stream has a complete block.
+            has_block: its stream holds a complete block.
         """
         with self._changed:
             self._taken -= 1
             if job.phase is Phase.TAKEN:
                 job.phase, job.buffered_seconds, job.has_block = Phase.IDLE, buffered_seconds, has_block
                 self._queue_if_due(job)
-            self._tell_if_empty()
+            self._notify_if_empty()
 
-    # ---- the engine
+    # ---- for the engine
 
     def jobs(self) -> list[Job]:
-        """Those that are open."""
+        """Return the open jobs."""
         with self._changed:
             return list(self._jobs)
 
     def close(self) -> None:
-        """Admit no more jobs."""
+        """Add no more jobs."""
         with self._changed:
-            self._admits = False
+            self._is_open = False
 
     def wait_until_empty(self, seconds: float) -> bool:
-        """Whether no job was left and no worker at work before the time was over."""
+        """Wait until no job is open and no worker is busy; return False if that takes longer than `seconds`."""
         with self._emptied:
             return self._emptied.wait_for(lambda: not self._jobs and not self._taken, seconds)
 
     def stop(self) -> None:
-        """Hand out no more jobs: every worker's next `take` returns nothing."""
+        """Hand out no more jobs: `take` returns an empty list to every worker."""
         with self._changed:
-            self._admits, self._stopped = False, True
+            self._is_open, self._stopped = False, True
             self._changed.notify_all()
 
     # ---- with the lock held
@@ -239,7 +188,7 @@ class Schedule:
             del self._queues[job.group]
 
     def _seconds_to_wait(self, queue: dict[Job, None]) -> float:
-        """How long a step of this queue should be put off."""
+        """Return for how long to delay a step of this queue."""
         first = next(iter(queue))
         latest, now = first.due_since + self._max_wait, self._clock()
         if len(queue) >= self._max_batch or now >= latest:
@@ -251,6 +200,7 @@ class Schedule:
         count = min(self._max_batch, -(-len(queue) // self._free_workers))
         taken = []
         for job in list(queue)[:count]:
+            assert job.stream is not None, "a queued job has its stream"
             self._unqueue(job)
             job.phase = Phase.TAKEN
             taken.append(Taken(job, job.stream, job.pieces, job.ended, job.due_since))
@@ -261,6 +211,6 @@ class Schedule:
             self._changed.notify()
         return taken
 
-    def _tell_if_empty(self) -> None:
+    def _notify_if_empty(self) -> None:
         if not self._jobs and not self._taken:
             self._emptied.notify_all()

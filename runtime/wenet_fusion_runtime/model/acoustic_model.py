@@ -1,26 +1,30 @@
-"""The model as the searches see it: samples in, scores out, all numpy. Knows neither files nor what runs the model."""
+"""The acoustic model: samples in, scores out, all numpy. A `Backend` runs it.
+
+Shapes: B rows, N samples, T encoder frames, D encoder width, K best tokens of a frame.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from wenet_fusion_runtime.model.metadata import DYNAMIC, ONNX, Meta
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 
 
 class StepScores(NamedTuple):
-    """What one step returns for B rows of T frames; frames past a row's length mean nothing."""
+    """Scores of one step. Values past a row's length are undefined."""
 
     encoder_out: np.ndarray  # (B, T, D) float32, for `AcousticModel.rescore`
-    lengths: np.ndarray  # (B,) int64 valid frames
+    lengths: np.ndarray  # (B,) int64, valid frames
     log_probs: np.ndarray  # (B, T, K) float32, descending
-    ids: np.ndarray  # (B, T, K) int64
-    blank: np.ndarray  # (B, T) float32
+    ids: np.ndarray  # (B, T, K) int64, tokens of `log_probs`
+    blank: np.ndarray  # (B, T) float32, log-probability of blank
 
     def row(self, index: int) -> tuple[FrameScores, np.ndarray]:
-        """The valid frames of one row: scores, and encoder output (1, T, D).
+        """Return the scores and the encoder output (1, T, D) of the valid frames of one row.
 
         Raises:
             ValueError: the model returned NaN.
@@ -28,12 +32,14 @@ class StepScores(NamedTuple):
         length = int(self.lengths[index])
         scores = FrameScores(self.log_probs[index, :length], self.ids[index, :length], self.blank[index, :length])
         if np.isnan(scores.blank).any():
-            raise ValueError("the model's output is not a number; the model is damaged or its training diverged")
+            raise ValueError(
+                "the model's output is not a number: its training diverged, or the file is damaged; use another"
+            )
         return scores, self.encoder_out[index : index + 1, :length]
 
 
 def join(steps: Sequence[StepScores]) -> StepScores:
-    """Consecutive steps of the same rows as one."""
+    """Concatenate consecutive steps of the same rows along time."""
     if len(steps) == 1:
         return steps[0]
     encoder_out, lengths, *scores = zip(*steps)
@@ -45,103 +51,125 @@ def join(steps: Sequence[StepScores]) -> StepScores:
 
 
 class Backend(Protocol):
-    """What runs a model. Arrays have the types that their names have in `StepScores` and `AcousticModel`; a state is a
-    value that only the backend looks into, and that no call changes."""
+    """The interface of what runs a model: torch, onnxruntime, or another runtime's graphs.
 
-    def init_state(self, batch: int, chunk: int, left: int) -> Any: ...
+    Arrays have the types and shapes of `StepScores` and `AcousticModel`. A state is an opaque value: only the backend
+    reads it, and no call changes it.
+    """
+
+    def init_state(self, batch: int, chunk: int, left: int) -> Any:
+        """See `AcousticModel.init_state`."""
 
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
-    ) -> tuple[StepScores, Any]: ...
+    ) -> tuple[StepScores, Any]:
+        """Run clipped samples (B, N) float32 with `lengths` (B,) int64, one chunk unless the model takes several."""
+        ...
 
-    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray: ...
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """Return the scores (H, 2) of H padded hypotheses (H, L) int64 given the encoder output (1, T, D)."""
+        ...
 
-    def concat_states(self, states: Sequence[Any]) -> Any: ...
+    def concat_states(self, states: Sequence[Any]) -> Any:
+        """See `AcousticModel.concat_states`."""
 
-    def split_state(self, state: Any) -> list[Any]: ...
-
-    def use_one_thread(self) -> None: ...
+    def split_state(self, state: Any) -> list[Any]:
+        """See `AcousticModel.split_state`."""
+        ...
 
 
 class AcousticModel:
-    """A model, loaded from a file or in memory. Read-only, shareable between threads.
+    """A model, loaded from a file or in memory. It is read-only and can be shared between threads.
 
     Args:
-        backend: what runs it.
-        meta: what it says about itself.
+        backend: runs the model.
+        meta: describes the model.
+
+    >>> model = load_model("final.zip")  # doctest: +SKIP
+    >>> state = model.init_state(batch=1, chunk=16, left=4)  # doctest: +SKIP
+    >>> scores, state = model.step(samples, [samples.shape[1]], 16, 4, state)  # doctest: +SKIP
     """
 
     def __init__(self, backend: Backend, meta: Meta) -> None:
         self.backend = backend
         self.meta = meta
-        # A graph takes one chunk per call, and int8 scales that follow the block must not see more than a stream does.
+        # A graph takes one chunk per call, and dynamic int8 scales depend on the block: it must be that of a stream.
         self._chunk_by_chunk = meta.kind == ONNX or meta.precision == DYNAMIC
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
-        """State before the first sample of `batch` rows, an opaque value."""
+        """Return the state of `batch` rows before their first sample.
+
+        Args:
+            batch: rows.
+            chunk: encoder frames per chunk.
+            left: chunks of left context.
+        """
         return self.backend.init_state(batch, chunk, left)
 
     def step(
         self, samples: np.ndarray, lengths: Sequence[int], chunk: int, left: int, state: Any
     ) -> tuple[StepScores, Any]:
-        """Run whole chunks, only the last of a row may be short; returns scores and the state after them.
+        """Run whole chunks and return their scores and the next state.
+
+        The last chunk of a row may be short; the state after it must not be used.
 
         Args:
-            samples: (B, N) at the model's rate, clipped to [-1, 1]; N is a multiple of `meta.frame_samples`.
-            lengths: valid samples of each row; what follows them is ignored. After a short chunk the state is unusable.
-            chunk, left: the values given to `init_state`.
+            samples: (B, N) at the model's rate, N a multiple of `meta.frame_samples`; clipped to [-1, 1].
+            lengths: valid samples of each row; samples after them are ignored.
+            chunk: as given to `init_state`.
+            left: as given to `init_state`.
+            state: from `init_state`, or the last step.
         Raises:
-            ValueError: the samples are no whole frames, a length is beyond them, or the state is of another chunking.
+            ValueError: N is no multiple of a frame, a length exceeds N, or the state has another chunk or left context.
         """
         frame, count, ends = self.meta.frame_samples, samples.shape[1], np.array(lengths, dtype=np.int64)
         if count == 0 or count % frame or ends.shape != samples.shape[:1] or ends.min() < 0 or ends.max() > count:
             raise ValueError(
-                f"a step takes whole frames of {frame} samples and a length for each row that is not beyond "
-                f"them; found samples {samples.shape} and lengths {list(lengths)}"
+                f"a step takes whole frames of {frame} samples and for each row a length within them; "
+                f"found samples {samples.shape} and lengths {list(lengths)}"
             )
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
         size, steps = chunk * frame if self._chunk_by_chunk else count, []
         for start in range(0, count, size):
             block = np.ascontiguousarray(clipped[:, start : start + size])
-            # A row that has ended goes on with no samples.
+            # A row that has ended gets length 0.
             scores, state = self.backend.step(block, (ends - start).clip(0, block.shape[1]), chunk, left, state)
             steps.append(scores)
         return join(steps), state
 
     def rescore(self, encoder_blocks: Sequence[np.ndarray], hypotheses: Sequence[Sequence[int]]) -> np.ndarray:
-        """Log-probabilities (N, 2) of whole hypotheses, end included, from both attention decoders; 0 from one that the
-        model lacks.
+        """Score whole hypotheses, end of sentence included, with the attention decoders.
 
         Args:
             encoder_blocks: consecutive encoder outputs (1, T, D) of one segment.
-            hypotheses: N token sequences, which may be empty.
+            hypotheses: H token sequences, which may be empty.
+        Returns:
+            (H, 2) log-probabilities of the left-to-right and the right-to-left decoder; 0 for a decoder that the model
+            lacks.
         """
         lengths = np.array([len(ids) for ids in hypotheses], dtype=np.int64)
-        padded = np.zeros((len(lengths), lengths.max(initial=1)), dtype=np.int64)  # spares graphs an axis of size 0
+        padded = np.zeros((len(lengths), lengths.max(initial=1)), dtype=np.int64)  # graphs cannot take an empty axis
         for row, ids in enumerate(hypotheses):
             padded[row, : len(ids)] = ids
         scores = self.backend.rescore(np.concatenate(encoder_blocks, axis=1), padded, lengths)
         return scores.astype(np.float64)
 
     def concat_states(self, states: Sequence[Any]) -> Any:
-        """Rows of several states as one: they may be out of step, but share one chunk and left context."""
+        """Join states into one batch. Their streams may be at different times, but share chunk and left context."""
         return self.backend.concat_states(states)
 
     def split_state(self, state: Any) -> list[Any]:
-        """The inverse of `concat_states`: one state for each row."""
+        """Split a batch into one state per row: the inverse of `concat_states`."""
         return self.backend.split_state(state)
 
     def warm_up(self, batch: int = 1) -> StepScores:
-        """Step `batch` silent rows at every trained chunk size, which pays what first calls cost, in the process and in
-        the calling thread; returns the last step."""
+        """Step `batch` silent rows at every trained chunk size, so that no stream pays for first calls.
+
+        First calls are slow once per process and once per thread. Returns the scores of the last step.
+        """
         for chunk in self.meta.chunk_sizes:
             silence, left = np.zeros((batch, chunk * self.meta.frame_samples), dtype=np.float32), self.meta.left(chunk)
             state = self.concat_states([self.init_state(1, chunk, left) for _ in range(batch)])
             scores, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
             self.split_state(state)
         return scores
-
-    def use_one_thread(self) -> None:
-        """What the calling thread runs from now on should keep no second core busy. With torch that is a setting of the
-        whole process; onnxruntime's was made when the model was loaded."""
-        self.backend.use_one_thread()

@@ -1,57 +1,73 @@
-"""What an exported file says about itself. Knows neither where the record is kept nor what runs the model."""
+"""The metadata of an exported file, read from its meta.json."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, Vocabulary
 
 TORCHSCRIPT = "wenet_fusion.torchscript"
 ONNX = "wenet_fusion.onnx"
 KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
-DYNAMIC = "int8-dynamic"  # a precision whose scales follow each block
-MAX_SHIFT_SECONDS = 10.0  # of word_times; more is no delay but a mistake
-BATCH, CACHE = "batch", "cache"  # sizes of a state's axes that each stream chooses
+DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each block
+MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
+BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
 
 
 class StateTensor(NamedTuple):
-    """One tensor of a stream's state in an ONNX archive, zeros at the start."""
+    """One tensor of a stream's state in an ONNX archive; it starts as zeros.
+
+    >>> StateTensor("cache", "float32", (BATCH, CACHE, 64)).sizes(batch=2, cached=8)
+    [2, 8, 64]
+    """
 
     name: str
     dtype: str  # "float32" or "int64"
-    shape: tuple[int | str, ...]  # BATCH: rows, always first; CACHE: frames visible to the left, chunk * left
+    shape: tuple[int | str, ...]  # BATCH: rows, always first; CACHE: cached frames, chunk * left
+
+    def sizes(self, batch: int, cached: int) -> list[int]:
+        """Return the shape for `batch` rows and `cached` frames."""
+        named = {BATCH: batch, CACHE: cached}
+        return [named[size] if isinstance(size, str) else size for size in self.shape]
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What an exported file says about itself. Frames are encoder frames."""
+    """The metadata of an exported file. Frames are encoder frames.
+
+    >>> meta = read_meta("final.zip")  # doctest: +SKIP
+    >>> meta.sample_rate, meta.chunk_sizes, meta.left(16)  # doctest: +SKIP
+    (16000, (4, 8, 16), 4)
+    """
 
     kind: str  # one of KINDS
     sample_rate: int  # Hz
     frame_samples: int  # samples per frame
-    tail_samples: int  # zero samples that end every utterance
-    chunkings: tuple[tuple[int, int], ...]  # trained pairs: frames per chunk, chunks seen to the left
+    right_padding_samples: int  # zeros appended to every utterance
+    chunkings: tuple[tuple[int, int], ...]  # trained pairs: frames per chunk, chunks of left context
     default_chunk: int  # frames
-    default_left: int  # chunks seen to the left
+    default_left: int  # chunks
     vocabulary: Vocabulary
     decoder: bool  # has a left-to-right attention decoder
-    reverse_decoder: bool  # has a right-to-left one too
-    ctc_weight: float  # defaults for attention rescoring
-    reverse_weight: float
-    word_times: WordTimes  # zeros where export was not told when words are spoken
-    state: tuple[StateTensor, ...]  # of an ONNX archive; TorchScript makes its own state
+    reverse_decoder: bool  # has a right-to-left attention decoder too
+    ctc_weight: float  # default weight of the CTC score in rescoring
+    reverse_weight: float  # default weight of the right-to-left decoder in rescoring
+    emission_delay: EmissionDelay  # zeros if export has not measured it
+    state: tuple[StateTensor, ...]  # of an ONNX archive; empty for TorchScript, which makes its own state
     precision: str
-    engine: str  # what must be there to run it: "none", an engine of torch, "onnxruntime"
-    latency: Mapping[str, Any]  # the rest only describes the file; nothing depends on it
-    config: str
-    versions: Mapping[str, Any]
-    verification: Mapping[str, Any]
+    requires: str  # what runs it: "none" (any torch), a quantized engine of torch, or "onnxruntime"
+    latency: Mapping[str, Any]  # of each chunk size; from here on for information only
+    config: str  # YAML of the training
+    versions: Mapping[str, Any]  # of the packages that wrote the file
+    verification: Mapping[str, Any]  # numbers that export measured
 
     @property
     def frame_seconds(self) -> float:
+        """Duration of an encoder frame."""
         return self.frame_samples / self.sample_rate
 
     @property
@@ -60,14 +76,23 @@ class Meta:
         return tuple(sorted({size for size, _ in self.chunkings}))
 
     def left(self, chunk: int) -> int:
-        """Left context for chunks of `chunk` frames: the longest it was trained with, and for an untrained size as many
-        frames as the default spans, in whole chunks."""
+        """Return the left context, in chunks, for chunks of `chunk` frames.
+
+        It is the longest trained one. For an untrained chunk size, it spans at least the frames of the default context.
+        """
         trained = [left for size, left in self.chunkings if size == chunk]
         return max(trained) if trained else -(-self.default_chunk * self.default_left // chunk)
 
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
-        """Raises ValueError unless the model was trained for chunks of `chunk` frames with `left` of them visible to
-        the left, or `allow_untrained` and they are possible."""
+        """Check that the model was trained for chunks of `chunk` frames with `left` chunks of left context.
+
+        Args:
+            chunk: frames.
+            left: chunks.
+            allow_untrained: accept every possible pair.
+        Raises:
+            ValueError: the pair is impossible or untrained; the message lists the trained pairs.
+        """
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
         if (chunk, left) not in self.chunkings and not allow_untrained:
@@ -79,13 +104,16 @@ class Meta:
 
 
 def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
-    """Meta from the fields of meta.json; `source` names the file in messages.
+    """Check the fields of meta.json and return them as `Meta`.
 
+    Args:
+        record: content of meta.json.
+        source: name of the file in messages.
     Raises:
-        ValueError: a field is missing or wrong, or the file was written for another runtime.
+        ValueError: a field is missing or wrong, or the file has another format version.
     """
     try:
-        _check_identity(record)
+        _check_format(record)
         chunkings = tuple((int(pair["size"]), int(pair["left"])) for pair in record["chunkings"])
         default = int(record["default_chunking"]["size"]), int(record["default_chunking"]["left"])
         sizes = [int(record["sample_rate"]), int(record["frame_samples"]), *(size for size, _ in chunkings)]
@@ -99,7 +127,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             kind=record["kind"],
             sample_rate=int(record["sample_rate"]),
             frame_samples=int(record["frame_samples"]),
-            tail_samples=int(record["tail_samples"]),
+            right_padding_samples=int(record["tail_samples"]),
             chunkings=chunkings,
             default_chunk=default[0],
             default_left=default[1],
@@ -108,10 +136,10 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             reverse_decoder=bool(record["reverse_decoder"]),
             ctc_weight=float(record["decoding"]["ctc_weight"]),
             reverse_weight=float(record["decoding"]["reverse_weight"]),
-            word_times=_word_times(record.get("word_times")),
+            emission_delay=_emission_delay(record.get("word_times")),
             state=tuple(_state_tensor(*entry) for entry in record["state"]) if record["kind"] == ONNX else (),
             precision=record["precision"],
-            engine=record["engine"],
+            requires=record["engine"],
             latency=record["latency"],
             config=record["config"],
             versions=record["versions"],
@@ -123,23 +151,25 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
         raise ValueError(f"{source}: meta.json: {error}; {_remedy(record)}") from None
 
 
-def _check_identity(record: Mapping[str, Any]) -> None:
+def _check_format(record: Mapping[str, Any]) -> None:
     if record["kind"] not in KINDS:
-        raise ValueError(f"is a '{record['kind']}', this runtime runs {' and '.join(map(repr, KINDS))}")
+        raise ValueError(f"is a '{record['kind']}', expected {' or '.join(map(repr, KINDS))}")
     if record["format"] != FORMAT:
-        raise ValueError(f"has format {record['format']}, this runtime reads {FORMAT}")
+        raise ValueError(f"has format {record['format']}, expected {FORMAT}")
     if (record["blank"], record["sos_eos"]) != (BLANK, SOS_EOS):
         raise ValueError(
             f"blank and sos_eos must be {BLANK} and {SOS_EOS}, found {record['blank']} and {record['sos_eos']}"
         )
 
 
-def _word_times(record: Mapping[str, Any] | None) -> WordTimes:
+def _emission_delay(record: Mapping[str, Any] | None) -> EmissionDelay:
     if record is None:
-        return WordTimes()
-    found = WordTimes(*(float(record[name]) for name in WordTimes._fields))
+        return EmissionDelay()
+    found = EmissionDelay(*(float(record[name]) for name in EmissionDelay._fields))
     if not all(abs(shift) <= MAX_SHIFT_SECONDS for shift in found):
-        raise ValueError(f"word_times {list(found)} must be numbers of seconds, {MAX_SHIFT_SECONDS:g} at most")
+        raise ValueError(
+            f"word_times {list(found)} must be seconds between -{MAX_SHIFT_SECONDS:g} and {MAX_SHIFT_SECONDS:g}"
+        )
     return found
 
 

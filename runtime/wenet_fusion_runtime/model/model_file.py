@@ -1,4 +1,4 @@
-"""Opens exported files of either kind. The only file that knows which backend a file needs; runs nothing itself."""
+"""Open exported files: tell their kind, read their metadata, load them with the backend that they need."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its p
 
 
 def read_meta(path: str | Path) -> Meta:
-    """Read what an exported file says about itself; needs neither torch nor onnxruntime.
+    """Read the metadata of an exported file, without torch or onnxruntime.
 
     Raises:
         OSError: the path is missing, a directory or unreadable.
-        ValueError: the file is no exported model, or of another format; the message tells what it is and what to do.
+        ValueError: the file is not an exported model, or has another format version; the message says what it is.
     """
     path = Path(path)
     if not path.exists():
@@ -43,7 +43,7 @@ def read_meta(path: str | Path) -> Meta:
     except zipfile.BadZipFile:
         raise ValueError(f"{path}: {_not_a_zip(path)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, zlib.error, RuntimeError) as error:
-        # zipfile answers encrypted and unknown forms of members with RuntimeError and its child NotImplementedError.
+        # zipfile raises RuntimeError for encrypted members, and NotImplementedError, its subclass, for unknown formats.
         raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
     meta = parse_meta(record, str(path))
     if meta.kind != kind:
@@ -55,10 +55,10 @@ def load_model(path: str | Path, threads: int = 1) -> AcousticModel:
     """Load an exported file onto the CPU.
 
     Args:
-        path: TorchScript or an ONNX archive.
-        threads: that one call of onnxruntime may use. torch has one setting for the process: torch.set_num_threads.
+        path: TorchScript file or ONNX archive.
+        threads: number of threads of one call of onnxruntime. torch uses `torch.set_num_threads` of the process.
     Raises:
-        OSError, ValueError: see `read_meta`; also ValueError when what is installed cannot run the file.
+        OSError, ValueError: see `read_meta`; ValueError also if the installed version cannot run the file.
         ImportError: torch or onnxruntime, whichever the file needs, is not installed.
     """
     path, meta = Path(path), read_meta(path)
@@ -67,25 +67,24 @@ def load_model(path: str | Path, threads: int = 1) -> AcousticModel:
 
 
 def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:
-    """The kind of an exported file, and its member that holds the metadata."""
+    """Return the kind of an exported file and the name of the member that holds its metadata."""
     names = set(archive.namelist())
     if STEP in names or META in names:
         if not {STEP, META} <= names:
             missing = META if STEP in names else STEP
             raise ValueError(f"{path}: is an ONNX archive without {missing}; export the model again")
         return ONNX, META
-    inner = {name.partition("/")[2]: name for name in names}  # TorchScript puts everything into one folder
+    inner = {name.partition("/")[2]: name for name in names}  # TorchScript has all members in one folder
     if not any(name.startswith("code/") for name in inner):
         if "data.pkl" in inner:
             raise ValueError(f"{path}: is a training checkpoint; {_EXPORT}")
         if "archive_format" in inner:
             raise ValueError(
-                f"{path}: is a torch.export program, which this runtime does not run yet (torch.export.load "
-                "reads it); export without --format pt2"
+                f"{path}: is a torch.export program, which this runtime does not run yet; export without --format pt2"
             )
-        raise ValueError(f"{path}: is a zip archive but no exported model; {_EXPORT}")
+        raise ValueError(f"{path}: is a zip archive but not an exported model; {_EXPORT}")
     if f"extra/{META}" not in inner:
-        raise ValueError(f"{path}: is TorchScript without {META}, not written by this project; {_EXPORT}")
+        raise ValueError(f"{path}: is TorchScript without {META}, written by another program; {_EXPORT}")
     return TORCHSCRIPT, inner[f"extra/{META}"]
 
 
@@ -93,9 +92,9 @@ def _not_a_zip(path: Path) -> str:
     with open(path, "rb") as file:
         start = file.read(3)
     is_cut_zip = start.startswith(b"PK")
-    if path.suffix == ".onnx" and not is_cut_zip or start[:1] == b"\x08" and start[2:] in _ONNX_STARTS:
+    if (path.suffix == ".onnx" and not is_cut_zip) or (start[:1] == b"\x08" and start[2:] in _ONNX_STARTS):
         return (
-            "is a bare ONNX graph, such as those for WeNet's runtime and sherpa-onnx, which run it; "
+            "is a single ONNX graph, such as those for WeNet's runtime and sherpa-onnx; "
             "for this runtime export with --format onnx"
         )
-    return f"is no exported model, or a damaged one; {_EXPORT}"
+    return f"is not an exported model, or is damaged; {_EXPORT}"

@@ -1,22 +1,22 @@
-"""Runs ONNX archives on onnxruntime, without torch. The only file that knows onnxruntime; knows no search.
+"""The backend of ONNX archives: onnxruntime, without torch.
 
 An archive is a zip with meta.json, step.onnx, and rescore.onnx if the model has an attention decoder. step.onnx runs
 one chunk: inputs `samples` (B, N), `lengths` (B,), `state_0`, `state_1`, ...; outputs in the order of `StepScores`,
-then the next state. Every cached frame that exists is visible, so the graph needs to know neither chunk nor left
-context.
+then the next state. Every cached frame that exists is visible, so chunk and left context are no inputs of the graph.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import StepScores
-from wenet_fusion_runtime.model.metadata import BATCH, CACHE, Meta
+from wenet_fusion_runtime.model.metadata import CACHE, Meta
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,16 +30,19 @@ State = tuple[np.ndarray, ...]
 
 
 class OnnxBackend:
-    """The graphs of an archive.
+    """Run the graphs of an archive.
 
     Args:
-        step, rescore: contents of step.onnx and rescore.onnx (None: the model has no decoder).
-        meta: what the archive says about itself.
-        threads: that one call may use.
-        source: names the archive in messages.
+        step: content of step.onnx.
+        rescore: content of rescore.onnx; None if the model has no decoder.
+        meta: metadata of the archive.
+        threads: number of threads of one call.
+        source: name of the archive in messages.
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: the installed onnxruntime cannot run a graph, or it is not what meta describes.
+        ValueError: the installed onnxruntime cannot run a graph, or its inputs are not those that `meta` describes.
+
+    >>> backend = OnnxBackend(step_graph, None, meta)  # doctest: +SKIP
     """
 
     def __init__(
@@ -56,16 +59,16 @@ class OnnxBackend:
             self._rescore = _session(rescore, f"{source}: {RESCORE}", inputs, 1, threads)
 
     def init_state(self, batch: int, chunk: int, left: int) -> State:
-        sizes = {BATCH: batch, CACHE: chunk * left}
-        return tuple(np.zeros([sizes.get(size, size) for size in shape], dtype) for _, dtype, shape in self._state)
+        """Return zeros in the shapes that the metadata describes."""
+        return tuple(np.zeros(tensor.sizes(batch, chunk * left), tensor.dtype) for tensor in self._state)
 
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: State
     ) -> tuple[StepScores, State]:
-        """One chunk.
+        """Run one chunk; see `Backend`.
 
         Raises:
-            ValueError: the state was made for another chunk or left context, which would change what is visible.
+            ValueError: the state was made for another chunk or left context, and other frames would be visible.
         """
         for tensor, (name, _, shape) in zip(state, self._state):
             cached = tensor.shape[shape.index(CACHE)] if CACHE in shape else chunk * left
@@ -79,24 +82,27 @@ class OnnxBackend:
         return StepScores(*outputs[:SCORES]), tuple(outputs[SCORES:])
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """See `Backend`; zeros if the model has no decoder."""
         if self._rescore is None:
             return np.zeros((len(hyps), 2), dtype=np.float32)
         return self._rescore.run(None, {"encoder_out": encoder_out, "hyps": hyps, "hyp_lengths": hyp_lengths})[0]
 
     def concat_states(self, states: Sequence[State]) -> State:
+        """See `Backend`."""
         return tuple(np.concatenate(tensors) for tensors in zip(*states))
 
     def split_state(self, state: State) -> list[State]:
-        # Copies: a view would keep the whole batch alive.
+        """See `Backend`. Returns copies: views would keep the whole batch alive."""
         return [tuple(tensor[row : row + 1].copy() for tensor in state) for row in range(len(state[0]))]
-
-    def use_one_thread(self) -> None:
-        """Nothing to do: `threads` of each session says it."""
 
 
 def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:
     """Load an archive.
 
+    Args:
+        path: the archive.
+        meta: its metadata.
+        threads: number of threads of one call.
     Raises:
         ImportError, ValueError: see `OnnxBackend`; ValueError also if a member is missing or damaged.
     """
@@ -118,7 +124,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 def _session(
     graph: bytes, source: str, inputs: dict[str, str], outputs: int, threads: int
 ) -> onnxruntime.InferenceSession:
-    """A graph ready to run, after a look at its inputs (types by name) and its number of outputs."""
+    """Load a graph after checking its inputs (types by name) and its number of outputs."""
     if threads < 1:
         raise ValueError(f"threads must be at least 1, found {threads}")
     ort = _import_onnxruntime()
@@ -129,7 +135,7 @@ def _session(
     options.log_severity_level = _LOG_ERRORS
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # what onnxruntime raises has no base class of its own
+    except Exception as error:  # onnxruntime's errors have no common base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{source}: onnxruntime {ort.__version__} cannot load it ({reason}); "
@@ -138,10 +144,7 @@ def _session(
     found = {node.name: node.type for node in session.get_inputs()}
     if found != inputs:
         differing = sorted({name for name, _ in found.items() ^ inputs.items()})
-        raise ValueError(
-            f"{source}: its inputs {', '.join(differing)} are not those that meta.json describes; "
-            "export the model again"
-        )
+        raise ValueError(f"{source}: its inputs {', '.join(differing)} differ from meta.json; export the model again")
     if len(session.get_outputs()) != outputs:
         raise ValueError(
             f"{source}: has {len(session.get_outputs())} outputs, expected {outputs}; export the model again"

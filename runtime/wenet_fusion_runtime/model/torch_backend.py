@@ -1,4 +1,4 @@
-"""Runs TorchScript files, and torch modules in memory. The only file that knows torch; knows no search."""
+"""The backend of TorchScript files and of torch modules in memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import threading
 import warnings
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,47 +19,50 @@ if TYPE_CHECKING:
     import torch
 
 _PACKING = threading.Lock()
-NO_ENGINE = "none"  # any torch will do
+NO_ENGINE = "none"  # every build of torch runs the file
 _NEEDS = {"fbgemm": " (an x86 CPU with AVX2)"}
 
 
 class TorchState(NamedTuple):
-    """A stream's state and what it was made for."""
+    """The state of a batch of streams."""
 
-    tensors: Any  # as the module knows it
-    cached: int  # frames visible to the left, chunk * left
-    fresh: bool  # no step yet
+    tensors: Any  # the module's own structure
+    cached: int  # frames of left context, chunk * left
+    fresh: bool  # before the first step
 
 
 class TorchBackend:
-    """A module with the methods of an exported file: `init_state`, `step`, `rescore`, `concat_states`, `split_state`.
+    """Run a module with the methods `init_state`, `step`, `rescore`, `concat_states` and `split_state`.
 
     Args:
         module: in eval mode.
-        device: torch device that holds it.
+        device: torch device of its weights.
     Raises:
         ImportError: torch is not installed.
         ValueError: the module is in training mode.
+
+    >>> backend = TorchBackend(torch.jit.load("final.zip"))  # doctest: +SKIP
     """
 
     def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
-        if getattr(module, "training", False):  # a frozen module has no such attribute
+        if getattr(module, "training", False):  # frozen modules lack the attribute
             raise ValueError("the model is in training mode; call its eval() first")
-        self._module = module
+        self.module: Any = module  # its scripted methods have no static types
         self._device = device
         self._torch = _import_torch()
 
-    def init_state(self, batch: int, chunk: int, left: int) -> Any:
+    def init_state(self, batch: int, chunk: int, left: int) -> TorchState:
+        """See `Backend`."""
         with self._plain_inference():
-            return TorchState(self._module.init_state(batch, chunk, left), chunk * left, fresh=True)
+            return TorchState(self.module.init_state(batch, chunk, left), chunk * left, fresh=True)
 
     def step(
-        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
-    ) -> tuple[StepScores, Any]:
-        """Whole chunks; a fresh state without cached frames will do for one step over everything.
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: TorchState
+    ) -> tuple[StepScores, TorchState]:
+        """Run whole chunks; see `Backend`. One step over a whole utterance may start without cached frames.
 
         Raises:
-            ValueError: the state was made for another chunk or left context, which would change what is visible.
+            ValueError: the state was made for another chunk or left context, and other frames would be visible.
         """
         if state.cached != chunk * left and not (state.fresh and state.cached == 0):
             raise ValueError(
@@ -66,36 +70,36 @@ class TorchBackend:
                 f"needs {chunk * left}; give init_state the same chunk and left context"
             )
         with self._plain_inference():
-            scores, new = self._module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
+            scores, new = self.module.step(self._tensor(samples), self._tensor(lengths), chunk, left, state.tensors)
             return StepScores(*map(_array, scores)), TorchState(new, state.cached, fresh=False)
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """See `Backend`."""
         with self._plain_inference():
             tensors = map(self._tensor, (encoder_out, hyps, hyp_lengths))
-            return _array(self._module.rescore(*tensors))
+            return _array(self.module.rescore(*tensors))
 
-    def concat_states(self, states: Sequence[Any]) -> Any:
+    def concat_states(self, states: Sequence[TorchState]) -> TorchState:
+        """See `Backend`."""
         with self._plain_inference():
-            joined = self._module.concat_states([state.tensors for state in states])
+            joined = self.module.concat_states([state.tensors for state in states])
             return states[0]._replace(tensors=joined, fresh=all(state.fresh for state in states))
 
-    def split_state(self, state: Any) -> list[Any]:
+    def split_state(self, state: TorchState) -> list[TorchState]:
+        """See `Backend`."""
         with self._plain_inference():
-            return [state._replace(tensors=row) for row in self._module.split_state(state.tensors)]
+            return [state._replace(tensors=row) for row in self.module.split_state(state.tensors)]
 
     def use_one_thread(self) -> None:
+        """Make torch use one core in calls from this thread. Other threads of the process may be affected too."""
         self._torch.set_num_threads(1)
-
-    def step_graph(self) -> Any:
-        """The inlined TorchScript graph of the step of a loaded file: for tools that show what it runs."""
-        return self._module.step.inlined_graph
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return self._torch.from_numpy(array).to(self._device)
 
     @contextlib.contextmanager
     def _plain_inference(self) -> Iterator[None]:
-        """No autograd, and no profiling runs: they make the first chunks several times slower than the rest."""
+        """Turn off autograd, and TorchScript's profiling, which slows the first chunks down several times."""
         with self._torch.inference_mode(), self._torch.jit.optimized_execution(False):
             yield
 
@@ -105,22 +109,23 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
 
     Raises:
         ImportError: torch is not installed.
-        ValueError: this machine's torch cannot run the file; the message says what to export instead.
+        ValueError: the installed torch cannot run the file; the message says what to export instead.
     """
     torch = _import_torch()
     engines = torch.backends.quantized.supported_engines
-    if meta.engine != NO_ENGINE and meta.engine not in engines:
+    if meta.requires != NO_ENGINE and meta.requires not in engines:
         raise ValueError(
-            f"{path}: precision {meta.precision} needs torch's engine {meta.engine}{_NEEDS.get(meta.engine, '')}, this "
-            f"machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for onnxruntime"
+            f"{path}: precision {meta.precision} needs torch's engine {meta.requires}{_NEEDS.get(meta.requires, '')}, "
+            f"this machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for "
+            "onnxruntime"
         )
-    with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
+    with zipfile.ZipFile(path) as archive:  # torch.jit.load does not check
         if damaged := archive.testzip():
             raise ValueError(
                 f"{path}: the checksum of {damaged} is wrong: the file is damaged; copy or export it again"
             )
     try:
-        with warnings.catch_warnings(), packing_engine(meta.engine):
+        with warnings.catch_warnings(), packing_engine(meta.requires):
             warnings.simplefilter("ignore", DeprecationWarning)
             return TorchBackend(torch.jit.load(str(path), map_location="cpu"))
     except RuntimeError as error:
@@ -133,9 +138,12 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
 
 @contextlib.contextmanager
 def packing_engine(engine: str) -> Iterator[None]:
-    """Weights that are packed within are packed for `engine`, whatever the process has set for itself.
+    """Pack quantized weights for a quantized engine of torch within the block.
 
-    The setting is torch's, for the whole process: one thread at a time may change it.
+    torch has one setting for the process, so only one thread at a time is let in; at the end the setting is restored.
+
+    Args:
+        engine: such as "fbgemm"; "none" changes nothing.
     """
     torch = _import_torch()
     if engine == NO_ENGINE:
@@ -151,7 +159,7 @@ def packing_engine(engine: str) -> Iterator[None]:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Shares the tensor's memory if it is on the CPU; half precision becomes float32."""
+    """Convert to numpy, sharing memory on the CPU; half precision becomes float32."""
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterable, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from wenet_fusion_runtime.results.result import Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.results.subtitles import Cue, make_cues

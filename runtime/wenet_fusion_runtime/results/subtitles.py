@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.words import joined_words

@@ -1,14 +1,15 @@
-"""From the frames that emitted tokens to when they were spoken. Knows neither models nor text."""
+"""Timestamps of tokens: from the frames that emitted them to the time at which they were spoken."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 
-class WordTimes(NamedTuple):
-    """How far what was spoken lies from what CTC emitted: medians that export measures where it is told the true times.
+class EmissionDelay(NamedTuple):
+    """The distance between speech and CTC emission: medians that export measures on audio with known word times.
 
     CTC emits a token once it is sure of it, most often in one frame near the word's end, so starts move to the left by
     most of a word and ends by little.
@@ -19,21 +20,27 @@ class WordTimes(NamedTuple):
 
 
 class Span(NamedTuple):
+    """A stretch of time."""
+
     start_seconds: float
     end_seconds: float
 
 
-def spoken_spans(emitted: Sequence[Span], word_times: WordTimes, earliest: float, latest: float) -> list[Span]:
-    """When tokens were spoken: in order, without overlap, between `earliest` and `latest`.
+def correct_emission_delay(emitted: Sequence[Span], delay: EmissionDelay, earliest: float, latest: float) -> list[Span]:
+    """Return when tokens were spoken: spans in order, without overlap, between `earliest` and `latest`.
 
     Args:
-        emitted: the spans of the frames that emitted them; neither starts nor ends may go back.
-        word_times: what the spans are moved by. Where two would then overlap, they meet in the middle of the overlap.
-        earliest, latest: seconds, such as the audio's start and end.
+        emitted: the spans of the frames that emitted the tokens; starts and ends ascend.
+        delay: what moves the spans. Two that would then overlap meet in the middle of the overlap.
+        earliest: the first possible time in seconds, e.g. the audio's start.
+        latest: the last possible time in seconds, e.g. the audio's end.
+
+    >>> correct_emission_delay([Span(1.0, 1.5)], EmissionDelay(start_shift_seconds=-0.25), earliest=0.0, latest=9.0)
+    [Span(start_seconds=0.75, end_seconds=1.5)]
     """
     if not emitted:
         return []
-    starts, ends = np.array(emitted, dtype=np.float64).T + np.array(word_times)[:, None]
+    starts, ends = np.array(emitted, dtype=np.float64).T + np.array(delay)[:, None]
     starts = np.minimum(starts, ends)
     middles = (starts[1:] + ends[:-1]) / 2
     # Starts and ends both ascend, so a middle lies between the middles before and after it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from wenet_fusion_runtime.results.result import Token, Word
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, UNKNOWN, WORD_START, Vocabulary, is_unspaced

@@ -1,0 +1,1 @@
+"""Searches: from scores of encoder frames to hypotheses. `modes.py` is the table of them."""

@@ -1,45 +1,47 @@
-"""Reads ARPA files, the text form of n-gram language models. Knows no scoring."""
+"""Read ARPA files, the text form of n-gram language models."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
 from array import array
+from io import BufferedIOBase
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 _GZIP = b"\x1f\x8b"
-_LONGEST_LINE = 1 << 16  # bytes; what is longer is no line of an ARPA file
+_LONGEST_LINE = 1 << 16  # bytes; no line of an ARPA file is longer
 _TRUNCATED = "the file was cut off or written incompletely: copy it or train the model again"
 
 
 class NgramTable(NamedTuple):
-    """M n-grams of one order, in the order of the file. Logarithms to the base 10, as in the file."""
+    """M n-grams of one order, in the order of the file. Logarithms are to the base 10, as in the file."""
 
-    words: np.ndarray  # (M, order) int32, numbers of words
+    words: np.ndarray  # (M, order) int32, each word's position in `Arpa.words`
     log_probs: np.ndarray  # (M,) float32, at most 0
     backoffs: np.ndarray  # (M,) float32; 0 where the file has none
-    first_line: int  # of the file; the others follow without a gap
+    first_line: int  # line of the first n-gram; the others follow without a gap
 
 
 class Arpa(NamedTuple):
-    """What an ARPA file says. Every word of an n-gram is a unigram."""
+    """The contents of an ARPA file. Every word of an n-gram is a unigram."""
 
-    words: tuple[str, ...]  # a word's number is its position; unigram i is that of word i
+    words: tuple[str, ...]  # unigram i is word i
     tables: tuple[NgramTable, ...]  # orders 1 to N
 
 
 def read_arpa(path: str | Path) -> Arpa:
-    """Read an ARPA file, plain or compressed with gzip (told by its content).
+    """Read an ARPA file, plain or compressed with gzip (recognised by its content).
 
-    2.3 million n-grams of up to four words took 3 s and 170 MiB, read and put into an `NgramModel`.
+    Reading 2.3 million n-grams of up to four words into an `NgramModel` takes about 3 s and 170 MiB.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no ARPA file, is cut off, or a line is wrong; the message names the line and the remedy.
+        ValueError: the file is of another kind, is cut off, or a line is wrong; the message names the line and the
+            remedy.
     """
     with open(path, "rb") as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
@@ -52,12 +54,12 @@ def read_arpa(path: str | Path) -> Arpa:
 
 
 class _Reader:
-    """Reads bytes: only ASCII white space separates words, and to `str.split` parts of some words are white space."""
+    """Parses bytes, because only ASCII white space separates words; `str.split` would split at other spaces too."""
 
-    def __init__(self, path: str | Path, file: BinaryIO) -> None:
+    def __init__(self, path: str | Path, file: BufferedIOBase) -> None:
         self._path = path
         self._file = file
-        self._number = 0  # of the line read last
+        self._number = 0  # line read last
 
     def read(self) -> Arpa:
         counts = self._header()
@@ -70,7 +72,7 @@ class _Reader:
         return Arpa(self._decoded(words, tables[0].first_line), tuple(tables))
 
     def _header(self) -> list[int]:
-        """The number of n-grams of each order."""
+        """Return the number of n-grams of each order."""
         line = self._line()
         while line is not None and (not line or line.startswith(b"#")):
             line = self._line()
@@ -97,7 +99,7 @@ class _Reader:
         return counts
 
     def _expect(self, header: bytes) -> None:
-        """The next line that is not empty is `header`."""
+        """Raise ValueError unless the next line that is not empty is `header`."""
         line = self._line()
         while line == b"":
             line = self._line()
@@ -110,7 +112,7 @@ class _Reader:
             )
 
     def _table(self, order: int, count: int, words: dict[bytes, int], has_backoff: bool) -> NgramTable:
-        """`count` n-grams; those of order 1 fill `words`."""
+        """Read `count` n-grams; those of order 1 fill `words`."""
         first_line = self._number + 1
         widths = (order + 1, order + 2) if has_backoff else (order + 1,)
         numbers, log_probs, backoffs = array("i"), array("f"), array("f")
@@ -140,7 +142,7 @@ class _Reader:
         return table
 
     def _problem(self, error: Exception, line: bytes, widths: tuple[int, ...], progress: str) -> str:
-        """What is wrong with a line that should have been an n-gram."""
+        """Return what is wrong with a line that should be an n-gram."""
         text, order = line.strip(), widths[0] - 1
         if not line.endswith(b"\n"):
             return f"the file ends within this line, after {progress}; {_TRUNCATED}"
@@ -161,17 +163,17 @@ class _Reader:
         return f"expected numbers before and after the words, found {_shown(text)}; train the model again"
 
     def _check_unigrams(self, table: NgramTable) -> None:
-        """Raises ValueError for the first word that comes again: it has the number that it got before."""
-        strange = table.words[:, 0] != np.arange(len(table.words))
-        if strange.any():
-            row = int(strange.argmax())
+        """Raise ValueError for the first word that occurs twice: it has the number of its first occurrence."""
+        repeated = table.words[:, 0] != np.arange(len(table.words))
+        if repeated.any():
+            row = int(repeated.argmax())
             raise self._error(
                 f"this 1-gram is already in line {table.first_line + table.words[row, 0]}; train the model again",
                 table.first_line + row,
             )
 
     def _check_values(self, table: NgramTable) -> None:
-        """Raises ValueError for the first value that is no logarithm of a probability or of a weight."""
+        """Raise ValueError for the first value that is not the logarithm of a probability or of a weight."""
         for name, values, valid in (
             ("log-probability", table.log_probs, np.isfinite(table.log_probs) & (table.log_probs <= 0.0)),
             ("backoff weight", table.backoffs, np.isfinite(table.backoffs)),
@@ -184,7 +186,7 @@ class _Reader:
                 )
 
     def _decoded(self, words: dict[bytes, int], first_line: int) -> tuple[str, ...]:
-        """The words as text; their lines follow each other from `first_line`."""
+        """Return the words as text; their lines follow each other from `first_line`."""
         decoded = []
         for word in words:
             try:
@@ -196,7 +198,7 @@ class _Reader:
         return tuple(decoded)
 
     def _line(self) -> bytes | None:
-        """The next line without white space at its ends; None at the end of the file."""
+        """Return the next line without white space at its ends; None at the end of the file."""
         line = self._file.readline(_LONGEST_LINE)
         self._number += bool(line)
         return line.strip() if line else None
@@ -206,6 +208,6 @@ class _Reader:
 
 
 def _shown(text: bytes) -> str:
-    """At most 60 characters of a line, whatever they are."""
+    """Return at most 60 characters of a line, escaped if they are not UTF-8."""
     shown = text[:60].decode("utf-8", errors="backslashreplace")
     return repr(shown + "..." * (len(text) > 60))

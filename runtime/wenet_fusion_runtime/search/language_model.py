@@ -1,29 +1,66 @@
-"""n-gram language models: the probability of a word after the words before it. Knows neither searches nor weights."""
+"""Language models: the probability of a word after the words before it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from wenet_fusion_runtime.search.arpa import Arpa, NgramTable, read_arpa
-from wenet_fusion_runtime.search.scorers import LanguageModel
 
 _KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 _START, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
-_ABSENT_UNKNOWN = -100.0  # log10 of the probability of strange words in a model without <unk>, as in KenLM
+_ABSENT_UNKNOWN = -100.0  # log10 probability of unknown words in a model without <unk>, as in KenLM
 _LN_10 = math.log(10.0)
 
 
+class LanguageModel(Protocol):
+    """Probabilities of words, one after the other. Read-only; all streams and threads share it.
+
+    States are opaque values, hashable or not, that no call changes. The search keeps one per prefix and calls `advance`
+    once per word of each prefix, when the word is complete; hypotheses that share words share the call.
+
+    Words are the text between spaces, as results show it: without marks of word starts, in the case of the model's
+    tokens, with `<unk>` where the acoustic model wrote it. In a vocabulary of pieces without any U+2581 each token is a
+    word.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model's name in messages, e.g. its file."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """All words that it knows; empty if it cannot list them."""
+        ...
+
+    def start(self) -> Any:
+        """Return the state before the first word of a segment."""
+        ...
+
+    def advance(self, state: Any, word: str) -> tuple[float, Any]:
+        """Return the natural-log probability of `word` after `state`, finite and at most 0, and the state after it.
+
+        An unknown word has the probability of the model's `<unk>`.
+        """
+        ...
+
+    def finish(self, state: Any) -> float:
+        """Return the natural-log probability that the text ends after `state`; finite, at most 0."""
+        ...
+
+
 def load_language_model(path: str | Path) -> LanguageModel:
-    """Load a model from an ARPA file, plain or compressed with gzip, or from a binary file of KenLM.
+    """Load a language model from an ARPA file, plain or compressed with gzip, or from a binary file of KenLM.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged or no such file; the message names the line and the remedy.
-        ImportError: it is a binary file and the package kenlm is not installed.
+        ValueError: the file is damaged or of another kind; the message names the line and the remedy.
+        ImportError: the file is a binary file, and the package kenlm is not installed.
     """
     with open(path, "rb") as file:
         is_binary = file.read(len(_KENLM_BINARY)) == _KENLM_BINARY
@@ -31,23 +68,30 @@ def load_language_model(path: str | Path) -> LanguageModel:
 
 
 class NgramModel:
-    """A backoff model: the longest n-gram that ends in the word decides, each shortening costs its backoff weight.
+    """An n-gram model with backoff: the longest known n-gram that ends in the word decides; each shorter context costs
+    its backoff weight.
 
     The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
     binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram,
-    shorter than the highest order, that the text ends in.
-
-    An n-gram takes 20 bytes, a word about 100 more.
+    shorter than the highest order, that the text ends in. An n-gram takes 20 bytes, a word about 100 more.
 
     Args:
         arpa: the n-grams.
-        source: the file they came from.
+        source: the file they came from, for error messages.
     Attributes:
-        name, words: see `LanguageModel`.
+        name: the file.
+        words: all words except <s>, </s> and <unk>.
     Raises:
         ValueError: an n-gram occurs twice or lacks its beginning, or <s> or </s> is missing.
     Source: Katz 1987, "Estimation of probabilities from sparse data for the language model component of a speech
     recognizer".
+
+    >>> unigrams = NgramTable(
+    ...     np.array([[0], [1], [2]], np.int32), np.array([-99, -0.5, -1], np.float32), np.zeros(3, np.float32), 1
+    ... )
+    >>> model = NgramModel(Arpa(("<s>", "</s>", "one"), (unigrams,)), "one.arpa")
+    >>> round(model.finish(model.start()), 3)  # -0.5 is a logarithm to the base 10
+    -1.151
     """
 
     def __init__(self, arpa: Arpa, source: str) -> None:
@@ -58,8 +102,8 @@ class NgramModel:
         for word in (_START, _END):
             if word not in self._numbers:
                 raise ValueError(
-                    f"{source}: has no 1-gram {word}; train the model with a tool that marks where "
-                    "sentences begin and end"
+                    f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
+                    "and end"
                 )
         self._unknown = next(self._numbers[word] for word in _UNKNOWN if word in self._numbers)
         # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
@@ -67,21 +111,23 @@ class NgramModel:
         self._keys = np.empty(0, np.int64)
         self._log_probs = np.zeros(1, np.float32)
         self._backoffs = np.zeros(1, np.float32)
-        self._shorter = np.zeros(1, np.int32)  # of each node: the longest one that it ends in without its first word
+        self._shorter = np.zeros(
+            1, np.int32
+        )  # for each node the longest n-gram that it ends in, without its first word
         self._first_of_highest = 0
         for table in arpa.tables:
             self._add(table)
 
     def __contains__(self, word: str) -> bool:
-        """Whether the model knows the word."""
+        """Return whether the model knows the word."""
         return word in self._numbers
 
     def start(self) -> int:
-        """See `LanguageModel`."""
+        """Return the state before the first word; see `LanguageModel`."""
         return self._after(self._child(0, self._numbers[_START]))
 
     def advance(self, state: int, word: str) -> tuple[float, int]:
-        """See `LanguageModel`."""
+        """Return the log-probability of a word and the state after it; see `LanguageModel`."""
         number = self._numbers.get(word, self._unknown)
         log_prob = 0.0
         while not (node := self._child(state, number)):
@@ -91,21 +137,21 @@ class NgramModel:
         return min(log_prob, 0.0), self._after(node)  # backoff weights above 1 may lead there by rounding
 
     def finish(self, state: int) -> float:
-        """See `LanguageModel`."""
+        """Return the log-probability of the end; see `LanguageModel`."""
         return self.advance(state, _END)[0]
 
     def _after(self, node: int) -> int:
-        """The state of a text that ends in this n-gram."""
+        """Return the state of a text that ends in this n-gram."""
         return node if node < self._first_of_highest else int(self._shorter[node])
 
     def _child(self, node: int, word: int) -> int:
-        """The node with one more word; 0 if there is none."""
+        """Return the node with one more word; 0 if there is none."""
         key = node * len(self._numbers) + word
         at = int(self._keys.searchsorted(key))
         return at + 1 if at < len(self._keys) and self._keys[at] == key else 0
 
     def _children(self, nodes: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """`_child` of many."""
+        """Return `_child` for arrays of nodes and words."""
         keys = nodes.astype(np.int64) * len(self._numbers) + words
         at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, at + 1, 0)
@@ -128,7 +174,7 @@ class NgramModel:
         shorter = np.zeros(len(keys), np.int32)
         if table.words.shape[1] > 1:
             ends, rows = self._shorter[parents], np.arange(len(keys))
-            while len(rows):  # those whose shorter n-gram is not found yet; that of one word is always there
+            while len(rows):  # rows whose shorter n-gram is not found yet; the one of a single word always exists
                 shorter[rows] = self._children(ends[rows], words[rows])
                 rows = rows[shorter[rows] == 0]
                 ends[rows] = self._shorter[ends[rows]]
@@ -145,7 +191,7 @@ class NgramModel:
 
 
 def _with_unknown(arpa: Arpa) -> Arpa:
-    """The same with <unk> if it has none."""
+    """Return the file with <unk> added if it has none."""
     if any(word in arpa.words for word in _UNKNOWN):
         return arpa
     words, log_probs, backoffs, first_line = arpa.tables[0]
@@ -159,44 +205,51 @@ def _with_unknown(arpa: Arpa) -> Arpa:
 
 
 class KenlmModel:
-    """A binary file of KenLM, run by the package kenlm, which cannot list its words.
+    """A binary file of KenLM, run by the package kenlm.
 
+    Args:
+        path: the file.
     Attributes:
-        name, words: see `LanguageModel`.
+        name: the file.
+        words: empty: kenlm cannot list them.
     Raises:
         ImportError: the package is not installed.
-        ValueError: it cannot read the file.
+        ValueError: the package cannot read the file.
+
+    >>> KenlmModel("lm.bin").finish(state)  # doctest: +SKIP
+    -1.151
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.name, self.words = str(path), ()
+        self.name = str(path)
+        self.words: tuple[str, ...] = ()
         self._kenlm = _import_kenlm(path)
         try:
             self._model = self._kenlm.Model(str(path))
-        except OSError as error:  # whatever is wrong with the file
+        except OSError as error:  # for any kind of damage
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{path}: KenLM cannot read it ({reason}); make it again with build_binary, or give the ARPA file"
             ) from None
 
     def __contains__(self, word: str) -> bool:
-        """Whether the model knows the word."""
+        """Return whether the model knows the word."""
         return word in self._model
 
     def start(self) -> Any:
-        """See `LanguageModel`."""
+        """Return the state before the first word; see `LanguageModel`."""
         state = self._kenlm.State()
         self._model.BeginSentenceWrite(state)
         return state
 
     def advance(self, state: Any, word: str) -> tuple[float, Any]:
-        """See `LanguageModel`."""
+        """Return the log-probability of a word and the state after it; see `LanguageModel`."""
         after = self._kenlm.State()
         log_prob = self._model.BaseScore(state, word, after)
         return min(log_prob * _LN_10, 0.0), after
 
     def finish(self, state: Any) -> float:
-        """See `LanguageModel`."""
+        """Return the log-probability of the end; see `LanguageModel`."""
         return self.advance(state, _END)[0]
 
 

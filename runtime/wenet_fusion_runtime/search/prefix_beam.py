@@ -1,43 +1,47 @@
-"""CTC prefix beam search over the best units of each frame. Knows neither models nor text.
-
-It reads frame after frame and nothing else, so any cut of the frames gives the same hypotheses, bit for bit.
-"""
+"""CTC prefix beam search over the most probable tokens of each frame."""
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import BLANK
-from wenet_fusion_runtime.search.greedy import FrameScores
-from wenet_fusion_runtime.search.prefix_tree import Emission, Prefix, Sums
-from wenet_fusion_runtime.search.scorers import Fusion, FusionState
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.prefix_tree import OUTSIDE, Emission, Prefix, Sums
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
 
 _NEVER = -math.inf
 _NO_TOKEN = -1
 
 
 class PrefixBeamSearch:
-    """CTC prefix beam search in log space: sums the alignments of each prefix, keeps the `beam_size` best prefixes.
+    """CTC prefix beam search in log space: sum the alignments of each prefix, keep the `beam_size` best prefixes.
 
-    Exact within the beam and the units considered. Next to each sum it follows the prefix's single best alignment,
-    which dates the tokens. Ties are broken by position, so results are reproducible. A frame in which only blank is
-    considered changes no order: it costs one addition.
+    The search is exact within the beam and the tokens considered. Beside each sum it follows the single best alignment
+    of the prefix, which gives the tokens' frames. Ties are broken by position, so results are reproducible. A frame in
+    which only blank is considered changes no order: it costs one addition.
 
     Args:
         beam_size: prefixes kept after each frame.
-        start_frame: index of the first frame to come.
-        previous: unit that the frame before it emitted. If that unit goes on at once, it is the same token.
-        fusion: what is added to the CTC score of each prefix; None adds nothing and costs nothing.
-        token_threshold: a unit that is less probable than the frame's best by more than so many nats is not considered
-            in the frame, unless `fusion` may lift it over that. Blank always is.
-        blank_skip_threshold: in frames where blank is more probable than this no other unit is considered.
+        start_frame: index of the first frame, counted from the start of the stream.
+        previous: the token of the frame before; if the first frames repeat it, they continue that token.
+        scorers: add to the CTC score of each prefix; an empty set costs nothing.
+        token_threshold: prune a frame's tokens more than this many nats below its best, unless `scorers` may lift them
+            above that; blank is never pruned.
+        blank_skip_threshold: consider only blank in frames where it is more probable than this.
     Source: Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section 2.5, in the form of Hannun et
     al. 2014 (arXiv:1408.2873), algorithm 1.
+
+    >>> ids = np.array([[3, 0, 4], [0, 3, 4], [4, 0, 3]])
+    >>> log_probs = np.log([[0.7, 0.2, 0.1], [0.8, 0.1, 0.1], [0.5, 0.4, 0.1]])
+    >>> search = PrefixBeamSearch(beam_size=4)
+    >>> search.advance(FrameScores(log_probs, ids, np.log([0.2, 0.8, 0.4])))
+    >>> [hypothesis.ids for hypothesis in search.hypotheses(2)]
+    [(3, 4), (3,)]
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class PrefixBeamSearch:
         beam_size: int = 10,
         start_frame: int = 0,
         previous: int = BLANK,
-        fusion: Fusion | None = None,
+        scorers: ScorerSet = ScorerSet(),
         token_threshold: float = math.inf,
         blank_skip_threshold: float = 1.0,
     ) -> None:
@@ -53,42 +57,43 @@ class PrefixBeamSearch:
             raise ValueError(f"beam_size must be at least 1, found {beam_size}")
         self._beam_size = beam_size
         self._frame = start_frame
-        self._fusion = fusion
+        self._scorers = scorers
+        self._is_scored = bool(scorers)
         self._token_threshold = token_threshold
         self._blank_skip = math.log(blank_skip_threshold)
-        self._offset = 0.0  # to be added to all sums: log-probability of the frames in which only blank was considered
-        # Whether no alignment ends in a token. Then one more blank changes nothing but the offset.
+        self._offset = 0.0  # log-probability of the frames in which only blank was considered; belongs to every sum
+        # No alignment ends in a token: then one more blank changes nothing but the offset.
         self._in_blank = previous == BLANK
-        root = Prefix(_NO_TOKEN if self._in_blank else previous, None, None if fusion is None else fusion.start())
+        root = Prefix(_NO_TOKEN if self._in_blank else previous, None, scorers.start())
         root.sums = (0.0, _NEVER, 0.0, 0.0, _NEVER, None, None)
         if not self._in_blank:
             root.sums = (_NEVER, 0.0, 0.0, _NEVER, 0.0, None, None)
         self._beam = [root]  # best first
 
-    def advance(self, scores: FrameScores) -> None:
-        """Decode T more frames."""
+    def advance(self, scores: FrameScores, encoder_out: np.ndarray | None = None) -> None:
+        """Decode T more frames; see `Search`."""
         alive, first = self._considered(scores), 0
-        units = list(zip(scores.ids[alive].tolist(), scores.log_probs[alive].tolist()))
+        tokens = list(zip(scores.ids[alive].tolist(), scores.log_probs[alive].tolist()))
         for blank, end in zip(scores.blank.tolist(), alive.sum(axis=1).cumsum().tolist()):
             if end > first:
-                self._advance_frame(blank, units[first:end])
+                self._advance_frame(blank, tokens[first:end])
             else:
                 self._advance_blank(blank)
             self._frame += 1
             first = end
 
     def _considered(self, scores: FrameScores) -> np.ndarray:
-        """(T, K) bool: which units but blank are considered."""
+        """Return (T, K) bool: the tokens other than blank that are considered."""
         limit = (np.maximum(scores.log_probs[:, 0], scores.blank) - self._token_threshold)[:, None]
-        if self._fusion is not None:
-            limit = limit - self._fusion.most_gained[scores.ids]
+        if self._is_scored:
+            limit = limit - self._scorers.most_gained[scores.ids]
         alive = (scores.log_probs > limit) & (scores.ids != BLANK)
         if self._blank_skip < 0.0:
             alive &= scores.blank[:, None] <= self._blank_skip
         return alive
 
     def _advance_blank(self, blank: float) -> None:
-        """One frame of blank: B prefixes stay, in their order."""
+        """Decode one frame of blank: all prefixes stay, in their order."""
         self._offset += blank
         if not self._in_blank:
             for node in self._beam:
@@ -96,33 +101,33 @@ class PrefixBeamSearch:
                 node.sums = (node.sums[2], _NEVER, node.sums[2], best, _NEVER, emission, None)
             self._in_blank = True
 
-    def _advance_frame(self, blank: float, units: Sequence[tuple[int, float]]) -> None:
-        """One frame: B prefixes stay or are extended by one of `units`, given with log-probabilities; the best go on."""
-        candidates = self._stays(blank, dict(units))
+    def _advance_frame(self, blank: float, tokens: Sequence[tuple[int, float]]) -> None:
+        """Decode one frame: prefixes stay or are extended by one of `tokens`, ids with log-probabilities."""
+        candidates = self._stays(blank, dict(tokens))
         cutoff = candidates[-1][0] if len(candidates) >= self._beam_size else _NEVER
-        extend = self._extensions if self._fusion is None else self._fused_extensions
-        extensions = extend(units, cutoff)
+        extend = self._scored_extensions if self._is_scored else self._extensions
+        extensions = extend(tokens, cutoff)
         if extensions:
             candidates += extensions
             candidates.sort(key=_score, reverse=True)
         chosen = [
-            (node, sums) if sums is not None else self._extended(node, unit, log_prob)
-            for score, node, sums, unit, log_prob in candidates[: self._beam_size]
+            (node, sums) if sums is not None else self._extended(node, token, log_prob)
+            for score, node, sums, token, log_prob in candidates[: self._beam_size]
             if score > _NEVER
         ]
         before, self._beam = self._beam, [node for node, _ in chosen]
         for node in before:
-            node.sums = None
+            node.sums = OUTSIDE
         for node, sums in chosen:
             node.sums = sums
-        if self._fusion is not None:
+        if self._is_scored:
             for node in before:
-                if node.sums is None:
+                if node.sums is OUTSIDE:
                     node.tried.clear()
         self._in_blank = False
 
     def _stays(self, blank: float, log_probs: dict[int, float]) -> list[_Candidate]:
-        """Every prefix of the beam after one more frame without another token, best first."""
+        """Return every prefix of the beam after one more frame without another token, best first."""
         candidates: list[_Candidate] = []
         for node in self._beam:
             _, token_sum, total, blank_max, token_max, _, emission = sums = node.sums
@@ -138,7 +143,7 @@ class PrefixBeamSearch:
             if emission is not None and log_prob > emission.log_prob:
                 emission = Emission(emission.frame, log_prob, emission.previous)
             parent = node.parent
-            if parent is not None and parent.sums is not None:
+            if parent is not None and parent.sums is not OUTSIDE:
                 # The parent is in the beam too, and reaches this prefix by the token: one prefix, one sum.
                 parent_sum, parent_max, parent_emission = _source(parent, node.token)
                 token_sum = _add(token_sum, parent_sum + log_prob)
@@ -151,124 +156,125 @@ class PrefixBeamSearch:
         candidates.sort(key=_score, reverse=True)
         return candidates
 
-    def _extensions(self, units: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
-        """Every prefix that is not in the beam, is one of it with one more token, and has a score above `cutoff`."""
+    def _extensions(self, tokens: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
+        """Return the prefixes outside the beam that extend one of it by one token and have a score above `cutoff`."""
         candidates: list[_Candidate] = []
-        for unit, log_prob in units:
+        for token, log_prob in tokens:
             for node in self._beam:
                 score = node.sums[2] + log_prob
                 if score <= cutoff:
                     break  # so are all that follow: the beam is in order
-                child = node.children.get(unit)
-                if child is not None and child.sums is not None:
+                child = node.children.get(token)
+                if child is not None and child.sums is not OUTSIDE:
                     continue
-                if node.token == unit:
+                if node.token == token:
                     score = node.sums[0] + log_prob
                     if score <= cutoff:
                         continue
-                candidates.append((score, node, None, unit, log_prob))
+                candidates.append((score, node, None, token, log_prob))
         return candidates
 
-    def _fused_extensions(self, units: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
-        """The same, scored with what `fusion` adds."""
+    def _scored_extensions(self, tokens: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
+        """Return the same as `_extensions`, with what `scorers` add."""
         candidates: list[_Candidate] = []
-        fusion = self._fusion
-        for unit, log_prob in units:
-            reach = log_prob + float(fusion.most_gained[unit])
+        scorers = self._scorers
+        for token, log_prob in tokens:
+            reach = log_prob + float(scorers.most_gained[token])
             for node in self._beam:
                 if node.sums[2] + node.bonus + reach <= cutoff:
                     break
-                child = node.children.get(unit)
-                if child is not None and child.sums is not None:
+                child = node.children.get(token)
+                if child is not None and child.sums is not OUTSIDE:
                     continue
-                fused = child.fused if child is not None else node.tried.get(unit)
-                if fused is None:
-                    fused = node.tried[unit] = fusion.advance(node.fused, unit)
-                score = node.sums[0 if node.token == unit else 2] + log_prob + fused.bonus
+                scored = child.score if child is not None else node.tried.get(token)
+                if scored is None:
+                    scored = node.tried[token] = scorers.advance(node.score, token)
+                before = node.sums[0] if node.token == token else node.sums[2]
+                score = before + log_prob + scored[0]
                 if score > cutoff:
-                    candidates.append((score, node, None, unit, log_prob))
+                    candidates.append((score, node, None, token, log_prob))
         return candidates
 
-    def _extended(self, node: Prefix, unit: int, log_prob: float) -> tuple[Prefix, Sums]:
-        """The prefix with one more token, which begins in this frame."""
-        before, before_max, before_emission = _source(node, unit)
+    def _extended(self, node: Prefix, token: int, log_prob: float) -> tuple[Prefix, Sums]:
+        """Return the prefix with one more token, which begins in this frame."""
+        before, before_max, before_emission = _source(node, token)
         emission = Emission(self._frame, log_prob, before_emission)
         token_sum = before + log_prob
         sums = (_NEVER, token_sum, token_sum, _NEVER, before_max + log_prob, None, emission)
-        return node.child(unit), sums
+        return node.child(token), sums
 
     def commit(self, frame: int) -> None:
-        """Decide for good the tokens that the best prefix emitted before `frame`: other prefixes leave the beam."""
+        """Make final the tokens that the best prefix emitted before `frame`; drop prefixes that disagree."""
         best = self._beam[0]
-        node, emission = best, _best(best.sums)[1]
+        emission, newer = _best(best.sums)[1], 0
         while emission is not None and emission.frame >= frame:
-            node, emission = node.parent, emission.previous
-        dropped = [each for each in self._beam if not each.begins_with(node)]
+            emission, newer = emission.previous, newer + 1
+        final = best.without_last(newer)
+        dropped = [each for each in self._beam if not each.begins_with(final)]
         if dropped:
             for each in dropped:
-                each.sums = None
+                each.sums = OUTSIDE
                 each.tried.clear()
-            self._beam = [each for each in self._beam if each.sums is not None]
+            self._beam = [each for each in self._beam if each.sums is not OUTSIDE]
 
-    def hypotheses(self, count: int) -> list[Hypothesis]:
-        """The `count` best prefixes so far (fewer if the beam holds fewer), best first. `score` holds all that ranks
-        them, the share of unfinished phrases included."""
-        return [self._hypothesis(node, node.fused) for node in self._beam[:count]]
+    def stable_length(self) -> int:
+        """Return how many leading tokens all prefixes of the beam share: every later prefix extends one of these."""
+        return _common_length([node.tokens() for node in self._beam])
 
-    def final_hypotheses(self, count: int) -> list[Hypothesis]:
-        """The `count` best token sequences if these were all frames: phrases that were not completed count no more, and
-        the language model has scored the last word and the end."""
-        if self._fusion is None:
+    def hypotheses(self, count: int = 1) -> list[Hypothesis]:
+        """Return the `count` best prefixes so far, best first; phrases under way count with their share."""
+        return [self._hypothesis(node, is_final=False) for node in self._beam[:count]]
+
+    def final_hypotheses(self, count: int = 1) -> list[Hypothesis]:
+        """Return the `count` best prefixes if the segment ends here: the scorers add what they give to the end."""
+        if not self._is_scored:
             return self.hypotheses(count)
-        found = [self._hypothesis(node, self._fusion.finish(node.fused)) for node in self._beam]
+        found = [self._hypothesis(node, is_final=True) for node in self._beam]
         return sorted(found, key=lambda hypothesis: -hypothesis.score)[:count]
 
-    def _hypothesis(self, node: Prefix, fused: FusionState | None) -> Hypothesis:
+    def _hypothesis(self, node: Prefix, is_final: bool) -> Hypothesis:
         ctc_score = self._offset + node.sums[2]
         emission = _best(node.sums)[1]
-        frames, confidences, ids = [], [], []
+        frames, confidences = [], []
         while emission is not None:
             frames.append(emission.frame)
             confidences.append(math.exp(emission.log_prob))
             emission = emission.previous
-        while node.parent is not None:
-            ids.append(node.token)
-            node = node.parent
-        found = Hypothesis(tuple(ids[::-1]), ctc_score, ctc_score, tuple(frames[::-1]), tuple(confidences[::-1]))
-        if fused is None:
-            return found
-        return found._replace(
-            score=ctc_score + fused.bonus,
-            context_score=fused.context_score,
-            lm_score=fused.lm_score,
-            length_score=fused.length_score,
-        )
+        found = Hypothesis(node.tokens(), ctc_score, ctc_score, tuple(frames[::-1]), tuple(confidences[::-1]))
+        return self._scorers.scored(found, node.score, is_final) if self._is_scored else found
 
 
-# Score, prefix, its sums or None for an extension of it, and the extension's unit and log-probability.
+# Score, prefix, its sums or None for an extension of it, and the extension's token and log-probability.
 _Candidate = tuple[float, Prefix, "Sums | None", int, float]
 _score = operator.itemgetter(0)
 
 
 def _best(sums: Sums) -> tuple[float, Emission | None]:
-    """Log-probability and last emission of the best alignment; of two equal ones that which ends in blank."""
+    """Return log-probability and last emission of the best alignment; of two equal ones the one that ends in blank."""
     return (sums[3], sums[5]) if sums[3] >= sums[4] else (sums[4], sums[6])
 
 
-def _source(node: Prefix, unit: int) -> tuple[float, float, Emission | None]:
-    """Log sum and maximum of the alignments that go on with another `unit`, and the best one's last emission.
+def _source(node: Prefix, token: int) -> tuple[float, float, Emission | None]:
+    """Return log sum and maximum of the alignments that another `token` extends, and the best one's last emission.
 
-    After the same unit they must end in blank.
+    After the same token they must end in blank.
     """
     sums = node.sums
-    if node.token == unit:
+    if node.token == token:
         return sums[0], sums[3], sums[5]
     best, emission = _best(sums)
     return sums[2], best, emission
 
 
 def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))"""
+    """Return log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
     return a + math.log1p(math.exp(b - a)) if b > _NEVER else a
+
+
+def _common_length(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Return how many leading items all sequences share."""
+    first, last = min(sequences), max(sequences)  # every sequence between these begins with what they share
+    agree = (mine == other for mine, other in zip(first, last))
+    return next((index for index, same in enumerate(agree) if not same), min(len(first), len(last)))

@@ -1,10 +1,11 @@
-"""Token sequences as a tree, with what a beam search knows of each. Knows no search."""
+"""Token sequences as a tree, with the alignment scores that a beam search keeps for each."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from wenet_fusion_runtime.search.scorers import FusionState
+from wenet_fusion_runtime.search.scorer_set import UNSCORED, PrefixScore
 
 
 class Emission(NamedTuple):
@@ -15,38 +16,71 @@ class Emission(NamedTuple):
     previous: Emission | None
 
 
-# The alignments of one prefix after a frame: log sums of those that end in blank, that end in its last token, and of
-# both; the log-probability of the best one of either kind; that one's last emission. A plain tuple, because one is made
-# for each prefix and frame, and anything with names costs several times as much.
+# The alignments of one prefix after a frame: log sums of those that end in blank, of those that end in its last token,
+# and of both; log-probability of the best one that ends in blank, and of the best one that ends in the token; the last
+# emission of each of these two. A plain tuple, because the search makes one per prefix and frame, and named fields cost
+# several times as much.
 Sums = tuple[float, float, float, float, float, "Emission | None", "Emission | None"]
+OUTSIDE: Sums = (-math.inf, -math.inf, -math.inf, -math.inf, -math.inf, None, None)  # the prefix is not in the beam
 
 
 class Prefix:
     """A token sequence as a node linked to the sequence without its last token.
 
-    One sequence is one node: a child once created is found again through its parent, also when the parent left the beam
-    and came back. Only children that entered the beam are stored, so a search keeps at most beam_size nodes per frame.
+    One sequence is one node: a child once created is found again through its parent, also after the parent has left the
+    beam and returned. Only children that entered the beam are stored, so a search adds at most beam_size nodes per frame.
+
+    Args:
+        token: the last token.
+        parent: the sequence without it; None for the root.
+        score: what scorers add.
+    Attributes:
+        sums: its alignments; OUTSIDE unless it is in the beam.
+        bonus: nats that scorers add.
+        tried: scores of sequences with one more token, while this one is in the beam.
+
+    >>> root = Prefix(-1, None)
+    >>> root.child(3).child(5).tokens()
+    (3, 5)
+    >>> root.child(3) is root.child(3)
+    True
     """
 
-    __slots__ = ("token", "parent", "children", "sums", "bonus", "fused", "tried")
+    __slots__ = ("bonus", "children", "parent", "score", "sums", "token", "tried")
 
-    def __init__(self, token: int, parent: Prefix | None, fused: FusionState | None) -> None:
+    def __init__(self, token: int, parent: Prefix | None, score: PrefixScore = UNSCORED) -> None:
         self.token = token
         self.parent = parent
         self.children: dict[int, Prefix] = {}
-        self.sums: Sums | None = None  # None outside of the beam
-        self.fused = fused  # what is added to its CTC score, and from where that goes on
-        self.bonus = 0.0 if fused is None else fused.bonus
-        self.tried: dict[int, FusionState] = {}  # `fused` of sequences with one more token, while this is in the beam
+        self.sums = OUTSIDE
+        self.score = score
+        self.bonus = score[0]
+        self.tried: dict[int, PrefixScore] = {}
 
     def child(self, token: int) -> Prefix:
+        """Return the sequence with one more token."""
         node = self.children.get(token)
         if node is None:
-            node = self.children[token] = Prefix(token, self, self.tried.get(token))
+            node = self.children[token] = Prefix(token, self, self.tried.get(token, UNSCORED))
+        return node
+
+    def tokens(self) -> tuple[int, ...]:
+        """Return the sequence."""
+        ids, node = [], self
+        while node.parent is not None:
+            ids.append(node.token)
+            node = node.parent
+        return tuple(ids[::-1])
+
+    def without_last(self, count: int) -> Prefix:
+        """Return the sequence without its last `count` tokens."""
+        node = self
+        while count and node.parent is not None:
+            node, count = node.parent, count - 1
         return node
 
     def begins_with(self, other: Prefix) -> bool:
-        """Whether `other` is this sequence or the beginning of it."""
+        """Return whether `other` is this sequence or its beginning."""
         node = self
         while node is not other and node.parent is not None:
             node = node.parent

@@ -1,31 +1,93 @@
-"""Re-ranks CTC hypotheses with the scores of attention decoders. Pure; knows no model."""
+"""Two-pass decoding: attention decoders rescore the n-best list of a CTC search."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from wenet_fusion_runtime.results.result import Hypothesis
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.search_protocol import Search
+
+# From blocks of a segment's encoder output, (1, T, D) each, and N token sequences to (N, 2) log-probabilities of the
+# left-to-right and the right-to-left decoder: `AcousticModel.rescore`.
+DecoderScores = Callable[[Sequence[np.ndarray], Sequence[tuple[int, ...]]], np.ndarray]
+
+
+class RescoringSearch:
+    """Run a CTC search frame by frame, and let attention decoders rescore its n-best list when the segment ends.
+
+    Until then hypotheses and stable prefix are those of the first pass; the decoders choose among what it kept.
+
+    Args:
+        first_pass: the CTC search.
+        decoder_scores: runs the decoders.
+        nbest: hypotheses to rescore.
+        ctc_weight: weight of the CTC score.
+        reverse_weight: share of the right-to-left decoder, 0 to 1.
+    Source: Zhang et al. 2020 (U2, arXiv:2012.05481).
+
+    >>> from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
+    >>> prefers_short = lambda encoder_out, hypotheses: np.array([[-10.0 * len(ids), 0.0] for ids in hypotheses])
+    >>> search = RescoringSearch(PrefixBeamSearch(), prefers_short, nbest=2, ctc_weight=0.5, reverse_weight=0.0)
+    >>> search.advance(FrameScores(np.log([[0.7, 0.3]]), np.array([[3, 0]]), np.log([0.3])), np.zeros((1, 1, 8)))
+    >>> search.hypotheses()[0].ids, search.final_hypotheses()[0].ids
+    ((3,), ())
+    """
+
+    def __init__(
+        self, first_pass: Search, decoder_scores: DecoderScores, nbest: int, ctc_weight: float, reverse_weight: float
+    ) -> None:
+        self._first_pass, self._decoder_scores = first_pass, decoder_scores
+        self._nbest, self._ctc_weight, self._reverse_weight = nbest, ctc_weight, reverse_weight
+        self._encoder_blocks: list[np.ndarray] = []
+
+    def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
+        """Decode T more frames; see `Search`."""
+        self._first_pass.advance(scores, encoder_out)
+        if scores.frames:
+            self._encoder_blocks.append(encoder_out)
+
+    def commit(self, frame: int) -> None:
+        """Make final the tokens that the first pass emitted before `frame`; see `Search`."""
+        self._first_pass.commit(frame)
+
+    def stable_length(self) -> int:
+        """Return the length of the first pass's stable prefix."""
+        return self._first_pass.stable_length()
+
+    def hypotheses(self, count: int = 1) -> list[Hypothesis]:
+        """Return the first pass's `count` best hypotheses, not rescored."""
+        return self._first_pass.hypotheses(count)
+
+    def final_hypotheses(self, count: int = 1) -> list[Hypothesis]:
+        """Return the `count` best hypotheses after rescoring."""
+        hypotheses = self._first_pass.final_hypotheses(self._nbest)
+        if self._encoder_blocks:
+            scores = self._decoder_scores(self._encoder_blocks, [hypothesis.ids for hypothesis in hypotheses])
+            hypotheses = rescore(hypotheses, scores, self._ctc_weight, self._reverse_weight)
+        return hypotheses[:count]
 
 
 def rescore(
     hypotheses: Sequence[Hypothesis], decoder_scores: np.ndarray, ctc_weight: float, reverse_weight: float
 ) -> list[Hypothesis]:
-    """Hypotheses with `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, best first,
-    where `attention = (1 - reverse_weight) * l2r + reverse_weight * r2l`.
+    """Rank hypotheses by `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, best first,
+    where `attention = (1 - reverse_weight) * left_to_right + reverse_weight * right_to_left`. Ties keep their order.
 
-    What hot words, a language model and a length penalty added in the search is weighted like all evidence of the audio
-    together, so that a boost that decides between two texts there decides here too if the decoders see it as CTC does.
+    Scores of hot words, language model and length penalty get the weight of both passes together. So a boost that
+    decides between two texts in the first pass decides here too, if the decoders agree with CTC.
 
     Args:
         hypotheses: N hypotheses of one segment.
-        decoder_scores: (N, 2) log-probability of each hypothesis, end included, from the left-to-right and the
-            right-to-left decoder.
+        decoder_scores: (N, 2) log-probability of each hypothesis, end of sentence included, from the left-to-right and
+            the right-to-left decoder.
         ctc_weight: weight of the CTC score.
         reverse_weight: share of the right-to-left decoder, 0 to 1; at 0 its column is not read.
-    Ties keep their order.
-    Source: two-pass decoding, Zhang et al. 2020 (U2, arXiv:2012.05481) and Wu et al. 2021 (U2++, arXiv:2106.05642).
+    Raises:
+        ValueError: `decoder_scores` has another shape.
+    Source: Zhang et al. 2020 (U2, arXiv:2012.05481) and Wu et al. 2021 (U2++, arXiv:2106.05642).
     """
     if decoder_scores.shape != (len(hypotheses), 2):
         raise ValueError(f"decoder scores have shape {decoder_scores.shape}, expected {(len(hypotheses), 2)}")
@@ -43,4 +105,5 @@ def rescore(
 
 
 def _added(hypothesis: Hypothesis) -> float:
+    """Return what scorers added in the first pass."""
     return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score

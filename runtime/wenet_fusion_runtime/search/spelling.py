@@ -1,4 +1,4 @@
-"""How units spell text: characters, and where words begin and end. Knows neither phrases nor scores."""
+"""How the tokens of a vocabulary spell text: characters, and where words begin and end."""
 
 from __future__ import annotations
 
@@ -15,53 +15,63 @@ from wenet_fusion_runtime.results.vocabulary import (
 )
 
 BOUNDARY = ord(WORD_START)
-_STRANGE = 0x10FFFF  # no character: what <unk> spells
+_UNKNOWN_SYMBOL = 0x10FFFF  # not a character: what <unk> spells
 
 
 class Spelled(NamedTuple):
-    """A phrase as the units of a model write it."""
+    """A phrase as the tokens of a vocabulary spell it."""
 
     symbols: tuple[int, ...]
-    fewest_units: int  # that spell it
+    fewest_tokens: int  # in its shortest spelling
 
 
 class Spelling:
-    """The units of a vocabulary as symbols and as parts of words. Text is the same symbols however it is cut into units.
+    """The tokens of a vocabulary as symbols and as parts of words. Equal text has equal symbols, whichever tokens spell it.
 
-    If units are joined as words, each is one symbol. If they are pieces, symbols are characters (code points), and
-    BOUNDARY where a word begins or ends: at U+2581, and on both sides of a character of a script without spaces. A
-    boundary after a boundary means nothing. In a vocabulary without any U+2581 there are no boundaries.
+    If tokens are joined as words, each token is one symbol. If they are pieces, symbols are characters (code points),
+    with BOUNDARY where a word begins or ends: at U+2581, and on both sides of a character of a script without spaces. A
+    boundary after a boundary has no effect. A vocabulary without any U+2581 has no boundaries.
 
+    Args:
+        vocabulary: the model's tokens.
     Attributes:
         marked: whether there are boundaries.
-        symbols: of each unit.
-        parts: of each unit, its text cut at word boundaries: the first part goes on with a word, the others begin one.
-            In a vocabulary without boundaries, and if units are joined as words, each unit is a word.
+        symbols: for each token its symbols.
+        parts: for each token its text cut at word boundaries: the first part continues a word, each other part begins
+            one. Where tokens are words, or the vocabulary has no boundaries, each token is a word of its own.
+
+    >>> tokens = ["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo", "o\u2581you"]
+    >>> spelling = Spelling(Vocabulary(tokens, "pieces"))
+    >>> spelling.parts[3:]
+    [('', 'he'), ('llo',), ('o', 'you')]
+    >>> spelling.spell("hello").fewest_tokens
+    2
     """
 
-    def __init__(self, units: Vocabulary) -> None:
-        texts = units.tokens[len(RESERVED) :]
-        self._is_words = units.join == "words"
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        texts = vocabulary.tokens[len(RESERVED) :]
+        self._is_words = vocabulary.join == "words"
         self.marked = not self._is_words and any(WORD_START in text for text in texts)
-        self.symbols, self.parts = [()] * len(units), [("",)] * len(units)
-        for unit, text in enumerate(units.tokens):
-            if unit in (BLANK, SOS_EOS):
+        self.symbols: list[tuple[int, ...]] = [()] * len(vocabulary)
+        self.parts: list[tuple[str, ...]] = [("",)] * len(vocabulary)
+        for token, text in enumerate(vocabulary.tokens):
+            if token in (BLANK, SOS_EOS):
                 continue
-            form = _marked(text) if self.marked and unit != UNKNOWN else text
-            self.parts[unit] = tuple(form.split(WORD_START)) if self.marked else ("", text, "")
+            form = _marked(text) if self.marked and token != UNKNOWN else text
+            self.parts[token] = tuple(form.split(WORD_START)) if self.marked else ("", text, "")
             if self._is_words:
-                self.symbols[unit] = (unit,)
+                self.symbols[token] = (token,)
             else:
-                self.symbols[unit] = (_STRANGE,) if unit == UNKNOWN else tuple(map(ord, form))
-        # What each unit writes, with its boundaries.
-        self._forms = {_marked(text) if self.marked else text: unit for unit, text in enumerate(texts, len(RESERVED))}
+                self.symbols[token] = (_UNKNOWN_SYMBOL,) if token == UNKNOWN else tuple(map(ord, form))
+        # Tokens by the text that they write, boundaries included.
+        self._forms = {_marked(text) if self.marked else text: token for token, text in enumerate(texts, len(RESERVED))}
         self._longest = max(map(len, self._forms), default=0)
 
     def spell(self, phrase: str) -> Spelled:
-        """The symbols of a phrase; with boundaries it begins and ends with one.
+        """Return the symbols of a phrase; with boundaries it begins and ends with one.
 
         Raises:
-            ValueError: it is empty, or the units cannot spell it; the text is only the reason.
+            ValueError: the phrase is empty, or no tokens spell it; the message is the reason only.
         """
         words = phrase.replace(WORD_START, " ").split()
         if not words:
@@ -71,7 +81,7 @@ class Spelling:
         except ValueError as error:
             for other in (phrase.upper(), phrase.lower()):
                 if other != phrase and self._can_spell(other):
-                    raise ValueError(f"{error}, but there are units for '{other}'") from None
+                    raise ValueError(f"{error}, but there are tokens for '{other}'") from None
             raise
 
     def _can_spell(self, phrase: str) -> bool:
@@ -83,51 +93,49 @@ class Spelling:
         return True
 
     def _words(self, words: list[str]) -> Spelled:
-        strange = [word for word in words if word not in self._forms]
-        if strange:
-            raise ValueError(f"no unit is {_listed(strange)}")
+        missing = [word for word in words if word not in self._forms]
+        if missing:
+            raise ValueError(f"no token is {_listed(missing)}")
         return Spelled(tuple(self._forms[word] for word in words), len(words))
 
     def _pieces(self, words: list[str]) -> Spelled:
         text = _marked(f" {' '.join(words)} ".replace(" ", WORD_START)) if self.marked else "".join(words)
-        fewest = self._fewest_units(text)
+        fewest = self._fewest_tokens(text)
         if fewest is None:
             known = {character for form in self._forms for character in form} | {WORD_START}
-            strange = [character for character in text if character not in known]
-            raise ValueError(f"no unit has {_listed(strange)}" if strange else "no sequence of units spells it")
+            missing = [character for character in text if character not in known]
+            raise ValueError(f"no token has {_listed(missing)}" if missing else "no sequence of tokens spells it")
         return Spelled(tuple(map(ord, text)), fewest)
 
-    def _fewest_units(self, text: str) -> int | None:
-        """The smallest number of units that spell a text; None if none do."""
+    def _fewest_tokens(self, text: str) -> int | None:
+        """Return the smallest number of tokens that spell a text; None if none do."""
         begin, end = int(self.marked), len(text) - int(self.marked)  # a boundary at either end need not be spelled
-        fewest: list[int | None] = [None] * (len(text) + 1)
+        fewest: list[int | None] = [None] * (len(text) + 1)  # tokens up to each position
         fewest[begin] = 0
         for position in range(begin, end):
-            if fewest[position] is None:
+            count = fewest[position]
+            if count is None:
                 continue
             for stop in range(position + 1, min(position + self._longest, len(text)) + 1):
-                form = text[position:stop]
-                # After a boundary another one means nothing.
-                if (
-                    form in self._forms
-                    or text[position - 1 : position] == WORD_START
-                    and WORD_START + form in self._forms
-                ):
-                    found = fewest[position] + 1
-                    if fewest[stop] is None or found < fewest[stop]:
-                        fewest[stop] = found
-        ends = [count for count in fewest[end:] if count is not None]
-        return min(ends, default=None)
+                form, best = text[position:stop], fewest[stop]
+                # A boundary after a boundary has no effect.
+                after_boundary = text[position - 1 : position] == WORD_START
+                if form in self._forms or (after_boundary and WORD_START + form in self._forms):
+                    fewest[stop] = count + 1 if best is None else min(best, count + 1)
+        return min((count for count in fewest[end:] if count is not None), default=None)
 
 
 def split_words(text: str) -> list[str]:
-    """A text's words as a search sees them in units that mark boundaries: what stands between spaces, and each character
-    of a script without spaces."""
+    """Split a text into words as a search does: at spaces, and around each character of a script without spaces.
+
+    >>> split_words("hello \u4f60\u597d")
+    ['hello', '\u4f60', '\u597d']
+    """
     return _marked(text.replace(" ", WORD_START)).replace(WORD_START, " ").split()
 
 
 def _marked(text: str) -> str:
-    """Boundaries around characters of unspaced scripts, no two in a row."""
+    """Put boundaries around characters of scripts without spaces, no two in a row."""
     if any(map(is_unspaced, text)):
         text = "".join(f"{WORD_START}{letter}{WORD_START}" if is_unspaced(letter) else letter for letter in text)
     while WORD_START * 2 in text:

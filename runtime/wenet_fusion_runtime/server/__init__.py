@@ -1,1 +1,1 @@
-"""The server and its client. Needs aiohttp, and the server prometheus-client: pip install 'wenet-fusion-runtime[server]'."""
+"""The server and its client. They need extra packages: pip install 'wenet-fusion-runtime[server]'."""

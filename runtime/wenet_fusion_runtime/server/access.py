@@ -1,4 +1,4 @@
-"""Who may use a server: tokens and browser origins. Knows no sockets."""
+"""Access control: the token and the origins of browser pages."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must show.
+    """The token and the origins that a server accepts.
 
     Raises:
-        ValueError: an origin is none.
+        ValueError: the token has spaces or non-ASCII characters, or an origin is invalid.
+
+    >>> access = Access(token="s3cret", origins=("https://example.org",))
+    >>> access.allows_token("Bearer s3cret", query=None), access.allows_token(None, query="wrong")
+    (True, False)
+    >>> access.allows_origin("https://example.org", host="speech.example.org")
+    True
     """
 
-    token: str | None = None  # None: everybody may come
-    origins: tuple[str, ...] = ()  # web pages of these may come too, "*": of all; "https://example.org"
+    token: str | None = None  # None: no token is needed
+    origins: tuple[str, ...] = ()  # origins of other pages, e.g. "https://example.org"; "*": all
 
     def __post_init__(self) -> None:
         for origin in self.origins:
             if origin != "*" and _parse(origin) is None:
-                raise ValueError(f"'{origin}' is no origin, expected one like https://example.org or http://host:8000")
+                raise ValueError(
+                    f"'{origin}' is not an origin, expected one such as https://example.org or http://host:8000"
+                )
         if self.token is not None and (not self.token.isascii() or len(self.token.split()) != 1):
-            raise ValueError("the token must be a word of ASCII characters without spaces")
+            raise ValueError("the token must consist of ASCII characters without spaces")
 
     def allows_token(self, authorization: str | None, query: str | None) -> bool:
-        """Whether a request may come with this header `Authorization` or this `token` of its query."""
+        """Return whether a request shows the token.
+
+        Args:
+            authorization: its header `Authorization`.
+            query: the parameter `token` of its query, used if the header has no bearer token.
+        """
         if self.token is None:
             return True
         scheme, _, given = (authorization or "").partition(" ")
@@ -36,10 +49,14 @@ class Access:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
 
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Whether a request may come with these headers `Origin` and `Host`. Only browsers send the first one.
+        """Return whether a page may use the server.
 
-        A page of the server itself has its name and port in both. The scheme is not compared: a proxy in front of the
-        server may be the one that speaks https.
+        The server's own page has the same host and port in both headers. Schemes are not compared, because a proxy may
+        speak https in front of a server that speaks http.
+
+        Args:
+            origin: header `Origin` of the request; only browsers send it.
+            host: header `Host` of the request.
         """
         if origin is None or "*" in self.origins:
             return True
@@ -51,7 +68,7 @@ class Access:
 
 
 def _parse(origin: str) -> tuple[str, int] | None:
-    """Name and port of an origin, None if it is none."""
+    """Return host and port of an origin, None if it is invalid."""
     try:
         parts = urlsplit(origin)
         if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:

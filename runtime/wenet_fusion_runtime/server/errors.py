@@ -1,40 +1,39 @@
-"""Why a client is refused, or cut off. Knows no sockets."""
+"""Errors that are reported to a client, with the reasons under which they are counted."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013  # RFC 6455, IANA
-MAX_CLOSE_REASON = 123  # bytes, RFC 6455 too
+MAX_CLOSE_REASON = 123  # bytes, RFC 6455
 
 
 class Reason(str, Enum):
-    """The labels by which refusals are counted."""
+    """Labels of client errors in the metrics."""
 
-    PROTOCOL = "protocol"  # messages that are malformed or come in a wrong order
-    OPTION = "option"  # options with unknown names or wrong values
-    SAMPLES = "samples"  # audio that is no audio
+    PROTOCOL = "protocol"  # a message or request is malformed or out of order
+    OPTION = "option"  # an option is unknown or its value is invalid
+    SAMPLES = "samples"  # the audio cannot be decoded
     MESSAGE_SIZE = "message_size"
     UPLOAD_SIZE = "upload_size"
     UPLOAD_TIME = "upload_time"
     AUDIO_SECONDS = "audio_seconds"
     START = "start_deadline"
     IDLE = "idle"
-    SLOW_READER = "slow_reader"  # takes nothing of what is sent to it
+    SLOW_READER = "slow_reader"  # the client does not read what is sent
     FULL = "full"  # too many sessions or connections
     SHUTDOWN = "shutdown"
     TOKEN = "token"
     ORIGIN = "origin"
-    INTERNAL = "internal"  # our own mistakes
+    INTERNAL = "internal"  # an error of the server
 
 
-class Refusal(Exception):
-    """Ends what a client has begun, or does not let it begin.
+class ClientError(Exception):
+    """Ends a request, connection or session, and tells the client why.
 
     Args:
-        reason: what it is counted by.
-        message: tells the client what is wrong and what to do. What no UTF-8 can say is replaced: JSON allows halves of
-            surrogate pairs in what a client sends and a message repeats.
+        reason: label in the metrics.
+        message: what is wrong and what to do. Surrogates, which JSON allows and UTF-8 does not, are escaped.
         close_code: of the WebSocket.
     """
 
@@ -45,6 +44,20 @@ class Refusal(Exception):
 
     @property
     def close_reason(self) -> bytes:
-        """As much of the message as a WebSocket's close frame takes, without half a letter at its end: clients would call
-        that a broken frame."""
+        """The beginning of the message that fits a WebSocket's close frame, cut between characters."""
         return self.message.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
+
+
+def limit_reached(message: str) -> ClientError:
+    """Return the error for a request above a limit on open sessions, connections or uploads."""
+    return ClientError(Reason.FULL, f"{message}; try again later", TRY_LATER)
+
+
+def shutting_down() -> ClientError:
+    """Return the error for clients of a server that is shutting down."""
+    return ClientError(Reason.SHUTDOWN, "the server is shutting down; connect again", GOING_AWAY)
+
+
+def internal_error() -> ClientError:
+    """Return the error for a failure of the server itself."""
+    return ClientError(Reason.INTERNAL, "the server failed; the reason is in its log", INTERNAL)

@@ -1,4 +1,4 @@
-"""What a server allows its clients. Knows no sockets."""
+"""Limits of a server: sessions, sizes and times."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused, or ended, with a reason.
+    """Limits for clients; above one, the server ends the request or session with a reason.
 
     Raises:
         ValueError: a value is not positive.
+
+    >>> Limits(sessions=10).connections
+    52
+    >>> Limits(idle_seconds=0)
+    Traceback (most recent call last):
+    ValueError: idle_seconds must be positive, found 0
     """
 
-    sessions: int = 100  # open ones, uploads included
-    message_bytes: int = 2 * 1024 * 1024  # of one WebSocket message
-    upload_bytes: int = 100 * 1024 * 1024  # of an audio file
-    upload_seconds: float = 300.0  # from the first to the last byte of an upload
-    audio_seconds: float = 4 * 3600.0  # of audio in one session or upload
-    start_seconds: float = 10.0  # from the connection to the start signal, or to the end of a request's header
-    idle_seconds: float = 60.0  # in which a client that should send brings hardly any audio
-    send_seconds: float = 10.0  # until a client takes what is sent to it
+    sessions: int = 100  # open at once, uploads included
+    message_bytes: int = 2 * 1024 * 1024  # size of a WebSocket message
+    upload_bytes: int = 100 * 1024 * 1024  # size of an audio file
+    upload_seconds: float = 300.0  # time from the first to the last byte of an upload
+    audio_seconds: float = 4 * 3600.0  # audio per session or upload
+    start_seconds: float = 10.0  # time from the connection to the start signal, or to the end of the request's header
+    idle_seconds: float = 60.0  # time in which a client must send at least 1 % of real time
+    send_seconds: float = 10.0  # time in which a client must read a message
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -30,10 +36,10 @@ class Limits:
 
     @property
     def connections(self) -> int:
-        """WebSockets that may be open, those without a start signal included."""
+        """Open WebSockets, those before their start signal included."""
         return 2 * self.sessions + 32
 
     @property
     def sockets(self) -> int:
-        """Connections of all kinds that may be open, also those on which nothing was said yet."""
+        """Open connections of any kind, those before their first request included."""
         return 2 * self.connections + 64

@@ -1,4 +1,4 @@
-"""Puts a server together and runs it until a signal stops it. Knows no routes and no recognition."""
+"""Runs the server until a signal stops it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 from aiohttp import http_exceptions, web
 
 from wenet_fusion_runtime.engine.engine import Engine
-from wenet_fusion_runtime.server.bind import tls_context, url
-from wenet_fusion_runtime.server.connection_limits import ACCEPTED_AT_ONCE, Admission, available_connections
+from wenet_fusion_runtime.server.bind import socket_url, tls_context
+from wenet_fusion_runtime.server.connection_limits import ACCEPTED_AT_ONCE, ConnectionLimiter, available_connections
 from wenet_fusion_runtime.server.errors import Reason
 from wenet_fusion_runtime.server.http.app import build_app
 from wenet_fusion_runtime.server.http.pages import load_pages
@@ -21,8 +21,8 @@ from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.settings import Settings
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
-BACKLOG = 1024
-FAREWELL_SECONDS = 2.0  # for handlers that are still at work after the drain
+BACKLOG = 1024  # connections that wait to be accepted
+HANDLER_SECONDS = 2.0  # time for request handlers to end after the drain
 
 
 def run(
@@ -32,17 +32,16 @@ def run(
     sockets: list[socket.socket],
     announce: Callable[[list[str]], object],
 ) -> None:
-    """Serve until SIGTERM or SIGINT comes, then let open sessions end, for `drain_seconds` at most; a second signal ends
-    them at once.
+    """Serve until SIGTERM or SIGINT, then let open sessions finish within `drain_seconds`; a second signal ends them.
 
     Args:
-        recognizer: of live sessions; uploads have the rules of files.
-        model: its name, for people.
-        settings: see there.
-        sockets: of `bind`, closed at the end.
-        announce: called with the addresses once they answer.
+        recognizer: decodes live sessions; uploads use the endpoint rules of files.
+        model: name of the model, shown to users.
+        settings: all other settings.
+        sockets: from `bind`; closed at the end.
+        announce: called with the URLs once the server accepts connections.
     Raises:
-        OSError, ValueError: what the settings ask for cannot be had.
+        OSError, ValueError: a setting cannot be applied.
     """
     asyncio.run(_run(recognizer, model, settings, sockets, announce))
 
@@ -54,52 +53,52 @@ async def _run(
     sockets: list[socket.socket],
     announce: Callable[[list[str]], object],
 ) -> None:
-    context = tls_context(settings.listening)
-    most = available_connections(settings.limits)
-    engine = Engine(recognizer.model, replace(settings.engine, max_sessions=settings.limits.sessions))
-    service = Service(recognizer, engine, settings.limits, settings.chunks)
+    context = tls_context(settings.bind)
+    limits, drain_seconds = settings.limits, settings.drain_seconds
+    most = available_connections(limits)
+    engine = Engine(recognizer.model, replace(settings.engine, max_sessions=limits.sessions))
+    service = Service(recognizer, engine, limits, settings.chunks)
     app = build_app(service, settings.access, load_pages(), model)
-    loop, limits, drain_seconds = asyncio.get_running_loop(), settings.limits, settings.listening.drain_seconds
+    loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
-    is_tls = context is not None
     runner = web.AppRunner(
         app,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=limits.start_seconds,
-        shutdown_timeout=FAREWELL_SECONDS,
-        logger=_Quiet(LOG, {}),
+        shutdown_timeout=HANDLER_SECONDS,
+        logger=_http_log(),
     )
     await runner.setup()
+    assert runner.server is not None
+    limiter = ConnectionLimiter(runner.server, most, lambda: service.metrics.count_error(Reason.FULL))
     servers: list[asyncio.Server] = []
-    admission = Admission(runner.server, most, lambda: service.metrics.refused(Reason.FULL))
-    listeners = [admission.listener(opened) for opened in sockets]
+    listeners = [limiter.listener(opened) for opened in sockets]
     try:
         for opened in listeners:
-            # A handshake that is not finished counts as a connection without a start.
             servers.append(
                 await loop.create_server(
-                    admission,
+                    limiter,
                     sock=opened,
                     ssl=context,
                     backlog=ACCEPTED_AT_ONCE,
-                    ssl_handshake_timeout=limits.start_seconds if is_tls else None,
+                    ssl_handshake_timeout=None if context is None else limits.start_seconds,
                 )
             )
-            opened.listen(BACKLOG)  # asyncio's argument is both: how many wait, and how many are accepted at once
+            opened.listen(BACKLOG)  # asyncio's `backlog` is also the number of connections accepted at once
         _on_signals(loop, stop, hurry)
-        announce([url(opened, is_tls) for opened in listeners])
+        announce([socket_url(opened, context is not None) for opened in listeners])
         await stop.wait()
         LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
         for server in servers:
             server.close()
         ended = await service.drain(drain_seconds, hurry)
-        LOG.info("stopped; clients that did not finish by themselves: %d", ended)
+        LOG.info("stopped; clients that were ended before they finished: %d", ended)
     finally:
         for server in servers:
             server.close()
         await runner.cleanup()
-        await asyncio.to_thread(service.engine.shutdown)
+        await asyncio.to_thread(engine.shutdown)
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, hurry: asyncio.Event) -> None:
@@ -113,9 +112,16 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, hurry: asy
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(handle))
 
 
-class _Quiet(logging.LoggerAdapter):
-    """aiohttp logs every request that is no HTTP as an error of the server; it is the client's."""
+def _http_log() -> logging.Logger:
+    """Return aiohttp's logger. aiohttp logs malformed requests as errors; here they have level DEBUG."""
+    log = logging.getLogger(f"{LOG.name}.http")
+    log.addFilter(_lower_level_of_bad_requests)
+    return log
 
-    def log(self, level: int, message: object, *arguments: object, **options: object) -> None:
-        is_theirs = isinstance(options.get("exc_info"), (http_exceptions.HttpProcessingError, web.RequestPayloadError))
-        super().log(logging.DEBUG if is_theirs else level, message, *arguments, **options)
+
+def _lower_level_of_bad_requests(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, (http_exceptions.HttpProcessingError, web.RequestPayloadError)):
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return LOG.isEnabledFor(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""What connections and uploads share: recognizers, the engine, limits, counts and the drain. Knows no sockets."""
+"""State shared by connections and uploads: recognizers, the engine, limits, metrics and the drain."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ from typing import Protocol
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Unavailable
-from wenet_fusion_runtime.server.errors import GOING_AWAY, INTERNAL, NORMAL, TRY_LATER, Reason, Refusal
+from wenet_fusion_runtime.server.errors import (
+    NORMAL,
+    ClientError,
+    Reason,
+    internal_error,
+    limit_reached,
+    shutting_down,
+)
 from wenet_fusion_runtime.server.http.metrics import Metrics
 from wenet_fusion_runtime.server.limits import Limits
+from wenet_fusion_runtime.server.live_session import LiveSession
+from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.settings import ChunkChoice
-from wenet_fusion_runtime.server.websocket.live_session import LiveSession
-from wenet_fusion_runtime.server.websocket.protocol import SessionOptions
+from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
-from wenet_fusion_runtime.stream.segments import FILE_OPTIONS
 
 LOG = logging.getLogger("wenet_fusion_runtime.server")
-FINISH_SECONDS = 5.0  # for what was said until a session was ended to be recognised and sent
+FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
 _POLL_SECONDS = 0.02
 
 
 class Client(Protocol):
-    """A client that is being served."""
+    """A client that is being served: a connection or an upload."""
 
     def drain(self) -> None:
-        """Go on, unless nothing has begun."""
+        """Finish what has begun; close a connection on which nothing has begun."""
 
-    def end_early(self, refusal: Refusal) -> None:
-        """Recognise what has come, send it, then the refusal."""
+    def end_early(self, error: ClientError) -> None:
+        """Decode the audio so far, send its results, then the error."""
 
 
 class Service:
-    """Used by the tasks of one event loop.
+    """State shared by the tasks of one event loop.
 
     Args:
-        recognizer: makes the streams of live sessions; those of uploads have the rules of files.
-        engine: of the recognizer's model.
-        limits, chunks: see there.
+        recognizer: creates the streams of live sessions; uploads use the endpoint rules of files.
+        engine: decodes them; of the recognizer's model.
+        limits: sessions and connections.
+        chunks: default chunk size of sessions.
+
+    >>> async def open_session(recognizer: Recognizer, engine: Engine) -> LiveSession:
+    ...     service = Service(recognizer, engine, Limits(sessions=10))
+    ...     return await service.open(SessionOptions(chunk=16))
     """
 
     def __init__(
@@ -58,57 +70,68 @@ class Service:
 
     @property
     def clients(self) -> int:
-        """How many are being served."""
+        """Number of clients that are being served."""
         return len(self._clients)
 
     def add(self, client: Client) -> None:
+        """Add a client to those that a drain waits for."""
         self._clients.add(client)
 
     def remove(self, client: Client) -> None:
+        """Remove a client that has been served."""
         self._clients.discard(client)
 
     async def open(self, options: SessionOptions, is_file: bool = False) -> LiveSession:
-        """Begin a session; that of a file belongs to an upload, which may have begun before the server is shutting down.
+        """Open a session.
 
+        Args:
+            options: of the session.
+            is_file: decode an uploaded file, which may have begun before the server started to shut down.
         Raises:
-            Refusal: the options do not suit the model, too many sessions are open, or the server is shutting down.
+            ClientError: the options do not suit the model, too many sessions are open, or the server is shutting down.
         """
         if not is_file:
             self.check_draining()
         try:
-            # Hot words cost time, which other sessions need not spend.
+            # In a thread: building the prefix trees of many hot words takes time.
             stream = await asyncio.to_thread(self._stream, options, is_file)
         except ValueError as error:
-            raise Refusal(Reason.OPTION, str(error), NORMAL) from None
+            raise ClientError(Reason.OPTION, str(error), NORMAL) from None
         try:
-            return LiveSession(self.engine, stream, self.metrics.superseded)
+            return LiveSession(self.engine, stream, self.metrics.count_dropped_partial)
         except Unavailable as error:
             self.check_draining()
-            raise Refusal(Reason.FULL, f"{error}; try again later", TRY_LATER) from None
+            raise limit_reached(str(error)) from None
 
     def check_draining(self) -> None:
-        """Raises Refusal if nothing may begin any more."""
+        """Raise ClientError if the server is shutting down."""
         if self.is_draining:
             raise shutting_down()
 
-    def failure(self, error: Exception, who: str) -> Refusal:
-        """What a client is told of an error in its session."""
+    def session_error(self, error: Exception, label: str) -> ClientError:
+        """Return what to tell the client about an error in its session; log unexpected errors."""
         if isinstance(error, ValueError):
-            return Refusal(Reason.SAMPLES, str(error), NORMAL)
+            return ClientError(Reason.SAMPLES, str(error), NORMAL)
         if isinstance(error, Unavailable):
             return shutting_down()
-        LOG.error("%s: the session failed", who, exc_info=error)
-        return Refusal(Reason.INTERNAL, "the server failed; its log says why", INTERNAL)
+        LOG.error("%s: the session failed", label, exc_info=error)
+        return internal_error()
 
-    def refused(self, refusal: Refusal, who: str) -> None:
-        """Counts and logs, on one line: what a client has sent may be part of the message."""
-        self.metrics.refused(refusal.reason)
-        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in refusal.message)
-        LOG.info("%s: refused (%s): %s", who, refusal.reason.value, shown)
+    def report(self, error: ClientError, label: str) -> None:
+        """Count an error and log it on one line; control characters, which may come from the client, are escaped."""
+        self.metrics.count_error(error.reason)
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in error.message)
+        LOG.info("%s: refused (%s): %s", label, error.reason.value, shown)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
-        """Begin nothing more and wait until everybody is served, `seconds` at most and less once `hurry` is set. Then end
-        what is left, with its results so far. Returns how many clients had to be ended."""
+        """Accept nothing new, wait for the clients to finish, then end those that are left with their results so far.
+
+        Args:
+            seconds: longest time to wait.
+            hurry: ends the wait when set.
+        Returns:
+            the number of clients that had to be ended.
+        """
         self.is_draining = True
         for client in list(self._clients):
             client.drain()
@@ -131,7 +154,3 @@ class Service:
         if options.chunk is not None or options.left is not None:
             chunk, left = options.chunk if options.chunk is not None else chunk, options.left
         return recognizer.create_stream(chunk, left, self.chunks.allow_untrained, options.endpoint, options.hot_words)
-
-
-def shutting_down() -> Refusal:
-    return Refusal(Reason.SHUTDOWN, "the server is shutting down; connect again", GOING_AWAY)

@@ -1,30 +1,50 @@
-"""All that a server can be told. Knows no sockets, and needs none of the server's packages."""
+"""Settings of a server. Importing them needs none of the server's extra packages."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
-from wenet_fusion_runtime.server.bind import Listening
+from wenet_fusion_runtime.server.bind import BindOptions
 from wenet_fusion_runtime.server.limits import Limits
+from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
+
+# Without continuous decoding, silence before any text ends a session, and WeNet's server waits 5 s for the first word.
+SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))
 
 
 @dataclass(frozen=True)
 class ChunkChoice:
-    """Chunks of sessions that say nothing of them."""
+    """Chunk size and left context of sessions that ask for none.
+
+    >>> ChunkChoice(chunk=16).allow_untrained
+    False
+    """
 
     chunk: int | None = None  # encoder frames; None: the model's default
-    left: int | None = None  # chunks; None: as in training
-    allow_untrained: bool = False  # sessions may ask for chunks that the model was not trained for
+    left: int | None = None  # chunks; None: the value used in training
+    allow_untrained: bool = False  # accept sizes that the model was not trained with, from sessions too
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A server, but for its recognizer."""
+    """All settings of a server except its recognizer.
 
-    listening: Listening = Listening()
+    Raises:
+        ValueError: `drain_seconds` is negative.
+
+    >>> Settings(BindOptions(port=0), Limits(sessions=10)).limits.sessions
+    10
+    """
+
+    bind: BindOptions = BindOptions()
     limits: Limits = Limits()
     access: Access = Access()
     chunks: ChunkChoice = ChunkChoice()
-    engine: EngineOptions = EngineOptions()  # but for max_sessions, which the limits say
+    engine: EngineOptions = EngineOptions()  # its max_sessions is replaced by limits.sessions
+    drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM
+
+    def __post_init__(self) -> None:
+        if self.drain_seconds < 0:
+            raise ValueError(f"drain_seconds must not be negative, found {self.drain_seconds:g}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wenet_fusion_runtime.audio.reader import Resampler, to_mono
+from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 
 class Block(NamedTuple):

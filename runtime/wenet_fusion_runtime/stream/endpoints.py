@@ -49,7 +49,9 @@ class EndpointRules:
 
 
 FILE_ENDPOINTS = EndpointRules()  # only rule 3: texts do not depend on pauses
-LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # microphones and servers
+LIVE_ENDPOINTS = EndpointRules(
+    rule1_seconds=2.4, rule2_seconds=1.2
+)  # microphones; servers wait longer for the first word
 
 
 class SegmentCounts(NamedTuple):
@@ -65,7 +67,7 @@ class Scan(NamedTuple):
     """What `FrameRules.scan` found."""
 
     counts: SegmentCounts  # after the frames that belong to the segment
-    count: int  # how many of the given frames these are
+    frames: int  # how many of the given frames these are
     endpoint: Endpoint | None  # the rule that closes the segment there; None: it stays open
 
 

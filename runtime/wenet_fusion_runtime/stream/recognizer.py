@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.search.scorers import Fusion
+from wenet_fusion_runtime.search.modes import SEARCH_MODES
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
 from wenet_fusion_runtime.stream.blocks import Block, BlockBuffer
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions, check_alternatives
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 
 class Recognizer:
@@ -33,7 +36,7 @@ class Recognizer:
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
-        self._fusion = self.options.fusion(self.model.meta.vocabulary)
+        self._scorers = self.options.scorers(self.model.meta.vocabulary)
         self._warm_up()
 
     def create_stream(
@@ -60,15 +63,16 @@ class Recognizer:
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
         options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
-        if hot_words and options.mode == GREEDY:
-            raise ValueError(f"{GREEDY} knows no alternatives, so hot words have no effect; choose another mode")
-        fusion = self._fusion.with_hot_words(hot_words) if hot_words else self._fusion
-        return Stream(self.model, options, chunk, left, fusion)
+        scorers = self._scorers
+        if hot_words:
+            check_alternatives(self.options.mode, "hot words")
+            scorers = scorers.with_hot_words(hot_words)
+        return Stream(self.model, options, chunk, left, scorers)
 
     def _warm_up(self) -> None:
         """Pay the costs of first calls before the first audio comes."""
         scores = self.model.warm_up()
-        if self.options.mode == RESCORING:
+        if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])
 
 
@@ -89,14 +93,14 @@ class Stream:
     """
 
     def __init__(
-        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, fusion: Fusion | None = None
+        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, scorers: ScorerSet | None = None
     ) -> None:
         meta = model.meta
         self.chunk, self.left = chunk, left
         self._model = model
         self._state = model.init_state(1, chunk, left)
-        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.tail_samples)
-        self._decoder = SegmentDecoder(model, options, fusion)
+        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples)
+        self._decoder = SegmentDecoder(model, options, scorers)
         self._finals: list[Result] = []
         self._finals_text = ""  # with the spaces at its ends
         self._last: Result | None = None  # the last segment, once the stream is finished

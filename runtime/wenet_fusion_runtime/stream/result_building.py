@@ -1,53 +1,50 @@
-"""From the hypotheses of a search to a result: tokens and words with times, and what is committed. Knows no search."""
+"""Build results from the hypotheses of a search: tokens and words with timestamps, and the number of final words."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, Token
-from wenet_fusion_runtime.results.timestamps import Span, spoken_spans
+from wenet_fusion_runtime.results.timestamps import Span, correct_emission_delay
 from wenet_fusion_runtime.results.words import group_words
 
 
 def make_result(
     hypotheses: Sequence[Hypothesis],
+    stable_length: int,
     meta: Meta,
     segment: int,
     frames: tuple[int, int],
     endpoint: Endpoint | None,
     earliest: float,
 ) -> Result:
-    """The result of one segment.
+    """Return the result of one segment.
 
     Args:
-        hypotheses: best first; of an open segment all those that the search may go on from.
-        meta: of the model.
-        segment: its number.
-        frames: its first frame and the one after its last.
-        endpoint: why it closed; None: it is open.
-        earliest: seconds, before which no token of it was spoken. CTC emits a word near its end, so the word that a
-            segment begins with may have begun in the silence that closed the one before.
+        hypotheses: best first.
+        stable_length: leading tokens of the best one that no later frame changes; of a closed segment all of them.
+        meta: describes the model.
+        segment: the segment's number.
+        frames: its first frame, and the one after its last.
+        endpoint: why it closed; None while it is open.
+        earliest: seconds before which none of its tokens was spoken. CTC emits a word near its end, so the segment's
+            first word may begin in the silence that closed the segment before.
     """
-    units, seconds, best = meta.vocabulary, meta.frame_seconds, hypotheses[0]
-    start, end = frames[0] * seconds, frames[1] * seconds
-    emitted = [Span(frame * seconds, (frame + 1) * seconds) for frame in best.frames]
-    spans = spoken_spans(emitted, meta.word_times, earliest, end)
-    tokens = tuple(
-        Token(unit, units.tokens[unit], *span, confidence)
-        for unit, span, confidence in zip(best.ids, spans, best.confidences)
+    vocabulary, best = meta.vocabulary, hypotheses[0]
+    start, end = frames[0] * meta.frame_seconds, frames[1] * meta.frame_seconds
+    tokens = make_tokens(best, meta, earliest, end)
+    words = group_words(tokens, vocabulary).words
+    final = len(words) if endpoint is not None else group_words(tokens[:stable_length], vocabulary).closed
+    return Result(vocabulary.text(best.ids), tokens, words, final, segment, start, end, tuple(hypotheses), endpoint)
+
+
+def make_tokens(hypothesis: Hypothesis, meta: Meta, earliest: float, latest: float) -> tuple[Token, ...]:
+    """Return the tokens of a hypothesis with timestamps between `earliest` and `latest`, in seconds."""
+    seconds = meta.frame_seconds
+    emitted = [Span(frame * seconds, (frame + 1) * seconds) for frame in hypothesis.frames]
+    spans = correct_emission_delay(emitted, meta.emission_delay, earliest, latest)
+    return tuple(
+        Token(token, meta.vocabulary.tokens[token], *span, confidence)
+        for token, span, confidence in zip(hypothesis.ids, spans, hypothesis.confidences)
     )
-    words = group_words(tokens, units).words
-    committed = len(words)
-    if endpoint is None:
-        # Whatever comes, the search goes on from one of these, and rescoring chooses one of those that it ends with.
-        shared = _common_length([hypothesis.ids for hypothesis in hypotheses])
-        committed = group_words(tokens[:shared], units).closed
-    return Result(units.text(best.ids), tokens, words, committed, segment, start, end, tuple(hypotheses), endpoint)
-
-
-def _common_length(sequences: Sequence[tuple[int, ...]]) -> int:
-    """How many first items all sequences share."""
-    first, last = min(sequences), max(sequences)  # what these share in front, those that sort between them share too
-    agree = (mine == other for mine, other in zip(first, last))
-    return next((index for index, same in enumerate(agree) if not same), min(len(first), len(last)))

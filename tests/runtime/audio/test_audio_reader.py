@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wenet_fusion_runtime.audio.reader import AudioReader, Resampler, load_audio, to_mono
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
+from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
 EMPTY = np.zeros(0, dtype=np.float32)
@@ -122,7 +123,9 @@ def test_part_of_a_file_and_open_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start, end", [(-1.0, None), (1.0, 1.0), (2.0, 1.0), (9.0, None), (0.0, 9.0)])
 def test_parts_outside_a_file_are_refused(tmp_path: Path, start: float, end: float | None) -> None:
     soundfile.write(tmp_path / "a.wav", NOISE, 8000)
-    with pytest.raises(ValueError, match="a.wav: (has 2.500 s, cannot take start|is damaged or ends too early)"):
+    with pytest.raises(
+        ValueError, match="a.wav: (has 2.500 s, cannot take -?[0-9.]+ s to|is damaged or ends too early)"
+    ):
         load_audio(tmp_path / "a.wav", 8000, start=start, end=end)
 
 
@@ -188,7 +191,7 @@ def test_pipes(tmp_path: Path) -> None:
     assert len(load_audio(through_pipe(tmp_path / "pipe", wav), 8000)) == len(NOISE)
     with pytest.raises(ValueError, match="pipe: is damaged or ends too early, found 1.25 s of 2.50 s"):
         load_audio(through_pipe(tmp_path / "pipe", wav[: 44 + len(NOISE)]), 8000)
-    with pytest.raises(ValueError, match="pipe: cannot be read as audio .*of a pipe only wav can be read, save"):
+    with pytest.raises(ValueError, match="pipe: cannot be read as audio .*a pipe must hold wav; save other formats"):
         load_audio(through_pipe(tmp_path / "pipe", (tmp_path / "a.flac").read_bytes()), 8000)
 
 

@@ -93,19 +93,19 @@ def test_headers_of_several_programs_are_understood() -> None:
 @pytest.mark.parametrize(
     "data, arguments, message",
     [
-        (b"", {}, "no audio came through the pipe; did the program before it fail"),
+        (b"", {}, "no audio came through the pipe; check the program that writes to it"),
         (b"x", {}, "no audio came through the pipe"),
         (wav(SAMPLES, 8000)[:44], {}, "no audio came through the pipe"),
         (wav(SAMPLES, 8000)[:30], {}, "damaged or cut off"),
         (b"RIFF....WAVEfmt " + b"\xff" * 30, {}, "damaged or cut off"),
         (wav(SAMPLES, 8000, "FLOAT"), {}, r"format 3 with 32 bits, expected 16-bit PCM \(arecord -f S16_LE\)"),
         (wav(SAMPLES, 8000, "PCM_24"), {}, "format 1 with 24 bits"),
-        (wav(SAMPLES, 8000), {"sample_rate": 16000}, "tells of 8000 Hz, 16000 Hz were asked for"),
-        (wav(SAMPLES, 8000), {"channels": 1}, "tells of 2 channels, 1 channels were asked for"),
+        (wav(SAMPLES, 8000), {"sample_rate": 16000}, "states 8000 Hz, expected 16000 as given"),
+        (wav(SAMPLES, 8000), {"channels": 1}, "states 2 channels, expected 1 as given"),
         (
             b"RIFF....WAVEfmt " + (16).to_bytes(4, "little") + bytes([1, 0, 0, 0, *bytes(10), 16, 0]),
             {},
-            "0 channels at 0 Hz",
+            "states 0 channels at 0 Hz, expected 1 to 32 channels",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from support.runtime.fake_model import SAMPLE_RATE, LoudnessModel, save_model, s
 from wenet_fusion_runtime import DecodingOptions, HotWord, Recognizer, load_language_model, load_model
 from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.stream.segments import PREFIX_BEAM
+from wenet_fusion_runtime.search.modes import PREFIX_BEAM
 
 ARPA = """\\data\\
 ngram 1=4
@@ -102,11 +102,11 @@ def test_unusable_hot_words_are_listed_and_counted_and_the_others_serve(
     out, err = capsys.readouterr()
     assert out == expected(folder, mode=PREFIX_BEAM, hot_words=[HotWord("b", 2.0), HotWord("d", -3.0)])
     assert err.splitlines() == [
-        f"error: {path}:5: hot word 'c' has boost 'lots', which is no number",
-        f"error: {path}:2: hot word 'e': no unit is 'e'",
-        f"error: {path}:4: hot word 'B': no unit is 'B', but there are units for 'b'",
+        f"error: {path}:5: hot word 'c' has boost 'lots', which is not a number",
+        f"error: {path}:2: hot word 'e': no token is 'e'",
+        f"error: {path}:4: hot word 'B': no token is 'B', but there are tokens for 'b'",
         f"error: {path}:6: hot word 'b': has boost 9 here, 2 before",
-        "error: --hot_word: hot word 'f g': no unit is 'f', 'g'",
+        "error: --hot_word: hot word 'f g': no token is 'f', 'g'",
         "error: 5 of 7 hot words cannot be used; going on without them",
     ]
 
@@ -127,24 +127,24 @@ def test_nbest_shows_hypotheses_and_their_scores(folder: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("--nbest 3", "--nbest is shown by --format json only"),
+        ("--nbest 3", "--nbest has no effect without --format json"),
         ("--format json --nbest 0", "nbest must be at least 1, found 0"),
         ("--format json --nbest 9", "nbest 9 is more than beam_size 7; choose a larger beam"),
-        ("--beam_size 5000", "beam_size 5000 is larger than the vocabulary of 7 units; choose 7 or less"),
+        ("--beam_size 5000", "beam_size 5000 is larger than the vocabulary of 7 tokens; choose 7 or less"),
         ("--blank_penalty nan", "blank_penalty must be a number and not negative, found nan"),
         ("--blank_skip_threshold 2", "blank_skip_threshold must be 0.5 to 1, found 2.0"),
         ("--hot_words none.txt", "error: none.txt: No such file or directory\n"),
-        ("--hot_word a --mode ctc_greedy_search", "ctc_greedy_search knows no alternatives"),
+        ("--hot_word a --mode ctc_greedy_search", "ctc_greedy_search keeps a single hypothesis"),
         ("--lm_weight 1 --word_bonus 1", "--lm_weight and --word_bonus have no effect without --language_model FILE"),
         ("--language_model none.arpa", "error: none.arpa: No such file or directory\n"),
         ("--word_bonus 1", "--word_bonus has no effect without --language_model FILE"),
         ("--language_model {}/cut.arpa", "/cut.arpa:9: the file ends before \\end\\; the file was cut off"),
         (
             "--language_model {}/upper.arpa",
-            "upper.arpa ('D': no unit is 'D', but there are units for 'd'); train it on",
+            "upper.arpa ('D': no token is 'D', but there are tokens for 'd'); train it on",
         ),
         ("--language_model {}/lm.arpa --lm_weight -1", "lm_weight must be a number and not negative, found -1.0"),
-        ("--language_model {}/lm.arpa --mode ctc_greedy_search", "ctc_greedy_search knows no alternatives"),
+        ("--language_model {}/lm.arpa --mode ctc_greedy_search", "ctc_greedy_search keeps a single hypothesis"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The command wenet-fusion-runtime: what it prints, and how it fails."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, SAVERS, save_model, speak
-from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.cli.__main__ import build_parser, main
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_real_time_waits_for_the_audio(
     "arguments, message",
     [
         (["{}/missing.pt", "{}/one.wav"], "missing.pt: no such model file"),
-        (["{}/one.wav", "{}/one.wav"], "one.wav: is no exported model"),
+        (["{}/one.wav", "{}/one.wav"], "one.wav: is not an exported model"),
         (
             ["{}/model.pt", "{}/one.wav", "--chunk", "5"],
             "chunk 5 with left context 4: the model was not trained for it; choose one of 4/4, 8/2",
@@ -133,7 +135,7 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
         f"runs on             {engine}\n",
         "8000 Hz",
         "4/4 (160 ms), 8/2 (320 ms); default 8/2",
-        "7 units",
+        "7 tokens",
         "float32",
         "left-to-right, right-to-left",
         "longest_wait_ms 320.0",
@@ -141,7 +143,7 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
     ):
         assert part in out
     assert main(["info", str(folder / "broken.wav")]) == 1
-    assert "is no exported model" in capsys.readouterr().err
+    assert "is not an exported model" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_traceback(folder: Path) -> None:
@@ -160,6 +162,25 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as end:
             main([*arguments, "--help"])
         assert end.value.code == 0 and expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["transcribe", "mic", "serve", "client", "info"])
+def test_help_opens_with_a_sentence_and_ends_with_examples_that_parse(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    _, opening, *_ = shown.split("\n\n")
+    assert re.match(r"[A-Z][^.]+\.", opening), opening
+    examples = shown[shown.index("\nexamples:\n") :].splitlines()[2:]
+    assert examples
+    for example in examples:
+        *_, command = example.split("wenet-fusion-runtime ")
+        assert build_parser().parse_args(shlex.split(command)).run is not None
+    for option in re.findall(r"^  (--\w+)", shown, re.MULTILINE):
+        found = re.search(rf"^  {option}\b[^\n]*?(?:\n +| {{2,}})(?=\w)(.)", shown, re.MULTILINE)
+        assert found, f"{option} has a help text"
 
 
 def test_audio_damaged_in_its_middle_fails_that_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Engines: any number of sessions from any thread, each with the text of a stream alone; nothing is left behind."""
+"""Engines: many sessions from many threads, each with the text of its stream alone, and no memory left behind."""
 
 import gc
 import random
@@ -37,6 +37,7 @@ def test_sessions_read_what_streams_read(engine: Engine) -> None:
     assert found.audio_seconds == pytest.approx(sum(2 * (len(speak(text)) + 800) / SAMPLE_RATE for text in texts))
     assert found.batches.total == found.delays.count >= found.steps.count == found.batches.count
     assert 0 < found.real_time_factor < 1 and found.step_seconds == pytest.approx(found.steps.total)
+    assert found.search_seconds > 0
 
 
 def test_updates_tell_the_course_of_a_session(engine: Engine) -> None:
@@ -104,7 +105,7 @@ def test_dynamic_int8_is_stepped_alone_unless_the_operator_asks() -> None:
     for batched in (False, True):
         with Engine(recognizer.model, EngineOptions(batch_dynamic=batched)) as engine:
             clients = [Client(engine, recognizer) for _ in range(8)]
-            with engine._schedule._changed:  # no worker takes anything until all have pushed
+            with engine._scheduler._changed:  # no worker takes anything until all have pushed
                 threads = [threading.Thread(target=client.say, args=(speak("ab"),)) for client in clients]
                 for thread in threads:
                     thread.start()

@@ -1,4 +1,4 @@
-"""The batch law of the engine: streams stepped together, out of step and of any length, read as each alone."""
+"""The batch law: streams stepped together, out of step and of any length, have the tokens of each alone."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -12,20 +12,19 @@ from support.model.tones import HERTZ, RATE, ToneRun, speak
 from support.runtime.fake_model import LoudnessModel, make_model
 from wenet_fusion_runtime import DecodingOptions, Recognizer, Result
 from wenet_fusion_runtime.engine.batched_step import step_streams
+from wenet_fusion_runtime.search.modes import MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import MODES, RESCORING
 
-from wenet_fusion.export.acceptance import ExportOptions
+from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import read_speech
-from wenet_fusion.export.targets.onnx_archive import export_onnx_archive
-from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.trained_model import load_trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 
 SHORT_SEGMENTS = EndpointRules(rule3_seconds=0.4, rule3_silence_seconds=0.08, rule3_extra_seconds=0.2)
-# A sum in float32 may round differently in another batch, and then to another step of the int8 scale behind it. Noise as
-# large as a rounding, added to the spectrum, changed scores by at most 0.015.
+# A sum in float32 may round differently in another batch, and then to another step of the int8 scale behind it. Noise
+# as large as a rounding, added to the spectrum, changed scores by at most 0.015.
 INT8_LIMIT = 0.1
 WORDS = st.lists(st.sampled_from(sorted(HERTZ)), max_size=5)
 
@@ -139,8 +138,9 @@ def recognizer(
 ) -> Recognizer:
     kind, precision = request.param.split()
     tones, path = load_trained(tone_run.checkpoint), tmp_path_factory.mktemp("engine") / "model.zip"
-    export = export_onnx_archive if kind == "onnx" else export_torchscript
-    export(tones, path, read_speech(tone_run.dev_list, RATE, 30), ExportOptions(precision, max_wer_increase=0.1))
+    export_model(
+        tones, path, ExportOptions(kind, precision, max_wer_increase=0.1), read_speech(tone_run.dev_list, RATE, 30)
+    )
     return Recognizer(path, DecodingOptions(RESCORING, endpoint=SHORT_SEGMENTS))
 
 

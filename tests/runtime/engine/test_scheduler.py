@@ -1,4 +1,4 @@
-"""Who shares a step and when it begins, by a clock that stands still."""
+"""The scheduler with a clock that the test moves: which jobs share a step, and when it begins."""
 
 import threading
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from support.runtime.fake_model import FRAME, SAMPLE_RATE, make_model
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.engine.scheduler import Job, Phase, Schedule
+from wenet_fusion_runtime.engine.job import Job, Phase
+from wenet_fusion_runtime.engine.scheduler import Scheduler
 
 CHUNK = 4 * FRAME  # samples
 WAIT = 0.003
@@ -28,23 +29,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def schedule(clock: Clock) -> Iterator[Schedule]:
-    made = Schedule(max_jobs=8, max_batch=4, max_wait_seconds=WAIT, clock=clock)
+def schedule(clock: Clock) -> Iterator[Scheduler]:
+    made = Scheduler(max_jobs=8, max_batch=4, max_wait_seconds=WAIT, clock=clock)
     yield made
     made.stop()
 
 
-def add(schedule: Schedule, chunk: int = 4) -> Job:
+def add(schedule: Scheduler, chunk: int = 4) -> Job:
     job = Job(RECOGNIZER.create_stream(chunk), on_update=print)
     assert schedule.add(job) == ""
     return job
 
 
-def push(schedule: Schedule, job: Job, samples: int, rate: int | None = None) -> bool:
+def push(schedule: Scheduler, job: Job, samples: int, rate: int | None = None) -> bool:
     return schedule.push(job, np.zeros(samples, np.float32), rate, limit_seconds=10.0)
 
 
-def take(schedule: Schedule) -> list[Job]:
+def take(schedule: Scheduler) -> list[Job]:
     """What a worker gets, which must not have to wait."""
     found: list[Job] = []
     worker = threading.Thread(target=lambda: found.extend(each.job for each in schedule.take()), daemon=True)
@@ -54,20 +55,21 @@ def take(schedule: Schedule) -> list[Job]:
     return found
 
 
-def test_a_job_is_due_when_its_block_is_complete(schedule: Schedule) -> None:
+def test_a_job_is_due_when_its_block_is_complete(schedule: Scheduler) -> None:
     job = add(schedule)
     push(schedule, job, CHUNK - 1)
     assert job.phase is Phase.IDLE
     push(schedule, job, 1)
     assert job.phase is Phase.QUEUED and take(schedule) == [job]
     assert job.phase is Phase.TAKEN and job.pieces == []
+    assert schedule.waiting_seconds(job) == pytest.approx(CHUNK / SAMPLE_RATE), "audio waits until it is decoded"
     push(schedule, job, 3 * CHUNK)
     assert job.phase is Phase.TAKEN, "one worker at a time"
     schedule.give_back(job, 0.0, False)
     assert job.phase is Phase.QUEUED
 
 
-def test_what_is_left_counts_and_the_end_is_due(schedule: Schedule) -> None:
+def test_what_is_left_counts_and_the_end_is_due(schedule: Scheduler) -> None:
     job = add(schedule)
     push(schedule, job, CHUNK)
     take(schedule)
@@ -80,7 +82,7 @@ def test_what_is_left_counts_and_the_end_is_due(schedule: Schedule) -> None:
         push(schedule, job, 1)
 
 
-def test_a_resampler_may_have_more_than_it_seems(schedule: Schedule) -> None:
+def test_a_resampler_may_have_more_than_it_seems(schedule: Scheduler) -> None:
     """Its samples come in bursts; a job that looks almost complete is looked at, at each push but not more often."""
     job = add(schedule, 8)
     push(schedule, job, 2 * 4 * FRAME, rate=2 * SAMPLE_RATE)
@@ -90,7 +92,7 @@ def test_a_resampler_may_have_more_than_it_seems(schedule: Schedule) -> None:
     assert job.phase is Phase.IDLE
 
 
-def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: Schedule, clock: Clock) -> None:
+def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: Scheduler, clock: Clock) -> None:
     jobs = [add(schedule, chunk) for chunk in (4, 8, 4, 4, 8)]
     for job in jobs[::-1]:
         clock.now += 1.0
@@ -100,14 +102,14 @@ def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: S
     assert take(schedule) == [jobs[3], jobs[2], jobs[0]]
 
 
-def test_a_batch_has_an_end(schedule: Schedule) -> None:
+def test_a_batch_has_an_end(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(6)]
     for job in jobs:
         push(schedule, job, CHUNK)
     assert [take(schedule), take(schedule)] == [jobs[:4], jobs[4:]]
 
 
-def test_free_workers_share(schedule: Schedule, clock: Clock) -> None:
+def test_free_workers_share(schedule: Scheduler, clock: Clock) -> None:
     jobs, found = [add(schedule) for _ in range(4)], []
     workers = [threading.Thread(target=lambda: found.append(schedule.take()), daemon=True) for _ in range(2)]
     schedule._free_workers += 1  # as if the second one were there before the first job comes
@@ -121,20 +123,22 @@ def test_free_workers_share(schedule: Schedule, clock: Clock) -> None:
     assert [[each.job for each in batch] for batch in found] == [jobs[:2], jobs[2:]]
 
 
-def seconds_to_wait(schedule: Schedule) -> float:
+def seconds_to_wait(schedule: Scheduler) -> float:
     return schedule._seconds_to_wait(next(iter(schedule._queues.values())))
 
 
-def test_nobody_waits_for_nobody(schedule: Schedule, clock: Clock) -> None:
+def test_nobody_waits_for_nobody(schedule: Scheduler, clock: Clock) -> None:
     job, other, different = add(schedule), add(schedule), add(schedule, 8)
-    push(schedule, different, 2 * CHUNK - 1)  # its next piece is due soon, but it cannot share the step
+    push(schedule, different, CHUNK)
     push(schedule, job, CHUNK)
-    assert seconds_to_wait(schedule) == 0.0, "the other one never pushed anything"
+    different.last_push = clock.now + WAIT / 2 - CHUNK / SAMPLE_RATE  # complete within the wait at this pace ...
+    assert clock.now < different.expected() < clock.now + WAIT
+    assert seconds_to_wait(schedule) == 0.0, "... but of another chunk size; the third job never pushed anything"
     push(schedule, other, CHUNK // 4)
     assert seconds_to_wait(schedule) == 0.0, "the other one needs three more pieces"
 
 
-def test_a_block_waits_for_another_that_is_about_to_come(schedule: Schedule, clock: Clock) -> None:
+def test_a_block_waits_for_another_that_is_about_to_come(schedule: Scheduler, clock: Clock) -> None:
     early, late = add(schedule), add(schedule)
     for _ in range(3):
         push(schedule, early, CHUNK // 4)
@@ -149,7 +153,7 @@ def test_a_block_waits_for_another_that_is_about_to_come(schedule: Schedule, clo
     assert take(schedule) == [early, late]
 
 
-def test_the_wait_is_bounded(schedule: Schedule, clock: Clock) -> None:
+def test_the_wait_is_bounded(schedule: Scheduler, clock: Clock) -> None:
     early, late = add(schedule), add(schedule)
     push(schedule, late, CHUNK // 2)
     clock.now += CHUNK / 2 / SAMPLE_RATE - 0.001
@@ -159,7 +163,7 @@ def test_the_wait_is_bounded(schedule: Schedule, clock: Clock) -> None:
     assert seconds_to_wait(schedule) == 0.0 and take(schedule) == [early]
 
 
-def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Schedule) -> None:
+def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(3)]
     push(schedule, jobs[0], 10)
     push(schedule, jobs[1], CHUNK)
@@ -177,7 +181,7 @@ def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Schedule) -> None:
     assert schedule.wait_until_empty(0.0) and schedule._queues == {} and jobs[1].phase is Phase.DONE
 
 
-def test_a_queued_job_that_is_removed_is_not_taken(schedule: Schedule) -> None:
+def test_a_queued_job_that_is_removed_is_not_taken(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(2)]
     for job in jobs:
         push(schedule, job, CHUNK)
@@ -185,9 +189,9 @@ def test_a_queued_job_that_is_removed_is_not_taken(schedule: Schedule) -> None:
     assert take(schedule) == [jobs[1]]
 
 
-def test_room_is_for_so_many_jobs_and_so_much_audio(schedule: Schedule) -> None:
+def test_room_is_for_so_many_jobs_and_so_much_audio(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(8)]
-    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "8 sessions are open, and no more may be"
+    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "the limit of 8 open sessions is reached"
     schedule.remove(jobs[0])
     add(schedule)
     job = jobs[1]
@@ -195,11 +199,11 @@ def test_room_is_for_so_many_jobs_and_so_much_audio(schedule: Schedule) -> None:
     assert schedule.waiting_seconds(job) == 10.0
     schedule.close()
     schedule.remove(jobs[2])
-    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "the engine is being shut down"
+    assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "the engine is shutting down"
 
 
 def test_stopping_wakes_the_workers() -> None:
-    schedule, found = Schedule(8, 4, WAIT), []
+    schedule, found = Scheduler(8, 4, WAIT), []
     workers = [threading.Thread(target=lambda: found.append(schedule.take()), daemon=True) for _ in range(3)]
     for worker in workers:
         worker.start()

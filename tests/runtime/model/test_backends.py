@@ -199,9 +199,14 @@ def test_threads() -> None:
         (b"no graph", None, 3, "model in memory: step.onnx: onnxruntime .* cannot load it .*; update onnxruntime or"),
         (GRAPHS["step.onnx"][:-900], None, 3, "step.onnx: onnxruntime .* cannot load it"),
         (GRAPHS["step.onnx"], b"", 3, "rescore.onnx: onnxruntime .* cannot load it"),
-        (GRAPHS["rescore.onnx"], None, 3, "step.onnx: its inputs encoder_out, hyp_lengths, .* are not those that meta"),
-        (GRAPHS["step.onnx"], GRAPHS["step.onnx"], 3, "rescore.onnx: its inputs .* are not those .*; export the model"),
-        (GRAPHS["step.onnx"], None, 2, "step.onnx: its inputs state_2 are not those that meta.json describes"),
+        (GRAPHS["rescore.onnx"], None, 3, "step.onnx: its inputs encoder_out, hyp_lengths, .* differ from meta.json"),
+        (
+            GRAPHS["step.onnx"],
+            GRAPHS["step.onnx"],
+            3,
+            "rescore.onnx: its inputs .* differ from meta.json; export the model",
+        ),
+        (GRAPHS["step.onnx"], None, 2, "step.onnx: its inputs state_2 differ from meta.json"),
     ],
 )
 def test_graphs_that_are_not_what_meta_describes(step: bytes, rescore: bytes | None, state: int, message: str) -> None:
@@ -212,7 +217,7 @@ def test_graphs_that_are_not_what_meta_describes(step: bytes, rescore: bytes | N
 
 def test_types_of_the_state_are_compared() -> None:
     state = [[name, "float32", shape] for name, _, shape in onnx_record()["state"]]
-    with pytest.raises(ValueError, match="its inputs state_1 are not those that meta.json describes"):
+    with pytest.raises(ValueError, match="its inputs state_1 differ from meta.json"):
         OnnxBackend(GRAPHS["step.onnx"], None, parse_meta(onnx_record() | {"state": state}, "memory"))
 
 

@@ -11,7 +11,7 @@ from wenet_fusion_runtime.model.model_file import read_meta
 @pytest.mark.parametrize("kind", SAVERS)
 def test_meta_of_a_file(tmp_path: Path, kind: str) -> None:
     meta = read_meta(SAVERS[kind](tmp_path / "model.zip"))
-    assert (meta.kind, meta.engine) == (f"wenet_fusion.{kind}", "onnxruntime" if kind == "onnx" else "none")
+    assert (meta.kind, meta.requires) == (f"wenet_fusion.{kind}", "onnxruntime" if kind == "onnx" else "none")
     assert (meta.sample_rate, meta.frame_samples, meta.chunk_sizes) == (8000, 320, (4, 8))
     assert (meta.default_chunk, meta.default_left, meta.left(4), meta.left(5)) == (8, 2, 4, 4)
     assert meta.frame_seconds == 0.04 and meta.vocabulary.tokens == tuple(TOKENS)
@@ -49,17 +49,17 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_a_record_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="model.pt: meta.json: .*; export the model again"):
         parse_meta(["a", "list"], "model.pt")
-    with pytest.raises(ValueError, match="model.pt: meta.json: is a 'x', this runtime .*; export the model again"):
+    with pytest.raises(ValueError, match="model.pt: meta.json: is a 'x', expected .*; export the model again"):
         parse_meta({"kind": "x"}, "model.pt")
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"format": 3}, "has format 3, this runtime reads 2; update wenet-fusion-runtime"),
-        ({"format": 1}, "has format 1, this runtime reads 2; export the model again"),
+        ({"format": 3}, "has format 3, expected 2; update wenet-fusion-runtime"),
+        ({"format": 1}, "has format 1, expected 2; export the model again"),
         ({"chunkings": []}, r"default_chunking \(8, 2\) is not among chunkings"),
-        ({"kind": "other"}, "is a 'other', this runtime runs 'wenet_fusion.torchscript' and 'wenet_fusion.onnx'"),
+        ({"kind": "other"}, "is a 'other', expected 'wenet_fusion.torchscript' or 'wenet_fusion.onnx'"),
         ({"blank": 5}, "blank and sos_eos must be 0 and 2, found 5 and 2"),
         ({"sample_rate": None}, "not 'NoneType'; export the model again"),
         ({"sample_rate": "fast"}, "invalid literal .* 'fast'; export the model again"),

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.runtime.fake_model import make_model, meta_record, speak
 from wenet_fusion_runtime.model.metadata import parse_meta
-from wenet_fusion_runtime.results.timestamps import Span, WordTimes, spoken_spans
+from wenet_fusion_runtime.results.timestamps import EmissionDelay, Span, correct_emission_delay
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import DecodingOptions, transcribe_offline
 
 FRAME = 0.04
 shifts = st.floats(-1, 1).map(lambda value: round(value, 3))
@@ -20,19 +21,21 @@ def emitted(frames: list[int]) -> list[Span]:
 
 
 def test_times_move_by_the_shifts_and_meet_in_the_middle_of_an_overlap() -> None:
-    found = spoken_spans(emitted([10, 40, 45]), WordTimes(-0.3, 0.1), 0.0, 9.0)
+    found = correct_emission_delay(emitted([10, 40, 45]), EmissionDelay(-0.3, 0.1), 0.0, 9.0)
     expected = [(0.1, 0.54), (1.3, (1.74 + 1.5) / 2), ((1.74 + 1.5) / 2, 1.94)]
     assert np.allclose(found, expected)
-    assert spoken_spans([], WordTimes(-0.3, 0.1), 0.0, 9.0) == []
+    assert correct_emission_delay([], EmissionDelay(-0.3, 0.1), 0.0, 9.0) == []
     frames = emitted([0, 1, 2, 7])
-    assert spoken_spans(frames, WordTimes(), 0.0, 9.0) == frames, (
+    assert correct_emission_delay(frames, EmissionDelay(), 0.0, 9.0) == frames, (
         "without shifts nothing moves, not by a rounding error"
     )
 
 
 def test_times_stay_between_their_bounds() -> None:
-    assert np.allclose(spoken_spans(emitted([26, 48]), WordTimes(-0.3, 0.3), 1.0, 2.0), [(1.0, 1.38), (1.62, 2.0)])
-    assert spoken_spans(emitted([0, 1]), WordTimes(-1.0, -1.0), 0.0, 1.0) == [(0, 0), (0, 0)]
+    assert np.allclose(
+        correct_emission_delay(emitted([26, 48]), EmissionDelay(-0.3, 0.3), 1.0, 2.0), [(1.0, 1.38), (1.62, 2.0)]
+    )
+    assert correct_emission_delay(emitted([0, 1]), EmissionDelay(-1.0, -1.0), 0.0, 1.0) == [(0, 0), (0, 0)]
 
 
 @settings(max_examples=300, deadline=None)
@@ -46,7 +49,7 @@ def test_times_are_in_order_for_any_shifts(
     frames: list[int], start: float, end: float, segment: tuple[float, float]
 ) -> None:
     earliest, latest = 1 + min(segment), 1 + max(segment)
-    spans = spoken_spans(emitted(frames), WordTimes(start, end), earliest, latest)
+    spans = correct_emission_delay(emitted(frames), EmissionDelay(start, end), earliest, latest)
     assert len(spans) == len(frames)
     flat = np.array(spans).reshape(-1)
     assert (np.diff(flat) >= 0).all() and all(earliest <= value <= latest for value in flat)
@@ -109,9 +112,9 @@ def test_an_endpoint_before_a_word_does_not_move_its_start() -> None:
 def test_a_file_without_word_times_has_none_and_a_wrong_value_is_named() -> None:
     record = meta_record()
     for absent in ({}, {"word_times": None}):
-        assert parse_meta({**record, **absent}, "memory").word_times == WordTimes(0.0, 0.0)
+        assert parse_meta({**record, **absent}, "memory").emission_delay == EmissionDelay(0.0, 0.0)
     good = {"start_shift_seconds": -0.3, "end_shift_seconds": 0.05}
-    assert parse_meta({**record, "word_times": good}, "memory").word_times == WordTimes(-0.3, 0.05)
+    assert parse_meta({**record, "word_times": good}, "memory").emission_delay == EmissionDelay(-0.3, 0.05)
     for wrong, message in (
         ({**good, "end_shift_seconds": float("nan")}, "must be numbers of seconds, 10 at most"),
         ({**good, "start_shift_seconds": -300}, "must be numbers of seconds, 10 at most"),

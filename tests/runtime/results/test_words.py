@@ -9,11 +9,13 @@ from wenet_fusion_runtime import AcousticModel, DecodingOptions
 from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
 from wenet_fusion_runtime.results.words import group_words, joined_words
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search import prefix_beam
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
-from wenet_fusion_runtime.stream import result_building, segments
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import GREEDY, MODES, PREFIX_BEAM, RESCORING, SegmentDecoder
+from wenet_fusion_runtime.stream.offline import transcribe_offline
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 BPE = Vocabulary([*RESERVED, "\u2581HEL", "LO", "\u2581", "\u2581YOU", "A\u2581B", "R"], "pieces")
 MIXED = Vocabulary([*RESERVED, "\u4f60", "\u597d", "\u2581O", "K", "\u3042\u2581X"], "pieces")
@@ -148,8 +150,8 @@ def test_greedy_commits_at_once_and_the_beam_in_time() -> None:
 
 def test_the_law_catches_a_promise_by_the_best_hypotheses_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeded bug: what the two best hypotheses share is called committed, the rest of the beam is forgotten."""
-    original = result_building._common_length
-    monkeypatch.setattr(result_building, "_common_length", lambda sequences: original(sequences[:2]))
+    original = prefix_beam._common_length
+    monkeypatch.setattr(prefix_beam, "_common_length", lambda sequences: original(sequences[:2]))
     with pytest.raises(AssertionError):
         for seed in range(50):
             check_committed(seed, UNSURE, RESCORING, 1.0)
@@ -208,11 +210,11 @@ def test_common_length() -> None:
     for sequences, expected in (
         ([()], 0), ([(1, 2)], 2), ([(1, 2), ()], 0), ([(1, 2, 3), (1, 2, 4), (1, 2)], 2), ([(5, 1), (4, 1), (5, 1)], 0)
     ):  # fmt: skip
-        assert result_building._common_length(sequences) == expected
+        assert prefix_beam._common_length(sequences) == expected
 
 
 def test_results_have_words() -> None:
-    stream = segments.transcribe_offline(make_model(), speak("ab c"), 8, 2)
+    stream = transcribe_offline(make_model(), speak("ab c"), 8, 2)
     words = stream[0].words
     assert [word.text for word in words] == ["a", "b", "c"] == [token.text for token in stream[0].tokens]
     assert [word[1:4] for word in words] == [token[2:] for token in stream[0].tokens]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import RESERVED, UNKNOWN, Vocabulary
-from wenet_fusion_runtime.search import hot_words as context_module
+from wenet_fusion_runtime.search import contextual_biasing
 from wenet_fusion_runtime.search.hot_words import HotWord, check_hot_words, parse_hot_word, read_hot_words
-from wenet_fusion_runtime.search.scorers import Fusion
+from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.search.spelling import Spelling
 
 PIECES = Vocabulary([*RESERVED, "▁", "▁a", "a", "b", "▁ab", "ba", "▁b", "bb", "你", "好", "你好", "▁你"], "pieces")
@@ -53,17 +54,20 @@ def fewest_units(phrase: str, units: Vocabulary, most: int = 7) -> int:
     raise AssertionError(phrase)
 
 
-def final_score(fusion: Fusion, tokens: list[int]) -> float:
-    state = fusion.start()
+EMPTY = Hypothesis((), 0.0, 0.0, (), ())
+
+
+def final_score(scorers: ScorerSet, tokens: list[int]) -> float:
+    state = scorers.start()
     for token in tokens:
-        state = fusion.advance(state, token)
-    return fusion.finish(state).context_score
+        state = scorers.advance(state, token)
+    return scorers.scored(EMPTY, state, is_final=True).context_score
 
 
 @pytest.mark.parametrize("phrase", PHRASES["pieces"] + PHRASES["characters"])
 def test_the_boost_counts_the_fewest_units_that_spell_a_phrase(phrase: str) -> None:
     units = PIECES if phrase in PHRASES["pieces"] else CHARACTERS
-    assert Spelling(units).spell(phrase).fewest_units == fewest_units(phrase, units)
+    assert Spelling(units).spell(phrase).fewest_tokens == fewest_units(phrase, units)
 
 
 @settings(max_examples=400, deadline=None)
@@ -74,13 +78,13 @@ def test_the_score_of_a_text_is_that_of_the_phrases_that_occur_in_it(kind: str, 
     boosts = data.draw(st.lists(st.sampled_from([-2.0, 0.5, 3.0]), min_size=len(phrases), max_size=len(phrases)))
     unknown = [] if units is PIECES else [UNKNOWN]  # an unknown piece may hide where a word ends
     tokens = data.draw(st.lists(st.sampled_from([*unknown, *range(3, len(units))]), max_size=12))
-    fusion = Fusion(units, list(map(HotWord, phrases, boosts)))
+    scorers = make_scorers(units, list(map(HotWord, phrases, boosts)))
     spelling, text = Spelling(units), units.text(tokens)
     expected = sum(
-        boost * spelling.spell(phrase).fewest_units * occurrences(phrase, text, units)
+        boost * spelling.spell(phrase).fewest_tokens * occurrences(phrase, text, units)
         for phrase, boost in zip(phrases, boosts)
     )
-    assert final_score(fusion, tokens) == pytest.approx(expected, abs=1e-9)
+    assert final_score(scorers, tokens) == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,88 +97,90 @@ def test_no_unit_gains_more_than_its_bound_and_what_is_not_complete_is_only_lent
     phrases = data.draw(st.dictionaries(st.sampled_from(PHRASES[kind]), boosts, max_size=5))
     later = data.draw(st.dictionaries(st.sampled_from(PHRASES[kind]), boosts, max_size=2))
     penalty = data.draw(st.sampled_from([-1.0, 0.0, 1.0]))
-    fusion = Fusion(units, [HotWord(*item) for item in phrases.items()], length_penalty=penalty)
-    fusion = fusion.with_hot_words([HotWord(*item) for item in later.items()])
-    state = fusion.start()
+    scorers = make_scorers(units, [HotWord(*item) for item in phrases.items()], length_penalty=penalty)
+    scorers = scorers.with_hot_words([HotWord(*item) for item in later.items()])
+    state = scorers.start()
     for token in data.draw(st.lists(st.sampled_from([1, *range(3, len(units))]), max_size=12)):
-        after = fusion.advance(state, token)
-        assert after.bonus - state.bonus <= fusion.most_gained[token] + 1e-9
-        assert after.context_score >= after.completed
+        after = scorers.advance(state, token)
+        assert after[0] - state[0] <= scorers.most_gained[token] + 1e-9
+        if phrases or later:
+            (score, (completed, _)), *_ = after[1]
+            assert score >= completed
         state = after
 
 
 def test_the_way_text_is_cut_into_pieces_changes_nothing() -> None:
     units = Vocabulary([*RESERVED, "▁TURN", "▁T", "T", "URN", "TU", "RN", "ED", "▁LEFT", "▁"], "pieces")
-    fusion = Fusion(units, [HotWord("TURN", 2.0), HotWord("TURN LEFT", 1.0)])
+    scorers = make_scorers(units, [HotWord("TURN", 2.0), HotWord("TURN LEFT", 1.0)])
     for tokens in (["▁TURN"], ["▁T", "URN"], ["TU", "RN"], ["T", "URN"], ["▁", "TU", "RN"], ["▁TURN", "▁"]):
-        assert final_score(fusion, ids(units, *tokens)) == 2.0
+        assert final_score(scorers, ids(units, *tokens)) == 2.0
     for tokens in (["▁TURN", "ED"], ["▁T", "TU", "RN"], ["▁LEFT", "TU", "RN"], ["▁TURN", "T"]):
-        assert final_score(fusion, ids(units, *tokens)) == 0.0
-    assert final_score(fusion, ids(units, "TU", "RN", "▁LEFT")) == 2.0 + 2 * 1.0
-    assert final_score(fusion, ids(units, "TU", "RN", "▁LEFT", "T")) == 2.0
+        assert final_score(scorers, ids(units, *tokens)) == 0.0
+    assert final_score(scorers, ids(units, "TU", "RN", "▁LEFT")) == 2.0 + 2 * 1.0
+    assert final_score(scorers, ids(units, "TU", "RN", "▁LEFT", "T")) == 2.0
 
 
 def test_a_phrase_earns_its_share_and_loses_it_when_it_is_not_completed() -> None:
     units = Vocabulary([*RESERVED, "▁TURN", "▁T", "TU", "RN", "ED", "▁LEFT", "▁RIGHT"], "pieces")
-    fusion = Fusion(units, [HotWord("TURN LEFT", 4.0), HotWord("TURN RIGHT", -6.0), HotWord("RIGHT", -1.0)])
+    scorers = make_scorers(units, [HotWord("TURN LEFT", 4.0), HotWord("TURN RIGHT", -6.0), HotWord("RIGHT", -1.0)])
     shown = []
     for tokens in (["▁TURN", "ED"], ["▁T", "▁T"], ["▁TURN", "▁LEFT", "▁T"], ["▁TURN", "▁RIGHT", "▁T"]):
-        state, scores = fusion.start(), []
+        state, totals = scorers.start(), []
         for token in ids(units, *tokens):
-            state = fusion.advance(state, token)
-            scores.append(state.context_score)
-        shown.append(scores)
+            state = scorers.advance(state, token)
+            totals.append(state[0])
+        shown.append(totals)
     # Half of "TURN LEFT" is worth half of 2 units * 4; a phrase that is not wanted takes nothing before it is complete.
     assert shown == [[4.0, 0.0], [1.0, 1.0], [4.0, 8.0, 8.0 + 1.0], [4.0, 0.0, -12.0 - 1.0 + 1.0]]
 
 
 def test_overlapping_phrases_all_count() -> None:
-    fusion = Fusion(CHARACTERS, [HotWord(phrase, 1.0) for phrase in ("你好", "好吗", "好", "吗a")])
-    assert final_score(fusion, ids(CHARACTERS, "你", "好", "吗", "a")) == 2.0 + 1.0 + 1.0 + 2.0  # "好吗" is one unit
+    scorers = make_scorers(CHARACTERS, [HotWord(phrase, 1.0) for phrase in ("你好", "好吗", "好", "吗a")])
+    assert final_score(scorers, ids(CHARACTERS, "你", "好", "吗", "a")) == 2.0 + 1.0 + 1.0 + 2.0  # "好吗" is one unit
 
 
 def test_counting_catches_an_automaton_without_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     hot_words, tokens = [HotWord("你好吗", 1.0), HotWord("好a", 1.0)], ids(CHARACTERS, "你", "好", "a")
-    assert final_score(Fusion(CHARACTERS, hot_words), tokens) == 2.0
+    assert final_score(make_scorers(CHARACTERS, hot_words), tokens) == 2.0
     monkeypatch.setattr(
-        context_module.HotWordGraph,
+        contextual_biasing.HotWordGraph,
         "_step",
-        lambda self, node, symbol: self._next.get(node * context_module._SPAN + symbol, 0),
+        lambda self, node, symbol: self._next.get(node * contextual_biasing._SPAN + symbol, 0),
     )
-    assert final_score(Fusion(CHARACTERS, hot_words), tokens) == 0.0
+    assert final_score(make_scorers(CHARACTERS, hot_words), tokens) == 0.0
 
 
 def test_unknown_units_match_nothing() -> None:
-    fusion = Fusion(WORDS, [HotWord("one two")])
-    assert final_score(fusion, [3, UNKNOWN, 4]) == 0.0
-    pieces = Fusion(PIECES, [HotWord("a b")])
+    scorers = make_scorers(WORDS, [HotWord("one two")])
+    assert final_score(scorers, [3, UNKNOWN, 4]) == 0.0
+    pieces = make_scorers(PIECES, [HotWord("a b")])
     assert final_score(pieces, [*ids(PIECES, "▁a"), UNKNOWN, *ids(PIECES, "▁b")]) == 0.0
 
 
 def test_a_streams_phrase_replaces_the_boost_of_the_same_phrase() -> None:
-    fusion = Fusion(WORDS, [HotWord("one", 2.0), HotWord("two", 1.0)])
-    changed = fusion.with_hot_words([HotWord("one", 0.0), HotWord("three", 5.0), HotWord("two", 1.0)])
+    scorers = make_scorers(WORDS, [HotWord("one", 2.0), HotWord("two", 1.0)])
+    changed = scorers.with_hot_words([HotWord("one", 0.0), HotWord("three", 5.0), HotWord("two", 1.0)])
     again = changed.with_hot_words([HotWord(" one ", -1.0)])
     for token, scores in zip("one two three".split(), [(2.0, 0.0, -1.0), (1.0, 1.0, 1.0), (0.0, 5.0, 5.0)]):
-        assert tuple(final_score(each, ids(WORDS, token)) for each in (fusion, changed, again)) == scores
+        assert tuple(final_score(each, ids(WORDS, token)) for each in (scorers, changed, again)) == scores
 
 
 def test_without_phrases_there_is_nothing_to_add() -> None:
-    assert not Fusion(WORDS).adds_something and Fusion(WORDS, length_penalty=0.5).adds_something
-    assert Fusion(WORDS).with_hot_words([HotWord("one")]).adds_something
-    assert not Fusion(WORDS).with_hot_words([HotWord("one", 0.0)]).adds_something
+    assert not make_scorers(WORDS) and make_scorers(WORDS, length_penalty=0.5)
+    assert make_scorers(WORDS).with_hot_words([HotWord("one")])
+    assert not make_scorers(WORDS).with_hot_words([HotWord("one", 0.0)])
 
 
 PROBLEMS = [
     (PIECES, HotWord("  "), "hot word '  ': is empty"),
     (PIECES, HotWord("▁"), "hot word '▁': is empty"),
-    (PIECES, HotWord("ac d"), "hot word 'ac d': no unit has 'c', 'd'"),
-    (PIECES, HotWord("AB"), "hot word 'AB': no unit has 'A', 'B', but there are units for 'ab'"),
-    (PIECES, HotWord("<unk>"), "hot word '<unk>': no unit has '<', 'u', 'n', 'k', '>'"),
-    (WORDS, HotWord("one six ten six"), "hot word 'one six ten six': no unit is 'six', 'ten'"),
-    (WORDS, HotWord("One"), "hot word 'One': no unit is 'One', but there are units for 'one'"),
-    (WORDS, HotWord("<unk>"), "hot word '<unk>': no unit is '<unk>'"),
-    (Vocabulary([*RESERVED, "ab", "ca"], "pieces"), HotWord("abc"), "hot word 'abc': no sequence of units spells it"),
+    (PIECES, HotWord("ac d"), "hot word 'ac d': no token has 'c', 'd'"),
+    (PIECES, HotWord("AB"), "hot word 'AB': no token has 'A', 'B', but there are tokens for 'ab'"),
+    (PIECES, HotWord("<unk>"), "hot word '<unk>': no token has '<', 'u', 'n', 'k', '>'"),
+    (WORDS, HotWord("one six ten six"), "hot word 'one six ten six': no token is 'six', 'ten'"),
+    (WORDS, HotWord("One"), "hot word 'One': no token is 'One', but there are tokens for 'one'"),
+    (WORDS, HotWord("<unk>"), "hot word '<unk>': no token is '<unk>'"),
+    (Vocabulary([*RESERVED, "ab", "ca"], "pieces"), HotWord("abc"), "hot word 'abc': no sequence of tokens spells it"),
     (WORDS, HotWord("one", math.nan), "hot word 'one': has boost nan, which must be -100 to 100"),
     (WORDS, HotWord("one", -math.inf), "hot word 'one': has boost -inf, which must be -100 to 100"),
     (
@@ -201,11 +207,11 @@ def test_all_problems_are_told_at_once_and_the_rest_is_usable() -> None:
     ]
     checked = check_hot_words(given, WORDS)
     assert checked.usable == (given[0], given[4])
-    assert checked.problems == ("hot word 'six': no unit is 'six'", "f:4: hot word 'one': has boost 2 here, 1 before")
+    assert checked.problems == ("hot word 'six': no token is 'six'", "f:4: hot word 'one': has boost 2 here, 1 before")
     with pytest.raises(ValueError, match="^2 hot words cannot be used:\nhot word 'six': .*\nf:4: hot word 'one'"):
-        Fusion(WORDS, given)
+        make_scorers(WORDS, given)
     with pytest.raises(ValueError, match="^1 hot word cannot be used:\nhot word 'six'"):
-        Fusion(WORDS).with_hot_words(given[:2])
+        make_scorers(WORDS).with_hot_words(given[:2])
 
 
 def test_a_file_of_hot_words(tmp_path: Path) -> None:
@@ -218,8 +224,8 @@ def test_a_file_of_hot_words(tmp_path: Path) -> None:
         HotWord("C#", -1.0, f"{path}:6"),
     )
     assert read.problems == (
-        f"{path}:5: hot word 'three' has boost '', which is no number",
-        f"{path}:7: hot word 'two' has boost 'many', which is no number",
+        f"{path}:5: hot word 'three' has boost '', which is not a number",
+        f"{path}:7: hot word 'two' has boost 'many', which is not a number",
     )
     path.write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"words.txt: is not UTF-8 at byte 3; save"):
@@ -231,7 +237,7 @@ def test_a_file_of_hot_words(tmp_path: Path) -> None:
 def test_a_hot_word_of_the_command_line() -> None:
     assert parse_hot_word("NEW YORK=4", "=") == HotWord("NEW YORK", 4.0)
     assert parse_hot_word("NEW YORK", "=") == HotWord("NEW YORK")
-    with pytest.raises(ValueError, match="hot word 'a' has boost 'b', which is no number"):
+    with pytest.raises(ValueError, match="hot word 'a' has boost 'b', which is not a number"):
         parse_hot_word("a=b", "=")
 
 
@@ -241,8 +247,8 @@ def test_ten_thousand_phrases_are_ready_in_seconds() -> None:
     units = Vocabulary([*RESERVED, "▁", *letters, *(f"{a}{b}" for a in letters for b in letters)], "pieces")
     phrases = {" ".join("".join(rng.choices(letters, k=6)) for _ in range(2)) for _ in range(10_000)}
     begin = time.process_time()
-    fusion = Fusion(units, [HotWord(phrase) for phrase in phrases])
+    scorers = make_scorers(units, [HotWord(phrase) for phrase in phrases])
     assert time.process_time() - begin < 5.0
     begin = time.process_time()
-    fusion.with_hot_words([HotWord("of one stream")])  # does not make the others again
+    scorers.with_hot_words([HotWord("of one stream")])  # does not make the others again
     assert time.process_time() - begin < 0.5

@@ -11,24 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.runtime.fake_model import LoudnessModel, make_model, speak
-from test_hot_words import final_score
+from test_hot_words import EMPTY, final_score
 from test_searches import enumerate_prefixes, pieces, plain_prefix_beam, random_scores
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.contextual_biasing import HotWordGraph
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
-from wenet_fusion_runtime.search.scorers import Fusion
+from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
-from wenet_fusion_runtime.stream.segments import (
-    GREEDY,
-    MODES,
-    PREFIX_BEAM,
-    RESCORING,
-    DecodingOptions,
-    SegmentDecoder,
-    transcribe_offline,
-)
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 PIECES = Vocabulary([*RESERVED, "▁a", "b", "▁"], "pieces")
 CHARACTERS = Vocabulary([*RESERVED, "你", "好", "吗"], "pieces")
@@ -72,7 +69,7 @@ def unit_ids(scores: FrameScores) -> FrameScores:
 def expected_scores(scores: FrameScores, kind: str, weight: float, word_bonus: float, penalty: float) -> dict:
     """ids -> score, from the sum over alignments, the text's words and plain sums."""
     units, model, found = VOCABULARIES[kind], Bigrams(), {}
-    hot_words = Fusion(units, HOT_WORDS[kind])  # tested against counting in test_runtime_context
+    hot_words = make_scorers(units, HOT_WORDS[kind])  # tested against counting in test_runtime_context
     for ids, (ctc_score, _) in enumerate_prefixes(scores).items():
         text = units.text(ids)
         words = list(text) if kind == "characters" else text.split()
@@ -90,8 +87,8 @@ def expected_scores(scores: FrameScores, kind: str, weight: float, word_bonus: f
 def agrees_with_enumeration(seed: int, kind: str, weight: float, word_bonus: float, penalty: float) -> bool:
     scores = unit_ids(random_scores(seed, 5, 4))
     expected = expected_scores(scores, kind, weight, word_bonus, penalty)
-    fusion = Fusion(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), weight, word_bonus, penalty)
-    search = PrefixBeamSearch(10_000, fusion=fusion)
+    scorers = make_scorers(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), weight, word_bonus, penalty)
+    search = PrefixBeamSearch(10_000, scorers=scorers)
     search.advance(scores)
     found = search.final_hypotheses(10_000)
     assert all(math.isclose(each.score, each.search_score, abs_tol=1e-9) for each in found)
@@ -120,15 +117,15 @@ def test_scores_are_sums_over_alignments_words_and_phrases(
 @pytest.mark.parametrize("kind", VOCABULARIES)
 def test_enumeration_catches_a_last_word_that_is_not_scored(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert agrees_with_enumeration(1, kind, 0.5, 0.0, 0.0)
-    monkeypatch.setattr(Fusion, "finish", lambda self, state: state)
+    monkeypatch.setattr(LanguageModelScorer, "finish", lambda self, state: state.score)
     assert not agrees_with_enumeration(1, kind, 0.5, 0.0, 0.0)
 
 
-def bonus_from_the_beginning(fusion: Fusion, prefix: tuple[int, ...]) -> float:
-    state = fusion.start()
+def bonus_from_the_beginning(scorers: ScorerSet, prefix: tuple[int, ...]) -> float:
+    state = scorers.start()
     for unit in prefix:
-        state = fusion.advance(state, unit)
-    return state.bonus
+        state = scorers.advance(state, unit)
+    return state[0]
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
@@ -137,17 +134,17 @@ def test_a_narrow_beam_equals_the_textbook(kind: str, beam_size: int) -> None:
     """What is passed over because it cannot reach the beam is nothing that could."""
     for seed in range(4):
         scores = unit_ids(random_scores(seed, 25, 4, sharpness=1.5))
-        fusion = Fusion(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.7, -0.2)
-        search = PrefixBeamSearch(beam_size, fusion=fusion)
+        scorers = make_scorers(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.7, -0.2)
+        search = PrefixBeamSearch(beam_size, scorers=scorers)
         search.advance(scores)
-        expected = plain_prefix_beam(scores, beam_size, partial(bonus_from_the_beginning, fusion))
+        expected = plain_prefix_beam(scores, beam_size, partial(bonus_from_the_beginning, scorers))
         found = search.hypotheses(beam_size)
         assert [each.ids for each in found] == [ids for ids, _ in expected]
         np.testing.assert_allclose([each.score for each in found], [score for _, score in expected], rtol=1e-9)
 
 
 def test_the_textbook_catches_a_bound_that_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fusion, "_most_gained", lambda self: np.full(6, -1.0))
+    monkeypatch.setattr(HotWordGraph, "_largest_gains", lambda self, levels: np.full(6, -9.0))
     with pytest.raises(AssertionError):
         test_a_narrow_beam_equals_the_textbook("words", 4)
 
@@ -163,8 +160,8 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
     seed: int, kind: str, cuts: list[int], threshold: float
 ) -> None:
     scores = unit_ids(random_scores(seed, 40, 4, sharpness=3.0))
-    fusion = Fusion(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.1, 0.2)
-    whole, cut = (PrefixBeamSearch(4, 0, 0, fusion, threshold, 0.8) for _ in range(2))
+    scorers = make_scorers(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.1, 0.2)
+    whole, cut = (PrefixBeamSearch(4, 0, 0, scorers, threshold, 0.8) for _ in range(2))
     whole.advance(scores)
     for piece in pieces(scores, cuts):
         cut.advance(piece)
@@ -178,7 +175,7 @@ def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
     scores = FrameScores(np.float32([[-0.1, -2.5, -13.0, -13.0]]), np.array([[3, 0, 4, 5]]), np.float32([-2.5]))
     found = {}
     for boost in (0.0, 5.0, 14.0):
-        search = PrefixBeamSearch(fusion=Fusion(WORDS, [HotWord("two", boost)]), token_threshold=10.0)
+        search = PrefixBeamSearch(scorers=make_scorers(WORDS, [HotWord("two", boost)]), token_threshold=10.0)
         search.advance(scores)
         found[boost] = [WORDS.text(hypothesis.ids) for hypothesis in search.final_hypotheses(4)]
     assert found == {0.0: ["one", ""], 5.0: ["one", "", "two"], 14.0: ["two", "one", ""]}
@@ -188,7 +185,7 @@ def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
 def test_each_word_of_each_prefix_is_asked_for_once(kind: str) -> None:
     """The toy's states are whole texts, so a pair that was asked for twice was asked for twice by one prefix."""
     model = Bigrams()
-    search = PrefixBeamSearch(10_000, fusion=Fusion(VOCABULARIES[kind], (), model, 0.5))
+    search = PrefixBeamSearch(10_000, scorers=make_scorers(VOCABULARIES[kind], (), model, 0.5))
     search.advance(unit_ids(random_scores(3, 6, 4)))
     search.final_hypotheses(10)
     assert set(model.asked.values()) == {1}
@@ -202,12 +199,12 @@ def test_a_word_is_scored_when_it_is_complete() -> None:
         ("pieces", ["▁a", "b", "<unk>", "b", "▁", "▁a", "▁a"], ["ab<unk>b", "a"]),
     ):
         units, model = VOCABULARIES[kind], Bigrams()
-        fusion = Fusion(units, (), model, 1.0)
-        state = fusion.start()
+        scorers = make_scorers(units, (), model, 1.0)
+        state = scorers.start()
         for token in tokens:
-            state = fusion.advance(state, units.tokens.index(token))
+            state = scorers.advance(state, units.tokens.index(token))
         assert [word for _, word in model.asked] == words
-        score = fusion.finish(state).lm_score
+        score = scorers.scored(EMPTY, state, is_final=True).lm_score
         last = "a" if kind == "pieces" else None
         whole = [*words, last] if last else words
         assert [word for _, word in model.asked] == whole
@@ -217,11 +214,11 @@ def test_a_word_is_scored_when_it_is_complete() -> None:
 
 def test_characters_of_unspaced_scripts_are_words_among_pieces() -> None:
     units, model = Vocabulary([*RESERVED, "▁he", "llo", "你好", "▁吗"], "pieces"), Bigrams()
-    fusion = Fusion(units, (), model, 1.0)
-    state = fusion.start()
+    scorers = make_scorers(units, (), model, 1.0)
+    state = scorers.start()
     for unit in (3, 4, 5, 6, 4, 3):
-        state = fusion.advance(state, unit)
-    fusion.finish(state)
+        state = scorers.advance(state, unit)
+    scorers.scored(EMPTY, state, is_final=True)
     assert [word for _, word in model.asked] == ["hello", "你", "好", "吗", "llo", "he"]
 
 
@@ -256,11 +253,11 @@ def test_hot_words_of_a_stream_are_added_to_those_of_the_options() -> None:
         stream.accept_waveform(SPEECH)
         finals.append(stream.finish()[-1].hypotheses)
     assert finals[0] == finals[1] != finals[2]
-    with pytest.raises(ValueError, match="1 hot word cannot be used:\nhot word 'e': no unit is 'e'"):
+    with pytest.raises(ValueError, match="1 hot word cannot be used:\nhot word 'e': no token is 'e'"):
         one.create_stream(hot_words=[HotWord("e")])
-    with pytest.raises(ValueError, match="1 hot word cannot be used:\nhot word 'e': no unit is 'e'"):
+    with pytest.raises(ValueError, match="1 hot word cannot be used:\nhot word 'e': no token is 'e'"):
         Recognizer(UNSURE, DecodingOptions(hot_words=[HotWord("e")]))
-    with pytest.raises(ValueError, match="ctc_greedy_search knows no alternatives"):
+    with pytest.raises(ValueError, match="ctc_greedy_search keeps a single hypothesis"):
         Recognizer(UNSURE, DecodingOptions(GREEDY)).create_stream(hot_words=words)
 
 
@@ -288,8 +285,8 @@ def test_penalties_make_texts_longer_and_shorter() -> None:
 
 
 def test_nothing_to_add_costs_nothing() -> None:
-    assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM))._search._fusion is None
-    assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM, length_penalty=1.0))._search._fusion is not None
+    assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM))._search._is_scored is False
+    assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM, length_penalty=1.0))._search._is_scored is True
 
 
 def test_only_nbest_hypotheses_are_returned() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wenet_fusion_runtime.search import prefix_beam as search_module
-from wenet_fusion_runtime.search.greedy import FrameScores, GreedySearch
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 
 
@@ -69,7 +70,7 @@ def test_prefix_beam_sums_all_alignments(seed: int, frames: int, units: int, dro
 
 
 def test_enumeration_catches_prefixes_that_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self))
     assert not agrees_with_enumeration(random_scores(0, 5, 3))
 
 
@@ -125,7 +126,7 @@ def test_prefix_beam_equals_the_textbook_when_prefixes_leave_the_beam_and_return
 
 
 def test_the_textbook_catches_a_prefix_that_returns_as_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self, None))
+    monkeypatch.setattr(search_module.Prefix, "child", lambda self, token: search_module.Prefix(token, self))
     assert not all(agrees_with_textbook(seed, beam_size=6) for seed in RETURNING_SEEDS)
 
 

@@ -14,11 +14,13 @@ from test_scorers import VOCABULARIES, unit_ids
 from test_searches import enumerate_prefixes, pieces, random_scores
 from wenet_fusion_runtime import DecodingOptions, Recognizer, load_language_model
 from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.language_model import NgramModel
+from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.modes import PREFIX_BEAM
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
-from wenet_fusion_runtime.search.scorers import Fusion
-from wenet_fusion_runtime.stream.segments import PREFIX_BEAM, transcribe_offline
+from wenet_fusion_runtime.search.scorer_set import make_scorers
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.text.error_rate import ErrorCounts, score
 
@@ -56,7 +58,7 @@ def agrees_with_enumeration(model: NgramModel, kind: str, seed: int, weight: flo
     for ids, (ctc_score, _) in enumerate_prefixes(scores).items():
         words = list(units.text(ids)) if kind == "characters" else units.text(ids).split()
         expected[ids] = ctc_score + weight * expected_score(model, words) + bonus * len(words)
-    search = PrefixBeamSearch(10_000, fusion=Fusion(units, (), model, weight, bonus))
+    search = PrefixBeamSearch(10_000, scorers=make_scorers(units, (), model, weight, bonus))
     search.advance(scores)
     found = {each.ids: each.score for each in search.final_hypotheses(10_000)}
     return found.keys() == expected.keys() and all(
@@ -81,7 +83,7 @@ def test_fused_search_equals_brute_force(
 def test_brute_force_catches_a_model_that_starts_in_the_middle(
     models: dict[str, NgramModel], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Fusion, "finish", lambda self, state: state)
+    monkeypatch.setattr(LanguageModelScorer, "finish", lambda self, state: state.score)
     assert not agrees_with_enumeration(models[kind], kind, 1, 1.0, 0.0)
 
 
@@ -91,7 +93,9 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
     models: dict[str, NgramModel], kind: str, seed: int, cuts: list[int]
 ) -> None:
     scores: FrameScores = unit_ids(random_scores(seed, 40, 4, sharpness=3.0))
-    whole, cut = (PrefixBeamSearch(5, fusion=Fusion(VOCABULARIES[kind], (), models[kind], 0.7, 0.5)) for _ in range(2))
+    whole, cut = (
+        PrefixBeamSearch(5, scorers=make_scorers(VOCABULARIES[kind], (), models[kind], 0.7, 0.5)) for _ in range(2)
+    )
     whole.advance(scores)
     for piece in pieces(scores, cuts):
         cut.advance(piece)
@@ -165,10 +169,13 @@ def test_a_language_model_whose_words_cannot_be_written_is_refused(tmp_path: Pat
     pieces_of_words = Vocabulary([*RESERVED, "\u2581", "O", "N", "E"], "pieces")
     hanzi = Vocabulary([*RESERVED, "你", "好"], "pieces")
     lower = train(tmp_path, "one zero\n")
-    for units, unit in ((digits, "'one': no unit is 'one', but there are units for 'ONE'"), (pieces_of_words, "'ONE'")):
+    for units, unit in (
+        (digits, "'one': no token is 'one', but there are tokens for 'ONE'"),
+        (pieces_of_words, "'ONE'"),
+    ):
         with pytest.raises(ValueError, match=f"no word of the language model .*lm.arpa .*{unit}.*train it on text"):
-            Fusion(units, (), lower)
-    with pytest.raises(ValueError, match="'你好' is several units, each of which is a word to the search"):
-        Fusion(hanzi, (), train(tmp_path, "你好\n"))
+            make_scorers(units, (), lower)
+    with pytest.raises(ValueError, match="'你好' is several tokens, each of which is a word to the search"):
+        make_scorers(hanzi, (), train(tmp_path, "你好\n"))
     for units, text in ((digits, "ONE two\n"), (pieces_of_words, "ONE two\n"), (hanzi, "你 x\n")):
-        Fusion(units, (), train(tmp_path, text))  # one word that can be written is enough
+        make_scorers(units, (), train(tmp_path, text))  # one word that can be written is enough

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from support.runtime.fake_model import FRAME, TAIL, make_model, speak
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, Stream
 from wenet_fusion_runtime.results.result import Endpoint, Result
+from wenet_fusion_runtime.search.modes import GREEDY, RESCORING
 from wenet_fusion_runtime.stream.blocks import Block, BlockBuffer
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, EndpointRules
-from wenet_fusion_runtime.stream.segments import GREEDY, RESCORING
 
 CHUNK, LEFT = 8, 2
 SHORT = EndpointRules(0.4, 0.12, 1.0, 0.08, 0.2)

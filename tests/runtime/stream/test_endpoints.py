@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.runtime.fake_model import make_model
 from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import (
     FILE_ENDPOINTS,
     LIVE_ENDPOINTS,
@@ -18,7 +20,7 @@ from wenet_fusion_runtime.stream.endpoints import (
     Scan,
     SegmentCounts,
 )
-from wenet_fusion_runtime.stream.segments import GREEDY, PREFIX_BEAM, DecodingOptions, SegmentDecoder
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 FRAME = 0.04
 A, B = 3, 4  # units

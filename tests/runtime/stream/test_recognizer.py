@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support.runtime.fake_model import FRAME, SAMPLE_RATE, SAVERS, TAIL, make_model, meta_record, onnx_record, speak
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, Stream, load_model
 from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import MODES, PREFIX_BEAM, transcribe_offline
+from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 TEXT = "abcd dcb aa"
 SAMPLES = speak(TEXT)

@@ -10,21 +10,14 @@ from hypothesis import strategies as st
 from support.runtime.fake_model import FRAME, LoudnessModel, make_model, speak
 from wenet_fusion_runtime import AcousticModel
 from wenet_fusion_runtime.results.result import Result, joined_ids
-from wenet_fusion_runtime.search.greedy import FrameScores
+from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.stream import segments
+from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream import offline
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segments import (
-    GREEDY,
-    MODES,
-    PREFIX_BEAM,
-    RESCORING,
-    DecodingOptions,
-    SegmentDecoder,
-    decode_rows,
-    offline_step,
-    transcribe_offline,
-)
+from wenet_fusion_runtime.stream.offline import decode_rows, offline_step, transcribe_offline
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 # Frames are 40 ms: a segment of 10 frames closes at 3 blanks, or after 5 more frames.
 SHORT = DecodingOptions(PREFIX_BEAM, endpoint=EndpointRules(None, None, 0.4, 0.12, 0.2))
@@ -70,7 +63,7 @@ class ClosesAfterBlocks(SegmentDecoder):
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         counts, _, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
-        self._search.advance(scores)
+        self._search.advance(scores, encoder_out)
         self._counts = counts._replace(frames=self._counts.frames + len(scores.blank))
         return [self.close(endpoint)] if endpoint is not None else []
 
@@ -140,10 +133,10 @@ def test_only_the_open_segment_is_kept() -> None:
     scores, encoder_out = frames_of("abcd " * 12)
     for start in range(0, len(scores.blank), 8):
         decoder.accept(scores.part(start, start + 8), encoder_out[:, start : start + 8])
-        assert sum(block.shape[1] for block in decoder._encoder_blocks) == decoder._counts.frames <= 15
+        assert sum(block.shape[1] for block in decoder._search._encoder_blocks) == decoder._counts.frames <= 15
     without = SegmentDecoder(MODEL, SHORT)
     without.accept(scores, encoder_out)
-    assert not without._encoder_blocks
+    assert not hasattr(without._search, "_encoder_blocks")
 
 
 def test_rescoring_ranks_by_the_decoders() -> None:
@@ -193,7 +186,7 @@ class CountsFrames(AcousticModel):
 def test_long_audio_runs_in_blocks(monkeypatch: pytest.MonkeyPatch, chunk: int, left: int, longest: int) -> None:
     utterances = [speak("abcd dcb"), speak(""), speak("abc"), speak("c")[: 5 * FRAME - 7]]
     whole = offline_step(MODEL, utterances, chunk, left)
-    monkeypatch.setattr(segments, "OFFLINE_BLOCK_FRAMES", 20)
+    monkeypatch.setattr(offline, "OFFLINE_BLOCK_FRAMES", 20)
     model = CountsFrames(MODEL.backend, MODEL.meta)
     blocks = offline_step(model, utterances, chunk, left)
     assert model.longest == min(longest, whole.blank.shape[1]) and blocks.blank.shape == whole.blank.shape
@@ -244,7 +237,10 @@ def test_defaults_come_from_the_model() -> None:
         ({"word_bonus": math.inf}, "word_bonus must be a number, found inf"),
         ({"token_threshold": 0.0}, "token_threshold must be positive, found 0.0"),
         ({"blank_skip_threshold": 0.3}, "blank_skip_threshold must be 0.5 to 1, found 0.3"),
-        ({"mode": GREEDY, "length_penalty": 1.0}, "ctc_greedy_search knows no alternatives, so hot words, a language"),
+        (
+            {"mode": GREEDY, "length_penalty": 1.0},
+            "ctc_greedy_search keeps a single hypothesis, so hot words, a language",
+        ),
         ({"mode": GREEDY, "hot_words": [HotWord("a")]}, "choose ctc_prefix_beam_search or attention_rescoring"),
     ],
 )

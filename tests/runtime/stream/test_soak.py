@@ -8,10 +8,10 @@ import psutil
 import pytest
 from support.model.tones import HERTZ, RATE, speak
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.stream.segments import SegmentDecoder
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
-from wenet_fusion.export.targets.torchscript import export_torchscript
-from wenet_fusion.recipe import load_trained
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.trained_model import load_trained
 
 BEAM = 10
 LONGEST_SEGMENT_FRAMES = 750  # 20 s, and 10 s to find a silence
@@ -20,7 +20,7 @@ LONGEST_SEGMENT_FRAMES = 750  # 20 s, and 10 s to find a silence
 @pytest.fixture(scope="module")
 def recognizer(tone_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("soak") / "tones.pt"
-    export_torchscript(load_trained(tone_run.checkpoint), path)
+    export_model(load_trained(tone_run.checkpoint), path)
     return Recognizer(path)
 
 
@@ -72,12 +72,12 @@ def excesses(stream, state_values):
     """What a stream holds beyond its bounds, as text."""
     decoder = stream._decoder
     frames = decoder._counts.frames
-    encoded = sum(block.shape[1] for block in decoder._encoder_blocks)
+    encoded = sum(block.shape[1] for block in decoder._search._encoder_blocks)
     bounds = {
         "frames of the open segment": (frames, LONGEST_SEGMENT_FRAMES),
         "encoder frames": (encoded, frames),
-        "prefixes": (count_nodes(decoder._search), BEAM * frames + 1),
-        "emissions": (count_emissions(decoder._search), 2 * BEAM * (frames + 1)),
+        "prefixes": (count_nodes(decoder._search._first_pass), BEAM * frames + 1),
+        "emissions": (count_emissions(decoder._search._first_pass), 2 * BEAM * (frames + 1)),
         "values of the state": (count_values(stream._state), state_values),
         "kept hypotheses": (max([len(result.hypotheses) for result in stream.finals], default=0), 1),
     }
@@ -105,9 +105,9 @@ class KeepsEncoderFrames(SegmentDecoder):
     """Seeded bug: the encoder outputs of closed segments stay."""
 
     def close(self, endpoint):
-        blocks = list(self._encoder_blocks)
+        blocks = list(self._search._encoder_blocks)
         result = super().close(endpoint)
-        self._encoder_blocks = blocks
+        self._search._encoder_blocks = blocks
         return result
 
 

@@ -9,7 +9,9 @@ from support.model import laws
 from torch import Tensor
 
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.encoder import Encoder, EncoderConfig, EncoderState
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.model.encoder_state import EncoderState
 
 
 class Geometry(NamedTuple):

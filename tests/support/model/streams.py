@@ -20,7 +20,7 @@ def step_op(model: nn.Module, chunking: Chunking, with_ids: bool = True) -> laws
     def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
         padded = nn.functional.pad(x, (0, -x.size(1) % FRAME))
         out, new = model.step(padded, lengths, *chunking, state)
-        encoder_out, frames, *scores = out  # a named tuple in memory, a plain one from a file
+        encoder_out, frames, *scores = out
         assert torch.equal(frames, (lengths + FRAME - 1) // FRAME)
         kept = [values for values in scores if with_ids or values.is_floating_point()]
         return [encoder_out, *kept], new

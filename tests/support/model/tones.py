@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import torch
-from wenet_fusion_runtime.audio.reader import Resampler
+from wenet_fusion_runtime.audio.resampling import Resampler
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.data.transforms import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
 

@@ -3,11 +3,10 @@
 import numpy as np
 import torch
 from support.model.wenet_runtime import greedy
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks
 SILENCE = float(np.log(2.0**-23))  # a feature of zeros: the log of Kaldi's energy floor
@@ -24,8 +23,8 @@ def model_features(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
 def ended(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
     """Audio with the silence that training ended it with, in whole encoder frames."""
     frontend = trained.config.model.frontend
-    count = len(samples) + frontend.tail_samples
-    return np.pad(samples, (0, frontend.tail_samples + -count % frontend.frame_samples)).astype(np.float32)
+    count = len(samples) + frontend.right_padding_samples
+    return np.pad(samples, (0, frontend.right_padding_samples + -count % frontend.frame_samples)).astype(np.float32)
 
 
 def expected_frames(trained: TrainedModel, features: np.ndarray, chunking: Chunking) -> torch.Tensor:

@@ -1,14 +1,15 @@
-"""A copy of the digits recipe that runs the packages of this clone; knows no test."""
+"""Copies of the recipes that run the packages of this clone."""
 
 import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 RECIPE = Path("examples/digits/s0")
+TEMPLATE = Path("examples/template/s0")
 
 
-def clone_recipe(root: Path) -> None:
-    """Copies tools and recipe to `root`, without data and experiments; the environment is not checked there."""
+def clone_recipe(root: Path, recipe: Path = RECIPE) -> None:
+    """Copy tools and one recipe to `root`, without data and experiments; the environment is not checked there."""
     shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / RECIPE, root / RECIPE, ignore=shutil.ignore_patterns("__pycache__", "data", "exp"))
+    shutil.copytree(ROOT / recipe, root / recipe, ignore=shutil.ignore_patterns("__pycache__", "data", "exp"))
     (root / "tools" / "check_environment.py").write_text("print('installed')\n")

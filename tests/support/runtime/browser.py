@@ -1,4 +1,4 @@
-"""Headless Chromium with a recording in place of a microphone, and the page in it. Knows no model."""
+"""Headless Chromium with a recording as its microphone, and the page in it."""
 
 import base64
 import importlib.util
@@ -23,7 +23,7 @@ _FLAGS = (
 
 
 def missing() -> str | None:
-    """What this machine lacks, as a person would install it."""
+    """Return what must be installed to run a browser; None if nothing is missing."""
     lacking = [] if shutil.which(CHROMIUM) else [CHROMIUM]
     lacking += [] if importlib.util.find_spec("playwright") else ["the Python package playwright"]
     if not lacking:
@@ -33,10 +33,10 @@ def missing() -> str | None:
 
 @contextmanager
 def browser(microphone: Path | None = None) -> Iterator[Any]:
-    """A browser of its own (playwright's `Browser`).
+    """Start a browser (playwright's `Browser`).
 
     Args:
-        microphone: recording that it hears, once, from the moment that a page listens; None: beeps.
+        microphone: recording that is played once as its microphone, from the first use; None: beeps.
     """
     from playwright.sync_api import expect as assertions
     from playwright.sync_api import sync_playwright
@@ -55,10 +55,10 @@ def browser(microphone: Path | None = None) -> Iterator[Any]:
 
 @contextmanager
 def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
-    """A function that opens the page and waits until it is ready.
+    """Yield a function that opens the page and waits until it is ready.
 
-    Fails at the end if a page has written an error to the console, as browsers do of every breach of its
-    Content-Security-Policy, unless the test has taken it out of `page.errors`.
+    Fails at the end if a page wrote an error to the console (e.g. a breach of its content policy) that the test
+    did not remove from `page.errors`.
     """
     contexts, errors = [], []
 
@@ -85,20 +85,20 @@ def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
 
 
 def expect(subject: Any) -> Any:
-    """playwright's `expect`: assertions that wait."""
+    """Return playwright's `expect`: assertions that wait."""
     from playwright.sync_api import expect as assertions
 
     return assertions(subject)
 
 
 def is_ready(page: Any) -> None:
-    """Nothing runs any more."""
+    """Wait until no recording or file is running."""
     expect(page.locator("#status")).to_have_text("Ready")
     expect(page.locator("#record")).to_have_accessible_name("Start")
 
 
 def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
-    """A file is dropped onto the page, as far as a script can do that."""
+    """Drop a file onto the page by a script."""
     page.evaluate(
         """([content, name, type]) => {
           const data = new DataTransfer();

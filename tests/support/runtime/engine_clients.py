@@ -1,4 +1,4 @@
-"""What tests of engines share: a recognizer, and a client that collects its session's updates."""
+"""A recognizer, an engine, and a client that collects its session's updates."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ class Client:
             self._over.set()
 
     def say(self, samples: np.ndarray, piece: int = 1600, sample_rate: int | None = None) -> None:
-        """Everything, as fast as there is room, and the end."""
+        """Push all samples as fast as there is room, and end the audio."""
         for start in range(0, len(samples), piece):
             part = samples[start : start + piece]
             while self.session.room_seconds < len(part) / (sample_rate or SAMPLE_RATE):
@@ -59,13 +59,13 @@ class Client:
 
 @pytest.fixture(params=[1, 2])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """With one worker and with two."""
+    """An engine with one worker, and one with two."""
     with Engine(RECOGNIZER.model, EngineOptions(workers=request.param)) as made:
         yield made
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true while there is patience."""
+    """Wait for a condition; return whether it became true in time."""
     end = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < end:
         time.sleep(0.002)

@@ -1,8 +1,8 @@
-"""A tiny exported model for tests of the runtime: loudness is the language. Knows nothing of wenet_fusion.
+"""A tiny exported model for tests of the runtime: it recognises letters by their loudness.
 
 A frame of 40 ms whose mean absolute value is near 0.2, 0.4, 0.6 or 0.8 reads as a, b, c or d, silence as blank. State
-and chunks matter as in a real model: each frame also hears the 10 ms before it, a little of its chunk's mean, and a
-little of what the left context holds.
+and chunks matter as in a real model: each frame also depends on the 10 ms before it, on its chunk's mean, and on the
+mean of its left context.
 """
 
 import functools
@@ -11,7 +11,6 @@ import json
 import warnings
 import zipfile
 from pathlib import Path
-from typing import List, Tuple
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ TOKENS = ["<blank>", "<unk>", "<sos/eos>", "a", "b", "c", "d"]
 LEVELS = [0.0, 9.0, 9.0, 0.2, 0.4, 0.6, 0.8]  # loudness of each token; <unk> and <sos/eos> are never heard
 OPSET = 17
 
-Scores = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepScores
+Scores = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepScores
 
 
 class LoudnessModel(nn.Module):
@@ -43,23 +42,23 @@ class LoudnessModel(nn.Module):
         self.register_buffer("levels", torch.tensor(LEVELS))
 
     @torch.jit.export
-    def init_state(self, batch: int, chunk: int, left: int) -> List[Tensor]:
+    def init_state(self, batch: int, chunk: int, left: int) -> list[Tensor]:
         return [torch.zeros(batch, 80), torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, chunk * left)]
 
     @torch.jit.export
     def step(
-        self, samples: Tensor, lengths: Tensor, chunk: int, left: int, state: List[Tensor]
-    ) -> Tuple[Scores, List[Tensor]]:
+        self, samples: Tensor, lengths: Tensor, chunk: int, left: int, state: list[Tensor]
+    ) -> tuple[Scores, list[Tensor]]:
         assert samples.size(1) % 320 == 0 and state[2].size(1) == chunk * left and int(lengths.max()) <= samples.size(1)
         assert float(samples.abs().max()) <= 1.0
-        blocks: List[Tensor] = []
+        blocks: list[Tensor] = []
         for start in range(0, samples.size(1), chunk * 320):
             block = samples[:, start : start + chunk * 320]
             loudness, state = self.hear(block, (lengths - start).clamp(0, block.size(1)), state)
             blocks.append(loudness)
         return self.score(torch.cat(blocks, dim=1), lengths), state
 
-    def hear(self, samples: Tensor, lengths: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+    def hear(self, samples: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """One chunk: the loudness of each frame as it is heard (B, T), and the next state."""
         valid = torch.arange(samples.size(1)).unsqueeze(0) < lengths.unsqueeze(1)
         samples = torch.cat([state[0], samples * valid], dim=1)
@@ -99,11 +98,11 @@ class LoudnessModel(nn.Module):
         return torch.stack([5.0 * liked - length, length - 50.0 + 0.001 * encoder_out[0, :, 1].sum()], dim=1)
 
     @torch.jit.export
-    def concat_states(self, states: List[List[Tensor]]) -> List[Tensor]:
+    def concat_states(self, states: list[list[Tensor]]) -> list[Tensor]:
         return [torch.cat([state[i] for state in states]) for i in range(len(states[0]))]
 
     @torch.jit.export
-    def split_state(self, state: List[Tensor]) -> List[List[Tensor]]:
+    def split_state(self, state: list[Tensor]) -> list[list[Tensor]]:
         return [[tensor[row : row + 1] for tensor in state] for row in range(state[0].size(0))]
 
 
@@ -176,7 +175,7 @@ class _OneChunk(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, samples: Tensor, lengths: Tensor, *state: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, samples: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         loudness, next_state = self.model.hear(samples, lengths, list(state))
         return (*self.model.score(loudness, lengths), *next_state)
 

@@ -1,10 +1,10 @@
-"""Pipes whose readers are threads of the runtime. Knows no audio."""
+"""Pipes whose readers are threads of the runtime."""
 
 import threading
 
 
 def wait_for_reader() -> None:
-    """Until no thread reads from a pipe: once its descriptor is closed, the number may be that of another test's file."""
+    """Wait until no thread reads from a pipe: a closed descriptor's number may be reused by another test."""
     for thread in threading.enumerate():
         if thread.name == "pipe":
             thread.join(5)

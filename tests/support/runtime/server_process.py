@@ -1,4 +1,4 @@
-"""Starts the true server as a process of its own, and speaks to it as WeNet's clients do. Knows nothing of wenet_fusion."""
+"""Starts the server in a process, and connects to it as WeNet's clients do."""
 
 import asyncio
 import io
@@ -71,7 +71,7 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit status; fails if it does not end in time."""
+        """Return the exit status; raise if the process does not end in time."""
         status = self.process.wait(seconds)
         self._reader.join(seconds)
         return status
@@ -105,7 +105,7 @@ class Socket:
         await self.socket.send_str(json.dumps(record))
 
     async def start(self, **record: Any) -> None:
-        """The start signal, and the server's answer to it."""
+        """Send the start signal and check the reply."""
         await self.say(signal="start", **record)
         assert await self.receive() == '{"status":"ok","type":"server_ready"}', self.texts
 
@@ -114,7 +114,7 @@ class Socket:
             await self.socket.send_bytes(data[start : start + piece])
 
     async def receive(self) -> str | None:
-        """The next text; None once the server has closed."""
+        """Return the next text message; None once the server has closed."""
         message = await asyncio.wait_for(self.socket.receive(), PATIENCE)
         if message.type is aiohttp.WSMsgType.TEXT:
             self.texts.append(message.data)
@@ -124,7 +124,7 @@ class Socket:
         return None
 
     async def rest(self) -> list[dict[str, Any]]:
-        """Everything until the server closes, and what came before."""
+        """Receive until the server closes; return all messages."""
         while await self.receive() is not None:
             pass
         return self.records
@@ -135,14 +135,14 @@ class Socket:
 
     @property
     def failure(self) -> str:
-        """The message with which the server refused."""
+        """The server's error message."""
         last = self.records[-1]
         assert last["status"] == "failed" and last.keys() == {"status", "message"}, self.texts
         return last["message"]
 
     @property
     def text(self) -> str:
-        """Of all final results."""
+        """The text of all final results."""
         finals = [
             json.loads(record["nbest"])[0]["sentence"]
             for record in self.records
@@ -153,16 +153,16 @@ class Socket:
 
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[Socket]:
-    """A WebSocket to an address of `ServerProcess.url`."""
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(
-            url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=2.0), **options
-        ) as socket:
-            yield Socket(socket)
+    """Open a WebSocket to `ServerProcess.url`."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=2.0), **options) as socket,
+    ):
+        yield Socket(socket)
 
 
 async def spoken_to(url: str, samples: np.ndarray, piece: int = 3200, **options: Any) -> Socket:
-    """A whole session: start, audio, end, and all answers. Samples are those of the wire."""
+    """Run a whole session: start, audio, end and all replies; `samples` as they are sent."""
     async with connected(url) as socket:
         await socket.start(**options)
         await socket.send(samples.tobytes(), piece)
@@ -172,14 +172,14 @@ async def spoken_to(url: str, samples: np.ndarray, piece: int = 3200, **options:
 
 
 async def http(method: str, url: str, **options: Any) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body of a request."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
-        async with session.request(method, url, **options) as response:
-            return response.status, response.headers, await response.read()
+    """Return status, headers and body of a request."""
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, **options) as response:
+        return response.status, response.headers, await response.read()
 
 
 async def metric(url: str, name: str) -> float:
-    """One value of /metrics."""
+    """Return one value of /metrics."""
     _, _, body = await http("GET", f"{url}metrics")
     lines = [line for line in body.decode().splitlines() if line.startswith(f"wenet_fusion_{name} ")]
     assert len(lines) == 1, name
@@ -194,19 +194,19 @@ async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]]) -> bool
 
 
 def pcm(samples: np.ndarray) -> np.ndarray:
-    """16-bit little-endian, of float32."""
+    """Convert float32 samples to 16-bit little-endian."""
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
 
 
 def encoded(samples: np.ndarray, rate: int, form: str = "WAV") -> bytes:
-    """An audio file in memory."""
+    """Return an audio file as bytes."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=form)
     return buffer.getvalue()
 
 
 def frame(opcode: int, payload: bytes, length: int | None = None) -> bytes:
-    """A frame of a client, masked with zeros; `length` is what its header says."""
+    """Return a client's frame, masked with zeros; `length` is the length in its header."""
     length = len(payload) if length is None else length
     if length < 126:
         size = bytes([128 | length])
@@ -216,7 +216,7 @@ def frame(opcode: int, payload: bytes, length: int | None = None) -> bytes:
 
 
 async def raw_socket(server: ServerProcess, receive_buffer: int | None = None) -> sockets.socket:
-    """A WebSocket without a library: nobody reads what comes but the caller."""
+    """Open a WebSocket without a library, so that only the caller reads from it."""
     raw = sockets.socket()
     if receive_buffer is not None:
         raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_buffer)

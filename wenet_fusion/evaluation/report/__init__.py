@@ -1,1 +1,1 @@
-"""Error rates as a page of HTML or Markdown that people read."""
+"""Error rates as a page of HTML or Markdown."""

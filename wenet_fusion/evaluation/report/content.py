@@ -1,4 +1,4 @@
-"""What a report says, as tables and aligned utterances. Knows neither Markdown nor HTML, nor who decoded."""
+"""Contents of a report, independent of its format: tables of error rates, and aligned utterances."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from wenet_fusion.text.error_rate import (
 )
 from wenet_fusion.text.transcripts import Counting
 
-WORST = 10  # utterances that are shown of each condition
-COMMONEST = 8  # errors that are shown of each condition
-_CONTEXT = 6  # correct words that are shown on each side of an error
+WORST = 10  # utterances shown of each condition
+COMMONEST = 8  # errors shown of each condition
+_CONTEXT = 6  # correct words shown on each side of an error
 
 
-class Condition(NamedTuple):
-    """The errors of one way to decode."""
+class ConditionErrors(NamedTuple):
+    """Errors of one way to decode."""
 
     search: str
-    chunking: str  # label; empty where nothing is known of it
+    chunking: str  # label; empty if unknown
     scoring: Scoring
     interval: Interval | None
     real_time_factor: float | None = None
 
     @property
     def name(self) -> str:
+        """Search and chunking."""
         return f"{self.search} {self.chunking}".rstrip()
 
 
 class Cell(NamedTuple):
-    """What stands in a table; `note` is what it needs to be judged, `strong` makes it stand out."""
+    """A cell of a table: its text, a note such as an interval, and whether it stands out."""
 
     text: str
     note: str = ""
@@ -46,6 +47,8 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
+    """A table with a title and, below it, an explanation."""
+
     title: str
     header: tuple[str, ...]  # the first column names the row
     rows: tuple[tuple[Cell, ...], ...]
@@ -53,36 +56,46 @@ class Table(NamedTuple):
 
 
 class Fact(NamedTuple):
+    """A setting or a circumstance of an evaluation, such as the commit."""
+
     name: str
     value: str
 
 
 @dataclass(frozen=True)
 class Report:
+    """Everything that a report shows.
+
+    >>> Report("WER", "one test set", Counting(), (), (Fact("commit", "abc"),)).facts[0].value
+    'abc'
+    """
+
     title: str
-    about: str  # one sentence: of what
+    about: str  # one sentence: model and data
     counting: Counting
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ConditionErrors, ...]
     facts: tuple[Fact, ...]  # settings, commit, hardware
-    problems: tuple[str, ...] = ()  # utterances that could not be used, keys without a partner
+    problems: tuple[str, ...] = ()  # unusable utterances, unmatched keys
     streams: Table | None = None
 
     @property
-    def best(self) -> Condition:
-        """The condition with the fewest errors, the first among equals."""
+    def best(self) -> ConditionErrors:
+        """Condition with the fewest errors, the first among equals."""
         return min(self.conditions, key=lambda condition: condition.scoring.total.errors)
 
 
 def percent(fraction: float) -> str:
+    """Return a rate in percent with two decimals; infinite rates are errors without reference words."""
     return "errors, no words" if math.isinf(fraction) else f"{100 * fraction:.2f}"
 
 
 def interval_text(interval: Interval | None) -> str:
+    """Return an interval in percent, empty for None."""
     return "" if interval is None else f"{100 * interval.low:.2f}\u2013{100 * interval.high:.2f}"
 
 
 def rate_table(report: Report) -> Table:
-    """A row for each search, a column for each chunking."""
+    """Return the error rates: a row for each search, a column for each chunking."""
     conditions = {(condition.search, condition.chunking): condition for condition in report.conditions}
     chunkings = list(dict.fromkeys(condition.chunking for condition in report.conditions))
     words = report.conditions[0].scoring.total.reference
@@ -108,7 +121,7 @@ def rate_table(report: Report) -> Table:
 
 
 def count_table(report: Report) -> Table:
-    """What the errors are, a row for each condition."""
+    """Return the errors by kind, a row for each condition."""
     timed = any(condition.real_time_factor is not None for condition in report.conditions)
     utterances = len(report.conditions[0].scoring.utterances)
     header = ("", "errors", "substituted", "deleted", "inserted", f"utterances wrong, of {utterances:,}")
@@ -130,7 +143,7 @@ def count_table(report: Report) -> Table:
 
 
 def deletion_table(report: Report) -> Table:
-    """The share of deleted words by the length of the reference: text that goes missing in long utterances shows here."""
+    """Return the share of deleted words by reference length, which shows text lost in long utterances."""
     buckets = [{bucket.shortest: bucket for bucket in condition.scoring.by_length()} for condition in report.conditions]
     lengths = [bucket for bucket in report.conditions[0].scoring.by_length() if bucket.counts.reference]
     rows = tuple(
@@ -147,25 +160,26 @@ def _length_label(bucket: LengthBucket) -> str:
 
 
 class Gap(NamedTuple):
-    """Correct words that are not shown."""
+    """A run of correct words that is not shown."""
 
     words: int
 
 
-class Aligned(NamedTuple):
-    """An utterance as it is shown."""
+class ShownUtterance(NamedTuple):
+    """An aligned utterance as a report shows it."""
 
     key: str
     counts: ErrorCounts
     pieces: tuple[AlignedPair | Gap, ...]
 
 
-def worst_utterances(condition: Condition) -> list[Aligned]:
+def worst_utterances(condition: ConditionErrors) -> list[ShownUtterance]:
+    """Return the utterances with most errors, long correct runs shortened."""
     return [_shortened(utterance) for utterance in condition.scoring.worst(WORST)]
 
 
-def _shortened(utterance: ScoredUtterance) -> Aligned:
-    """Long runs of correct words become gaps."""
+def _shortened(utterance: ScoredUtterance) -> ShownUtterance:
+    """Replace long runs of correct words by gaps."""
     pairs = utterance.alignment.pairs
     wrong = [index for index, pair in enumerate(pairs) if pair.is_error]
     shown = {near for index in wrong for near in range(index - _CONTEXT, index + _CONTEXT + 1)}
@@ -177,11 +191,11 @@ def _shortened(utterance: ScoredUtterance) -> Aligned:
             pieces[-1] = Gap(pieces[-1].words + 1)
         else:
             pieces.append(Gap(1))
-    return Aligned(utterance.key, utterance.counts, tuple(pieces))
+    return ShownUtterance(utterance.key, utterance.counts, tuple(pieces))
 
 
 def error_kind(pair: AlignedPair) -> str:
-    """ "", "substituted", "deleted" or "inserted"."""
+    """Return "substituted", "deleted" or "inserted", or an empty text for a correct pair."""
     if not pair.is_error:
         return ""
     if pair.hypothesis is None:
@@ -190,12 +204,12 @@ def error_kind(pair: AlignedPair) -> str:
 
 
 def error_text(pair: AlignedPair) -> str:
-    """An error in words."""
+    """Return an error as text, such as "two deleted"."""
     if pair.hypothesis is None:
         return f"{pair.reference} deleted"
     return f"{pair.hypothesis} inserted" if pair.reference is None else f"{pair.reference} \u2192 {pair.hypothesis}"
 
 
 def plain_rows(rows: Iterable[Sequence[str]]) -> tuple[tuple[Cell, ...], ...]:
-    """Rows of cells without notes."""
+    """Return rows of cells without notes."""
     return tuple(tuple(map(Cell, row)) for row in rows)

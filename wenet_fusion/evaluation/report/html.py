@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page, readable on a phone, light and dark. Computes geometry only."""
+"""A report as one self-contained HTML page, readable on a phone, in light and dark."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wenet_fusion.evaluation.report.content import (
     COMMONEST,
-    Condition,
+    ConditionErrors,
     Gap,
     Report,
     count_table,
@@ -21,34 +21,36 @@ from wenet_fusion.evaluation.report.content import (
     worst_utterances,
 )
 
-# What the ticks of the scale may be, as fractions: 0.001 %, 0.002 %, 0.005 % and so on, to 1000 %.
+# Possible ticks of the scale, as fractions: 0.001 %, 0.002 %, 0.005 % and so on, to 1000 %.
 _SCALE = [step * 10.0**power for power in range(-5, 2) for step in (1, 2, 5)][:-2]
 _MOST_TICKS = 8
 
 
 class Mark(NamedTuple):
-    """Where a number stands on the scale, in percent of its width."""
+    """A tick of the scale, its place in percent of the width."""
 
     place: float
     label: str
 
 
 class Whisker(NamedTuple):
-    """An error rate and its interval on the scale, in percent of its width."""
+    """An error rate and its interval, in percent of the scale's width."""
 
-    condition: Condition
+    condition: ConditionErrors
     low: float
     rate: float
     width: float  # of the interval
 
 
 class Chart(NamedTuple):
+    """A scale and the error rates on it."""
+
     ticks: list[Mark]
     whiskers: list[Whisker]
 
 
 def page(report: Report) -> str:
-    """The page. Texts may hold anything: nothing in them is read as HTML."""
+    """Return the page; texts are escaped, so nothing in them is read as HTML."""
     environment = Environment(
         loader=PackageLoader("wenet_fusion.evaluation.report", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -63,30 +65,30 @@ def page(report: Report) -> str:
     )
 
 
-def rate_chart(conditions: Sequence[Condition]) -> Chart | None:
-    """Rates and intervals on a logarithmic scale; None if there is nothing to compare, or no rate above 0."""
-    found = [item for item in conditions if item.interval is not None]
-    positive = [value for item in found for value in (*item.interval, item.scoring.total.rate) if value > 0]
+def rate_chart(conditions: Sequence[ConditionErrors]) -> Chart | None:
+    """Place rates and intervals on a logarithmic scale; None without two rates, or without one above 0."""
+    found = [(item, item.interval) for item in conditions if item.interval is not None]
+    positive = [value for item, interval in found for value in (*interval, item.scoring.total.rate) if value > 0]
     if len(found) < 2 or not positive:
         return None
     first = max(index for index, value in enumerate(_SCALE) if index == 0 or value <= min(positive))
     last = min(
         index
         for index, value in enumerate(_SCALE)
-        if index > first and value >= max(positive) or index == len(_SCALE) - 1
+        if (index > first and value >= max(positive)) or index == len(_SCALE) - 1
     )
     start, end = _SCALE[first], _SCALE[last]
 
     def place(value: float) -> float:
         if value <= start:
-            return 0.0  # also 0, which has no place on the scale
+            return 0.0  # 0 itself has no place on a logarithmic scale
         return min(100.0, 100 * math.log(value / start) / math.log(end / start))
 
     every = 1 if last - first < _MOST_TICKS else 3
     ticks = [Mark(round(place(value), 2), f"{100 * value:g}") for value in _SCALE[first : last + 1 : every]]
     whiskers = []
-    for item in found:
-        low, high = map(place, item.interval)
+    for item, interval in found:
+        low, high = map(place, interval)
         rate = place(item.scoring.total.rate)
         whiskers.append(Whisker(item, round(low, 2), round(rate, 2), round(high - low, 2)))
     return Chart(ticks, whiskers)

@@ -1,11 +1,15 @@
-"""A report as Markdown. Computes nothing."""
+"""Reports and tables as Markdown."""
+
+from collections.abc import Sequence
+
+from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.evaluation.report.content import (
     COMMONEST,
-    Aligned,
     Cell,
     Gap,
     Report,
+    ShownUtterance,
     Table,
     count_table,
     deletion_table,
@@ -14,14 +18,13 @@ from wenet_fusion.evaluation.report.content import (
     rate_table,
     worst_utterances,
 )
-from wenet_fusion.files import list_problems
-from wenet_fusion.text.error_rate import display_width, pad
+from wenet_fusion.text.error_rate import pad, text_width
 
-_LINE_WIDTH = 100  # of aligned words
+_LINE_WIDTH = 100  # columns of aligned words
 
 
 def markdown(report: Report) -> str:
-    """The whole report; of the worst utterances those of the best condition."""
+    """Return the whole report, with the worst utterances of the best condition."""
     lines = [f"# {report.title}", "", report.about, ""]
     for table in (rate_table(report), count_table(report), deletion_table(report), report.streams):
         if table is not None:
@@ -38,25 +41,31 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Return a Markdown table without a final newline: the first column names the rows, the others are numbers.
+
+    >>> print(markdown_table(["search", "WER"], [["greedy|fast", "1.50"]]))
+    | search | WER |
+    |---|--:|
+    | greedy\|fast | 1.50 |
+    """
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---|" + "--:|" * (len(header) - 1), *lines[1:]])
+
+
 def table_lines(table: Table) -> list[str]:
-    rule = "|---|" + "--:|" * (len(table.header) - 1)
-    lines = ["| " + " | ".join(map(_escaped, table.header)) + " |", rule]
-    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
+    """Return the lines of a table, followed by its explanation."""
+    lines = markdown_table(table.header, [list(map(_cell, row)) for row in table.rows]).splitlines()
     return [*lines, "", table.explanation] if table.explanation else lines
 
 
 def _cell(cell: Cell) -> str:
-    text = _escaped(cell.text)
-    text = f"**{text}**" if cell.strong else text
-    return f"{text} ({_escaped(cell.note)})" if cell.note else text
+    text = f"**{cell.text}**" if cell.strong else cell.text
+    return f"{text} ({cell.note})" if cell.note else text
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _aligned_lines(utterance: Aligned) -> list[str]:
-    """References above hypotheses, errors marked below, in lines of bounded width."""
+def _aligned_lines(utterance: ShownUtterance) -> list[str]:
+    """Return references above hypotheses, with errors marked below, in lines of bounded width."""
     marks = {"": "", "substituted": "S", "deleted": "D", "inserted": "I"}
     columns = []
     for piece in utterance.pieces:
@@ -67,10 +76,10 @@ def _aligned_lines(utterance: Aligned) -> list[str]:
     lines: list[str] = []
     while columns:
         used = taken = 0
-        while taken < len(columns) and (not taken or used + max(map(display_width, columns[taken])) < _LINE_WIDTH):
-            used += max(map(display_width, columns[taken])) + 1
+        while taken < len(columns) and (not taken or used + max(map(text_width, columns[taken])) < _LINE_WIDTH):
+            used += max(map(text_width, columns[taken])) + 1
             taken += 1
-        widths = [max(map(display_width, column)) for column in columns[:taken]]
+        widths = [max(map(text_width, column)) for column in columns[:taken]]
         for name, row in zip(("lab: ", "rec: ", "     "), zip(*columns[:taken])):
             lines.append(f"{name}{' '.join(map(pad, row, widths))}".rstrip())
         columns = columns[taken:]

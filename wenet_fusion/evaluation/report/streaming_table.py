@@ -1,4 +1,4 @@
-"""The numbers of streaming as a table, from what tools/measure/measure_streaming.py and tools/measure/reliability.py wrote. Knows no audio."""
+"""Streaming measurements as a table, from files of tools/measure/measure_streaming.py and tools/measure/reliability.py."""
 
 import json
 from collections.abc import Sequence
@@ -11,18 +11,21 @@ Record = dict[str, Any]  # a JSON object as another program wrote it
 
 
 def read_streams(paths: Sequence[Path]) -> list[Record]:
-    """stream.json files; `reliability` is what stands beside them in reliability.json, None where there is none.
+    """Read stream.json files; the key `reliability` gets the content of reliability.json beside them, or None.
 
-    Raises OSError, and ValueError if a file is no stream.json.
+    Raises:
+        ValueError: a file is not a stream.json.
+        OSError: a file cannot be read.
     """
     records = []
     for path in paths:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            reliability = path.with_name("reliability.json")  # none where no word was recognised
+            reliability = path.with_name("reliability.json")  # missing if no word was recognised
             record["reliability"] = (
                 json.loads(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
             )
+            record.setdefault("upwr", record.pop("flicker", None))  # its name in earlier files
             stream_table([record])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -33,7 +36,7 @@ def read_streams(paths: Sequence[Path]) -> list[Record]:
 
 
 def stream_table(streams: Sequence[Record]) -> Table:
-    """What streaming the exported file gave, a column for each file."""
+    """Return the streaming measurements, a column for each file."""
 
     def spread(record: Record, name: str, digits: int, unit: str) -> str:
         value = record[name]
@@ -41,7 +44,7 @@ def stream_table(streams: Sequence[Record]) -> Table:
             return "-"
         return " / ".join(f"{value[point]:.{digits}f}" for point in ("p50", "p90", "p99")) + f" {unit}"
 
-    def wrong(record: Record, name: str) -> str:
+    def errors(record: Record, name: str) -> str:
         value = record[name]
         return "-" if value is None else f"{value['mean']:.3f} / {value['p95']:.3f} s"
 
@@ -57,14 +60,14 @@ def stream_table(streams: Sequence[Record]) -> Table:
         "computation per chunk": lambda s: spread(s, "chunk_ms", 1, "ms"),
         "last sample to final text": lambda s: spread(s, "finalisation_ms", 1, "ms"),
         "first word's start to first text": lambda s: spread(s, "first_text_seconds", 2, "s"),
-        "word's end to its being shown": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
-        "words shown and changed later, of 100": lambda s: "-" if s["flicker"] is None else f"{100 * s['flicker']:.2f}",
-        "word starts wrong by, mean / 95 %": lambda s: wrong(s, "start_errors_seconds"),
-        "word ends wrong by, mean / 95 %": lambda s: wrong(s, "end_errors_seconds"),
+        "word's end to its first display": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
+        "unstable partial words, of 100 final words": lambda s: "-" if s["upwr"] is None else f"{100 * s['upwr']:.2f}",
+        "error of word starts, mean / 95 %": lambda s: errors(s, "start_errors_seconds"),
+        "error of word ends, mean / 95 %": lambda s: errors(s, "end_errors_seconds"),
         "expected calibration error of word confidence": calibration,
     }
     header = ("streamed in random cuts, one thread", *(record["chunking"] for record in streams))
-    explanation = "Three numbers are what 50, 90 and 99 % of the cases stay below."
+    explanation = "Three numbers are the percentiles 50, 90 and 99."
     return Table(
         "Streaming", header, plain_rows([[title, *map(value, streams)] for title, value in rows.items()]), explanation
     )

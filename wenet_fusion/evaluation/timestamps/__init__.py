@@ -1,0 +1,1 @@
+"""Timestamps of words: CTM and TextGrid files, forced alignment, errors of timestamps."""

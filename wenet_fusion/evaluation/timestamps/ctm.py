@@ -1,22 +1,21 @@
-"""Reads CTM files, words with their times by utterance, which the runtime writes. Knows neither models nor audio."""
+"""Read CTM files: words with timestamps, by utterance. The runtime writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.files import list_problems, read_lines
 from wenet_fusion_runtime.results.result import Word
-
-from wenet_fusion.files import list_problems, read_lines
 
 
 def read_ctm(path: Path) -> dict[str, list[Word]]:
-    """Words by key, in the order of their lines: `key channel start duration word [confidence]`, in seconds.
+    """Read words by key, in the order of their lines: `key channel start duration word [confidence]`, in seconds.
 
-    Lines that begin with `;;` are comments. A word without confidence has 1.
+    Lines that begin with `;;` are comments. A word without confidence gets 1.
 
     Raises:
-        ValueError: with the lines that are something else.
+        ValueError: a line has another form; the message lists all such lines.
         OSError: the file cannot be read.
     """
     words: dict[str, list[Word]] = {}
@@ -39,19 +38,24 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
     return words
 
 
-def without_words(spoken: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
-    """Keys of `texts` whose words the CTM file `path` lacks.
+def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
+    """Return the keys of `texts` whose words the CTM file lacks; empty texts need none.
+
+    Args:
+        words: content of the CTM file by key.
+        texts: transcripts by key.
+        path: of the CTM file, for messages.
 
     Raises:
-        ValueError: if it lacks all: it is of other utterances.
+        ValueError: the file lacks the words of all texts, so it belongs to other utterances.
     """
     with_words = [key for key, text in texts.items() if text.split()]
-    missing = [key for key in with_words if key not in spoken]
-    if missing and not spoken:
+    missing = [key for key in with_words if key not in words]
+    if missing and not words:
         raise ValueError(f"{path}: holds no word")
     if missing and len(missing) == len(with_words):
         raise ValueError(
-            f"{path}: is of other utterances: its first is {next(iter(spoken))}, and there is none of the {len(missing)} "
+            f"{path}: is of other utterances: its first is {next(iter(words))}, and there is none of the {len(missing)} "
             f"that are wanted, such as {missing[0]}; give the CTM file of the same data"
         )
     return missing

@@ -1,4 +1,4 @@
-"""Forced alignment: when the words of known transcripts were spoken, and how well they fit the audio.
+"""Forced alignment: the timestamps of known transcripts, and how well the transcripts fit the audio.
 
 Shapes: T encoder frames, D width, V vocabulary.
 """
@@ -13,86 +13,92 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
+from wenet_fusion_runtime.files import write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Token, Word
-from wenet_fusion_runtime.results.timestamps import Span, WordTimes, spoken_spans
+from wenet_fusion_runtime.results.timestamps import EmissionDelay, Span, correct_emission_delay
 from wenet_fusion_runtime.results.words import group_words
-from wenet_fusion_runtime.stream.segments import offline_step
+from wenet_fusion_runtime.stream.offline import offline_step
 
-from wenet_fusion.console import progress_bar
-from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import Skip
 from wenet_fusion.data.manifest import Utterance
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.decode_list import plan_batches
 from wenet_fusion.evaluation.timestamps.textgrid import format_textgrid
-from wenet_fusion.files import write_text
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, frames_needed
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import acoustic_model
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
-MAX_ROWS = 16  # utterances per step: more gains nothing on a CPU
-MAX_BATCH_SECONDS = 100.0
 MAX_FULL_CONTEXT_SECONDS = 300.0  # the memory of full context grows with the square of the audio
 
 
 class TokenRun(NamedTuple):
-    """Consecutive frames of one token on an alignment."""
+    """The consecutive frames of one token."""
 
     start: int
     stop: int
-    peak: float  # the highest posterior among them, 0 to 1
+    peak: float  # highest posterior of these frames, 0 to 1
 
 
 class BestPath(NamedTuple):
     """The most probable alignment of a token sequence."""
 
     runs: tuple[TokenRun, ...]  # one for each token
-    log_prob: float  # of all frames
+    log_prob: float  # sum over all frames, in nats
 
 
 class AlignedUtterance(NamedTuple):
-    """Times are seconds from the start of the utterance."""
+    """A transcript with timestamps, in seconds from the start of the utterance."""
 
     key: str
     seconds: float  # duration of the audio
     words: tuple[Word, ...]
     tokens: tuple[Token, ...]
-    score: float  # log-probability of the alignment per frame: low where transcript and audio differ
+    score: float  # log-probability of the alignment per frame: low if transcript and audio differ
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of the posteriors of the alignment's frames, 0 to 1."""
+        """Geometric mean of the posteriors along the alignment, 0 to 1."""
         return math.exp(self.score)
 
 
 class AlignmentOptions(NamedTuple):
+    """Chunking of the encoder, and the emission delay to correct.
+
+    >>> AlignmentOptions(Chunking(16, 4)).chunking.size
+    16
+    """
+
     chunking: Chunking = FULL_CONTEXT
-    word_times: WordTimes = WordTimes()  # how far words lie from where CTC emits them, as export measured
+    emission_delay: EmissionDelay = EmissionDelay()  # as export measured it; zero: timestamps are emission times
 
 
 class Aligned(NamedTuple):
+    """The alignments of a list of utterances."""
+
     utterances: list[AlignedUtterance]  # in the order of the list
-    skipped: list[str]  # what could not be aligned, and why
+    skipped: list[str]  # utterances that could not be aligned, with reasons
 
     def worst(self, count: int) -> list[AlignedUtterance]:
-        """Those with the lowest scores, lowest first."""
+        """Return the utterances with the lowest scores, lowest first."""
         return sorted(self.utterances, key=lambda utterance: utterance.score)[:count]
 
 
 def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
-    """The most probable of all CTC alignments of `ids`, which may be empty.
+    """Find the most probable CTC alignment of `ids`, which may be empty (Viterbi, torchaudio's `forced_align`).
 
     Args:
-        log_probs_TV: float32, on the CPU.
+        log_probs_TV: log-posteriors of T frames, float32, on the CPU.
+        ids: tokens of the transcript.
 
     Raises:
-        ValueError: if there are fewer frames than the tokens need.
+        ValueError: there are fewer frames than the tokens need.
     """
     frames, needed = log_probs_TV.size(0), frames_needed(ids)
     if frames < needed:
-        raise ValueError(f"{frames} frames are too few for the {needed} that its {len(ids)} units need")
-    if not ids:  # torchaudio wants a token
+        raise ValueError(f"{frames} frames are too few for the {needed} that its {len(ids)} tokens need")
+    if not ids:  # torchaudio requires a token
         return BestPath((), float(log_probs_TV[:, BLANK].sum()))
     path, log_probs = forced_align(log_probs_TV.unsqueeze(0), torch.tensor([ids], dtype=torch.int32), blank=BLANK)
     path, log_probs = path[0].numpy(), log_probs[0].numpy()
@@ -108,18 +114,17 @@ def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
 def align(
     trained: TrainedModel, utterances: Sequence[Utterance], options: AlignmentOptions = AlignmentOptions()
 ) -> Aligned:
-    """Aligns every utterance with its transcript; those that cannot be are listed with their reasons.
+    """Align every utterance with its transcript; the others are listed with their reasons.
 
     Raises:
-        ValueError: if the model was not trained for the chunking, or no utterance could be aligned.
+        ValueError: the model was not trained for the chunking, or no utterance could be aligned.
     """
     aligner = _Aligner(trained, options)
     found: dict[str, AlignedUtterance | Skip] = {}
-    plan = epoch_batches([item.seconds for item in utterances], MAX_BATCH_SECONDS, MAX_ROWS, seed=0, epoch=0)
     with progress_bar(None, len(utterances), "align", "utt") as bar:
-        for indices in plan:
-            found |= aligner.batch([utterances[index] for index in indices])
-            bar.update(len(indices))
+        for batch in plan_batches(utterances):
+            found |= aligner.batch(batch)
+            bar.update(len(batch))
     ordered = [found[utterance.key] for utterance in utterances]
     aligned = [item for item in ordered if isinstance(item, AlignedUtterance)]
     skipped = [str(item) for item in ordered if isinstance(item, Skip)]
@@ -129,7 +134,7 @@ def align(
 
 
 class _Aligner:
-    """A model and how to align with it."""
+    """Align batches with a model."""
 
     def __init__(self, trained: TrainedModel, options: AlignmentOptions) -> None:
         self._model = acoustic_model(trained)
@@ -139,7 +144,7 @@ class _Aligner:
             self._model.meta.check_chunk(*options.chunking)
 
     def batch(self, utterances: Sequence[Utterance]) -> dict[str, AlignedUtterance | Skip]:
-        """By key, as one batch."""
+        """Return the alignments of one batch by key, or the reasons for skipping."""
         found: dict[str, AlignedUtterance | Skip] = {}
         ids: dict[str, list[int]] = {}
         for utterance in utterances:
@@ -162,13 +167,13 @@ class _Aligner:
     def _check_seconds(self, seconds: float) -> None:
         if self._options.chunking == FULL_CONTEXT and seconds > MAX_FULL_CONTEXT_SECONDS:
             raise ValueError(
-                f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; align it in "
-                f"chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
+                f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; "
+                f"align it in chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
             )
 
     @torch.inference_mode()
     def _log_probs(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
-        """Posteriors (T, V) of each utterance and its silent tail."""
+        """Return the log-posteriors (T, V) of each utterance and its right padding."""
         step = offline_step(self._model, samples, *self._options.chunking)
         rows = (step.row(index) for index in range(len(samples)))
         return [self._ctc(torch.from_numpy(encoder_out_1TD))[0] for _, encoder_out_1TD in rows]
@@ -177,9 +182,9 @@ class _Aligner:
         meta = self._model.meta
         path = best_path(log_probs_TV, ids)
         seconds, frame = samples / meta.sample_rate, meta.frame_seconds
-        # Dated as the runtime dates them: by the first frame that emits a token.
+        # As in the runtime, the first frame that emits a token is its time.
         emitted = [Span(run.start * frame, (run.start + 1) * frame) for run in path.runs]
-        spans = spoken_spans(emitted, self._options.word_times, 0.0, seconds)
+        spans = correct_emission_delay(emitted, self._options.emission_delay, 0.0, seconds)
         tokens = tuple(
             Token(token, meta.vocabulary.tokens[token], *span, run.peak)
             for token, span, run in zip(ids, spans, path.runs)
@@ -189,13 +194,13 @@ class _Aligner:
 
 
 def write_alignment(aligned: Aligned, folder: Path) -> None:
-    """Writes `words.ctm`, `tokens.ctm`, `textgrid/KEY.TextGrid` and `alignment.json`, which has what CTM files cannot say."""
+    """Write `words.ctm`, `tokens.ctm`, `textgrid/KEY.TextGrid`, and `alignment.json` with scores and skipped utterances."""
     (folder / "textgrid").mkdir(parents=True, exist_ok=True)
     write_text(folder / "words.ctm", "".join(ctm_lines(item.key, item.words) for item in aligned.utterances))
     write_text(folder / "tokens.ctm", "".join(ctm_lines(item.key, item.tokens) for item in aligned.utterances))
     for item in aligned.utterances:
         name = item.key.replace("%", "%25").replace("/", "%2F")  # keys of shards may look like paths
-        tiers = {"words": item.words, "tokens": item.tokens}
+        tiers: dict[str, Sequence[Word | Token]] = {"words": item.words, "tokens": item.tokens}
         write_text(folder / "textgrid" / f"{name}.TextGrid", format_textgrid(tiers, item.seconds))
     rows = [
         {

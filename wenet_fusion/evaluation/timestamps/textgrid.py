@@ -1,4 +1,4 @@
-"""Praat's TextGrid files. Knows neither models nor audio."""
+"""Write TextGrid files, which Praat opens."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import NamedTuple
 
 from wenet_fusion_runtime.results.result import Token, Word
 
-SHORTEST_SECONDS = 0.001  # Praat has no interval without a length
+SHORTEST_SECONDS = 0.001  # Praat refuses empty intervals
 
 
-class Interval(NamedTuple):
+class LabelledInterval(NamedTuple):
+    """A stretch of a tier, in seconds, with its text."""
+
     start: float
     end: float
     text: str
 
 
 def format_textgrid(tiers: Mapping[str, Sequence[Word | Token]], seconds: float) -> str:
-    """A text file of interval tiers; what lies between units is an interval without text.
+    """Return the file's text; a pause is an interval without text.
 
     Args:
-        tiers: units in the order of their times, without overlap, by the name of the tier.
+        tiers: words or tokens in the order of their times, without overlap, by the name of the tier.
         seconds: duration of the audio.
     """
     filled = {name: list(_filled(units, seconds)) for name, units in tiers.items()}
@@ -55,17 +57,17 @@ def format_textgrid(tiers: Mapping[str, Sequence[Word | Token]], seconds: float)
     return "\n".join(lines) + "\n"
 
 
-def _filled(units: Sequence[Word | Token], seconds: float) -> Iterator[Interval]:
-    """Intervals from 0 to `seconds`, or to the last unit's end, without gaps; each has a length."""
+def _filled(units: Sequence[Word | Token], seconds: float) -> Iterator[LabelledInterval]:
+    """Yield intervals from 0 to `seconds`, or to the last unit's end, without gaps; each has a length."""
     position = 0.0
     for unit in units:
         start = unit.start_seconds if unit.start_seconds - position >= SHORTEST_SECONDS else position
         if start > position:
-            yield Interval(position, start, "")
+            yield LabelledInterval(position, start, "")
         position = max(unit.end_seconds, start + SHORTEST_SECONDS)
-        yield Interval(start, position, unit.text)
+        yield LabelledInterval(start, position, unit.text)
     if seconds - position >= SHORTEST_SECONDS or not units:
-        yield Interval(position, max(seconds, position + SHORTEST_SECONDS), "")
+        yield LabelledInterval(position, max(seconds, position + SHORTEST_SECONDS), "")
 
 
 def _quoted(text: str) -> str:

@@ -1,94 +1,99 @@
-"""How well words are dated: heard words beside the same words as they were spoken. Knows neither models nor audio."""
+"""Errors of word timestamps against reference times, and the emission delay that they reveal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.results.result import Word
-from wenet_fusion_runtime.results.timestamps import WordTimes
+from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.text.error_rate import align
 
 
-class DatedWord(NamedTuple):
-    """A word that was recognised rightly."""
+class MatchedWord(NamedTuple):
+    """A correctly recognised word, with reference and recognised times."""
 
-    spoken: Word
-    heard: Word
+    reference: Word
+    recognised: Word
 
 
-class SideErrors(NamedTuple):
-    """Seconds by which starts, or ends, of words are wrong. `bias` is signed: positive is late."""
+class BoundaryErrors(NamedTuple):
+    """Errors of word starts, or of word ends, in seconds: absolute ones, and their signed bias."""
 
     mean: float
     p50: float
     p95: float
-    bias: float  # median of heard minus spoken
+    bias: float  # median of recognised minus reference time: positive is late
 
 
-class TimeErrors(NamedTuple):
-    """Of the words that were recognised rightly; wrong ones have no time to compare with."""
+class TimestampErrors(NamedTuple):
+    """Timestamp errors, over correctly recognised words only."""
 
     words: int
-    starts: SideErrors
-    ends: SideErrors
+    starts: BoundaryErrors
+    ends: BoundaryErrors
 
 
-def dated_words(spoken: Sequence[Word], heard: Sequence[Word]) -> list[DatedWord]:
-    """The words of one utterance that are equal in an alignment with the fewest errors."""
-    spoken_left, heard_left = iter(spoken), iter(heard)
-    dated = []
-    for pair in align([word.text for word in spoken], [word.text for word in heard]).pairs:
-        one = None if pair.reference is None else next(spoken_left)
-        other = None if pair.hypothesis is None else next(heard_left)
-        if one is not None and other is not None and pair.reference == pair.hypothesis:
-            dated.append(DatedWord(one, other))
-    return dated
+def match_words(reference: Sequence[Word], recognised: Sequence[Word]) -> list[MatchedWord]:
+    """Pair the words of one utterance that are equal in a minimal edit alignment.
+
+    >>> one, two = Word("one", 0.0, 0.5, 1.0), Word("two", 0.5, 1.0, 1.0)
+    >>> match_words([one, two], [two._replace(start_seconds=0.75)])[0].recognised.start_seconds
+    0.75
+    """
+    references, others = iter(reference), iter(recognised)
+    matched = []
+    for pair in align([word.text for word in reference], [word.text for word in recognised]).pairs:
+        one = None if pair.reference is None else next(references)
+        other = None if pair.hypothesis is None else next(others)
+        if one is not None and other is not None and not pair.is_error:
+            matched.append(MatchedWord(one, other))
+    return matched
 
 
-def all_dated_words(spoken: Mapping[str, Sequence[Word]], heard: Mapping[str, Sequence[Word]]) -> list[DatedWord]:
-    """`dated_words` of the utterances that are in both."""
-    return [pair for key in spoken if key in heard for pair in dated_words(spoken[key], heard[key])]
+def match_all_words(
+    reference: Mapping[str, Sequence[Word]], recognised: Mapping[str, Sequence[Word]]
+) -> list[MatchedWord]:
+    """Pair the words of all utterances that are in both mappings."""
+    return [pair for key in reference if key in recognised for pair in match_words(reference[key], recognised[key])]
 
 
-def time_errors(pairs: Sequence[DatedWord]) -> TimeErrors:
-    """Raises ValueError if there is no pair."""
-    if not pairs:
-        raise ValueError("no word was recognised rightly, so there are no times to compare")
-    starts, ends = zip(*(_late(pair) for pair in pairs))
-    return TimeErrors(len(pairs), _side_errors(starts), _side_errors(ends))
-
-
-def estimate_word_times(pairs: Sequence[DatedWord]) -> WordTimes:
-    """The shifts, to the millisecond, that leave as many starts, and ends, too early as too late.
-
-    Args:
-        pairs: heard words as they were emitted, not moved by any shift before.
+def timestamp_errors(pairs: Sequence[MatchedWord]) -> TimestampErrors:
+    """Measure the timestamp errors of matched words.
 
     Raises:
-        ValueError: if there is no pair.
+        ValueError: there is no pair.
     """
-    errors = time_errors(pairs)
-    return WordTimes(round(-errors.starts.bias, 3), round(-errors.ends.bias, 3))
+    if not pairs:
+        raise ValueError("no word was recognised correctly, so there are no times to compare")
+    starts = [pair.recognised.start_seconds - pair.reference.start_seconds for pair in pairs]
+    ends = [pair.recognised.end_seconds - pair.reference.end_seconds for pair in pairs]
+    return TimestampErrors(len(pairs), _boundary_errors(starts), _boundary_errors(ends))
 
 
-def moved(pair: DatedWord, word_times: WordTimes) -> DatedWord:
-    """The pair with the heard word moved by the shifts, neighbours left out of account."""
-    start = pair.heard.start_seconds + word_times.start_shift_seconds
-    end = pair.heard.end_seconds + word_times.end_shift_seconds
-    return pair._replace(heard=pair.heard._replace(start_seconds=start, end_seconds=end))
+def estimate_emission_delay(pairs: Sequence[MatchedWord]) -> EmissionDelay:
+    """Return the shifts, to the millisecond, that leave as many starts, and ends, too early as too late.
+
+    Args:
+        pairs: recognised words at their emission times, not corrected before.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    errors = timestamp_errors(pairs)
+    return EmissionDelay(round(-errors.starts.bias, 3), round(-errors.ends.bias, 3))
 
 
-def _late(pair: DatedWord) -> tuple[float, float]:
-    return (
-        pair.heard.start_seconds - pair.spoken.start_seconds,
-        pair.heard.end_seconds - pair.spoken.end_seconds,
-    )
+def corrected(pair: MatchedWord, delay: EmissionDelay) -> MatchedWord:
+    """Return the pair with the recognised word moved by the shifts, regardless of its neighbours."""
+    start = pair.recognised.start_seconds + delay.start_shift_seconds
+    end = pair.recognised.end_seconds + delay.end_shift_seconds
+    return pair._replace(recognised=pair.recognised._replace(start_seconds=start, end_seconds=end))
 
 
-def _side_errors(late: Iterable[float]) -> SideErrors:
-    signed = np.array(tuple(late))
+def _boundary_errors(differences: Sequence[float]) -> BoundaryErrors:
+    signed = np.array(differences)
     p50, p95 = np.percentile(np.abs(signed), (50, 95))
-    return SideErrors(float(np.abs(signed).mean()), float(p50), float(p95), float(np.median(signed)))
+    return BoundaryErrors(float(np.abs(signed).mean()), float(p50), float(p95), float(np.median(signed)))

@@ -1,4 +1,4 @@
-"""Runs a model over typical speech as streams will, so that its int8 scales can be found. Knows no quantised layer."""
+"""Calibration of int8: runs a model over typical speech, chunk by chunk as streams do."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,33 +7,36 @@ import torch
 
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StepOutput, StreamingModel
 
-MAX_UTTERANCES = 100  # more moves no scale
-LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit speakers who are louder or softer
+MAX_UTTERANCES = 100  # more hardly change a scale
+LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit louder and softer speakers
 
 
-def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[DeployedModel], None]:
-    """A function that shows a model every utterance under one chunking at one level, and its decoders what was heard.
+def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[StreamingModel], None]:
+    """Return a function that runs a model over each utterance once, decoders included.
+
+    Chunkings and levels alternate from one utterance to the next.
 
     Args:
-        speech: float32 mono at the model's rate, tails included.
+        speech: float32 mono (n,) at the model's rate.
         chunkings: taken in turn.
 
     Raises:
-        ValueError: if there is no speech.
+        ValueError: `speech` is empty.
     """
     if not speech:
         raise ValueError("int8 needs speech to calibrate its scales on: give --data data.list")
 
-    def run(model: DeployedModel) -> None:
+    def run(model: StreamingModel) -> None:
         for index, samples in enumerate(speech[:MAX_UTTERANCES]):
             chunking = chunkings[index % len(chunkings)]
             samples = np.clip(LEVELS[index % len(LEVELS)] * samples, -1.0, 1.0, dtype=np.float32)
             padded = torch.from_numpy(np.pad(samples, (0, -len(samples) % model.frame_samples))).unsqueeze(0)
-            out, _ = model.step(padded, torch.tensor([len(samples)]), *chunking, model.init_state(1, 1, 0))
+            scores, _ = model.step(padded, torch.tensor([len(samples)]), *chunking, model.init_state(1, 1, 0))
+            out = StepOutput(*scores)
             best = torch.unique_consecutive(out.top_ids[0, :, 0])
-            heard = best[best != BLANK].unsqueeze(0)
-            model.rescore(out.encoder_out, heard, torch.tensor([heard.size(1)]))
+            tokens = best[best != BLANK].unsqueeze(0)
+            model.rescore(out.encoder_out, tokens, torch.tensor([tokens.size(1)]))
 
     return run

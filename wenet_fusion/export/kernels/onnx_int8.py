@@ -1,21 +1,38 @@
-"""int8 for onnxruntime with constant scales, and attention as one operator: a model whose graph is for our runtime alone.
+"""int8 for onnxruntime with constant scales, and attention as one operator.
 
-No layer's result depends on the block or the batch, as in `static_int8`, which finds the scales. Knows no file.
+As with `static_int8`, which finds the scales, no layer's result depends on the block or the batch. The graphs hold
+operators of onnxruntime's own, so only onnxruntime runs them.
 
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
 """
 
-from typing import Any, Optional
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from wenet_fusion.export.kernels.convolution_kernels import as_linear, bias_of
 from wenet_fusion.export.kernels.static_int8 import InputRange, quantised_weight
-from wenet_fusion.model.layers.attention import AttentionOutput, CachedAttention
-from wenet_fusion.model.layers.convolution import CausalConvolution, ConvolutionOutput
+from wenet_fusion.model.layers.attention import CachedAttention
+from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.feed_forward import FeedForward
+from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 
 DOMAIN = "com.microsoft"  # onnxruntime's own operators
+
+
+def _typed(value: Any, like: Any, dtype: torch.dtype, channels: Optional[int] = None) -> Any:
+    """Give a graph's value a type: the axes of `like`, each of any size, but `channels` as the last one.
+
+    A type copied from the input would claim the input's sizes, and onnxruntime complains about those when it loads the
+    graph ("Error merging shape info").
+    """
+    sizes = like.type().varyingSizes()
+    if sizes is None:
+        return value.setType(like.type().with_dtype(dtype))
+    dynamic: list[Optional[int]] = [None] * len(sizes)
+    dynamic[-1] = sizes[-1] if channels is None else channels
+    return value.setType(like.type().with_dtype(dtype).with_sizes(dynamic))
 
 
 def _constants(graph: Any, expected: InputRange) -> tuple[Any, Any]:
@@ -38,8 +55,7 @@ class _Quantise(torch.autograd.Function):
 
     @staticmethod
     def symbolic(graph: Any, x: Any, expected: InputRange) -> Any:
-        quantised = graph.op("QuantizeLinear", x, *_constants(graph, expected))
-        return quantised.setType(x.type().with_dtype(torch.uint8))
+        return _typed(graph.op("QuantizeLinear", x, *_constants(graph, expected)), x, torch.uint8)
 
 
 class _Product(torch.autograd.Function):
@@ -55,12 +71,24 @@ class _Product(torch.autograd.Function):
     def symbolic(graph: Any, x: Any, weight_KN: Any, scale_N: Any, bias_N: Any, expected: InputRange) -> Any:
         scale, zero = _constants(graph, expected)
         inputs = (x, weight_KN, scale, scale_N, zero, _zero(graph), bias_N)
-        product = graph.op(f"{DOMAIN}::MatMulIntegerToFloat", *inputs)
-        return product.setType(x.type().with_dtype(torch.float32))
+        _, outputs = weight_KN.type().sizes()  # a weight's sizes are known
+        return _typed(graph.op(f"{DOMAIN}::MatMulIntegerToFloat", *inputs), x, torch.float32, outputs)
 
 
-class StaticLinear(nn.Module):
-    """A linear layer whose graph computes in int8. (..., K) -> (..., N)."""
+class OnnxStaticLinear(nn.Module):
+    """A linear layer whose graph computes in int8: (..., K) -> (..., N).
+
+    Args:
+        linear: in float32.
+        expected: range of its inputs.
+
+    >>> OnnxStaticLinear(nn.Linear(8, 4), InputRange(scale=0.1, zero_point=128)).weight_KN.dtype
+    torch.int8
+    """
+
+    weight_KN: Tensor
+    scale_N: Tensor
+    bias_N: Tensor
 
     def __init__(self, linear: nn.Linear, expected: InputRange):
         super().__init__()
@@ -68,13 +96,14 @@ class StaticLinear(nn.Module):
         weight = quantised_weight(linear.weight)
         self.register_buffer("weight_KN", weight.int_repr().t().contiguous())
         self.register_buffer("scale_N", weight.q_per_channel_scales().float())
-        self.register_buffer("bias_N", linear.bias.detach().clone())
+        self.register_buffer("bias_N", bias_of(linear))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.of_quantised(_Quantise.apply(x, self.expected))
+        """Quantise the input and multiply."""
+        return self.multiply(_Quantise.apply(x, self.expected))
 
-    def of_quantised(self, x: Tensor) -> Tensor:
-        """For what is quantised to the layer's input range already."""
+    def multiply(self, x: Tensor) -> Tensor:
+        """Multiply an input that is already quantised to the layer's input range."""
         return _Product.apply(x, self.weight_KN, self.scale_N, self.bias_N, self.expected)
 
 
@@ -99,36 +128,57 @@ class _Depthwise(torch.autograd.Function):
     def symbolic(
         graph: Any, x_BTD: Any, taps_D1W: Any, scale_D: Any, bias_D: Any, expected: InputRange, hidden: InputRange
     ) -> Any:
-        dim, _, kernel = taps_D1W.type().sizes()  # a weight has a type
+        dim, _, kernel = taps_D1W.type().sizes()  # a weight's sizes are known
         inputs = (*_constants(graph, expected), taps_D1W, scale_D, _zero(graph), *_constants(graph, hidden), bias_D)
         h = graph.op(f"{DOMAIN}::QLinearConv", x_BTD, *inputs, channels_last_i=1, group_i=dim, kernel_shape_i=[kernel])
-        return h.setType(x_BTD.type())
+        return _typed(h, x_BTD, torch.uint8)
 
 
 class StaticConvolution(nn.Module):
-    """A fused `CausalConvolution` with ReLUs. Its state holds what the first ReLU will cut: zeros stay zeros."""
+    """A fused `CausalConvolution` with ReLUs, in int8.
+
+    Its state holds the values before the first ReLU: zeros stay zeros.
+
+    Args:
+        source: the convolution, norms folded.
+        inside, convolved, hidden: input ranges of its three layers.
+
+    >>> from wenet_fusion.model.layers.norm import fuse_norms
+    >>> source = fuse_norms(nn.Sequential(CausalConvolution(8, 4, 0.0, 1.0)).eval())[0]
+    >>> StaticConvolution(source, *[InputRange(0.1, 0)] * 3).taps_D1W.shape
+    torch.Size([8, 1, 4])
+    """
+
+    taps_D1W: Tensor
+    scale_D: Tensor
+    bias_D: Tensor
 
     def __init__(self, source: CausalConvolution, inside: InputRange, convolved: InputRange, hidden: InputRange):
         super().__init__()
-        self.pointwise_in = StaticLinear(source.pointwise_in, inside)
-        self.pointwise_out = StaticLinear(source.pointwise_out, hidden)
+        self.pointwise_in = OnnxStaticLinear(as_linear(source.pointwise_in), inside)
+        self.pointwise_out = OnnxStaticLinear(as_linear(source.pointwise_out), hidden)
         conv, self.convolved = source.depthwise.conv, convolved
+        self.dim, self.context = source.dim, source.context
         taps = quantised_weight(conv.weight)
         scale_D = taps.q_per_channel_scales()
         self.register_buffer("taps_D1W", taps.int_repr())
         self.register_buffer("scale_D", scale_D.float())
-        self.register_buffer(
-            "bias_D", (conv.bias.detach().double() / (convolved.scale * scale_D)).round().to(torch.int32)
-        )
+        bias_D = bias_of(conv).double() / (convolved.scale * scale_D)
+        self.register_buffer("bias_D", bias_D.round().to(torch.int32))
 
-    def forward(self, x_BTD: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
-        assert valid_N is None, "inference packs nothing"
-        context_BTD = torch.cat([state_BWD, self.pointwise_in(x_BTD)], dim=1)
-        quantised = _Quantise.apply(context_BTD, self.convolved)  # which cuts off what the first ReLU would
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, W, D)."""
+        return [zero.expand(batch, self.context, self.dim)]
+
+    def forward(self, x_BTD: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the next state."""
+        assert context.valid_N is None, "inference packs nothing"
+        h_BTD = torch.cat([state[0], self.pointwise_in(x_BTD)], dim=1)
+        quantised = _Quantise.apply(h_BTD, self.convolved)  # clips at zero, as the first ReLU does
         hidden_BTD = _Depthwise.apply(
             quantised, self.taps_D1W, self.scale_D, self.bias_D, self.convolved, self.pointwise_out.expected
         )
-        return ConvolutionOutput(self.pointwise_out.of_quantised(hidden_BTD), context_BTD[:, frames:])
+        return self.pointwise_out.multiply(hidden_BTD), [h_BTD[:, context.frames :]]
 
 
 class _MultiHead(torch.autograd.Function):
@@ -138,8 +188,8 @@ class _MultiHead(torch.autograd.Function):
     def forward(
         ctx: Any, query_BTD: Tensor, key_BSD: Tensor, value_BSD: Tensor, bias_BHTS: Tensor, heads: int
     ) -> Tensor:
-        split = [part.unflatten(2, [heads, -1]).transpose(1, 2) for part in (query_BTD, key_BSD, value_BSD)]
-        context = nn.functional.scaled_dot_product_attention(*split, attn_mask=bias_BHTS, scale=1.0)
+        query, key, value = (part.unflatten(2, [heads, -1]).transpose(1, 2) for part in (query_BTD, key_BSD, value_BSD))
+        context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_BHTS, scale=1.0)
         return context.transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -147,37 +197,47 @@ class _MultiHead(torch.autograd.Function):
         absent = graph.op("prim::Constant").setType(torch._C.NoneType.get())  # neither biases nor a padding mask
         inputs = (query_BTD, key_BSD, value_BSD, absent, absent, bias_BHTS)
         out = graph.op(f"{DOMAIN}::MultiHeadAttention", *inputs, num_heads_i=heads, scale_f=1.0)
-        return out.setType(query_BTD.type())
+        return _typed(out, query_BTD, torch.float32)
 
 
 class OneOperatorAttention(nn.Module):
-    """A fused `CachedAttention` without position products, its heads in one operator."""
+    """A fused `CachedAttention` with position biases, all heads in one operator.
+
+    Args:
+        source: the attention, norms folded.
+
+    >>> OneOperatorAttention(CachedAttention(8, 2, 0.0, 1.0)).heads
+    2
+    """
 
     def __init__(self, source: CachedAttention):
         super().__init__()
         self.dim, self.heads, self.qkv, self.out = source.dim, source.heads, source.qkv, source.out
+        self.layer = source.layer
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        valid_N: Optional[Tensor],
-        frames: int,
-        bias_BHTS: Tensor,
-        position_BSD: Optional[Tensor],
-        state: Tensor,
-    ) -> AttentionOutput:
-        assert valid_N is None and position_BSD is None, "inference packs nothing, and a FusionFormer has a bias"
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, C, 2D)."""
+        return [zero.expand(batch, cached, 2 * self.dim)]
+
+    def forward(self, x_BTD: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the next state."""
+        assert context.valid_N is None and context.position_BSD is None, "inference packs nothing; positions are a bias"
         query_BTD, new = self.qkv(x_BTD).split([self.dim, 2 * self.dim], dim=2)
-        keys_values = torch.cat([state, new], dim=1)
+        keys_values = torch.cat([state[0], new], dim=1)
         key_BSD, value_BSD = keys_values.split(self.dim, dim=2)
-        context_BTD = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
-        return AttentionOutput(self.out(context_BTD), keys_values[:, frames:])
+        bias_BHTS = attention_bias(context, self.layer)
+        attended_BTD = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
+        return self.out(attended_BTD), [keys_values[:, context.frames :]]
 
 
-def make_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
-    """Replaces the linear layers of a fused model, and what lies between them, in place.
+def make_onnx_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
+    """Replace the linear layers, convolutions and attention of a fused model, in place.
 
-    A ReLU is spared where the scale of what it feeds has zero at its lower end: quantising cuts off the same.
+    A ReLU is left out where the range of the layer behind it begins at zero: quantising clips there as well.
+
+    Args:
+        model: fused.
+        ranges: input range of each layer, by the layer's name.
     """
 
     def range_of(*path: str) -> InputRange:
@@ -193,9 +253,9 @@ def make_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
                 setattr(module, child_name, StaticConvolution(child, *parts))
             elif isinstance(child, CachedAttention):
                 for part in ("qkv", "out"):
-                    setattr(child, part, StaticLinear(getattr(child, part), range_of(*path, part)))
+                    setattr(child, part, OnnxStaticLinear(getattr(child, part), range_of(*path, part)))
                 setattr(module, child_name, OneOperatorAttention(child))
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, child_name, StaticLinear(child, range_of(name, child_name)))
+                setattr(module, child_name, OnnxStaticLinear(child, range_of(name, child_name)))

@@ -1,4 +1,4 @@
-"""Linear layers in int8 with constant scales: a row's result depends on neither the block nor the batch. Knows no model.
+"""Linear layers in int8 with constant scales, for torch: a row's result depends on neither block nor batch.
 
 Shapes: N rows, I inputs, O outputs.
 """
@@ -12,20 +12,20 @@ from torch.ao.nn import intrinsic
 from torch.ao.nn.quantized.modules.linear import LinearPackedParams
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
-# FBGEMM adds pairs of products in 16 bits on CPUs without VNNI. Inputs of eight bits and weights of seven never overflow
-# there, 2 * 255 * 64 < 2 ** 15, so every CPU computes the same, also for inputs that calibration never saw.
+# FBGEMM adds pairs of products in 16 bits on CPUs without VNNI. Eight-bit inputs and seven-bit weights never overflow
+# there, 2 * 255 * 64 < 2 ** 15, so every CPU computes the same, also for inputs beyond those of the calibration.
 WEIGHT_BITS = 7
 
 
 class InputRange(NamedTuple):
-    """How a layer's input becomes uint8: round(x / scale) + zero_point."""
+    """Conversion of a layer's input to uint8: round(x / scale) + zero_point."""
 
     scale: float
     zero_point: int
 
 
 def quantised_weight(weight: Tensor) -> Tensor:
-    """A weight (O, ...) in int8, with one symmetric scale for each output."""
+    """Return a weight (O, ...) in int8, with one symmetric scale per output."""
     half = 1 << (WEIGHT_BITS - 1)
     observer = PerChannelMinMaxObserver(
         dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-half, quant_max=half - 1
@@ -37,9 +37,18 @@ def quantised_weight(weight: Tensor) -> Tensor:
 
 
 class StaticLinear(nn.Module):
-    """A linear layer, and a ReLU after it on request, in int8: float32 in and out, one packed kernel. (N, I) -> (N, O).
+    """A linear layer in int8 as one packed kernel, float32 in and out: (N, I) -> (N, O).
 
-    Weights have one symmetric scale for each output, inputs one for all, which calibration found.
+    Weights have one symmetric scale per output, inputs one scale for all, found by calibration.
+
+    Args:
+        linear: in float32.
+        relu: apply a ReLU to the output.
+        expected: range of the inputs.
+
+    >>> layer = StaticLinear(nn.Linear(8, 4), relu=True, expected=InputRange(scale=0.1, zero_point=128))
+    >>> bool((layer(torch.randn(3, 8)) >= 0).all())
+    True
     """
 
     def __init__(self, linear: nn.Linear, relu: bool, expected: InputRange):
@@ -52,6 +61,7 @@ class StaticLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Quantise the input, multiply, and return float32."""
         packed = self.packed._packed_params
         if self.relu:
             return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_relu_output_fp32(
@@ -61,15 +71,15 @@ class StaticLinear(nn.Module):
 
 
 def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRange]:
-    """Observes the inputs of every linear layer and 1-D convolution below `model` while `run` uses it.
+    """Observe the inputs of every linear layer and 1-D convolution below `model` while `run` uses it.
 
     The range cuts off rare outliers where that makes the mean squared error smaller (`HistogramObserver`).
 
     Returns:
-        ranges by module name.
+        The ranges by module name.
 
     Raises:
-        ValueError: if a layer was never used: `run` had too little to say.
+        ValueError: a layer was never used, because the speech of the calibration has too few words.
     """
     observers = {
         name: HistogramObserver()
@@ -99,7 +109,7 @@ def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRa
 
 
 def make_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
-    """Replaces the linear layers below `model`, and the ReLUs fused to them, in place."""
+    """Replace the linear layers below `model`, and the ReLUs fused to them, in place."""
     for name, module in list(model.named_modules()):
         for child_name, child in [] if isinstance(module, intrinsic.LinearReLU) else list(module.named_children()):
             linear = child[0] if isinstance(child, intrinsic.LinearReLU) else child

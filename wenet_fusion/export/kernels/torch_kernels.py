@@ -1,6 +1,6 @@
-"""Makes a fused model fast for TorchScript on a CPU: packed weights, fused ReLUs, convolutions as products.
+"""Packed and quantised kernels for TorchScript on a CPU: packed weights, fused ReLUs, convolutions as products.
 
-What the model computes stays what it was, up to the precision asked for. Knows no file and no other runtime.
+The model computes the same as before, up to the rounding of its precision.
 """
 
 import copy
@@ -20,48 +20,49 @@ from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.norm import FusedConv
 from wenet_fusion.model.layers.subsampling import Subsampling
-from wenet_fusion.model.streaming import DeployedModel
+from wenet_fusion.model.streaming import StreamingModel
 
-Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]
+Precision = Literal["float32", "float16-packed", "int8", "int8-dynamic"]  # the keys of QUANTIZED_ENGINES
 
-# The quantised kernels that a precision runs on; torch must have been built with them.
-ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8": "fbgemm", "int8-dynamic": "fbgemm"}
+# The quantized engine (torch.backends.quantized) that runs a precision's kernels.
+QUANTIZED_ENGINES = {"float32": "none", "float16-packed": "fbgemm", "int8": "fbgemm", "int8-dynamic": "fbgemm"}
 
 
-def tuned(
-    model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]] = None
-) -> DeployedModel:
-    """A copy for inference on the CPU.
+def pack_kernels(
+    model: StreamingModel, precision: str, calibrate: Optional[Callable[[StreamingModel], None]] = None
+) -> StreamingModel:
+    """Return a copy of a model with kernels for inference on the CPU.
 
     Args:
         model: fused, in eval mode.
         precision: of the weights of all linear layers. "float16-packed" computes in float32. "int8" has constant scales
-            for the activations, "int8-dynamic" scales each block by its own largest value, so that its results depend
-            on the block and the batch.
-        calibrate: for "int8": runs the model it is given over typical speech.
+            for the activations. "int8-dynamic" scales each block by its own largest value, so its results depend on
+            the block and the batch.
+        calibrate: runs a model over typical speech; "int8" needs it.
 
     Raises:
-        ValueError: if this torch lacks the engine, or "int8" has nothing to calibrate on.
+        ValueError: this torch lacks the quantized engine, or "int8" has no calibration.
     """
-    engine = ENGINES[precision]
+    engine = QUANTIZED_ENGINES[precision]
     if engine != "none" and engine not in torch.backends.quantized.supported_engines:
         raise ValueError(
-            f"precision {precision} needs torch's engine {engine}, which is not on this machine: export with precision float32"
+            f"precision {precision} needs torch's quantized engine {engine}, which this machine lacks: "
+            "export with precision float32"
         )
     with packing_engine(engine):
-        return _tuned(copy.deepcopy(model), precision, calibrate)
+        return _packed(copy.deepcopy(model), precision, calibrate)
 
 
-def _tuned(
-    model: DeployedModel, precision: Precision, calibrate: Optional[Callable[[DeployedModel], None]]
-) -> DeployedModel:
+def _packed(
+    model: StreamingModel, precision: str, calibrate: Optional[Callable[[StreamingModel], None]]
+) -> StreamingModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
-            elif isinstance(child, Subsampling) and precision != "float32":  # gains nothing without packed weights
+            elif isinstance(child, Subsampling) and precision != "float32":  # float32 gains nothing from it
                 setattr(module, name, UnfoldedSubsampling(child))
-            elif isinstance(child, Spectrum) and precision == "int8":  # see there
+            elif isinstance(child, Spectrum) and precision == "int8":  # alike in more batches
                 setattr(module, name, ProductSpectrum(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))
@@ -88,7 +89,7 @@ def _tuned(
 
 
 def _fuse_relu(module: nn.Module, linear: str, activation: str) -> None:
-    """Packed kernels apply a ReLU as they write their result."""
+    """Move a ReLU into the linear layer before it: packed kernels apply it as they write their result."""
     if isinstance(getattr(module, activation), nn.ReLU) and isinstance(getattr(module, linear), nn.Linear):
         setattr(module, linear, intrinsic.LinearReLU(getattr(module, linear), nn.ReLU()))
         setattr(module, activation, nn.Identity())

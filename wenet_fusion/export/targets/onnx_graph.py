@@ -1,8 +1,7 @@
-"""Writes modules as ONNX graphs, quantises and opens them. The only file that knows the exporter; knows no model."""
+"""ONNX graphs: write a module as one, quantise it, open it, count its operators."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import logging
 import warnings
@@ -20,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     import onnxruntime
 
-# Parts of operator names that a fused encoder must not contain. The exporter spells Swish and GLU with Sigmoid.
-NORMS_AND_COSTLY_ACTIVATIONS = ("Normalization", "ReduceMean", "Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
+# Parts of operator names that no fused encoder contains. The exporter spells Swish and GLU with Sigmoid.
+ONNX_NORMS = ("Normalization", "ReduceMean")
+ONNX_COSTLY_ACTIVATIONS = ("Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
 OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
 _LOG_ERRORS = 3
 _MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"
@@ -36,16 +36,16 @@ def write_onnx(
     metadata: Mapping[str, str],
     domains: Sequence[str] = (),
 ) -> None:
-    """Traces a module in eval mode and writes its graph, checked.
+    """Trace a module in eval mode and write its graph, checked.
 
     Args:
         module: called with the inputs in their order.
-        inputs: an example of each. Use sizes of which no two are equal: then nothing is taken for something else.
-        outputs: names of what the module returns, flattened.
-        dynamic_axes: name of an input or output -> its axes that may have any size, and what they are called.
+        inputs: an example of each, by name. Give every dynamic axis another size, so that no two are taken for one.
+        outputs: names of the outputs, flattened.
+        dynamic_axes: name of an input or output -> the axes that may have any size, and their names.
         path: the file.
-        metadata: written into the graph.
-        domains: of the operators that are not ONNX's own.
+        metadata: strings to write into the graph.
+        domains: domains of the operators that are not ONNX's own.
 
     Raises:
         ImportError: onnx is not installed.
@@ -55,19 +55,17 @@ def write_onnx(
     buffer = io.BytesIO()
     axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
     with _quiet(), torch.no_grad(), _ConstantShapes():
-        # The newer exporter is the default since torch 2.9, the parameter exists since 2.5.
-        legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the tracing exporter writes to files in memory too
+            dynamo=False,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes=axes,
             opset_version=OPSET,
-            custom_opsets={domain: 1 for domain in domains},
+            custom_opsets=dict.fromkeys(domains, 1),
             autograd_inlining=False,
-            **legacy,
         )
     graph = onnx.load_from_string(buffer.getvalue())
     found = [value.name for value in graph.graph.input]
@@ -85,11 +83,11 @@ def write_onnx(
 
 
 def quantise_dynamic(source: Path, target: Path) -> None:
-    """Writes a graph again with the weights of its linear layers in int8, one scale for each output channel.
+    """Write a graph again with the weights of its linear layers in int8, one scale per output channel.
 
     A linear layer is a product with a constant right factor; convolutions and products of two activations stay in
-    float. Activations get one scale for each call, so the result depends on what else is in the block and the batch.
-    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI, and the file may be run on any.
+    float. Activations get one scale per call, so the result depends on what else is in the block and the batch.
+    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -108,7 +106,7 @@ def quantise_dynamic(source: Path, target: Path) -> None:
 
 
 def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A graph ready to run on the CPU.
+    """Open a graph to run it on the CPU.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -117,17 +115,18 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     return ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
 
 
-def operators(path: Path) -> Counter[str]:
-    """How often each operator stands in a graph.
+def operators(graph: Path | bytes) -> Counter[str]:
+    """Count the operators of a graph, which is a file or the contents of one.
 
     Raises:
         ImportError: onnx is not installed.
     """
-    return Counter(node.op_type for node in _import_onnx().load(str(path)).graph.node)
+    content = graph if isinstance(graph, bytes) else graph.read_bytes()
+    return Counter(node.op_type for node in _import_onnx().load_from_string(content).graph.node)
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that write and run graphs.
+    """Return the versions of the packages that write and run graphs.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -136,7 +135,7 @@ def versions() -> dict[str, str]:
 
 
 class _Reshape(torch.autograd.Function):
-    """A reshape by a constant, in which 0 means "as in the input": the exporter would compute the shape at every step."""
+    """Reshape by a constant, in which 0 means "as in the input": no shape is computed at every step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
@@ -148,10 +147,10 @@ class _Reshape(torch.autograd.Function):
 
 
 class _ConstantShapes(TorchFunctionMode):
-    """Splits the last axis, and joins the last axes, with constant shapes.
+    """Split the last axis, and join the last axes, with constant shapes.
 
-    Where another axis is split, the sizes are followed: behind `unflatten` the exporter would take all sizes of the
-    example for constants.
+    Where another axis is split, sizes are computed in the graph: behind `unflatten` the exporter takes all sizes of
+    the example for constants.
     """
 
     def __torch_function__(
@@ -193,7 +192,7 @@ def _import_onnxruntime() -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on themselves: what matters is verified."""
+    """Silence the exporters' remarks: the flow verifies what they write."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

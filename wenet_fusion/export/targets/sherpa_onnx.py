@@ -1,102 +1,108 @@
-"""Writes one ONNX graph that sherpa-onnx streams as a WeNet CTC model, verified. Knows not the package sherpa_onnx."""
+"""One ONNX graph and tokens.txt, which sherpa-onnx streams as a WeNet CTC model."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion_runtime.stream.segments import GREEDY, DecodingOptions
+import numpy as np
+from wenet_fusion_runtime.files import write_text
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
-from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
-from wenet_fusion.export.emulator import pair
+from wenet_fusion.export.runtime_emulator import emulated_pair
 from wenet_fusion.export.speech import Speech
-from wenet_fusion.export.targets.onnx_graph import NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic
-from wenet_fusion.export.targets.wenet_graphs import EncoderWithCtc, MaskedEncoder, describe, wenet_model, write_encoder
-from wenet_fusion.export.targets.wenet_onnx import (
-    ForeignExport,
-    check_front_end,
-    check_precision,
-    chunking_remarks,
-    mel_remarks,
-    unit_table,
-)
-from wenet_fusion.files import replacing, write_text
-from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
-from wenet_fusion.recipe import TrainedModel
+from wenet_fusion.export.target import Findings
+from wenet_fusion.export.targets.onnx_graph import operators, quantise_dynamic
+from wenet_fusion.export.targets.wenet_graphs import EncoderWithCtc, MaskedEncoder, write_encoder
+from wenet_fusion.export.targets.wenet_onnx import FeatureTarget, chunking_remarks, mel_remarks, unit_table
+from wenet_fusion.export.verification import Pair
+from wenet_fusion.model.chunking import FULL_CONTEXT, chunking_label
 
 INPUTS = ("x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask")
 OUTPUTS = ("log_probs", "next_att_cache", "next_conv_cache")
 TOKENS = "tokens.txt"
-HIGH_FREQ = -400.0  # Hz from the Nyquist frequency: where sherpa-onnx ends its mel filters unless told otherwise
+HIGH_FREQ = -400.0  # Hz from the Nyquist frequency: the default end of sherpa-onnx's mel filters
 
 
-def export_sherpa_onnx(
-    trained: TrainedModel,
-    path: Path,
-    chunking: Chunking,
-    speech: Sequence[Speech] = (),
-    options: ExportOptions = ExportOptions(),
-) -> ForeignExport:
-    """Exports a trained model, without its attention decoders, for sherpa-onnx's streaming recogniser.
+class SherpaOnnx(FeatureTarget):
+    """A graph for sherpa-onnx's streaming recogniser, without attention decoders; tokens.txt is written beside it.
 
-    The graph is driven as sherpa-onnx drives it and compared with the model in memory on generated audio and on
-    `speech` before it takes its place.
+    sherpa-onnx needs the chunking on its command line; the graph itself serves other sizes too.
 
-    Args:
-        trained: the checkpoint.
-        path: of the graph; tokens.txt is written beside it.
-        chunking: sherpa-onnx must be told it. The graph itself serves other sizes too.
-        speech: utterances to verify on beside the generated audio, and to judge int8 by.
-        options: "int8-dynamic" gives other scores than the checkpoint. Its error rate is that of greedy search, which
-            is sherpa-onnx's, over the features that the model computes.
-
-    Raises:
-        ImportError: onnx or onnxruntime is not installed.
-        ValueError: sherpa-onnx cannot run such a model, the graph does not reproduce it, or int8 costs too much;
-            nothing is kept then.
+    >>> SherpaOnnx.name, SherpaOnnx.decoding.mode
+    ('sherpa-onnx', 'ctc_greedy_search')
     """
-    check_precision(options.precision, path)
-    check_front_end(trained, path)
-    if chunking.left < 1 or chunking.size >= FULL_CONTEXT.size:
-        raise ValueError(
-            f"{path} is not written: sherpa-onnx needs a chunk size and a left context of at least 1 chunk, "
-            f"such as {trained.config.training.chunking.served()[-1].size}/4, not {chunking_label(chunking)}"
+
+    name = "sherpa-onnx"
+    decoding = DecodingOptions(mode=GREEDY)
+
+    def check(self) -> None:
+        """Refuse what sherpa-onnx cannot run, and folders with another model's vocabulary."""
+        path, chunking = self.destination, self.chunking
+        if path.is_dir():
+            raise ValueError(f"{path} is a directory: name a file in it")
+        if path.name == TOKENS:
+            raise ValueError(f"{path} is the name of the vocabulary that is written beside the model: give another one")
+        self.check_vocabulary(self._tokens())
+        super().check()
+        if chunking.left < 1 or chunking.size >= FULL_CONTEXT.size:
+            raise ValueError(
+                f"{path} is not written: sherpa-onnx needs a chunk size and a left context of at least 1 chunk, "
+                f"such as {self.trained.config.training.chunking.served()[-1].size}/4, not {chunking_label(chunking)}"
+            )
+
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Fold the model and describe it as sherpa-onnx reads it."""
+        super().build(speech)
+        self.described |= {"model_type": "wenet_ctc", "version": "1"}
+        self.described |= {"model_author": "wenet_fusion", "comment": "streaming"}
+
+    def write(self, path: Path, precision: str, found: Findings | None) -> None:
+        """Write the graph, or quantise the one that is there."""
+        if precision == "float32":
+            write_encoder(EncoderWithCtc(MaskedEncoder(self.model)), INPUTS, OUTPUTS, (1,), path, self.described)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            quantised = Path(folder) / "model.onnx"
+            quantise_dynamic(path, quantised)
+            path.write_bytes(quantised.read_bytes())
+
+    def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
+        """Open the graph in an emulator of sherpa-onnx."""
+        return emulated_pair(self.trained, self.chunking, [path], speech)
+
+    def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
+        """Count the operators of the graph."""
+        return operators(path)
+
+    def finish(self, path: Path) -> None:
+        """Write tokens.txt, before the model takes its place: a model without it is useless."""
+        write_text(self._tokens(), unit_table(self.trained.tokenizer))
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the graph and tokens.txt."""
+        return self.destination, self._tokens()
+
+    def command(self) -> str:
+        """Return the command that starts sherpa-onnx: it reads neither chunking nor front-end from the file."""
+        frontend = self.trained.config.model.frontend
+        return (
+            f"sherpa-onnx --wenet-ctc-model={self.destination} --tokens={self._tokens()} "
+            f"--wenet-ctc-chunk-size={self.chunking.size} --wenet-ctc-num-left-chunks={self.chunking.left} "
+            f"--sample-rate={frontend.sample_rate} --feat-dim={frontend.num_mel_bins} "
+            f"--low-freq={frontend.low_freq:g} --high-freq={frontend.high_freq:g} AUDIO.wav"
         )
-    model = wenet_model(trained)
-    metadata = describe(model, trained, chunking)
-    metadata |= {"model_type": "wenet_ctc", "version": "1", "model_author": "wenet_fusion", "comment": "streaming"}
-    tokens = path.with_name(TOKENS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, tempfile.TemporaryDirectory() as folder:
-        exact = part if options.precision == "float32" else Path(folder) / "float32.onnx"
-        write_encoder(EncoderWithCtc(MaskedEncoder(model)), INPUTS, OUTPUTS, (1,), exact, metadata)
-        refuse_operators(operators(exact), NORMS_AND_COSTLY_ACTIVATIONS, trained, path)
-        accepted = _accept(trained, path, chunking, exact, speech, ExportOptions())
-        if exact != part:
-            quantise_dynamic(exact, part)
-            accepted = _accept(trained, path, chunking, part, speech, options)
-        write_text(tokens, unit_table(trained.tokenizer))  # before the model: it is of no use without
-    remedy = (
-        "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such argument, or "
-        f"train with model.frontend.high_freq: {HIGH_FREQ:g}"
-    )
-    remarks = mel_remarks(trained, "sherpa-onnx by default", HIGH_FREQ, remedy) + chunking_remarks(trained, chunking)
-    command = sherpa_command(trained, path, tokens, chunking)
-    return ForeignExport((path, tokens), metadata, accepted, command, tuple(remarks))
 
+    def remarks(self) -> list[str]:
+        """Return differences between the mel filters, and untrained chunkings."""
+        remedy = (
+            "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such "
+            f"argument, or train with model.frontend.high_freq: {HIGH_FREQ:g}"
+        )
+        mel = mel_remarks(self.trained, "sherpa-onnx by default", HIGH_FREQ, remedy)
+        return mel + chunking_remarks(self.trained, self.chunking)
 
-def _accept(
-    trained: TrainedModel, path: Path, chunking: Chunking, graph: Path, speech: Sequence[Speech], options: ExportOptions
-) -> Accepted:
-    compared = pair(trained, chunking, [graph], speech)
-    return accept(path, *compared, speech, options, DecodingOptions(mode=GREEDY), batches=False)
-
-
-def sherpa_command(trained: TrainedModel, path: Path, tokens: Path, chunking: Chunking) -> str:
-    """How to start sherpa-onnx: it takes neither the chunking nor the front-end from the file."""
-    frontend = trained.config.model.frontend
-    return (
-        f"sherpa-onnx --wenet-ctc-model={path} --tokens={tokens} "
-        f"--wenet-ctc-chunk-size={chunking.size} --wenet-ctc-num-left-chunks={chunking.left} "
-        f"--sample-rate={frontend.sample_rate} --feat-dim={frontend.num_mel_bins} "
-        f"--low-freq={frontend.low_freq:g} --high-freq={frontend.high_freq:g} AUDIO.wav"
-    )
+    def _tokens(self) -> Path:
+        return self.destination.with_name(TOKENS)

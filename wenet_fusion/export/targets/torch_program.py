@@ -1,6 +1,6 @@
-"""Writes the step of one chunk size as a torch.export program (.pt2), verified. Knows no search and no rescoring.
+"""The step of one chunk size as a torch.export program (.pt2). Experimental: torch.export follows TorchScript.
 
-Experimental: TorchScript is deprecated, and this is what follows it. The runtime does not read these files yet.
+The program has neither search nor rescoring, and our runtime does not read it yet.
 
 Shapes: B rows, N samples of one chunk.
 """
@@ -23,81 +23,108 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.model.metadata import BATCH, ONNX
 from wenet_fusion_runtime.model.model_file import META
 
-from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
 from wenet_fusion.export.speech import Speech
-from wenet_fusion.export.verification import verify
-from wenet_fusion.files import replacing
+from wenet_fusion.export.target import Findings, Target
+from wenet_fusion.export.verification import Pair
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.exported import ExportedModel, Scores
-from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS
+from wenet_fusion.model.streaming import Scores, StreamingModel
+from wenet_fusion.trained_model import FileForm, fused_model, meta_record
 
 KIND = "wenet_fusion.program"
 
 
-class ChunkStep(nn.Module):
-    """`ExportedModel.step` under one chunking."""
+class TorchProgram(Target):
+    """The step of the default chunking as a program: one whole chunk per call, for any number of rows.
 
-    def __init__(self, model: ExportedModel, chunking: Chunking):
+    Pad a stream's last block to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
+    meta.json, which `torch.export.load` returns in its `extra_files`, describes it.
+
+    >>> TorchProgram.name, TorchProgram.precisions
+    ('pt2', ('float32',))
+    """
+
+    name = "pt2"
+    norms, costly_activations = NORM_OPERATORS, COSTLY_ACTIVATIONS
+
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Trace the fused step."""
+        model = fused_model(self.trained)
+        model.decoder = model.reverse_decoder = None  # weights that no step uses
+        step = ChunkStep(model, self.chunking).eval()
+        self.state, self.program = describe_state(step), trace(step)
+
+    def write(self, path: Path, precision: str, found: Findings | None) -> None:
+        """Write the program.
+
+        It is put together in memory: torch's own writer ends the process when a disk is full.
+        """
+        content = io.BytesIO()
+        with _quiet():
+            meta = json.dumps(self.metadata(found), ensure_ascii=False)
+            torch.export.save(self.program, content, extra_files={META: meta})
+        path.write_bytes(content.getbuffer())
+
+    def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
+        """Load the program behind our runtime's interface."""
+        self.loaded, reference = load_program(path), self.reference()
+        return Pair(reference, program_model(self.loaded, reference))
+
+    def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
+        """Count the operators of the program."""
+        graph = self.loaded.program.graph
+        return Counter(str(node.target) for node in graph.nodes if node.op == "call_function")
+
+    def metadata(self, found: Findings | None) -> dict[str, Any]:
+        """Return the contents of meta.json."""
+        return {
+            **meta_record(self.trained, found.summary() if found else {}, FileForm(KIND)),
+            "experimental": True,
+            "chunkings": [self.chunking._asdict()],
+            "decoder": False,
+            "reverse_decoder": False,
+            "state": self.state,
+        }
+
+    def reads_back(self, exported: AcousticModel, found: Findings) -> bool:
+        """Return whether the loaded program has the metadata that were written."""
+        return self.loaded.record == self.metadata(found)
+
+    def remarks(self) -> list[str]:
+        """Return what reads the file."""
+        return ["experimental: torch.export.load reads it"]
+
+
+class ChunkStep(nn.Module):
+    """`StreamingModel.step` under one chunking.
+
+    Args:
+        model: fused.
+        chunking: chunk size and left context.
+
+    >>> import inspect
+    >>> [name for name in inspect.signature(ChunkStep.forward).parameters][1:]
+    ['samples', 'lengths', 'state']
+    """
+
+    def __init__(self, model: StreamingModel, chunking: Chunking):
         super().__init__()
         self.model, self.chunking = model, chunking
 
     def forward(self, samples: Tensor, lengths: Tensor, state: List[Tensor]) -> Tuple[Scores, List[Tensor]]:
+        """Step B rows by one chunk (B, N)."""
         return self.model.step(samples, lengths, *self.chunking, state)
 
 
-def export_program(trained: TrainedModel, path: Path, speech: Sequence[Speech] = ()) -> dict[str, Any]:
-    """Exports the step of the default chunking: one whole chunk per call, for any number of rows. Experimental.
-
-    A stream's last block is padded to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
-    meta.json describes it. Results are those of `ExportedModel.step`. The program is saved, loaded again and compared
-    with the model in memory on generated audio and on `speech`; only then is it kept.
-
-    Returns:
-        The contents of meta.json, which `torch.export.load` returns in its `extra_files`.
-
-    Raises:
-        ValueError: if a norm op is left, or the program does not reproduce the model; nothing is kept then.
-    """
-    model, chunking = fused_model(trained), trained.config.training.chunking.served()[-1]
-    model.decoder = model.reverse_decoder = None  # weights that no step uses
-    step = ChunkStep(ExportedModel(model), chunking).eval()
-    record = {
-        **meta_record(trained, {}, FileForm(KIND)),
-        "experimental": True,
-        "chunkings": [chunking._asdict()],
-        "decoder": False,
-        "reverse_decoder": False,
-        "state": describe_state(step),
-    }
-    program, reference = trace(step), acoustic_model(trained)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        _save(program, record, part)
-        written = load_program(part)
-        counts = operators(written.program)
-        refuse_operators(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS, trained, path)
-        accepted = accept(path, reference, program_model(written, reference), speech, ExportOptions())
-        norms = sum(matching(counts, NORM_OPERATORS).values())
-        record["verification"] = {**accepted.summary(), "norm_operators": norms}
-        _save(program, record, part)
-        written = load_program(part)
-        if written.record != record:
-            raise ValueError(f"{path} is not kept: its {META} is not what was written; check the disk and export again")
-        verify(reference, program_model(written, reference), ()).raise_if_different(path)
-    return record
-
-
 def describe_state(step: ChunkStep) -> list[list[Any]]:
-    """Name, dtype and shape of each tensor of a stream's state."""
+    """Return name, dtype and shape of each tensor of a stream's state."""
     state = step.model.init_state(1, *step.chunking)
     return [[f"state_{i}", str(x.dtype).removeprefix("torch."), [BATCH, *x.shape[1:]]] for i, x in enumerate(state)]
 
 
 def trace(step: ChunkStep) -> ExportedProgram:
-    """The program of one chunk; nothing but the number of rows varies."""
-    batch, samples = 2, step.chunking.size * step.model.model.frame_samples
+    """Return the program of one chunk; only the number of rows varies."""
+    batch, samples = 2, step.chunking.size * step.model.frame_samples
     state, rows = example_state(step, batch), {0: Dim(BATCH)}
     example = (torch.zeros(batch, samples), torch.full([batch], samples), state)
     with _quiet(), torch.no_grad():
@@ -105,17 +132,19 @@ def trace(step: ChunkStep) -> ExportedProgram:
 
 
 def example_state(step: ChunkStep, batch: int) -> List[Tensor]:
-    """A fresh state without shared tensors, which the exporter would take for one and the same input."""
+    """Return a fresh state whose tensors share no memory: the exporter would take those for one input."""
     return [x.clone() for x in step.model.init_state(batch, *step.chunking)]
 
 
 class LoadedProgram(NamedTuple):
+    """A program and the contents of its meta.json."""
+
     program: ExportedProgram
-    record: dict[str, Any]  # contents of its meta.json
+    record: dict[str, Any]
 
 
 def load_program(path: Path) -> LoadedProgram:
-    """Reads what `export_program` wrote."""
+    """Read a file of `TorchProgram`."""
     files = {META: ""}
     with _quiet(), open(path, "rb") as file:
         program = torch.export.load(file, extra_files=files)
@@ -123,22 +152,28 @@ def load_program(path: Path) -> LoadedProgram:
 
 
 class ProgramBackend:
-    """A program behind the runtime's interface, so that it is compared as any other file: one chunk per call."""
+    """A runtime `Backend` that runs a program, one chunk per call.
+
+    Args:
+        loaded: the program.
+
+    >>> [name for name in ("init_state", "step", "rescore") if hasattr(ProgramBackend, name)]  # a `Backend`
+    ['init_state', 'step', 'rescore']
+    """
 
     def __init__(self, loaded: LoadedProgram):
-        self.run, self.state, self.frame_samples = (
-            loaded.program.module(),
-            loaded.record["state"],
-            loaded.record["frame_samples"],
-        )
+        self.run = loaded.program.module()
+        self.state, self.frame_samples = loaded.record["state"], loaded.record["frame_samples"]
 
     def init_state(self, batch: int, chunk: int, left: int) -> List[Tensor]:
+        """Return the zeros that meta.json describes."""
         return [torch.zeros([batch, *shape[1:]], dtype=getattr(torch, dtype)) for _, dtype, shape in self.state]
 
     @torch.no_grad()
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: List[Tensor]
     ) -> tuple[StepScores, List[Tensor]]:
+        """Run one chunk, padded if it is short; see `Backend.step`."""
         frames = samples.shape[1] // self.frame_samples
         whole = np.pad(samples, ((0, 0), (0, chunk * self.frame_samples - samples.shape[1])))
         scores, state = self.run(torch.from_numpy(whole), torch.from_numpy(lengths), state)
@@ -146,35 +181,24 @@ class ProgramBackend:
         return StepScores(encoder_out[:, :frames], lengths, *(field[:, :frames] for field in rest)), state
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """Return zeros: the program has no decoder."""
         return np.zeros((len(hyps), 2), np.float32)
 
     def concat_states(self, states: Sequence[List[Tensor]]) -> List[Tensor]:
+        """Join the rows of states."""
         return [torch.cat(tensors) for tensors in zip(*states)]
 
     def split_state(self, state: List[Tensor]) -> list[List[Tensor]]:
+        """Return one state per row."""
         return [[x[row : row + 1].clone() for x in state] for row in range(len(state[0]))]
 
 
 def program_model(loaded: LoadedProgram, reference: AcousticModel) -> AcousticModel:
-    """A program as the searches see it; `reference` is the model that it came from."""
+    """Return a program behind the runtime's interface; `reference` is the model that it came from."""
     default = (reference.meta.default_chunk, reference.meta.default_left)
-    # It takes one chunk per call, as graphs do.
-    return AcousticModel(
-        ProgramBackend(loaded), replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False)
-    )
-
-
-def operators(program: ExportedProgram) -> Counter[str]:
-    """How often each operator stands in a program."""
-    return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
-
-
-def _save(program: ExportedProgram, record: dict[str, Any], path: Path) -> None:
-    """By way of the memory: torch's own writer ends the process when a disk is full."""
-    content = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, content, extra_files={META: json.dumps(record, ensure_ascii=False)})
-    path.write_bytes(content.getbuffer())
+    # Like a graph, it takes one chunk per call.
+    meta = replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False)
+    return AcousticModel(ProgramBackend(loaded), meta)
 
 
 @contextmanager

@@ -1,112 +1,114 @@
-"""Writes the exported TorchScript file: fuse, tune, script, save, verify what was saved, then keep it."""
+"""The TorchScript file that our runtime and WeNet's libtorch runtime run."""
 
 import io
 import json
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, parse_meta
-from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime.model.model_file import META, load_model
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
-from wenet_fusion.export.acceptance import ExportOptions, accept, refuse_operators
-from wenet_fusion.export.emission_delay import measure_word_times
 from wenet_fusion.export.kernels.calibration import calibration
-from wenet_fusion.export.kernels.torch_kernels import ENGINES, Precision, tuned
-from wenet_fusion.export.speech import Speech, halves
-from wenet_fusion.export.verification import tolerance, verify
-from wenet_fusion.files import replacing
-from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, pack_kernels
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.export.target import Findings, Target
+from wenet_fusion.export.verification import Pair
+from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, operators
 from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import FileForm, acoustic_model, fused_model, meta_record
+from wenet_fusion.trained_model import FileForm, TrainedModel, folded, meta_record
 
 METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
 
 
-def export_torchscript(
-    trained: TrainedModel, path: Path, speech: Sequence[Speech] = (), options: ExportOptions = ExportOptions()
-) -> dict[str, Any]:
-    """Exports a trained model with all its norms folded, for our runtime and for WeNet's libtorch runtime.
+class TorchScript(Target):
+    """One TorchScript file with meta.json inside, for our runtime and WeNet's libtorch runtime.
 
-    The file is first written beside `path`, loaded again as the runtime will load it, and compared with the model in
-    memory on generated audio and on `speech`. Then it is written with the numbers found, and these bytes too are loaded
-    and compared, on the generated audio; only then do they take their place.
-
-    Args:
-        trained: the checkpoint.
-        path: where the file goes.
-        speech: utterances to verify on beside the generated audio; int8 is calibrated on every other one and judged by
-            the rest. Those whose words are dated show how far emitted words lie from spoken ones.
-        options: precision, and what it may cost.
-
-    Returns:
-        The contents of the file's meta.json.
-
-    Raises:
-        ValueError: if a norm op is left, the file does not reproduce the model or int8 costs too much; nothing is kept.
+    >>> TorchScript.name, TorchScript.precisions
+    ('torchscript', ('float32', 'float16-packed', 'int8', 'int8-dynamic'))
     """
-    calibration_set, _ = halves(speech, options.precision)
-    scripted = script(trained, options.precision, [utterance.samples for utterance in calibration_set])
-    form = FileForm(TORCHSCRIPT, options.precision, ENGINES[options.precision])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        _save(scripted, meta_record(trained, {}, form), part)
-        reference, written = acoustic_model(trained), load_model(part)
-        counts = operators(written.backend.step_graph())
-        refuse_operators(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS, trained, path)
-        accepted = accept(path, reference, written, speech, options)
-        numbers = {
-            **accepted.summary(),
-            "operators": dict(sorted(counts.items())),
-            "norm_operators": sum(matching(counts, NORM_OPERATORS).values()),
-        }
-        word_times = None
-        if any(utterance.spoken for utterance in speech):
-            measured = measure_word_times(written, speech)
-            word_times, numbers["word_times"] = measured and measured.word_times, measured and measured.summary()
-        record = meta_record(trained, numbers, form, word_times)
-        _save(scripted, record, part)
-        written = load_model(part)
-        if written.meta != parse_meta(record, str(path)):
-            raise ValueError(
-                f"{path} is not kept: its meta.json is not what was written; check the disk and export again"
-            )
-        verify(reference, written, (), tolerance(options.precision)).raise_if_different(path)
-    return record
+
+    name = "torchscript"
+    precisions = tuple(QUANTIZED_ENGINES)
+    norms, costly_activations = NORM_OPERATORS, COSTLY_ACTIVATIONS
+    holds_emission_delay = True
+
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Script the fused model; see `script`."""
+        self.scripted = script(self.trained, self.precision, speech)
+
+    def write(self, path: Path, precision: str, found: Findings | None) -> None:
+        """Write the file."""
+        save(self.scripted, self.metadata(found), path)
+
+    def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
+        """Load the file with our runtime."""
+        return Pair(self.reference(), load_model(path))
+
+    def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
+        """Count the operators of the step's graph."""
+        return operators(step_graph(exported))
+
+    def metadata(self, found: Findings | None) -> dict[str, Any]:
+        """Return the contents of meta.json."""
+        form = FileForm(TORCHSCRIPT, self.precision, QUANTIZED_ENGINES[self.precision])
+        delay = found.delay.emission_delay if found and found.delay else None
+        return meta_record(self.trained, found.summary() if found else {}, form, delay)
 
 
 def script(
-    trained: TrainedModel, precision: Precision = "float32", speech: Sequence[np.ndarray] = ()
+    trained: TrainedModel, precision: str = "float32", speech: Sequence[np.ndarray] = ()
 ) -> torch.jit.ScriptModule:
-    """The fused model as TorchScript; `speech` calibrates int8.
+    """Return the fused model as TorchScript.
+
+    Args:
+        trained: the checkpoint.
+        precision: see `pack_kernels`.
+        speech: utterances (n,) at the model's rate that calibrate "int8".
 
     Raises:
-        ValueError: see `tuned` and `calibration`.
+        ValueError: see `pack_kernels` and `calibration`.
     """
     chunkings = trained.config.training.chunking.served()
     run = calibration(speech, chunkings) if precision == "int8" else None
-    model = WenetModel(tuned(fused_model(trained), precision, run)).eval()
+    model = pack_kernels(WenetModel(folded(trained)).eval(), precision, run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)
-        # Frozen modules are inlined, which spares a step its calls; but no .to() moves their weights to a GPU.
+        # A frozen module is inlined, which spares a step its calls, but .to() no longer moves its weights to a GPU.
         return scripted if precision == "float32" else torch.jit.freeze(scripted, preserved_attrs=METHODS)
 
 
+def step_graph(model: AcousticModel) -> torch.Graph:
+    """Return the inlined TorchScript graph of the step of a loaded file.
+
+    Raises:
+        TypeError: the model does not run on torch.
+    """
+    if not isinstance(model.backend, TorchBackend):
+        raise TypeError("only a TorchScript file has a TorchScript graph")
+    return model.backend.module.step.inlined_graph
+
+
 def reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The module as its file would give it: with methods that no other module shares, so that graphs show all they run."""
+    """Return the module as its file would give it: it shares no method with others, so its graphs show all it runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(io.BytesIO(scripted.save_to_buffer()))
 
 
-def _save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:
-    """By way of the memory: torch's own writer ends the process when a disk is full."""
+def save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:
+    """Write a TorchScript file with meta.json inside.
+
+    The file is put together in memory: torch's own writer ends the process when a disk is full.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        content = scripted.save_to_buffer(_extra_files={"meta.json": json.dumps(record, ensure_ascii=False)})
+        content = scripted.save_to_buffer(_extra_files={META: json.dumps(record, ensure_ascii=False)})
     path.write_bytes(content)

@@ -1,6 +1,6 @@
-"""The ONNX graphs that WeNet's and sherpa-onnx's runtimes run, and their metadata. Knows not how they are verified.
+"""The ONNX graphs that WeNet's and sherpa-onnx's runtimes run, and their metadata.
 
-Both hand over features and two caches, in the same order; `WenetModel` says how the caches hold our state.
+Both runtimes pass features and two caches, in the same order; `WenetModel` describes how the caches hold our state.
 
 Shapes: T feature frames, M encoder frames of a call, C cached frames, S = C + M keys, N hypotheses, U tokens.
 """
@@ -15,25 +15,30 @@ from wenet_fusion.export.targets.onnx_graph import write_onnx
 from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel
-from wenet_fusion.trained_model import fused_model
+from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
 EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothing of the example becomes a constant
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:
-    """A fused copy whose biases are looked up: one graph serves chunks and caches of any size."""
-    model = fused_model(trained)
-    if model.encoder.position_bias is not None:
-        model.encoder.position_bias = model.encoder.position_bias.bias
-    return WenetModel(model).eval()
+    """Return a fused copy that looks position biases up: one graph serves chunks and caches of any size."""
+    model = WenetModel(folded(trained)).eval()
+    look_up_biases(model.encoder)
+    return model
 
 
 class MaskedEncoder(nn.Module):
     """The encoder with a cache of fixed length that starts full of zeros.
 
-    offset counts those zeros, so a frame's position is offset - required_cache_size. What lies before the stream's
-    start is hidden by its position and by the runtime's mask, which may be longer than there are keys.
+    offset counts those zeros, so a frame's position is offset - required_cache_size. Keys before the stream's start are
+    hidden by their position and by the runtime's mask, which may be longer than there are keys.
+
+    Args:
+        model: see `wenet_model`.
+
+    >>> import inspect
+    >>> [name for name in inspect.signature(MaskedEncoder.forward).parameters][-1]
+    'att_mask'
     """
 
     def __init__(self, model: WenetModel):
@@ -49,14 +54,23 @@ class MaskedEncoder(nn.Module):
         cnn_cache: Tensor,
         att_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
         start = (offset - required_cache_size).reshape(1)
         key_S = start + torch.arange(-att_cache.size(2), self.model.encoder_frames(chunk))
         visible_S = (key_S >= 0) & att_mask[0, 0, : key_S.size(0)]
-        return self.model.advance(chunk, key_S, visible_S, att_cache, cnn_cache)
+        return self.model.step_encoder(chunk, key_S, visible_S, att_cache, cnn_cache)
 
 
 class GrowingEncoder(nn.Module):
-    """The encoder with a cache that starts empty; required_cache_size says what is kept of it, negative: everything."""
+    """The encoder with a cache that starts empty and keeps required_cache_size frames; negative: all of them.
+
+    Args:
+        model: see `wenet_model`.
+
+    >>> import inspect
+    >>> [name for name in inspect.signature(GrowingEncoder.forward).parameters][-1]
+    'cnn_cache'
+    """
 
     def __init__(self, model: WenetModel):
         super().__init__()
@@ -65,18 +79,26 @@ class GrowingEncoder(nn.Module):
     def forward(
         self, chunk: Tensor, offset: Tensor, required_cache_size: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # As many keys come back as go in: hidden ones in front make room for the new.
+        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
+        # The encoder returns as many keys as it gets: hidden ones in front make room for the new.
         cached, frames = att_cache.size(2), self.model.encoder_frames(chunk)
         att_cache = torch.cat([self.model.caches.empty_attention(frames, chunk), att_cache], dim=2)
         key_S = torch.arange(-cached - frames, frames)
         visible_S = (key_S >= -cached) & (key_S + offset >= 0)
-        out, att_cache, cnn_cache = self.model.advance(chunk, key_S + offset, visible_S, att_cache, cnn_cache)
+        out, att_cache, cnn_cache = self.model.step_encoder(chunk, key_S + offset, visible_S, att_cache, cnn_cache)
         dropped = (cached + frames - required_cache_size).clamp(min=0) * (required_cache_size >= 0)
         return out, att_cache[:, :, dropped:], cnn_cache
 
 
 class EncoderWithCtc(nn.Module):
-    """An encoder that returns CTC log-probabilities instead of its frames."""
+    """An encoder that returns CTC log-probabilities instead of its frames, with the inputs of `MaskedEncoder`.
+
+    Args:
+        encoder: the encoder.
+
+    >>> issubclass(EncoderWithCtc, nn.Module)
+    True
+    """
 
     def __init__(self, encoder: MaskedEncoder):
         super().__init__()
@@ -91,36 +113,48 @@ class EncoderWithCtc(nn.Module):
         cnn_cache: Tensor,
         att_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
         out, att_cache, cnn_cache = self.encoder(chunk, offset, required_cache_size, att_cache, cnn_cache, att_mask)
         return self.model.ctc_activation(out), att_cache, cnn_cache
 
 
 class Decoders(nn.Module):
-    """Both attention decoders. The right-to-left one always runs: how much it counts is the runtime's choice."""
+    """Both attention decoders; the right-to-left one always runs, the runtime weights it.
+
+    Args:
+        model: see `wenet_model`.
+
+    >>> import inspect
+    >>> [name for name in inspect.signature(Decoders.forward).parameters][1:]
+    ['hyps', 'hyps_lens', 'encoder_out']
+    """
 
     def __init__(self, model: WenetModel):
         super().__init__()
         self.model = model
 
     def forward(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities (N, U, V) of each next token under both decoders."""
         return self.model.forward_attention_decoder(hyps, hyps_lens, encoder_out, 1.0)
 
 
 def write_encoder(
-    graph: nn.Module,
+    graph: MaskedEncoder | GrowingEncoder | EncoderWithCtc,
     names: Sequence[str],
     outputs: Sequence[str],
     number_shape: Sequence[int],
     path: Path,
     metadata: Mapping[str, str],
 ) -> None:
-    """Writes an encoder's graph.
+    """Write an encoder's graph.
 
     Args:
-        graph: of the classes above, with its WenetModel as `model`.
-        names: of its inputs; a sixth is the mask.
-        outputs: names.
-        number_shape: of offset and required_cache_size.
+        graph: the encoder.
+        names: names of its inputs; a sixth is the mask.
+        outputs: names of its outputs.
+        number_shape: shape of offset and required_cache_size.
+        path: the file.
+        metadata: see `describe`.
 
     Raises:
         ImportError, ValueError: see `write_onnx`.
@@ -129,7 +163,7 @@ def write_encoder(
     chunk = torch.zeros(1, EXAMPLE_FRAMES, int(metadata["feature_size"]))
     number = torch.full(list(number_shape), EXAMPLE_CACHE)
     att_cache, cnn_cache = caches.empty_attention(EXAMPLE_CACHE, chunk), caches.empty_convolution(chunk)
-    # The mask is longer than there are keys, as it is beside a short last chunk.
+    # The mask is longer than there are keys, as with a short last chunk.
     mask = torch.ones(1, 1, EXAMPLE_CACHE + EXAMPLE_FRAMES, dtype=torch.bool)
     examples = (chunk, number, number, att_cache, cnn_cache, mask)
     axes = {names[0]: {1: "T"}, names[3]: {2: "C"}, outputs[0]: {1: "M"}, outputs[1]: {2: "next_C"}}
@@ -139,13 +173,13 @@ def write_encoder(
 
 
 def write_ctc(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes encoder frames to log-probabilities. Raises as `write_onnx` does."""
+    """Write the CTC head: encoder frames to log-probabilities. Raises: see `write_onnx`."""
     axes = {"hidden": {1: "M"}, "probs": {1: "M"}}
-    write_onnx(model.model.ctc, {"hidden": torch.zeros(1, 5, model.caches.dim)}, ["probs"], axes, path, metadata)
+    write_onnx(model.ctc, {"hidden": torch.zeros(1, 5, model.caches.dim)}, ["probs"], axes, path, metadata)
 
 
 def write_decoder(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes `Decoders`. Raises as `write_onnx` does."""
+    """Write `Decoders`. Raises: see `write_onnx`."""
     encoder_out = torch.zeros(1, 5, model.caches.dim)
     inputs = {"hyps": torch.full([4, 7], SOS_EOS), "hyps_lens": torch.full([4], 7), "encoder_out": encoder_out}
     tokens = {0: "N", 1: "U"}
@@ -154,7 +188,10 @@ def write_decoder(model: WenetModel, path: Path, metadata: Mapping[str, str]) ->
 
 
 def describe(model: WenetModel, trained: TrainedModel, chunking: Chunking) -> dict[str, str]:
-    """Metadata of a graph. Runtimes read numbers with atoi, so true is 1; a key that they miss ends their process."""
+    """Return the metadata of a graph.
+
+    The runtimes read numbers with atoi, so true is 1. A missing key ends their process.
+    """
     caches, is_full = model.caches, chunking.size >= FULL_CONTEXT.size
     chunk, left = (-1, -1) if is_full else (chunking.size, max(chunking.left, -1))
     rate, right_context = model.subsampling_rate(), model.right_context()
@@ -166,7 +203,7 @@ def describe(model: WenetModel, trained: TrainedModel, chunking: Chunking) -> di
         "output_size": caches.dim,
         "head": caches.heads,
         "num_blocks": caches.rows,
-        "cnn_module_kernel": caches.width + 1,  # of the caches: what these numbers are for
+        "cnn_module_kernel": caches.width + 1,  # the runtimes allocate the convolutions' cache by it
         "feature_size": trained.config.model.frontend.num_mel_bins,
         "vocab_size": len(trained.tokenizer.vocabulary),
         "decoding_window": (chunk - 1) * rate + right_context + 1,

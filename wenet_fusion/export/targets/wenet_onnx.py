@@ -1,16 +1,20 @@
-"""Writes encoder.onnx, ctc.onnx and decoder.onnx for WeNet's onnxruntime runtime, verified. Knows no TorchScript."""
+"""encoder.onnx, ctc.onnx, decoder.onnx and units.txt for WeNet's onnxruntime runtime, which sherpa-onnx resembles."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
+import numpy as np
+from wenet_fusion_runtime.files import replacing_set, write_text
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
 
-from wenet_fusion.export.acceptance import Accepted, ExportOptions, accept, refuse_operators
-from wenet_fusion.export.emulator import pair
+from wenet_fusion.export.runtime_emulator import emulated_pair
 from wenet_fusion.export.speech import Speech
-from wenet_fusion.export.targets.onnx_graph import NORMS_AND_COSTLY_ACTIVATIONS, operators, quantise_dynamic
+from wenet_fusion.export.target import Findings, Target
+from wenet_fusion.export.targets.onnx_graph import ONNX_COSTLY_ACTIVATIONS, ONNX_NORMS, operators, quantise_dynamic
 from wenet_fusion.export.targets.wenet_graphs import (
     GrowingEncoder,
     MaskedEncoder,
@@ -20,132 +24,162 @@ from wenet_fusion.export.targets.wenet_graphs import (
     write_decoder,
     write_encoder,
 )
-from wenet_fusion.files import replacing_set, write_text
+from wenet_fusion.export.verification import Pair
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, chunking_label
-from wenet_fusion.model.wenet import WenetModel
-from wenet_fusion.recipe import TrainedModel
 from wenet_fusion.text.tokenizer import Tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary
+from wenet_fusion.trained_model import TrainedModel
 
-Precision = Literal["float32", "int8-dynamic"]
 GRAPHS = ("encoder", "ctc", "decoder")
+SUFFIXES = {"float32": ".onnx", "int8-dynamic": ".quant.onnx"}
 INPUTS = ("chunk", "offset", "required_cache_size", "att_cache", "cnn_cache", "att_mask")
 OUTPUTS = ("output", "r_att_cache", "r_cnn_cache")
 UNITS = "units.txt"
 LOW_FREQ = 20.0  # Hz; both runtimes begin their mel filters here
-SMALLEST_CHUNK = 2  # encoder frames; WeNet's runtime passes over windows of 4 feature frames and less
+SMALLEST_CHUNK = 2  # encoder frames; WeNet's runtime skips windows of 4 feature frames and less
 
 
-@dataclass(frozen=True)
-class ForeignExport:
-    """What was written for another project's runtime."""
+class FeatureTarget(Target):
+    """Targets of runtimes that compute Kaldi's features themselves and pass WeNet's two caches.
 
-    files: tuple[Path, ...]
-    metadata: dict[str, str]  # of the encoder's graph
-    accepted: Accepted  # of the precision that was asked for
-    command: str  # runs the files
-    remarks: tuple[str, ...]  # where that runtime departs from what the model was trained with
-
-
-def export_wenet_onnx(
-    trained: TrainedModel,
-    directory: Path,
-    chunking: Chunking,
-    speech: Sequence[Speech] = (),
-    options: ExportOptions = ExportOptions(),
-) -> ForeignExport:
-    """Exports a trained model into a folder that WeNet's `decoder_main --onnx_dir` takes.
-
-    All files are written into a temporary folder, driven there as the C++ runtime drives them and compared with the
-    model in memory on generated audio and on `speech`; only then do they take their places, together.
-
-    Args:
-        trained: the checkpoint.
-        directory: gets encoder.onnx, ctc.onnx, decoder.onnx and units.txt; other files in it stay.
-        chunking: the runtime must be started with it. A negative left context keeps all that was heard; full context
-            becomes WeNet's chunk size -1, which waits for the end of the audio.
-        speech: utterances to verify on beside the generated audio, and to judge int8 by.
-        options: "int8-dynamic" writes encoder.quant.onnx and so on beside the others. Its error rate is that of beam
-            search and attention rescoring under the model's weights, over the features that the model computes.
-
-    Raises:
-        ImportError: onnx or onnxruntime is not installed.
-        ValueError: the runtime cannot run such a model, a graph does not reproduce it, or int8 costs too much; nothing
-            is kept then.
+    >>> FeatureTarget.precisions
+    ('float32', 'int8-dynamic')
     """
-    check_precision(options.precision, directory)
-    check_front_end(trained, directory)
-    if trained.model.decoder is None:
-        raise ValueError(
-            f"{directory} is not written: WeNet's onnxruntime runtime needs decoder.onnx, and {trained.path} has no "
-            "attention decoder; export TorchScript for WeNet's libtorch runtime, or for sherpa-onnx"
+
+    precisions = tuple(SUFFIXES)
+    norms, costly_activations = ONNX_NORMS, ONNX_COSTLY_ACTIVATIONS
+    one_chunking, holds_findings, batches = True, False, False
+
+    def check(self) -> None:
+        """Refuse features that neither runtime can compute."""
+        frontend = self.trained.config.model.frontend
+        if (frontend.window_ms, frontend.hop_ms) != (25.0, 10.0):
+            raise ValueError(
+                f"{self.destination} is not written: WeNet's and sherpa-onnx's runtimes compute features over 25 ms "
+                f"every 10 ms, {self.trained.path} was trained with window_ms: {frontend.window_ms:g} and hop_ms: "
+                f"{frontend.hop_ms:g}"
+            )
+
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Fold the model and describe it; `write` traces its graphs."""
+        self.model = wenet_model(self.trained)
+        self.described = describe(self.model, self.trained, self.chunking)
+
+    def stages(self) -> tuple[str, ...]:
+        """Return float32, which is quantised, before int8."""
+        return ("float32",) if self.precision == "float32" else ("float32", self.precision)
+
+    def metadata(self, found: Findings | None) -> dict[str, Any]:
+        """Return the metadata of the encoder's graph."""
+        return self.described
+
+    def check_vocabulary(self, path: Path) -> None:
+        """Refuse to write beside another model's vocabulary. Raises ValueError."""
+        if path.exists() and path.read_text(encoding="utf-8") != unit_table(self.trained.tokenizer):
+            raise ValueError(f"{path} already exists with a different vocabulary: export into another folder")
+
+
+class WenetOnnx(FeatureTarget):
+    """A folder for WeNet's `decoder_main --onnx_dir`, for one chunking.
+
+    A negative left context keeps all frames. Full context becomes WeNet's chunk size -1, which waits for the end of the
+    audio. "int8-dynamic" writes encoder.quant.onnx and so on beside the others.
+
+    >>> WenetOnnx.name, WenetOnnx.one_chunking
+    ('wenet-onnx', True)
+    """
+
+    name = "wenet-onnx"
+
+    def check(self) -> None:
+        """Refuse what the runtime cannot run, and folders with another model's vocabulary."""
+        path = self.destination
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file: --format {self.name} writes a folder")
+        self.check_vocabulary(path / UNITS)
+        super().check()
+        if self.trained.model.decoder is None:
+            raise ValueError(
+                f"{path} is not written: WeNet's onnxruntime runtime needs decoder.onnx, and {self.trained.path} has "
+                "no attention decoder; export TorchScript for WeNet's libtorch runtime, or for sherpa-onnx"
+            )
+        if self.chunking.size < SMALLEST_CHUNK:
+            raise ValueError(
+                f"{path} is not written: WeNet's runtime passes over chunks of {self.chunking.size} frame; "
+                f"use a chunk size of {SMALLEST_CHUNK} or more"
+            )
+
+    def replacing(self) -> AbstractContextManager[Path]:
+        """Return a context whose temporary folder's files take their places together."""
+        everything = [f"{name}{suffix}" for suffix in SUFFIXES.values() for name in GRAPHS]
+        return replacing_set(self.destination, [*everything, UNITS])
+
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Fold the model and describe it."""
+        super().build(speech)
+        self.described["output_dir"] = self.destination.name
+
+    def write(self, path: Path, precision: str, found: Findings | None) -> None:
+        """Write the three graphs, or quantise those that are there."""
+        exact = self._graphs(path, "float32")
+        if precision != "float32":
+            for source, target in zip(exact, self._graphs(path, precision)):
+                quantise_dynamic(source, target)
+            return
+        encoder, ctc, decoder = exact
+        # WeNet's runtime passes a mask only if the left context is limited and not zero.
+        if self.chunking.left > 0:
+            write_encoder(MaskedEncoder(self.model), INPUTS, OUTPUTS, (), encoder, self.described)
+        else:
+            write_encoder(GrowingEncoder(self.model), INPUTS[:5], OUTPUTS, (), encoder, self.described)
+        write_ctc(self.model, ctc, self.described)
+        write_decoder(self.model, decoder, self.described)
+
+    def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
+        """Open the graphs in an emulator of the C++ runtime."""
+        return emulated_pair(self.trained, self.chunking, self._graphs(path, precision), speech)
+
+    def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
+        """Count the operators of the encoder."""
+        return operators(self._graphs(path, precision)[0])
+
+    def finish(self, path: Path) -> None:
+        """Write units.txt."""
+        write_text(path / UNITS, unit_table(self.trained.tokenizer))
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the graphs and units.txt."""
+        graphs = [path for precision in self.stages() for path in self._graphs(self.destination, precision)]
+        return (*graphs, self.destination / UNITS)
+
+    def command(self) -> str:
+        """Return the command that starts the runtime: its defaults are not the model's values."""
+        frontend, rescoring = self.trained.config.model.frontend, self.trained.config.model.rescoring
+        reverse_weight = rescoring.reverse_weight if self.trained.model.reverse_decoder is not None else 0.0
+        return (
+            f"decoder_main --onnx_dir {self.destination} --unit_path {self.destination / UNITS} "
+            f"--chunk_size {self.described['chunk_size']} --num_left_chunks {self.described['left_chunks']} "
+            f"--num_bins {frontend.num_mel_bins} --sample_rate {frontend.sample_rate} "
+            f"--ctc_weight {rescoring.ctc_weight:g} --reverse_weight {reverse_weight:g} --wav_path AUDIO.wav"
         )
-    if chunking.size < SMALLEST_CHUNK:
-        raise ValueError(
-            f"{directory} is not written: WeNet's runtime passes over chunks of {chunking.size} frame; "
-            f"use a chunk size of {SMALLEST_CHUNK} or more"
-        )
-    model = wenet_model(trained)
-    metadata = describe(model, trained, chunking) | {"output_dir": directory.name}
-    exact, quantised = ([f"{name}{suffix}" for name in GRAPHS] for suffix in (".onnx", ".quant.onnx"))
-    written = exact if options.precision == "float32" else [*exact, *quantised]
-    with replacing_set(directory, [*exact, *quantised, UNITS]) as part:
-        _write_graphs(model, [part / name for name in exact], chunking, metadata)
-        refuse_operators(operators(part / exact[0]), NORMS_AND_COSTLY_ACTIVATIONS, trained, directory)
-        accepted = _accept(trained, directory, chunking, [part / name for name in exact], speech, ExportOptions())
-        if written != exact:
-            for source, target in zip(exact, quantised):
-                quantise_dynamic(part / source, part / target)
-            accepted = _accept(trained, directory, chunking, [part / name for name in quantised], speech, options)
-        write_text(part / UNITS, unit_table(trained.tokenizer))
-    remarks = mel_remarks(trained, "WeNet's runtime", 0.0, "") + chunking_remarks(trained, chunking)
-    if written != exact:
-        remarks.append(
-            f"WeNet opens fixed names, so this runs the float32 files; copy {', '.join(quantised)} to a folder of their "
-            f"own as {', '.join(exact)} to run int8"
-        )
-    command = wenet_command(trained, directory, metadata)
-    files = tuple(directory / name for name in (*written, UNITS))
-    return ForeignExport(files, metadata, accepted, command, tuple(remarks))
 
+    def remarks(self) -> list[str]:
+        """Return differences between the mel filters, untrained chunkings, and how to run int8."""
+        found = mel_remarks(self.trained, "WeNet's runtime", 0.0, "") + chunking_remarks(self.trained, self.chunking)
+        if self.precision != "float32":
+            names = [", ".join(path.name for path in self._graphs(Path(), precision)) for precision in self.stages()]
+            found.append(
+                f"WeNet opens fixed names, so this runs the float32 files; copy {names[1]} to a folder of their own as "
+                f"{names[0]} to run int8"
+            )
+        return found
 
-def _write_graphs(model: WenetModel, paths: Sequence[Path], chunking: Chunking, metadata: dict[str, str]) -> None:
-    encoder, ctc, decoder = paths
-    # WeNet's runtime passes a mask only if the left context is limited and not zero.
-    if chunking.left > 0:
-        write_encoder(MaskedEncoder(model), INPUTS, OUTPUTS, (), encoder, metadata)
-    else:
-        write_encoder(GrowingEncoder(model), INPUTS[:5], OUTPUTS, (), encoder, metadata)
-    write_ctc(model, ctc, metadata)
-    write_decoder(model, decoder, metadata)
-
-
-def _accept(
-    trained: TrainedModel,
-    directory: Path,
-    chunking: Chunking,
-    graphs: Sequence[Path],
-    speech: Sequence[Speech],
-    options: ExportOptions,
-) -> Accepted:
-    compared = pair(trained, chunking, graphs, speech)
-    return accept(directory, *compared, speech, options, batches=False)
-
-
-def wenet_command(trained: TrainedModel, directory: Path, metadata: dict[str, str]) -> str:
-    """How to start the runtime: its defaults are not the model's values."""
-    frontend, rescoring = trained.config.model.frontend, trained.config.model.rescoring
-    reverse_weight = rescoring.reverse_weight if trained.model.reverse_decoder is not None else 0.0
-    return (
-        f"decoder_main --onnx_dir {directory} --unit_path {directory / UNITS} "
-        f"--chunk_size {metadata['chunk_size']} --num_left_chunks {metadata['left_chunks']} "
-        f"--num_bins {frontend.num_mel_bins} --sample_rate {frontend.sample_rate} "
-        f"--ctc_weight {rescoring.ctc_weight:g} --reverse_weight {reverse_weight:g} --wav_path AUDIO.wav"
-    )
+    def _graphs(self, folder: Path, precision: str) -> list[Path]:
+        return [folder / f"{name}{SUFFIXES[precision]}" for name in GRAPHS]
 
 
 def unit_table(tokenizer: Tokenizer) -> str:
-    """units.txt for runtimes that join units without spaces and show U+2581 as one: words begin with it."""
+    """Return units.txt for runtimes that join tokens without spaces and show U+2581 as one: words begin with it."""
     tokens = tokenizer.vocabulary.tokens
     if tokenizer.join == "words":
         words = (WORD_START + token for token in tokens[len(RESERVED) :])
@@ -153,25 +187,15 @@ def unit_table(tokenizer: Tokenizer) -> str:
     return format_vocabulary(tokens)
 
 
-def check_precision(precision: str, path: Path) -> None:
-    """Raises ValueError for an unknown one."""
-    known = get_args(Precision)
-    if precision not in known:
-        raise ValueError(f"{path} is not written: such a graph's precision is {' or '.join(known)}, not {precision}")
-
-
-def check_front_end(trained: TrainedModel, path: Path) -> None:
-    """Raises ValueError if the model wants features that neither runtime can compute."""
-    frontend = trained.config.model.frontend
-    if (frontend.window_ms, frontend.hop_ms) != (25.0, 10.0):
-        raise ValueError(
-            f"{path} is not written: WeNet's and sherpa-onnx's runtimes compute features over 25 ms every 10 ms, "
-            f"{trained.path} was trained with window_ms: {frontend.window_ms:g} and hop_ms: {frontend.hop_ms:g}"
-        )
-
-
 def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: str) -> list[str]:
-    """What to say if a runtime's mel filters end elsewhere than the model's; high_freq as in `FrontendConfig`."""
+    """Return a remark if a runtime's mel filters cover other frequencies than the model's.
+
+    Args:
+        trained: the model.
+        runtime: its name, at the beginning of the remark.
+        high_freq: end of the runtime's filters in Hz; 0 or negative: from the Nyquist frequency.
+        remedy: end of the remark.
+    """
     frontend = trained.config.model.frontend
     nyquist = frontend.sample_rate / 2
     model_high = frontend.high_freq if frontend.high_freq > 0 else nyquist + frontend.high_freq
@@ -184,9 +208,9 @@ def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: s
 
 
 def chunking_remarks(trained: TrainedModel, chunking: Chunking) -> list[str]:
-    """What to say if training never drew this chunking."""
+    """Return a remark if the model was not trained for this chunking."""
     known = trained.config.training.chunking.trained()
     if chunking in known or chunking.size >= FULL_CONTEXT.size:
         return []
-    label = chunking_label(chunking) if chunking.left >= 0 else f"{chunking.size} frames and all that was heard"
+    label = chunking_label(chunking) if chunking.left >= 0 else f"{chunking.size} frames and all frames before"
     return [f"the model was not trained for {label}; it knows {', '.join(map(chunking_label, known))}"]

@@ -1,85 +1,106 @@
-"""Self-attention branch of a block: cached keys and values. Who sees whom, and how far, comes from outside as a bias.
+"""Self-attention branch of an encoder layer, over cached and new frames.
 
-Shapes: B utterances, N packed rows, T queries (frames), S = C + T keys (C cached), H heads, D width, K = D / H.
+Shapes: B utterances, N packed rows (B, T in inference), T queries (frames), S = C + T keys (C cached), H heads, D width,
+K = D / H.
 """
 
-from typing import NamedTuple, Optional
+from typing import List, Literal, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 from wenet_fusion.model.layers.norm import LinearNorm
 from wenet_fusion.model.layers.packing import pack, unpack
 
 # A padded query may see nothing, and -inf everywhere would be NaN. exp(-1e4) is 0 in every dtype, float16 holds it.
 MASKED = -1e4
 
-
-class AttentionOutput(NamedTuple):
-    y_ND: Tensor
-    keys_values: Tensor  # (B, C, 2D)
+# How attention scores positions. "bias": `PositionBias`, which needs no matrix product. "rel_pos": `RelativePositions`.
+Positions = Literal["bias", "rel_pos"]
 
 
 class CachedAttention(nn.Module):
-    """Multi-head self-attention over cached and new frames. (N, D) -> (N, D).
+    """Multi-head self-attention over cached and new frames: (N, D) -> (N, D). A `LayerOp`.
 
-    The cache keeps its length C, whatever comes in: memory per stream is bounded. A fresh cache may have any C,
-    because masked zero keys equal absent keys. Keys and values lie side by side in it, so a step moves it once.
+    The state is the keys and values of the last C frames, (B, C, 2D). It keeps its length, so memory per stream is
+    bounded. A fresh cache may have any C, because masked zero keys equal absent keys. Keys and values lie side by side
+    in it, so a step moves it once.
 
     Args:
         dim, heads: D and H; D a multiple of H.
-        dropout: after the branch's last norm.
-        gamma: initial scale of the branch's last norm.
-        normed: see `LinearNorm`.
-        products: position products instead of a bias, see `PositionProducts`.
+        dropout: probability, after the last norm.
+        gamma: initial scale of the last norm.
+        batch_norm: see `LinearNorm`.
+        positions: see `Positions`.
+        layer: index of the encoder layer, which selects its bias in `StepContext.bias_LHTS`.
+
+    >>> attention = CachedAttention(dim=4, heads=2)
+    >>> [tuple(tensor.shape) for tensor in attention.init_state(batch=1, cached=16, zero=torch.zeros(()))]
+    [(1, 16, 8)]
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, gamma: float, normed: bool = True, products: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dropout: float = 0.0,
+        gamma: float = 1.0,
+        batch_norm: bool = True,
+        positions: Positions = "bias",
+        layer: int = 0,
+    ):
         super().__init__()
-        self.dim, self.heads, self.head_dim = dim, heads, dim // heads
+        self.dim, self.heads, self.head_dim, self.layer = dim, heads, dim // heads, layer
         # 1/sqrt(K) belongs to the queries; as a constant scale it folds into the weights.
         scale = torch.cat([torch.full((dim,), (dim // heads) ** -0.5), torch.ones(2 * dim)])
-        self.qkv = LinearNorm(dim, 3 * dim, scale=scale, normed=normed)
-        self.out = LinearNorm(dim, dim, gamma=gamma, normed=normed)
-        self.products = PositionProducts(dim, heads) if products else None
+        self.qkv = LinearNorm(dim, 3 * dim, scale=scale, batch_norm=batch_norm)
+        self.out = LinearNorm(dim, dim, gamma=gamma, batch_norm=batch_norm)
+        self.rel_pos = RelativePositions(dim, heads) if positions == "rel_pos" else None
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        valid_N: Optional[Tensor],
-        frames: int,
-        bias_BHTS: Tensor,
-        position_BSD: Optional[Tensor],
-        state: Tensor,
-    ) -> AttentionOutput:
-        """bias_BHTS: added to the scores; may be broadcast. position_BSD: sinusoids of the keys, for products only."""
-        qkv_BTC = unpack(self.qkv(x_ND), valid_N, state.size(0), frames)
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, C, 2D)."""
+        return [zero.expand(batch, cached, 2 * self.dim)]
+
+    def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the keys and values of the last C frames."""
+        bias_BHTS = attention_bias(context, self.layer)
+        qkv_BTC = unpack(self.qkv(x_ND), context.valid_N, state[0].size(0), context.frames)
         # Sizes that are constants at export keep its graphs free of computed shapes.
         query = qkv_BTC.narrow(2, 0, self.dim).unflatten(2, [self.heads, self.head_dim]).transpose(1, 2)
-        keys_values = torch.cat([state, qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
+        keys_values = torch.cat([state[0], qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
         split = keys_values.unflatten(2, [2, self.heads, self.head_dim])
         keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.products is not None:
+        if self.rel_pos is not None:
+            position_BSD = context.position_BSD
             assert position_BSD is not None
-            products = self.products(query, position_BSD)
-            query, bias_BHTS = products.query_BHTK, bias_BHTS + products.bias_BHTS
-        context = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias_BHTS, scale=1.0)
-        context_BTD = context.transpose(1, 2).flatten(2)
-        y_ND = self.dropout(self.out(pack(context_BTD, valid_N)))
-        return AttentionOutput(y_ND, keys_values[:, frames:])
+            scored = self.rel_pos(query, position_BSD)
+            query, bias_BHTS = scored.query_BHTK, bias_BHTS + scored.bias_BHTS
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias_BHTS, scale=1.0)
+        attended_BTD = attended.transpose(1, 2).flatten(2)
+        return self.dropout(self.out(pack(attended_BTD, context.valid_N))), [keys_values[:, context.frames :]]
 
 
-class ProductsOutput(NamedTuple):
+class PositionScores(NamedTuple):
+    """Queries for the keys, and the scores of the positions."""
+
     query_BHTK: Tensor
     bias_BHTS: Tensor
 
 
-class PositionProducts(nn.Module):
-    """Positions as WeNet's Conformer scores them, for comparisons: (query + u) key' + (query + v) position'.
+class RelativePositions(nn.Module):
+    """Positions as WeNet's Conformer scores them: (query + u) key' + (query + v) position'.
 
     Dai et al., arXiv 1901.02860, without the relative shift, which WeNet leaves out: positions are those of the keys.
+
+    Args:
+        dim, heads: D and H.
+
+    >>> positions = RelativePositions(dim=4, heads=2)
+    >>> positions(torch.zeros(1, 2, 3, 2), torch.zeros(1, 5, 4)).bias_BHTS.shape
+    torch.Size([1, 2, 3, 5])
     """
 
     def __init__(self, dim: int, heads: int):
@@ -89,8 +110,9 @@ class PositionProducts(nn.Module):
         self.key_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))
         self.position_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))
 
-    def forward(self, query_BHTK: Tensor, position_BSD: Tensor) -> ProductsOutput:
+    def forward(self, query_BHTK: Tensor, position_BSD: Tensor) -> PositionScores:
+        """Return the queries plus u, and the scores of the keys' positions."""
         batch, keys = position_BSD.size(0), position_BSD.size(1)
         position_BHKS = self.project(position_BSD).view(batch, keys, self.heads, -1).permute(0, 2, 3, 1)
         bias_BHTS = torch.matmul(query_BHTK + self.position_bias, position_BHKS)
-        return ProductsOutput(query_BHTK + self.key_bias, bias_BHTS)
+        return PositionScores(query_BHTK + self.key_bias, bias_BHTS)

@@ -1,60 +1,71 @@
-"""Convolution branch of a block: causal and depthwise, with state. Knows nothing of chunks.
+"""Convolution branch of an encoder layer: causal and depthwise, with state (Gulati et al., arXiv 2005.08100).
 
-Shapes: B utterances, T frames, N packed rows, D width, W = kernel - 1 frames of context.
+Shapes: B utterances, T frames, N packed rows (B, T in inference), D width, W = kernel - 1 frames of context.
 """
 
-from typing import NamedTuple, Optional
+from typing import List, Literal, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from wenet_fusion.model.layers.feed_forward import activation
+from wenet_fusion.model.layers.activation import build_activation
+from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.norm import ConvNorm, LinearNorm, NormKind, branch_norm
 from wenet_fusion.model.layers.packing import unpack
 
-
-class ConvolutionOutput(NamedTuple):
-    y_ND: Tensor
-    state_BWD: Tensor
+# What follows the first pointwise layer. "none": a ReLU, which keeps the width D. "glu": the Conformer's gate, 2D -> D.
+ConvGate = Literal["none", "glu"]
 
 
 class CausalConvolution(nn.Module):
-    """Pointwise, ReLU, causal depthwise, ReLU, pointwise; a norm after each. (N, D) -> (N, D).
+    """Pointwise, gate, causal depthwise, activation, pointwise, a BatchNorm after each: (N, D) -> (N, D). A `LayerOp`.
 
-    ReLU stands where the Conformer has GLU, so the width stays D. The state is what the depthwise convolution saw
-    last: zeros mean "nothing before", in training, streaming and export alike.
+    The state is the last W inputs of the depthwise convolution, (B, W, D): zeros before the first frame, in training,
+    streaming and export alike.
 
     Args:
         dim, kernel: D and W + 1.
-        dropout: after the branch's last norm.
-        gamma: initial scale of the branch's last norm.
-        norm: where the norms stand; any but "fusion" is for comparisons.
-        swish, gated: Swish instead of the second ReLU, GLU instead of the first, for comparisons.
+        dropout: probability, after the last norm.
+        gamma: initial scale of the last norm.
+        norm: where the norms stand; "fusion" puts one after each layer, "layer" and "batch" one before the activation.
+        activation: a name in `ACTIVATIONS`, after the depthwise convolution.
+        gate: see `ConvGate`.
+
+    >>> branch = CausalConvolution(dim=4, kernel=8)
+    >>> [tuple(tensor.shape) for tensor in branch.init_state(batch=1, cached=0, zero=torch.zeros(()))]
+    [(1, 7, 4)]
     """
 
     def __init__(
         self,
         dim: int,
         kernel: int,
-        dropout: float,
-        gamma: float,
+        dropout: float = 0.0,
+        gamma: float = 1.0,
         norm: NormKind = "fusion",
-        swish: bool = False,
-        gated: bool = False,
+        activation: str = "relu",
+        gate: ConvGate = "none",
     ):
         super().__init__()
-        normed = norm == "fusion"
-        self.pointwise_in = LinearNorm(dim, 2 * dim if gated else dim, normed=normed)
+        self.dim, self.context = dim, kernel - 1
+        batch_norm, gated = norm == "fusion", gate == "glu"
+        self.pointwise_in = LinearNorm(dim, 2 * dim if gated else dim, batch_norm=batch_norm)
         self.gate = nn.GLU(dim=-1) if gated else nn.ReLU()
-        self.depthwise = ConvNorm(nn.Conv1d(dim, dim, kernel, groups=dim, bias=not normed), normed=normed)
+        conv = nn.Conv1d(dim, dim, kernel, groups=dim, bias=not batch_norm)
+        self.depthwise = ConvNorm(conv, batch_norm=batch_norm)
         self.norm = branch_norm(norm, dim)
-        self.activation = activation(swish)
-        self.pointwise_out = LinearNorm(dim, dim, gamma=gamma, normed=normed)
+        self.activation = build_activation(activation)
+        self.pointwise_out = LinearNorm(dim, dim, gamma=gamma, batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_ND: Tensor, valid_N: Optional[Tensor], frames: int, state_BWD: Tensor) -> ConvolutionOutput:
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return zeros (B, W, D)."""
+        return [zero.expand(batch, self.context, self.dim)]
+
+    def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the branch's output and the last W inputs of the depthwise convolution."""
         h_ND = self.gate(self.pointwise_in(x_ND))
-        context_BTD = torch.cat([state_BWD, unpack(h_ND, valid_N, state_BWD.size(0), frames)], dim=1)
-        h_ND = self.activation(self.norm(self.depthwise(context_BTD.transpose(1, 2), valid_N)))
-        y_ND = self.dropout(self.pointwise_out(h_ND))
-        return ConvolutionOutput(y_ND, context_BTD[:, frames:])
+        h_BTD = unpack(h_ND, context.valid_N, state[0].size(0), context.frames)
+        h_BTD = torch.cat([state[0], h_BTD], dim=1)
+        h_ND = self.activation(self.norm(self.depthwise(h_BTD.transpose(1, 2), context.valid_N)))
+        return self.dropout(self.pointwise_out(h_ND)), [h_BTD[:, context.frames :]]

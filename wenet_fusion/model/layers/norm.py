@@ -23,7 +23,7 @@ MOMENTUM = 0.05
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
-class RowNorm(nn.BatchNorm1d):
+class MaskedBatchNorm(nn.BatchNorm1d):
     """BatchNorm over packed rows, (N, C) or (N, C, F): padding never gets here, so it moves neither statistics nor gradients.
 
     In inference rows may also be (B, T, C) or (B, T, C, F), padding and all. Statistics are float32 or better, also under
@@ -63,7 +63,7 @@ class LinearNorm(nn.Module):
         in_features, out_features: widths.
         gamma: initial value of the norm's scale; 0 makes a residual branch start as the identity.
         scale: constant factor on the output, one number for each output channel or for all; folded by `fuse_norms`.
-        normed: false leaves the norm out, for comparisons; the linear has a bias then.
+        batch_norm: false leaves the norm out, for comparisons; the linear has a bias then.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class LinearNorm(nn.Module):
         out_features: int,
         gamma: float = 1.0,
         scale: Optional[Tensor] = None,
-        normed: bool = True,
+        batch_norm: bool = True,
     ):
         super().__init__()
-        self.linear = nn.Linear(in_features, out_features, bias=not normed)  # the norm's beta is the bias
-        self.norm = RowNorm(out_features, gamma) if normed else None
+        self.linear = nn.Linear(in_features, out_features, bias=not batch_norm)  # the norm's beta is the bias
+        self.norm = MaskedBatchNorm(out_features, gamma) if batch_norm else None
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, rows_NC: Tensor) -> Tensor:
@@ -100,14 +100,14 @@ class ConvNorm(nn.Module):
     The convolution pads nothing in time: context is state, given by the caller.
 
     Args:
-        conv: `nn.Conv1d` or `nn.Conv2d`, without bias if normed.
-        normed: false leaves the norm out, for comparisons.
+        conv: `nn.Conv1d` or `nn.Conv2d`, without bias if batch_norm.
+        batch_norm: false leaves the norm out, for comparisons.
     """
 
-    def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], normed: bool = True):
+    def __init__(self, conv: Union[nn.Conv1d, nn.Conv2d], batch_norm: bool = True):
         super().__init__()
         self.conv = conv
-        self.norm = RowNorm(conv.out_channels, planes=isinstance(conv, nn.Conv2d)) if normed else None
+        self.norm = MaskedBatchNorm(conv.out_channels, planes=isinstance(conv, nn.Conv2d)) if batch_norm else None
 
     def forward(self, x: Tensor, valid_N: Optional[Tensor]) -> Tensor:
         """valid_N counts the output's frames."""
@@ -133,7 +133,7 @@ def branch_norm(kind: NormKind, dim: int) -> nn.Module:
     """The norm before a branch, and where the Conformer has others; none in a FusionFormer."""
     if kind == "layer":
         return nn.LayerNorm(dim)
-    return RowNorm(dim) if kind == "batch" else nn.Identity()
+    return MaskedBatchNorm(dim) if kind == "batch" else nn.Identity()
 
 
 def fuse_norms(model: nn.Module) -> nn.Module:
@@ -156,9 +156,9 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def norms(model: nn.Module) -> list[RowNorm]:
+def norms(model: nn.Module) -> list[MaskedBatchNorm]:
     """The BatchNorms below `model`."""
-    return [module for module in model.modules() if isinstance(module, RowNorm)]
+    return [module for module in model.modules() if isinstance(module, MaskedBatchNorm)]
 
 
 def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:

@@ -1,15 +1,34 @@
-"""Sinusoids of absolute positions, computed on demand so that no stream is too long. Vaswani et al., arXiv 1706.03762."""
+"""Sinusoids of absolute positions, computed on demand so that streams of any length work (Vaswani et al., 1706.03762)."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def sinusoids_at(position: Tensor, like_BTD: Tensor) -> Tensor:
-    """(...) positions -> (..., D): sines, then cosines, of falling rates, in the width, dtype and device of `like_BTD`."""
-    half = like_BTD.size(-1) // 2
-    dtype = torch.float64 if like_BTD.dtype == torch.float64 else torch.float32  # half precision cannot count far
-    rate = torch.exp(torch.arange(half, device=like_BTD.device, dtype=dtype) * (-math.log(10000.0) / half))
+class Sinusoids(nn.Module):
+    """Positions (...) -> (..., D).
+
+    Args:
+        dim: D, even.
+
+    >>> Sinusoids(4)(torch.tensor([0, 7]), torch.zeros(())).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, position: Tensor, like: Tensor) -> Tensor:
+        """Return `sinusoids` in the dtype and device of `like`."""
+        return sinusoids(position, self.dim, like)
+
+
+def sinusoids(position: Tensor, dim: int, like: Tensor) -> Tensor:
+    """Return sines, then cosines, of falling rates: (...) positions -> (..., D), in the dtype and device of `like`."""
+    half = dim // 2
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32  # half precision cannot count far
+    rate = torch.exp(torch.arange(half, device=like.device, dtype=dtype) * (-math.log(10000.0) / half))
     angle = position.unsqueeze(-1) * rate
-    return torch.cat([angle.sin(), angle.cos()], dim=-1).to(like_BTD.dtype)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).to(like.dtype)

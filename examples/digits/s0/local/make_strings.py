@@ -1,4 +1,4 @@
-"""Stage 0: makes digit strings (Kaldi folders with wav files) out of single takes; does not know any model.
+"""Stage 0: make digit strings (Kaldi folders with wav files) out of single takes.
 
 Every draw is keyed by (seed, split, string), so a split does not depend on the others. Only the training strings
 depend on --seed: dev and test are the same for every training seed.
@@ -16,8 +16,7 @@ import numpy as np
 from recordings import SPLITS, Take, list_takes, read_takes
 from strings import DigitString, StringPlan, empty_string, plan_strings, speak
 from tqdm import tqdm
-
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
 
 HELD_OUT_SEED = 20_240
 MAX_DIGITS = 7
@@ -34,7 +33,7 @@ def render(
     sample_rate: int,
     seed: int,
 ) -> Iterator[DigitString]:
-    """Yields the strings of a split one after the other: `plans`, then `empty` recordings without a word."""
+    """Yield the strings of a split one after the other: `plans`, then `empty` recordings of non-speech."""
     takes = list(samples)
     for index, plan in enumerate(plans):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
@@ -46,7 +45,7 @@ def render(
 
 
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Writes mono 16-bit audio. The standard library does it in one write: here libsndfile takes half of all time."""
+    """Write mono 16-bit audio. The standard library does it in one write; libsndfile takes half of all time here."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))
@@ -55,7 +54,9 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
 
 
 def write_kaldi(folder: Path, strings: Iterator[DigitString], count: int, sample_rate: int) -> tuple[int, float]:
-    """Writes wav/, wav.scp, text, utt2spk and words.ctm to `folder` (replaced at the end); returns (words, seconds)."""
+    """Write wav/, wav.scp, text, utt2spk and words.ctm to `folder` (replaced at the end). Return (words,
+    seconds).
+    """
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "wav").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Stage -1: finds, downloads or synthesises spoken digits and writes down which; does not know what is made of them."""
+"""Stage -1: find, download or synthesise spoken digits, and record their source."""
 
 import argparse
 import errno
@@ -18,9 +18,8 @@ from typing import Literal
 from recordings import digest, list_takes, read_takes, recordings_folder
 from synthesise import TAKES, VOICES, synthesise
 from tqdm import tqdm
-
-from wenet_fusion.console import run_main
-from wenet_fusion.files import write_text
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"
@@ -31,7 +30,7 @@ TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Source:
-    """source.json: which recordings the digit strings are made of."""
+    """The contents of source.json: the recordings that the digit strings are made of."""
 
     kind: Literal["recorded", "synthetic"]
     origin: str
@@ -44,7 +43,7 @@ class Source:
 
 
 def fetch(url: str, target: Path) -> None:
-    """Downloads `url` to `target`; a file that was left unfinished is continued where the server can.
+    """Download `url` to `target`. An unfinished file is continued where the server allows it.
 
     Raises:
         OSError: no network, refused, or cut off (what has arrived is kept in `target`.part).
@@ -75,7 +74,7 @@ def fetch(url: str, target: Path) -> None:
 
 
 def download(folder: Path, url: str = URL) -> Path:
-    """Puts the pinned release into `folder`/recordings, checked before it is renamed into place; returns that path.
+    """Download the pinned release to `folder`/recordings, check it, and rename it into place. Return that path.
 
     Raises:
         OSError: the download failed.
@@ -98,7 +97,7 @@ def download(folder: Path, url: str = URL) -> Path:
                     (unfinished / Path(member.name).name).write_bytes(tar.extractfile(member).read())
         takes = list_takes(recordings_folder(unfinished))
         read_takes(takes)
-        if ARCHIVE_SHA256 != hashlib.sha256(archive.read_bytes()).hexdigest() and RECORDINGS_SHA256 != digest(takes):
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != ARCHIVE_SHA256 and digest(takes) != RECORDINGS_SHA256:
             raise ValueError("neither its checksum nor that of its recordings is the known one")
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         archive.unlink()
@@ -111,7 +110,7 @@ def download(folder: Path, url: str = URL) -> Path:
 
 
 def prepare(data: str, folder: Path) -> Source:
-    """Obtains the recordings.
+    """Obtain the recordings.
 
     Args:
         data: a checkout of the corpus, "synthetic", or "" to download, and to synthesise without a network.

@@ -1,4 +1,4 @@
-"""Lists, checks and reads spoken-digit takes `{digit}_{speaker}_{index}.wav`; does not know where they come from."""
+"""List, check and read spoken-digit takes `{digit}_{speaker}_{index}.wav`."""
 
 import hashlib
 import re
@@ -24,12 +24,14 @@ class Take(NamedTuple):
 
     @property
     def split(self) -> str:
-        """Takes 0-4 are the corpus's official test set; dev is cut out of its training set."""
+        """The data set of the take. Takes 0-4 are the corpus's official test set; dev is cut out of its training
+        set.
+        """
         return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
 
 
 def recordings_folder(data: Path) -> Path:
-    """The folder that holds the wav files of a checkout: `data/recordings`, or `data` itself.
+    """Return the folder that holds the wav files of a checkout: `data/recordings`, or `data` itself.
 
     Raises:
         OSError: no such folder, or no recording in it.
@@ -46,7 +48,7 @@ def recordings_folder(data: Path) -> Path:
 
 
 def list_takes(folder: Path) -> list[Take]:
-    """All takes of `folder`, sorted by speaker, digit and index.
+    """Return all takes of `folder`, sorted by speaker, digit and index.
 
     Raises:
         ValueError: a speaker lacks a digit in one of the three splits.
@@ -71,7 +73,7 @@ def list_takes(folder: Path) -> list[Take]:
 
 
 def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
-    """Samples of each take, float32 mono in [-1, 1], and the sample rate that all of them share.
+    """Read the samples of each take, float32 mono in [-1, 1], and the sample rate that all of them share.
 
     Raises:
         ValueError: files that cannot be decoded or are empty (all of them are counted), or rates that differ.
@@ -101,7 +103,7 @@ def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
 
 
 def digest(takes: list[Take]) -> str:
-    """SHA-256 over the names and bytes of all takes: says whether the data are the ones that made a result."""
+    """Return the SHA-256 over names and bytes of all takes, which identifies the data behind a result."""
     total = hashlib.sha256()
     for take in sorted(takes, key=lambda take: take.path.name):
         total.update(take.path.name.encode() + b"\0" + hashlib.sha256(take.path.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""Plans and renders one digit string, or a recording without a word; knows no file and no data set."""
+"""Plan and render one digit string, or one recording of non-speech."""
 
 from typing import NamedTuple
 
@@ -13,21 +13,21 @@ WORDLESS = (
 
 
 class PlannedTake(NamedTuple):
-    """A take in a string; played backwards it is a sound of the same voice that is no word."""
+    """A take in a string. Played backwards, it is a sound of the same voice without a word."""
 
     take: Take
     backwards: bool = False
 
 
 class StringPlan(NamedTuple):
-    """What is heard in a string: takes of one speaker, in order."""
+    """The takes of a string: one speaker, in order."""
 
     speaker: str
     takes: list[PlannedTake]
 
 
 class SpokenWord(NamedTuple):
-    """A word and where its take was put, in samples."""
+    """A word and the place of its take, in samples."""
 
     text: str
     start: int
@@ -46,7 +46,7 @@ class DigitString(NamedTuple):
 def plan_strings(
     takes: list[Take], count: int, max_digits: int, rng: np.random.Generator, backwards_share: float = 0.0
 ) -> list[StringPlan]:
-    """`count` strings of 1 to `max_digits` digits; lengths and speakers are balanced, and so is the use of every take.
+    """Plan `count` strings of 1 to `max_digits` digits, balanced in length, speaker and use of every take.
 
     Digits are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
 
@@ -78,8 +78,8 @@ def plan_strings(
 def speak(
     key: str, plan: StringPlan, samples: dict[Take, np.ndarray], sample_rate: int, rng: np.random.Generator
 ) -> DigitString:
-    """Renders a plan: silence, takes with pauses between them, silence; then level and noise. Its words are those that
-    are not played backwards.
+    """Render a plan: silence, takes with pauses between them, silence; then level and noise. Takes played
+    backwards are not among the words.
 
     One string in six has no noise at all, so that its silence is digital zero.
     """
@@ -112,7 +112,8 @@ def empty_string(
     rng: np.random.Generator,
     longest_seconds: float,
 ) -> DigitString:
-    """Silence, noise, tones, music, or voices played backwards, in turn by `index`; half a second to `longest_seconds`.
+    """Render non-speech: silence, noise, tones, music, or voices played backwards, in turn by `index`; half a
+    second to `longest_seconds`.
 
     For training they must not be longer than strings of digits: batches gather recordings of one length, and a batch
     without any speech has BatchNorm statistics of its own kind.
@@ -141,12 +142,14 @@ def _amplitude(decibels: float) -> float:
 
 
 def _edge(sample_rate: int, rng: np.random.Generator) -> int:
-    """Samples before the first or after the last take: none in one string of five, else up to half a second."""
+    """Draw the samples before the first or after the last take: none in one string of five, else up to half a
+    second.
+    """
     return 0 if rng.random() < 0.2 else round(rng.uniform(0, 0.5) * sample_rate)
 
 
 def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.003) -> np.ndarray:
-    """Fades both ends: a take starts inside its recording's noise, and a step would announce every word."""
+    """Fade both ends: a take starts inside its recording's noise, and a step would announce every word."""
     ramp = np.linspace(0, 1, min(round(fade_seconds * sample_rate), len(take) // 2), dtype=np.float32)
     faded = take.copy()
     faded[: len(ramp)] *= ramp
@@ -155,7 +158,9 @@ def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.
 
 
 def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave (air, traffic)."""
+    """Return unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave (air,
+    traffic).
+    """
     slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
     if slope:
         size = 1 << max(length - 1, 1).bit_length()  # transforms of odd lengths are ten times slower
@@ -168,7 +173,9 @@ def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """One to three steady or sliding sines, peak at most 1; sometimes switched on and off like a signal tone."""
+    """Return one to three steady or sliding sines, peak at most 1; sometimes switched on and off like a signal
+    tone.
+    """
     time = np.arange(length) / sample_rate
     total = np.zeros(length)
     count = int(rng.integers(1, 4))
@@ -184,7 +191,7 @@ def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit-power notes of the twelve-tone scale, one to four at a time, with overtones, plucked or held."""
+    """Return unit-power notes of the twelve-tone scale, one to four at a time, with overtones, plucked or held."""
     total = np.zeros(length)
     beat = rng.uniform(0.12, 1.2)  # seconds
     brightness = rng.uniform(0.5, 2.0)  # overtone n is 1 / n ** brightness as loud as the lowest
@@ -214,7 +221,7 @@ def _backwards(
     sample_rate: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Unit-power sum of rows of takes played backwards: the sound of speech without a word in it.
+    """Return the unit-power sum of rows of takes played backwards: the sound of speech without a word in it.
 
     The voices pause, and some are louder than others, so that one alone is heard now and then.
     """

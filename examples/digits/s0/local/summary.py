@@ -1,4 +1,4 @@
-"""Stage 7: one page of Markdown that says what came out, of what, on what and how long it took; computes nothing."""
+"""Stage 7: write one page of Markdown about the results, the data, the machine and the time."""
 
 import argparse
 import json
@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wenet_fusion.console import run_main
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.evaluation.options import PLAIN
-from wenet_fusion.evaluation.report.markdown import table_lines
+from wenet_fusion.evaluation.report.markdown import markdown_table, table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
-from wenet_fusion.files import write_text
 from wenet_fusion.provenance import commit, processor, software
 
 Record = dict[str, Any]  # a JSON object as another program wrote it
 
 
 def read_json(path: Path) -> Record:
-    """Raises ValueError with the path if it is not JSON."""
+    """Read a JSON file. Raises ValueError with the path if it is not JSON."""
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -25,17 +26,12 @@ def read_json(path: Path) -> Record:
 
 
 def error_table(rows: Sequence[Record]) -> list[str]:
-    """Word error rates, one line per mode and variant and one column per chunking."""
+    """Return word error rates, one line per mode and variant and one column per chunking."""
     chunkings = list(dict.fromkeys(row["chunking"] for row in rows))
     names = [row["mode"] if row["variant"] == PLAIN else f"{row['mode']} + {row['variant']}" for row in rows]
     rates = {(name, row["chunking"]): f"{100 * row['wer']:.2f}" for name, row in zip(names, rows)}
-    lines = [
-        f"| word error rate, % of {rows[0]['words']} words | " + " | ".join(chunkings) + " |",
-        "|---|" + "--:|" * len(chunkings),
-    ]
-    for name in dict.fromkeys(names):
-        lines.append(f"| {name} | " + " | ".join(rates.get((name, chunking), "-") for chunking in chunkings) + " |")
-    return lines
+    cells = [[name, *(rates.get((name, chunking), "-") for chunking in chunkings)] for name in dict.fromkeys(names)]
+    return markdown_table([f"word error rate, % of {rows[0]['words']} words", *chunkings], cells).splitlines()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines += [*table_lines(stream_table(streams)), ""]
     for found in read_json(args.dir / "align" / "word_times.json").values():
         lines.append(
-            f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 %:"
+            f"- forced alignment of the test set: word starts wrong by {found['starts']['mean']:.3f} s on average (95 "
+            "%:"
             f" {found['starts']['p95']:.3f} s), ends by {found['ends']['mean']:.3f} s ({found['ends']['p95']:.3f} s),"
             f" {found['words']} words"
         )
@@ -69,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f" noise, tones, music, reversed voices), chunks {record['chunking']}: {record['insertions']} words in"
             f" {record['utterances_wrong']} of them"
         )
-    false_words = args.dir / "false_words.txt"
-    if false_words.exists():
-        lines.append(f"- {false_words.read_text().splitlines()[-1].partition(': ')[2]}")
+    insertions = args.dir / "insertions.txt"
+    if insertions.exists():
+        lines.append(f"- {insertions.read_text().splitlines()[-1].partition(': ')[2]}")
     seconds = {int(path.name.split(".")[1].removeprefix("stage")): int(path.read_text()) for path in args.stage_seconds}
     seconds[7] = args.running_seconds
     times = ", ".join(f"{number}: {value}" for number, value in sorted(seconds.items()))

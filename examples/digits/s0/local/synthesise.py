@@ -1,4 +1,4 @@
-"""Speaks the ten digits in many espeak-ng voices, in the layout of the recorded corpus; does not know who listens.
+"""Speak the ten digits in many espeak-ng voices, in the layout of the recorded corpus.
 
 espeak-ng is not repeatable within a process (its voices keep state), so the takes are made once and kept.
 """
@@ -27,7 +27,7 @@ _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 
 
 class Manner(NamedTuple):
-    """How a take is spoken."""
+    """Speed, pitch and voice of a take."""
 
     words_per_minute: int
     pitch: int
@@ -61,7 +61,7 @@ class Espeak:
         return 0
 
     def say(self, word: str, voice: str, manner: Manner) -> np.ndarray:
-        """Float32 samples in [-1, 1]. Raises OSError for a voice that the library does not have."""
+        """Return float32 samples in [-1, 1]. Raises OSError for a voice that the library does not have."""
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise OSError(f"espeak-ng has no voice {voice}")
         for parameter, value in zip((_RATE, _PITCH, _RANGE), manner):
@@ -75,7 +75,7 @@ class Espeak:
 def trim(
     samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
 ) -> np.ndarray:
-    """Cuts leading and trailing samples that stay below `threshold_db` of the peak, as the recorded corpus is cut."""
+    """Cut leading and trailing samples below `threshold_db` of the peak, as the recorded corpus is cut."""
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
         return samples[:0]
@@ -84,7 +84,8 @@ def trim(
 
 
 def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKES, seed: int = 0) -> int:
-    """Writes `takes` takes of each digit and voice to `folder` (replaced as a whole at the end); returns their number.
+    """Write `takes` takes of each digit and voice to `folder` (replaced as a whole at the end). Return their
+    number.
 
     Raises:
         OSError: no espeak-ng, or it said nothing.

@@ -1,0 +1,1 @@
+"""HTTP: routes, uploads, metrics and the browser page."""

@@ -1,8 +1,8 @@
-"""What a server tells Prometheus. Knows no sockets."""
+"""Metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,10 +16,18 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Counts of one server, and those of its engine at the moment when they are asked for.
+    """Counters of one server, and the statistics of its engine at the time of a request.
 
     Args:
-        statistics: of the engine.
+        statistics: returns the statistics of the engine.
+
+    >>> from wenet_fusion_runtime.engine.statistics import StatisticsRecorder
+    >>> metrics = Metrics(lambda: StatisticsRecorder().snapshot(sessions=2, waiting_seconds=0.5))
+    >>> metrics.count_error(Reason.FULL)
+    >>> b'wenet_fusion_refusals_total{reason="full"} 1.0' in metrics.text()
+    True
+    >>> b"wenet_fusion_sessions 2.0" in metrics.text()
+    True
     """
 
     def __init__(self, statistics: Callable[[], EngineStatistics]) -> None:
@@ -27,34 +35,37 @@ class Metrics:
         for collector in (GCCollector, PlatformCollector, ProcessCollector):
             collector(registry=self._registry)
         self._registry.register(_EngineCollector(statistics))
-        self._refusals = Counter(
+        self._errors = Counter(
             f"{_PREFIX}_refusals",
             "Requests, connections and sessions that were refused or cut off, by reason.",
             ["reason"],
             registry=self._registry,
         )
         for reason in Reason:
-            self._refusals.labels(reason.value)  # shown as 0
-        self._vanished = Counter(
-            f"{_PREFIX}_vanished", "Clients that went away before their session's end.", registry=self._registry
+            self._errors.labels(reason.value)  # creates the series, with value 0
+        self._disconnected = Counter(
+            f"{_PREFIX}_vanished", "Clients that disconnected before their session ended.", registry=self._registry
         )
-        self._superseded = Counter(
+        self._dropped_partials = Counter(
             f"{_PREFIX}_partial_results_dropped",
             "Partial results replaced by newer ones before they could be sent.",
             registry=self._registry,
         )
 
-    def refused(self, reason: Reason) -> None:
-        self._refusals.labels(reason.value).inc()
+    def count_error(self, reason: Reason) -> None:
+        """Count a request, connection or session that was refused or ended."""
+        self._errors.labels(reason.value).inc()
 
-    def vanished(self) -> None:
-        self._vanished.inc()
+    def count_disconnected(self) -> None:
+        """Count a client that disconnected before its session ended."""
+        self._disconnected.inc()
 
-    def superseded(self) -> None:
-        self._superseded.inc()
+    def count_dropped_partial(self) -> None:
+        """Count a partial result that a newer one replaced before it was sent."""
+        self._dropped_partials.inc()
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -63,22 +74,22 @@ class _EngineCollector:
         self._statistics = statistics
 
     def describe(self) -> list[Metric]:
-        return []  # what is registered need not be collected first
+        return []  # so that registering does not collect
 
     def collect(self) -> Iterator[Metric]:
         found = self._statistics()
         yield GaugeMetricFamily(f"{_PREFIX}_sessions", "Sessions open now.", found.sessions)
         yield GaugeMetricFamily(
-            f"{_PREFIX}_waiting_seconds", "Audio of open sessions that is not decoded yet.", found.waiting_seconds
+            f"{_PREFIX}_waiting_seconds", "Audio of open sessions that is not decoded.", found.waiting_seconds
         )
         yield GaugeMetricFamily(
             f"{_PREFIX}_real_time_factor",
-            "Seconds of work for a second of audio, since the start.",
+            "Seconds of work per second of audio, since the start.",
             found.real_time_factor,
         )
         ended = CounterMetricFamily(
             f"{_PREFIX}_sessions_ended",
-            "Sessions by how they ended: finished, failed, or closed before their end.",
+            "Sessions by outcome: finished, failed, or closed by the client.",
             labels=["outcome"],
         )
         for outcome in ("finished", "failed", "closed"):
@@ -87,13 +98,13 @@ class _EngineCollector:
         for name, meaning, value in (
             ("sessions_opened", "Sessions that were opened.", found.opened),
             ("audio_seconds", "Audio decoded.", found.audio_seconds),
-            ("step_seconds", "Work of all workers in the model.", found.step_seconds),
-            ("search_seconds", "Work of all workers in searches and rescoring.", found.search_seconds),
+            ("step_seconds", "Time of all workers in the model.", found.step_seconds),
+            ("search_seconds", "Time of all workers in search and rescoring.", found.search_seconds),
         ):
             yield CounterMetricFamily(f"{_PREFIX}_{name}", meaning, value)
         yield _histogram("step_duration_seconds", "Duration of a step of the model.", found.steps)
-        yield _histogram("batch_size", "Streams in a step of the model.", found.batches)
-        yield _histogram("delay_seconds", "Time from a block's completion to its result.", found.delays)
+        yield _histogram("batch_size", "Streams per step of the model.", found.batches)
+        yield _histogram("delay_seconds", "Time from the completion of a block to its result.", found.delays)
 
 
 def _histogram(name: str, meaning: str, values: Histogram) -> HistogramMetricFamily:

@@ -1,4 +1,4 @@
-"""The files of the browser page, read once. Knows no sockets, and of the page only where it is."""
+"""Loads the files of the browser page into memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
-# What systems may lack or get wrong (mimetypes reads their tables).
+# Types that the system's tables, which mimetypes reads, may lack or define otherwise.
 _TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -26,7 +26,7 @@ _TYPES = {
 
 
 class Page(NamedTuple):
-    """One file."""
+    """One file of the page."""
 
     content: bytes
     content_type: str
@@ -34,9 +34,9 @@ class Page(NamedTuple):
 
 
 def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
-    """Files by their paths on the server, such as "/style.css"; index.html is also its folder's path.
+    """Return the files of a folder by their paths on the server, e.g. "/style.css"; hidden files are left out.
 
-    A request finds what is in here or nothing, so none can leave the folder. Hidden files are left out.
+    A folder's path is its index.html. Requests are answered from this dictionary, so no path can leave the folder.
     """
     pages = {}
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-// The page: buttons, keys, states. Knows neither messages nor samples.
+// The page: buttons, keys and states.
 
 import { FileJob } from "./files.js";
 import { Meter } from "./meter.js";
@@ -7,17 +7,17 @@ import { Recording } from "./recording.js";
 import { findServer } from "./server.js";
 import { clock, Transcript } from "./transcript.js";
 
-const MUTED_SECONDS = 3;    // of nothing but zeros, which no microphone delivers unless it is switched off
-const MAX_ANNOUNCED = 20;    // lines that are kept for it
+const MUTED_SECONDS = 3;    // of zeros: only a muted microphone sends them
+const MAX_ANNOUNCED = 20;    // lines kept for screen readers
 const INTERACTIVE = "a, button, input, select, textarea";
 const byId = (id) => document.getElementById(id);
 
 class App {
   constructor() {
     this.server = null;
-    this.job = null;             // what runs: a Recording or a FileJob
-    this.retry = null;           // what the button of a problem does
-    this.seconds = 0;            // of sound in this recording
+    this.job = null;             // the running Recording or FileJob
+    this.retry = null;           // action of a problem's "Try again"
+    this.seconds = 0;            // of audio in this recording
     this.zeroSeconds = 0;
     this.meter = new Meter(byId("meter"));
     this.options = new Options(byId("chunk"), byId("hot-words"));
@@ -51,7 +51,7 @@ class App {
     this.begin(`Microphone, ${time}`, `recording-${time.replace(/\W+/g, "-")}`, (take) => new Recording(
       this.server, this.options.value, take, {
         listening: () => this.show("Listening", "listening"),
-        samples: (samples) => this.hear(samples),
+        samples: (samples) => this.measure(samples),
         delay: (seconds) => (byId("delay").textContent = `${seconds.toFixed(2)} s`),
         finishing: () => this.show("Finishing…"),
         end: (problem) => this.end(problem, () => this.record()),
@@ -97,7 +97,7 @@ class App {
     else if (this.server) this.record();
   }
 
-  hear(samples) {
+  measure(samples) {
     const seconds = samples.length / this.server.sampleRate;
     this.seconds += seconds;
     this.zeroSeconds = samples.some((sample) => sample !== 0) ? 0 : this.zeroSeconds + seconds;
@@ -105,11 +105,11 @@ class App {
     byId("time").textContent = clock(this.seconds);
     const isMuted = this.zeroSeconds > MUTED_SECONDS;
     if (document.body.classList.contains("listening")) {
-      this.show(isMuted ? "No sound comes: is the microphone muted?" : "Listening", "listening");
+      this.show(isMuted ? "No sound: is the microphone muted?" : "Listening", "listening");
     }
   }
 
-  // ---- what is said to the user
+  // ---- messages to the user
 
   show(status, state = "") {
     document.body.classList.toggle("listening", state === "listening");
@@ -129,14 +129,14 @@ class App {
     byId("problem").hidden = true;
   }
 
-  // ---- what the user does
+  // ---- input of the user
 
   listenToButtons() {
     byId("record").onclick = () => this.toggle();
     byId("choose").onclick = () => byId("file").click();
     byId("file").onchange = () => {
       const [file] = byId("file").files;
-      byId("file").value = "";    // so that the same one can be chosen again
+      byId("file").value = "";    // lets the same file be chosen again
       if (file) this.transcribe(file);
     };
     byId("more").onclick = () => this.unfold(byId("options").hidden);
@@ -159,7 +159,7 @@ class App {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       if (event.key === "Escape") this.escape();
       if (event.key !== " " || event.target.closest(INTERACTIVE)) return;
-      event.preventDefault();    // the page must not scroll
+      event.preventDefault();    // Space would scroll the page
       if (!event.repeat) this.toggle();
     });
   }
@@ -171,7 +171,7 @@ class App {
   }
 
   listenToDrops() {
-    let depth = 0;    // elements that the file is over: entering a child leaves its parent
+    let depth = 0;    // nesting of dragenter events: entering a child leaves its parent
     const show = (change) => {
       depth = Math.max(0, depth + change);
       byId("drop").hidden = depth === 0;
@@ -191,7 +191,7 @@ class App {
   }
 }
 
-/** Has a screen reader say it, after what it is saying. */
+/** Add text for a screen reader, which speaks it after what it is speaking. */
 function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;

@@ -1,4 +1,4 @@
-// One file: sends it and shows its text as it comes. Knows no buttons.
+// Sends one file and shows its text as it arrives.
 
 import { connectionLost, Problem, uploadRefused, unreadableFile } from "./problems.js";
 import { lineSegment } from "./segments.js";
@@ -6,9 +6,9 @@ import { clock } from "./transcript.js";
 import { toWav } from "./wav.js";
 
 /**
- * `events` are called as they come:
- *   progress(text)  how far it is
- *   end(problem)    it is over; null if all went well or it was stopped
+ * The transcription of one file. It calls these `events`:
+ *   progress(text)  how much is done
+ *   end(problem)    it ended; null after success or a stop
  */
 export class FileJob {
   constructor(server, options, file, take, events) {
@@ -32,7 +32,7 @@ export class FileJob {
     this.events.end(problem);
   }
 
-  /** Keep the text so far and end. */
+  /** Stop, and keep the text so far. */
   stop() {
     this.abort.abort();
   }
@@ -40,7 +40,7 @@ export class FileJob {
   async transcribe() {
     const { name } = this.file;
     let response = await this.post(this.file);
-    if (response.status === 400) {    // the server may not know the format; browsers know others
+    if (response.status === 400) {    // the browser may decode a format that the server cannot
       const { message } = await response.json();
       const wav = await toWav(this.file, this.server.sampleRate).catch(() => {
         throw unreadableFile(name, message);
@@ -66,7 +66,7 @@ export class FileJob {
   }
 }
 
-/** The JSON objects of a body, one on each line. */
+/** Yield the JSON objects of a body, one per line. */
 async function* lines(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

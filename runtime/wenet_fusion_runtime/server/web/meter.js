@@ -1,11 +1,11 @@
-// Draws how loud the last seconds were. Knows no audio device.
+// Draws the loudness of the last seconds.
 
-const BAR = 3;               // pixels, and the gap beside it
-const GAP = 2;
-const FLOOR = -54;           // dB below full scale that the meter still shows
-const SMALLEST = 0.08;       // of the height, of a bar in silence
+const BAR = 3;               // width of a bar, pixels
+const GAP = 2;               // between bars, pixels
+const FLOOR = -54;           // lowest loudness shown, dB relative to full scale
+const SMALLEST = 0.08;       // height of a bar in silence, relative to the meter
 
-/** One bar for each block of samples, the newest on the right. */
+/** A meter with one bar per block of samples, the newest on the right. */
 export class Meter {
   constructor(canvas) {
     this.canvas = canvas;
@@ -14,7 +14,7 @@ export class Meter {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** The next block, Int16Array. */
+  /** Add the next block, an Int16Array. */
   add(samples) {
     this.levels.push(loudness(samples));
     this.draw();
@@ -47,7 +47,7 @@ export class Meter {
   }
 }
 
-/** Root mean square on a scale of decibels, 0 to 1. */
+/** Return the root mean square on a decibel scale, 0 to 1. */
 function loudness(samples) {
   const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / Math.max(1, samples.length) / 32768 ** 2;
   return Math.min(1, Math.max(0, 1 - (10 * Math.log10(power + 1e-12)) / FLOOR));

@@ -1,24 +1,24 @@
-// The microphone as a stream of 16-bit samples. Knows no network and no page.
+// The microphone as a stream of 16-bit samples.
 
 import { insecureOrigin, microphoneLost, microphoneProblem, Problem, unreachable } from "./problems.js";
 
-const PATIENCE = 1000;    // milliseconds that the audio thread may take to hand over its last samples
-// The model was trained on sound as it was: what calls need would change it.
+const PATIENCE = 1000;    // milliseconds to wait for the last samples of the audio thread
+// Processing for calls is off: the model was trained on unprocessed audio.
 const CONSTRAINTS = { audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } };
 
 /**
- * Ask for the microphone and listen.
- * @param {number} rate  in Hz, of the samples.
- * @param {(samples: Int16Array) => void} onSamples  takes the next ones.
- * @param {(problem: Problem) => void} onLost  is called once if the device goes away.
- * @returns {Promise<Microphone>}; rejects with a Problem.
+ * Ask for the microphone and start recording.
+ * @param {number} rate  sample rate of `onSamples`, Hz.
+ * @param {(samples: Int16Array) => void} onSamples  receives the next samples.
+ * @param {(problem: Problem) => void} onLost  called once if the device is removed.
+ * @returns {Promise<Microphone>} rejects with a Problem.
  */
 export async function openMicrophone(rate, onSamples, onLost) {
   if (!navigator.mediaDevices) throw insecureOrigin();
-  const context = new AudioContext();    // before anything is awaited: browsers want a click for it
+  const context = new AudioContext();    // before the first await: browsers require a click for it
   let stream;
   try {
-    // First, so that nothing of what is said once the microphone is open is lost.
+    // Before the microphone opens, so that its first samples are recorded.
     await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url)).catch(() => {
       throw unreachable();
     });
@@ -47,7 +47,7 @@ class Microphone {
     context.createMediaStreamSource(stream).connect(this.recorder);
   }
 
-  /** Hand over the last samples and release the device. */
+  /** Pass on the last samples and release the device. */
   async stop() {
     this.recorder.port.postMessage("stop");
     await Promise.race([this.ended, new Promise((resolve) => setTimeout(resolve, PATIENCE))]);

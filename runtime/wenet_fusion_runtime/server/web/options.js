@@ -1,4 +1,4 @@
-// What a person may choose: when text appears, and which words to expect. Knows no network.
+// The options form: chunk size and hot words.
 
 export class Options {
   constructor(chunks, hotWords) {
@@ -6,7 +6,7 @@ export class Options {
     this.hotWords = hotWords;
   }
 
-  /** Fill the choice with what the server's model can do. */
+  /** List the chunk sizes of the server's model. */
   offer({ chunks }) {
     this.chunks.replaceChildren(
       ...chunks.map(({ size, seconds, isDefault }) => {
@@ -16,7 +16,7 @@ export class Options {
     );
   }
 
-  /** As the server takes it in a start signal. */
+  /** The chosen options, with the keys of a start signal. */
   get value() {
     const phrases = this.hotWords.value.split(/[\n,]/).map((phrase) => phrase.trim()).filter(Boolean);
     const value = { chunk: Number(this.chunks.value) };

@@ -1,6 +1,6 @@
-// What can go wrong, in words that say what to do. Knows no page.
+// Error messages: what went wrong and what to do.
 
-/** An error for a person: `title` says what happened, `help` what to do. */
+/** An error for the user: `title` says what happened, `help` what to do. */
 export class Problem extends Error {
   constructor(title, help) {
     super(title);
@@ -9,7 +9,7 @@ export class Problem extends Error {
   }
 }
 
-/** Why `getUserMedia` or the audio device failed. */
+/** Explain an error of `getUserMedia` or of the audio device. */
 export function microphoneProblem(error) {
   switch (error.name) {
     case "NotAllowedError":
@@ -44,7 +44,7 @@ export function insecureOrigin() {
 
 export function microphoneLost() {
   return new Problem(
-    "The microphone is gone",
+    "The microphone was disconnected",
     "It was unplugged, or another program took it. The text so far is kept. Connect it and try again.",
   );
 }
@@ -76,10 +76,10 @@ const TRY_LATER = 1013;
 const GOING_AWAY = 1001;
 
 function serverFull() {
-  return new Problem("The server is full", "Others are using all of its places. Try again in a moment.");
+  return new Problem("The server is full", "All of its sessions are in use. Try again in a moment.");
 }
 
-/** What the server says before it closes a connection, perhaps before the session has begun. */
+/** Explain the server's error message before it closes a WebSocket. */
 export function failure(message, closeCode, hasBegun) {
   if (closeCode === TRY_LATER) return serverFull();
   if (closeCode === GOING_AWAY) {
@@ -91,7 +91,7 @@ export function failure(message, closeCode, hasBegun) {
   return new Problem("The server ended the session", `It says: ${message}.`);
 }
 
-/** What the server says to a file; `status` of HTTP, null once its text has begun to come. */
+/** Explain the server's error for a file; `status` is HTTP's, or null for an error in a streamed response. */
 export function uploadRefused(status, message) {
   if (status === 503) return serverFull();
   if (status === 413) return new Problem("The file is too large", `Cut it into shorter ones. The server says: ${message}.`);
@@ -101,7 +101,7 @@ export function uploadRefused(status, message) {
 export function unreadableFile(name, message) {
   return new Problem(
     `${name} could not be read`,
-    "This browser does not know its format either. Convert it to wav, flac, ogg or mp3 and try again. " +
+    "This browser cannot read its format either. Convert it to wav, flac, ogg or mp3 and try again. " +
       `The server says: ${message}.`,
   );
 }
@@ -109,6 +109,6 @@ export function unreadableFile(name, message) {
 export function tokenNeeded() {
   return new Problem(
     "This server asks for a token",
-    "Add it to this page's address, as in ?token=YOUR-TOKEN, and open that. Whoever runs the server knows it.",
+    "Add it to this page's address, as in ?token=YOUR-TOKEN, and open that. Ask the server's operator for it.",
   );
 }

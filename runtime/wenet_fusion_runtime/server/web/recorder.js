@@ -1,5 +1,4 @@
-// Runs in the audio thread: sound of the microphone in, blocks of 16-bit samples at the model's rate out.
-// Knows no network and no page.
+// Runs in the audio thread: converts the microphone's samples to blocks of 16-bit samples at the model's rate.
 
 import { Resampler } from "./resampler.js";
 
@@ -9,11 +8,11 @@ class Recorder extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     const { outputRate } = processorOptions;
-    this.resampler = new Resampler(sampleRate, outputRate);    // sampleRate: of the device
+    this.resampler = new Resampler(sampleRate, outputRate);    // the global sampleRate is the device's
     this.block = new Int16Array(Math.round(BLOCK_SECONDS * outputRate));
     this.filled = 0;
     this.stopped = false;
-    this.port.onmessage = () => this.stop();    // the only message that comes
+    this.port.onmessage = () => this.stop();    // "stop" is the only message
   }
 
   process([channels]) {
@@ -43,7 +42,7 @@ class Recorder extends AudioWorkletProcessor {
   }
 }
 
-/** One channel from all. */
+/** Return the mean of all channels. */
 function mean(channels) {
   return channels[0].map((_, index) => channels.reduce((sum, channel) => sum + channel[index], 0) / channels.length);
 }

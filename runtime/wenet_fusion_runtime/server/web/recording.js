@@ -1,15 +1,15 @@
-// One recording: the microphone, the session on the server, and the take that shows its text. Knows no buttons.
+// One recording: connects the microphone, the session on the server and the take that shows the text.
 
 import { openMicrophone } from "./microphone.js";
 import { Session } from "./session.js";
 
 /**
- * `events` are called as they come:
+ * A recording. It calls these `events`:
  *   listening()       the microphone is open and the server ready
- *   samples(samples)  the next ones of the microphone
- *   delay(seconds)    from the last sound that a text covers to its being here
- *   finishing()       the microphone is closed, the last text is awaited
- *   end(problem)      it is over; null if all went well
+ *   samples(samples)  the next samples of the microphone
+ *   delay(seconds)    time from the last audio that a text covers until the text arrived
+ *   finishing()       the microphone is closed, the last text is pending
+ *   end(problem)      it ended; null after success
  */
 export class Recording {
   constructor(server, options, take, events) {
@@ -28,10 +28,10 @@ export class Recording {
     try {
       const microphone = await openMicrophone(
         this.server.sampleRate,
-        (samples) => this.hear(samples),
+        (samples) => this.send(samples),
         (problem) => this.stop(problem),
       );
-      if (this.isStopping) {    // while the browser asked for permission
+      if (this.isStopping) {    // stopped while the browser asked for permission
         await microphone.stop();
         return this.finish(null);
       }
@@ -43,14 +43,14 @@ export class Recording {
         end: () => this.finish(this.problem),
         problem: (problem) => this.finish(this.problem ?? problem),
       });
-      this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);    // phones sleep while one talks
+      this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);    // keeps phones from sleeping
       if (this.isOver) this.wakeLock?.release();
     } catch (problem) {
       this.finish(problem);
     }
   }
 
-  /** Close the microphone and wait for the last text; a second call waits no longer. */
+  /** Close the microphone and wait for the last text; a second call ends the wait. */
   async stop(problem = null) {
     if (this.isStopping) return this.microphone && this.finish(this.problem);
     this.isStopping = true;
@@ -61,14 +61,14 @@ export class Recording {
     this.session.end();
   }
 
-  hear(samples) {
+  send(samples) {
     if (this.isOver) return;
     this.session.send(samples);
     this.events.samples(samples);
   }
 
   show(segment) {
-    this.take.partial(segment);    // and it ends where recognition is
+    this.take.partial(segment);
     if (!this.isStopping) this.events.delay(this.session.delay(segment.end));
   }
 

@@ -1,19 +1,19 @@
-// Where the server is and what its model can do. Knows no page.
+// Finds the server and the options of its model.
 
 import { Problem, tokenNeeded, unreachable } from "./problems.js";
 
 /**
- * Ask the server that this page came from.
- * @returns {Promise<Server>}; rejects with a Problem.
+ * Ask the server of this page for its model.
+ * @returns {Promise<Server>} rejects with a Problem.
  */
 export async function findServer() {
-  const token = new URLSearchParams(location.search).get("token");    // pages cannot send headers with WebSockets
+  const token = new URLSearchParams(location.search).get("token");    // browsers send no headers with WebSockets
   const response = await fetch(address("info", token)).catch(() => {
     throw unreachable();
   });
   if (response.status === 401) throw tokenNeeded();
   if (!response.ok) {
-    throw new Problem("The server does not say what it can do", `It answered ${response.status}. Try again in a moment.`);
+    throw new Problem("The server does not describe its model", `It answered ${response.status}. Try again in a moment.`);
   }
   return new Server(await response.json(), token);
 }
@@ -35,7 +35,7 @@ class Server {
     return url;
   }
 
-  /** For a file; `options` as in a start signal. */
+  /** Return the URL for a file; `options` have the keys of a start signal. */
   uploadUrl(options) {
     const url = address("transcribe", this.token);
     url.searchParams.set("stream", "true");

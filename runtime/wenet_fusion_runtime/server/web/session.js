@@ -1,4 +1,4 @@
-// One stream of speech to the server: its WebSocket messages. Knows no audio device and no page.
+// One session on the server: its WebSocket messages.
 
 import { connectionLost, failure, tooSlow, unreachable } from "./problems.js";
 import { messageSegment } from "./segments.js";
@@ -6,15 +6,13 @@ import { messageSegment } from "./segments.js";
 const MAX_UNSENT_SECONDS = 30;
 
 /**
- * A session on the server; samples sent before it is ready are kept.
- *
- * `events` are called as they come:
- *   ready()           the server listens
+ * A session on the server; samples sent before the server is ready are kept. It calls these `events`:
+ *   ready()           the server is ready
  *   partial(segment)  the open segment so far
  *   final(segment)    a segment closed
- *   end()             everything was recognised; the last one
- *   problem(problem)  it failed; the last one
- * Segments are those of segments.js; their times are seconds since the session's start.
+ *   end()             all audio is recognised; no event follows
+ *   problem(problem)  the session failed; no event follows
+ * Segments are those of segments.js; their times are seconds from the start of the session.
  */
 export class Session {
   constructor(url, rate, options, events) {
@@ -24,9 +22,9 @@ export class Session {
     this.isReady = false;
     this.isEnding = false;
     this.isOver = false;
-    this.refusal = null;        // what the server said before it closed the connection
+    this.refusal = null;        // the server's error message before it closed
     this.sent = 0;              // samples
-    this.sentAt = [];           // [seconds of audio, when it was handed over], oldest first
+    this.sentAt = [];           // [seconds of audio, time at which `send` got it], oldest first
     this.socket = new WebSocket(url);
     this.socket.binaryType = "arraybuffer";
     const start = { signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options };
@@ -35,7 +33,7 @@ export class Session {
     this.socket.onclose = ({ code }) => this.fail(this.reason(code));
   }
 
-  /** The next samples. */
+  /** Send the next samples, an Int16Array. */
   send(samples) {
     this.sent += samples.length;
     this.sentAt.push([this.sent / this.rate, performance.now()]);
@@ -46,7 +44,7 @@ export class Session {
     if (unsent > MAX_UNSENT_SECONDS) this.fail(tooSlow(unsent));
   }
 
-  /** No more samples come; `end` follows. */
+  /** Mark the end of the audio; the event `end` follows. */
   end() {
     this.isEnding = true;
     if (this.isReady) this.tell({ signal: "end" });
@@ -58,7 +56,7 @@ export class Session {
     this.socket.close();
   }
 
-  /** Seconds from the moment a sample was handed over until now. */
+  /** Return the seconds since `send` got the sample at this time of the audio. */
   delay(audioSeconds) {
     while (this.sentAt.length > 1 && this.sentAt[0][0] < audioSeconds) this.sentAt.shift();
     return this.sentAt.length === 0 ? 0 : (performance.now() - this.sentAt[0][1]) / 1000;

@@ -1,16 +1,16 @@
-// Segments as plain text and as SubRip subtitles. Knows no page.
+// Writes segments as plain text and as SubRip subtitles.
 
-const LINE_WIDTH = 42;       // characters of a subtitle's line, of which there are two
-const MAX_SECONDS = 7;
-const PAUSE_SECONDS = 1;     // one this long begins a new subtitle
-const MIN_SECONDS = 1;       // shown at least so long, if the next one leaves the time
+const LINE_WIDTH = 42;       // characters per line; a subtitle has two lines
+const MAX_SECONDS = 7;       // longest subtitle
+const PAUSE_SECONDS = 1;     // a pause of this length begins a new subtitle
+const MIN_SECONDS = 1;       // shortest display, unless the next subtitle begins earlier
 
-/** One line for each segment. */
+/** Return one line per segment. */
 export function plainText(segments) {
   return segments.map((segment) => `${segment.text}\n`).join("");
 }
 
-/** Subtitles of words, or of whole segments where the server sent no words. */
+/** Return subtitles of words, or of whole segments where the server sent no words. */
 export function subRip(segments) {
   const cues = segments.flatMap(cuesOf);
   return cues

@@ -1,12 +1,12 @@
-// Shows what was recognised: a take for each recording or file, a line for each segment. Knows no network and no audio.
+// Shows the text: a take per recording or file, a line per segment.
 
 import { plainText, subRip } from "./subtitles.js";
 
-const NEAR_END = 120;    // pixels from the end at which the page follows the text
+const NEAR_END = 120;    // pixels from the page's end within which it scrolls with the text
 
 /** All takes, newest last. */
 export class Transcript {
-  /** @param {HTMLElement} element  that holds them; @param {(text: string) => void} announce  tells a screen reader. */
+  /** @param {HTMLElement} element  container; @param {(text: string) => void} announce  speaks to a screen reader. */
   constructor(element, announce) {
     this.element = element;
     this.announce = announce;
@@ -16,7 +16,7 @@ export class Transcript {
     return this.element.childElementCount === 0;
   }
 
-  /** A new take; `fileName`, without its ending, is what it is saved as. */
+  /** Begin a take; `fileName` (without extension) names the files that it is saved as. */
   begin(title, fileName) {
     const take = new Take(title, fileName, this.announce);
     follow(() => this.element.append(take.element));
@@ -34,20 +34,20 @@ class Take {
     this.find(".copy").onclick = (event) => this.copy(event.currentTarget);
     this.find(".txt").onclick = () => download(`${fileName}.txt`, plainText(this.segments));
     this.find(".srt").onclick = () => download(`${fileName}.srt`, subRip(this.segments));
-    this.open = null;    // the segment that is not closed yet
+    this.open = null;    // the open segment
   }
 
   find(selector) {
     return this.element.querySelector(selector);
   }
 
-  /** The open segment so far. */
+  /** Show the open segment so far. */
   partial(segment) {
     this.open = segment;
     follow(() => this.showOpen(segment.start, segment.committed, segment.text.slice(segment.committed.length)));
   }
 
-  /** A segment that closed. */
+  /** Show a segment that closed. */
   final(segment) {
     this.open = null;
     this.showOpen(null, "", "");
@@ -63,7 +63,7 @@ class Take {
     this.announce(segment.text);
   }
 
-  /** Nothing more comes: what is still open stays as it is. A problem that left no text leaves no take. */
+  /** End the take; the open segment stays as it is. After a problem, a take without text is removed. */
   end(problem) {
     if (this.open) this.final(this.open);
     this.find(".open").hidden = true;
@@ -82,7 +82,7 @@ class Take {
     let said = "Copied";
     try {
       await navigator.clipboard.writeText(plainText(this.segments));
-    } catch {    // the browser forbids it here
+    } catch {    // not allowed on this page
       getSelection().selectAllChildren(this.find("ol"));
       said = "Press Ctrl+C";
     }
@@ -92,7 +92,7 @@ class Take {
   }
 }
 
-/** Change the page and keep its end in sight if it was. */
+/** Change the page, and scroll to its end if the end was in sight. */
 function follow(change) {
   const root = document.documentElement;
   const isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR_END;
@@ -108,7 +108,7 @@ function download(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** M:SS or H:MM:SS */
+/** Return M:SS or H:MM:SS. */
 export function clock(seconds) {
   const [hours, minutes, rest] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(Math.floor);
   const tail = String(rest).padStart(2, "0");

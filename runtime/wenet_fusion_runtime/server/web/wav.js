@@ -1,13 +1,13 @@
-// Audio that only the browser can read, as a WAV file that the server can. Knows no network and no page.
+// Decodes audio in the browser to a WAV file, for formats that the server cannot read.
 
 const HEADER = 44;    // bytes
 
 /**
- * The sound of an audio or video file: one channel, 16 bits.
- * @returns {Promise<Blob>}; rejects if the browser cannot read it either.
+ * Return the audio of an audio or video file as WAV: one channel, 16 bits.
+ * @returns {Promise<Blob>} rejects if the browser cannot read the file.
  */
 export async function toWav(file, rate) {
-  const decoder = new OfflineAudioContext(1, 1, rate);    // decodes at its own rate
+  const decoder = new OfflineAudioContext(1, 1, rate);    // decodeAudioData resamples to this rate
   const audio = await decoder.decodeAudioData(await file.arrayBuffer());
   const channels = Array.from({ length: audio.numberOfChannels }, (_, index) => audio.getChannelData(index));
   const view = new DataView(new ArrayBuffer(HEADER + 2 * audio.length));
@@ -27,13 +27,13 @@ function writeHeader(view, rate) {
   word(0, "RIFF");
   view.setUint32(4, size - 8, true);
   word(8, "WAVEfmt ");
-  view.setUint32(16, 16, true);          // size of what follows up to "data"
+  view.setUint32(16, 16, true);          // size of this chunk
   view.setUint16(20, 1, true);           // PCM
   view.setUint16(22, 1, true);           // channels
   view.setUint32(24, rate, true);
-  view.setUint32(28, 2 * rate, true);    // bytes in a second
-  view.setUint16(32, 2, true);           // bytes of a sample in all channels
-  view.setUint16(34, 16, true);          // bits
+  view.setUint32(28, 2 * rate, true);    // bytes per second
+  view.setUint16(32, 2, true);           // bytes per frame
+  view.setUint16(34, 16, true);          // bits per sample
   word(36, "data");
   view.setUint32(40, size - HEADER, true);
 }

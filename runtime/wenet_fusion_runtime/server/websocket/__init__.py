@@ -1,0 +1,1 @@
+"""WeNet's WebSocket protocol: messages, connections and a client."""

@@ -1,81 +1,95 @@
-"""One WebSocket client, from its connection to its end. Knows neither requests nor how messages are written."""
+"""Serves one WebSocket client from its connection to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Coroutine
+from collections.abc import Coroutine
+from typing import Any
 
 from aiohttp import WSMsgType
 
-from wenet_fusion_runtime.server.errors import INTERNAL, NORMAL, TRY_LATER, Reason, Refusal
-from wenet_fusion_runtime.server.service import FINISH_SECONDS, LOG, Service, shutting_down
+from wenet_fusion_runtime.server.errors import (
+    NORMAL,
+    ClientError,
+    Reason,
+    internal_error,
+    limit_reached,
+    shutting_down,
+)
+from wenet_fusion_runtime.server.live_session import LiveSession
+from wenet_fusion_runtime.server.service import FINISH_SECONDS, LOG, Service
+from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
-from wenet_fusion_runtime.server.websocket.live_session import LiveSession
-from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader, SessionOptions
+from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 TICK_SECONDS = 0.25
-PING_SECONDS = 20.0  # keeps proxies from closing a connection on which nothing is said
-LEAST_AUDIO = 0.01  # of the time in which a client should send: a byte now and then would hold a session for hours
+PING_SECONDS = 20.0  # keeps proxies from closing a connection without traffic
+LEAST_AUDIO = 0.01  # share of real time that a client must send: without it, a byte now and then holds a session
 
 
-class Gone(Exception):
-    """The client went away."""
+class Disconnected(Exception):
+    """The client closed the connection."""
 
 
 class Connection:
-    """Serves one client; a `Client` of the service. What it does wrong, or too slowly, ends its own session only.
+    """Serves one client; a `Client` of the service. Errors and delays of the client end only its own session.
 
     Args:
-        service: see there.
-        socket: accepted.
-        who: what the log calls the client.
+        service: decodes the audio.
+        socket: accepted WebSocket.
+        label: name of the client in the log.
+
+    >>> async def handle(service: Service, socket: WebSocket) -> None:
+    ...     await Connection(service, socket, label="127.0.0.1 /ws").run()
     """
 
-    def __init__(self, service: Service, socket: WebSocket, who: str) -> None:
-        self._service, self._socket, self._who = service, socket, who
+    def __init__(self, service: Service, socket: WebSocket, label: str) -> None:
+        self._service, self._socket, self._label = service, socket, label
         self._loop = asyncio.get_running_loop()
         self._options = SessionOptions()
         self._session: LiveSession | None = None
         self._audio_seconds = 0.0
-        self._refusal: Refusal | None = None  # what follows the results so far
-        self._finish_by: float | None = None  # when they must have been sent
-        self._listening = False  # waiting for a message of the client
-        self._sending_since: float | None = None  # waiting for the client to take a message
-        self._cut: asyncio.Future[Refusal] = self._loop.create_future()  # ends all at once
+        self._error: ClientError | None = None  # to be sent after the results so far
+        self._finish_by: float | None = None  # loop time by which those results must have been sent
+        self._is_receiving = False  # waits for a message of the client
+        self._sending_since: float | None = None  # waits for the client to read a message
+        self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # ends the connection at once
 
     async def run(self) -> None:
-        """Serve the client until it has got everything, goes away, or is refused."""
+        """Serve the client until it has all results, disconnects, or makes an error."""
         try:
             await self._serve()
-        except Refusal as refusal:
+        except ClientError as error:
             self._drop()
-            self._service.refused(refusal, self._who)
-            await self._close(refusal)
-        except (Gone, ConnectionError):
-            self._vanished()
-        except asyncio.CancelledError:  # so aiohttp tells that the connection was lost
-            self._vanished()
+            self._service.report(error, self._label)
+            await self._close(error)
+        except (Disconnected, ConnectionError):
+            self._disconnected()
+        except asyncio.CancelledError:  # aiohttp cancels the handler when the connection is lost
+            self._disconnected()
             raise
-        except Exception:  # our own mistake must not stay unsaid
-            LOG.exception("%s: failed", self._who)
-            self._service.metrics.refused(Reason.INTERNAL)
-            await self._close(Refusal(Reason.INTERNAL, "the server failed; its log says why", INTERNAL))
+        except Exception:
+            LOG.exception("%s: failed", self._label)
+            self._service.metrics.count_error(Reason.INTERNAL)
+            await self._close(internal_error())
         else:
-            LOG.info("%s: finished, %.1f s of audio", self._who, self._audio_seconds)
+            LOG.info("%s: finished, %.1f s of audio", self._label, self._audio_seconds)
             await self._socket.close(code=NORMAL)
         finally:
             self._drop()
 
     def drain(self) -> None:
+        """Close the connection if its session has not begun."""
         if self._session is None:
             self._cut_off(shutting_down())
 
-    def end_early(self, refusal: Refusal) -> None:
+    def end_early(self, error: ClientError) -> None:
+        """End the session: send the results of the audio so far, then the error."""
         if self._session is None:
-            self._cut_off(refusal)
-        elif self._refusal is None:
-            self._refusal = refusal
+            self._cut_off(error)
+        elif self._error is None:
+            self._error = error
             self._finish_by = self._loop.time() + FINISH_SECONDS
             self._session.end()
 
@@ -85,21 +99,17 @@ class Connection:
         limits = self._service.limits
         self._service.check_draining()
         if self._service.clients > limits.connections:
-            raise Refusal(
-                Reason.FULL,
-                f"{self._service.clients - 1} connections are open, and no more may be; try again later",
-                TRY_LATER,
-            )
+            raise limit_reached(f"the limit of {limits.connections} connections is reached")
         try:
             self._options = await self._first(asyncio.wait_for(self._start(), limits.start_seconds))
         except asyncio.TimeoutError:
-            raise Refusal(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
+            raise ClientError(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
         self._session = await self._service.open(self._options)
-        # The writer first: a client that has got everything and hung up at once has not vanished.
+        # The writer comes first: if it has ended, a client that disconnected in the same turn has all results.
         await self._first(self._write(self._session), self._read(self._session), self._watch())
 
     async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:
-        """What the first of them returns or raises, once all have ended; raises Refusal if the client is cut off."""
+        """Return or raise what the first coroutine to end does, once all have ended; raise ClientError on a cut."""
         tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
         try:
             await asyncio.wait([*tasks, self._cut], return_when=asyncio.FIRST_COMPLETED)
@@ -112,31 +122,31 @@ class Connection:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _cut_off(self, refusal: Refusal) -> None:
+    def _cut_off(self, error: ClientError) -> None:
         if not self._cut.done():
-            self._cut.set_result(refusal)
+            self._cut.set_result(error)
 
     # ---- from the client
 
     async def _start(self) -> SessionOptions:
         message = await self._receive()
         if isinstance(message, bytes):
-            raise Refusal(Reason.PROTOCOL, "Start signal is expected before binary data", NORMAL)
+            raise protocol.protocol_error("Start signal is expected before binary data")
         signal = protocol.parse_signal(message, self._service.rules)
         if isinstance(signal, EndSignal):
-            raise Refusal(Reason.PROTOCOL, "Start signal is expected before end signal", NORMAL)
+            raise protocol.protocol_error("Start signal is expected before end signal")
         return signal
 
     async def _read(self, session: LiveSession) -> None:
-        """Feeds the session until the client is gone; what comes after its end is thrown away."""
+        """Push the client's audio into the session until it disconnects; drop what follows the end signal."""
         reader, rate = SampleReader(self._options.sample_format), self._options.sample_rate
         limit, ended = self._service.limits.audio_seconds, False
         while True:
-            # Only whoever should send is waited for, and only while nothing else keeps the server from reading.
-            self._listening = not ended
+            # The idle time runs only while the server waits for the client, not while it waits for room.
+            self._is_receiving = not ended
             message = await self._receive()
-            self._listening = False
-            if ended or self._refusal is not None:
+            self._is_receiving = False
+            if ended or self._error is not None:
                 continue
             if isinstance(message, str):
                 self._check_end(message)
@@ -149,38 +159,38 @@ class Connection:
             await session.push(samples[:allowed], rate)
             if len(samples) > allowed:
                 self.end_early(
-                    Refusal(Reason.AUDIO_SECONDS, f"a session may have {limit:g} s of audio; open another one")
+                    ClientError(
+                        Reason.AUDIO_SECONDS, f"a session may have {limit:g} s of audio; open another connection"
+                    )
                 )
 
     def _check_end(self, message: str) -> None:
         if not isinstance(protocol.parse_signal(message, self._service.rules), EndSignal):
-            raise Refusal(
-                Reason.PROTOCOL, "Unexpected start signal: the session has begun; open another connection", NORMAL
-            )
+            raise protocol.protocol_error("Unexpected start signal: the session has begun; open another connection")
 
     async def _receive(self) -> str | bytes:
         message = await self._socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             return message.data
-        raise self._socket.fault or Gone
+        raise self._socket.read_error or Disconnected
 
     # ---- to the client
 
     async def _write(self, session: LiveSession) -> None:
-        """Sends the results; returns when the client has got everything."""
+        """Send the results; return once all are sent."""
         await self._send(protocol.server_ready())
         async for update in session.updates():
             for result in update.finals:
                 await self._send(protocol.final_result(result, self._options, self._service.meta))
-                if not self._options.continuous_decoding and self._refusal is None:
+                if not self._options.continuous_decoding and self._error is None:
                     await self._send(protocol.speech_end())
                     return
             if update.partial is not None and update.partial.text:
                 await self._send(protocol.partial_result(update.partial, self._options, self._service.meta))
             if update.error is not None:
-                raise self._service.failure(update.error, self._who)
-        if self._refusal is not None:
-            raise self._refusal
+                raise self._service.session_error(update.error, self._label)
+        if self._error is not None:
+            raise self._error
         await self._send(protocol.speech_end())
 
     async def _send(self, text: str) -> None:
@@ -189,57 +199,61 @@ class Connection:
         self._sending_since = None
 
     async def _watch(self) -> None:
-        """Raises Refusal when something takes too long, or sees to it that the results so far are sent first."""
+        """Check the time limits: raise ClientError, or end the session early so that the results so far are sent."""
         limits, begun = self._service.limits, self._loop.time()
-        pinged = heard_at = begun
-        heard, least = 0.0, LEAST_AUDIO * limits.idle_seconds
+        pinged = counted_at = begun
+        counted, least = 0.0, LEAST_AUDIO * limits.idle_seconds  # seconds of audio
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._loop.time()
             if self._sending_since is not None and now - self._sending_since > limits.send_seconds:
-                raise Refusal(Reason.SLOW_READER, f"nothing of what was sent was taken for {limits.send_seconds:g} s")
-            if self._finish_by is not None and now > self._finish_by:
-                raise self._refusal
-            if not self._listening or self._audio_seconds - heard >= least:
-                heard, heard_at = self._audio_seconds, now
-            elif now - heard_at > limits.idle_seconds:
+                raise ClientError(Reason.SLOW_READER, f"the client read nothing for {limits.send_seconds:g} s")
+            if self._error is not None and self._finish_by is not None and now > self._finish_by:
+                raise self._error
+            if not self._is_receiving or self._audio_seconds - counted >= least:
+                counted, counted_at = self._audio_seconds, now
+            elif now - counted_at > limits.idle_seconds:
                 self.end_early(
-                    Refusal(
+                    ClientError(
                         Reason.IDLE,
                         f"less than {least:g} s of audio came in {limits.idle_seconds:g} s; send audio or an end "
                         "signal",
                     )
                 )
-            if now - begun > limits.audio_seconds + limits.idle_seconds:  # less audio than time
+            if now - begun > limits.audio_seconds + limits.idle_seconds:  # the client sends slower than real time
                 self.end_early(
-                    Refusal(Reason.AUDIO_SECONDS, f"a session may last {limits.audio_seconds:g} s; open another one")
+                    ClientError(
+                        Reason.AUDIO_SECONDS,
+                        f"a session may last {limits.audio_seconds:g} s; open another connection",
+                    )
                 )
             if now - pinged > PING_SECONDS and self._sending_since is None:
                 pinged = now
                 try:
                     await asyncio.wait_for(self._socket.ping(), limits.send_seconds)
                 except asyncio.TimeoutError:
-                    raise Refusal(Reason.SLOW_READER, "a ping was not taken") from None
+                    raise ClientError(Reason.SLOW_READER, "the client did not read a ping") from None
 
-    async def _close(self, refusal: Refusal) -> None:
-        """Tells the client why, if it takes that."""
-        if refusal.reason is Reason.SLOW_READER or self._socket.closed:
+    async def _close(self, error: ClientError) -> None:
+        """Send the error and close; abort the connection if the client does not read."""
+        if error.reason is Reason.SLOW_READER or self._socket.closed:
             self._socket.abort()
             return
-        sending = self._socket.send_str(protocol.failed(refusal.message))
+        sending = self._socket.send_str(protocol.failed(error.message))
         try:
             await asyncio.wait_for(sending, self._service.limits.send_seconds)
-            await self._socket.close(code=refusal.close_code, message=refusal.close_reason)
+            await self._socket.close(code=error.close_code, message=error.close_reason)
         except (asyncio.TimeoutError, ConnectionError):
             self._socket.abort()
 
-    def _vanished(self) -> None:
-        if self._socket.fault is not None:  # it has taken the hint
-            self._service.refused(self._socket.fault, self._who)
+    def _disconnected(self) -> None:
+        """Count and log the end of the connection."""
+        if self._socket.read_error is not None:  # the client closed after it was told why
+            self._service.report(self._socket.read_error, self._label)
             return
         if self._session is not None:
-            self._service.metrics.vanished()
-        LOG.info("%s: went away after %.1f s of audio", self._who, self._audio_seconds)
+            self._service.metrics.count_disconnected()
+        LOG.info("%s: disconnected after %.1f s of audio", self._label, self._audio_seconds)
 
     def _drop(self) -> None:
         if self._session is not None:

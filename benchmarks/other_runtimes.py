@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Measure the error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with the features that they
+compute.
+
+Exports the checkpoint for each of them, decodes recorded speech as their C++ does, and says beside our own runtime
+what
+their front-ends and their ends of audio cost, and what mends it. WeNet's runtimes are driven call by call
+(tests/support/model/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the
+package
+itself. Writes
+foreign.md and foreign.json.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from parts.benchmark_report import this_run, write_report
+from parts.runtime_drivers import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
+from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.model.model_file import load_model
+
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
+from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.trained_model import TrainedModel, load_trained
+
+KEEP_ALL = -1  # WeNet's default for num_left_chunks
+SHERPA_TAIL_SECONDS = 0.8  # what sherpa-onnx's own programs append
+Decode = Callable[[Speech], Texts]
+
+
+class Case(NamedTuple):
+    runtime: str
+    audio: str  # what was done to it, and which features were made of it
+    decode: Decode
+
+
+class Outcome(NamedTuple):
+    runtime: str
+    audio: str
+    greedy: float
+    rescored: float | None  # None: that runtime has no rescoring
+    errors: str  # of greedy search
+    other_text: int  # utterances whose greedy text is not that of our runtime
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="data.list to decode")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="of --data (default: all)")
+    parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="default: the model's")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    trained = load_trained(args.checkpoint)
+    chunking = args.chunking or trained.config.training.chunking.served()[-1]
+    speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances)
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = measure(cases(trained, chunking, Path(folder)), speech)
+    run = this_run(0, os.getloadavg()[0])
+    words = sum(len(utterance.text.split()) for utterance in speech)
+    title = (
+        f"Word error rate in percent, {words} words in {len(speech)} utterances, chunking {chunking_label(chunking)}."
+    )
+    text = "\n\n".join(["\n".join(run.lines()), title, outcome_table(outcomes)])
+    print(text)
+    write_report(args.output, "foreign", text, {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]})
+    return 0
+
+
+def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]:
+    """Export the checkpoint to `folder`. The first case is our runtime, the reference for the others."""
+    frontend, fbank = trained.config.model.frontend, trained.model.fbank
+    script, graphs = folder / "final.zip", folder / "wenet"
+    export_model(trained, script)
+    export_model(trained, graphs, ExportOptions("wenet-onnx", "int8-dynamic", chunking))
+    model, bins = load_model(script), frontend.num_mel_bins
+    overlap = fbank.window_samples - fbank.hop_samples
+    tail = Silence(0, frontend.right_padding_samples)
+    mended = Silence(overlap, frontend.right_padding_samples)
+    found = [Case("ours, TorchScript", "as it is", OurDrive(model, chunking).decode)]
+    drives = {
+        "WeNet, libtorch": WenetDrive(TorchAsrModel(script, *chunking), model, bins),
+        "WeNet, onnxruntime": WenetDrive(OnnxAsrModel(graphs), model, bins),
+        "WeNet, onnxruntime int8-dynamic": WenetDrive(OnnxAsrModel(graphs, ".quant.onnx"), model, bins),
+    }
+    for name, drive in drives.items():
+        found += [
+            Case(name, "as it is", drive.decode(Silence(0, 0))),
+            Case(name, "tail", drive.decode(tail)),
+            Case(name, "tail, overlap in front", drive.decode(mended)),
+        ]
+    everything = WenetDrive(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
+    found.append(Case("WeNet, libtorch, num_left_chunks -1", "tail", everything.decode(tail)))
+    tail = Silence(0, int(SHERPA_TAIL_SECONDS * frontend.sample_rate))
+    mended = Silence(overlap // 2, tail.behind)
+    for precision in ("float32", "int8-dynamic"):
+        path = folder / precision / "model.onnx"
+        export_model(trained, path, ExportOptions("sherpa-onnx", precision, chunking))
+        plain = SherpaDrive(path, trained, chunking, high_freq=None)
+        told = SherpaDrive(path, trained, chunking, high_freq=frontend.high_freq)
+        name = f"sherpa-onnx, {precision}"
+        found += [
+            Case(name, "as it is", plain.decode(Silence(0, 0))),
+            Case(name, "tail", plain.decode(tail)),
+            Case(name, "tail, the model's mel filters", told.decode(tail)),
+            Case(name, "tail, the model's mel filters, half the overlap in front", told.decode(mended)),
+        ]
+    return found
+
+
+def measure(found: Sequence[Case], speech: Sequence[Speech]) -> list[Outcome]:
+    references = {utterance.key: utterance.text for utterance in speech}
+    expected: dict[str, str] = {}
+    outcomes = []
+    for case in found:
+        progress = tqdm(speech, desc=f"{case.runtime}, {case.audio}", unit="utt", leave=False, disable=None)
+        texts = {utterance.key: case.decode(utterance) for utterance in progress}
+        greedy = {key: text.greedy for key, text in texts.items()}
+        expected = expected or greedy
+        total = score(references, greedy).total
+        has_decoder = all(text.rescored is not None for text in texts.values())
+        rescored = score(references, {key: text.rescored or "" for key, text in texts.items()}).total.rate
+        other = sum(text != expected[key] for key, text in greedy.items())
+        outcomes.append(
+            Outcome(case.runtime, case.audio, total.rate, rescored if has_decoder else None, edits(total), other)
+        )
+    return outcomes
+
+
+def edits(counts: ErrorCounts) -> str:
+    return f"{counts.substitutions} / {counts.deletions} / {counts.insertions}"
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> str:
+    head = ["runtime", "audio", "greedy", "sub / del / ins", "rescored", "utterances with another text than ours"]
+    rows = [
+        [item.runtime, item.audio, f"{100 * item.greedy:.2f}", item.errors,
+         "-" if item.rescored is None else f"{100 * item.rescored:.2f}", str(item.other_text)]
+        for item in outcomes
+    ]  # fmt: skip
+    return markdown_table(head, rows)
+
+
+if __name__ == "__main__":
+    run_main(main)

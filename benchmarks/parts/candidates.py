@@ -1,0 +1,133 @@
+"""The candidates of the encoder benchmark: the Conformer, FusionFormer, its linear layers alone, and the steps
+between.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from parts.forms import (
+    Form,
+    dynamic_int8,
+    linear_form,
+    onnx_form,
+    quantise,
+    static_onnx_encoder,
+    torch_form,
+    tuned_encoder,
+    write_graph,
+)
+from parts.random_models import conformer, random_model, separate_projections
+
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
+from wenet_fusion.export.kernels.torch_kernels import Precision
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.trained_model import TrainedModel, fused_model
+
+CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its linear layers alone", "step"
+FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))
+ONNX_FLOAT32, ONNX_INT8 = "onnxruntime float32", "onnxruntime int8"
+ONNX_INT8_DYNAMIC, ONNX_UINT8 = "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
+VOCABULARY = 100  # the encoder does not see it
+
+
+class Candidate(NamedTuple):
+    model: str  # one of the above
+    form: Form
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}: {self.form.name}"
+
+
+class Sizes(NamedTuple):
+    encoder: EncoderConfig
+    chunkings: tuple[Chunking, ...]  # largest chunk first
+
+
+class Builder(NamedTuple):
+    """Build candidates with random weights; ONNX graphs are written to `folder`."""
+
+    sizes: Sizes
+    seed: int
+    folder: Path
+
+    def model(self, config: EncoderConfig) -> TrainedModel:
+        return random_model(config, self.sizes.chunkings, VOCABULARY, self.seed)
+
+    def plain(self, config: EncoderConfig, separate: bool = False) -> Encoder:
+        encoder = fused_model(self.model(config)).encoder
+        return separate_projections(encoder) if separate else encoder
+
+    def conformer(self) -> list[Candidate]:
+        """Build the Conformer as WeNet runs it: scripted and not frozen, or on onnxruntime."""
+        encoder = self.plain(conformer(self.sizes.encoder), separate=True)
+        forms = [
+            torch_form(FLOAT32, "float", encoder, frozen=False),
+            torch_form(INT8_DYNAMIC, "int8", dynamic_int8(encoder), frozen=False),
+            *self._onnx(encoder, "conformer", ONNX_INT8_DYNAMIC, ONNX_UINT8),
+        ]
+        return [Candidate(CONFORMER, form) for form in forms]
+
+    def ours(self) -> list[Candidate]:
+        """Build FusionFormer as our exports write it, in every precision, and its linear layers alone."""
+        model = self.model(self.sizes.encoder)
+        plain = fused_model(model).encoder
+        found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8_DYNAMIC)]
+        static = self.folder / "ours.static.onnx"
+        write_graph(static_onnx_encoder(model, self.seed), static, [DOMAIN])
+        found.append(Candidate(OURS, onnx_form(ONNX_INT8, "int8", static)))
+        for name, precision in zip((FLOAT32, FLOAT16, INT8, INT8_DYNAMIC), get_args(Precision)):
+            kind, frozen = "int8" if precision.startswith("int8") else "float", precision != "float32"
+            encoder = tuned_encoder(model, precision, self.seed)
+            found.append(Candidate(OURS, torch_form(name, kind, encoder, frozen)))
+            found.append(Candidate(LINEAR, linear_form(name, kind, encoder, plain, frozen)))
+        return found
+
+    def steps(self) -> list[Candidate]:
+        """Return each step together with all changes before it."""
+        found = []
+        for index, step in enumerate(steps(self.sizes.encoder)):
+            encoder = self.plain(step.config, step.separate)
+            found.append(Candidate(STEPS, torch_form(step_name(index, FLOAT32), "float", encoder, frozen=False)))
+            quantised = dynamic_int8(encoder)
+            found.append(Candidate(STEPS, torch_form(step_name(index, INT8_DYNAMIC), "int8", quantised, frozen=False)))
+        return found
+
+    def _onnx(self, encoder: Encoder, stem: str, *quantised: str) -> list[Form]:
+        exact = self.folder / f"{stem}.onnx"
+        write_graph(encoder, exact)
+        found = [onnx_form(ONNX_FLOAT32, "float", exact)]
+        for name, kind in zip(quantised, ("int8", "uint8")):
+            found.append(onnx_form(name, "int8", quantise(exact, exact.with_suffix(f".{kind}.onnx"), kind)))
+        return found
+
+
+class Step(NamedTuple):
+    """One change on the way from the Conformer to FusionFormer."""
+
+    what: str
+    config: EncoderConfig
+    separate: bool  # queries, keys and values by a product each
+
+
+def steps(ours: EncoderConfig) -> list[Step]:
+    """Each with all changes before it."""
+    start = conformer(ours)
+    folded = replace(start, norm="fusion")
+    relu = replace(folded, activation="relu", conv_gate="none")
+    bias = replace(relu, positions="bias")
+    return [
+        Step("LayerNorm Conformer", start, True),
+        Step("norms folded away (the paper's claim)", folded, True),
+        Step("ReLU for Swish and GLU", relu, True),
+        Step("position bias for position products", bias, True),
+        Step("one product for queries, keys and values", bias, False),
+        Step(f"{ours.subsampling_channels} channels for {start.subsampling_channels} in the subsampling", ours, False),
+    ]
+
+
+def step_name(index: int, form: str) -> str:
+    return f"{index} {form}"

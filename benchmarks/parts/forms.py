@@ -1,0 +1,219 @@
+"""The forms in which an encoder can run: TorchScript and onnxruntime, in their precisions."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from parts.random_models import EncoderStep, LinearLayers, Shape, fresh_state
+from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
+from torch.utils.hooks import RemovableHandle
+
+from wenet_fusion.export.kernels.calibration import calibration
+from wenet_fusion.export.kernels.onnx_int8 import make_onnx_static
+from wenet_fusion.export.kernels.static_int8 import input_ranges
+from wenet_fusion.export.kernels.torch_kernels import Precision, pack_kernels
+from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder
+from wenet_fusion.export.targets.onnx_graph import quantise_dynamic, session, write_onnx
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.encoder import Encoder
+from wenet_fusion.model.encoder_state import growing_axes
+from wenet_fusion.model.streaming import StreamingModel
+from wenet_fusion.trained_model import TrainedModel, fused_model
+
+try:
+    from onnxruntime import InferenceSession
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize_dynamic_onnx
+except ImportError as error:
+    raise ImportError("the benchmarks need more: pip install -c constraints.txt -e '.[test,recipes]'") from error
+
+FACTOR, BINS = 4, 80  # feature frames per encoder frame, mel bins
+CALIBRATION_SECONDS = 8
+
+Class = Literal["float", "int8"]
+Call = Callable[[], object]
+
+
+class Form(NamedTuple):
+    """One way to run an encoder, or its linear layers alone."""
+
+    name: str  # the engine and precision
+    kind: Class
+    prepare: Callable[[Shape], Call]  # what steps streams of that shape on and on
+
+
+def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
+    script = torch.jit.script(module.eval())
+    return torch.jit.freeze(script) if frozen else script
+
+
+def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
+    """Script an encoder and run it as our runtime does: without autograd and without profiling runs."""
+    step = scripted(EncoderStep(encoder), frozen)
+
+    def prepare(shape: Shape) -> Call:
+        features, lengths = features_of(shape)
+        features, lengths = features.to(encoder.zero), lengths.to(encoder.zero.device)
+        size, left = shape.chunking
+        state = fresh_state(encoder, shape)
+
+        def call() -> None:
+            nonlocal state
+            with torch.inference_mode(), torch.jit.optimized_execution(False):
+                _, state = step(features, lengths, size, left, state)
+
+        return _filled(call, shape)
+
+    return Form(name, kind, prepare)
+
+
+def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
+    """Return the encoder that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
+    calibrate = noise_calibration(trained, seed) if precision == "int8" else None
+    return pack_kernels(fused_model(trained), precision, calibrate).encoder
+
+
+def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
+    """Return the encoder of `wenet-fusion export --format onnx --precision int8`, calibrated on noise."""
+    model, calibrate = fused_model(trained), noise_calibration(trained, seed)
+    make_onnx_static(model, input_ranges(model, lambda: calibrate(model)))
+    return model.encoder
+
+
+def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:
+    """Run a model on noise under every chunking that it serves."""
+    sample_rate = trained.config.model.frontend.sample_rate
+    noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
+    chunkings = trained.config.training.chunking.served()
+    return calibration([noise] * len(chunkings), chunkings)
+
+
+def dynamic_int8(encoder: Encoder) -> Encoder:
+    """Quantise a model with `torch.ao`: linear layers in int8, activations scaled at every call."""
+    return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
+
+
+def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
+    """Return the linear layers of an encoder alone, with the sizes that they have in a step.
+
+    Args:
+        encoder: in the precision to be timed.
+        plain: the same encoder in float32: says which layers are linear.
+    """
+    names = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]
+    layers = [encoder.get_submodule(name) for name in names]
+    alone = scripted(LinearLayers(layers), frozen)
+
+    def prepare(shape: Shape) -> Call:
+        inputs = _inputs_of(plain, names, shape)
+
+        def call() -> None:
+            with torch.inference_mode(), torch.jit.optimized_execution(False):
+                alone(inputs)
+
+        return call
+
+    return Form(name, kind, prepare)
+
+
+def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]:
+    """Return the input of each named layer in the first step."""
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str) -> RemovableHandle:
+        layer = encoder.get_submodule(name)
+        return layer.register_forward_pre_hook(lambda _, given: inputs.update({name: given[0]}))
+
+    handles = [watch(name) for name in names]
+    features, lengths = features_of(shape)
+    with torch.no_grad():
+        EncoderStep(encoder)(features, lengths, *shape.chunking, fresh_state(encoder, shape))
+    for handle in handles:
+        handle.remove()
+    return [inputs[name].contiguous() for name in names]
+
+
+def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Return noise for one chunk of each stream, and the number of valid encoder frames: all."""
+    size = shape.chunking.size
+    features = torch.randn(shape.batch, FACTOR * size, BINS, generator=torch.Generator().manual_seed(size))
+    return features, torch.full([shape.batch], size)
+
+
+def _filled(call: Call, shape: Shape) -> Call:
+    """Return the call after enough steps that all of its left context exists."""
+    for _ in range(shape.chunking.left + 1):
+        call()
+    return call
+
+
+# --- onnxruntime
+
+
+class _Graph(nn.Module):
+    """`EncoderStep` with a state that the ONNX exporter sees: one argument for each tensor."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.step = EncoderStep(OneChunkEncoder(copy.deepcopy(encoder)))
+
+    def forward(self, features: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        frames, new = self.step(features, lengths, 0, 0, list(state))
+        return (frames, *new)
+
+
+def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> None:
+    """Write an encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
+    batch, frames, cached = 2, 3, 5
+    state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
+    names = [f"state_{index}" for index in range(len(state))]
+    inputs = {"features": torch.zeros(batch, FACTOR * frames, BINS), "lengths": torch.full([batch], frames)}
+    inputs |= dict(zip(names, state))
+    outputs = ["frames", *(f"next_{name}" for name in names)]
+    axes = {name: {0: "batch"} for name in [*inputs, *outputs]}
+    axes["features"][1], axes["frames"][1] = "features", "frames"
+    for name, axis in zip(names, growing_axes(state, fresh_state(encoder, Shape(Chunking(cached + 1, 1), batch)))):
+        if axis >= 0:
+            axes[name][axis] = axes[f"next_{name}"][axis] = "cache"
+    write_onnx(_Graph(encoder), inputs, outputs, axes, path, {}, domains)
+
+
+def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
+    """Quantise the products of a graph to 8 bits: "int8" as our exports do, "uint8" with one scale per matrix
+    instead of one per output.
+    """
+    if precision == "int8":
+        quantise_dynamic(source, target)
+        return target
+    logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
+    quantize_dynamic_onnx(source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QUInt8)
+    logging.disable(logging.NOTSET)
+    return target
+
+
+def onnx_form(name: str, kind: Class, path: Path) -> Form:
+    """Run a graph of `write_graph` on onnxruntime with one thread."""
+    opened = session(path)
+    return Form(name, kind, lambda shape: onnx_call(opened, shape))
+
+
+def onnx_call(opened: InferenceSession, shape: Shape) -> Call:
+    """Return a call that steps streams of that shape through a graph of `write_graph`, again and again."""
+    features, lengths = features_of(shape)
+    values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
+    names = [node.name for node in opened.get_inputs()[2:]]
+    sizes = {"batch": shape.batch, "cache": shape.cached}
+    for node in opened.get_inputs()[2:]:
+        dtype = np.int64 if "int64" in node.type else np.float32
+        values[node.name] = np.zeros([sizes.get(size, size) for size in node.shape], dtype)
+
+    def call() -> None:
+        _, *state = opened.run(None, values)
+        values.update(zip(names, state))
+
+    return _filled(call, shape)

@@ -1,0 +1,137 @@
+"""The calls that the runtime benchmark times: streams from audio to text and their parts, rescoring, new
+processes.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from parts.random_models import Shape
+from parts.subjects import Subject
+from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
+
+from wenet_fusion.model.chunking import Chunking
+
+FED_SECONDS = 0.1  # audio per call of accept_waveform
+ENCODER, STEP = "encoder alone", "front-end, encoder and CTC head"
+PARTS = (ENCODER, STEP, GREEDY, PREFIX_BEAM)
+HYPOTHESES = (4, 10)
+ONE_SEGMENT = EndpointRules(rule3_seconds=3600.0)
+
+Calls = dict[str, Callable[[], object]]
+
+
+def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> int:
+    """Return how often a stream runs the model over the samples and the right padding."""
+    return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
+
+
+def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
+    """Return calls of one stream each: the encoder alone, the model without search, and the whole with either
+    search.
+    """
+    calls: Calls = {}
+    for subject in subjects:
+        steps = steps_of(subject.model, chunking, samples)
+        encoder = subject.encoder.prepare(Shape(chunking, 1))
+        calls[f"{subject.name}: {ENCODER}"] = lambda encoder=encoder, steps=steps: [encoder() for _ in range(steps)]
+        calls[f"{subject.name}: {STEP}"] = lambda model=subject.model, steps=steps: _model_alone(
+            model, chunking, samples, steps
+        )
+        for mode in (GREEDY, PREFIX_BEAM):
+            recognizer = Recognizer(subject.model, DecodingOptions(mode=mode))
+            calls[f"{subject.name}: {mode}"] = lambda recognizer=recognizer: _transcribe(recognizer, chunking, samples)
+    return calls
+
+
+def _model_alone(model: AcousticModel, chunking: Chunking, samples: np.ndarray, steps: int) -> None:
+    size = chunking.size * model.meta.frame_samples
+    state = model.init_state(1, *chunking)
+    padded = np.resize(samples, steps * size)[None]
+    for start in range(0, steps * size, size):
+        _, state = model.step(padded[:, start : start + size], [size], *chunking, state)
+
+
+def _transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) -> str:
+    stream = recognizer.create_stream(*chunking)
+    fed = int(FED_SECONDS * recognizer.model.meta.sample_rate)
+    for start in range(0, len(samples), fed):
+        stream.accept_waveform(samples[start : start + fed])
+        _ = stream.result  # a partial result costs time
+    stream.finish()
+    return stream.text
+
+
+class Confidence(NamedTuple):
+    best: float  # mean probability of each frame's best unit
+    blank: float  # share of frames in which that is blank
+
+
+def confidence(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> Confidence:
+    scores = _all_scores(model, chunking, samples)
+    return Confidence(float(np.exp(scores.log_probs[0, :, 0]).mean()), float((scores.ids[0, :, 0] == BLANK).mean()))
+
+
+def rescoring_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
+    """Return calls that rescore the best hypotheses of all samples with both decoders."""
+    calls: Calls = {}
+    for subject in subjects:
+        options = DecodingOptions(PREFIX_BEAM, beam_size=max(HYPOTHESES), endpoint=ONE_SEGMENT)
+        stream = Recognizer(subject.model, options).create_stream(*chunking)
+        stream.accept_waveform(samples)
+        found = [hypothesis.ids for hypothesis in stream.finish()[-1].hypotheses]
+        frames = _all_scores(subject.model, chunking, samples).encoder_out
+        for count in HYPOTHESES:
+            calls[f"{subject.name}: {count}"] = lambda model=subject.model, frames=frames, ids=found[:count]: (
+                model.rescore([frames], ids)
+            )
+    return calls
+
+
+def _all_scores(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> StepScores:
+    size = chunking.size * model.meta.frame_samples
+    whole = samples[None, : len(samples) // size * size]
+    scores, _ = model.step(whole, [whole.shape[1]], *chunking, model.init_state(1, *chunking))
+    return scores
+
+
+_FIRST_TEXT = """
+import sys
+import numpy as np
+from wenet_fusion_runtime import Recognizer
+stream = Recognizer(sys.argv[1]).create_stream()
+for block in np.array_split(np.load(sys.argv[2]), 200):
+    stream.accept_waveform(block)
+    if stream.text:
+        print(stream.text, flush=True)
+        break
+"""
+
+
+def first_text_seconds(path: Path, samples: np.ndarray, times: int) -> float:
+    """Return the median time from the start of a new process to its first text; audio comes as fast as it is
+    taken.
+
+    Raises:
+        ValueError: if there was no text.
+    """
+    audio, found = path.with_suffix(".npy"), []
+    np.save(audio, samples)
+    command = [sys.executable, "-c", _FIRST_TEXT, str(path), str(audio)]
+    for _ in range(times):
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            text = process.stdout.readline()
+            found.append(time.perf_counter() - start)
+        if not text.strip() or process.returncode:
+            raise ValueError(f"{path} gave no text of {len(samples)} samples of noise")
+    return statistics.median(found)

@@ -1,0 +1,141 @@
+"""Measure throughput, memory and starts for the serving benchmark."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from parts.serving_memory import Memory
+from wenet_fusion_runtime import Engine, EngineOptions, Recognizer
+
+PATIENCE = 600.0
+
+
+# ---- throughput
+
+
+class Throughput(NamedTuple):
+    """Seconds of audio decoded per second of one core."""
+
+    alone: float  # streams one after the other, without an engine
+    unbatched: float  # an engine that steps one at a time
+    batched: float
+
+
+def throughput(
+    recognizer: Recognizer,
+    chunk: int,
+    recordings: Sequence[np.ndarray],
+    max_batch: int,
+    rounds: int,
+    tick: Callable[[], object],
+) -> Throughput:
+    """Measure both ways by turns, all recordings at once; return medians."""
+    rate = recognizer.model.meta.sample_rate
+    seconds = sum(map(len, recordings)) / rate
+
+    def alone() -> float:
+        size, start = chunk * recognizer.model.meta.frame_samples, time.process_time()
+        for samples in recordings:
+            stream = recognizer.create_stream(chunk)
+            for begin in range(0, len(samples), size):
+                stream.accept_waveform(samples[begin : begin + size])
+                _ = stream.result  # a partial result costs time
+            stream.finish()
+        return time.process_time() - start
+
+    def engine(batch: int) -> float:
+        limit = max(map(len, recordings)) / rate + 1
+        with Engine(recognizer.model, EngineOptions(max_batch=batch, max_waiting_seconds=limit)) as made:
+            start = time.process_time()
+            sessions = [made.open(recognizer.create_stream(chunk), lambda _: None) for _ in recordings]
+            for session, samples in zip(sessions, recordings):
+                session.push(samples)
+                session.end()
+            if made.drain(PATIENCE):
+                raise ValueError(f"sessions were not done after {PATIENCE:g} s")
+            return time.process_time() - start
+
+    calls = [alone, lambda: engine(1), lambda: engine(max_batch)]
+    found: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds):
+        for index in [(number + offset) % len(calls) for offset in range(len(calls))]:
+            found[index].append(seconds / calls[index]())
+            tick()
+    return Throughput(*map(statistics.median, found))
+
+
+# ---- memory
+
+
+def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: float) -> Memory:
+    """Measure memory in a new process that does nothing else; see `serving_memory.py`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recordings.npz"
+        np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
+        command = [sys.executable, str(Path(__file__).with_name("serving_memory.py"))]
+        command += [task, str(model), str(path), str(amount)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
+    return Memory(*json.loads(done.stdout))
+
+
+# ---- starts
+
+
+class Start(NamedTuple):
+    """The start of a new process."""
+
+    imports: float  # seconds: the runtime and what runs the model
+    load: float  # seconds: model, warm-up and engine
+    first: float  # seconds from a complete chunk to its update, the first one
+    median: float  # the same of all chunks
+
+
+_START = """
+import json, queue, sys, time
+began = time.monotonic()
+import numpy as np
+from wenet_fusion_runtime import Engine, Recognizer
+from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime.model.model_file import read_meta
+if read_meta(sys.argv[1]).kind == TORCHSCRIPT:
+    import torch
+else:
+    import onnxruntime
+imported = time.monotonic()
+recognizer = Recognizer(sys.argv[1])
+delays, updates = [], queue.SimpleQueue()
+with Engine(recognizer.model) as engine:
+    loaded = time.monotonic()
+    session = engine.open(recognizer.create_stream(), updates.put)
+    meta = recognizer.model.meta
+    size = meta.default_chunk * meta.frame_samples
+    samples = np.load(sys.argv[2])
+    for start in range(0, len(samples) - size + 1, size):
+        pushed = time.monotonic()
+        session.push(samples[start : start + size])
+        updates.get(timeout=60)
+        delays.append(time.monotonic() - pushed)
+    session.close()
+print(json.dumps([imported - began, loaded - imported, delays]))
+"""
+
+
+def new_process(model: Path, samples: np.ndarray, times: int) -> Start:
+    """Start several processes, one after the other, and return medians."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        audio = Path(folder) / "audio.npy"
+        np.save(audio, samples)
+        for _ in range(times):
+            command = [sys.executable, "-c", _START, str(model), str(audio)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
+            imported, loaded, delays = json.loads(done.stdout)
+            found.append(Start(imported, loaded, delays[0], statistics.median(delays)))
+    return Start(*(statistics.median(values) for values in zip(*found)))

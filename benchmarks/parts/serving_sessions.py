@@ -1,0 +1,112 @@
+"""Run sessions in real time: the real server in one process, all clients in another."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from parts.serving_clients import Found, Plan
+from wenet_fusion_runtime import EngineOptions
+from wenet_fusion_runtime.model.metadata import Meta
+
+PATIENCE = 60.0  # seconds beyond what the plan takes
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+class RealTime(NamedTuple):
+    found: Found
+    streams_per_step: float
+    cores: float  # that the server kept busy
+    client_cores: float
+
+
+class Server:
+    """`wenet-fusion-runtime serve MODEL` on a free port, within `with`.
+
+    Raises:
+        ValueError: it did not start; what it wrote is in the message.
+    """
+
+    def __init__(self, model: Path, sessions: int, options: EngineOptions) -> None:
+        flags = {
+            "port": 0, "workers": options.workers, "max_batch": options.max_batch, "max_sessions": sessions + 8,
+            "max_wait_seconds": options.max_wait_seconds, "log_level": "warning",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "wenet_fusion_runtime.cli", "serve", str(model)]
+        command += [str(word) for flag, value in flags.items() for word in (f"--{flag}", value)]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT
+        )
+        self._log: list[str] = []
+        self._reader = threading.Thread(target=lambda: self._log.extend(self._process.stderr), daemon=True)
+        self._reader.start()
+        found = re.fullmatch(r"listening on (http://\S+)\n", self._process.stdout.readline())
+        if found is None:
+            self.__exit__()
+            raise ValueError(f"the server did not start: {''.join(self._log[-5:])}")
+        self.url = found[1]
+
+    @property
+    def processor_seconds(self) -> float:
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
+
+    def streams_per_step(self) -> float:
+        with urllib.request.urlopen(f"{self.url}metrics", timeout=PATIENCE) as answer:
+            text = answer.read().decode()
+        count, total = (
+            float(re.search(rf"^wenet_fusion_batch_size_{name} (\S+)$", text, re.MULTILINE)[1])
+            for name in ("count", "sum")
+        )
+        return total / count if count else 0.0
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+
+def real_time(
+    model: Path,
+    meta: Meta,
+    recordings: Sequence[np.ndarray],
+    chunk: int,
+    sessions: int,
+    seconds: float,
+    options: EngineOptions,
+    seed: int,
+) -> RealTime:
+    """Serve sessions to clients that speak at the same time, one recording after the other, until the time is
+    over.
+
+    Args:
+        recordings: int16 at the model's rate.
+    """
+    longest = max(map(len, recordings)) / meta.sample_rate
+    with tempfile.TemporaryDirectory() as folder, Server(model, sessions, options) as server:
+        path = Path(folder) / "recordings.npz"
+        np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
+        spread = min(seconds, chunk * meta.frame_seconds)
+        plan = Plan(server.url, str(path), meta.sample_rate, chunk, sessions, seconds, spread, seed)
+        start, used = time.monotonic(), server.processor_seconds
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("serving_clients.py"))], input=json.dumps(asdict(plan)),
+            stdout=subprocess.PIPE, text=True, timeout=seconds + longest + PATIENCE, check=True, env=_ENVIRONMENT,
+        )  # fmt: skip
+        wall, used = time.monotonic() - start, server.processor_seconds - used
+        found = Found(**json.loads(done.stdout))
+        return RealTime(found, server.streams_per_step(), used / wall, found.processor_seconds / wall)

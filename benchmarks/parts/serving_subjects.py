@@ -1,0 +1,87 @@
+"""The models and recordings of the serving benchmark, and the text that each recording must give."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from parts.random_models import random_model, sharpen
+from parts.subjects import write_script
+from runtime_speed import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
+from wenet_fusion_runtime import Recognizer
+from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
+from wenet_fusion_runtime.stream.offline import transcribe_offline
+
+LARGE, TRAINED = "large encoder", "trained model"
+NOISES = 6  # recordings of noise, of different lengths
+
+
+class ServingSubject(NamedTuple):
+    """A model and its recordings."""
+
+    name: str
+    path: Path
+    recognizer: Recognizer
+    chunk: int  # encoder frames
+    recordings: list[np.ndarray]  # int16 at the model's rate
+    texts: list[str]  # what sessions must hear
+
+    @property
+    def sample_rate(self) -> int:
+        return self.recognizer.model.meta.sample_rate
+
+
+def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -> ServingSubject:
+    """An encoder with random weights in int8 with constant scales, and noise, which is expected to read as in a stream
+    alone: offline evaluation of int8 may round differently, and random weights make the most of it."""
+    rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
+    noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
+    model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)
+    sharpen(model, torch.from_numpy(noise[0]), BLANK_SHARE, SHARPNESS)
+    write_script(model, "int8", noise[0], path)
+    recognizer, chunk = Recognizer(path, SERVER_OPTIONS), sizes.chunkings[0].size
+    recordings = [_to_int16(samples) for samples in noise]
+    return ServingSubject(LARGE, path, recognizer, chunk, recordings, streamed_texts(recognizer, recordings, chunk))
+
+
+def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
+    """Return a trained model and the first `count` recordings of a list, with their texts from offline
+    evaluation.
+
+    Raises:
+        OSError, ValueError: one of them cannot be read.
+    """
+    recognizer = Recognizer(path, SERVER_OPTIONS)
+    meta = recognizer.model.meta
+    lines = data_list.read_text(encoding="utf-8").splitlines()[:count]
+    recordings = [_to_int16(load_audio(data_list.parent / json.loads(line)["wav"], meta.sample_rate)) for line in lines]
+    if not recordings:
+        raise ValueError(f"{data_list}: lists no recording")
+    chunk = meta.default_chunk
+    texts = []
+    for samples in map(to_float, recordings):
+        results = transcribe_offline(recognizer.model, samples, chunk, meta.left(chunk), recognizer.options)
+        texts.append(" ".join(result.text for result in results if result.text))
+    return ServingSubject(TRAINED, path, recognizer, chunk, recordings, texts)
+
+
+def streamed_texts(recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int) -> list[str]:
+    """Return the texts of streams that have the model to themselves."""
+    texts = []
+    for samples in recordings:
+        with recognizer.create_stream(chunk) as stream:
+            stream.accept_waveform(samples)
+        texts.append(" ".join(result.text for result in stream.finals))
+    return texts
+
+
+def _to_int16(samples: np.ndarray) -> np.ndarray:
+    return (32768 * samples).clip(-32768, 32767).astype(np.int16)
+
+
+def to_float(samples: np.ndarray) -> np.ndarray:
+    """Convert int16 samples as the runtime does."""
+    return samples.astype(np.float32) / 32768

@@ -1,0 +1,65 @@
+"""Exported files of one random model, loaded as the runtime loads them, and their encoders alone."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from parts.forms import Form, onnx_form, quantise, static_onnx_encoder, torch_form, tuned_encoder, write_graph
+from wenet_fusion_runtime import AcousticModel, load_model
+from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT
+
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
+from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.export.targets.onnx_archive import build_graphs, describe_state, one_chunk_model, pack
+from wenet_fusion.export.targets.torchscript import script
+from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16-packed", "int8")
+
+
+class Subject(NamedTuple):
+    name: str  # the engine and precision
+    path: Path
+    model: AcousticModel
+    encoder: Form
+
+
+def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> list[Subject]:
+    """Build TorchScript and onnxruntime files in three precisions each; int8 is calibrated on `noise`."""
+    graph = folder / "encoder.onnx"
+    write_graph(fused_model(trained).encoder, graph)
+    int8 = quantise(graph, folder / "encoder.int8.onnx", "int8")
+    found = []
+    for precision in PRECISIONS:
+        name, path = f"TorchScript {precision}", folder / f"{precision}.zip"
+        write_script(trained, precision, noise, path)
+        encoder = torch_form(name, "float", tuned_encoder(trained, precision, seed), frozen=precision != "float32")
+        found.append(Subject(name, path, load_model(path), encoder))
+    for name, exact in (("onnxruntime float32", graph), ("onnxruntime int8-dynamic", int8)):
+        path = folder / f"{exact.stem}.archive"
+        export_model(trained, path, ExportOptions("onnx", "int8-dynamic" if exact is int8 else "float32"))
+        found.append(Subject(name, path, load_model(path), onnx_form(name, "float", exact)))
+    static, path = folder / "encoder.static.onnx", folder / "int8.archive"
+    write_graph(static_onnx_encoder(trained, seed), static, [DOMAIN])
+    write_int8_archive(trained, noise, path)
+    found.append(Subject("onnxruntime int8", path, load_model(path), onnx_form("onnxruntime int8", "float", static)))
+    return found
+
+
+def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> None:
+    """Write an ONNX archive in int8 with constant scales, like `write_script`."""
+    model = one_chunk_model(trained, "int8", [noise])
+    record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
+    pack(build_graphs(model, "int8"), record, path)
+
+
+def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
+    """Write a file like the export does, without verification: a model that has learned nothing has no error
+    rate.
+    """
+    record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, QUANTIZED_ENGINES[precision]))
+    scripted = script(trained, precision, [noise])
+    path.write_bytes(scripted.save_to_buffer(_extra_files={"meta.json": json.dumps(record, ensure_ascii=False)}))

@@ -1,0 +1,67 @@
+"""Time several calls by turns, so that disturbances of the machine affect all alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+# The share of a sample in which another process had the processor; above it the sample says little about ours.
+MAX_WAITING = 0.05
+FEWEST = 5  # undisturbed samples; with fewer, all count
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one call."""
+
+    median: float
+    low: float  # quartiles
+    high: float
+    samples: int
+    disturbed: int  # further samples, which do not count
+
+
+class _Sample(NamedTuple):
+    milliseconds: float
+    disturbed: bool
+
+
+def by_turns(
+    calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object], waits: bool = False
+) -> dict[str, Timing]:
+    """Run every call once in each round, in an order that rotates.
+
+    A turn is one call to fill the caches and `timed` calls that count.
+
+    Args:
+        calls: by name.
+        rounds: 1 or more.
+        timed: 1 or more.
+        tick: called after each turn.
+        waits: calls wait for another device, so time without the processor does not mean that they were disturbed.
+    """
+    samples: dict[str, list[_Sample]] = {name: [] for name in calls}
+    for name in _turns(list(calls), rounds):
+        calls[name]()
+        samples[name] += [_measure(calls[name], waits) for _ in range(timed)]
+        tick()
+    return {name: _summary(found) for name, found in samples.items()}
+
+
+def _turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    for index in range(rounds):
+        start = index % len(names)
+        yield from [*names[start:], *names[:start]]
+
+
+def _measure(call: Callable[[], object], waits: bool) -> _Sample:
+    used, start = time.thread_time(), time.perf_counter()
+    call()
+    elapsed, used = time.perf_counter() - start, time.thread_time() - used
+    return _Sample(1000 * elapsed, not waits and elapsed - used > MAX_WAITING * elapsed)
+
+
+def _summary(samples: Sequence[_Sample]) -> Timing:
+    clean = [sample.milliseconds for sample in samples if not sample.disturbed]
+    used = clean if len(clean) >= min(FEWEST, len(samples)) else [sample.milliseconds for sample in samples]
+    low, median, high = statistics.quantiles(used, n=4, method="inclusive") if len(used) > 1 else used * 3
+    return Timing(median, low, high, len(used), len(samples) - len(used))

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Time the CTC searches beside the int8 encoder's step in the same process, with one thread.
+
+Random weights with a CTC head that is sure of each frame and mostly of blank, as a trained one is. The searches read
+what the model says of noise, chunk by chunk, and are asked for the best text after each. Writes search.md and
+search.json.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.forms import torch_form, tuned_encoder
+from parts.random_models import Shape, random_model, sharpen
+from parts.runtime_calls import confidence
+from parts.timing import Timing
+from runtime_speed import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
+from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.model.chunking import Chunking, chunking_label
+from wenet_fusion.trained_model import acoustic_model
+
+GOAL = 0.10  # of the encoder's time
+SECONDS = 20
+ENCODER, PREFIX_BEAM = "int8 encoder", "prefix beam"
+BEAM_SIZE = 10
+BLANK_SKIP = 0.98
+HOT_WORDS = (100, 10_000)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+Calls = dict[str, Callable[[], object]]
+Search = GreedySearch | PrefixBeamSearch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="turns of everything (default: 15)")
+    parser.add_argument("--timed", type=int, default=2, help="calls in a turn that count (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, audio and phrases (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="a toy model and 2 rounds: shows that everything runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
+    args = parser.parse_args(arguments)
+    if min(args.rounds, args.timed) < 1:
+        raise ValueError("--rounds and --timed must be 1 or more")
+    torch.set_num_threads(1)
+    sizes, rounds = (QUICK, 2) if args.quick else (SIZES, args.rounds)
+    noise = np.random.default_rng(args.seed).normal(0, 0.1, SAMPLE_RATE * SECONDS).astype(np.float32)
+    trained = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, args.seed)
+    sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
+    model, chunking = acoustic_model(trained), sizes.chunkings[0]
+    scores = scores_of(model, chunking, noise)
+    sure = confidence(model, chunking, noise)
+
+    blocks = blocks_of(scores, chunking.size)
+    encoder = torch_form(ENCODER, "float", tuned_encoder(trained, "int8", args.seed), frozen=True)
+    step = encoder.prepare(Shape(chunking, 1))
+    calls: Calls = {ENCODER: lambda: [step() for _ in blocks]}
+    load_seconds, scorer_sets = hot_words_of(sizes.vocabulary, args.seed)
+    calls |= {name: lambda make=make: run(make(), blocks) for name, make in searches(scorer_sets).items()}
+    times = measure(calls, rounds, args.timed, chunking_label(chunking))
+    record = this_run(args.seed, os.getloadavg()[0])
+
+    frames = len(scores.blank)
+    goals = [
+        Goal(
+            f"{chunking_label(chunking)}, beam {BEAM_SIZE}, {sizes.vocabulary} units: {PREFIX_BEAM} against the "
+            f"{ENCODER}",
+            GOAL, times[PREFIX_BEAM].median / times[ENCODER].median, at_most=True,
+        )
+    ]  # fmt: skip
+    text = "\n\n".join(
+        [
+            "\n".join(record.lines()),
+            f"{SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}; medians of {rounds} rounds of "
+            f"{args.timed}, everything by turns. {sizes.vocabulary} units, of which the search sees the best "
+            f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} "
+            "on "
+            f"average and is blank in {100 * sure.blank:.0f} % of the frames.",
+            times_table(times, frames, len(blocks)),
+            f"{max(scorer_sets):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
+            goals_table(goals),
+        ]
+    )
+    print(text)
+    numbers = {name: timing._asdict() for name, timing in times.items()}
+    write_report(args.output, "search", text, {"run": record, "goals": goals, "frames": frames, "times": numbers})
+    return 0
+
+
+def scores_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> FrameScores:
+    """Return the scores of whole chunks."""
+    size = chunking.size * model.meta.frame_samples
+    whole = samples[None, : len(samples) // size * size]
+    return model.step(whole, [whole.shape[1]], *chunking, model.init_state(1, *chunking))[0].row(0)[0]
+
+
+def blocks_of(scores: FrameScores, size: int) -> list[FrameScores]:
+    return [scores.part(start, start + size) for start in range(0, len(scores.blank), size)]
+
+
+def run(search: Search, blocks: Sequence[FrameScores]) -> str:
+    for block in blocks:
+        search.advance(block)
+        search.hypotheses(1)
+    return str(search.final_hypotheses(BEAM_SIZE)[0].ids)
+
+
+def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
+    """Return lists of hot words by their size, and the seconds that building the longest took. Their pieces are
+    random: a search sees numbers only.
+    """
+    units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
+    for count in HOT_WORDS:
+        phrases, begin = random_phrases(units, count, seed), time.thread_time()
+        scorer_sets[count] = make_scorers(units, phrases)
+        seconds = time.thread_time() - begin
+    return seconds, scorer_sets
+
+
+def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Search]]:
+    """Return the calls to time: each starts a fresh search."""
+    pruned = DecodingOptions().token_threshold
+    found: dict[str, Callable[[], Search]] = {
+        "greedy": GreedySearch,
+        PREFIX_BEAM: lambda: PrefixBeamSearch(BEAM_SIZE, token_threshold=pruned),
+        f"{PREFIX_BEAM}, nothing pruned": lambda: PrefixBeamSearch(BEAM_SIZE, token_threshold=math.inf),
+        f"{PREFIX_BEAM}, blank_skip_threshold {BLANK_SKIP}": lambda: PrefixBeamSearch(
+            BEAM_SIZE, token_threshold=pruned, blank_skip_threshold=BLANK_SKIP
+        ),
+    }
+    for count, scorers in scorer_sets.items():
+        found[f"{PREFIX_BEAM}, {count:,} hot words"] = lambda scorers=scorers: PrefixBeamSearch(
+            BEAM_SIZE, scorers=scorers, token_threshold=pruned
+        )
+    return found
+
+
+def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
+    """Return pieces of 1 to 6 letters, half of them at the start of words."""
+    rng, pieces = random.Random(seed), dict.fromkeys(RESERVED)
+    while len(pieces) < vocabulary:
+        letters = "".join(rng.choices(LETTERS, k=rng.randint(1, 6)))
+        pieces[WORD_START * rng.randint(0, 1) + letters] = None
+    return Vocabulary(list(pieces), "pieces")
+
+
+def random_phrases(units: Vocabulary, count: int, seed: int) -> list[HotWord]:
+    """Return phrases of 1 to 3 words with 1 to 3 pieces each."""
+    rng = random.Random(seed)
+    pieces = units.tokens[len(RESERVED) :]
+    first = [piece.removeprefix(WORD_START) for piece in pieces if piece.startswith(WORD_START)]
+    other = [piece for piece in pieces if not piece.startswith(WORD_START)]
+
+    def word() -> str:
+        return rng.choice(first) + "".join(rng.choices(other, k=rng.randint(0, 2)))
+
+    return [HotWord(" ".join(word() for _ in range(rng.randint(1, 3)))) for _ in range(count)]
+
+
+def times_table(times: dict[str, Timing], frames: int, steps: int) -> str:
+    alone = times[ENCODER].median
+    rows = [
+        [
+            name,
+            f"{timing.median / steps:.3f}",
+            f"{1000 * timing.median / frames:.1f}",
+            f"{100 * timing.median / alone:.1f} %",
+        ]
+        for name, timing in times.items()
+    ]
+    return markdown_table(["", "ms per chunk", "µs per frame", "of the encoder"], rows)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Your corpus: from Kaldi folders to an exported model that is streamed. Usage: bash run.sh --data FOLDER [--name value]...
+#
+# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings are long.
+# To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to leave
+# data/{train,dev,test}/{wav.scp,text}.
+#
+# Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
+# 6 export, 7 streaming and pictures, 8 language model.
+# A stage that was done before with the same settings is skipped, so the same command goes on after an interruption.
+#
+# Examples:
+#   bash run.sh --data /corpora/mine
+#   bash run.sh --data /corpora/mine --units char --stage 2
+#   bash run.sh --data /corpora/mine --overrides "training.max_steps=20000 model.encoder.layers=6"
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# options
+stage=0                         # the first stage to run
+stop_stage=8                    # the last one
+force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
+data=                           # folder with train/, dev/ and test/ in Kaldi's format
+seed=0                          # of the training
+units=bpe                       # tokens are words, char or bpe
+vocab_size=500                  # pieces of --units bpe
+data_type=raw                   # raw or shard
+train_config=conf/train.yaml    # configuration of the training
+overrides=                      # values in its place, e.g. "training.max_steps=20000 model.encoder.layers=6"
+dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
+num_workers=2                   # processes that prepare batches
+average_num=5                   # average this many last checkpoints if the dev set prefers it
+decode_modes="ctc_greedy_search ctc_prefix_beam_search attention_rescoring" # searches to evaluate
+chunkings="full 16/4 8/8"       # to evaluate: frames of 40 ms per chunk / chunks of left context
+lm_order=3                      # words of the language model's longest n-grams
+lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
+word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+. "$here/../../../tools/parse_options.sh"
+. "$here/../../../tools/recipe.sh"
+
+[ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
+enter_recipe
+data=$(from_caller "$data")
+corpus_stages=("" "data")
+
+corpus_settings() {
+  echo "data=$data $(cat "$data"/{train,dev,test}/{wav.scp,text} 2>/dev/null | cksum | tr ' ' '-')"
+}
+
+prepare_corpus() {
+  local name file
+  [ -n "$data" ] || fail "--data is missing: give the folder that holds train/, dev/ and test/ with wav.scp and text"
+  change_stage 0
+  for name in train dev test; do
+    for file in wav.scp text; do
+      [ -s "$data/$name/$file" ] || fail "$data/$name/$file is missing or empty; lines are 'key path' and 'key transcript'"
+    done
+    mkdir -p "data/$name"
+    # Relative paths start where the recipe was called.
+    sed -E "s|^([^[:space:]]+[[:space:]]+)([^/])|\1$caller/\2|" "$data/$name/wav.scp" >"data/$name/wav.scp"
+    for file in text segments words.ctm; do
+      [ ! -f "$data/$name/$file" ] || cp "$data/$name/$file" "data/$name/$file"
+    done
+  done
+}
+
+run_recipe

@@ -1,0 +1,72 @@
+"""Arguments for the endpoint rules, which close segments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
+
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
+
+_RULES: tuple[tuple[str, str], ...] = (
+    ("rule1_seconds", "silence that closes a segment without text"),
+    ("rule2_seconds", "silence after text that closes the segment"),
+    ("rule3_seconds", "length after which a segment closes at the next silence"),
+    ("rule3_silence_seconds", "silence that is long enough for rule 3"),
+    ("rule3_extra_seconds", "further length after which a segment closes without silence, perhaps within a word"),
+    ("silence_probability", "probability of blank above which a frame is silent"),
+)
+
+
+def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointRules | None) -> None:
+    """Add an argument for each rule.
+
+    Args:
+        command: to add to.
+        defaults: None leaves arguments that are not given to the server: see `given_endpoint`.
+    """
+    group = command.add_argument_group(
+        "endpoints", "Rules that close a segment, which makes its text final. Durations are rounded to encoder frames."
+    )
+    for name, meaning in _RULES:
+        can_be_off = name in ("rule1_seconds", "rule2_seconds")
+        kind: Callable[[str], float | None] = seconds_or_off if can_be_off else float
+        default = None if defaults is None else getattr(defaults, name)
+        if defaults is None:
+            shown = "the server's"
+        elif name == "silence_probability":
+            shown = "silent if blank is the most probable token"
+        else:
+            shown = shown_seconds(default)
+        metavar = "P" if name == "silence_probability" else "S|off" if can_be_off else "S"
+        group.add_argument(
+            f"--{name}",
+            type=kind,
+            default=argparse.SUPPRESS if defaults is None else default,
+            metavar=metavar,
+            help=f"{meaning} (default: {shown})",
+        )
+
+
+def endpoint_rules(options: argparse.Namespace) -> EndpointRules:
+    """Return the rules that the arguments give."""
+    return EndpointRules(**{field.name: getattr(options, field.name) for field in fields(EndpointRules)})
+
+
+def given_endpoint(options: argparse.Namespace) -> dict[str, float | None]:
+    """Return only the rules that the user gave, where `add_endpoint_arguments` got no defaults."""
+    names = (field.name for field in fields(EndpointRules))
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def shown_seconds(value: float | None) -> str:
+    """Return seconds as the help shows them."""
+    return "off" if value is None else f"{value:g}"
+
+
+def seconds_or_off(text: str) -> float | None:
+    """Parse seconds, or "off" as None. Raises argparse.ArgumentTypeError for other text."""
+    try:
+        return None if text == "off" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seconds or 'off', found '{text}'") from None

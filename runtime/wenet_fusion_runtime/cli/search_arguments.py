@@ -1,0 +1,171 @@
+"""Arguments for the search: mode, weights, pruning, language model and hot words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.hot_words import (
+    DEFAULT_BOOST,
+    CheckedHotWords,
+    HotWord,
+    check_hot_words,
+    parse_hot_word,
+    read_hot_words,
+)
+from wenet_fusion_runtime.search.language_model import load_language_model
+from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, DecodingOptions
+
+
+def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:
+    """Add the arguments that `search_options` and `usable_hot_words` read.
+
+    Args:
+        parser: to add to.
+        with_mode: whether the mode can be chosen; otherwise it is the model's default.
+    """
+    defaults = DecodingOptions()
+    group = parser.add_argument_group("search")
+    parser.set_defaults(mode=None)
+    if with_mode:
+        group.add_argument(
+            "--mode",
+            choices=MODES,
+            help=f"decoding mode; default: {RESCORING} if the model has an attention decoder, else {PREFIX_BEAM}",
+        )
+    group.add_argument(
+        "--beam_size",
+        type=int,
+        metavar="N",
+        help=f"hypotheses that the beam search keeps; default: {DEFAULT_BEAM_SIZE}, fewer for a smaller vocabulary",
+    )
+    group.add_argument(
+        "--ctc_weight", type=float, metavar="W", help="weight of the CTC score in rescoring; default: the model's"
+    )
+    group.add_argument(
+        "--reverse_weight",
+        type=float,
+        metavar="W",
+        help="weight of the right-to-left decoder in rescoring, 0 to 1; default: the model's",
+    )
+    for name, metavar, text in (
+        ("blank_penalty", "NATS", "score subtracted from blank: fewer deletions, more insertions"),
+        ("length_penalty", "NATS", "score subtracted per token; negative values favour longer texts"),
+        ("token_threshold", "NATS", "prune tokens more than NATS below the frame's best; inf prunes none"),
+        ("blank_skip_threshold", "P", "skip frames whose blank is more probable than P, to save time; 1 skips none"),
+    ):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            default=getattr(defaults, name),
+            metavar=metavar,
+            help=f"{text} (default: %(default)g)",
+        )
+    group = parser.add_argument_group("language model")
+    group.add_argument(
+        "--language_model",
+        type=Path,
+        metavar="FILE",
+        help="n-gram model of words: an ARPA file, also gzip-compressed, or a binary file of KenLM",
+    )
+    group.add_argument(
+        "--lm_weight",
+        type=float,
+        metavar="W",
+        help=f"weight of the language model's log-probabilities (default: {defaults.lm_weight:g})",
+    )
+    group.add_argument(
+        "--word_bonus",
+        type=float,
+        metavar="NATS",
+        help=f"score added per word of the language model (default: {defaults.word_bonus:g})",
+    )
+    add_hot_word_arguments(parser)
+
+
+def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `given_hot_words` reads."""
+    group = parser.add_argument_group("contextual biasing")
+    group.add_argument(
+        "--hot_words",
+        type=Path,
+        metavar="FILE",
+        help="phrases to prefer, one per line; a tab and a boost may follow; # begins a comment",
+    )
+    group.add_argument(
+        "--hot_word",
+        action="append",
+        default=[],
+        metavar="PHRASE[=BOOST]",
+        help=f"phrase to prefer, may be repeated; the boost is in nats per token (default: {DEFAULT_BOOST:g}), "
+        "a negative one suppresses the phrase",
+    )
+
+
+def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> DecodingOptions:
+    """Return the options with the values of the arguments, except hot words. Loads the language model.
+
+    Raises:
+        ValueError: a value is out of its range, or has no effect without a language model.
+        OSError, ValueError, ImportError: see `load_language_model`.
+    """
+    weights = {name: value for name in ("lm_weight", "word_bonus") if (value := getattr(arguments, name)) is not None}
+    if weights and arguments.language_model is None:
+        have = "has" if len(weights) == 1 else "have"
+        raise ValueError(f"--{' and --'.join(weights)} {have} no effect without --language_model FILE")
+    if arguments.language_model is not None:
+        options = replace(options, language_model=load_language_model(arguments.language_model), **weights)
+    return replace(
+        options,
+        mode=arguments.mode,
+        beam_size=arguments.beam_size,
+        ctc_weight=arguments.ctc_weight,
+        reverse_weight=arguments.reverse_weight,
+        blank_penalty=arguments.blank_penalty,
+        length_penalty=arguments.length_penalty,
+        token_threshold=arguments.token_threshold,
+        blank_skip_threshold=arguments.blank_skip_threshold,
+    )
+
+
+def usable_hot_words(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple[tuple[HotWord, ...], bool]:
+    """Return the hot words of the arguments that a vocabulary can spell, and whether these are all.
+
+    The others are listed on standard error.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is not text.
+    """
+    given = given_hot_words(arguments)
+    checked = check_hot_words(given.usable, vocabulary)
+    problems = [*given.problems, *checked.problems]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        count = len(given.usable) + len(given.problems)
+        print(f"error: {len(problems)} of {count} hot words cannot be used; going on without them", file=sys.stderr)
+    return checked.usable, not problems
+
+
+def given_hot_words(arguments: argparse.Namespace) -> CheckedHotWords:
+    """Return the hot words of the arguments, not yet checked against a vocabulary.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is not text.
+    """
+    found: list[HotWord] = []
+    problems: list[str] = []
+    if arguments.hot_words is not None:
+        read = read_hot_words(arguments.hot_words)
+        found += read.usable
+        problems += read.problems
+    for text in arguments.hot_word:
+        try:
+            found.append(parse_hot_word(text, "=", "--hot_word"))
+        except ValueError as error:
+            problems.append(str(error))
+    return CheckedHotWords(tuple(found), tuple(problems))

@@ -1,0 +1,121 @@
+"""Shallow fusion: add a language model's log-probabilities to the CTC score, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wenet_fusion_runtime.search.language_model import LanguageModel
+from wenet_fusion_runtime.search.scorers import ScoreField
+from wenet_fusion_runtime.search.spelling import Spelling
+
+_SAMPLED_WORDS = 1000  # words of a language model that are checked against the vocabulary
+
+
+class LanguageModelScorer:
+    """Score each word once it is complete, and the last word and the end of the text in `finish`.
+
+    Args:
+        model: gives the probability of each word.
+        spelling: of the acoustic model's vocabulary; it says where words end.
+        weight: weight of the log-probabilities.
+        word_bonus: nats added per word.
+    Raises:
+        ValueError: the vocabulary can write none of a sample of the model's words. The model is of another language or
+            another case, and would do harm.
+    Source: Gulcehre et al. 2015, "On using monolingual corpora in neural machine translation" (arXiv:1503.03535).
+
+    >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
+    >>> class Uniform:
+    ...     name, words = "uniform", ("one", "two")
+    ...     def start(self): return None
+    ...     def advance(self, state, word): return -0.5, None
+    ...     def finish(self, state): return -0.25
+    >>> spelling = Spelling(Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one", "two"], "words"))
+    >>> scorer = LanguageModelScorer(Uniform(), spelling, weight=2.0, word_bonus=0.0)
+    >>> score, state = scorer.advance(scorer.start(), 3)
+    >>> scorer.finish(state)
+    -1.5
+    """
+
+    field: ScoreField = "lm_score"
+
+    def __init__(self, model: LanguageModel, spelling: Spelling, weight: float, word_bonus: float) -> None:
+        _check_words(model, spelling)
+        self.model, self.weight, self.word_bonus = model, weight, word_bonus
+        self._parts = spelling.parts
+        # A token completes one word less than it has parts.
+        self.most_gained = max(0.0, word_bonus) * np.array([len(parts) - 1 for parts in spelling.parts])
+
+    def start(self) -> _Words:
+        """Return the state of the empty prefix."""
+        return _Words(self, self.model.start(), 0.0, "")
+
+    def advance(self, state: _Words, token: int) -> tuple[float, _Words]:
+        """Return the score after one more token, in nats, and the state."""
+        words = state.followed_by(self._parts[token])
+        return words.score, words
+
+    def finish(self, state: _Words) -> float:
+        """Return the score of the whole text, in nats: its last word and the end of the text included."""
+        return state.final_score()
+
+
+class _Words:
+    """The state: the score of the complete words, and the letters of the open word.
+
+    Attributes:
+        score: weighted log-probabilities and bonuses of the complete words, in nats.
+    """
+
+    __slots__ = ("_closed", "_open", "_scorer", "_state", "score")
+
+    def __init__(self, scorer: LanguageModelScorer, state: Any, score: float, open_word: str) -> None:
+        self.score = score
+        self._scorer, self._state, self._open = scorer, state, open_word
+        self._closed: _Words | None = None  # computed once, for all prefixes that continue from here
+
+    def followed_by(self, parts: Sequence[str]) -> _Words:
+        """Return the state after more text: the first part continues the open word, each other part begins a word."""
+        first, *others = parts
+        words = self._with_letters(first)
+        for part in others:
+            words = words._complete()._with_letters(part)
+        return words
+
+    def final_score(self) -> float:
+        """Return the score of all words, the open one included, and of the end of the text."""
+        words = self._complete()
+        return words.score + self._scorer.weight * self._scorer.model.finish(words._state)
+
+    def _with_letters(self, letters: str) -> _Words:
+        return _Words(self._scorer, self._state, self.score, self._open + letters) if letters else self
+
+    def _complete(self) -> _Words:
+        """Return the state after the open word has ended."""
+        if not self._open:
+            return self
+        if self._closed is None:
+            scorer = self._scorer
+            log_prob, state = scorer.model.advance(self._state, self._open)
+            self._closed = _Words(scorer, state, self.score + scorer.weight * log_prob + scorer.word_bonus, "")
+        return self._closed
+
+
+def _check_words(model: LanguageModel, spelling: Spelling) -> None:
+    """Raise ValueError if the vocabulary can write none of a sample of the model's words."""
+    problem = None
+    for word in model.words[:: max(1, len(model.words) // _SAMPLED_WORDS)]:
+        try:
+            if spelling.spell(word).fewest_tokens == 1 or spelling.marked:
+                return
+            problem = problem or f"'{word}' is several tokens, each of which is a word to the search"
+        except ValueError as error:
+            problem = problem or f"'{word}': {error}"
+    if problem:
+        raise ValueError(
+            f"the vocabulary can write no word of the language model {model.name} ({problem}); train it on text "
+            "written like the transcripts of the acoustic model"
+        )

@@ -1,0 +1,86 @@
+"""The decoding modes: one table from a mode's name to the search that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.greedy import GreedySearch
+from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
+from wenet_fusion_runtime.search.rescoring import DecoderScores, RescoringSearch
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
+from wenet_fusion_runtime.search.search_protocol import Search
+
+GREEDY, PREFIX_BEAM, RESCORING = "ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"
+
+
+class SearchOptions(Protocol):
+    """The options that searches read; `ResolvedOptions` holds and explains them."""
+
+    @property
+    def beam_size(self) -> int:
+        """Prefixes kept after each frame."""
+        ...
+
+    @property
+    def ctc_weight(self) -> float:
+        """Weight of the CTC score in rescoring."""
+        ...
+
+    @property
+    def reverse_weight(self) -> float:
+        """Share of the right-to-left decoder in rescoring."""
+        ...
+
+    @property
+    def token_threshold(self) -> float:
+        """Pruning of tokens, in nats below the frame's best."""
+        ...
+
+    @property
+    def blank_skip_threshold(self) -> float:
+        """Probability of blank above which no other token is considered."""
+        ...
+
+
+class SearchSetup(NamedTuple):
+    """Everything from which a mode can make the search of one segment."""
+
+    options: SearchOptions
+    scorers: ScorerSet
+    decoder_scores: DecoderScores  # runs the attention decoders
+    start_frame: int = 0  # of the segment, counted from the start of the stream
+    previous: int = BLANK  # the token within which the segment begins
+
+
+class SearchMode(NamedTuple):
+    """A decoding mode."""
+
+    make: Callable[[SearchSetup], Search]
+    has_alternatives: bool = True  # whether scorers can change its text
+    needs_decoder: bool = False  # whether it runs the attention decoders
+
+
+def _greedy(setup: SearchSetup) -> Search:
+    return GreedySearch(setup.start_frame, setup.previous)
+
+
+def _prefix_beam(setup: SearchSetup) -> Search:
+    options = setup.options
+    thresholds = options.token_threshold, options.blank_skip_threshold
+    return PrefixBeamSearch(options.beam_size, setup.start_frame, setup.previous, setup.scorers, *thresholds)
+
+
+def _rescoring(setup: SearchSetup) -> Search:
+    options = setup.options
+    weights = options.ctc_weight, options.reverse_weight
+    return RescoringSearch(_prefix_beam(setup), setup.decoder_scores, options.beam_size, *weights)
+
+
+SEARCH_MODES: Mapping[str, SearchMode] = {
+    GREEDY: SearchMode(_greedy, has_alternatives=False),
+    PREFIX_BEAM: SearchMode(_prefix_beam),
+    RESCORING: SearchMode(_rescoring, needs_decoder=True),
+}
+MODES = tuple(SEARCH_MODES)

@@ -1,0 +1,121 @@
+"""All scorers of a search as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wenet_fusion_runtime.results.result import Hypothesis
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.contextual_biasing import HotWordScorer
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.language_model import LanguageModel
+from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.scorers import LengthPenalty, ScoreField, Scorer
+from wenet_fusion_runtime.search.spelling import Spelling
+
+# The sum of the scores of one prefix, and each scorer's score and state. A plain tuple, because the search makes one per
+# prefix and token that it tries, and named fields cost several times as much.
+PrefixScore = tuple[float, Sequence[tuple[float, Any]]]
+UNSCORED: PrefixScore = (0.0, ())
+
+
+class ScorerSet:
+    """The scorers of a search, which reads the sum of their scores. Read-only; streams share it.
+
+    False in a condition if it holds no scorer.
+
+    Args:
+        scorers: the scorers; a hot word scorer without phrases is left out.
+    Attributes:
+        most_gained: (V,) for each token an upper bound on what it adds to any prefix, in nats.
+
+    >>> scorers = ScorerSet([LengthPenalty(0.5, vocabulary_size=5), LengthPenalty(1.0, vocabulary_size=5)])
+    >>> total, _ = scorers.advance(scorers.start(), 3)
+    >>> total
+    -1.5
+    """
+
+    def __init__(self, scorers: Sequence[Scorer[Any]] = ()) -> None:
+        self._scorers = tuple(scorer for scorer in scorers if not isinstance(scorer, HotWordScorer) or scorer.graphs)
+        self._all = tuple(scorers)
+        self._advances = [scorer.advance for scorer in self._scorers]
+        self.most_gained: np.ndarray = sum((scorer.most_gained for scorer in scorers), np.zeros(1))
+
+    def __bool__(self) -> bool:
+        return bool(self._scorers)
+
+    def with_hot_words(self, hot_words: Sequence[HotWord]) -> ScorerSet:
+        """Return a copy with more hot words; a phrase that it already holds gets its boost from `hot_words`.
+
+        Raises:
+            ValueError: hot words cannot be used; the message lists all of them.
+        """
+        return ScorerSet(
+            [scorer.with_hot_words(hot_words) if isinstance(scorer, HotWordScorer) else scorer for scorer in self._all]
+        )
+
+    def start(self) -> PrefixScore:
+        """Return the score of the empty prefix."""
+        return 0.0, [(0.0, scorer.start()) for scorer in self._scorers]
+
+    def advance(self, score: PrefixScore, token: int) -> PrefixScore:
+        """Return the score after one more token."""
+        total, parts = 0.0, []
+        for advance, (_, state) in zip(self._advances, score[1]):
+            part = advance(state, token)
+            total += part[0]
+            parts.append(part)
+        return total, parts
+
+    def scored(self, hypothesis: Hypothesis, score: PrefixScore, is_final: bool) -> Hypothesis:
+        """Return the hypothesis with each scorer's score in its field, and their sum with the CTC score in `score`.
+
+        Args:
+            hypothesis: a hypothesis with CTC scores only.
+            score: the score of its tokens.
+            is_final: add what the scorers give to a text that ends here.
+        """
+        total = 0.0
+        fields: dict[ScoreField, float] = dict.fromkeys(("context_score", "lm_score", "length_score"), 0.0)
+        for scorer, (so_far, state) in zip(self._scorers, score[1]):
+            added = scorer.finish(state) if is_final else so_far
+            fields[scorer.field] += added
+            total += added
+        return hypothesis._replace(
+            score=hypothesis.ctc_score + total,
+            context_score=fields["context_score"],
+            lm_score=fields["lm_score"],
+            length_score=fields["length_score"],
+        )
+
+
+def make_scorers(
+    vocabulary: Vocabulary,
+    hot_words: Sequence[HotWord] = (),
+    language_model: LanguageModel | None = None,
+    lm_weight: float = 0.0,
+    word_bonus: float = 0.0,
+    length_penalty: float = 0.0,
+) -> ScorerSet:
+    """Prepare the scorers for one vocabulary; takes seconds for tens of thousands of hot words.
+
+    Args:
+        vocabulary: the model's tokens.
+        hot_words: phrases to prefer, or to suppress.
+        language_model: scores words; None for none.
+        lm_weight: weight of its log-probabilities, not negative.
+        word_bonus: nats added per word that the language model scores.
+        length_penalty: nats subtracted per token; negative values favour longer texts.
+    Raises:
+        ValueError: hot words cannot be used (the message lists all of them), or the vocabulary can write no word of the
+            language model.
+    """
+    spelling, scorers = Spelling(vocabulary), list[Scorer[Any]]()
+    if language_model is not None:
+        scorers.append(LanguageModelScorer(language_model, spelling, lm_weight, word_bonus))
+    if length_penalty:
+        scorers.append(LengthPenalty(length_penalty, len(vocabulary)))
+    return ScorerSet([HotWordScorer(spelling, hot_words), *scorers])

@@ -1,0 +1,99 @@
+"""An engine's session for asyncio: pushing waits for room, updates are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+
+from wenet_fusion_runtime.engine.engine import Engine
+from wenet_fusion_runtime.engine.session import Update
+from wenet_fusion_runtime.stream.recognizer import Stream
+
+PIECE_SECONDS = (
+    0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, or room never comes
+)
+MAX_UPDATES = 64  # waiting updates above which no audio is pushed
+
+
+class LiveSession:
+    """A session of an engine, used by the tasks of one event loop. The loop must run until the session is over or the
+    engine is shut down.
+
+    Args:
+        engine: opens the session.
+        stream: a fresh stream of the engine's model.
+        on_dropped: called when a newer update replaces a partial result that was not yet taken.
+    Raises:
+        Unavailable: the engine opens no session.
+
+    >>> async def recognise(engine: Engine, stream: Stream, samples: np.ndarray) -> list[Update]:
+    ...     session = LiveSession(engine, stream, on_dropped=print)
+    ...     await session.push(samples, sample_rate=16000)
+    ...     session.end()
+    ...     return [update async for update in session.updates()]
+    """
+
+    def __init__(self, engine: Engine, stream: Stream, on_dropped: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_dropped = on_dropped
+        self._updates: deque[Update] = deque()
+        self._arrived = asyncio.Event()  # an update is waiting
+        self._room = asyncio.Event()  # there may be more room than before
+        self._ended = False
+        self._session = engine.open(stream, lambda update: self._loop.call_soon_threadsafe(self._take, update))
+
+    async def push(self, samples: np.ndarray, sample_rate: int) -> None:
+        """Add samples (n,), waiting while the engine has no room or too many updates are waiting.
+
+        Samples after `end` or after an error are dropped.
+        """
+        size = max(1, round(PIECE_SECONDS * sample_rate))
+        for start in range(0, len(samples), size):
+            piece = samples[start : start + size]
+            while self._is_full(len(piece) / sample_rate):
+                self._room.clear()  # set by this loop only, so not before the next line
+                await self._room.wait()
+            if self._ended or not self._session.is_open:
+                return
+            self._session.push(piece, sample_rate)
+
+    def _is_full(self, seconds: float) -> bool:
+        if self._ended or not self._session.is_open:
+            return False
+        return len(self._updates) >= MAX_UPDATES or self._session.room_seconds < seconds
+
+    def end(self) -> None:
+        """Mark the end of the audio; the last update follows. A second call does nothing."""
+        if not self._ended:
+            self._ended = True
+            self._session.end()
+            self._room.set()
+
+    def close(self) -> None:
+        """Drop the session; no update follows. A second call does nothing."""
+        self._session.close()
+        self._room.set()
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """Yield the updates up to the last one, without partial results that a newer one has replaced."""
+        while True:
+            while not self._updates:
+                self._arrived.clear()
+                await self._arrived.wait()
+            update = self._updates.popleft()
+            self._room.set()
+            yield update
+            if update.is_last:
+                return
+
+    def _take(self, update: Update) -> None:
+        last = self._updates[-1] if self._updates else None
+        if last is not None and not last.finals and not last.is_last:
+            self._updates.pop()
+            self._on_dropped()
+        self._updates.append(update)
+        self._arrived.set()
+        self._room.set()

@@ -1,0 +1,141 @@
+"""Decoding options: as users give them, and resolved for one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.language_model import LanguageModel
+from wenet_fusion_runtime.search.modes import PREFIX_BEAM, RESCORING, SEARCH_MODES
+from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
+from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, EndpointRules
+
+DEFAULT_BEAM_SIZE = 10
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How frames become text. None stands for the model's default.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    >>> DecodingOptions(mode="ctc_prefix_beam_search", beam_size=5).beam_size
+    5
+    """
+
+    mode: str | None = None  # one of MODES; None: rescoring if the model has a decoder, else prefix beam search
+    beam_size: int | None = None  # prefixes kept by the beam search, and rescored; None: 10, or the vocabulary's size
+    ctc_weight: float | None = None  # weight of the CTC score in rescoring
+    reverse_weight: float | None = None  # share of the right-to-left decoder in rescoring, 0 to 1
+    nbest: int | None = None  # hypotheses of a final result; None: beam_size
+    blank_penalty: float = 0.0  # nats subtracted from blank: fewer deletions, more insertions
+    length_penalty: float = 0.0  # nats subtracted per token; negative values favour longer texts
+    token_threshold: float = 10.0  # prune a frame's tokens more than this many nats below its best
+    blank_skip_threshold: float = 1.0  # consider only blank where it is more probable than this; 1 skips nothing
+    hot_words: Sequence[HotWord] = ()  # phrases to prefer or suppress; a stream may add more
+    language_model: LanguageModel | None = None  # scores words; None: no language model
+    lm_weight: float = 0.5  # weight of its log-probabilities
+    word_bonus: float = 0.0  # nats added per word that it scores
+    endpoint: EndpointRules = EndpointRules()  # when segments close
+    commit_seconds: float | None = None  # stop revising words older than this; None: when the segment closes
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in SEARCH_MODES:
+            raise ValueError(f"unknown decoding mode '{self.mode}'; choose one of {', '.join(SEARCH_MODES)}")
+        if self.beam_size is not None and self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, found {self.beam_size}")
+        if self.nbest is not None and self.nbest < 1:
+            raise ValueError(f"nbest must be at least 1, found {self.nbest}")
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight < math.inf:
+            raise ValueError(f"ctc_weight must be a number and not negative, found {self.ctc_weight}")
+        if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
+            raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
+        for name in ("blank_penalty", "lm_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number and not negative, found {getattr(self, name)}")
+        for name in ("length_penalty", "word_bonus"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a number, found {getattr(self, name)}")
+        if not self.token_threshold > 0:
+            raise ValueError(f"token_threshold must be positive, found {self.token_threshold}")
+        if not 0.5 <= self.blank_skip_threshold <= 1:
+            raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
+        if self.commit_seconds is not None and not 0 < self.commit_seconds < math.inf:
+            raise ValueError(
+                "commit_seconds must be a positive number, or None for the end of the segment, found "
+                f"{self.commit_seconds:g}"
+            )
+
+    def resolved(self, meta: Meta) -> ResolvedOptions:
+        """Return these options with the model's values in place of None.
+
+        Raises:
+            ValueError: the model lacks a decoder that the options need, the beam is larger than the vocabulary or
+                smaller than n-best, or the mode has no use for an option.
+        """
+        mode = self.mode or (RESCORING if meta.decoder else PREFIX_BEAM)
+        needs_decoder = SEARCH_MODES[mode].needs_decoder
+        if needs_decoder and not meta.decoder:
+            others = [name for name, other in SEARCH_MODES.items() if not other.needs_decoder]
+            raise ValueError(f"the model has no attention decoder; choose {' or '.join(others)}")
+        if self.hot_words or self.language_model is not None or self.length_penalty:
+            check_alternatives(mode, "hot words, a language model and a length penalty")
+        reverse_weight = meta.reverse_weight if self.reverse_weight is None else self.reverse_weight
+        if needs_decoder and reverse_weight and not meta.reverse_decoder:
+            raise ValueError(
+                f"the model has no right-to-left decoder; reverse_weight must be 0, found {reverse_weight}"
+            )
+        size = len(meta.vocabulary)
+        beam_size = min(DEFAULT_BEAM_SIZE, size) if self.beam_size is None else self.beam_size
+        if beam_size > size:
+            raise ValueError(
+                f"beam_size {beam_size} is larger than the vocabulary of {size} tokens; choose {size} or less"
+            )
+        nbest = beam_size if self.nbest is None else self.nbest
+        if nbest > beam_size:
+            raise ValueError(f"nbest {nbest} is more than beam_size {beam_size}; choose a larger beam")
+        ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
+        # The fields in their order: five that may be None, then the others.
+        rest = [getattr(self, field.name) for field in fields(DecodingOptions)][5:]
+        return ResolvedOptions(mode, beam_size, ctc_weight, reverse_weight, nbest, *rest)
+
+    def scorers(self, vocabulary: Vocabulary) -> ScorerSet:
+        """Prepare hot words, language model and length penalty for a vocabulary; see `make_scorers`.
+
+        Raises:
+            ValueError: hot words cannot be used; the message lists all of them.
+        """
+        return make_scorers(
+            vocabulary, self.hot_words, self.language_model, self.lm_weight, self.word_bonus, self.length_penalty
+        )
+
+
+@dataclass(frozen=True)
+class ResolvedOptions(DecodingOptions):
+    """Decoding options for one model, made by `DecodingOptions.resolved`: every default is filled in.
+
+    >>> ResolvedOptions("ctc_greedy_search", 10, ctc_weight=0.5, reverse_weight=0.0, nbest=1).nbest
+    1
+    """
+
+    mode: str
+    beam_size: int
+    ctc_weight: float
+    reverse_weight: float
+    nbest: int
+
+
+def check_alternatives(mode: str, what: str) -> None:
+    """Raise ValueError if `mode` keeps a single hypothesis, so that `what` cannot change its text."""
+    if not SEARCH_MODES[mode].has_alternatives:
+        others = [name for name, other in SEARCH_MODES.items() if other.has_alternatives]
+        raise ValueError(f"{mode} keeps a single hypothesis, so {what} have no effect; choose {' or '.join(others)}")
+
+
+FILE_OPTIONS = DecodingOptions()
+LIVE_OPTIONS = DecodingOptions(endpoint=LIVE_ENDPOINTS, commit_seconds=1.0)  # microphones and servers

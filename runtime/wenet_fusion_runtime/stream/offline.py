@@ -1,0 +1,70 @@
+"""Decode whole utterances in batches, token for token as streams do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
+from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
+
+OFFLINE_BLOCK_FRAMES = 2048  # 82 s at 40 ms; attention within a block costs memory by its square
+
+
+def transcribe_offline(
+    model: AcousticModel, samples: np.ndarray, chunk: int, left: int, options: DecodingOptions = DecodingOptions()
+) -> list[Result]:
+    """Return the segments of one utterance, run in one step; a stream gives the same tokens.
+
+    Args:
+        model: the model.
+        samples: (n,) at the model's rate.
+        chunk: frames per chunk; see `offline_step`.
+        left: chunks visible to the left.
+        options: how frames become text.
+    Raises:
+        ValueError: the chunking or the options do not suit the model.
+    """
+    return decode_rows(model, offline_step(model, [samples], chunk, left), options)[0]
+
+
+def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:
+    """Return the segments of each row of a step that began with a fresh state and held whole utterances."""
+    results, scorers = [], options.scorers(model.meta.vocabulary)
+    for index in range(len(step.lengths)):
+        decoder = SegmentDecoder(model, options, scorers)
+        results.append([*decoder.accept(*step.row(index)), decoder.finish()])
+    return results
+
+
+def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: int, left: int) -> StepScores:
+    """Run whole utterances as one batch, as if in one step; `decode_rows` decodes it, once or with several options.
+
+    Long audio runs in blocks of whole chunks with the state between them, so memory does not grow with its square.
+
+    Args:
+        model: the model.
+        utterances: samples (n,) of each, at the model's rate; the model's right padding is appended here.
+        chunk: frames per chunk; a chunk that holds the longest utterance is full context, and always allowed.
+        left: chunks visible to the left.
+    Raises:
+        ValueError: the model was not trained for the chunk with this left context.
+    """
+    meta = model.meta
+    lengths = [len(samples) + meta.right_padding_samples for samples in utterances]
+    frames = max(1, -(-max(lengths) // meta.frame_samples))
+    meta.check_chunk(chunk, left, allow_untrained=chunk >= frames)
+    padded = np.zeros((len(utterances), frames * meta.frame_samples), dtype=np.float32)
+    for row, samples in enumerate(utterances):
+        padded[row, : len(samples)] = samples
+    block = chunk * max(1, OFFLINE_BLOCK_FRAMES // chunk) * meta.frame_samples
+    state, steps = model.init_state(len(utterances), chunk, left), []
+    for start in range(0, padded.shape[1], block):
+        # A row that has ended continues with no samples; its output is ignored.
+        valid = [min(max(length - start, 0), block) for length in lengths]
+        scores, state = model.step(padded[:, start : start + block], valid, chunk, left, state)
+        steps.append(scores)
+    return join(steps)

@@ -1,0 +1,134 @@
+"""Decode the frames of one stream and cut them into segments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.result import Endpoint, Result
+from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.modes import SEARCH_MODES, SearchSetup
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
+from wenet_fusion_runtime.search.search_protocol import Search
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.endpoints import FrameRules, SegmentCounts
+from wenet_fusion_runtime.stream.result_building import make_result
+
+COMMIT_FRAMES = 5  # frames between two commits of old tokens
+
+
+class SegmentDecoder:
+    """Decode the frames of one stream, any number at a time, and cut them into segments.
+
+    Results depend on the frames only, not on how they arrive. The decoder keeps the open segment only, so memory and
+    time per frame do not grow with the stream.
+
+    Args:
+        model: rescores hypotheses, and describes frames and vocabulary.
+        options: how frames become text.
+        scorers: the scorers of the search; None makes those of the options. With many hot words that takes time, so
+            streams should share them.
+    Raises:
+        ValueError: the options do not suit the model.
+
+    >>> decoder = SegmentDecoder(model, DecodingOptions(mode="ctc_greedy_search"))  # doctest: +SKIP
+    >>> closed = decoder.accept(*scores.row(0))  # doctest: +SKIP
+    >>> decoder.partial().text, decoder.finish().text  # doctest: +SKIP
+    ('ONE TWO', 'ONE TWO')
+    """
+
+    def __init__(self, model: AcousticModel, options: DecodingOptions, scorers: ScorerSet | None = None) -> None:
+        self._model = model
+        self._options = options.resolved(model.meta)
+        self._scorers = self._options.scorers(model.meta.vocabulary) if scorers is None else scorers
+        self._rules = FrameRules(options.endpoint, model.meta.frame_seconds)
+        self._segment = 0
+        self._start_frame = 0
+        self._spoken_until = 0.0  # seconds: end of the last token of the closed segments
+        self._counts = SegmentCounts()
+        self._previous = BLANK  # the token within which the open segment began
+        self._search = self._new_search()
+        self._partial: Result | None = None  # of the frames so far, once requested
+
+    def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
+        """Decode T more frames; return the segments that closed in them.
+
+        Args:
+            scores: scores of T frames.
+            encoder_out: (1, T, D) encoder output, which attention rescoring reads.
+        """
+        self._partial = None
+        closed: list[Result] = []
+        if self._options.blank_penalty:
+            scores = scores.with_blank_penalty(self._options.blank_penalty)
+        while True:
+            self._counts, frames, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
+            self._advance(scores.part(0, frames), encoder_out[:, :frames])
+            if endpoint is None:
+                return closed
+            closed.append(self.close(endpoint))
+            scores, encoder_out = scores.part(frames), encoder_out[:, frames:]
+
+    def _advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
+        """Search the next T frames, already counted; commit old tokens at frames that do not depend on T."""
+        seconds = self._options.commit_seconds
+        if seconds is None:
+            self._search.advance(scores, encoder_out)
+            return
+        frame, first = self._start_frame + self._counts.frames - scores.frames, 0
+        age = round(seconds / self._model.meta.frame_seconds)
+        while first < scores.frames:
+            stop = first + COMMIT_FRAMES - (frame + first) % COMMIT_FRAMES
+            self._search.advance(scores.part(first, stop), encoder_out[:, first:stop])
+            if stop <= scores.frames:
+                self._search.commit(frame + stop - age)
+            first = stop
+
+    def partial(self) -> Result:
+        """Return the open segment so far, from the search alone, before any rescoring."""
+        if self._partial is None:
+            self._partial = make_result(
+                self._search.hypotheses(self._options.beam_size),
+                self._search.stable_length(),
+                self._model.meta,
+                self._segment,
+                (self._start_frame, self._start_frame + self._counts.frames),
+                None,
+                self._spoken_until,
+            )
+        return self._partial
+
+    def close(self, endpoint: Endpoint = Endpoint.REQUEST) -> Result:
+        """Close the open segment, which may be empty, after the frames so far; the next frame begins another one."""
+        self._partial = None
+        hypotheses = self._search.final_hypotheses(self._options.nbest)
+        end_frame, ids = self._start_frame + self._counts.frames, hypotheses[0].ids
+        result = make_result(
+            hypotheses,
+            len(ids),
+            self._model.meta,
+            self._segment,
+            (self._start_frame, end_frame),
+            endpoint,
+            self._spoken_until,
+        )
+        if result.tokens:
+            self._spoken_until = result.tokens[-1].end_seconds
+        # A segment that had to close within a token: the token's remaining frames do not begin another token, unless
+        # the segment's text lacks it.
+        last_token = (self._previous, *ids)[-1]
+        self._previous = self._counts.previous if self._counts.previous == last_token else BLANK
+        self._segment += 1
+        self._start_frame = end_frame
+        self._counts = SegmentCounts(previous=self._previous)
+        self._search = self._new_search()
+        return result
+
+    def finish(self) -> Result:
+        """Close the last segment at the end of the audio."""
+        return self.close(Endpoint.END)
+
+    def _new_search(self) -> Search:
+        setup = SearchSetup(self._options, self._scorers, self._model.rescore, self._start_frame, self._previous)
+        return SEARCH_MODES[self._options.mode].make(setup)

@@ -1,0 +1,78 @@
+"""How commands end: the user's mistakes in one line, ours with a traceback."""
+
+import argparse
+
+import pytest
+from wenet_fusion_runtime.console import HelpFormatter, exit_status, run_main
+
+
+def end(error, capsys):
+    """Exit status and standard error of a command that raises this."""
+
+    def main(_):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+def test_help_shows_defaults_once_and_only_where_there_are_some():
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
+    parser.add_argument("--plain", type=int, default=3, help="a number")
+    parser.add_argument("--told", type=int, default=4, help="another (default: %(default)d)")
+    parser.add_argument("--seed", type=int, default=0, help="a third")
+    parser.add_argument("--model", help="default: the model's")
+    parser.add_argument("--none", help="nothing")
+    parser.add_argument("--many", nargs="*", default=[], help="some")
+    parser.add_argument("--flag", action="store_true", help="whether")
+    lines = [line.strip() for line in parser.format_help().splitlines()]
+    told = [line.split("  ")[-1].strip() for line in lines if line.startswith("--")]
+    assert told == [
+        "a number (default: 3)", "another (default: 4)", "a third (default: 0)", "default: the model's", "nothing", "some",
+        "whether",
+    ]  # fmt: skip
+
+
+def test_help_wraps_paragraphs_and_keeps_indented_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "32")
+    epilog = (
+        "Some words that fill more\nthan one line.\n\nexample:\n  %(prog)s --many words that fill more than one line"
+    )
+    parser = argparse.ArgumentParser("p", epilog=epilog, formatter_class=HelpFormatter)
+    assert parser.format_help().endswith(
+        "Some words that fill more than\none line.\n\nexample:\n  p --many words that fill more than one line\n"
+    )
+
+
+def test_status_is_what_the_command_returns():
+    for status in (0, 1):
+        with pytest.raises(SystemExit) as caught:
+            run_main(lambda _: status)
+        assert caught.value.code == status
+
+
+@pytest.mark.parametrize(
+    "error, status, message",
+    [
+        (ValueError("a.pt is empty; give another"), 1, "error: a.pt is empty; give another\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.pt"), 1, "error: a.pt: No such file or directory\n"),
+        (OSError("disk on fire"), 1, "error: disk on fire\n"),
+        (ImportError("needs onnx: pip install onnx"), 1, "error: needs onnx: pip install onnx\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_mistakes_and_interruptions_end_in_one_line(capsys, error, status, message):
+    assert end(error, capsys) == (status, message)
+
+
+def test_defects_and_wanted_tracebacks_are_not_hidden(capsys, monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda _: 1 // 0)
+    monkeypatch.setenv("WENET_FUSION_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="mine"):
+        run_main(lambda _: int("mine"))
+    monkeypatch.setenv("WENET_FUSION_TRACEBACK", "0")
+    assert exit_status(lambda: int("mine")) == 1
+    with pytest.raises(ValueError, match="mine"):
+        exit_status(lambda: int("mine"), traceback=True)

@@ -1,0 +1,165 @@
+"""Files that are replaced in one step, alone or as a set: whatever kills the writer, no mixture is left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wenet_fusion_runtime.files import replacing, replacing_set, write_text
+
+NAMES = ("main", "part", "extra")
+OLD = {"main": "old main", "part": "old part", "notes": "mine"}
+NEW = {"main": "new main", "part": "new part", "extra": "new extra"}
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model.pt") as part:
+        part.write_bytes(b"whole")
+        with pytest.raises(OSError, match="model.pt is being written by another process"):
+            write_text(tmp_path / "model.pt", "half")
+    assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(OSError, match=f"{path} is a directory, a device or a pipe, which no file may replace"):
+            write_text(path, "text")
+    assert (
+        pipe.is_fifo()
+        and list(tmp_path.iterdir()) == [pipe]
+        and not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+    )
+
+
+def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    """/dev/full is such a disk. What was there stays."""
+    (tmp_path / "model.pt").write_text("old")
+    for writing in (replacing(tmp_path / "model.pt"), replacing_set(tmp_path, ["model.pt"])):
+        with pytest.raises(OSError, match=f"{tmp_path}.* cannot be written .No space left on device.; free some space"):
+            with writing, open("/dev/full", "w") as disk:
+                disk.write("new")
+                disk.flush()
+        assert [path.name for path in tmp_path.iterdir()] == ["model.pt"] and (
+            tmp_path / "model.pt"
+        ).read_text() == "old"
+
+
+def test_a_block_that_removes_its_file_leaves_the_old_one(tmp_path: Path) -> None:
+    for old in ({}, {"a": "old"}):
+        for name, text in old.items():
+            (tmp_path / name).write_text(text)
+        with replacing(tmp_path / "a") as part:
+            part.write_text("new")
+            part.unlink()
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+
+
+# ---- sets
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    with replacing_set(folder, NAMES) as part:
+        for name, text in files.items():
+            (part / name).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, text in OLD.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_set_takes_the_place_of_another_and_leaves_what_is_not_its_own(folder: Path, tmp_path: Path) -> None:
+    write(folder, NEW)
+    assert content(folder) == NEW | {"notes": "mine"}
+    write(folder, {"main": "third"})
+    assert content(folder) == {"main": "third", "notes": "mine"}, "what was not written is gone"
+    write(tmp_path / "deep/fresh", NEW)
+    assert content(tmp_path / "deep/fresh") == NEW
+    assert {path.name for path in folder.iterdir()} == {"main", "notes"}, "nothing temporary is left"
+
+
+def test_a_failure_leaves_everything_as_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (folder, tmp_path / "fresh"):
+        with pytest.raises(ValueError), replacing_set(place, NAMES) as part:
+            (part / "main").write_text("half")
+            raise ValueError
+    assert content(folder) == OLD and [path.name for path in folder.iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "fresh").exists()
+
+    honest = os.replace
+
+    def full_disk(source: Path, target: Path) -> None:
+        if Path(source).parent.name == "new" and Path(target).name == "extra":
+            raise OSError("no space left")
+        honest(source, target)
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write(folder, NEW)
+    assert content(folder) == OLD, "some new files were in place already"
+
+
+def test_two_writers_of_one_folder(folder: Path) -> None:
+    with replacing_set(folder, NAMES) as part:
+        (part / "main").write_text("whole")
+        with pytest.raises(OSError, match="set is being written by another process"):
+            write(folder, NEW)
+    assert content(folder)["main"] == "whole"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from wenet_fusion_runtime.files import replacing_set
+
+folder, names, calls = Path(sys.argv[1]), sys.argv[3].split(), int(sys.argv[2])
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        if calls == 0:
+            os._exit(9)
+        calls -= 1
+        return function(*arguments, **options)
+    return call
+
+with replacing_set(folder, names) as part:
+    for name in names:
+        (part / name).write_text("new " + name)
+    for name in ("replace", "link", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+"""
+
+
+def test_a_kill_at_any_moment_leaves_no_mixture(tmp_path: Path) -> None:
+    """The old set, the new one, or one without its first file, which the next writer puts back before anything else."""
+    outcomes = set()
+    for calls in range(30):
+        folder = tmp_path / str(calls)
+        folder.mkdir()
+        for name, text in OLD.items():
+            (folder / name).write_text(text)
+        done = subprocess.run([sys.executable, "-c", KILLED, folder, str(calls), " ".join(NAMES)], timeout=60)
+        assert done.returncode in (0, 9)
+        found = content(folder)
+        if "main" in found:
+            assert found in (OLD, NEW | {"notes": "mine"})
+        with pytest.raises(ValueError), replacing_set(folder, NAMES):
+            raise ValueError
+        expected = OLD if "main" not in found or found == OLD else NEW | {"notes": "mine"}
+        assert content(folder) == expected and len(list(folder.iterdir())) == len(expected)
+        outcomes.add(("main" in found, found.get("main")))
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0 and outcomes == {(True, "old main"), (False, None), (True, "new main")}

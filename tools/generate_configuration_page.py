@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Write docs/configuration.md: every configuration key with its type, default and meaning.
+
+The meaning of a key is the comment on the line of its dataclass field; lines of comment above it belong to it, too.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import io
+import textwrap
+import tokenize
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
+from wenet_fusion.recipe import RecipeConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+INTRODUCTION = """# Configuration
+
+<!-- Written by tools/generate_configuration_page.py from the dataclasses. Change their comments, not this page. -->
+
+A training run reads one YAML file. You give only the keys that differ from their defaults; `tokenizer.units` alone has
+none. Overrides on the command line win over the file:
+
+```
+wenet-fusion train --config conf/train.yaml ... training.max_steps=100 model.encoder.dropout=0.2
+```
+
+All mistakes are reported at once, each with its line and a suggestion:
+
+```
+error: 2 problems in the configuration:
+  conf/train.yaml:12: model.encoder.layer: unknown key; did you mean layers?
+  conf/train.yaml:30: training.max_steps: expected a whole number, found 'many'
+```
+
+Relative paths start at the working directory. `MODEL_DIR/train.yaml` holds the whole configuration of a run, defaults
+included. [training.md](training.md) explains how to train, [data.md](data.md) how to prepare data.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=PAGE, help="page to write")
+    args = parser.parse_args(arguments)
+    write_text(args.output, configuration_page())
+    print(f"wrote {args.output}")
+    return 0
+
+
+def configuration_page() -> str:
+    """Return the text of the page."""
+    return "\n".join([INTRODUCTION, *sections(RecipeConfig, "")])
+
+
+def sections(config: type, path: str) -> Iterator[str]:
+    """Yield a heading and a table for a configuration class, then those of its sections."""
+    types, comments = typing.get_type_hints(config), field_comments(config)
+    fields = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(types[field.name])]
+    yield f"## {f'`{path}`' if path else 'Top level'}\n"
+    yield f"{first_sentence(config)}\n"
+    if fields:
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        for field in fields:
+            if not comments[field.name]:
+                raise ValueError(f"{config.__qualname__}.{field.name} has no comment: say what it means on its line")
+            cells = (f"`{field.name}`", type_name(types[field.name]), default_text(field), comments[field.name])
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        yield ""
+    for field in dataclasses.fields(config):
+        kind = types[field.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from sections(kind, f"{path}.{field.name}" if path else field.name)
+
+
+def first_sentence(config: type) -> str:
+    """Return the first line of a class's docstring."""
+    return (inspect.getdoc(config) or "").partition("\n")[0]
+
+
+def field_comments(config: type) -> dict[str, str]:
+    """Return the comment of each field of a dataclass, on its lines or right above; empty if it has none."""
+    source = textwrap.dedent(inspect.getsource(config))
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = {token.start[0]: token.string.strip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    code_lines = {token.start[0] for token in tokens if token.string.strip() and token.type != tokenize.COMMENT}
+    (body,) = ast.parse(source).body
+    found = {}
+    for node in body.body if isinstance(body, ast.ClassDef) else []:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            first, last = node.lineno, node.end_lineno or node.lineno
+            while first - 1 in comments and first - 1 not in code_lines:
+                first -= 1
+            found[node.target.id] = " ".join(comments[line] for line in range(first, last + 1) if line in comments)
+    return found
+
+
+def type_name(kind: Any) -> str:
+    """Return a field's type as users write it in YAML.
+
+    >>> type_name(tuple[float, float]), type_name(int | None)
+    ('[number, number]', 'whole number or null')
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{option}`" for option in arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"list of {type_name(arguments[0])}s"
+    if origin is tuple:
+        return f"[{', '.join(map(type_name, arguments))}]"
+    if arguments:
+        return " or ".join("null" if argument is type(None) else type_name(argument) for argument in arguments)
+    return {int: "whole number", float: "number", bool: "true or false", str: "text"}[kind]
+
+
+def default_text(field: dataclasses.Field) -> str:
+    """Return a field's default as YAML."""
+    if field.default is dataclasses.MISSING:
+        return "required"
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    text = yaml.safe_dump(default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+    return f"`{text}`" if default != "" else "empty"
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,274 @@
+# Sourced by recipes after tools/parse_options.sh: the stages that all corpora share.
+# shellcheck shell=bash disable=SC2154  # variables of the recipe
+#
+#   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation
+#   6 export   7 streaming and summary    8 language model
+#
+# A recipe prepares its corpus in stages -1 and 0, which leave data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
+# optional: segments, words.ctm with the times of the words, and a set data/silence without speech). It sets `here` (its
+# folder), its options, and defines:
+#   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
+#   prepare_corpus N    do the work of that stage
+#   summarise           print the last page of stage 7; optional
+# Then it calls `run_recipe`. See examples/template/s0/run.sh.
+
+# The options that every recipe has; a recipe's own line before this file changes a default.
+: "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
+: "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
+: "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
+: "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Print PATH as it is seen from the caller's folder: the recipe works in its own.
+from_caller() {
+  case $1 in
+    "" | /*) echo "$1" ;;
+    *) echo "$caller/$1" ;;
+  esac
+}
+
+# Check the options, enter the recipe's folder and set up its environment.
+enter_recipe() {
+  local name
+  [[ $stage =~ ^-?[0-9]+$ && $stop_stage =~ ^-?[0-9]+$ ]] || fail "--stage and --stop_stage are numbers from -1 to 8"
+  [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
+  [[ $data_type =~ ^(raw|shard)$ ]] || fail "--data_type $data_type is not raw or shard"
+  for name in seed vocab_size num_workers average_num lm_order; do
+    [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
+  done
+  caller=$PWD
+  cd "$here" || exit 1
+  [ -f "$train_config" ] || [ ! -f "$caller/$train_config" ] || train_config=$caller/$train_config
+  [ -f "$train_config" ] || fail "--train_config $train_config: no such file in $here or $caller"
+  : "${dir:=exp/fusionformer_${units}_seed$seed}"
+  averaged=$dir/avg_$average_num.pt
+  exported=$dir/final.zip
+  results=$dir/results
+  # shellcheck source=/dev/null
+  . ./path.sh
+  # shellcheck source=tools/stages.sh
+  . "$root/tools/stages.sh"
+  stage_options=$given_options
+  tokenizer=("tokenizer.units=data/lang/units.txt")
+  case $units in
+    words) tokenizer+=("tokenizer.kind=char" "tokenizer.split_with_space=true") ;;
+    char) tokenizer+=("tokenizer.kind=char" "tokenizer.split_with_space=false") ;;
+    bpe) tokenizer+=("tokenizer.kind=bpe" "tokenizer.split_with_space=false" "tokenizer.bpe_model=data/lang/bpe.model") ;;
+  esac
+  # All seeds and vocabularies share data/: a second run would change it under the first one's training.
+  mkdir -p data
+  exec 8>data/.lock
+  if command -v flock >/dev/null && ! flock -n 8; then
+    fail "another run of this recipe uses $PWD/data; wait for it, or use another clone"
+  fi
+}
+
+stage_stamp() {
+  if [ "$1" -le 3 ]; then echo "data/.stage$1"; else echo "$dir/.stage$1"; fi
+}
+
+# Print the lines of the configuration, and the overrides, that features depend on.
+frontend() {
+  awk '
+    /^ *frontend:/ { match($0, /^ */); depth = RLENGTH; inside = 1; print; next }
+    inside { match($0, /^ */); if (NF && RLENGTH <= depth) exit; print }' "$train_config"
+  tr ' ' '\n' <<<"$overrides" | grep '^model\.frontend' || true
+}
+
+stage_settings() {
+  case $1 in
+    -1 | 0) corpus_settings "$1" ;;
+    1) echo "$(stage_settings 0) frontend=$(frontend | cksum | tr ' ' '-')" ;;
+    2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size" ;;
+    3) echo "$(stage_settings 0) data_type=$data_type" ;;
+    4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
+      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)" ;;
+    5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
+      "training=$(fingerprint "$dir/.stage4")" ;;
+    6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
+    7) echo "model=$(fingerprint "$exported") results=$(fingerprint "$results/results.json") chunkings=$chunkings" ;;
+    8) echo "model=$(fingerprint "$exported") text=$(fingerprint data/train/text) chunkings=$chunkings" \
+      "lm_order=$lm_order lm_weights=$lm_weights word_bonuses=$word_bonuses" ;;
+  esac
+}
+
+# The data sets of the corpus.
+data_sets() {
+  local name
+  for name in train dev test silence; do
+    [ ! -f "data/$name/wav.scp" ] || echo "$name"
+  done
+}
+
+# The arguments of the list makers for a set: a set may have Kaldi's segments.
+segments_of() {
+  [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
+}
+
+# The chunkings that can be streamed.
+streamed_chunkings() {
+  local chunking
+  for chunking in $chunkings; do
+    [ "$chunking" = full ] || echo "$chunking"
+  done
+}
+
+features_stage() {
+  need_stage 0 data/train/{wav.scp,text}
+  change_stage 1
+  # shellcheck disable=SC2046,SC2086  # several arguments in one variable
+  python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text,raw.list} $(segments_of train)
+  # shellcheck disable=SC2086
+  python "$root/tools/data/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list \
+    --max_utterances 1000 --output data/train/global_cmvn $overrides data.data_type=raw
+}
+
+vocabulary_stage() {
+  need_stage 0 data/train/text
+  change_stage 2
+  python "$root/tools/data/make_vocabulary.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
+}
+
+lists_stage() {
+  local name
+  need_stage 0 data/{train,dev,test}/{wav.scp,text}
+  change_stage 3
+  for name in $(data_sets); do
+    if [ "$data_type" = raw ]; then
+      # shellcheck disable=SC2046
+      python "$root/tools/data/make_raw_list.py" "data/$name/"{wav.scp,text,data.list} $(segments_of "$name")
+    else
+      rm -rf "data/$name/shards"
+      # shellcheck disable=SC2046
+      python "$root/tools/data/make_shard_list.py" --num_utts_per_shard 500 --num_threads 2 \
+        "data/$name/"{wav.scp,text,shards,data.list} $(segments_of "$name")
+    fi
+  done
+}
+
+training_stage() {
+  local aside
+  need_stage 0
+  need_stage 1 data/train/global_cmvn
+  need_stage 2 data/lang/units.txt
+  need_stage 3 data/{train,dev}/data.list
+  change_stage 4
+  if [ -f "$dir/.training" ]; then
+    if [ "$force" = true ]; then
+      aside=$dir.$(date +%Y%m%d-%H%M%S)
+      mv "$dir" "$aside"
+      echo "the earlier training is now in $aside"
+    elif [ "$(cat "$dir/.training")" = "$(stage_settings 4)" ]; then
+      echo "going on with the training in $dir"
+    else
+      fail "$dir holds a training with other settings; name another folder with --dir, or start anew with --force true
+  then: $(cat "$dir/.training")
+  now:  $(stage_settings 4)"
+    fi
+  fi
+  mkdir -p "$dir"
+  stage_settings 4 >"$dir/.training"
+  # shellcheck disable=SC2086
+  wenet-fusion train --config "$train_config" --train_data data/train/data.list --dev_data data/dev/data.list \
+    --model_dir "$dir" "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
+    "training.num_workers=$num_workers" "${tokenizer[@]}" $overrides
+}
+
+evaluation_stage() {
+  need_stage 3 data/{train,dev,test}/data.list
+  need_stage 4
+  change_stage 5
+  rm -rf "$results"
+  wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list \
+    --dev_data data/dev/data.list --output "$averaged"
+  # shellcheck disable=SC2086
+  wenet-fusion evaluate --checkpoint "$averaged" --data data/test/data.list --modes $decode_modes \
+    --chunkings $chunkings --result_dir "$results"
+}
+
+export_stage() {
+  local times=()
+  need_stage 5 "$averaged"
+  need_stage 3 data/dev/data.list
+  [ ! -f data/dev/words.ctm ] || times=(--ctm data/dev/words.ctm)
+  change_stage 6
+  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list ${times[@]+"${times[@]}"}
+}
+
+# Stream a set through the exported file at each chunking: stream_set NAME LABEL [ARGUMENT...]
+stream_set() {
+  local name=$1 label=$2 chunking
+  shift 2
+  for chunking in $(streamed_chunkings); do
+    local folder=$dir/$label.${chunking/\//-} compare=() offline=$results/attention_rescoring.${chunking/\//-}/tokens
+    [ "$name" != test ] || [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
+    OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" "data/$name/data.list" \
+      --data_type "$data_type" --chunking "$chunking" ${compare[@]+"${compare[@]}"} "$@" --output "$folder"
+  done
+}
+
+streaming_stage() {
+  local times=() records=() folder
+  need_files 3 data/test/data.list
+  need_stage 5 "$results/results.json"
+  need_stage 6 "$exported"
+  change_stage 7
+  rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
+  [ ! -f data/test/words.ctm ] || times=(--ctm data/test/words.ctm)
+  stream_set test stream ${times[@]+"${times[@]}"}
+  [ ! -f data/silence/data.list ] || stream_set silence silence
+  for folder in "$dir"/stream.*; do
+    [ -f "$folder/stream.json" ] || continue
+    records+=("$folder/stream.json")
+    python "$root/tools/measure/reliability.py" data/test/text "$folder/words.ctm" \
+      --title "$(basename "$here/..") streamed, chunks ${folder##*.}" --output "$folder/reliability.png"
+  done
+  [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}"
+  wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
+  [ ! -f data/test/words.ctm ] || python "$root/tools/measure/measure_timestamps.py" data/test/words.ctm \
+    "$dir/align/words.ctm" --output "$dir/align/word_times.json"
+  python "$root/tools/measure/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
+  if declare -F summarise >/dev/null; then summarise; fi
+}
+
+language_model_stage() {
+  local streamed
+  need_stage 0 data/train/text
+  need_stage 3 data/{dev,test}/data.list
+  need_stage 6 "$exported"
+  change_stage 8
+  streamed=$(streamed_chunkings)
+  [ -n "$streamed" ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
+  python "$root/tools/language_model/train_ngram.py" data/train/text --keyed --order "$lm_order" \
+    --output "$dir/lm.arpa" --evaluate data/{dev,test}/text
+  # shellcheck disable=SC2086
+  OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$dir/lm.arpa" \
+    --dev data/dev/data.list --test data/test/data.list --data_type "$data_type" --chunkings $streamed \
+    --weights $lm_weights --bonuses $word_bonuses --output "$dir/language_model.json"
+}
+
+# Do the stages from --stage to --stop_stage.
+run_recipe() {
+  local number
+  local work=(features_stage vocabulary_stage lists_stage training_stage evaluation_stage export_stage
+    streaming_stage language_model_stage)
+  # shellcheck disable=SC2034  # read by stages.sh
+  stage_names=("${corpus_stages[@]}" "mean and variance of the features" "vocabulary" "data lists" "training"
+    "averaging and evaluation" "export" "streaming, pictures and summary" "language model")
+  for number in -1 0 1 2 3 4 5 6 7 8; do
+    stage_wanted "$number" || continue
+    begin_stage "$number" || continue
+    if [ "$number" -le 0 ]; then prepare_corpus "$number"; else "${work[number - 1]}"; fi
+    end_stage "$number"
+  done
+  if [ -f "$exported" ]; then
+    echo "
+Text from a file of your own:
+  ${VIRTUAL_ENV:+. $VIRTUAL_ENV/bin/activate; }wenet-fusion-runtime transcribe $PWD/$exported RECORDING"
+  fi
+  printf '\nstages took %d s; the environment took %d s\n' "$recipe_seconds" "$env_seconds"
+}

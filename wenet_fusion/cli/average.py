@@ -1,0 +1,57 @@
+"""The verb `average`."""
+
+import argparse
+from pathlib import Path
+
+from wenet_fusion.cli.arguments import Verb, device, print_skipped
+from wenet_fusion.trained_model import average, measure
+from wenet_fusion.training.averaging import choose_checkpoints
+from wenet_fusion.training.checkpoint import load_model, save_model
+
+
+def add(verb: Verb) -> None:
+    """Add the verb to the command."""
+    p = verb(
+        "average",
+        average_command,
+        "Average the weights of checkpoints and re-estimate their BatchNorm statistics.",
+        [
+            "--model_dir exp --num 3 --train_data data/train/data.list --output exp/avg_3.pt",
+            "--model_dir exp --best --train_data train.list --dev_data dev.list --output exp/avg_best.pt",
+        ],
+    )
+    p.add_argument("--model_dir", type=Path, required=True, help="folder of the training run, with step_*.pt")
+    p.add_argument("--num", type=int, default=5, help="number of checkpoints to average")
+    p.add_argument(
+        "--best", action="store_true", help="take the checkpoints with the lowest dev loss, not the last ones"
+    )
+    p.add_argument("--train_data", type=Path, required=True, help="data.list to estimate the statistics on")
+    p.add_argument("--batches", type=int, default=30, help="number of batches to estimate the statistics on")
+    p.add_argument(
+        "--dev_data", type=Path, help="data.list to compare on: write the last checkpoint instead if it is better"
+    )
+    p.add_argument("--output", type=Path, required=True, help="checkpoint to write")
+    p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")
+
+
+def average_command(args: argparse.Namespace) -> int:
+    """Run the verb and return the exit status."""
+    paths = choose_checkpoints(args.model_dir, args.num, args.best)
+    print(f"averaging {', '.join(path.name for path in paths)}")
+    where = device(args.device)
+    averaged = average(paths, args.train_data, args.batches, where)
+    print_skipped(averaged.skipped)
+    candidates = {f"average of {len(paths)}": averaged.checkpoint}
+    if args.dev_data is not None:
+        candidates[f"{paths[-1].name} alone"] = load_model(paths[-1])
+        measured = {name: measure(checkpoint, args.dev_data, where) for name, checkpoint in candidates.items()}
+        for name, (checkpoint, rate_name, _) in measured.items():
+            candidates[name] = checkpoint
+            print(
+                f"{name}: dev {rate_name} {100 * checkpoint.dev_error_rate:.2f} %, dev loss {checkpoint.dev_loss:.3f}"
+            )
+        print_skipped(next(iter(measured.values())).skipped)  # the same for each
+    chosen = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
+    save_model(candidates[chosen], args.output)
+    print(f"{args.output}: {chosen}")
+    return 0

@@ -1,0 +1,68 @@
+"""The verb `score`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wenet_fusion_runtime.files import list_problems
+
+from wenet_fusion.cli.arguments import Verb, add_counting, counting
+from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report
+from wenet_fusion.evaluation.report.write import check_report_path, write_report
+from wenet_fusion.text.error_rate import Scoring, score
+from wenet_fusion.text.transcripts import Counting
+
+
+def add(verb: Verb) -> None:
+    """Add the verb to the command."""
+    p = verb(
+        "score",
+        score_command,
+        "Align two transcript files and count the errors.",
+        [
+            "data/test/text exp/results/attention_rescoring.16-4/text",
+            "reference.txt hypothesis.txt --unit char --brief --report errors.html",
+        ],
+    )
+    p.add_argument("reference", type=Path, help="correct transcripts: lines of a key and its words, as Kaldi's text")
+    p.add_argument("hypothesis", type=Path, help="recognised transcripts, in the same format")
+    p.add_argument("--report", type=Path, help="report to write, *.html or *.md")
+    p.add_argument("--brief", action="store_true", help="print the totals without the alignment of each utterance")
+    add_counting(p)
+
+
+def score_command(args: argparse.Namespace) -> int:
+    """Run the verb and return the exit status: 1 if a key is in one file only."""
+    if args.report is not None:
+        check_report_path(args.report)
+    counted = counting(args)
+    references = read_table(args.reference)
+    if not references:
+        raise ValueError(f"{args.reference}: holds no transcript; give lines of a key and its words, as Kaldi's text")
+    result = score(references, read_table(args.hypothesis), counted)
+    print(result.report(brief=args.brief), end="")
+    problems = [f"{args.hypothesis} has no {key}, which counts as deleted" for key in result.missing]
+    problems += [f"{args.reference} has no {key}, which is not counted" for key in result.extra]
+    if args.report is not None:
+        write_report(_score_report(args, result, counted, problems), args.report)
+    if problems:
+        print(
+            f"{len(result.missing) + len(result.extra)} keys are not in both files:\n{list_problems(problems)}",
+            file=sys.stderr,
+        )
+    return 1 if problems else 0
+
+
+def _score_report(args: argparse.Namespace, result: Scoring, counted: Counting, problems: list[str]) -> Report:
+    about = f"{len(result.utterances):,} utterances, {result.total.reference:,} {counted.noun}"
+    facts = tuple(
+        Fact(name, str(value))
+        for name, value in (
+            ("reference", args.reference),
+            ("hypothesis", args.hypothesis),
+            ("counted", counted.description),
+        )
+    )
+    condition = ConditionErrors(args.hypothesis.name, "", result, result.interval())
+    return Report(f"{counted.rate_name} of {args.hypothesis}", about, counted, (condition,), facts, tuple(problems))

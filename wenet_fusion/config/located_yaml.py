@@ -1,0 +1,128 @@
+"""Parse YAML and overrides into values that remember where they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+INVALID = object()
+"""Stands for a value whose problem is already reported."""
+
+_Place = Callable[[int], str]  # line number -> its name in messages
+
+
+class ConfigError(ValueError):
+    """Every problem of a configuration; `problems` has one line each: place, dotted path, complaint."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        return "\n  ".join([f"{len(self.problems)} problems in the configuration:", *self.problems])
+
+
+class Located(NamedTuple):
+    """A parsed value and where it was written; mappings and sequences hold `Located` values in turn."""
+
+    value: Any
+    where: str
+
+
+def locate(value: Any, where: str) -> Located:
+    """Return plain nested values as `Located` ones, all from one place."""
+    if isinstance(value, Mapping):
+        return Located({key: locate(item, where) for key, item in value.items()}, where)
+    if isinstance(value, (list, tuple)):
+        return Located([locate(item, where) for item in value], where)
+    return Located(value, where)
+
+
+def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Located:
+    """Parse YAML text; an empty one is an empty section.
+
+    Args:
+        text: the YAML.
+        origin: name of the text, for problems without a line.
+        place: names a line in messages.
+        problems: receives what is wrong with single values, such as duplicate keys.
+
+    Raises:
+        ConfigError: the text is not YAML; holds the problems found so far, too.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        return Located({}, origin) if node is None else _from_node(loader, node, place, problems)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = place(mark.line + 1) if mark else origin
+        raise ConfigError([*problems, f"{where}: not valid YAML: {getattr(error, 'problem', error)}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{origin}: the YAML is nested too deeply or contains itself"]) from error
+    finally:
+        loader.dispose()
+
+
+def _from_node(loader: yaml.SafeLoader, node: yaml.Node, place: _Place, problems: list[str]) -> Located:
+    where = place(node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return Located([_from_node(loader, item, place, problems) for item in node.value], where)
+    if isinstance(node, yaml.MappingNode):
+        _report_duplicates(node, place, problems)
+        loader.flatten_mapping(node)
+        entries: dict[Any, Located] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.value)
+            value = _from_node(loader, value_node, place, problems)
+            entries[key] = value._replace(where=place(key_node.start_mark.line + 1))
+        return Located(entries, where)
+    try:
+        return Located(loader.construct_object(node, deep=True), where)
+    except ValueError as error:  # e.g. 2020-13-45 looks like a date
+        problems.append(f"{where}: cannot read {node.value!r} ({error}); put it in quotes if it is text")
+        return Located(INVALID, where)
+
+
+def _report_duplicates(node: yaml.MappingNode, place: _Place, problems: list[str]) -> None:
+    first_line: dict[str, int] = {}
+    for key_node, _ in node.value:
+        line = key_node.start_mark.line + 1
+        if isinstance(key_node.value, str) and key_node.value != "<<":
+            if key_node.value in first_line:
+                earlier = first_line[key_node.value]
+                problems.append(f"{place(line)}: {key_node.value}: given twice, first in line {earlier}")
+            first_line.setdefault(key_node.value, line)
+
+
+def apply_override(root: Located, override: str, problems: list[str]) -> None:
+    """Set the value of "dotted.key=YAML value" in `root`; what is wrong with it goes to `problems`."""
+    where = f"override {override!r}"
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        problems.append(f"{where}: write it as key=value or section.key=value")
+        return
+    try:
+        value = parse_yaml(text, where, lambda line: where, problems)
+    except ConfigError as error:
+        problems.extend(problem for problem in error.problems if problem not in problems)
+        return
+    if not text.strip():
+        value = Located(None, where)
+    section = root
+    for depth, key in enumerate(keys):
+        if not isinstance(section.value, dict):
+            problems.append(f"{where}: {'.'.join(keys[:depth]) or 'the file'} is a single value, not a section")
+            return
+        if depth == len(keys) - 1:
+            section.value[key] = value
+            return
+        child = section.value.get(key)
+        if child is None or child.value is None:
+            child = section.value[key] = Located({}, where)
+        section = child

@@ -1,0 +1,81 @@
+"""Text about exports for users: what the precisions mean, and what the export found out about a file."""
+
+from pathlib import Path
+
+from wenet_fusion.export.flow import TARGETS
+from wenet_fusion.export.target import Exported, ExportOptions, Findings
+from wenet_fusion.model.chunking import Chunking, chunking_label
+
+MEANINGS = {
+    "float32": "the checkpoint's text on any processor",
+    "float16-packed": "the same text, faster, x86 only",
+    "int8": "constant scales, calibrated on --data; streams can share a batch",
+    "int8-dynamic": "scales computed at every call, no calibration",
+}
+
+
+def explain_precisions() -> str:
+    """Return what each precision means, and which targets have it."""
+    names = {name: [target.name for target in TARGETS.values() if name in target.precisions] for name in MEANINGS}
+    return "; ".join(f"{name} ({', '.join(names[name])}): {text}" for name, text in MEANINGS.items())
+
+
+def describe_export(exported: Exported, options: ExportOptions, chunking: Chunking) -> list[str]:
+    """Return what a user should know about exported files, line by line.
+
+    Args:
+        exported: the files.
+        options: what was asked for.
+        chunking: the chunking of targets that hold one.
+    """
+    found, one_chunking = exported.findings, TARGETS[options.target].one_chunking
+    norms = f"{found.norm_operators} normalisation operators" if found.norm_operators else "no normalisation"
+    sizes = f"chunking {chunking_label(chunking)}" if one_chunking else f"chunk sizes {found.verification.chunk_sizes}"
+    lines = [
+        *map(_size, exported.files),
+        f"{options.precision}; {norms} in the step; {_comparison(found)}, streamed at {sizes}",
+        *_error_rate(found, options.precision),
+        *_delay(found),
+        *(f"note: {remark}" for remark in exported.remarks),
+    ]
+    return [*lines, "", "run it:", f"  {exported.command}"] if exported.command else lines
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{path}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{path}: {size / 1e3:.1f} kB"
+
+
+def _comparison(found: Findings) -> str:
+    checked = found.verification
+    tokens, utterances = checked.different_tokens, checked.utterances
+    return (
+        f"differs from the checkpoint by {checked.largest_difference:.1e} at most, in {tokens or 'no'} "
+        f"token{'s' if tokens > 1 else ''} of {checked.frames} frames of {utterances} utterance"
+        f"{'s' if utterances > 1 else ''}"
+    )
+
+
+def _error_rate(found: Findings, precision: str) -> list[str]:
+    errors = found.errors
+    if errors is None:
+        unknown = ["its error rate is unknown: give --data data.list to have it measured"]
+        return unknown if precision.startswith("int8") else []
+    return [
+        f"word error rate {100 * errors.before:.2f} % before, {100 * errors.after:.2f} % after, streamed in chunks of "
+        f"{errors.chunk} ({errors.words} words; the text of {errors.changed} of {errors.utterances} utterances differs)"
+    ]
+
+
+def _delay(found: Findings) -> list[str]:
+    if not found.delay_measured:
+        return []
+    if found.delay is None:
+        return ["timestamps: no word of the speech was recognised correctly, so they keep the emission delay"]
+    shifts, after = found.delay.emission_delay, found.delay.after
+    return [
+        f"timestamps: starts move by {shifts.start_shift_seconds:+.3f} s, ends by {shifts.end_shift_seconds:+.3f} s "
+        f"(medians over {found.delay.before.words} words; chunk sizes differ by up to "
+        f"{found.delay.spread_seconds:.3f} s), which leaves mean errors of {after.starts.mean:.3f} and "
+        f"{after.ends.mean:.3f} s"
+    ]

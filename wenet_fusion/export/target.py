@@ -1,0 +1,176 @@
+"""The base class of export targets, and what the export flow passes to them and gets from them."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from wenet_fusion_runtime.files import replacing
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.metadata import parse_meta
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+
+from wenet_fusion.export.emission_delay import MeasuredDelay
+from wenet_fusion.export.speech import ErrorChange, Speech
+from wenet_fusion.export.verification import Pair, Verification
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.trained_model import TrainedModel, acoustic_model
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and what int8 may cost.
+
+    Args:
+        target: a name in `wenet_fusion.export.flow.TARGETS`.
+        precision: one that the target has.
+        chunking: for targets that hold one chunking; None: the largest chunk size that the model serves.
+        max_wer_increase: largest increase of the word error rate that int8 may cost, as a fraction of the words.
+
+    >>> ExportOptions("onnx", "int8").max_wer_increase
+    0.005
+    """
+
+    target: str = "torchscript"
+    precision: str = "float32"
+    chunking: Chunking | None = None
+    max_wer_increase: float = 0.005
+
+
+class Findings(NamedTuple):
+    """Results of verifying written files."""
+
+    verification: Verification
+    operators: Counter[str]  # operators of one step, and how often each occurs
+    norm_operators: int
+    errors: ErrorChange | None  # int8 only, where there was speech to judge it by
+    delay_measured: bool  # the speech had word timestamps
+    delay: MeasuredDelay | None  # None: not measured, or no word was recognised correctly
+
+    def summary(self) -> dict[str, Any]:
+        """Return the section `verification` of meta.json."""
+        found = self.verification.summary()
+        found |= {"operators": dict(sorted(self.operators.items())), "norm_operators": self.norm_operators}
+        if self.errors is not None:
+            found["errors"] = self.errors.summary()
+        if self.delay_measured:
+            found["word_times"] = self.delay and self.delay.summary()
+        return found
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Exported files, and what the export found out about them.
+
+    Args:
+        files: the files, the most important one first.
+        metadata: contents of meta.json; of other projects' files, the metadata of the encoder's graph.
+        findings: results of the verification.
+        command: runs the files in another project's runtime; may be empty.
+        remarks: where that runtime departs from what the model was trained with, and what the export cost.
+    """
+
+    files: tuple[Path, ...]
+    metadata: dict[str, Any]
+    findings: Findings
+    command: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+class Target(ABC):
+    """Files for one runtime. To add a target, subclass this and add the class to `TARGETS` in flow.py.
+
+    The flow calls `check` and `build`; then, for each of `stages`, `write`, `load` and `operators`; and last `finish`.
+
+    Args:
+        trained: the checkpoint.
+        destination: the file, or for some targets the folder, to write.
+        options: what to export.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    norms: ClassVar[tuple[str, ...]]  # parts of the names of operators that no folded encoder has
+    costly_activations: ClassVar[tuple[str, ...]]
+    one_chunking: ClassVar[bool] = False  # false: the file serves every chunk size that the model was trained for
+    holds_findings: ClassVar[bool] = True  # meta.json has the results of the verification, so it is written twice
+    holds_emission_delay: ClassVar[bool] = False  # meta.json has the emission delay of words
+    batches: ClassVar[bool] = True  # the runtime steps several streams as one batch
+    decoding: ClassVar[DecodingOptions] = DecodingOptions()  # how the error rates of int8 are measured
+
+    def __init__(self, trained: TrainedModel, destination: Path, options: ExportOptions):
+        self.trained, self.destination, self.precision = trained, destination, options.precision
+        self.chunking = options.chunking or trained.config.training.chunking.served()[-1]
+
+    def check(self) -> None:
+        """Refuse what the runtime cannot run, and destinations that hold something else, before any work.
+
+        Raises:
+            ValueError: with the reason and a remedy.
+        """
+        if self.destination.is_dir():
+            raise ValueError(f"{self.destination} is a directory: name a file in it")
+
+    @abstractmethod
+    def build(self, speech: Sequence[np.ndarray]) -> None:
+        """Build the graphs in memory.
+
+        Args:
+            speech: utterances (n,) at the model's rate that calibrate int8; empty for other precisions.
+
+        Raises:
+            ImportError: a package is not installed.
+            ValueError: the precision does not suit the model, or needs speech.
+        """
+
+    def replacing(self) -> AbstractContextManager[Path]:
+        """Return a context whose temporary path takes the destination's place at its end, unless it raises."""
+        self.destination.parent.mkdir(parents=True, exist_ok=True)
+        return replacing(self.destination)
+
+    def stages(self) -> tuple[str, ...]:
+        """Return the precisions to write and verify, one after the other."""
+        return (self.precision,)
+
+    @abstractmethod
+    def write(self, path: Path, precision: str, found: Findings | None) -> None:
+        """Write the files to a temporary path, with the results of the verification once there are some."""
+
+    @abstractmethod
+    def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
+        """Load what was written as the runtime does, and the checkpoint; nothing longer than `speech` is compared."""
+
+    @abstractmethod
+    def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
+        """Count the operators of a step; `exported` has just been loaded."""
+
+    @abstractmethod
+    def metadata(self, found: Findings | None) -> dict[str, Any]:
+        """Return the contents of meta.json, or the metadata of a graph."""
+
+    def reads_back(self, exported: AcousticModel, found: Findings) -> bool:
+        """Return whether a loaded file has the metadata that were written."""
+        return exported.meta == parse_meta(self.metadata(found), str(self.destination))
+
+    def finish(self, path: Path) -> None:  # noqa: B027
+        """Write what belongs to the verified files at `path`, such as a vocabulary; by default nothing."""
+
+    def files(self) -> tuple[Path, ...]:
+        """Return what was written, the most important file first."""
+        return (self.destination,)
+
+    def command(self) -> str:
+        """Return the command that runs the files in another project's runtime, or nothing."""
+        return ""
+
+    def remarks(self) -> list[str]:
+        """Return where the runtime departs from what the model was trained with."""
+        return []
+
+    def reference(self) -> AcousticModel:
+        """Return the checkpoint in memory, which the files must equal."""
+        return acoustic_model(self.trained)

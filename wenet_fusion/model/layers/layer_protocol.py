@@ -1,0 +1,48 @@
+"""The protocol of every op and every encoder layer: a state in, the next state out, and what all of them share in a step.
+
+Shapes: B utterances, T encoder frames, S = C + T keys (C cached), N packed encoder frames, L layers, H heads, D width.
+"""
+
+from typing import List, NamedTuple, Optional, Protocol, Tuple
+
+from torch import Tensor
+
+
+class StepContext(NamedTuple):
+    """What the ops of one step share. The encoder makes it once per step."""
+
+    frames: int  # T
+    valid_N: Optional[Tensor]  # flat indices of the valid encoder frames; None: nothing is packed (inference)
+    valid_half_N: Optional[Tensor]  # the same at twice the rate, between the two convolutions of the subsampling
+    hidden_B1TS: Tensor  # added to attention scores: 0 where a query sees a key, MASKED elsewhere
+    bias_LHTS: Optional[Tensor]  # learned biases of relative positions (`positions: bias`)
+    position_BSD: Optional[Tensor]  # sinusoids of the keys' positions (`positions: rel_pos`)
+
+
+class LayerOp(Protocol):
+    """An op of the encoder, with or without memory. Whole encoder layers obey the same protocol.
+
+    In training `x` holds packed rows (N, D), in inference (B, T, D). The state is a list of tensors, rows (B) first: the
+    ops without memory have an empty one. A state is a value: `forward` returns the next one and leaves the old one as
+    it was.
+    """
+
+    def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
+        """Return the state before the first frame.
+
+        Args:
+            batch: B.
+            cached: C, frames of left context that attention keeps.
+            zero: a scalar 0 with the state's dtype and device; `zero.expand(...)` needs no memory.
+        """
+        ...
+
+    def forward(self, x: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the output, in the form of `x`, and the next state."""
+        ...
+
+
+def attention_bias(context: StepContext, layer: int) -> Tensor:
+    """Return what a layer adds to its attention scores: (B, 1 or H, T, S)."""
+    bias_LHTS = context.bias_LHTS
+    return context.hidden_B1TS if bias_LHTS is None else context.hidden_B1TS + bias_LHTS[layer]

@@ -1,0 +1,74 @@
+"""Reads the checkpoints of earlier formats: renames parameters and settings.
+
+Format 3 (this one) named the encoder's branches `op` and `norm`, and its settings `conv_gate`, `rel_pos` and
+`right_padding_frames`. Format 2 has one table of position biases for all layers; format 1 cannot be read.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+FORMAT = 3
+
+_LAYER = r"^encoder\.layers\.(\d+)\."
+_BRANCHES = "feed_forward_in", "attention", "convolution", "feed_forward_out"
+# Parameters of format 2 -> those of format 3, applied in order.
+_PARAMETERS = [
+    (rf"{_LAYER}attention\.products\.", r"encoder.layers.\1.attention.rel_pos."),
+    (rf"{_LAYER}({'|'.join(_BRANCHES)})\.", r"encoder.layers.\1.\2.op."),
+    *((rf"{_LAYER}norm_{i}\.", rf"encoder.layers.\1.{branch}.norm.") for i, branch in enumerate(_BRANCHES, 1)),
+    (rf"{_LAYER}norm_5\.", r"encoder.layers.\1.norm_out.module."),
+]
+# Lines of `to_yaml` of format 2 -> those of format 3.
+_SETTINGS = [
+    (r"^    tail_frames: ", "    right_padding_frames: "),
+    (r"^    gated: true$", "    conv_gate: glu"),
+    (r"^    gated: false$", "    conv_gate: none"),
+    (r"^    positions: products$", "    positions: rel_pos"),
+    (r"^(    positions: .*)$", "\\1\n    layer: conformer"),
+]
+
+
+def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint in this version's format; of a format that cannot be read, unchanged.
+
+    Args:
+        content: a model checkpoint or a training state as its file holds it.
+    """
+    if content.get("format") != 2:
+        return dict(content)
+    return {
+        **content,
+        "format": FORMAT,
+        "config_yaml": migrate_settings(content["config_yaml"]),
+        "weights": migrate_parameters(content["weights"]),
+    }
+
+
+def migrate_settings(config_yaml: str) -> str:
+    """Return the configuration of a format 2 checkpoint with this version's settings.
+
+    >>> migrate_settings("  frontend:\\n    tail_frames: 4\\n")
+    '  frontend:\\n    right_padding_frames: 4\\n'
+    """
+    for pattern, replacement in _SETTINGS:
+        config_yaml = re.sub(pattern, replacement, config_yaml, flags=re.MULTILINE)
+    return config_yaml
+
+
+def migrate_parameters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a format 2 checkpoint under this version's names, in the same order.
+
+    >>> import torch
+    >>> list(migrate_parameters({"encoder.layers.0.attention.out.linear.weight": torch.zeros(1)}))
+    ['encoder.layers.0.attention.op.out.linear.weight']
+    """
+    return {_renamed(name): weight for name, weight in weights.items()}
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _PARAMETERS:
+        name = re.sub(pattern, replacement, name)
+    return name

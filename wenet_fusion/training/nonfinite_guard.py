@@ -1,0 +1,64 @@
+"""Skip updates whose loss or gradient is not finite, and stop a run that has diverged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from wenet_fusion.data.dataset import Batch
+from wenet_fusion.training.checkpoint import save_atomically
+
+MAX_NONFINITE_RUN = 10  # skipped updates in a row after which a run has diverged
+
+
+class NonFiniteGuard:
+    """Restore BatchNorm statistics after a skipped update, keep its batches for inspection, and count.
+
+    Args:
+        model: its running statistics change in each forward pass, before the loss is known.
+        model_dir: receives `nonfinite_batch.pt`.
+        peak_rate: the configured learning rate, for the message of a run that has diverged.
+
+    >>> guard = NonFiniteGuard(nn.BatchNorm1d(2), Path("exp"), peak_rate=0.001)
+    >>> guard.start_update()
+    >>> guard.accept()
+    """
+
+    def __init__(self, model: nn.Module, model_dir: Path, peak_rate: float) -> None:
+        self._statistics = [buffer for name, buffer in model.named_buffers() if "running_" in name]
+        self._before: list[Tensor] = []
+        self._path = model_dir / "nonfinite_batch.pt"
+        self._peak_rate = peak_rate
+        self._in_a_row = 0
+
+    def start_update(self) -> None:
+        """Remember the statistics before the forward passes of an update."""
+        self._before = [statistic.clone() for statistic in self._statistics]
+
+    def accept(self) -> None:
+        """Note that the update was finite."""
+        self._in_a_row = 0
+
+    def restore(self) -> None:
+        """Put the statistics back to where the update began."""
+        for statistic, value in zip(self._statistics, self._before):
+            statistic.copy_(value)
+
+    def skip(self, step: int, batches: Sequence[Batch]) -> None:
+        """Undo what the forward passes did to the statistics, write the batches to a file and print a line.
+
+        Raises:
+            ValueError: `MAX_NONFINITE_RUN` updates in a row were not finite.
+        """
+        self.restore()
+        self._in_a_row += 1
+        save_atomically([batch._asdict() for batch in batches], self._path)
+        keys = ", ".join(key for batch in batches for key in batch.keys[:3])
+        print(
+            f"\nstep {step}: loss or gradient is not finite; update skipped, batch ({keys}, ...) kept in {self._path}"
+        )
+        if self._in_a_row >= MAX_NONFINITE_RUN:
+            raise ValueError(
+                f"training diverged: {MAX_NONFINITE_RUN} updates in a row were not finite, the last batch is in "
+                f"{self._path}; lower training.optim.learning_rate (now {self._peak_rate}) or lengthen warmup_steps"
+            )

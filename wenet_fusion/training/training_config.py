@@ -1,0 +1,45 @@
+"""The settings of a training run."""
+
+import math
+from dataclasses import dataclass, field
+
+from wenet_fusion.model.chunking import ChunkingConfig
+from wenet_fusion.training.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length of a run, size of its batches, and what it writes.
+
+    >>> TrainingConfig(max_steps=1500, max_batch_seconds=40.0).problems()
+    []
+    >>> TrainingConfig(accumulate=0).problems()
+    ['accumulate: 0 must be at least 1']
+    """
+
+    max_steps: int = 100_000  # updates of the weights
+    max_batch_seconds: float = 400.0  # audio per batch, padding included, seconds
+    max_batch_rows: int = 200  # utterances per batch
+    accumulate: int = 1  # batches per update; the gradient is their mean
+    frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference
+    save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
+    validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
+    keep_checkpoints: int = 30  # newest step_*.pt files to keep
+    num_workers: int = 1  # processes that load batches; 0 loads them in the training process
+    chunking: ChunkingConfig = field(default_factory=ChunkingConfig)  # dynamic chunk training
+    optim: OptimConfig = field(default_factory=OptimConfig)  # optimiser
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
+        names = ("max_steps", "max_batch_rows", "accumulate", "save_interval_steps", "keep_checkpoints")
+        found = [f"{name}: {getattr(self, name)} must be at least 1" for name in names if getattr(self, name) < 1]
+        seconds, frozen = self.max_batch_seconds, self.frozen_statistics_steps
+        if not 1 <= seconds < math.inf:
+            found.append(f"max_batch_seconds: {seconds} must be at least 1 and finite; 40 suits a small CPU")
+        if not 0 <= frozen <= self.max_steps:
+            found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}")
+        if self.num_workers < 0:
+            found.append(f"num_workers: {self.num_workers} must be at least 0; 0 loads batches in the training process")
+        if self.validate_interval_steps < 0:
+            found.append(f"validate_interval_steps: {self.validate_interval_steps} is below 0; 0: after every epoch")
+        return found
