@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from hypothesis import settings
 from support.model.tones import ToneRun, tone_recipe, train_tones, write_corpus
 from support.recipes.scripts import run
 from support.runtime.fake_model import save_archive
@@ -31,6 +32,9 @@ from wenet_fusion.text.vocabulary_file import format_vocabulary
 from wenet_fusion.trained_model import TrainedModel, load_trained
 from wenet_fusion.training.training_config import TrainingConfig
 
+# How long an example takes depends on the machine and on what else it does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 # Tiny models are fastest on one thread, and their sums then have one order.
 torch.set_num_threads(1)
 

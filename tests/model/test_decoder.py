@@ -96,10 +96,12 @@ def test_an_output_depends_on_earlier_tokens_only() -> None:
 
 
 def memory_measure(model: Decoder, lengths: Tensor) -> Callable[[Tensor], laws.Tree]:
+    """The decoder normalises its memory, so garbage that is the same in all places would vanish: it gets a slope."""
     tokens = torch.randint(3, 6, (3, 4), generator=torch.Generator().manual_seed(0))
+    slope = torch.linspace(1.0, 2.0, 8)
 
     def measure(memory: Tensor) -> laws.Tree:
-        logits = model(tokens, memory, lengths)
+        logits = model(tokens, slope * memory, lengths)
         return [logits, laws.gradients(logits.square().sum(), model)]
 
     return measure
@@ -132,7 +134,7 @@ def test_positions_are_told_apart_and_have_no_limit() -> None:
     table = sinusoids(torch.arange(5000), 8, torch.zeros(()))
     assert table.shape == (5000, 8) and table.isfinite().all()
     assert torch.cdist(table[:200], table[:200]).add(torch.eye(200)).min() > 1e-2
-    assert torch.equal(sinusoids(torch.arange(7), 8, torch.zeros(())), table[:7])
+    assert laws.difference(sinusoids(torch.arange(7), 8, torch.zeros(())), table[:7]) <= laws.BOUND
 
 
 @pytest.mark.parametrize(

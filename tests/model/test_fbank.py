@@ -103,7 +103,7 @@ def test_equals_the_float64_reference(sample_rate: int, num_mel_bins: int) -> No
     ours = features(Fbank(sample_rate, num_mel_bins), torch.from_numpy(samples)).numpy()
     assert ours.shape == expected.shape
     assert np.abs(ours - expected).max() <= 1e-8
-    assert np.isclose(ours[0], np.log(2.0**-23), rtol=1e-15).all(), "silence has Kaldi's float32 floor"
+    assert np.isclose(ours[0], np.log(2.0**-23), rtol=1e-12).all(), "silence has Kaldi's float32 floor"
 
 
 def fbank_op(fbank: Fbank) -> laws.Op:
@@ -140,7 +140,7 @@ def test_a_frame_hears_nothing_of_the_future() -> None:
     y = x.clone()
     y[:, 400:] = 0.5
     before, after = (fbank(samples, fbank.init_state(1)).features_BTF for samples in (x, y))
-    assert torch.equal(before[:, :5], after[:, :5])
+    assert laws.difference(after[:, :5], before[:, :5]) <= laws.BOUND
     assert not torch.isclose(before[:, 5], after[:, 5]).all()
 
 

@@ -208,7 +208,8 @@ def test_feature_masks_blank_to_the_mean() -> None:
     model, samples = asr_model(), 0.1 * laws.noise(0, 1, 3200)
     mask = torch.zeros(1, 40, 40, dtype=torch.bool)
     plain = model.encode(samples, torch.tensor([3200]), FULL_CONTEXT).frames_BTD
-    assert torch.equal(model.encode(samples, torch.tensor([3200]), FULL_CONTEXT, mask).frames_BTD, plain)
+    nothing = model.encode(samples, torch.tensor([3200]), FULL_CONTEXT, mask).frames_BTD
+    assert laws.difference(nothing, plain) <= laws.BOUND
     mask[:, :, 5:] = True
     masked = model.encode(samples, torch.tensor([3200]), FULL_CONTEXT, mask).frames_BTD
     features = model.features(samples, torch.tensor([3200]))

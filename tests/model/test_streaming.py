@@ -153,9 +153,9 @@ def test_top_scores_are_the_ctc_heads_best(trained: TrainedModel, plain: Streami
     out = StepOutput(*scores)
     log_probs = plain.ctc(out.encoder_out)
     assert out.top_ids.shape == (1, 10, 13), "the vocabulary has 13 units, fewer than the search would look at"
-    assert torch.equal(log_probs.gather(2, out.top_ids), out.top_log_probs)
-    assert torch.equal(out.top_log_probs, log_probs.sort(dim=2, descending=True).values)
-    assert torch.equal(out.blank_log_probs, log_probs[:, :, 0])
+    assert laws.difference(out.top_log_probs, log_probs.gather(2, out.top_ids)) <= laws.BOUND
+    assert laws.difference(out.top_log_probs, log_probs.sort(dim=2, descending=True).values) <= laws.BOUND
+    assert laws.difference(out.blank_log_probs, log_probs[:, :, 0]) <= laws.BOUND
     assert torch.allclose(log_probs.exp().sum(2), torch.ones(1, 10))
 
 

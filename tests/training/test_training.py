@@ -38,7 +38,7 @@ def entries(model_dir, kind):
 def test_a_tiny_task_is_learned(tone_run):
     epochs = entries(tone_run.model_dir, "epoch")
     assert [entry["step"] for entry in epochs] == [25, 50, 75, 100]
-    assert epochs[0]["dev_wer"] > 0.4 and epochs[-1]["dev_wer"] < 0.1
+    assert epochs[0]["dev_wer"] > 0.2 and epochs[-1]["dev_wer"] < 0.1
     assert epochs[-1]["dev_loss"] < 0.5 * epochs[0]["dev_loss"]
     steps = entries(tone_run.model_dir, "step")
     assert [entry["step"] for entry in steps] == list(range(1, 101))
@@ -69,7 +69,7 @@ def stored_recipe(tiny_units):
     augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
     data = dataclasses.replace(recipe.data, augmentation=augmentation, spec_augment=SpecAugmentConfig(2, 10, 2, 6, 0.2))
     optim = OptimConfig(learning_rate=0.01, warmup_steps=2, decay="inverse_sqrt")
-    return with_training(dataclasses.replace(recipe, data=data), max_steps=5, max_batch_rows=4, optim=optim)
+    return with_training(dataclasses.replace(recipe, data=data, seed=0), max_steps=5, max_batch_rows=4, optim=optim)
 
 
 def run_losses(recipe, corpus, model_dir):

@@ -33,13 +33,14 @@ def resampled(samples: np.ndarray, cuts: list[int], rates: tuple[int, int]) -> n
 def test_resampler_output_does_not_depend_on_the_cut(cuts: list[int], rates: tuple[int, int]) -> None:
     whole = resampled(NOISE, [], rates)
     assert abs(len(whole) - len(NOISE) * rates[1] / rates[0]) <= 1
-    np.testing.assert_array_equal(resampled(NOISE, cuts, rates), whole)
+    np.testing.assert_allclose(resampled(NOISE, cuts, rates), whole, rtol=0, atol=1e-6)
 
 
 def test_the_law_catches_a_resampler_that_starts_afresh_in_each_block() -> None:
     halves = [resampled(block, [], (16000, 8000)) for block in np.split(NOISE, [7001])]
     whole = resampled(NOISE, [], (16000, 8000))
-    assert len(np.concatenate(halves)) != len(whole) or not np.array_equal(np.concatenate(halves), whole)
+    joined = np.concatenate(halves)
+    assert len(joined) != len(whole) or np.abs(joined - whole).max() > 1e-3
 
 
 def test_resampling_keeps_a_tone() -> None:

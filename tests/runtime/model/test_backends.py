@@ -164,8 +164,11 @@ def test_a_state_is_a_value(model: AcousticModel) -> None:
     _, state = model.step(rows(0, frames=8), [8 * FRAME], 8, 2, model.init_state(1, 8, 2))
     block = rows(8, frames=8)
     first, again = (model.step(block, [8 * FRAME], 8, 2, state)[0] for _ in range(2))
-    for one, other in zip(first, again):
-        np.testing.assert_array_equal(one, other)
+    assert_close(again, first)
+    # Seeded bug: a step that changes the state it was given.
+    _, later = model.step(block, [8 * FRAME], 8, 2, state)
+    with pytest.raises(AssertionError):
+        assert_close(model.step(block, [8 * FRAME], 8, 2, later)[0], first)
 
 
 def test_a_state_of_another_chunking_is_refused(model: AcousticModel) -> None:

@@ -153,4 +153,5 @@ def test_half_an_hour_through_one_stream(recognizer):
             begin = time.process_time()
             each.accept_waveform(piece)
             costs[name].append(time.process_time() - begin)
-    assert median(costs["old"]) < 1.2 * median(costs["young"])
+    # A cost that grew with the stream would be many times the young one's by now.
+    assert median(costs["old"]) < 1.5 * median(costs["young"])

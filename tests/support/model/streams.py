@@ -11,15 +11,19 @@ from wenet_fusion.model.chunking import Chunking
 FRAME = 320  # samples per encoder frame of the tiny model
 
 
-def step_op(model: nn.Module, chunking: Chunking) -> laws.Op:
-    """Return `step` under one chunking: x (B, N) samples to all scores. A last block may end within a frame."""
+def step_op(model: nn.Module, chunking: Chunking, with_ids: bool = True) -> laws.Op:
+    """Return `step` under one chunking: x (B, N) samples to all scores. A last block may end within a frame.
+
+    Leave out the ids of the best tokens where rounding is allowed: tokens that are nearly equal may change places.
+    """
 
     def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
         padded = nn.functional.pad(x, (0, -x.size(1) % FRAME))
         out, new = model.step(padded, lengths, *chunking, state)
         encoder_out, frames, *scores = out
         assert torch.equal(frames, (lengths + FRAME - 1) // FRAME)
-        return [encoder_out, *scores], new
+        kept = [values for values in scores if with_ids or values.is_floating_point()]
+        return [encoder_out, *kept], new
 
     return op
 

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products and multiply-adds: faster for the few frames of a chunk, or equal in every batch.
+"""Convolutions as matrix products and multiply-adds: faster for the few frames of a chunk, or alike in more batches.
 
 Each module computes the same as the module it replaces, with the same state.
 
@@ -122,8 +122,9 @@ class UnfoldedSubsampling(nn.Module):
 class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
-    torch runs a convolution differently for one row and for several, and its sums then round differently. int8 layers
-    behind it may then round to another step: a stream's output would depend on its batch.
+    torch may run a convolution differently for one row and for several, and its sums then round differently. Layers in
+    int8 behind it may then round to another step. Products compute a row alike in every batch on more processors; no library
+    promises it for all.
 
     Args:
         source: the spectrum as a convolution.

@@ -1,6 +1,6 @@
 """int8 for onnxruntime with constant scales, and attention as one operator.
 
-As with `static_int8`, which finds the scales, results depend on neither the block nor the batch. The graphs hold
+As with `static_int8`, which finds the scales, no layer's result depends on the block or the batch. The graphs hold
 operators of onnxruntime's own, so only onnxruntime runs them.
 
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.

@@ -1,4 +1,4 @@
-"""Linear layers in int8 with constant scales, for torch: results depend on neither the block nor the batch.
+"""Linear layers in int8 with constant scales, for torch: a row's result depends on neither block nor batch.
 
 Shapes: N rows, I inputs, O outputs.
 """

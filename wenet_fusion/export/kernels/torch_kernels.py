@@ -62,7 +62,7 @@ def _packed(
                 setattr(module, name, nn.Identity())
             elif isinstance(child, Subsampling) and precision != "float32":  # float32 gains nothing from it
                 setattr(module, name, UnfoldedSubsampling(child))
-            elif isinstance(child, Spectrum) and precision == "int8":  # equal in every batch
+            elif isinstance(child, Spectrum) and precision == "int8":  # alike in more batches
                 setattr(module, name, ProductSpectrum(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))
