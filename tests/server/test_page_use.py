@@ -102,7 +102,7 @@ def test_a_screen_reader_hears_states_and_closed_segments(open_page: OpenPage, r
 # ---- problems
 
 
-def told(page: Any, title: str, *help_words: str) -> None:
+def shows_problem(page: Any, title: str, *help_words: str) -> None:
     """Check that the page shows a problem with its remedy, and no empty take."""
     alert = page.get_by_role("alert")
     expect(alert.locator(".title")).to_have_text(title)
@@ -115,7 +115,7 @@ def told(page: Any, title: str, *help_words: str) -> None:
 def test_a_blocked_microphone(open_page: OpenPage) -> None:
     page = open_page(permissions=())
     page.keyboard.press("Space")
-    told(page, "The microphone is blocked", "Allow it", "address bar")
+    shows_problem(page, "The microphone is blocked", "Allow it", "address bar")
     page.context.grant_permissions(["microphone"])
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#status")).to_have_text("Listening")
@@ -136,7 +136,7 @@ def test_other_reasons_of_the_browser(open_page: OpenPage, name: str, title: str
     throws = f"throw new DOMException('of its own', '{name}')"
     page = open_page(script=f"navigator.mediaDevices.getUserMedia = async () => {{ {throws}; }}")
     page.keyboard.press("Space")
-    told(page, title, remedy)
+    shows_problem(page, title, remedy)
     page.keyboard.press("Escape")
     assert page.get_by_role("alert").count() == 0
 
@@ -147,7 +147,7 @@ def test_an_insecure_address_has_no_microphone_but_takes_files(
     page = open_page(url=f"http://{INSECURE}:{server.port}/", permissions=())
     page.errors[:] = [text for text in page.errors if "untrustworthy" not in text]  # a header has no meaning there
     page.keyboard.press("Space")
-    told(page, "No microphone at this address", "https", f"http://localhost:{server.port}")
+    shows_problem(page, "No microphone at this address", "https", f"http://localhost:{server.port}")
     drop(page, recording)
     expect(page.locator("li p")).to_have_text("a b c")
     assert page.get_by_role("alert").count() == 0
@@ -178,14 +178,14 @@ def test_a_full_server_then_none_then_one_again(chromium: Any, fake_archive: Pat
         first.keyboard.press("Space")
         expect(first.locator("#status")).to_have_text("Listening")
         second.keyboard.press("Space")
-        told(second, "The server is full", "Try again in a moment")
+        shows_problem(second, "The server is full", "Try again in a moment")
         server.kill()
         expect(first.get_by_role("alert").locator(".title")).to_have_text("Connection lost")
         is_ready(first)
         # What was there is kept; a beep of the browser's own microphone may stand after it.
         assert first.locator("li p").all_text_contents()[0] == "a b c"
         second.get_by_role("button", name="Try again").click()
-        told(second, "The server cannot be reached", "Check the network")
+        shows_problem(second, "The server cannot be reached", "Check the network")
         with ServerProcess(fake_archive, "--port", server.port):
             first.get_by_role("button", name="Try again").click()
             expect(first.locator("#status")).to_have_text("Listening")

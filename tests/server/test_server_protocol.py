@@ -29,7 +29,7 @@ def said(**record: object) -> str:
     return json.dumps(record)
 
 
-def refusal(text: str) -> ClientError:
+def error_of(text: str) -> ClientError:
     with pytest.raises(ClientError) as caught:
         parse_signal(text, RULES)
     return caught.value
@@ -63,12 +63,12 @@ def test_signals_of_wenets_clients() -> None:
     ],
 )
 def test_mistakes_have_the_texts_of_wenets_server(text: str, message: str) -> None:
-    assert refusal(text).message == message and refusal(text).close_code == 1000
+    assert error_of(text).message == message and error_of(text).close_code == 1000
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "{'signal':'start'}", "[" * 100000, '{"signal":' + "9" * 5000 + "}"])
 def test_what_is_no_json_is_refused(text: str) -> None:
-    assert refusal(text).message.startswith(("Wrong protocol: a text message is not JSON", "Unexpected signal type"))
+    assert error_of(text).message.startswith(("Wrong protocol: a text message is not JSON", "Unexpected signal type"))
 
 
 def test_extensions() -> None:
@@ -134,7 +134,7 @@ def test_extensions() -> None:
     ],
 )
 def test_wrong_extensions_are_named_with_their_value_and_remedy(key: str, value: object, parts: list[str]) -> None:
-    found = refusal(said(signal="start", **{key: value}))
+    found = error_of(said(signal="start", **{key: value}))
     assert found.reason is Reason.OPTION and all(part in found.message for part in [key, *parts]), found.message
     assert len(found.message) < 400
 
@@ -149,7 +149,7 @@ def test_a_boost_of_hundreds_of_digits_is_infinite() -> None:
 def test_a_refusal_can_always_be_sent() -> None:
     """JSON allows half a surrogate pair, UTF-8 does not."""
     for text in (r'{"signal":"start","\ud800":1}', r'{"signal":"start","format":"\ud800"}'):
-        found = refusal(text)
+        found = error_of(text)
         assert r"\ud800" in found.message and protocol.failed(found.message).encode()
 
 

@@ -42,10 +42,10 @@ def browser(microphone: Path | None = None) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     assertions.set_options(timeout=PATIENCE)
-    heard = [] if microphone is None else [f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+    flags = [] if microphone is None else [f"--use-file-for-fake-audio-capture={microphone}%noloop"]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=shutil.which(CHROMIUM), args=[*_FLAGS, *heard], timeout=60_000
+            executable_path=shutil.which(CHROMIUM), args=[*_FLAGS, *flags], timeout=60_000
         )
         try:
             yield started

@@ -24,7 +24,7 @@ FRAME = 320
 CONTEXT = 80
 TAIL = 800
 TOKENS = ["<blank>", "<unk>", "<sos/eos>", "a", "b", "c", "d"]
-LEVELS = [0.0, 9.0, 9.0, 0.2, 0.4, 0.6, 0.8]  # loudness of each token; <unk> and <sos/eos> are never heard
+LEVELS = [0.0, 9.0, 9.0, 0.2, 0.4, 0.6, 0.8]  # loudness of each token; <unk> and <sos/eos> are out of reach
 OPSET = 17
 
 Scores = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepScores
@@ -59,7 +59,7 @@ class LoudnessModel(nn.Module):
         return self.score(torch.cat(blocks, dim=1), lengths), state
 
     def hear(self, samples: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """One chunk: the loudness of each frame as it is heard (B, T), and the next state."""
+        """Return the loudness of each frame of a chunk (B, T), with its context, and the next state."""
         valid = torch.arange(samples.size(1)).unsqueeze(0) < lengths.unsqueeze(1)
         samples = torch.cat([state[0], samples * valid], dim=1)
         size = samples.abs()

@@ -1,4 +1,4 @@
-"""The package sounddevice as far as the runtime uses it, without PortAudio. Knows no test."""
+"""The part of sounddevice that the runtime uses, without PortAudio."""
 
 import threading
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class FakeSoundDevice:
     Args:
         devices: from `record`.
         default: index of the default input device.
-        refuses: gives the error code for (rate, channels), None for none.
+        refuses: returns PortAudio's error code for (rate, channels), or None.
         plays: what happens to a stream that was opened, in a thread of its own.
     """
 

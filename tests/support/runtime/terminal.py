@@ -1,4 +1,4 @@
-"""The command `mic` on a terminal that a script watches, feeds and resizes. Knows no device."""
+"""The command `mic` on a terminal that a script watches, feeds and resizes."""
 
 import os
 import sys

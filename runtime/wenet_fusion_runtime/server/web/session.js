@@ -22,7 +22,7 @@ export class Session {
     this.isReady = false;
     this.isEnding = false;
     this.isOver = false;
-    this.refusal = null;        // the server's error message before it closed
+    this.error = null;        // the server's error message before it closed
     this.sent = 0;              // samples
     this.sentAt = [];           // [seconds of audio, time at which `send` got it], oldest first
     this.socket = new WebSocket(url);
@@ -65,7 +65,7 @@ export class Session {
   receive(message) {
     if (this.isOver) return;
     if (message.status !== "ok") {
-      this.refusal = message.message;
+      this.error = message.message;
     } else if (message.type === "server_ready") {
       this.begin();
     } else if (message.type === "partial_result") {
@@ -79,7 +79,7 @@ export class Session {
   }
 
   reason(closeCode) {
-    if (this.refusal !== null) return failure(this.refusal, closeCode, this.isReady);
+    if (this.error !== null) return failure(this.error, closeCode, this.isReady);
     return this.isReady ? connectionLost() : unreachable();
   }
 

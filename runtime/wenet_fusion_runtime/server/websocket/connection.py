@@ -248,7 +248,7 @@ class Connection:
 
     def _disconnected(self) -> None:
         """Count and log the end of the connection."""
-        if self._socket.read_error is not None:  # the client closed after it was told why
+        if self._socket.read_error is not None:  # the client closed after it got the error
             self._service.report(self._socket.read_error, self._label)
             return
         if self._session is not None:
