@@ -51,6 +51,7 @@ def test_padding_is_small_and_epochs_differ():
     assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < 0.2, "short ones do not come first"
     assert abs(np.corrcoef(firsts[1:], firsts[:-1])[0, 1]) < 0.3, "nor beside each other"
     sizes = [len(batch) * max(seconds[index] for index in batch) for batch in plans[0]]
+    assert max(sizes) <= 100, "also where durations fall"
     assert np.mean(sizes) > 85, "batches are full"
 
 

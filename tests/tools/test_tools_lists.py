@@ -158,7 +158,7 @@ def test_bad_input_ends_with_one_line(corpus):
     (corpus / "empty").write_text("a\nb \n")
     for arguments, message in (
         (("none", "u"), "error: none: No such file or directory\n"),
-        (("empty", "u"), "error: empty: there is not one word in it\n"),
+        (("empty", "u"), "error: empty: holds no words; give a Kaldi text file with lines 'key transcript'\n"),
     ):
         result = run("make_vocabulary.py", *arguments)
         assert (result.returncode, result.stderr) == (1, message)

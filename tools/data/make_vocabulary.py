@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write units.txt, and for BPE train the sentencepiece model, from the transcripts of a Kaldi text file."""
+"""Write a vocabulary (units.txt) from the transcripts of a Kaldi text file, and for BPE train the sentencepiece model."""
 
 import argparse
 import io
@@ -22,33 +22,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("text", type=Path, help="lines 'key transcript'")
     parser.add_argument("output_dir", type=Path, help="folder for units.txt, and for bpe.model and bpe.vocab")
-    parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="what a unit is")
-    parser.add_argument("--vocab_size", type=int, default=5000, help="bpe: pieces at most, without the reserved units")
+    parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="what a token is")
+    parser.add_argument(
+        "--vocab_size", type=int, default=5000, help="bpe: largest number of pieces, without the reserved tokens"
+    )
     args = parser.parse_args(arguments)
 
     transcripts = [" ".join(text.split()) for text in read_table(args.text).values()]
     transcripts = [text for text in transcripts if text]
     if not transcripts:
-        raise ValueError(f"{args.text}: there is not one word in it")
+        raise ValueError(f"{args.text}: holds no words; give a Kaldi text file with lines 'key transcript'")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if args.kind == "words":
-        units = sorted({word for text in transcripts for word in text.split()})
+        found = sorted({word for text in transcripts for word in text.split()})
     elif args.kind == "char":
-        units = sorted({unit for text in transcripts for unit in split_characters(text)})
+        found = sorted({character for text in transcripts for character in split_characters(text)})
     else:
-        units = train_bpe(transcripts, args.vocab_size, args.output_dir)
-    tokens = Vocabulary((*RESERVED, *units), "words" if args.kind == "words" else "pieces", str(args.text)).tokens
+        found = train_bpe(transcripts, args.vocab_size, args.output_dir)
+    tokens = Vocabulary((*RESERVED, *found), "words" if args.kind == "words" else "pieces", str(args.text)).tokens
     path = args.output_dir / "units.txt"
     write_text(path, format_vocabulary(tokens))
-    print(f"{path}: {len(tokens)} units")
+    print(f"{path}: {len(tokens)} tokens")
     return 0
 
 
 def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> list[str]:
     """Train a unigram model (Kudo, 2018), write bpe.model and bpe.vocab, and return its pieces in their order.
 
-    All pieces become units, also those that the best segmentation of these transcripts lacks: other texts need them.
-    Raises ValueError if `vocab_size` is smaller than the number of characters.
+    All pieces become tokens, also those that the best segmentation of these transcripts lacks: other texts need them.
+
+    Raises:
+        ValueError: `vocab_size` is smaller than the number of characters.
     """
     model = io.BytesIO()
     try:
@@ -67,7 +71,7 @@ def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> 
             minloglevel=2,
         )
     except RuntimeError as error:
-        characters = len({unit for text in transcripts for unit in split_characters(text)})
+        characters = len({character for text in transcripts for character in split_characters(text)})
         raise ValueError(
             f"cannot train {vocab_size} pieces: {str(error).rpartition('] ')[2]} Each of the {characters} characters "
             "needs a piece; raise --vocab_size or take --kind char"

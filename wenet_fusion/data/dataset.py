@@ -172,7 +172,7 @@ class SpeechDataset:
             raise ValueError(
                 "\n  ".join([f"{len(self.skipped)} of {self._total} utterances cannot be used:", *lines])
                 + f"\nmore than {100 * self._max_skipped:g} % is too many: mend them, take them out of the list, "
-                "or raise max_skipped"
+                "or raise data.max_skipped"
             )
 
     def _check(self, utterance: Utterance, header: AudioHeader | str) -> tuple[Utterance, list[int]] | Skip:

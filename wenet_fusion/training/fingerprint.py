@@ -71,6 +71,6 @@ def _max_steps_hint(old: str, new: str) -> str:
     if pattern.findall(old) == pattern.findall(new):
         return ""
     return (
-        " (max_steps can be changed later only with decay: inverse_sqrt and frozen_statistics_steps: 0, "
-        "for else the steps so far depend on it)"
+        " (max_steps can be changed later only with decay: inverse_sqrt and frozen_statistics_steps: 0; "
+        "otherwise the steps so far depend on it)"
     )
