@@ -43,7 +43,11 @@ class Batch(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """An unusable utterance and its reason."""
+    """An unusable utterance and its reason.
+
+    >>> print(Skip("u1", "u1.wav: is empty"))
+    u1: u1.wav: is empty
+    """
 
     key: str
     reason: str

@@ -1,7 +1,7 @@
-"""Files of a training run: model checkpoints and the full training state. Every write is atomic.
+"""Read and write the files of a training run; every file is replaced as a whole.
 
-A model directory holds `step_N.pt` (a model that can be evaluated, averaged, exported) for each validation and
-`training_state.pt` (all that is needed to go on, bit for bit).
+A run's folder holds `step_N.pt` for each validation, a model to evaluate, average or export, and `training_state.pt`,
+from which the run resumes.
 """
 
 import warnings
@@ -25,81 +25,97 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelCheckpoint:
-    """A trained model with all that is needed to rebuild it."""
+    """A trained model and everything that is needed to rebuild it.
+
+    >>> ModelCheckpoint("seed: 0\\n", ("<blank>", "<unk>", "<sos/eos>", "one"), b"", {}, 100, 2.5, 0.1).step
+    100
+    """
 
     config_yaml: str
-    units: tuple[str, ...]
+    units: tuple[str, ...]  # the vocabulary's tokens, under their name in the file
     bpe_model: bytes  # sentencepiece model; empty for other tokenizers
     weights: dict[str, Tensor]
     step: int
-    dev_loss: float
-    dev_error_rate: float  # fraction; NaN before a validation
+    dev_loss: float  # NaN before a validation
+    dev_error_rate: float  # as a fraction; NaN before a validation
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands between two steps."""
+    """A run between two updates.
+
+    >>> state = load_training_state(Path("exp/run1"))  # doctest: +SKIP
+    >>> state.step  # doctest: +SKIP
+    500
+    """
 
     config_yaml: str
-    units: tuple[str, ...]
-    step: int
+    units: tuple[str, ...]  # the vocabulary's tokens, under their name in the file
+    step: int  # updates so far, skipped ones included
     epoch: int
     batch: int  # batches of the epoch that are done
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
-    rng: Tensor  # torch's CPU generator (dropout)
+    rng: Tensor  # state of torch's CPU generator (dropout)
     cuda_rng: list[Tensor]
-    skipped_steps: int  # steps that the non-finite guard left out
-    epoch_loss: float = 0.0  # sum over the epoch's updates so far
-    epoch_updates: int = 0  # that were not left out
+    skipped_steps: int  # updates that were not finite
+    epoch_loss: float = 0.0  # sum over the epoch's finite updates so far
+    epoch_updates: int = 0  # their number
     data_digest: str = ""  # of the training set; earlier versions kept none
 
 
 def checkpoint_name(step: int) -> str:
+    """Return the file name of a step's checkpoint.
+
+    >>> checkpoint_name(100)
+    'step_000100.pt'
+    """
     return f"step_{step:06d}.pt"
 
 
 def checkpoint_step(path: Path) -> int:
-    """The inverse of `checkpoint_name`."""
+    """Return the step of a checkpoint from its file name."""
     return int(path.stem.removeprefix("step_"))
 
 
 def list_checkpoints(model_dir: Path) -> list[Path]:
-    """`step_N.pt` files, oldest first."""
+    """Return the `step_N.pt` files of a folder, oldest first."""
     paths = [path for path in model_dir.glob("step_*.pt") if path.stem.removeprefix("step_").isdecimal()]
-    # Beyond step 999999 names grow longer, and their order is no longer the alphabet's.
+    # Beyond step 999999 names grow longer, and the alphabet orders them wrongly.
     return sorted(paths, key=checkpoint_step)
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """A kill at any moment leaves the old file or the new one, whole."""
+    """Write a file with torch.save; a kill at any moment leaves the old file or the new one, whole."""
     with replacing(path) as temporary:
         torch.save(content, temporary)
 
 
 def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
+    """Write a model checkpoint."""
     save_atomically({"kind": MODEL_KIND, "format": FORMAT, **vars(checkpoint)}, path)
 
 
 def save_training_state(state: TrainingState, model_dir: Path) -> None:
+    """Write the training state of a run's folder."""
     save_atomically({"kind": STATE_KIND, "format": FORMAT, **vars(state)}, model_dir / STATE_NAME)
 
 
 def load_model(path: Path) -> ModelCheckpoint:
-    """Reads a model checkpoint onto the CPU.
+    """Read a model checkpoint onto the CPU.
 
     Raises:
-        ValueError: if the file is something else; says what it is and what to give instead.
-        OSError: if it cannot be read.
+        ValueError: the file is something else; the message says what to give instead.
+        OSError: the file cannot be read.
     """
     return _load(ModelCheckpoint, path, MODEL_KIND, "a model checkpoint such as exp/.../step_000100.pt")
 
 
 def load_training_state(model_dir: Path) -> TrainingState | None:
-    """The state to resume from, or None if the directory has none.
+    """Read the state to resume from; None if the folder has none.
 
     Raises:
-        ValueError: if the file is damaged; it never is by a kill, only by hand or by the disk.
+        ValueError: the file is damaged, by hand or by the disk (a kill never damages it).
     """
     path = model_dir / STATE_NAME
     if not path.exists():
@@ -118,7 +134,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         content = None if is_exported(path) else _read(path)
     except OSError:
         raise
-    except Exception as error:  # the bytes of a foreign or damaged file make the unpickler raise nearly anything
+    except Exception as error:  # a foreign or damaged file makes the unpickler raise nearly anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} cannot be read ({reason}); give {expected}") from None
     if content is None:
@@ -127,11 +143,12 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         found = (
             content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
         )
-        raise ValueError(f"{path} is not what was expected but {found!r}; give {expected}")
+        raise ValueError(f"{path} is {found!r}; give {expected}")
     content = migrate(content)
     if content.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has format {content.get('format')}, this version reads {FORMAT}; use the version of wenet_fusion that wrote it, or train again"
+            f"{path} has format {content.get('format')}, this version reads {FORMAT}; "
+            "use the version of wenet_fusion that wrote it, or train again"
         )
     try:
         return cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
@@ -140,7 +157,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
 
 
 def is_exported(path: Path) -> bool:
-    """Is this a model that was exported for the runtime, to TorchScript or ONNX? False also for what does not exist."""
+    """Check whether a file is a model that was exported to TorchScript or ONNX; False for a missing file."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -152,19 +169,19 @@ def _read(path: Path) -> Any:
         warnings.catch_warnings(),
         torch.serialization.safe_globals([bytes]),
     ):  # empty bytes are pickled as a call of `bytes`
-        warnings.simplefilter("ignore", UserWarning)  # torch's doubts about the pickles of other programs
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of pickles of other programs
         content = torch.load(path, map_location="cpu", weights_only=True)
-    with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
+    with zipfile.ZipFile(path) as archive:  # torch.load checks no checksum
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
     return content
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Copies weights into a module.
+    """Copy weights into a module.
 
     Raises:
-        ValueError: naming the first differences, if names or shapes differ.
+        ValueError: names or shapes differ; the message lists the first differences.
     """
     own = module.state_dict()
     found = [f"{name} is missing" for name in own if name not in weights]

@@ -17,8 +17,10 @@ class RunLog:
         path: the file, e.g. train_log.jsonl.
         step: the step at which the run starts or resumes.
 
-    >>> log = RunLog(model_dir / "train_log.jsonl", step=0)  # doctest: +SKIP
-    >>> log.step(1, 0, {"loss": 9.7})  # doctest: +SKIP
+    >>> import tempfile
+    >>> log = RunLog(Path(tempfile.mkdtemp()) / "train_log.jsonl", step=0)
+    >>> log.step(1, 0, {"loss": 9.7})
+    >>> log.close()
     """
 
     def __init__(self, path: Path, step: int) -> None:

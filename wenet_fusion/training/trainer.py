@@ -57,7 +57,10 @@ class Trainer:
     Raises:
         ValueError: `model_dir` holds the training state of another run.
 
-    >>> from wenet_fusion.recipe import build_trainer  # doctest: +SKIP
+    `wenet_fusion.recipe.build_trainer` builds one from a configuration and two data lists; `run` trains.
+
+    >>> [name for name in vars(Trainer) if not name.startswith("_")]
+    ['run']
     >>> trainer = build_trainer(config, train_list, dev_list, model_dir, torch.device("cpu"))  # doctest: +SKIP
     >>> trainer.run()  # doctest: +SKIP
     """
