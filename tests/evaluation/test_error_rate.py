@@ -123,6 +123,25 @@ def test_the_interval_covers_the_true_rate():
     assert 88 <= covered <= 99 and naive < 80
 
 
+def test_the_interval_is_that_of_the_exact_distribution():
+    """Of n utterances of one word, k of them wrong, a resample has Binomial(n, k / n) errors: 95 %, neither 90 nor 99."""
+    count, wrong = 1000, 200
+    references = {str(n): "a" for n in range(count)}
+    scored = score(references, {str(n): "b" if n < wrong else "a" for n in range(count)})
+    share = wrong / count
+    logs = [
+        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        + k * math.log(share) + (count - k) * math.log1p(-share)
+        for k in range(count + 1)
+    ]  # fmt: skip
+    cumulative = np.cumsum(np.exp(logs))
+    exact = [int(np.searchsorted(cumulative, level)) for level in (0.025, 0.975)]
+    assert exact == [176, 225], "as in tables of the binomial distribution"
+    bounds = count * np.mean([scored.interval(seed) for seed in range(20)], axis=0)
+    assert bounds == pytest.approx(exact, abs=1.5), "one of 90 % would end at 179 and 221"
+    assert "\n95 % interval -> " in scored.report(brief=True)
+
+
 def test_the_interval_is_a_function_of_utterances_and_seed(monkeypatch):
     scored = corpus(np.random.default_rng(1), 200, 0.2)
     low, high = scored.interval()
@@ -164,6 +183,12 @@ def test_report():
         "\n" + "=" * 75 + "\nOverall -> 50.00 % N=4 C=3 S=1 D=0 I=1\n"
         "95 % interval -> 50.00 % to 50.00 %, bootstrap over utterances\n" + "=" * 75 + "\n"
     )
+
+
+def test_summary_counts_each_kind_where_it_belongs():
+    counts = align("a b c d e f".split(), "a x c e f g h".split()).counts
+    assert counts == ErrorCounts(substitutions=1, deletions=1, insertions=2, reference=6)
+    assert counts.summary() == "66.67 % N=6 C=4 S=1 D=1 I=2" and counts.deletion_rate == 1 / 6
 
 
 def test_transcripts(tmp_path):
