@@ -16,6 +16,8 @@ from wenet_fusion.provenance import __version__
 if TYPE_CHECKING:
     from wenet_fusion.evaluation.run import evaluate
     from wenet_fusion.evaluation.streaming_laws import check_model
+    from wenet_fusion.export.flow import export_model
+    from wenet_fusion.export.target import Exported, ExportOptions
     from wenet_fusion.model.asr_model import AsrModel, ModelConfig
     from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, parse_chunking
     from wenet_fusion.model.encoder import Encoder
@@ -29,6 +31,8 @@ __all__ = [
     "Chunking",
     "Encoder",
     "EncoderConfig",
+    "ExportOptions",
+    "Exported",
     "FULL_CONTEXT",
     "ModelConfig",
     "RecipeConfig",
@@ -41,6 +45,7 @@ __all__ = [
     "check_data",
     "check_model",
     "evaluate",
+    "export_model",
     "fuse_norms",
     "load_trained",
     "parse_chunking",
@@ -56,6 +61,9 @@ _HOMES = {
     "check_data": "wenet_fusion.recipe",
     "check_model": "wenet_fusion.evaluation.streaming_laws",
     "Chunking": "wenet_fusion.model.chunking",
+    "export_model": "wenet_fusion.export.flow",
+    "Exported": "wenet_fusion.export.target",
+    "ExportOptions": "wenet_fusion.export.target",
     "Encoder": "wenet_fusion.model.encoder",
     "EncoderConfig": "wenet_fusion.model.encoder_config",
     "evaluate": "wenet_fusion.evaluation.run",
