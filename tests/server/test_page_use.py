@@ -94,9 +94,8 @@ def test_a_screen_reader_hears_states_and_closed_segments(open_page: OpenPage, r
         is_ready(page)
     expect(page.locator("li p")).to_have_text(["a b c", "a b c"])
     assert page.get_by_role("log").locator("p").all_text_contents() == ["a b c", "a b c"]
-    assert (
-        page.locator(":is([role=log], [role=status], [role=alert], [aria-live]) .open").count() == 0
-    )  # text that grows
+    spoken = ":is([role=log], [role=status], [role=alert], [aria-live])"
+    assert page.locator(f"{spoken} .open").count() == 0, "text that grows is not spoken"
 
 
 # ---- problems

@@ -97,6 +97,8 @@ def test_extensions() -> None:
         True,
     )
     assert parse_signal(said(signal="start", chunk=None, left=None, endpoint=None), RULES) == SessionOptions()
+    smallest = parse_signal(said(signal="start", chunk=1, left=0, nbest=1, sample_rate=4000), RULES)
+    assert smallest == SessionOptions(chunk=1, left=0, sample_rate=4000)
 
 
 @pytest.mark.parametrize(
