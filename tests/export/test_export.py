@@ -12,7 +12,7 @@ from conftest import changed, tiny_recipe, tiny_trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model import laws
-from support.model.streams import FRAME, audio, heard_states, samples, step_op
+from support.model.streams import FRAME, audio, states_after, samples, step_op
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model, read_meta
@@ -132,7 +132,7 @@ def test_split_and_batch(
 ) -> None:
     model, block = file_in_float64, chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
-    states = heard_states(model, chunking, heard)
+    states = states_after(model, chunking, heard)
     x = samples(0, len(heard), cuts[-1])
     op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(heard))])
     assert laws.split(op, model.concat_states(states), x, lengths, cuts[:-1]) <= laws.BOUND

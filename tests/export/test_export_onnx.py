@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.model import laws
 from support.model.onnx_steps import Steps
-from support.model.streams import FRAME, audio, heard_states, samples, step_op
+from support.model.streams import FRAME, audio, states_after, samples, step_op
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
@@ -54,7 +54,7 @@ chunkings = st.builds(Chunking, st.sampled_from([4, 8]), st.integers(0, 3))
 def test_split_and_batch_out_of_step(archive: Path, chunking: Chunking, blocks: list[int], heard: list[int]) -> None:
     model, block = Steps(load_model(archive)), chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
-    states = heard_states(model, chunking, heard)
+    states = states_after(model, chunking, heard)
     x = samples(0, len(heard), cuts[-1])
     op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(heard))])
     assert laws.split(op, laws.join(states), x, lengths, cuts[:-1]) <= FLOAT32_TOLERANCE
@@ -73,7 +73,7 @@ def test_the_file_equals_the_model_in_memory(
     x[~laws.mask(lengths, length)] = torch.nan
     outputs = []
     for model in (Steps(load_model(archive)), Steps(acoustic_model(trained))):
-        state = laws.join(heard_states(model, chunking, [heard for heard, _ in streams]))
+        state = laws.join(states_after(model, chunking, [heard for heard, _ in streams]))
         outputs.append(laws.valid(step_op(model, chunking)(x, lengths, state)[0], lengths, length))
     assert laws.difference(*outputs) <= FLOAT32_TOLERANCE
 

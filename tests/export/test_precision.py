@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.model import laws
-from support.model.streams import FRAME, audio, heard_states, samples, step_op
+from support.model.streams import FRAME, audio, states_after, samples, step_op
 from support.model.tones import RATE, ToneRun
 from torch import nn
 from wenet_fusion_runtime.model.model_file import load_model
@@ -146,7 +146,7 @@ def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
         def step(x: torch.Tensor, *rest: object) -> laws.Tree:
             return model.step(x.float(), *rest)
 
-    states = heard_states(InFloat32, chunking, [0, 2, 1])
+    states = states_after(InFloat32, chunking, [0, 2, 1])
     return [[tensor.float() if tensor.is_floating_point() else tensor for tensor in state] for state in states]
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model import laws
-from support.model.encoders import FEATURES, FIXED, Geometry, build, encoder_op, features, geometries, heard_states
+from support.model.encoders import FEATURES, FIXED, Geometry, build, encoder_op, features, geometries, states_after
 from torch import Tensor
 
 from wenet_fusion.model import encoder as encoder_module
@@ -37,7 +37,7 @@ def test_split(geometry: Geometry, blocks: list[int], short: int, heard: list[in
     cuts = [FEATURES * size * sum(blocks[: i + 1]) for i in range(len(blocks))]
     frames = size * sum(blocks) + short % size
     lengths = torch.tensor([FEATURES * max(1, frames - row * (short + 1)) for row in range(len(heard))])
-    state = laws.join(heard_states(encoder, geometry, heard))
+    state = laws.join(states_after(encoder, geometry, heard))
     x = features(geometry, len(heard), frames)
     edges = cuts if short % size else cuts[:-1]
     assert laws.split(encoder_op(encoder, geometry.chunking), state, x, lengths, edges) <= laws.BOUND
@@ -96,14 +96,14 @@ def test_split_detects_a_cut_inside_a_chunk() -> None:
 @given(geometries(), st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), min_size=2, max_size=4))
 def test_batch(geometry: Geometry, heard_and_frames: list[tuple[int, int]]) -> None:
     encoder = build(geometry)
-    states = heard_states(encoder, geometry, [heard for heard, _ in heard_and_frames])
+    states = states_after(encoder, geometry, [heard for heard, _ in heard_and_frames])
     xs = [features(geometry._replace(seed=row), 1, frames) for row, (_, frames) in enumerate(heard_and_frames)]
     assert laws.batch(encoder_op(encoder, geometry.chunking), laws.join, xs, states) <= laws.BOUND
 
 
 def test_batch_detects_rows_that_share_a_position() -> None:
     encoder = build(FIXED)
-    xs, states = [features(FIXED, 1, 6), features(FIXED, 1, 6)], heard_states(encoder, FIXED, [3, 1])
+    xs, states = [features(FIXED, 1, 6), features(FIXED, 1, 6)], states_after(encoder, FIXED, [3, 1])
 
     def one_clock(rows: list[EncoderState]) -> EncoderState:
         joined = laws.join(rows)
@@ -118,7 +118,7 @@ def test_batch_detects_a_norm_over_neighbours() -> None:
     encoder = build(FIXED)
     for norm in norms(encoder):
         norm.train()
-    xs, states = [features(FIXED, 1, 6), features(FIXED, 1, 9)], heard_states(encoder, FIXED, [0, 0])
+    xs, states = [features(FIXED, 1, 6), features(FIXED, 1, 9)], states_after(encoder, FIXED, [0, 0])
     assert laws.batch(encoder_op(encoder, FIXED.chunking), laws.join, xs, states) > laws.BROKEN
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.model import laws
-from support.model.encoders import FIXED, Geometry, build, features, geometries, heard_states
+from support.model.encoders import FIXED, Geometry, build, features, geometries, states_after
 
 from wenet_fusion.model import encoder as encoder_module
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
@@ -60,7 +60,7 @@ def test_a_chunk_that_is_one_frame_too_small_is_not_full_context() -> None:
 def test_positions_have_no_limit(frames: int) -> None:
     """A stream that has run for hours computes what it computed after minutes, in memory of the same size."""
     encoder, size = build(FIXED), FIXED.chunking.size
-    state = laws.join(heard_states(encoder, FIXED, [3, 5]))
+    state = laws.join(states_after(encoder, FIXED, [3, 5]))
     late = state._replace(position=state.position + frames // size * size)
     x, lengths = features(FIXED, 2, 4 * size), torch.tensor([4 * size, 2 * size])
     early, long = (encoder(x, lengths, FIXED.chunking, start) for start in (state, late))
@@ -76,7 +76,7 @@ def test_positions_have_no_limit(frames: int) -> None:
 
 def test_a_step_leaves_its_state_as_it_was() -> None:
     encoder, x = build(FIXED), features(FIXED, 1, 6)
-    state = heard_states(encoder, FIXED, [2])[0]
+    state = states_after(encoder, FIXED, [2])[0]
     before = laws.tree_map(torch.clone, state)
     encoder(x, torch.tensor([6]), FIXED.chunking, state)
     assert all(torch.equal(*pair) for pair in zip(laws.leaves(state), laws.leaves(before)))

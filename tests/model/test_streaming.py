@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model import laws
-from support.model.streams import FRAME, heard_states, samples, step_op
+from support.model.streams import FRAME, samples, states_after, step_op
 from torch import Tensor, nn
 
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
@@ -52,7 +52,7 @@ def test_split(model: StreamingModel, chunking: Chunking, blocks: list[int], mis
     block = chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
     lengths = torch.tensor([max(1, cuts[-1] - row * missing) for row in range(len(heard))])
-    state = laws.join(heard_states(model, chunking, heard))
+    state = laws.join(states_after(model, chunking, heard))
     x = samples(0, len(heard), cuts[-1])
     assert laws.split(step_op(model, chunking), state, x, lengths, cuts[:-1]) <= laws.BOUND
 
@@ -77,14 +77,14 @@ def test_split_detects(plain: StreamingModel, bug: str) -> None:
 @settings(laws.random_geometries, max_examples=10)
 @given(chunkings, st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3000)), min_size=2, max_size=4))
 def test_batch(model: StreamingModel, chunking: Chunking, heard_and_samples: list[tuple[int, int]]) -> None:
-    states = heard_states(model, chunking, [heard for heard, _ in heard_and_samples])
+    states = states_after(model, chunking, [heard for heard, _ in heard_and_samples])
     xs = [samples(row, 1, count) for row, (_, count) in enumerate(heard_and_samples)]
     assert laws.batch(step_op(model, chunking), laws.join, xs, states) <= laws.BOUND
 
 
 def test_batch_detects_states_that_are_mixed_up(plain: StreamingModel) -> None:
     chunking, xs = Chunking(3, 2), [samples(0, 1, 960), samples(1, 1, 960)]
-    states = heard_states(plain, chunking, [1, 4])
+    states = states_after(plain, chunking, [1, 4])
 
     def mixed(found: list[laws.Tree]) -> laws.Tree:
         return [laws.join(found[::-1])[0], *laws.join(found)[1:]]

@@ -14,7 +14,7 @@ from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.encoder_state import EncoderState, growing_axes
 from wenet_fusion.model.layers.attention import MASKED
 from wenet_fusion.model.layers.layer_protocol import StepContext
-from wenet_fusion.model.layers.layer_types import LAYER_TYPES
+from wenet_fusion.model.layers.layer_types import build_layer
 from wenet_fusion.model.layers.packing import frame_mask, unpack, valid_frames
 from wenet_fusion.model.layers.position_bias import PositionBias
 from wenet_fusion.model.layers.sinusoids import Sinusoids
@@ -54,7 +54,6 @@ class Encoder(nn.Module):
         self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # scripts read attributes, not module constants
         self.dim, self.heads = config.dim, config.heads
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
-        build_layer = LAYER_TYPES[config.layer]
         layers = [build_layer(config, layer) for layer in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         # Tells a fresh state its dtype and device; a quantised layer's weight could not.

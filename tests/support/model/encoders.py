@@ -66,7 +66,7 @@ def features(geometry: Geometry, rows: int, frames: int) -> Tensor:
     return laws.noise(geometry.seed, rows, frames * FEATURES, geometry.num_mel_bins)
 
 
-def heard_states(encoder: Encoder, geometry: Geometry, chunks: list[int]) -> list[EncoderState]:
+def states_after(encoder: Encoder, geometry: Geometry, chunks: list[int]) -> list[EncoderState]:
     """Return the states of streams after `chunks` chunks each."""
     size, left = geometry.chunking
     states = []

@@ -33,7 +33,7 @@ def samples(seed: int, rows: int, count: int) -> Tensor:
     return 0.1 * laws.noise(seed, rows, count).double()
 
 
-def heard_states(model: nn.Module, chunking: Chunking, chunks: list[int]) -> list[laws.Tree]:
+def states_after(model: nn.Module, chunking: Chunking, chunks: list[int]) -> list[laws.Tree]:
     """Return the states of streams after `chunks` chunks each."""
     states = []
     for row, count in enumerate(chunks):

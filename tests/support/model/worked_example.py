@@ -17,7 +17,7 @@ sys.path[len(sys.path) :] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "runtime
 
 from conftest import TINY_UNITS, default_dtype, tiny_recipe, tiny_trained  # noqa: E402
 from support.model import laws  # noqa: E402
-from support.model.encoders import FEATURES, FIXED, build, encoder_op, features, heard_states  # noqa: E402
+from support.model.encoders import FEATURES, FIXED, build, encoder_op, features, states_after  # noqa: E402
 
 from wenet_fusion.export.flow import export_model  # noqa: E402
 from wenet_fusion.export.target import ExportOptions  # noqa: E402
@@ -38,7 +38,7 @@ def check_laws(changes: dict[str, object]) -> None:
         forgetful = laws.forgetful(op, lambda old, new: new._replace(layers=old.layers))
         assert laws.split(forgetful, state, x, lengths, edges) > laws.BROKEN
         xs = [features(geometry._replace(seed=row), 1, frames) for row, frames in enumerate((7, 12))]
-        assert laws.batch(op, laws.join, xs, heard_states(encoder, geometry, [3, 1])) <= laws.BOUND
+        assert laws.batch(op, laws.join, xs, states_after(encoder, geometry, [3, 1])) <= laws.BOUND
         for training in (True, False):
             check_padding(encoder.train(training), x, lengths)
 
