@@ -12,7 +12,7 @@ from conftest import changed, tiny_recipe, tiny_trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model import laws
-from support.model.streams import FRAME, audio, states_after, samples, step_op
+from support.model.streams import FRAME, audio, samples, states_after, step_op
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model, read_meta

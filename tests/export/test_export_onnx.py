@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.model import laws
 from support.model.onnx_steps import Steps
-from support.model.streams import FRAME, audio, states_after, samples, step_op
+from support.model.streams import FRAME, audio, samples, states_after, step_op
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.model import laws
-from support.model.streams import FRAME, audio, states_after, samples, step_op
+from support.model.streams import FRAME, audio, samples, states_after, step_op
 from support.model.tones import RATE, ToneRun
 from torch import nn
 from wenet_fusion_runtime.model.model_file import load_model
