@@ -1,4 +1,4 @@
-"""Where a number comes from: the commit of the sources, the processor, the versions of the software."""
+"""Provenance of numbers: the commit of the sources, the processor, the versions of the software."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_a_chunking_that_was_not_trained_is_refused_before_any_audio_is_read(mod
 
 @pytest.fixture
 def faulty(tone_run, tmp_path):
-    """A list of four usable recordings, the second with a wrong transcript, the third of noise; and four that are none."""
+    """Four usable recordings, the second with a wrong transcript, the third of noise, and four unusable ones."""
     good = [json.loads(line) for line in tone_run.dev_list.read_text().splitlines()[:4]]
     for item in good:
         item["wav"] = str(tone_run.dev_list.with_name(item["wav"]))

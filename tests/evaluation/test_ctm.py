@@ -1,5 +1,6 @@
 """CTM and TextGrid files: what is written is read again, in order and without overlap; what is wrong is named."""
 
+import itertools
 import re
 
 import pytest
@@ -57,7 +58,7 @@ def test_written_words_are_read_again_without_overlap(tmp_path_factory, bounds):
     for word, other in zip(found, words):
         assert word.start_seconds == pytest.approx(other.start_seconds, abs=6e-4)
         assert word.end_seconds == pytest.approx(other.end_seconds, abs=6e-4)
-    for word, later in zip(found, found[1:]):
+    for word, later in itertools.pairwise(found):
         assert word.end_seconds <= later.start_seconds + 1e-9
 
 
@@ -94,7 +95,9 @@ def read_textgrid(text):
 
 def test_a_textgrid_has_what_praat_wants():
     words, tokens = [Word('sa"id', 0.5, 1.0, 1), Word("b", 1.0, 1.25, 1)], [Word("b", 0.0, 2.0, 1)]
-    tiers, seconds = read_textgrid(format_textgrid({"words": words, "tokens": tokens, "none": []}, 2.0))
+    text = format_textgrid({"words": words, "tokens": tokens, "none": []}, 2.0)
+    assert '            text = "sa""id"\n' in text, "Praat's way to write a quotation mark"
+    tiers, seconds = read_textgrid(text)
     assert seconds == 2.0 and tiers == {
         "words": [(0, 0.5, ""), (0.5, 1.0, 'sa"id'), (1.0, 1.25, "b"), (1.25, 2.0, "")],
         "tokens": [(0, 2.0, "b")],
@@ -110,5 +113,5 @@ def test_intervals_have_a_length_and_no_gaps(bounds, tail):
     for intervals in tiers.values():
         assert intervals[0][0] == 0 and intervals[-1][1] == seconds
         assert all(end - start > 0.4 * SHORTEST_SECONDS for start, end, _ in intervals)
-        assert all(before[1] == after[0] for before, after in zip(intervals, intervals[1:]))
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(intervals))
     assert [text for *_, text in tiers["words"] if text] == [word.text for word in words]

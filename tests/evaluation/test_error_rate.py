@@ -124,7 +124,7 @@ def test_the_interval_covers_the_true_rate():
 
 
 def test_the_interval_is_that_of_the_exact_distribution():
-    """Of n utterances of one word, k of them wrong, a resample has Binomial(n, k / n) errors: 95 %, neither 90 nor 99."""
+    """With k of n one-word utterances wrong, a resample has Binomial(n, k / n) errors: 95 %, not 90 or 99."""
     count, wrong = 1000, 200
     references = {str(n): "a" for n in range(count)}
     scored = score(references, {str(n): "b" if n < wrong else "a" for n in range(count)})

@@ -1,4 +1,4 @@
-"""Evaluation: every mode, chunking and variant, the files it leaves, and the tokens that the shipped runtime gives too."""
+"""Evaluation: every mode, chunking and variant, the files it writes, and the same tokens as the runtime."""
 
 import dataclasses
 import itertools
@@ -61,7 +61,7 @@ def evaluated(model, data_list, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def offline(trained, data_list, tmp_path_factory):
-    """Tokens of the runtime's modes under a model that guesses, so that searches disagree: (mode, chunking) -> key -> ids."""
+    """Tokens by (mode, chunking) and key, from an untrained model, so that searches disagree."""
     folder = tmp_path_factory.mktemp("offline")
     evaluate(trained, data_list, EvaluationOptions(MODES, tuple(map(parse_chunking, CHUNKINGS))), folder)
     tokens = {}
@@ -109,7 +109,7 @@ def test_every_utterance_is_a_line_for_each_condition(evaluated):
     (evaluation, conditions), folder = evaluated
     lines = list(map(json.loads, (folder / "utterances.jsonl").read_text().splitlines()))
     assert len(lines) == 8 * len(conditions)
-    for number, ((found, scoring, _), utterance) in enumerate(
+    for number, ((found, _, _), utterance) in enumerate(
         (condition, utterance) for condition in conditions for utterance in condition.scoring.utterances
     ):
         line = lines[number]

@@ -1,4 +1,4 @@
-"""How well words are dated: paired with those that were spoken, measured through an exported file, told by the tools."""
+"""Timestamp errors and emission delay: matched words, measurement through an exported file, the tools' tables."""
 
 import json
 import math

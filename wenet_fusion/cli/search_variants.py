@@ -1,4 +1,4 @@
-"""The variants of the search that the arguments of `evaluate` ask for: plain, with hot words, with a language model."""
+"""Variants of the search for the verb `evaluate`: plain, with hot words, with a language model, with both."""
 
 import argparse
 import hashlib
@@ -15,22 +15,29 @@ from wenet_fusion.evaluation.options import PLAIN, Variant
 _HOT_WORDS, _LANGUAGE_MODEL = "hot words", "language model"
 
 
-class Asked(NamedTuple):
+class RequestedVariants(NamedTuple):
+    """The variants that the arguments request."""
+
     variants: tuple[Variant, ...]
-    all_usable: bool  # whether all hot words can be used; the others are listed on stderr
+    all_usable: bool  # False if a hot word cannot be used; such words are printed to standard error
 
 
-def variants_of(arguments: argparse.Namespace, units: Vocabulary) -> Asked:
-    """What is asked for beside the plain search: each alone, then both together.
+def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> RequestedVariants:
+    """Return the plain search, then hot words and the language model each alone, then both together.
+
+    Args:
+        arguments: parsed options of `add_search_arguments`.
+        vocabulary: of the model, which must be able to spell the hot words.
 
     Raises:
-        OSError, ValueError: a file cannot be read, or a value is out of its range.
+        OSError: a file cannot be read.
+        ValueError: a file or a value cannot be used.
     """
     try:
         with_model = search_options(DecodingOptions(), arguments)
     except ImportError as error:  # an optional package; the message says how to install it
         raise ValueError(str(error)) from error
-    hot_words, all_usable = usable_hot_words(arguments, units)
+    hot_words, all_usable = usable_hot_words(arguments, vocabulary)
     defaults = DecodingOptions()
     plain = replace(with_model, language_model=None, lm_weight=defaults.lm_weight, word_bonus=defaults.word_bonus)
     variants = [Variant(PLAIN, plain)]
@@ -43,7 +50,7 @@ def variants_of(arguments: argparse.Namespace, units: Vocabulary) -> Asked:
         if hot_words:
             both = replace(with_model, hot_words=hot_words)
             variants.append(Variant(f"{_HOT_WORDS} + {_LANGUAGE_MODEL}", both, f"{phrases}; {model}"))
-    return Asked(tuple(variants), all_usable)
+    return RequestedVariants(tuple(variants), all_usable)
 
 
 def _digest(path: Path) -> str:

@@ -198,8 +198,8 @@ def read_results(result_dir: Path) -> Evaluation:
             condition.texts[line["key"]], condition.tokens[line["key"]] = line["hypothesis"], line["tokens"]
         facts = [Fact(name, value) for name, value in content["facts"].items()]
         return Evaluation(
-            content["checkpoint"], content["data"], Counting(**content["counting"]), content["audio_seconds"], references,
-            list(found.values()), content["skipped"], facts,
+            content["checkpoint"], content["data"], Counting(**content["counting"]), content["audio_seconds"],
+            references, list(found.values()), content["skipped"], facts,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{result_dir}: its results are damaged ({error!r}); evaluate again") from error

@@ -17,7 +17,7 @@ _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 @dataclass(frozen=True)
 class Counting:
-    """How errors are counted: in words, characters or both, with or without case and punctuation.
+    """Counting of errors: in words, characters or both, with or without case and punctuation.
 
     Canonically equivalent texts (Unicode NFC) count as equal.
 

@@ -1,4 +1,4 @@
-"""Streaming measurements as a table, from files of tools/measure/measure_streaming.py and tools/measure/reliability.py."""
+"""Streaming measurements as a table, from the files of measure_streaming.py and reliability.py in tools/measure/."""
 
 import json
 from collections.abc import Sequence

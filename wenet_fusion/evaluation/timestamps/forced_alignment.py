@@ -3,6 +3,7 @@
 Shapes: T encoder frames, D width, V vocabulary.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
     bounds = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), frames]
     runs = tuple(
         TokenRun(start, stop, float(np.exp(log_probs[start:stop].max())))
-        for start, stop in zip(bounds, bounds[1:])
+        for start, stop in itertools.pairwise(bounds)
         if path[start] != BLANK
     )
     return BestPath(runs, float(log_probs.sum(dtype=np.float64)))
@@ -168,7 +169,8 @@ class _Aligner:
         if self._options.chunking == FULL_CONTEXT and seconds > MAX_FULL_CONTEXT_SECONDS:
             raise ValueError(
                 f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; "
-                f"align it in chunks, such as --chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
+                "align it in chunks, such as "
+                f"--chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
             )
 
     @torch.inference_mode()
@@ -194,7 +196,7 @@ class _Aligner:
 
 
 def write_alignment(aligned: Aligned, folder: Path) -> None:
-    """Write `words.ctm`, `tokens.ctm`, `textgrid/KEY.TextGrid`, and `alignment.json` with scores and skipped utterances."""
+    """Write words.ctm, tokens.ctm, textgrid/KEY.TextGrid, and alignment.json with scores and skipped utterances."""
     (folder / "textgrid").mkdir(parents=True, exist_ok=True)
     write_text(folder / "words.ctm", "".join(ctm_lines(item.key, item.words) for item in aligned.utterances))
     write_text(folder / "tokens.ctm", "".join(ctm_lines(item.key, item.tokens) for item in aligned.utterances))
