@@ -85,9 +85,11 @@ class AcousticModel:
         backend: runs the model.
         meta: describes the model.
 
-    >>> model = load_model("final.zip")  # doctest: +SKIP
-    >>> state = model.init_state(batch=1, chunk=16, left=4)  # doctest: +SKIP
-    >>> scores, state = model.step(samples, [samples.shape[1]], 16, 4, state)  # doctest: +SKIP
+    >>> from types import SimpleNamespace
+    >>> backend = SimpleNamespace(rescore=lambda encoder_out, hyps, lengths: -lengths[:, None].repeat(2, axis=1))
+    >>> model = AcousticModel(backend, SimpleNamespace(kind="", precision="float32"))
+    >>> model.rescore([np.zeros((1, 50, 256))], [(5, 7), (5,)]).tolist()
+    [[-2.0, -2.0], [-1.0, -1.0]]
     """
 
     def __init__(self, backend: Backend, meta: Meta) -> None:

@@ -42,7 +42,10 @@ class OnnxBackend:
         ImportError: onnxruntime is not installed.
         ValueError: the installed onnxruntime cannot run a graph, or its inputs are not those that `meta` describes.
 
-    >>> backend = OnnxBackend(step_graph, None, meta)  # doctest: +SKIP
+    >>> from types import SimpleNamespace
+    >>> OnnxBackend(b"", None, SimpleNamespace(state=()), threads=0)
+    Traceback (most recent call last):
+    ValueError: threads must be at least 1, found 0
     """
 
     def __init__(

@@ -41,7 +41,10 @@ class TorchBackend:
         ImportError: torch is not installed.
         ValueError: the module is in training mode.
 
-    >>> backend = TorchBackend(torch.jit.load("final.zip"))  # doctest: +SKIP
+    >>> import torch
+    >>> TorchBackend(torch.nn.Linear(1, 1))
+    Traceback (most recent call last):
+    ValueError: the model is in training mode; call its eval() first
     """
 
     def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:

@@ -122,9 +122,12 @@ def test_a_wanted_rate_is_opened(install) -> None:
     fake = install(record("Mic", rate=44100.0))
     with Microphone(choose_device(), sample_rate=16000) as source:
         assert fake.streams[0].rate == 16000 and source.description.endswith("16000 Hz")
+        blocks = source.blocks()
+        fake.streams[0].deliver(ramp(0, 8000), age=0.1)  # since the last of its samples
+        assert next(blocks).captured == pytest.approx(time.monotonic() - 0.1, abs=0.2)
         fake.streams[0].deliver(ramp(0, 10), age=2.0)  # longer than any buffer: a clock without sense
         now = time.monotonic()
-        captured = next(source.blocks())
+        captured = next(blocks)
         assert captured.sample_rate == 16000 and captured.captured == pytest.approx(now, abs=0.5)
 
 

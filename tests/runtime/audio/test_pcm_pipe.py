@@ -129,6 +129,21 @@ def test_a_pipe_ends_when_told_though_its_writer_does_not() -> None:
     os.close(reader)
 
 
+def test_a_sample_cut_in_two_is_put_together() -> None:
+    data = SAMPLES.tobytes()
+    reader, writer = os.pipe()
+    with PcmPipe(reader) as source:
+        os.write(writer, data[:1601])
+        blocks = source.blocks()
+        first = next(blocks)  # the reader has taken the half sample
+        os.write(writer, data[1601:])
+        os.close(writer)
+        got = np.concatenate([block.samples for block in [first, *blocks]])
+    assert len(first.samples) == 800 and np.array_equal(got, SAMPLES.reshape(-1, 1))
+    wait_for_reader()
+    os.close(reader)
+
+
 def test_a_saved_file_is_what_was_written(tmp_path: Path) -> None:
     with WavWriter(tmp_path / "a.wav") as writer:
         assert not writer.paths and not (tmp_path / "a.wav").exists()

@@ -200,6 +200,18 @@ def test_rescore_pads_hypotheses_and_joins_blocks(model: AcousticModel) -> None:
     assert model.rescore([step.row(0)[1][:, :3], step.row(0)[1][:, 3:]], [(3,)])[0, 1] == pytest.approx(1 - 50 + 0.005)
 
 
+def test_hypotheses_without_tokens_are_no_empty_axis(model: AcousticModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, rescore = [], model.backend.rescore
+
+    def watched(encoder_out: np.ndarray, hyps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        shapes.append(hyps.shape)
+        return rescore(encoder_out, hyps, lengths)
+
+    monkeypatch.setattr(model.backend, "rescore", watched)
+    model.rescore([np.zeros((1, 3, 2), dtype=np.float32)], [(), ()])
+    assert shapes == [(2, 1)]
+
+
 def test_step_clips_samples(model: AcousticModel) -> None:
     loud, full = (np.full((1, 4 * FRAME), level, dtype=np.float32) for level in (3.0, 1.0))
     found, expected = (model.step(x, [4 * FRAME], 4, 1, model.init_state(1, 4, 1))[0] for x in (loud, full))
