@@ -110,6 +110,12 @@ def test_short_subtitles_stay_as_long_as_the_next_one_allows() -> None:
     )
 
 
+def test_a_subtitle_waits_for_the_one_of_the_segment_before() -> None:
+    writer = make_writer("vtt", "a", True)
+    text = "".join(writer.segment(result(said(word, at, 0.1))) for word, at in (("one", 1.0), ("two", 1.5)))
+    assert re.findall(r"00:00:(\S+) --> 00:00:(\S+)", text) == [("01.000", "02.000"), ("02.000", "03.000")]
+
+
 def test_wide_characters_count_twice_and_have_no_spaces() -> None:
     words = [Word("\u4f60", 0.1 * n, 0.1 * n + 0.1, 1.0, False) for n in range(50)]
     cues = make_cues(words)

@@ -61,6 +61,8 @@ def test_the_model_file_corrects_timestamps() -> None:
     (raw,) = transcribe_offline(make_model(), samples, 8, 2, options)
     (moved,) = transcribe_offline(make_model(word_times=shifts), samples, 8, 2, options)
     assert raw.text == moved.text == "a b c" and raw.hypotheses == moved.hypotheses
+    assert [token.end_seconds - token.start_seconds for token in raw.tokens] == pytest.approx([FRAME] * 3)
+    assert [round(token.start_seconds / FRAME) for token in raw.tokens] == list(raw.hypotheses[0].frames)
     for before, after in zip(raw.tokens, moved.tokens):
         assert after.start_seconds == pytest.approx(before.start_seconds - 0.08)
         assert after.end_seconds == pytest.approx(before.end_seconds + 0.04)
@@ -107,6 +109,15 @@ def test_an_endpoint_before_a_word_does_not_move_its_start() -> None:
     assert times == sorted(times), "and none overlaps the one before"
     stream = Recognizer(model, options).create_stream()
     assert [*stream.accept_waveform(samples), *stream.finish()] == segments
+
+
+def test_words_of_two_segments_do_not_overlap() -> None:
+    model = make_model(word_times={"start_shift_seconds": -0.6, "end_shift_seconds": 0.2})
+    options = DecodingOptions(endpoint=EndpointRules(rule2_seconds=0.2))
+    results = transcribe_offline(model, speak("ab  c", frames=2, gap=3), 8, 2, options)
+    assert [result.text for result in results if result.words] == ["a b", "c"]
+    times = [time for result in results for word in result.words for time in (word.start_seconds, word.end_seconds)]
+    assert times == sorted(times) and times[3] == times[4], "the last two words touch"
 
 
 def test_a_file_without_word_times_has_none_and_a_wrong_value_is_named() -> None:

@@ -163,6 +163,7 @@ def test_a_streams_phrase_replaces_the_boost_of_the_same_phrase() -> None:
     again = changed.with_hot_words([HotWord(" one ", -1.0)])
     for token, scores in zip("one two three".split(), [(2.0, 0.0, -1.0), (1.0, 1.0, 1.0), (0.0, 5.0, 5.0)]):
         assert tuple(final_score(each, ids(WORDS, token)) for each in (scorers, changed, again)) == scores
+    assert final_score(again.with_hot_words([HotWord("two", 4.0)]), ids(WORDS, "two")) == 4.0
 
 
 def test_without_phrases_there_is_nothing_to_add() -> None:

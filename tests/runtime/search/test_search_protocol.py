@@ -1,6 +1,7 @@
 """Every search keeps the promises of the protocol: cuts change nothing, stable prefixes stay, commits are exact."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,26 @@ def test_cuts_change_nothing_and_stable_prefixes_stay(mode: str, seed: int, cuts
     for count in (1, 3, 5):
         assert cut.hypotheses(count) == whole.hypotheses(count) == whole.hypotheses(5)[:count]
         assert cut.final_hypotheses(count) == whole.final_hypotheses(5)[:count]
+
+
+@pytest.mark.parametrize("mode", ALTERNATIVES)
+def test_a_mode_hands_its_options_to_the_search(mode: str) -> None:
+    scores = FrameScores(
+        np.log([[0.6, 0.3, 0.1], [0.8, 0.15, 0.05]]), np.array([[3, 4, 0], [0, 3, 4]]), np.log([0.1, 0.8])
+    )
+    found = {}
+    for name, options in (
+        ("all", replace(OPTIONS, beam_size=6, token_threshold=9.0)),
+        ("pruned", replace(OPTIONS, beam_size=6, token_threshold=0.5)),
+        ("narrow", replace(OPTIONS, beam_size=2, nbest=2, token_threshold=9.0)),
+        ("skipped", replace(OPTIONS, beam_size=6, token_threshold=9.0, blank_skip_threshold=0.7)),
+    ):
+        search = SEARCH_MODES[mode].make(SearchSetup(options, make_scorers(WORDS), prefers_long, 7, previous=3))
+        advance(search, scores)
+        found[name] = {each.ids: each.frames for each in search.hypotheses(6)}
+    assert found["all"] == {(): (), (4,): (7,), (3,): (8,), (4, 3): (7, 8)}
+    assert set(found["pruned"]) == {()}, "token 3 continues the one of the frame before, all others are pruned"
+    assert set(found["skipped"]) == {(), (4,)} and len(found["narrow"]) == 2
 
 
 def check_commits(make_search: Callable[[], Search], seed: int) -> int:

@@ -83,9 +83,13 @@ def test_enumeration_catches_a_missing_blank_between_repeats(monkeypatch: pytest
 
 
 def plain_prefix_beam(
-    scores: FrameScores, beam_size: int, bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0
+    scores: FrameScores,
+    beam_size: int,
+    bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0,
+    keep: Callable[[int, tuple[int, ...]], bool] = lambda frame, prefix: True,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, the beam cut after each frame; `bonus` is added to a prefix's score."""
+    """The textbook algorithm on copied tuples, the beam cut after each frame, then filtered by `keep`; `bonus` is added to
+    a prefix's score."""
     beam = {(): (0.0, -np.inf)}
     for frame in range(len(scores.blank)):
         following: dict[tuple[int, ...], list[float]] = {}
@@ -102,7 +106,7 @@ def plain_prefix_beam(
                     sums = following.setdefault(reached, [-np.inf, -np.inf])
                     sums[ending] = np.logaddexp(sums[ending], before + log_prob)
         ranked = sorted(following.items(), key=lambda item: -np.logaddexp(*item[1]) - bonus(item[0]))
-        beam = {prefix: (sums[0], sums[1]) for prefix, sums in ranked[:beam_size]}
+        beam = {prefix: (sums[0], sums[1]) for prefix, sums in ranked[:beam_size] if keep(frame, prefix)}
     return [(prefix, float(np.logaddexp(*sums)) + bonus(prefix)) for prefix, sums in beam.items()]
 
 
@@ -123,6 +127,21 @@ def agrees_with_textbook(seed: int, beam_size: int) -> bool:
 @pytest.mark.parametrize("beam_size", [1, 3, 6])
 def test_prefix_beam_equals_the_textbook_when_prefixes_leave_the_beam_and_return(beam_size: int) -> None:
     assert all(agrees_with_textbook(seed, beam_size) for seed in RETURNING_SEEDS)
+
+
+@pytest.mark.parametrize("frame", [8, 12, 14])
+def test_a_search_continues_from_a_commit_as_the_textbook_does(frame: int) -> None:
+    for seed in range(12):
+        scores, search = random_scores(seed, 30, 4, sharpness=1.5), PrefixBeamSearch(6)
+        search.advance(scores.part(0, 15))
+        best = search.hypotheses(1)[0]
+        final = best.ids[: sum(emitted < frame for emitted in best.frames)]
+        search.commit(frame)
+        search.advance(scores.part(15))
+        expected = plain_prefix_beam(scores, 6, keep=lambda at, ids: at != 14 or ids[: len(final)] == final)
+        found = search.hypotheses(6)
+        assert [each.ids for each in found] == [ids for ids, _ in expected]
+        np.testing.assert_allclose([each.score for each in found], [score for _, score in expected], rtol=1e-12)
 
 
 def test_the_textbook_catches_a_prefix_that_returns_as_another_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream import offline
-from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
-from wenet_fusion_runtime.stream.endpoints import EndpointRules
+from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS, LIVE_OPTIONS, DecodingOptions
+from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, EndpointRules
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step, transcribe_offline
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
@@ -212,6 +212,19 @@ def test_no_samples_at_all() -> None:
     assert [(result.text, result.end_seconds) for result in silent] == [("", 0.0)]
 
 
+def test_defaults_that_users_get() -> None:
+    plain = DecodingOptions(
+        None, None, None, None, None, 0.0, 0.0, 10.0, 1.0, (), None, 0.5, 0.0, EndpointRules(), None
+    )
+    assert DecodingOptions() == FILE_OPTIONS == plain
+    assert replace(plain, endpoint=LIVE_ENDPOINTS, commit_seconds=1.0) == LIVE_OPTIONS
+    assert HotWord("a").boost == 1.5
+    resolved = plain.resolved(MODEL.meta)
+    assert (resolved.beam_size, resolved.nbest) == (len(MODEL.meta.vocabulary), len(MODEL.meta.vocabulary))
+    large = make_model(units=[*MODEL.meta.vocabulary.tokens, *"efghij"])
+    assert plain.resolved(large.meta).beam_size == 10 < len(large.meta.vocabulary)
+
+
 def test_defaults_come_from_the_model() -> None:
     options = DecodingOptions().resolved(MODEL.meta)
     assert (options.mode, options.ctc_weight, options.reverse_weight) == (RESCORING, 1.0, 0.0)
@@ -228,6 +241,8 @@ def test_defaults_come_from_the_model() -> None:
     [
         ({"mode": "attention"}, "unknown decoding mode 'attention'; choose one of"),
         ({"beam_size": 0}, "beam_size must be at least 1, found 0"),
+        ({"beam_size": 3, "nbest": 4}, "nbest 4 is more than beam_size 3; choose a larger beam"),
+        ({"beam_size": 8}, "beam_size 8 is larger than the vocabulary of 7 tokens; choose 7 or less"),
         ({"ctc_weight": -1.0}, "ctc_weight must be a number and not negative, found -1.0"),
         ({"ctc_weight": math.nan}, "ctc_weight must be a number and not negative, found nan"),
         ({"ctc_weight": math.inf}, "ctc_weight must be a number and not negative, found inf"),
