@@ -1,5 +1,7 @@
 """Words of results: their text, times and confidence, and which of a partial result can no longer change."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,7 +169,7 @@ def test_what_is_decided_does_not_depend_on_how_frames_arrive(
     found = []
     for bounds in ([0, 80], sorted({0, 80, *cuts})):
         decoder, results = SegmentDecoder(UNSURE, options), []
-        for start, stop in zip(bounds, bounds[1:]):
+        for start, stop in itertools.pairwise(bounds):
             results += decoder.accept(scores.part(start, stop), np.zeros((1, stop - start, 2), np.float32))
         found.append([*results, decoder.finish()])
     assert found[0] == found[1]

@@ -88,8 +88,8 @@ def plain_prefix_beam(
     bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0,
     keep: Callable[[int, tuple[int, ...]], bool] = lambda frame, prefix: True,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, the beam cut after each frame, then filtered by `keep`; `bonus` is added to
-    a prefix's score."""
+    """The textbook algorithm on copied tuples, the beam cut after each frame, then filtered by `keep`; `bonus` is added
+    to each score."""
     beam = {(): (0.0, -np.inf)}
     for frame in range(len(scores.blank)):
         following: dict[tuple[int, ...], list[float]] = {}

@@ -1,6 +1,8 @@
 """The rules that close segments: when they fire, that they do not see how frames arrive, and that nothing is lost."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +33,7 @@ MODEL = make_model()
 
 def closings(
     units: list[int],
-    cuts: list[int] = [],
+    cuts: Sequence[int] = (),
     rules: EndpointRules = RULES,
     frame_rules: type[FrameRules] = FrameRules,
     blank_probabilities: list[float] | None = None,
@@ -40,7 +42,7 @@ def closings(
     counts, found, scanner = SegmentCounts(), [], frame_rules(rules, FRAME)
     blank = np.log(blank_probabilities or [1.0] * len(units))
     bounds = [0, *sorted(min(cut, len(units)) for cut in cuts), len(units)]
-    for start, stop in zip(bounds, bounds[1:]):
+    for start, stop in itertools.pairwise(bounds):
         while True:
             counts, count, endpoint = scanner.scan(counts, np.array(units[start:stop], dtype=int), blank[start:stop])
             start += count
@@ -163,12 +165,14 @@ def random_scores(rng: np.random.Generator, frames: int, sharpness: float = 4.0)
     )
 
 
-def decode(scores: FrameScores, options: DecodingOptions, cuts: list[int] = [], closes: list[int] = []) -> list[Result]:
+def decode(
+    scores: FrameScores, options: DecodingOptions, cuts: Sequence[int] = (), closes: Sequence[int] = ()
+) -> list[Result]:
     """Segments; frames come in blocks that end at `cuts`, the open segment is closed by request at `closes`."""
     decoder, results = SegmentDecoder(MODEL, options), []
     nothing = np.zeros((1, len(scores.blank), 2), dtype=np.float32)
     bounds = sorted({0, len(scores.blank), *cuts, *closes})
-    for start, stop in zip(bounds, bounds[1:]):
+    for start, stop in itertools.pairwise(bounds):
         results += decoder.accept(scores.part(start, stop), nothing[:, start:stop])
         if stop in closes:
             results.append(decoder.close())

@@ -1,5 +1,6 @@
 """Segments and modes: frames to results, however the frames arrive."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -43,7 +44,7 @@ def decode(
 ) -> list[Result]:
     decoder, results = decoder_type(MODEL, options), []
     bounds = [0, *sorted(cuts), len(scores.blank)]
-    for start, stop in zip(bounds, bounds[1:]):
+    for start, stop in itertools.pairwise(bounds):
         results += decoder.accept(scores.part(start, stop), encoder_out[:, start:stop])
         decoder.partial()
     return [*results, decoder.finish()]
@@ -80,7 +81,7 @@ def test_segments_follow_each_other_without_losing_a_frame_or_a_token() -> None:
     assert len(results) > 2 and all(result.is_final for result in results)
     assert [result.segment for result in results] == list(range(len(results)))
     assert results[0].start_seconds == 0 and results[-1].end_seconds == pytest.approx(len(scores.blank) * 0.04)
-    for before, after in zip(results, results[1:]):
+    for before, after in itertools.pairwise(results):
         assert before.end_seconds == after.start_seconds
     assert text_of(results) == "a b c d c b a d d"
     whole = decode(scores, encoder_out, [], DecodingOptions(PREFIX_BEAM))
