@@ -9,7 +9,7 @@ from conftest import randomise, tiny_recipe
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.data.dataset import SpeechDataset
-from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
@@ -57,3 +57,22 @@ def test_batches_of_any_size_give_the_same_result(words, tiny_units):
     assert alone.errors == together.errors and alone.errors.errors > 0
     assert alone.loss == pytest.approx(together.loss, rel=1e-4)
     assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class TokenPerFrame(torch.nn.Module):
+    """A CTC head that emits another token in every frame, in padding, too."""
+
+    def forward(self, frames_BTD: torch.Tensor) -> torch.Tensor:
+        ids = 3 + torch.arange(frames_BTD.size(1)) % 2
+        log_probs = torch.nn.functional.one_hot(ids, 13).float().log_softmax(-1)
+        return log_probs.expand(frames_BTD.size(0), -1, -1)
+
+
+def test_padding_is_not_decoded(corpus, tiny_units):
+    recipe = tiny_recipe(tiny_units)
+    data = build_dataset(recipe, corpus[1], build_tokenizer(recipe.tokenizer, Path()), augmented=False)
+    model = AsrModel(recipe.model, 13)
+    model.ctc = TokenPerFrame()
+    model.losses = lambda *_: Losses(*torch.zeros(3))
+    alone, together = (validate(model, data, FULL_CONTEXT, seconds, torch.device("cpu")) for seconds in (0.1, 60.0))
+    assert alone.errors.insertions == together.errors.insertions > 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a vocabulary (units.txt) from the transcripts of a Kaldi text file, and for BPE train the sentencepiece model."""
+"""Write a vocabulary (units.txt), and for BPE a sentencepiece model, from the transcripts of a Kaldi text file."""
 
 import argparse
 import io
