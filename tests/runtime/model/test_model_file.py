@@ -262,9 +262,12 @@ def test_impossible_numbers_in_meta_are_refused(change: dict) -> None:
 
 
 def test_a_huge_or_hostile_meta_is_refused(tmp_path: Path) -> None:
-    for name, content in (("bomb", b" " * (17 << 20)), ("deep", b"[" * 100000)):
+    for name, content, problem in (
+        ("bomb", b" " * (17 << 20), "larger than 16 MiB"),
+        ("deep", b"[" * 100000, "damaged"),
+    ):
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("meta.json", content)
             archive.writestr("step.onnx", b"")
-        with pytest.raises(ValueError, match=f"{name}: its meta.json is (larger than 16 MiB|damaged)"):
+        with pytest.raises(ValueError, match=f"{name}: its meta.json is {problem}"):
             read_meta(tmp_path / name)
