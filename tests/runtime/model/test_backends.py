@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.runtime.fake_model import (
     FRAME,
     SAVERS,
@@ -19,7 +20,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores,
 from wenet_fusion_runtime.model.metadata import parse_meta
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.model.onnx_backend import OnnxBackend
-from wenet_fusion_runtime.model.torch_backend import TorchBackend
+from wenet_fusion_runtime.model.torch_backend import TorchBackend, packing_engine
 
 SAMPLES = speak("abcd cab dd")  # 57 frames
 
@@ -231,6 +232,17 @@ def test_nan_from_the_model_is_an_error(tmp_path: Path, kind: str) -> None:
 def test_a_module_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"training mode; call its eval\(\)"):
         TorchBackend(LoudnessModel())
+
+
+def test_the_quantized_engine_is_restored_after_packing() -> None:
+    before = torch.backends.quantized.engine
+    others = [engine for engine in torch.backends.quantized.supported_engines if engine not in ("none", before)]
+    if not others:
+        pytest.skip("torch has one quantized engine here")
+    with pytest.raises(KeyError), packing_engine(others[0]):
+        assert torch.backends.quantized.engine == others[0]
+        raise KeyError
+    assert torch.backends.quantized.engine == before
 
 
 # --- onnxruntime
