@@ -25,7 +25,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.flow import TARGETS
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.targets.onnx_archive import takes_int8
-from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.error_rate import ErrorCounts, score
 from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")

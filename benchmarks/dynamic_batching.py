@@ -24,7 +24,7 @@ from wenet_fusion_runtime.model.metadata import DYNAMIC
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.speech import Speech, read_speech
-from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
 PATIENCE = 600.0
 

@@ -30,7 +30,7 @@ from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
-from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.error_rate import ErrorCounts, score
 from wenet_fusion.trained_model import TrainedModel, load_trained
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks

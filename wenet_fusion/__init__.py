@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from wenet_fusion.trained_model import TrainedModel, acoustic_model, average, load_trained
 
 __all__ = [
+    "FULL_CONTEXT",
     "AsrModel",
     "Chunking",
     "Encoder",
     "EncoderConfig",
     "ExportOptions",
     "Exported",
-    "FULL_CONTEXT",
     "ModelConfig",
     "RecipeConfig",
     "TrainedModel",

@@ -1,4 +1,6 @@
-"""The benchmark of error rates: every form of each checkpoint that there is, also of the Conformer that is compared with."""
+"""The benchmark of error rates: every form of each checkpoint that there is, also of the Conformer that is
+compared with.
+"""
 
 import json
 import sys

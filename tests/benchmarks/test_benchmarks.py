@@ -30,8 +30,8 @@ import profile_step  # noqa: E402
 import runtime_speed as runtime_benchmark  # noqa: E402
 from encoder_speed import QUICK  # noqa: E402
 from parts import (
-    candidates,  # noqa: E402
-    runtime_calls,  # noqa: E402
+    candidates,
+    runtime_calls,
 )
 from parts.benchmark_report import Goal  # noqa: E402
 from parts.candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
@@ -198,7 +198,9 @@ def test_the_gpu_benchmark_says_that_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_step_of_the_gpu_benchmark_stays_on_its_device() -> None:
-    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen without a GPU."""
+    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen
+    without a GPU.
+    """
     forms = gpu_benchmark.build(QUICK, 0, torch.device("meta"))
     assert len(forms) == 9
     for form in forms:

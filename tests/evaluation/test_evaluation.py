@@ -22,7 +22,7 @@ from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, Evaluat
 from wenet_fusion.evaluation.results import condition_folder, read_results
 from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.model.chunking import Chunking, parse_chunking
-from wenet_fusion.text.error_rate import score
+from wenet_fusion.scoring.error_rate import score
 from wenet_fusion.trained_model import acoustic_model, load_trained
 
 LONG = 110  # words, about 32 s: the runtime closes a segment at 30 s at the latest

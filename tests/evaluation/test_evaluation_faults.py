@@ -15,7 +15,7 @@ from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ATTENTION, PLAIN, EvaluationOptions, Variant
 from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.model.chunking import Chunking, parse_chunking
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting
 
 # ---- an evaluation that was killed
 

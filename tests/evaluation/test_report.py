@@ -22,8 +22,8 @@ from wenet_fusion.evaluation.report.html import page, rate_chart
 from wenet_fusion.evaluation.report.markdown import markdown, table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
 from wenet_fusion.evaluation.report.write import write_report
-from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, Interval, score
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.error_rate import AlignedPair, ErrorCounts, Interval, score
+from wenet_fusion.scoring.transcripts import Counting
 
 REFERENCES = {
     "u1": "one two three", "u2": "<script>alert(1)</script> & |pipe|", "u3": "five", "u4": " ".join(map(str, range(40)))

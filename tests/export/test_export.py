@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model import laws
 from support.model.streams import FRAME, audio, samples, states_after, step_op
-from torch import Tensor, nn
+from torch import Tensor
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model, read_meta
 from wenet_fusion_runtime.results.result import Result, joined_ids
@@ -26,13 +26,12 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.targets import torchscript
-from wenet_fusion.export.targets.torchscript import reloaded, script, step_graph
+from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.export.verification import relative_difference
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.convolution import CausalConvolution
 from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.packing import unpack
-from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching, operators
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model
 
 # --- same tokens
@@ -172,65 +171,6 @@ def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
 
 
 # --- no norm, no costly activation
-
-
-def test_the_step_runs_no_norm_and_no_costly_activation(exported: Path, trained: TrainedModel) -> None:
-    counts = operators(step_graph(load_model(exported)))
-    assert counts["aten::linear"] and counts["aten::conv2d"] and counts["aten::relu"]
-    assert matching(counts, NORM_OPERATORS + COSTLY_ACTIVATIONS) == {}
-    assert matching(operators(reloaded(script(trained)).rescore.inlined_graph), NORM_OPERATORS), (
-        "the decoder keeps its LayerNorm"
-    )
-
-
-PLANTED = {
-    "layer_norm": lambda: nn.LayerNorm(16),
-    "group_norm": lambda: nn.GroupNorm(2, 16),
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-
-
-@pytest.mark.parametrize("name", list(PLANTED))
-def test_a_planted_operator_is_detected_and_not_exported(name: str, trained: TrainedModel, tmp_path: Path) -> None:
-    planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].feed_forward_in.op, "dropout", PLANTED[name]())
-    )
-    path = tmp_path / "model.pt"
-    with pytest.raises(ValueError, match=f"{path} is not kept: its step still runs .*aten::{name}"):
-        export_model(planted, path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_calls_that_hide_operators_are_refused_and_gone_from_a_reloaded_module() -> None:
-    class Inner(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.tanh(x)
-
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = Inner(), Inner()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.second(self.first(x))
-
-    with torch.jit.optimized_execution(False):  # as the runtime runs files: methods are kept as they stand
-        torch.jit.script(Outer())(torch.zeros(1))
-    another = torch.jit.script(nn.Sequential(Outer()))
-    with pytest.raises(ValueError, match="the graph still calls forward"):
-        operators(another.inlined_graph)
-    assert operators(reloaded(another).inlined_graph) == {"aten::tanh": 2}
-
-
-def test_a_batch_norm_that_cannot_be_folded_is_named(trained: TrainedModel, tmp_path: Path) -> None:
-    planted = changed(
-        trained, lambda model: setattr(model.encoder.layers[1].attention.op, "dropout", nn.BatchNorm1d(16))
-    )
-    with pytest.raises(ValueError, match="cannot fold encoder.layers.1.attention.op.dropout"):
-        export_model(planted, tmp_path / "model.pt")
-    assert list(tmp_path.iterdir()) == []
 
 
 # --- what is not kept

@@ -29,10 +29,10 @@ from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES
 from wenet_fusion.export.target import Exported, ExportOptions
 from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.export.verification import relative_difference
+from wenet_fusion.export.wenet_methods import WENET_METHODS, WenetModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
-from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, folded
 

@@ -24,8 +24,8 @@ from wenet_fusion.export.targets import wenet_graphs, wenet_onnx
 from wenet_fusion.export.targets.onnx_graph import operators
 from wenet_fusion.export.targets.wenet_onnx import GRAPHS, mel_remarks, unit_table
 from wenet_fusion.export.verification import relative_difference
+from wenet_fusion.export.wenet_methods import WenetModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.model.wenet import WenetModel
 from wenet_fusion.trained_model import TrainedModel, load_trained
 
 

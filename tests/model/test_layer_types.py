@@ -8,6 +8,7 @@ from support.model import laws
 from support.model.encoders import FIXED, build, encoder_op, features, states_after
 from torch import Tensor, nn
 
+from wenet_fusion.export.wenet_methods import WenetCaches
 from wenet_fusion.model.asr_model import ModelConfig
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.encoder_config import EncoderConfig
@@ -15,7 +16,6 @@ from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 from wenet_fusion.model.layers.activation import ACTIVATIONS, activation_cost
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.layer_types import LAYER_TYPES
-from wenet_fusion.model.wenet import WenetCaches
 
 pytestmark = pytest.mark.usefixtures("float64")
 

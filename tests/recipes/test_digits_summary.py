@@ -1,4 +1,6 @@
-"""The digits recipe's summary: beside the error rates it says how the model streams, latencies and unstable partial words too."""
+"""The digits recipe's summary: beside the error rates it says how the model streams, latencies and unstable
+partial words too.
+"""
 
 import json
 

@@ -28,6 +28,7 @@ LAYERS = {
     "config": 8,
     "provenance": 8,
     "model": 9,
+    "scoring": 9,
     "text": 9,
     "data": 10,
     "training": 11,
@@ -76,7 +77,7 @@ EXTRAS = {
 }
 JIT = {
     "wenet_fusion.model.streaming": "marks the methods that export scripts",
-    "wenet_fusion.model.wenet": "marks those that WeNet's runtime calls",
+    "wenet_fusion.export.wenet_methods": "marks those that WeNet's runtime calls",
     "wenet_fusion.export.targets.torchscript": "writes the file",
     "wenet_fusion_runtime.model.torch_backend": "runs the file",
 }
@@ -253,7 +254,8 @@ def test_a_seeded_bug_is_caught(name, source, expected):
 def test_innocent_sources_pass():
     source = (
         '"""Doc."""\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n'
-        "from wenet_fusion_runtime.results.vocabulary import BLANK\nX = 1\ndef f(): ...\nif __name__ == '__main__':\n    f()\n"
+        "from wenet_fusion_runtime.results.vocabulary import BLANK\nX = 1\ndef f(): ...\nif __name__ == "
+        "'__main__':\n    f()\n"
     )
     assert violations([Module("wenet_fusion_runtime.search.greedy", ast.parse(source))]) == []
 

@@ -1,4 +1,6 @@
-"""tools/measure/measure_insertions.py: sounds without a word at the levels they claim, and every word that is heard in them counted."""
+"""tools/measure/measure_insertions.py: sounds without a word at the levels they claim, and every word that is
+heard in them counted.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""tools/measure/measure_hot_words.py: recall, precision and error rates with and without a list, on a model whose mistakes are known."""
+"""tools/measure/measure_hot_words.py: recall, precision and error rates with and without a list, on a model whose
+mistakes are known.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,7 @@ import soundfile
 from measure_hot_words import Found, find
 from support.runtime.fake_model import LEVELS, SAMPLE_RATE, TOKENS, save_model, speak
 
-from wenet_fusion.text.error_rate import align
+from wenet_fusion.scoring.error_rate import align
 
 # What is spoken, one frame of each letter, and how loud: 0.54 and 0.57 lie between b (0.4) and c (0.6).
 SPOKEN = {"clear": ("a b", None), "doubtful": ("b", 0.54), "false": ("c", 0.57), "other": ("d c", None)}

@@ -1,4 +1,6 @@
-"""tools/language_model/train_ngram.py and tools/language_model/perplexity.py: sums, values worked out by hand, KenLM's lmplz, and bad input."""
+"""tools/language_model/train_ngram.py and tools/language_model/perplexity.py: sums, values worked out by hand,
+KenLM's lmplz, and bad input.
+"""
 
 import gzip
 import itertools

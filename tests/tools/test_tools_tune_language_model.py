@@ -12,7 +12,7 @@ from test_shallow_fusion import say, train
 from wenet_fusion_runtime import DecodingOptions, Recognizer, load_language_model
 from wenet_fusion_runtime.search.modes import PREFIX_BEAM
 
-from wenet_fusion.text.error_rate import score
+from wenet_fusion.scoring.error_rate import score
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""tools/measure/compare_wenet_scores.py: keeps the scores of exported files, and says how far those of another environment are from them."""
+"""tools/measure/compare_wenet_scores.py: keeps the scores of exported files, and says how far those of another
+environment are from them.
+"""
 
 from pathlib import Path
 

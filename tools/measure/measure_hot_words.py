@@ -26,8 +26,8 @@ from wenet_fusion.evaluation.decode_list import Condition, decode_list
 from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
-from wenet_fusion.text.error_rate import AlignedPair, ErrorCounts, align
-from wenet_fusion.text.transcripts import UNITS, Counting
+from wenet_fusion.scoring.error_rate import AlignedPair, ErrorCounts, align
+from wenet_fusion.scoring.transcripts import UNITS, Counting
 
 WITHOUT, AS_LISTED = "without", "as listed"
 PHRASES_SHOWN = 20

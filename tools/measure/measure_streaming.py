@@ -25,7 +25,7 @@ from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
-from wenet_fusion.text.error_rate import align, score
+from wenet_fusion.scoring.error_rate import align, score
 
 
 class Percentiles(NamedTuple):

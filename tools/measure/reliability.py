@@ -18,8 +18,8 @@ from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
-from wenet_fusion.text.error_rate import align
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.error_rate import align
+from wenet_fusion.scoring.transcripts import Counting
 
 Z = 1.96  # standard deviations of a 95 % interval
 

@@ -23,7 +23,7 @@ from wenet_fusion.evaluation.decode_list import Condition, decode_list
 from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
-from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
 
 @dataclass(frozen=True)

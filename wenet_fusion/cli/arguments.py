@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from wenet_fusion.data.dataset import Skip
-from wenet_fusion.text.transcripts import UNITS, Counting
+from wenet_fusion.scoring.transcripts import UNITS, Counting
 
 MAX_SHOWN = 20  # skipped utterances that are printed
 

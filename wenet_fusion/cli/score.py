@@ -10,8 +10,8 @@ from wenet_fusion.cli.arguments import Verb, add_counting, counting
 from wenet_fusion.data.kaldi import read_table
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report
 from wenet_fusion.evaluation.report.write import check_report_path, write_report
-from wenet_fusion.text.error_rate import Scoring, score
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.error_rate import Scoring, score
+from wenet_fusion.scoring.transcripts import Counting
 
 
 def add(verb: Verb) -> None:

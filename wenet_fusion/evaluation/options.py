@@ -7,7 +7,7 @@ from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting
 
 ATTENTION = "attention"
 ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)

@@ -17,8 +17,8 @@ from wenet_fusion_runtime.files import read_lines, write_text
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
 from wenet_fusion.evaluation.report.write import write_report
-from wenet_fusion.text.error_rate import Interval, Scoring, score
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.error_rate import Interval, Scoring, score
+from wenet_fusion.scoring.transcripts import Counting
 
 _RESULTS, _UTTERANCES = "results.json", "utterances.jsonl"
 

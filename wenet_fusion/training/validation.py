@@ -11,8 +11,8 @@ from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
-from wenet_fusion.text.error_rate import ErrorCounts, align
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.error_rate import ErrorCounts, align
+from wenet_fusion.scoring.transcripts import Counting
 
 
 class Validation(NamedTuple):

@@ -22,7 +22,7 @@ from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.scorer_set import make_scorers
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
-from wenet_fusion.text.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
 # Texts whose words the units of each kind write; some words that these can write never occur.
 TEXTS = {

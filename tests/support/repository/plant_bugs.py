@@ -96,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.sample and args.sample < len(bugs):
         bugs = [bugs[index * len(bugs) // args.sample] for index in range(args.sample)]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        found = [pair for part in pool.map(work, [bugs[index :: args.jobs] for index in range(args.jobs)]) for pair in part]
+        found = [
+            pair for part in pool.map(work, [bugs[index :: args.jobs] for index in range(args.jobs)]) for pair in part
+        ]
     bad = [(bug, outcome) for bug, outcome in found if outcome != "caught"]
     print(f"\n{len(found) - len(bad)} of {len(found)} bugs were caught")
     for bug, outcome in bad:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wenet_fusion.text.error_rate import (
+from wenet_fusion.scoring.error_rate import (
     LEVEL,
     AlignedPair,
     ErrorCounts,
@@ -16,7 +16,7 @@ from wenet_fusion.text.error_rate import (
     ScoredUtterance,
     Scoring,
 )
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting
 
 WORST = 10  # utterances shown of each condition
 COMMONEST = 8  # errors shown of each condition

@@ -18,7 +18,7 @@ from wenet_fusion.evaluation.report.content import (
     rate_table,
     worst_utterances,
 )
-from wenet_fusion.text.error_rate import pad, text_width
+from wenet_fusion.scoring.error_rate import pad, text_width
 
 _LINE_WIDTH = 100  # columns of aligned words
 

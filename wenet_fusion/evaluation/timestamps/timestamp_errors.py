@@ -9,7 +9,7 @@ import numpy as np
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
-from wenet_fusion.text.error_rate import align
+from wenet_fusion.scoring.error_rate import align
 
 
 class MatchedWord(NamedTuple):

@@ -20,8 +20,8 @@ from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, pack_ke
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.target import Findings, Target
 from wenet_fusion.export.verification import Pair
+from wenet_fusion.export.wenet_methods import WENET_METHODS, WenetModel
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, operators
-from wenet_fusion.model.wenet import WENET_METHODS, WenetModel
 from wenet_fusion.trained_model import FileForm, TrainedModel, folded, meta_record
 
 METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]

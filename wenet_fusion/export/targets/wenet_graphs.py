@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wenet_fusion.export.targets.onnx_graph import write_onnx
+from wenet_fusion.export.wenet_methods import WenetModel
 from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
-from wenet_fusion.model.wenet import WenetModel
 from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
 EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothing of the example becomes a constant

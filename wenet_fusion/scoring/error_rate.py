@@ -11,7 +11,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from wenet_fusion_runtime.results.subtitles import text_width
 
-from wenet_fusion.text.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting
 
 LEVEL = 0.95  # confidence level of intervals
 _RESAMPLES = 1000

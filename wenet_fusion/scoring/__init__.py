@@ -1,0 +1,1 @@
+"""Error rates of transcripts: words or characters, alignments, confidence intervals."""
