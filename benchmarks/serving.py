@@ -226,7 +226,9 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
              "clients late", "streams in a step", "cores: server + clients", "wrong"], rows,
         ),
         markdown_table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
-        markdown_table(["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts),
+        markdown_table(
+            ["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts
+        ),
     ])  # fmt: skip
 
 

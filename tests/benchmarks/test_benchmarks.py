@@ -29,10 +29,7 @@ import gpu as gpu_benchmark  # noqa: E402
 import profile_step  # noqa: E402
 import runtime_speed as runtime_benchmark  # noqa: E402
 from encoder_speed import QUICK  # noqa: E402
-from parts import (
-    candidates,
-    runtime_calls,
-)
+from parts import candidates, runtime_calls  # noqa: E402
 from parts.benchmark_report import Goal  # noqa: E402
 from parts.candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
 from parts.forms import features_of, write_graph  # noqa: E402

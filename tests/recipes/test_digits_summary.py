@@ -14,7 +14,9 @@ def folder(tmp_path):
     """What the stages before leave, as far as the summary reads it."""
     files = {
         "results/results.json": {
-            "rows": [{"mode": "ctc_greedy_search", "variant": "plain", "chunking": "16/4", "wer": 0.0113, "words": 1597}]
+            "rows": [
+                {"mode": "ctc_greedy_search", "variant": "plain", "chunking": "16/4", "wer": 0.0113, "words": 1597}
+            ]
         },
         "stream.16-4/stream.json": {**STREAM, "different": ["x"], "same_tokens": 4, "compared": 5},
         "silence.16-4/stream.json": {
@@ -24,7 +26,8 @@ def folder(tmp_path):
             "words.ctm": {"words": 9, "starts": {"mean": 0.04, "p95": 0.1}, "ends": {"mean": 0.07, "p95": 0.2}}
         },
         "source.json": {
-            "kind": "recorded", "files": 3, "speakers": ["a"], "sample_rate": 8000, "origin": "here", "sha256": "0123456789abcdef"
+            "kind": "recorded", "files": 3, "speakers": ["a"], "sample_rate": 8000, "origin": "here",
+            "sha256": "0123456789abcdef"
         },
     }  # fmt: skip
     for name, content in files.items():

@@ -49,7 +49,8 @@ def test_sounds_without_words_give_no_text_in_any_mode(experiment: Path) -> None
     assert rates["insertions per hour"] == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
     for kind in ("silence", "white noise", "pink noise"):
         assert rates[kind] == ["0"] * 3, kind
-    # After a quarter of the recipe's updates a few words are let pass. Synthetic voices differ from run to run: three runs heard 0, 87 and 0
-    # words per hour in chords, up to 640 in a voice, 250 in babble. Trained without such sounds: 833, 4,280 and 3,110.
+    # After a quarter of the recipe's updates a few words remain. Synthetic voices differ from run to run: three runs
+    # had 0, 87 and 0 insertions per hour in chords, up to 640 in a voice, 250 in babble. Trained without such sounds
+    # they had 833, 4,280 and 3,110.
     for kind, bound in {"tone": 60, "chords": 300, "reversed voice": 1500, "babble": 1000}.items():
         assert max(map(int, rates[kind])) <= bound, kind

@@ -160,11 +160,9 @@ def import_problems(module: Module, imported: Import) -> Iterator[str]:
             yield f"{imported.name} has no layer"
         elif unit != module.unit and LAYERS[unit] >= LAYERS[module.unit]:
             yield f"layer {LAYERS[module.unit]} imports {imported.name} of layer {LAYERS[unit]}"
-    elif module.unit.startswith(RUNTIME) and top not in sys.stdlib_module_names | RUNTIME_NEEDS | EXTRAS.get(
-        module.name, set()
-    ):
-        if not imported.for_types and not may_wait:
-            yield f"the runtime needs {imported.name}"
+    elif module.unit.startswith(RUNTIME) and not imported.for_types and not may_wait:
+        installed = sys.stdlib_module_names | RUNTIME_NEEDS | EXTRAS.get(module.name, set())
+        yield from [f"the runtime needs {imported.name}"] if top not in installed else []
 
 
 def jit_problems(module: Module) -> Iterator[str]:

@@ -74,7 +74,8 @@ def test_audio_that_cannot_be_read_is_listed_and_the_rest_goes_on(
 ) -> None:
     (folder / "lost.wav").write_bytes(b"no audio at all")
     lines = (folder / "test.list").read_text()
-    lines += '{"key": "lost", "wav": "lost.wav", "txt": "a d", "duration": 1.0}\n{"key": "gone", "wav": "gone.wav", "txt": "a"}\n'
+    lines += '{"key": "lost", "wav": "lost.wav", "txt": "a d", "duration": 1.0}\n'
+    lines += '{"key": "gone", "wav": "gone.wav", "txt": "a"}\n'
     (folder / "damaged.list").write_text(lines)
     assert tune(folder, "--weights", "2", "--bonuses", "0", test="damaged.list") == 1
     error = capsys.readouterr().err

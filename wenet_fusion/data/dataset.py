@@ -57,7 +57,7 @@ class Skip(NamedTuple):
 
 
 class DataReport(NamedTuple):
-    """What training makes of a data list."""
+    """The utterances of a data list that training would use, and those it would skip."""
 
     utterances: int  # that it uses
     hours: float  # of those

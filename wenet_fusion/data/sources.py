@@ -21,7 +21,7 @@ _HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
 class AudioSource(NamedTuple):
-    """Where audio is stored: a whole file (size 0), or `size` bytes from byte `offset` of a tar."""
+    """A place of audio: a whole file (size 0), or `size` bytes from byte `offset` of a tar."""
 
     path: str
     offset: int = 0

@@ -23,7 +23,7 @@ from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export, and what int8 may cost.
+    """The format and precision to export, and the errors that int8 may add.
 
     Args:
         target: a name in `wenet_fusion.export.flow.TARGETS`.
@@ -72,6 +72,9 @@ class Exported:
         findings: results of the verification.
         command: runs the files in another project's runtime; may be empty.
         remarks: where that runtime departs from what the model was trained with, and what the export cost.
+
+    >>> Exported.__dataclass_fields__["command"].default
+    ''
     """
 
     files: tuple[Path, ...]
@@ -90,6 +93,9 @@ class Target(ABC):
         trained: the checkpoint.
         destination: the file, or for some targets the folder, to write.
         options: what to export.
+
+    >>> Target.precisions
+    ('float32',)
     """
 
     name: ClassVar[str]

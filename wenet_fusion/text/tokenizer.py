@@ -51,7 +51,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How transcripts become tokens; `build_tokenizer` resolves relative paths.
+    """Settings of the tokenizer; `build_tokenizer` resolves relative paths.
 
     >>> TokenizerConfig(units="data/lang/units.txt", split_with_space=True).join
     'words'

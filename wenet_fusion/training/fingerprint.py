@@ -12,7 +12,9 @@ _COUNTS_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_ste
 
 
 class RunFingerprint(NamedTuple):
-    """What a checkpoint needs to be rebuilt, and what a resumed run must agree with."""
+    """The configuration, vocabulary and data of a run: a checkpoint is rebuilt from them, and a resumed run must
+    agree with them.
+    """
 
     config_yaml: str
     units: tuple[str, ...]  # the vocabulary's tokens

@@ -85,7 +85,7 @@ class BlockQueue:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True once `close` was called."""
         return self._closed
 
     def put(self, block: AudioBlock) -> None:

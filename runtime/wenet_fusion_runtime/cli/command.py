@@ -1,4 +1,4 @@
-"""What every command of the command line has: help, examples, the model and --traceback."""
+"""Build commands of the command line: help, examples, the model argument and --traceback."""
 
 from __future__ import annotations
 

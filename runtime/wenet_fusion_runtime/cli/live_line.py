@@ -57,7 +57,7 @@ def rows(pieces: tuple[Piece, ...], columns: int) -> list[str]:
 
 
 def is_terminal(out: TextIO) -> bool:
-    """Whether text can be changed in place."""
+    """Return whether text can be changed in place."""
     return out.isatty() and os.environ.get("TERM") != "dumb"
 
 

@@ -103,12 +103,12 @@ class Destination:
 
     @property
     def is_standard(self) -> bool:
-        """Whether the text goes to standard output."""
+        """True if the text goes to standard output."""
         return self._files is None and self._whole is None
 
     @property
     def is_shared(self) -> bool:
-        """Whether several recordings have the same sink."""
+        """True if several recordings have the same sink."""
         return self._files is None and self._count > 1
 
     @contextlib.contextmanager
