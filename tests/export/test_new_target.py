@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The example's class as a module, and in the table."""
-    section = GUIDE.read_text(encoding="utf-8").partition("## Worked example: add an export target\n")[2]
+    section = GUIDE.read_text(encoding="utf-8").partition("## Add an export target\n")[2]
     target, table = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     module = types.ModuleType("small_torchscript")
     exec(compile(target, "CONTRIBUTING.md", "exec"), module.__dict__)

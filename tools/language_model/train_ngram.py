@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Train an n-gram language model on text: interpolated modified Kneser-Ney, written as an ARPA file.
 
-It estimates what KenLM's `lmplz -o N --discount_fallback` does. 11 million words take 20 s and 1.1 GB at order 3; for
-text that does not fit into memory use lmplz, whose files the recogniser reads too.
+KenLM's `lmplz` estimates the model if it is on the PATH. Otherwise this program does, with the same probabilities, as
+long as the text fits into memory: 11 million words take 20 s and 1.1 GB at order 3.
+
+Example: python tools/language_model/train_ngram.py data/train/text --keyed --order 3 --output lm.arpa
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import TextIO
 
 import numpy as np
 from kneser_ney import END, START, UNKNOWN, Order, estimate, prune_thresholds
+from lmplz import find_lmplz, sizes_of, train_with_lmplz
 from perplexity import report
 from sentences import MARKS, add_format_arguments, read_sentences, text_format
 from tqdm import tqdm
@@ -89,11 +92,40 @@ def write_ngrams(file: TextIO, words: Sequence[str], order: Order, description: 
         file.write(f"{log_prob:.7f}\t{text}\t{backoff:.7f}\n" if has_backoff else f"{log_prob:.7f}\t{text}\n")
 
 
+def describe_sizes(sizes: Sequence[int]) -> str:
+    """Return the numbers of n-grams of each order as text."""
+    return ", ".join(f"{size} {number}-grams" for number, size in enumerate(sizes, start=1))
+
+
 def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
     """Return one line about the sizes of the model."""
     sentences = int((text == START).sum())
-    sizes = ", ".join(f"{len(order.words)} {number}-grams" for number, order in enumerate(orders, start=1))
+    sizes = describe_sizes([len(order.words) for order in orders])
     return f"{path}: {sizes} from {len(text) - 2 * sentences} words in {sentences} sentences"
+
+
+def train_here(
+    args: argparse.Namespace, sentences: Iterable[Sequence[str]], thresholds: Sequence[int], vocabulary: Sequence[str]
+) -> None:
+    """Estimate the model in this process and write it."""
+    words = {word: number for number, word in enumerate(SPECIAL)}
+    for word in vocabulary:
+        words.setdefault(word, len(words))
+    known = len(words)
+    text = number_words(sentences, words, closed=args.vocabulary is not None)
+    if not (text > END).any():
+        raise ValueError(f"{', '.join(map(str, args.text))}: there is not one word in it")
+    if args.vocabulary and not (text > UNKNOWN).any():
+        raise ValueError(f"{args.vocabulary}: none of its {known - len(SPECIAL)} words occurs in the text; compare the"
+                         " upper and lower case of both")  # fmt: skip
+    orders = estimate(text, len(words), thresholds)
+    write_arpa(args.output, list(words), orders)
+    for number, order in enumerate(orders, start=1):
+        one, two, more, estimated = order.discounts
+        if not estimated:
+            print(f"note: the text does not determine the discounts of {number}-grams (too small or too regular);"
+                  f" used {one:g}, {two:g} and {more:g} for counts 1, 2 and 3 or more", file=sys.stderr)  # fmt: skip
+    print(summary(args.output, text, orders))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the words that the model knows, units.txt or one in each line; others are counted as <unk>"
         " (default: all of TEXT, and <unk> is as probable as a word that never occurred)",
     )  # fmt: skip
+    parser.add_argument(
+        "--estimator", choices=("auto", "lmplz", "own"), default="auto",
+        help="lmplz: KenLM's program; own: this one; auto: lmplz if it is on the PATH (default: auto)",
+    )  # fmt: skip
     parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print perplexities")
     add_format_arguments(parser)
     args = parser.parse_args(arguments)
@@ -119,25 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"--order {args.order} must be at least 1")
     thresholds = prune_thresholds(args.prune, args.order)
 
-    words = {word: number for number, word in enumerate(SPECIAL)}
-    for word in read_words(args.vocabulary) if args.vocabulary else []:
-        words.setdefault(word, len(words))
-    known = len(words)
+    program = find_lmplz() if args.estimator == "auto" else args.estimator == "lmplz" and find_lmplz()
+    if args.estimator == "lmplz" and not program:
+        raise ValueError("--estimator lmplz: lmplz is not on the PATH; install KenLM, or leave the option out")
+    vocabulary = read_words(args.vocabulary) if args.vocabulary else []
     sentences = (sentence for path in args.text for sentence in read_sentences(path, text_format(args)))
-    text = number_words(sentences, words, closed=args.vocabulary is not None)
-    if not (text > END).any():
-        raise ValueError(f"{', '.join(map(str, args.text))}: there is not one word in it")
-    if args.vocabulary and not (text > UNKNOWN).any():
-        raise ValueError(f"{args.vocabulary}: none of its {known - len(SPECIAL)} words occurs in the text; compare the"
-                         " upper and lower case of both")  # fmt: skip
-    orders = estimate(text, len(words), thresholds)
-    write_arpa(args.output, list(words), orders)
-    for number, order in enumerate(orders, start=1):
-        one, two, more, estimated = order.discounts
-        if not estimated:
-            print(f"note: the text does not determine the discounts of {number}-grams (too small or too regular);"
-                  f" used {one:g}, {two:g} and {more:g} for counts 1, 2 and 3 or more", file=sys.stderr)  # fmt: skip
-    print(summary(args.output, text, orders))
+    if program:
+        count, lines = train_with_lmplz(program, sentences, args.output, thresholds, vocabulary)
+        print(f"{args.output}: {describe_sizes(sizes_of(args.output))} from {count} words in {lines} sentences (lmplz)")
+    else:
+        train_here(args, sentences, thresholds, vocabulary)
     if args.evaluate:
         model = load_language_model(args.output)
         for path in args.evaluate:
