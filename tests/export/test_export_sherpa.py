@@ -71,6 +71,22 @@ def test_scores_are_the_models(exported: Exported, like_sherpa: TrainedModel, ch
     assert greedy(found) == greedy(expected) and len(greedy(found)) > 10
 
 
+def test_keys_before_the_start_are_hidden_whatever_the_mask_says(exported: Exported, like_sherpa: TrainedModel) -> None:
+    """Their positions hide them, and the runtime's mask hides them too."""
+    model, features = SherpaModel(exported.files[0], 8, 2), model_features(like_sherpa, audio())
+    expected, session = model.decode(features), model.session
+
+    class SeesAll:
+        def get_inputs(self):
+            return session.get_inputs()
+
+        def run(self, names, values):
+            return session.run(names, {**values, "attn_mask": np.ones_like(values["attn_mask"])})
+
+    model.session = SeesAll()
+    assert relative_difference(model.decode(features), expected) < 1e-5
+
+
 @pytest.mark.parametrize("bug", ["offset", "attn_cache", "conv_cache"])
 def test_seeded_bugs_are_detected(exported: Exported, like_sherpa: TrainedModel, bug: str) -> None:
     model = SherpaModel(exported.files[0], 8, 2)

@@ -100,7 +100,7 @@ def test_a_process_without_this_package_runs_the_file(exported: Path, trained: T
 def test_a_truncated_file_is_named(exported: Path, tmp_path: Path, share: float) -> None:
     content, path = exported.read_bytes(), tmp_path / "cut.pt"
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=f"{path}: is (empty|no exported model, or a damaged one); export"):
+    with pytest.raises(ValueError, match=f"{path}: is (empty|not an exported model, or is damaged); export"):
         load_model(path)
 
 
