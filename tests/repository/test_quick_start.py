@@ -106,11 +106,11 @@ def as_in_readme(name: str, model: Path, recording: Path, address: str = "") -> 
     ]
 
 
-def test_the_readme_shows_the_commands_what_they_say_and_the_page() -> None:
+def test_the_readme_shows_the_commands_and_the_tutorial_what_they_print() -> None:
     assert set(readme_commands()) == {"transcribe", "mic", "serve", "client"}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme, tutorial = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tutorial.md"))
     for said in ("listening to 1 'default'", "nothing lost", "listening on http://127.0.0.1:10086/", "last text 0."):
-        assert re.search(rf"^.*{re.escape(said)}.*$", readme, re.MULTILINE), said
+        assert re.search(rf"^.*{re.escape(said)}.*$", tutorial, re.MULTILINE), said
     assert "(docs/page.png)" in readme and (ROOT / "docs" / "page.png").stat().st_size > 10_000
 
 
