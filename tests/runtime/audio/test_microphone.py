@@ -108,13 +108,14 @@ def test_samples_arrive_in_order_with_their_times(install) -> None:
         before = time.monotonic()
         stream.deliver(ramp(0, 300), age=0.25)
         stream.deliver(ramp(300, 100), age=-5.0)  # a clock without sense counts as none
+        after = time.monotonic()
         source.stop()
         stream.deliver(ramp(400, 100))
         blocks = list(source.blocks())
     assert np.array_equal(np.concatenate([block.samples for block in blocks]), ramp(0, 400))
     assert {(block.samples.dtype.name, block.sample_rate) for block in blocks} == {("int16", 44100)}
-    assert blocks[0].captured == pytest.approx(before - 0.25, abs=0.1)
-    assert blocks[1].captured == pytest.approx(before, abs=0.1)
+    assert before - 0.251 <= blocks[0].captured <= after - 0.249
+    assert before <= blocks[1].captured <= after
     assert stream.closed and source.lost_seconds == 0 and source.overflows == 0
 
 
@@ -123,12 +124,14 @@ def test_a_wanted_rate_is_opened(install) -> None:
     with Microphone(choose_device(), sample_rate=16000) as source:
         assert fake.streams[0].rate == 16000 and source.description.endswith("16000 Hz")
         blocks = source.blocks()
+        times = [time.monotonic()]
         fake.streams[0].deliver(ramp(0, 8000), age=0.1)  # since the last of its samples
-        assert next(blocks).captured == pytest.approx(time.monotonic() - 0.1, abs=0.2)
+        times.append(time.monotonic())
         fake.streams[0].deliver(ramp(0, 10), age=2.0)  # longer than any buffer: a clock without sense
-        now = time.monotonic()
-        captured = next(blocks)
-        assert captured.sample_rate == 16000 and captured.captured == pytest.approx(now, abs=0.5)
+        times.append(time.monotonic())
+        first, second = next(blocks), next(blocks)
+        assert times[0] - 0.101 <= first.captured <= times[1] - 0.099
+        assert second.sample_rate == 16000 and times[1] <= second.captured <= times[2]
 
 
 def test_overflows_are_counted(install) -> None:
@@ -150,16 +153,16 @@ def test_a_recogniser_that_is_too_slow_loses_one_stretch_and_it_is_counted(insta
     assert np.array_equal(kept, np.arange(1000, 1500))  # what is spoken now, without another gap
 
 
-def test_a_device_that_vanishes_is_told_after_its_last_block(install) -> None:
+def test_a_device_that_vanishes_is_told_after_its_last_block(install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microphone, "SILENT_SECONDS", 1e6)  # it is told by its state, not by its silence
     fake = install(record("Mic"))
     with Microphone(choose_device()) as source:
         fake.streams[0].deliver(ramp(0, 10))
         fake.streams[0].active = False
-        blocks, begin = source.blocks(), time.monotonic()
+        blocks = source.blocks()
         assert len(next(blocks).samples) == 10
         with pytest.raises(OSError, match="device 0 'Mic' .* stopped delivering audio: it was unplugged"):
             next(blocks)
-        assert time.monotonic() - begin < 3
 
 
 def test_a_device_that_falls_silent_without_a_word_is_told_too(install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,14 +242,14 @@ def test_a_hot_word_of_the_command_line() -> None:
         parse_hot_word("a=b", "=")
 
 
-def test_ten_thousand_phrases_are_ready_in_seconds() -> None:
+def test_ten_thousand_phrases_are_spelled_once() -> None:
+    """A stream's own phrase costs a small part of what all phrases cost, on a machine of any speed."""
     rng = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     units = Vocabulary([*RESERVED, "▁", *letters, *(f"{a}{b}" for a in letters for b in letters)], "pieces")
     phrases = {" ".join("".join(rng.choices(letters, k=6)) for _ in range(2)) for _ in range(10_000)}
     begin = time.process_time()
     scorers = make_scorers(units, [HotWord(phrase) for phrase in phrases])
-    assert time.process_time() - begin < 5.0
-    begin = time.process_time()
+    middle = time.process_time()
     scorers.with_hot_words([HotWord("of one stream")])  # does not make the others again
-    assert time.process_time() - begin < 0.5
+    assert time.process_time() - middle < 0.3 * (middle - begin)

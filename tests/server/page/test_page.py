@@ -117,7 +117,7 @@ def test_the_text_of_the_microphone_is_that_of_the_file(open_page: OpenPage, spe
     expect(page.locator("#status")).to_have_text("Listening")
     expect(page.locator("li p")).to_have_text(text)  # the pause closed the segment
     delay = float(page.locator("#delay").inner_text().removesuffix(" s"))
-    assert 0 <= delay < 3 and page.locator("#time").inner_text() != "0:00"
+    assert 0 <= delay < 60 and page.locator("#time").inner_text() != "0:00"
     page.keyboard.press("Space")
     is_ready(page)
     assert shown(page) == text and page.locator(".open").is_hidden()
