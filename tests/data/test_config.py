@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenet_fusion.config import ConfigError, config_from_mapping, config_from_yaml, load_config, to_yaml
+from wenet_fusion.model.asr_model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,8 @@ def test_from_mapping():
     assert config_from_mapping(Recipe, {"encoder": {"size": 8}, "factors": (1,)}, "m").factors == (1.0,)
     with pytest.raises(ConfigError, match="m: encoder.size: required"):
         config_from_mapping(Recipe, {}, "m")
+
+
+def test_a_renamed_key_names_its_new_name():
+    with pytest.raises(ConfigError, match=r"a:4: frontend\.tail_frames: this key was renamed; write right_padd"):
+        config_from_yaml(ModelConfig, "encoder:\n  gated: true\nfrontend:\n  tail_frames: 4\n", "a")

@@ -99,7 +99,9 @@ def _build(cls: Any, located: Located, path: str, base: Any, problems: list[str]
             problems.append(f"{located.where}: {dotted}: required, but not given ({describe_type(kind)})")
             values[field.name] = INVALID
     for key in [key for key in given if key not in values]:
-        problems.append(f"{given[key].where}: {_join(path, key)}: unknown key; {_suggestion(key, values)}")
+        renamed = getattr(cls, "RENAMED_KEYS", {}).get(key)
+        what = f"this key was renamed; write {renamed}" if renamed else f"unknown key; {_suggestion(key, values)}"
+        problems.append(f"{given[key].where}: {_join(path, key)}: {what}")
     if any(value is INVALID for value in values.values()):
         return INVALID
     try:

@@ -4,7 +4,7 @@ Shapes: B rows, N samples, T frames, F mel bins, U tokens, V vocabulary.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import ClassVar, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ class FrontendConfig:
     >>> FrontendConfig(sample_rate=16000).frame_samples
     640
     """
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"tail_frames": "right_padding_frames"}
 
     sample_rate: int = 16000  # Hz; audio is resampled to it
     num_mel_bins: int = 80  # mel filters per feature frame

@@ -1,7 +1,7 @@
 """Settings of the encoder: its size, its layers, and what sets a FusionFormer apart from a Conformer."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 
 from wenet_fusion.model.layers.activation import ACTIVATIONS, FREE, unknown_name
 from wenet_fusion.model.layers.attention import Positions
@@ -22,6 +22,8 @@ class EncoderConfig:
     >>> EncoderConfig(activation="gleu").problems()
     ["activation: 'gleu' is unknown; choose one of relu, swish, gelu, hardswish, leaky_relu (did you mean gelu?)"]
     """
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"gated": "conv_gate: glu or conv_gate: none"}
 
     dim: int = 256  # width of an encoder frame
     layers: int = 12  # encoder layers
