@@ -9,6 +9,7 @@ Example: python tools/generate_api_page.py docs/api.md
 import argparse
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -40,18 +41,26 @@ def signature(value: Any) -> str:
 
 
 def docstring(value: Any) -> str:
-    """Return a cleaned docstring; its examples become code blocks."""
-    lines, inside = [], False
+    """Return a docstring as Markdown: arguments and errors as lists, examples as code blocks."""
+    lines, inside, listed = [], False, False
     for line in (inspect.getdoc(value) or "").splitlines():
-        starts = line.lstrip().startswith(">>>")
-        if starts and not inside:
-            lines.append("```python")
+        if line in ("Args:", "Raises:", "Returns:"):
+            lines += ["", f"**{line.removesuffix(':')}**", ""]
+            listed = True
+            continue
+        if listed and (match := re.match(r"    ([\w*, .]+): (.*)", line)):
+            line = f"- `{match[1]}`: {match[2]}"
+        elif listed and line.startswith("    "):
+            line = "  " + line.lstrip() if lines[-1].startswith(("- ", "  ")) else line.lstrip()
+        listed = listed and bool(line)
+        if line.lstrip().startswith(">>>") and not inside:
+            lines += ["", "```python"]
             inside = True
         if inside and not line.strip():
             lines.append("```")
             inside = False
         lines.append(line)
-    return "\n".join([*lines, "```"] if inside else lines)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join([*lines, "```"] if inside else lines))
 
 
 def methods(kind: type) -> Iterator[str]:
