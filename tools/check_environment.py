@@ -37,9 +37,19 @@ def problem(root: Path) -> str:
 def runs_clone(root: Path) -> bool:
     """Return whether our packages and their commands are installed here, from `root`."""
     specs = (importlib.util.find_spec(name) for name in ("wenet_fusion", "wenet_fusion_runtime"))
-    commands = (Path(sys.executable).with_name(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))
     from_root = all(spec and spec.origin and root in Path(spec.origin).resolve().parents for spec in specs)
-    return from_root and all(command.exists() for command in commands)
+    return from_root and all(command_starts(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))
+
+
+def command_starts(name: str) -> bool:
+    """Return whether an installed command exists and what it calls does too: an upgraded clone may have moved it."""
+    if not Path(sys.executable).with_name(name).exists():
+        return False
+    try:
+        found = [entry.load() for entry in metadata.entry_points(group="console_scripts") if entry.name == name]
+    except (ImportError, AttributeError):
+        return False
+    return bool(found)
 
 
 if __name__ == "__main__":

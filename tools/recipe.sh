@@ -10,6 +10,7 @@
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of that stage
 #   summarise           print the last page of stage 7; optional
+# and may name in `corpus_files` the files beyond those that stage 0 must leave.
 # Then it calls `run_recipe`. See examples/template/s0/run.sh.
 
 # The options that every recipe has; a recipe's own line before this file changes a default.
@@ -135,7 +136,7 @@ vocabulary_stage() {
 
 lists_stage() {
   local name
-  need_stage 0 data/{train,dev,test}/{wav.scp,text}
+  need_stage 0 data/{train,dev,test}/{wav.scp,text} ${corpus_files[@]+"${corpus_files[@]}"}
   change_stage 3
   for name in $(data_sets); do
     if [ "$data_type" = raw ]; then
@@ -194,6 +195,7 @@ export_stage() {
   local times=()
   need_stage 5 "$averaged"
   need_stage 3 data/dev/data.list
+  need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   [ ! -f data/dev/words.ctm ] || times=(--ctm data/dev/words.ctm)
   change_stage 6
   wenet-fusion export "$averaged" "$exported" --data data/dev/data.list ${times[@]+"${times[@]}"}
@@ -214,6 +216,7 @@ stream_set() {
 streaming_stage() {
   local times=() records=() folder
   need_files 3 data/test/data.list
+  need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7

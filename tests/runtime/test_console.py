@@ -1,6 +1,8 @@
 """How commands end: the user's mistakes in one line, ours with a traceback."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 from wenet_fusion_runtime.console import HelpFormatter, exit_status, run_main
@@ -81,3 +83,11 @@ def test_defects_and_wanted_tracebacks_are_not_hidden(capsys, monkeypatch):
     assert exit_status(lambda: int("mine")) == 1
     with pytest.raises(ValueError, match="mine"):
         exit_status(lambda: int("mine"), traceback=True)
+
+
+def test_a_closed_output_pipe_is_a_failure_without_a_traceback():
+    source = (
+        "from wenet_fusion_runtime.console import run_main\ndef main(_):\n    raise BrokenPipeError\nrun_main(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -265,14 +265,31 @@ def lmplz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_lmplz_is_used_where_it_is_installed(lmplz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").write_text("key1 a b\nkey2 b\n")
-    (tmp_path / "words").write_text("a\nb\n")
-    arguments = [tmp_path / "text", "--keyed", "--order", 2, "--output", tmp_path / "lm.arpa.gz"]
-    arguments += ["--prune", 0, 1, "--vocabulary", tmp_path / "words"]
+    arguments = [tmp_path / "text", "--keyed", "--order", 2, "--output", tmp_path / "lm.arpa.gz", "--prune", 0, 1]
     assert train_ngram.main([str(item) for item in arguments]) == 0
-    assert lmplz.read_text().splitlines() == ["prune 0 1", "vocabulary a b ", "text a b/b/"]
+    assert lmplz.read_text().splitlines() == ["prune 0 1", "text a b/b/"]
     with gzip.open(tmp_path / "lm.arpa.gz", "rt") as file:
         assert parse(file.read()) == parse(lmplz_expected.ARPA)
     assert "from 3 words in 2 sentences (lmplz)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [
+        ("a <unk>\n", [], "lmplz refuses texts with <unk>"),
+        ("a b\n", ["--vocabulary", "words"], "lmplz counts no words outside a vocabulary"),
+    ],
+)
+def test_unknown_words_are_ours_to_count(
+    lmplz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, options: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text(text)
+    Path("words").write_text("a\n")
+    assert train_ngram.main(["text", "--output", "lm.arpa", *options]) == 0
+    assert not lmplz.exists() and ("<unk>",) in parse(Path("lm.arpa").read_text())
+    with pytest.raises(ValueError, match=reason):
+        train_ngram.main(["text", "--output", "lm.arpa", "--estimator", "lmplz", *options])
 
 
 def test_lmplz_that_fails_leaves_the_old_file(lmplz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

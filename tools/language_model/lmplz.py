@@ -16,34 +16,27 @@ def find_lmplz() -> str | None:
 
 
 def train_with_lmplz(
-    program: str, sentences: Iterable[Sequence[str]], path: Path, thresholds: Sequence[int], vocabulary: Sequence[str]
+    program: str, sentences: Iterable[Sequence[str]], path: Path, thresholds: Sequence[int]
 ) -> tuple[int, int]:
     """Write the model of `sentences` to `path`, compressed if its name ends in .gz. Return its words and sentences.
 
     Args:
         program: path of lmplz.
         thresholds: for each order, leave out n-grams that occur no more often than this.
-        vocabulary: the words that the model keeps; empty: all.
     Raises:
         ValueError: the text holds no word, or lmplz failed; the message ends with its own last line.
     """
     with tempfile.TemporaryDirectory() as folder:
-        text, arpa, words = Path(folder, "text"), Path(folder, "arpa"), Path(folder, "words")
-        known, total, count, found = set(vocabulary), 0, 0, False
+        text, arpa = Path(folder, "text"), Path(folder, "arpa")
+        total, count = 0, 0
         with open(text, "w", encoding="utf-8") as file:
             for sentence in sentences:
                 file.write(" ".join(sentence) + "\n")
                 total, count = total + len(sentence), count + 1
-                found = found or any(not known or word in known for word in sentence)
-        if not found:
-            raise ValueError(
-                "no word of the vocabulary occurs in the text" if total else "there is no word in the text"
-            )
+        if not total:
+            raise ValueError(f"{path} is not written: there is no word in the text")
         command = [program, "-o", str(len(thresholds)), "--discount_fallback", "-T", folder, "-S", "50%"]
         command += ["--text", str(text), "--arpa", str(arpa), "--prune", *map(str, thresholds)]
-        if vocabulary:
-            words.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-            command += ["--limit_vocab_file", str(words)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"lmplz failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

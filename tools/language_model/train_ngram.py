@@ -104,6 +104,27 @@ def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
     return f"{path}: {sizes} from {len(text) - 2 * sentences} words in {sentences} sentences"
 
 
+def choose_lmplz(estimator: str, texts: Sequence[Path], has_vocabulary: bool) -> str | None:
+    """Return the program to estimate with, or None for our own estimation.
+
+    lmplz has no place for unknown words: it refuses <unk> in a text, and counts no other words as <unk>.
+
+    Raises:
+        ValueError: lmplz was asked for and cannot do it.
+    """
+    if estimator == "own":
+        return None
+    program = find_lmplz()
+    reason = "is not on the PATH; install KenLM" if program is None else ""
+    if program and has_vocabulary:
+        reason = "counts no words outside a vocabulary as <unk>"
+    elif program and any("<unk>" in line.split() for path in texts for line in read_lines(path)):
+        reason = "refuses texts with <unk>"
+    if reason and estimator == "lmplz":
+        raise ValueError(f"--estimator lmplz: lmplz {reason}; leave the option out")
+    return None if reason else program
+
+
 def train_here(
     args: argparse.Namespace, sentences: Iterable[Sequence[str]], thresholds: Sequence[int], vocabulary: Sequence[str]
 ) -> None:
@@ -155,13 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"--order {args.order} must be at least 1")
     thresholds = prune_thresholds(args.prune, args.order)
 
-    program = find_lmplz() if args.estimator == "auto" else args.estimator == "lmplz" and find_lmplz()
-    if args.estimator == "lmplz" and not program:
-        raise ValueError("--estimator lmplz: lmplz is not on the PATH; install KenLM, or leave the option out")
+    program = choose_lmplz(args.estimator, args.text, args.vocabulary is not None)
     vocabulary = read_words(args.vocabulary) if args.vocabulary else []
     sentences = (sentence for path in args.text for sentence in read_sentences(path, text_format(args)))
     if program:
-        count, lines = train_with_lmplz(program, sentences, args.output, thresholds, vocabulary)
+        count, lines = train_with_lmplz(program, sentences, args.output, thresholds)
         print(f"{args.output}: {describe_sizes(sizes_of(args.output))} from {count} words in {lines} sentences (lmplz)")
     else:
         train_here(args, sentences, thresholds, vocabulary)

@@ -40,6 +40,7 @@ word_bonuses="0 1 2"            # bonuses for each word to try with each weight
 enter_recipe
 [ "$data" = synthetic ] || data=$(from_caller "$data")
 corpus_stages=("recordings of single digits" "digit strings")
+corpus_files=(data/{dev,test}/words.ctm data/silence/{wav.scp,text})
 
 corpus_settings() {
   case $1 in

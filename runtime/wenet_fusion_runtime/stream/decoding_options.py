@@ -100,9 +100,9 @@ class DecodingOptions:
         if nbest > beam_size:
             raise ValueError(f"nbest {nbest} is more than beam_size {beam_size}; choose a larger beam")
         ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
-        # The fields in their order: five that may be None, then the others.
-        rest = [getattr(self, field.name) for field in fields(DecodingOptions)][5:]
-        return ResolvedOptions(mode, beam_size, ctc_weight, reverse_weight, nbest, *rest)
+        given = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
+        chosen = {"mode": mode, "beam_size": beam_size, "ctc_weight": ctc_weight, "nbest": nbest}
+        return ResolvedOptions(**(given | chosen | {"reverse_weight": reverse_weight}))
 
     def scorers(self, vocabulary: Vocabulary) -> ScorerSet:
         """Prepare hot words, language model and length penalty for a vocabulary; see `make_scorers`.
