@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs a command on a microphone without hardware, into which recordings are played. Knows no model.
+"""Run a command on a virtual microphone into which recordings are played.
 
-The microphone is a PulseAudio daemon whose null sink is heard through ALSA; the command hears it as the default device.
+A PulseAudio daemon plays into a null sink, whose monitor is the default ALSA device of the command.
 """
 
 import argparse
@@ -45,19 +45,21 @@ def missing() -> str | None:
 
 
 def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
-    """A recording of faint noise, of so much standard deviation: models that never heard perfect silence may take its
-    end for a word."""
+    """Write faint noise of standard deviation `level`: models trained on rooms may take perfect silence for the
+    end of a word.
+    """
     noise = level * np.random.default_rng(0).standard_normal(round(seconds * RATE))
     soundfile.write(path, noise, RATE, subtype="PCM_16")
     return path
 
 
 class VirtualMicrophone:
-    """A daemon of its own, alive within `with` and for so many seconds at most; `environment` leads programs to it.
+    """A PulseAudio daemon of its own, alive within `with` and for at most `seconds`; `environment` leads programs
+    to it.
 
     Args:
-        folder: is made, for what the daemon writes.
-        background: a recording that is heard all the time, under what is played.
+        folder: gets the daemon's files.
+        background: a recording that plays all the time, under the others.
     """
 
     def __init__(self, folder: Path, background: Path, seconds: float = 120.0) -> None:

@@ -45,7 +45,7 @@ class Found:
     firsts: list[float] = field(default_factory=list)  # the first of these of each session
     lasts: list[float] = field(default_factory=list)  # from the last sample to the session's end
     lateness: list[float] = field(default_factory=list)  # of the clients themselves: sent after it was spoken
-    texts: list[tuple[int, str]] = field(default_factory=list)  # recording and what was heard
+    texts: list[tuple[int, str]] = field(default_factory=list)  # recording and recognised text
     errors: list[str] = field(default_factory=list)
     processor_seconds: float = 0.0
 

@@ -123,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
     parser.add_argument(
-        "--commit_seconds", type=float, help="text this old is decided for good; default: at a segment's end"
+        "--commit_seconds",
+        type=float,
+        help="stop revising words older than this many seconds; default: at the end of the segment",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pauses")
     args = parser.parse_args(arguments)

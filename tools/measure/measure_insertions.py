@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--speech", type=Path, help="data.list whose recordings, played backwards, are voice and babble"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the sounds")
-    parser.add_argument("--show_texts", action="store_true", help="print what was heard in which sound")
+    parser.add_argument("--show_texts", action="store_true", help="print the text recognised in each sound")
     args = parser.parse_args(arguments)
     if not args.seconds >= 1:
         raise ValueError(f"--seconds {args.seconds:g}: a sound needs at least one second")

@@ -164,7 +164,7 @@ def build_report(
     total = scoring.total
     final_words = sum(len(item.words) for item in streamed.values())
     open_words = [count for item in streamed.values() for count in item.open_words]
-    pairs = match_all_words(spoken, {key: item.dated for key, item in streamed.items()})
+    pairs = match_all_words(spoken, {key: item.timed for key, item in streamed.items()})
     times = timestamp_errors(pairs) if pairs else None
     return Report(
         model=str(args.model),
@@ -209,7 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left"
     )
     parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
-    parser.add_argument("--commit_seconds", type=float, help="text this old is decided for good; default: at the end")
+    parser.add_argument(
+        "--commit_seconds", type=float, help="stop revising words older than this many seconds; default: at the end"
+    )
     parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
     parser.add_argument(
         "--ctm",
@@ -252,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     texts = "".join(" ".join([key, *item.words]) + "\n" for key, item in streamed.items())
     write_text(args.output / "text", texts)
-    write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.dated) for key, item in streamed.items()))
+    write_text(args.output / "words.ctm", "".join(ctm_lines(key, item.timed) for key, item in streamed.items()))
     plain = {
         name: value._asdict() if isinstance(value, (Percentiles, BoundaryErrors)) else value
         for name, value in asdict(report).items()

@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = {key: " ".join(word.text for word in words) for key, words in spoken.items()}
     rows = {}
     for path in args.ctm:
-        heard = read_ctm(path)
+        recognised = read_ctm(path)
         keys_without_words(
-            heard, texts, path
+            recognised, texts, path
         )  # an utterance in which nothing was recognised has no line, but one must have
-        rows[path] = timestamp_errors(match_all_words(spoken, heard))
+        rows[path] = timestamp_errors(match_all_words(spoken, recognised))
     print(table(rows, sum(map(len, spoken.values()))))
     if args.output is not None:
         content = {

@@ -47,13 +47,15 @@ class Reliability(NamedTuple):
     bins: list[Bin]
 
 
-def rated_words(references: Mapping[str, str], heard: Mapping[str, Sequence[Word]]) -> tuple[np.ndarray, np.ndarray]:
+def rated_words(
+    references: Mapping[str, str], recognised: Mapping[str, Sequence[Word]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the confidence of every recognised word and whether it is right in an alignment with the fewest errors."""
     confidences, right = [], []
     counting = Counting("mixed")  # as the runtime cuts text into words
     for key, text in references.items():
-        words = iter(heard.get(key, ()))
-        for pair in align(counting.tokens(text), [word.text for word in heard.get(key, ())]).pairs:
+        words = iter(recognised.get(key, ()))
+        for pair in align(counting.tokens(text), [word.text for word in recognised.get(key, ())]).pairs:
             if pair.hypothesis is not None:
                 confidences.append(next(words).confidence)
                 right.append(pair.reference == pair.hypothesis)
@@ -139,14 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.bins < 1:
         raise ValueError(f"--bins {args.bins}: give at least 1")
 
-    references, heard = read_table(args.text), read_ctm(args.ctm)
-    if not heard:
+    references, recognised = read_table(args.text), read_ctm(args.ctm)
+    if not recognised:
         print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
         return 0
     keys_without_words(
-        heard, references, args.ctm
+        recognised, references, args.ctm
     )  # an utterance in which nothing was recognised has no line, but one must have
-    found = reliability(*rated_words(references, heard), args.bins)
+    found = reliability(*rated_words(references, recognised), args.bins)
     print(
         f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right "
         f"{found.right:.4f}, "

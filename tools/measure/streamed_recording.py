@@ -15,7 +15,7 @@ class Streamed(NamedTuple):
 
     words: tuple[str, ...]
     ids: tuple[int, ...]
-    dated: tuple[Word, ...]  # the words with their times and confidence
+    timed: tuple[Word, ...]  # the words with their times and confidence
     shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
     changed: int  # words that were shown and were another word, or none, in the next text shown
     open_words: tuple[int, ...]  # of each text shown: how many of its words were not yet committed
@@ -99,9 +99,9 @@ def stream_utterance(
     words = tuple(stream.text.split())
     if words and first_text is None:
         first_text, first_text_compute = end, final_compute
-    dated = tuple(word for segment in stream.finals for word in segment.words)
+    timed = tuple(word for segment in stream.finals for word in segment.words)
     return Streamed(
-        words, tuple(joined_ids(stream.finals)), dated, settled_times(partials, words, end),
+        words, tuple(joined_ids(stream.finals)), timed, settled_times(partials, words, end),
         changed_words([*(text for _, text in partials), words]), tuple(open_words), first_text, first_text_compute,
         tuple(chunk_compute), last + final_compute, last_processor + final_processor,
         total + final_compute,
