@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,9 +76,12 @@ def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kep
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trap that `example_state` steps around: right from a fresh state, wrong from then on."""
-    monkeypatch.setattr(
-        program_module, "example_state", lambda step, batch: step.model.init_state(batch, *step.chunking)
-    )
+
+    def shared(step: Any, batch: int) -> list[torch.Tensor]:
+        tensors: dict[torch.Size, torch.Tensor] = {}
+        return [tensors.setdefault(x.shape, x) for x in step.model.init_state(batch, *step.chunking)]
+
+    monkeypatch.setattr(program_module, "example_state", shared)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'model.pt2'} is not kept: it differs")):
         export_model(trained, tmp_path / "model.pt2", PT2)
     assert list(tmp_path.iterdir()) == []

@@ -19,15 +19,20 @@ def add(verb: Verb) -> None:
         ],
     )
     p.add_argument("--config", type=Path, required=True, help="YAML file of the configuration")
-    p.add_argument("--train_data", type=Path, required=True, help="data.list of the training set")
-    p.add_argument("--dev_data", type=Path, required=True, help="data.list that the model is validated on")
+    p.add_argument(
+        "--train_data",
+        type=Path,
+        required=True,
+        help="list of training utterances (data.list), from tools/data/make_raw_list.py",
+    )
+    p.add_argument("--dev_data", type=Path, required=True, help="list of utterances to validate on (data.list)")
     p.add_argument("--model_dir", type=Path, required=True, help="folder for checkpoints, logs and TensorBoard files")
     p.add_argument("--device", default="auto", help="device to train on: auto, cpu, cuda, cuda:1, ...")
     p.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="configuration values that replace those of the file, such as training.max_steps=100",
+        help="override values of the YAML configuration, such as training.max_steps=100",
     )
 
 

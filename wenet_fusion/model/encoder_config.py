@@ -19,8 +19,8 @@ class EncoderConfig:
     The last settings compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
     `activation: swish`, `conv_gate: glu` and `positions: rel_pos`.
 
-    >>> EncoderConfig(activation="gleu").problems()
-    ["activation: 'gleu' is unknown; choose one of relu, swish, gelu, hardswish, leaky_relu (did you mean gelu?)"]
+    >>> EncoderConfig(activation="gleu").problems()[0].endswith("(did you mean gelu?)")
+    True
     """
 
     RENAMED_KEYS: ClassVar[dict[str, str]] = {"gated": "conv_gate: glu or conv_gate: none"}

@@ -78,7 +78,7 @@ class StreamingModel(nn.Module):
             samples: (B, N) in [-1, 1]; N a multiple of frame_samples, of whole chunks except in a stream's last step.
             lengths: (B,) valid samples; the rest of a row is silence that counts up to the end of its encoder frame.
             chunk, left: chunk size in encoder frames, left context in chunks, as given to `init_state`.
-            state: of the previous step. After a short row its new state is of no use.
+            state: of the previous step. A row shorter than the step ends its stream: discard its new state.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
         fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])

@@ -1,4 +1,6 @@
-"""Average checkpoints, and re-estimate the BatchNorm statistics, which averaging makes wrong."""
+"""Average checkpoints, and re-estimate the BatchNorm statistics, because averaged statistics do not match averaged
+weights.
+"""
 
 import math
 from collections.abc import Iterable

@@ -67,7 +67,10 @@ def add(commands: Commands) -> None:
     client.add_argument("--partials", action="store_true", help="print each new partial text on a line of its own")
     client.add_argument("--chunk", type=int, metavar="FRAMES", help="encoder frames per chunk; default: the server's")
     client.add_argument(
-        "--left", type=int, metavar="CHUNKS", help="chunks of left context; default: the value used in training"
+        "--left",
+        type=int,
+        metavar="CHUNKS",
+        help="chunks of left context; default: the server's, or with --chunk the one it was trained with",
     )
     client.add_argument(
         "--rate", type=int, metavar="HZ", help=f"sample rate of raw samples from standard input; default: {RAW_RATE}"

@@ -28,10 +28,10 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         "start_seconds",
         "start_seconds",
         float,
-        "time from connection to start signal, or to the end of a request's header",
+        "close connections that send no start signal (WebSocket) or complete header (HTTP) within this time",
     ),
     ("idle_seconds", "idle_seconds", float, "close sessions that send less than 1 %% of real time during this time"),
-    ("send_seconds", "send_seconds", float, "time in which a client must read a message"),
+    ("send_seconds", "send_seconds", float, "disconnect a client that has not read a message for this long"),
 )
 
 
@@ -94,7 +94,7 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         "--certificate", type=Path, metavar="FILE", help="PEM file with the certificate chain; turns TLS on"
     )
     group.add_argument(
-        "--key", type=Path, metavar="FILE", help="PEM file with the private key, if the certificate's file has none"
+        "--key", type=Path, metavar="FILE", help="private key in PEM; needed if --certificate does not contain it"
     )
     group.add_argument(
         "--drain_seconds",
@@ -153,7 +153,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="S",
         default=defaults.max_wait_seconds,
-        help="time that a chunk waits for others to share its step (default: %(default)g)",
+        help="longest time that a chunk waits to be batched with other streams (default: %(default)g)",
     )
     group.add_argument(
         "--batch_dynamic",

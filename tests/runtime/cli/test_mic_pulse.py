@@ -119,7 +119,7 @@ def test_a_sound_server_that_ends_leaves_the_text_so_far_and_one_message(
     status, out, err = session.end()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert " ".join(out.split()) == " ".join(WORDS) and status == 1 and "Traceback" not in err
-    assert len(errors) == 1 and "delivers no audio any more" in errors[0]
+    assert len(errors) == 1 and "stopped delivering audio" in errors[0]
 
 
 @pytest.mark.slow

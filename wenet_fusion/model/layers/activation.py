@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
-# `encoder.activation` names one of these. ReLU is the FusionFormer's: packed and int8 kernels compute it for nothing.
+# `encoder.activation` names one of these. ReLU is the default: packed and int8 kernels compute it at no extra cost.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "swish": nn.SiLU,
