@@ -195,13 +195,13 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
     ]
     rows = []
     for live in found.live:
-        found = live.result.found
+        measured = live.result.found
         delays = [
             " / ".join(f"{value:.0f}" for value in quantiles(each))
-            for each in (found.delays, found.firsts, found.lasts, found.lateness)
+            for each in (measured.delays, measured.firsts, measured.lasts, measured.lateness)
         ]
         rows.append([
-            live.what, str(len(found.texts)), *delays, f"{live.result.streams_per_step:.1f}",
+            live.what, str(len(measured.texts)), *delays, f"{live.result.streams_per_step:.1f}",
             f"{live.result.cores:.2f} + {live.result.client_cores:.2f}", str(live.wrong),
         ])  # fmt: skip
     memory = [
@@ -254,10 +254,15 @@ def record(found: Measured) -> dict[str, object]:
     """Return the results for JSON."""
     live = {}
     for each in found.live:
-        found = each.result.found
-        kinds = {"delays": found.delays, "firsts": found.firsts, "lasts": found.lasts, "lateness": found.lateness}
+        measured = each.result.found
+        kinds = {
+            "delays": measured.delays,
+            "firsts": measured.firsts,
+            "lasts": measured.lasts,
+            "lateness": measured.lateness,
+        }
         live[each.what] = {
-            "sessions": len(found.texts), "wrong": each.wrong, "errors": found.errors, "cores": each.result.cores,
+            "sessions": len(measured.texts), "wrong": each.wrong, "errors": measured.errors, "cores": each.result.cores,
             "client_cores": each.result.client_cores, "streams_per_step": each.result.streams_per_step,
             **{f"{name}_ms": quantiles(seconds) for name, seconds in kinds.items()},
         }  # fmt: skip

@@ -86,7 +86,7 @@ def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
 
 
 def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:
-    """Run a model on noise under every chunking that it serves."""
+    """Return a function that runs a model on noise under every chunking that it serves."""
     sample_rate = trained.config.model.frontend.sample_rate
     noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
     chunkings = trained.config.training.chunking.served()

@@ -90,8 +90,7 @@ def real_time(
     options: EngineOptions,
     seed: int,
 ) -> RealTime:
-    """Serve sessions to clients that speak at the same time, one recording after the other, until the time is
-    over.
+    """Serve concurrent clients for `seconds`; each sends recordings one after another in real time.
 
     Args:
         recordings: int16 at the model's rate.

@@ -1,4 +1,4 @@
-"""The streaming interface of a trained model: waveform in, scores and state out. Every exported file answers it.
+"""The streaming interface of a trained model: waveform in, scores and state out. Every exported file implements it.
 
 A state crosses as a plain list of tensors, and scores as a plain tuple: nested named tuples would cost Python a new
 class each at every step of a loaded file, and two loads of one file could not exchange them.

@@ -49,7 +49,7 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
 def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
     """Return the mean of weights and running statistics, with everything else from the last checkpoint.
 
-    The mean of statistics suits no model: call `reestimate_statistics` next.
+    The averaged statistics do not match the averaged weights: call `reestimate_statistics` next.
 
     Raises:
         ValueError: the checkpoints are of different models.

@@ -30,10 +30,13 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         "--chunk",
         type=int,
         metavar="FRAMES",
-        help="encoder frames per chunk: fewer show text sooner; default: the model's",
+        help="chunk size in encoder frames (usually 40 ms each); smaller chunks show text sooner; default: the model's",
     )
     group.add_argument(
-        "--left", type=int, metavar="CHUNKS", help="chunks of left context; default: the value used in training"
+        "--left",
+        type=int,
+        metavar="CHUNKS",
+        help="past chunks that attention sees; default: the value used in training",
     )
     group.add_argument(
         "--allow_untrained",

@@ -82,7 +82,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--word_bonus",
         type=float,
         metavar="NATS",
-        help=f"score added per word of the language model (default: {defaults.word_bonus:g})",
+        help="score added for each word, to offset a language model's preference for short texts (default: "
+        f"{defaults.word_bonus:g})",
     )
     add_hot_word_arguments(parser)
 

@@ -141,9 +141,9 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
 
 @contextlib.contextmanager
 def packing_engine(engine: str) -> Iterator[None]:
-    """Pack quantized weights for a quantized engine of torch within the block.
+    """Select torch's quantized engine within the block.
 
-    torch has one setting for the process, so only one thread at a time is let in; at the end the setting is restored.
+    The setting is global, so a lock admits one thread at a time, and the old value is restored.
 
     Args:
         engine: such as "fbgemm"; "none" changes nothing.

@@ -13,7 +13,7 @@ from wenet_fusion_runtime.engine.session import Update
 from wenet_fusion_runtime.stream.recognizer import Stream
 
 PIECE_SECONDS = (
-    0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, or room never comes
+    0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, otherwise `push` waits forever
 )
 MAX_UPDATES = 64  # waiting updates above which no audio is pushed
 
