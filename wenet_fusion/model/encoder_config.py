@@ -8,7 +8,7 @@ from wenet_fusion.model.layers.attention import Positions
 from wenet_fusion.model.layers.convolution import ConvGate
 from wenet_fusion.model.layers.norm import NormKind
 
-# In our experiments a last gamma of 1 trains fastest in shallow encoders, 0 (each branch starts as identity) in deep ones.
+# In our experiments a last gamma of 1 trains fastest in shallow encoders, 0 (branches start as identity) in deep ones.
 SHALLOW_LAYERS = 6
 
 
