@@ -31,7 +31,7 @@ ctl.!default {{ type pulse }}
 
 
 def missing() -> str | None:
-    """What this machine lacks, as a person would install it."""
+    """Return what this machine lacks and the commands that install it; None if nothing is missing."""
     lacking = [program for program in ("pulseaudio", "paplay", "pactl") if shutil.which(program) is None]
     lacking += [library for library in ("portaudio", "asound") if find_library(library) is None]
     lacking += [] if any(Path("/").glob(_ALSA_PLUGIN[1:])) else ["libasound2-plugins"]
@@ -83,12 +83,12 @@ class VirtualMicrophone:
         time.sleep(0.3)  # the sink's buffer
 
     def kill(self) -> None:
-        """The daemon is gone, as a device that was unplugged."""
+        """End the daemon, as if the device were unplugged."""
         self._daemon.send_signal(signal.SIGTERM)
         self._daemon.wait(timeout=10)
 
     def wait_for_listener(self, process: subprocess.Popen, seconds: float = 60.0) -> bool:
-        """Whether a program has begun to listen, before `process` ended or so much time had passed."""
+        """Return whether a program listens before `process` ends or `seconds` pass."""
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             command = ["pactl", "list", "short", "source-outputs"]

@@ -1,4 +1,4 @@
-"""Draws when each word of a recording was spoken and when it was shown; knows no model and no file but the picture."""
+"""Draw when each word of a recording was spoken and when it was displayed."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -28,7 +28,7 @@ from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came out under one chunking. Error rates are fractions."""
+    """The results under one chunking. Error rates are fractions."""
 
     chunking: str
     lm_weight: float  # of the fewest errors on the dev set
