@@ -93,7 +93,7 @@ def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: P
     difference = relative_difference(
         TorchAsrModel(path, 8, 2).decode(features), expected_log_probs(trained, features, Chunking(8, 2))
     )
-    assert difference < {"float32": EXACT, "float16-packed": 1e-3}.get(precision, 0.2)
+    assert difference < {"float32": EXACT, "float16-packed": 4e-3}.get(precision, 0.2)
 
 
 # --- the encoder

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 def test_tolerances_are_those_that_the_guide_names() -> None:
     found = {name: tolerance(name) for target in TARGETS.values() for name in target.precisions}
-    assert found == {"float32": 1e-4, "float16-packed": 1e-3, "int8": np.inf, "int8-dynamic": np.inf}
+    assert found == {"float32": 1e-4, "float16-packed": 4e-3, "int8": np.inf, "int8-dynamic": np.inf}
 
 
 def test_only_runtimes_without_batches_are_verified_without() -> None:

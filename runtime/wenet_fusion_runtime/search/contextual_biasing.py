@@ -88,6 +88,10 @@ class HotWordScorer:
     def advance(self, state: HotWordState, token: int) -> tuple[float, HotWordState]:
         """Return the score after one more token, in nats, and the state."""
         completed, before = state
+        if len(before) == 1:  # the usual case, without a loop: beam search spends most of its time here
+            node, gained, earned = self.graphs[0].advance(before[0], token)
+            completed += gained
+            return completed + earned, (completed, (node,))
         share, nodes = 0.0, []
         for graph, node in zip(self.graphs, before):
             node, gained, earned = graph.advance(node, token)

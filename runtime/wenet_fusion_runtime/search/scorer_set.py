@@ -63,6 +63,9 @@ class ScorerSet:
 
     def advance(self, score: PrefixScore, token: int) -> PrefixScore:
         """Return the score after one more token."""
+        if len(score[1]) == 1:  # one scorer, without a loop: beam search spends most of its time here
+            part = self._advances[0](score[1][0][1], token)
+            return part[0], (part,)
         total, parts = 0.0, []
         for advance, (_, state) in zip(self._advances, score[1]):
             part = advance(state, token)
