@@ -12,7 +12,7 @@ import io
 import textwrap
 import tokenize
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ import yaml
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.model.layers.activation import ACTIVATIONS
+from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.recipe import RecipeConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+TABLES = {(EncoderConfig, "activation"): ACTIVATIONS, (EncoderConfig, "layer"): LAYER_TYPES}  # name a table's entry
 INTRODUCTION = """# Configuration
 
 <!-- Written by tools/generate_configuration_page.py from the dataclasses. Change their comments, not this page. -->
@@ -73,7 +77,9 @@ def sections(config: type, path: str) -> Iterator[str]:
         for field in fields:
             if not comments[field.name]:
                 raise ValueError(f"{config.__qualname__}.{field.name} has no comment: say what it means on its line")
-            cells = (f"`{field.name}`", type_name(types[field.name]), default_text(field), comments[field.name])
+            table = TABLES.get((config, field.name))
+            kind = type_name(types[field.name]) if table is None else listed(table)
+            cells = (f"`{field.name}`", kind, default_text(field), comments[field.name])
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
         yield ""
     for field in dataclasses.fields(config):
@@ -112,7 +118,7 @@ def type_name(kind: Any) -> str:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
-        return ", ".join(f"`{option}`" for option in arguments)
+        return listed(arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
         return f"list of {type_name(arguments[0])}s"
     if origin is tuple:
@@ -120,6 +126,11 @@ def type_name(kind: Any) -> str:
     if arguments:
         return " or ".join("null" if argument is type(None) else type_name(argument) for argument in arguments)
     return {int: "whole number", float: "number", bool: "true or false", str: "text"}[kind]
+
+
+def listed(options: Iterable[str]) -> str:
+    """Return options as the page lists them."""
+    return ", ".join(f"`{option}`" for option in options)
 
 
 def default_text(field: dataclasses.Field) -> str:

@@ -27,14 +27,14 @@ class DataConfig:
 
     data_type: ListType = "raw"  # format of the training and dev lists
     cmvn: str = ""  # global_cmvn file that normalises the features; empty: none
-    max_skipped: float = 0.01  # largest share of unusable utterances before training refuses to go on
+    max_skipped: float = 0.01  # training stops if a larger share of the utterances is unusable
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # masks on features
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """Everything a training run depends on, except the data itself; relative paths start at the working directory.
+    """The settings of a training run; relative paths start at the working directory.
 
     >>> RecipeConfig(TokenizerConfig(units="units.txt")).model.encoder.layers
     12

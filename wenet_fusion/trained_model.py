@@ -157,7 +157,7 @@ def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
 
 
 class FileForm(NamedTuple):
-    """Which program runs an exported file."""
+    """The program that runs an exported file."""
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
@@ -170,12 +170,12 @@ def meta_record(
     form: FileForm = FileForm(),
     emission_delay: EmissionDelay | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of meta.json: everything a program needs to use the file, and where the file came from.
+    """Return the contents of meta.json: all that a program needs to use the file, and the file's origin.
 
     Args:
         trained: the model.
         verification: results of comparing the file with the checkpoint.
-        form: which program runs the file.
+        form: the program that runs the file.
         emission_delay: CTC emission delay; None: not measured, words carry their emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NoReturn
 
-USER_ERRORS = (ValueError, OSError, ImportError)  # what a user can mend
+USER_ERRORS = (ValueError, OSError, ImportError)  # errors that a user can mend
 TRACEBACK_VARIABLE = "WENET_FUSION_TRACEBACK"
 
 

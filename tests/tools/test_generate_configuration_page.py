@@ -1,9 +1,12 @@
-"""The page docs/configuration.md says what the configuration classes say."""
+"""docs/configuration.md is generated from the configuration classes and is up to date."""
 
 from dataclasses import dataclass, field
 
 import pytest
 from support.recipes.scripts import load_script
+
+from wenet_fusion.model.layers.activation import ACTIVATIONS
+from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 
 page = load_script("generate_configuration_page")
 
@@ -32,6 +35,13 @@ class Outer:
         "x"  # on the last line
     )  # fmt: skip
     inner: Inner = field(default_factory=Inner)
+
+
+def test_names_of_a_table_are_listed() -> None:
+    text = page.configuration_page()
+    for key, table in (("activation", ACTIVATIONS), ("layer", LAYER_TYPES)):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{key}` |")]
+        assert line.split(" | ")[1] == ", ".join(f"`{name}`" for name in table)
 
 
 def test_a_section_is_a_table_of_its_keys() -> None:

@@ -25,7 +25,7 @@ def add(verb: Verb) -> None:
     p = verb(
         "align",
         align_command,
-        "Find when each word of the transcripts was spoken (forced alignment), and which transcripts do not fit.",
+        "Align transcripts with their audio (forced alignment): write timestamps, list transcripts that do not fit.",
         [
             "exp/avg_3.pt --data data/test/data.list --output exp/align",
             "exp/avg_3.pt --data data/test/data.list --output exp/align --word_times exp/final.zip --worst 20",
@@ -44,7 +44,7 @@ def add(verb: Verb) -> None:
         help="file exported with --ctm: correct the timestamps for the emission delay measured there",
     )
     p.add_argument(
-        "--worst", type=int, default=0, metavar="N", help="print the N utterances that fit their transcripts least"
+        "--worst", type=int, default=0, metavar="N", help="print the N utterances that fit their transcripts worst"
     )
 
 

@@ -48,7 +48,7 @@ def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
 
 
 def add_counting(p: argparse.ArgumentParser) -> None:
-    """Add the options that say what counts as an error."""
+    """Add the options that define what counts as an error."""
     p.add_argument(
         "--unit",
         choices=UNITS,
@@ -64,7 +64,7 @@ def add_counting(p: argparse.ArgumentParser) -> None:
 
 
 def counting(args: argparse.Namespace) -> Counting:
-    """Return what the options of `add_counting` say."""
+    """Return the settings of the options of `add_counting`."""
     return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
 
 

@@ -16,13 +16,13 @@ def add(verb: Verb) -> None:
     p = verb(
         "check",
         check,
-        "Check that a checkpoint obeys the streaming laws, or which utterances of a data.list training can use.",
+        "Check that a checkpoint gives the same result streamed and offline, or that training can use a data.list.",
         [
             "model exp/avg_3.pt",
             "data data/train/data.list --config conf/train.yaml",
         ],
     )
-    p.add_argument("what", choices=("model", "data"), help="kind of the file to check")
+    p.add_argument("what", choices=("model", "data"), help="model: check a checkpoint; data: check a data.list")
     p.add_argument("path", type=Path, help="checkpoint, or data.list")
     p.add_argument("--audio", type=Path, help="for a model: audio file to check on instead of noise")
     p.add_argument("--config", type=Path, help="for data: YAML file of the training configuration")

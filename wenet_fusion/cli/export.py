@@ -29,37 +29,39 @@ def add(verb: Verb) -> None:
         "--format",
         choices=TARGETS,
         default="torchscript",
-        help="which runtime the file is for: torchscript for ours and WeNet's libtorch runtime, onnx for ours without "
+        help="runtime that will run the file: torchscript for ours and WeNet's libtorch runtime, onnx for ours without "
         "torch",
     )
     p.add_argument(
         "--chunking",
         metavar="SIZE/LEFT",
-        help="chunk size in encoder frames and left context in chunks that a wenet-onnx or sherpa-onnx file is for "
-        "(default: the model's largest)",
+        help="chunk size in encoder frames and left context in chunks of a wenet-onnx or sherpa-onnx file (default: "
+        "the model's largest)",
     )
     p.add_argument(
         "--data",
         type=Path,
-        help="data list whose utterances are verified too, calibrate int8 and judge it by its error rate",
+        help="data list: verify the file on its utterances, calibrate int8 and measure its error rate",
     )
-    p.add_argument("--num_utterances", type=int, default=100, help="number of utterances to take, spread over --data")
+    p.add_argument(
+        "--num_utterances", type=int, default=100, help="number of utterances of --data to use, spread over the list"
+    )
     p.add_argument(
         "--ctm",
         type=Path,
-        help="word timestamps of --data, which correct those of torchscript and onnx files for CTC emission delay",
+        help="word timestamps of --data, to measure the CTC emission delay; torchscript and onnx files correct it",
     )
     p.add_argument("--precision", choices=MEANINGS, default="float32", help=explain_precisions())
     p.add_argument(
         "--max_wer_increase",
         type=float,
         default=0.5,
-        help="largest increase of the word error rate on --data that int8 may cost, in percentage points",
+        help="refuse an int8 file whose word error rate on --data rises by more percentage points",
     )
 
 
 def export(args: argparse.Namespace) -> int:
-    """Export a checkpoint and print what was found out about the files."""
+    """Export a checkpoint and print the results of verification."""
     trained = load_trained(args.checkpoint)
     speech: list[Speech] = []
     if args.ctm is not None and args.data is None:

@@ -1,4 +1,4 @@
-"""Parse YAML and overrides into values that remember where they were written."""
+"""Parse YAML and overrides into values that record where they were written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read utterances from Kaldi's wav.scp, text and segments, and report what does not fit together."""
+"""Read utterances from Kaldi's wav.scp, text and segments, and report files that do not match."""
 
 from __future__ import annotations
 

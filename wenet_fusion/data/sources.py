@@ -125,7 +125,7 @@ def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | Binary
 
 
 class _TarMember(io.RawIOBase):
-    """A view of `size` bytes of an open file from `offset` on; only what is asked for is read."""
+    """A view of `size` bytes of an open file from `offset` on; it reads only the bytes that are requested."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._position = file, offset, size, 0

@@ -39,7 +39,7 @@ class AttentionBeamSearch:
     """Attention beam search of one segment, as a `wenet_fusion_runtime` search.
 
     The decoder reads all frames so far and has no alignment, so every token that is not yet final counts as emitted in
-    the last frame. Each token's confidence is the geometric mean of the probabilities of all.
+    the last frame. All tokens have the same confidence: the geometric mean of their probabilities.
 
     Args:
         decoder: the left-to-right decoder, in eval mode.

@@ -127,7 +127,7 @@ class BatchDecoder:
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found]
-        if search.mode == GREEDY:  # has no alternatives that a length penalty could prefer
+        if search.mode == GREEDY:  # greedy search keeps one hypothesis, so a length penalty has no effect
             decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return [joined_ids(segments) for segments in rows]

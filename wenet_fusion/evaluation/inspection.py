@@ -10,7 +10,7 @@ from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
 from wenet_fusion.trained_model import latency
 
-# A perturbed input frame reaches an output if it moves it by more than rounding does.
+# An input frame influences an output if changing the frame changes the output by more than rounding does.
 RELATIVE_THRESHOLD = 1e-5
 GROUP_ATTENTION = 1 << 22  # attention weights per head and layer that one batch may hold
 
@@ -27,7 +27,7 @@ class Influence:
     reaches_TT: np.ndarray  # bool; [i, t]: input frame i (its samples) influences output frame t
 
     def context(self) -> tuple[int, int]:
-        """Return the longest way back and forward, in frames, from an output to an input that influences it."""
+        """Return how many frames an output looks back, and how many it looks ahead, at most."""
         inputs, outputs = np.nonzero(self.reaches_TT)
         return int((outputs - inputs).max()), int((inputs - outputs).max())
 
@@ -35,9 +35,9 @@ class Influence:
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
     """Measure which input frames influence which outputs, from the outputs alone.
 
-    A batch holds the same noise many times, in each row but the last with another frame replaced: outputs that then
-    differ from the last row's are influenced. This relies on the batch law, which tests prove. Batches are small enough
-    for memory to grow with the square of `frames` at most.
+    A batch holds the same noise in many rows, each but the last with another frame replaced. Outputs that differ from
+    the last row's are influenced by that frame. This relies on the batch law, which the tests check. Batches are small
+    enough for memory to grow with the square of `frames` at most.
 
     Args:
         model: any model.
@@ -45,7 +45,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
         frames: T, encoder frames to draw.
 
     Raises:
-        ValueError: `frames` is less than 1, or the model's rounding would hide or feign influence.
+        ValueError: `frames` is less than 1, or rounding in the model is larger than the influence to measure.
     """
     if frames < 1:
         raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")

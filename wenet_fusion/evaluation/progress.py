@@ -1,4 +1,4 @@
-"""Keep what was decoded until the evaluation is complete, so that an interrupted evaluation resumes."""
+"""Store decoded batches until the evaluation is complete, so that an interrupted evaluation resumes."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ class Progress:
         self._fingerprint = fingerprint
 
     def resume(self) -> list[DecodedBatch]:
-        """Return what earlier runs have decoded, in the order of the plan.
+        """Return the batches that earlier runs decoded, in the order of the plan.
 
         One rank calls this, before any rank keeps a batch.
         """

@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """References and hypotheses of an evaluation, with what they depend on.
+    """References and hypotheses of an evaluation, and the circumstances of the run.
 
     `references` and the texts of every condition have the same keys, in the order of the list.
 
@@ -177,7 +177,7 @@ def _utterance_lines(evaluation: Evaluation, conditions: list[Scored]) -> Iterat
 
 
 def read_results(result_dir: Path) -> Evaluation:
-    """Read what `write_results` wrote.
+    """Read the results of `write_results`.
 
     Raises:
         OSError: the folder holds no results.
@@ -211,7 +211,7 @@ def write_reports(
     """Write report.html and report.md, and return their paths.
 
     Args:
-        evaluation: what was decoded.
+        evaluation: references and hypotheses.
         conditions: its conditions, scored.
         result_dir: folder to write to.
         streams: table of streaming measurements to add.

@@ -92,7 +92,7 @@ def evaluate(
 
 
 def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
-    """Return the SHA-256 of everything that the tokens depend on: weights, configuration, audio, settings, code.
+    """Return a SHA-256 over everything that the tokens depend on: weights, configuration, audio, settings, code.
 
     Audio files count by path and modification time, language models by the digest in `Variant.sources`.
     """
@@ -113,7 +113,7 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
 
 
 def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
-    """Refuse what the model cannot do, before any work."""
+    """Refuse modes and chunkings that the model does not support, before any work."""
     if (ATTENTION in options.modes or RESCORING in options.modes) and trained.model.decoder is None:
         raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
     for chunking in options.chunkings:
@@ -183,7 +183,7 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
 
 
 def _described(variant: Variant, meta: Meta) -> str:
-    """Return one line of the settings that differ from the defaults, and of those that the model decides."""
+    """Return on one line the settings that differ from the defaults, and those that come from the model."""
     usual, found = vars(DecodingOptions()), vars(variant.decoding.resolved(meta))
     values = [
         f"{name} {value:g}" for name, value in found.items() if isinstance(value, (int, float)) and value != usual[name]

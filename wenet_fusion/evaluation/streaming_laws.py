@@ -68,7 +68,7 @@ def _audio(samples: np.ndarray | None, chunking: Chunking, frame_samples: int) -
     length = int((CHECK_CHUNKS + 0.4) * chunk_samples) + 7
     if samples is not None and len(samples) <= chunk_samples:
         raise ValueError(
-            f"{len(samples)} samples of audio fit into one chunk of {chunk_samples}, so cutting them proves nothing: "
+            f"{len(samples)} samples of audio fit into one chunk of {chunk_samples}, too few to cut: "
             "give longer audio, or none to check on noise"
         )
     if samples is None:

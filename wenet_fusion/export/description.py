@@ -1,4 +1,4 @@
-"""Text about exports for users: what the precisions mean, and what the export found out about a file."""
+"""Text about exports for users: the meaning of the precisions, and the results of verification."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ MEANINGS = {
 
 
 def explain_precisions() -> str:
-    """Return what each precision means, and which targets have it."""
+    """Return the meaning of each precision, and the targets that have it."""
     names = {name: [target.name for target in TARGETS.values() if name in target.precisions] for name in MEANINGS}
     return "; ".join(f"{name} ({', '.join(names[name])}): {text}" for name, text in MEANINGS.items())
 
 
 def describe_export(exported: Exported, options: ExportOptions, chunking: Chunking) -> list[str]:
-    """Return what a user should know about exported files, line by line.
+    """Return the summary of an export that the command prints, line by line.
 
     Args:
         exported: the files.

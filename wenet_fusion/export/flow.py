@@ -31,8 +31,8 @@ def export_model(
     """Export a trained model, and keep the files only if they equal the checkpoint.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
-    and on `speech`. Files that hold the results of this verification are written once more and verified again. Then
-    they take the destination's place.
+    and on `speech`. Files that store the results of verification are written again with them and verified again. Then
+    they replace the destination.
 
     Args:
         trained: the checkpoint.

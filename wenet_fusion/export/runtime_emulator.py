@@ -1,6 +1,6 @@
 """Exported graphs behind our runtime's interface, run as WeNet's and sherpa-onnx's runtimes run them.
 
-The emulator uses what those runtimes use: the order of a graph's inputs, and its metadata.
+Like those runtimes, the emulator relies on the order of a graph's inputs and on its metadata.
 
 Shapes: T feature frames of F mel bins, M encoder frames of a call, D width, V tokens, N hypotheses, U tokens.
 """
@@ -39,7 +39,7 @@ def emulated_pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Pa
         trained: the checkpoint.
         chunking: that the graphs were written for; a negative left context keeps all frames.
         graphs: encoder, ctc and decoder for WeNet, or one that does the work of the first two for sherpa-onnx.
-        speech: nothing longer will be compared. Full context is a chunk that holds any of it.
+        speech: the longest audio that will be compared; a chunk of full context holds the longest of it.
 
     Raises:
         ImportError: onnxruntime is not installed.

@@ -24,7 +24,7 @@ class Speech(NamedTuple):
     key: str
     samples: np.ndarray  # float32 mono at the model's rate
     text: str
-    timestamps: tuple[Word, ...] = ()  # of its words, from a CTM file
+    timestamps: tuple[Word, ...] = ()  # timestamps of its words, from a CTM file
 
 
 def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None = None) -> list[Speech]:
@@ -76,7 +76,7 @@ def check_limit(limit: float) -> None:
         raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
 
 
-# A checkpoint that makes more errors than this cannot show what an export loses.
+# A checkpoint with a higher error rate cannot show what an export loses.
 WORST_JUDGE = 0.5
 
 

@@ -1,4 +1,4 @@
-"""The base class of export targets, and what the export flow passes to them and gets from them."""
+"""The base class of export targets, and the options and results of an export."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -64,14 +64,14 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True)
 class Exported:
-    """Exported files, and what the export found out about them.
+    """Exported files and the results of their verification.
 
     Args:
         files: the files, the most important one first.
         metadata: contents of meta.json; of other projects' files, the metadata of the encoder's graph.
         findings: results of the verification.
         command: runs the files in another project's runtime; may be empty.
-        remarks: where that runtime departs from what the model was trained with, and what the export cost.
+        remarks: differences between that runtime and the training, and what the export cost.
 
     >>> Exported.__dataclass_fields__["command"].default
     ''
@@ -113,7 +113,7 @@ class Target(ABC):
         self.chunking = options.chunking or trained.config.training.chunking.served()[-1]
 
     def check(self) -> None:
-        """Refuse what the runtime cannot run, and destinations that hold something else, before any work.
+        """Refuse models that the runtime cannot run, and destinations that hold something else, before any work.
 
         Raises:
             ValueError: with the reason and a remedy.
@@ -148,7 +148,7 @@ class Target(ABC):
 
     @abstractmethod
     def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
-        """Load what was written as the runtime does, and the checkpoint; nothing longer than `speech` is compared."""
+        """Load the written files as the runtime does, and the checkpoint, for audio no longer than `speech`."""
 
     @abstractmethod
     def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
@@ -163,18 +163,18 @@ class Target(ABC):
         return exported.meta == parse_meta(self.metadata(found), str(self.destination))
 
     def finish(self, path: Path) -> None:  # noqa: B027
-        """Write what belongs to the verified files at `path`, such as a vocabulary; by default nothing."""
+        """Write further files beside the verified ones at `path`, e.g. a vocabulary; by default none."""
 
     def files(self) -> tuple[Path, ...]:
-        """Return what was written, the most important file first."""
+        """Return the written files, the most important one first."""
         return (self.destination,)
 
     def command(self) -> str:
-        """Return the command that runs the files in another project's runtime, or nothing."""
+        """Return the command that runs the files in another project's runtime; empty for our runtime."""
         return ""
 
     def remarks(self) -> list[str]:
-        """Return where the runtime departs from what the model was trained with."""
+        """Return the differences between the runtime and the training, one sentence each."""
         return []
 
     def reference(self) -> AcousticModel:

@@ -16,7 +16,7 @@ GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
 
 
 class Pair(NamedTuple):
-    """A checkpoint and what was exported from it, both behind the runtime's interface."""
+    """A checkpoint and its exported file, both behind the runtime's interface."""
 
     reference: AcousticModel
     exported: AcousticModel
@@ -153,7 +153,7 @@ def _compare(found: StepScores, row: int, target: StepScores, allowed: float) ->
     scores, expected = _valid(found, row), _valid(target, 0)
     # Compare the blank beside the others: where it is always certain, its own largest value is tiny.
     pairs = [tuple(np.column_stack([step.log_probs, step.blank]) for step in (scores, expected))]
-    if scores.encoder_out.shape[1]:  # a file may keep its encoder's frames to itself
+    if scores.encoder_out.shape[1]:  # a file need not return its encoder's frames
         pairs.append((scores.encoder_out, expected.encoder_out))
     difference, frames = max(relative_difference(*pair) for pair in pairs), len(expected.blank)
     if scores.ids.shape != expected.ids.shape:

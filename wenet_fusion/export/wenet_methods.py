@@ -38,7 +38,7 @@ class WenetCaches(nn.Module):
 
     att_cache (R, H, C, 2K): keys, then values, of each tensor that grows with the cached frames; zeros in further rows.
     cnn_cache (R, 1, D, W): the numbers of all other tensors in a row: the layers', the subsampling's, then zeros up to
-    the last row's end. R is the number of rows that takes, at least L.
+    the last row's end. R is the number of rows that these numbers need, at least L.
 
     Args:
         encoder: fused or not; its fresh states give the layout.

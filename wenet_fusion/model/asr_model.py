@@ -26,7 +26,7 @@ SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """The features' settings.
+    """Settings of the features.
 
     >>> FrontendConfig(sample_rate=16000).frame_samples
     640
@@ -81,7 +81,7 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weights of the losses.
+    """Weights of the losses.
 
     >>> LossConfig(ctc_weight=2).problems()
     ['ctc_weight: 2 is not between 0 and 1']
@@ -119,7 +119,7 @@ class RescoringConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model's settings, section by section.
+    """Settings of the model, section by section.
 
     >>> ModelConfig(decoder=DecoderConfig(layers=0, reverse_layers=0)).problems()[0]
     'loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)'
@@ -149,7 +149,7 @@ class ModelConfig:
 class Losses(NamedTuple):
     """Losses per utterance."""
 
-    total: Tensor  # the one that training minimises
+    total: Tensor  # the loss that training minimises
     ctc: Tensor
     attention: Tensor
 

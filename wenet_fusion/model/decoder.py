@@ -19,7 +19,7 @@ from wenet_fusion.model.layers.sinusoids import sinusoids
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The decoders' settings.
+    """Settings of the attention decoders.
 
     >>> DecoderConfig(layers=0, reverse_layers=3).problems()
     ['reverse_layers: 3 needs a left-to-right decoder (layers: 1 or more)']
@@ -159,8 +159,8 @@ class DecoderState(NamedTuple):
 class Decoder(nn.Module):
     """Token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
 
-    The encoder ends in a residual stream without a norm, and its positions are relative. So the decoder normalises its
-    frames and adds their positions; without either it hardly learns where to look.
+    The encoder's output has no norm and no absolute positions. The decoder normalises the frames and adds their
+    positions; without either, it hardly learns where to attend.
 
     Args:
         vocabulary_size: V.
@@ -187,7 +187,7 @@ class Decoder(nn.Module):
         """Return logits (B, U, V) of the token after each prefix.
 
         Args:
-            tokens_BU: begin with sos; what follows a row's end changes nothing before it (causal).
+            tokens_BU: begin with sos, padded with any token; attention is causal, so padding changes no valid logits.
             memory_BTD: encoder frames; one row serves all rows of tokens, the hypotheses of one utterance.
             memory_lengths_B: valid frames of each row.
         """

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         layers = [build_layer(config, layer) for layer in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        # Tells a fresh state its dtype and device; a quantised layer's weight could not.
+        # Gives a fresh state its dtype and device; the weight of a quantised layer has another dtype.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         # mypy takes every attribute of a module for a tensor.
         fresh = [layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]  # type: ignore[operator]
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
             x_BTF: features; T a multiple of 4.
             lengths_B: valid encoder frames of each row, at most T / 4. What lies beyond changes nothing.
             chunking: which frames a frame may attend to.
-            state: of the previous step or fresh. After a short row its new state is of no use.
+            state: of the previous step or fresh. Discard the new state of a row that is shorter than the block.
         """
         frames, cached = x_BTF.size(1) // self.factor, self.cached_frames(state)
         start_B1 = state.position.unsqueeze(1)
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
     def forward_masked(
         self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor, state: EncoderState
     ) -> EncoderOutput:
-        """Run `forward` with a given attention mask: other runtimes bring their own.
+        """Run `forward` with a given attention mask, as other runtimes need.
 
         Args:
             x_BTF, lengths_B, state: see `forward`.

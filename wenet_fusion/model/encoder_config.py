@@ -1,4 +1,4 @@
-"""Settings of the encoder: its size, its layers, and what sets a FusionFormer apart from a Conformer."""
+"""Settings of the encoder: its size, its layers, and the differences between FusionFormer and Conformer."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Optional
@@ -14,7 +14,7 @@ SHALLOW_LAYERS = 6
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The encoder's settings; the defaults are a FusionFormer of 12 layers.
+    """Settings of the encoder; the defaults are a FusionFormer of 12 layers.
 
     The last settings compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
     `activation: swish`, `conv_gate: glu` and `positions: rel_pos`.
@@ -31,14 +31,14 @@ class EncoderConfig:
     feed_forward: int = 2048  # hidden width of the feed-forward branches
     conv_kernel: int = 8  # frames that the causal convolution sees, the current one included
     subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
-    max_distance: int = 64  # largest relative distance, in frames, that the position bias tells apart
+    max_distance: int = 64  # largest distance, in frames, that has a position bias of its own
     dropout: float = 0.1  # dropout probability of every branch
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
     norm: NormKind = "fusion"  # where norms stand: fusion has a BatchNorm after every linear and convolution
-    activation: str = "relu"  # of the feed-forward and convolution branches: see model/layers/activation.py
+    activation: str = "relu"  # activation of the feed-forward and convolution branches
     conv_gate: ConvGate = "none"  # glu: gate the convolution branch, as a Conformer does, instead of a ReLU
     positions: Positions = "bias"  # a learned bias per distance and head, or rel_pos: products, as in a Conformer
-    layer: str = "conformer"  # encoder layer type: see model/layers/layer_types.py
+    layer: str = "conformer"  # type of the encoder layers
 
     @property
     def fusible(self) -> bool:

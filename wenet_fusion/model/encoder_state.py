@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class EncoderState(NamedTuple):
-    """All that a stream's past means to its future, as tensors with rows (B) first. Its size never changes."""
+    """The state of B streams between two steps, as tensors with rows (B) first. Its size never changes."""
 
     position: Tensor  # (B,) frames already emitted; rows may be out of step
     subsampling: List[Tensor]

@@ -1,4 +1,4 @@
-"""Counts the operators that a scripted method runs, so that export can prove that no norm is left."""
+"""Count the operators that a scripted method runs; export checks with them that no norm is left."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

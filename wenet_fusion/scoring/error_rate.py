@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
-from wenet_fusion_runtime.results.subtitles import text_width
+from wenet_fusion_runtime.results.display_width import display_width
 
 from wenet_fusion.scoring.transcripts import Counting
 
@@ -177,7 +177,7 @@ class Scoring(NamedTuple):
         for key, alignment, counts in () if brief else self.utterances:
             labels, recognised = [], []
             for pair in alignment.pairs:
-                width = max(text_width(token or "") for token in pair)
+                width = max(display_width(token or "") for token in pair)
                 labels.append(pad(pair.reference or "", width))
                 recognised.append(pad(pair.hypothesis or "", width))
             lines += ["", f"utt: {key}", f"WER: {counts.summary()}"]
@@ -239,4 +239,4 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], counting
 
 def pad(text: str, width: int) -> str:
     """Append spaces to a text up to `width` terminal columns."""
-    return text + " " * (width - text_width(text))
+    return text + " " * (width - display_width(text))

@@ -57,7 +57,7 @@ class TokenizerConfig:
     'words'
     """
 
-    units: str  # vocabulary file, as tools/data/make_vocabulary.py writes it (WeNet's units.txt)
+    units: str  # vocabulary file (WeNet's units.txt), from tools/data/make_vocabulary.py
     kind: Literal["char", "bpe"] = "char"  # char: characters or words; bpe: sentencepiece pieces
     split_with_space: bool = False  # with kind char: tokens are words, not characters
     bpe_model: str = ""  # with kind bpe: the sentencepiece model

@@ -105,7 +105,7 @@ def load_model(path: Path) -> ModelCheckpoint:
     """Read a model checkpoint onto the CPU.
 
     Raises:
-        ValueError: the file is something else; the message says what to give instead.
+        ValueError: the file is not a model checkpoint; the message gives a remedy.
         OSError: the file cannot be read.
     """
     return _load(ModelCheckpoint, path, MODEL_KIND, "a model checkpoint such as exp/.../step_000100.pt")
@@ -134,7 +134,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         content = None if is_exported(path) else _read(path)
     except OSError:
         raise
-    except Exception as error:  # a foreign or damaged file makes the unpickler raise nearly anything
+    except Exception as error:  # the unpickler may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} cannot be read ({reason}); give {expected}") from None
     if content is None:

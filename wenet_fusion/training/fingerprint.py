@@ -1,4 +1,4 @@
-"""Decide whether a training state belongs to the run that wants to resume it."""
+"""Check whether a training state belongs to the run that resumes it."""
 
 import re
 from pathlib import Path

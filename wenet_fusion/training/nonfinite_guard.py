@@ -45,7 +45,7 @@ class NonFiniteGuard:
             statistic.copy_(value)
 
     def skip(self, step: int, batches: Sequence[Batch]) -> None:
-        """Undo what the forward passes did to the statistics, write the batches to a file and print a line.
+        """Restore the statistics of before the forward passes, write the batches to a file and print a line.
 
         Raises:
             ValueError: `MAX_NONFINITE_RUN` updates in a row were not finite.

@@ -50,7 +50,7 @@ class Trainer:
         train, dev: data to train on and to validate on.
         config: length of the run, batches, schedule.
         spec_augment: masks on the features.
-        fingerprint: what a resumed run must agree with.
+        fingerprint: configuration, vocabulary and data, which a resumed run must share.
         model_dir: an existing folder for checkpoints, logs and TensorBoard files.
         device: CPU or GPU.
 

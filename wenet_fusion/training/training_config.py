@@ -9,7 +9,7 @@ from wenet_fusion.training.optim import OptimConfig
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length of a run, size of its batches, and what it writes.
+    """Length of a run, size of its batches, and its files.
 
     >>> TrainingConfig(max_steps=1500, max_batch_seconds=40.0).problems()
     []

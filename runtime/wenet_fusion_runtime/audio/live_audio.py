@@ -43,7 +43,7 @@ class LiveAudio(Protocol):
 
     @property
     def overflows(self) -> int:
-        """Number of times that the system reported a loss of audio before delivery, of unknown length."""
+        """Number of times that the system reported lost audio; it does not report how much."""
 
     def blocks(self) -> Iterator[AudioBlock]:
         """Yield blocks until the audio ends or, after `stop`, until all blocks captured before it were yielded.

@@ -30,7 +30,7 @@ class Device(NamedTuple):
     number: int  # PortAudio's index
     name: str
     host: str  # the system's audio interface: ALSA, Core Audio, Windows WASAPI, ...
-    channels: int  # most that it offers
+    channels: int  # largest number that it offers
     sample_rate: int  # Hz, native
     is_default: bool
 

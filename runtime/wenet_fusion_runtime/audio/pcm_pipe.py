@@ -112,7 +112,7 @@ class PcmPipe:
         """Read the chunks between "WAVE" and the samples; set rate and channels.
 
         Returns:
-            Bytes of samples, None if the header does not know.
+            Number of bytes of samples; None if the header does not state it.
         """
         format_known = False
         while True:

@@ -1,4 +1,4 @@
-"""Read audio files of any format that libsndfile knows, in blocks or whole."""
+"""Read audio files of any format that libsndfile supports, in blocks or whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AudioReader:
         name: name of the source in messages; by default its path.
     Raises:
         OSError: the path is missing or a directory.
-        ValueError: the file is empty or not in a format that libsndfile knows.
+        ValueError: the file is empty or not in a format that libsndfile supports.
 
     >>> import io
     >>> file = io.BytesIO()

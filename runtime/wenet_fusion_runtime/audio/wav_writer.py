@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-MAX_BYTES = 0xFFFFFFFF - 1024  # of samples; the format counts the bytes of a file in 32 bits
+MAX_BYTES = 0xFFFFFFFF - 1024  # bytes of samples in a file; a wav header counts bytes in 32 bits
 
 
 class WavWriter:

@@ -43,8 +43,8 @@ def add(commands: Commands) -> None:
         commands,
         "client",
         _client,
-        "Send recordings to a server and print their text. Audio is sent at the speed of speech to a server of "
-        "wenet-fusion-runtime serve, or with --wenet to one of WeNet's. Standard output gets one line per recording, "
+        "Send recordings to a server and print their text. The server is wenet-fusion-runtime serve or, with --wenet, "
+        "WeNet's. Audio is sent in real time unless --fast is given. Standard output gets one line per recording, "
         "standard error the delays. If a recording fails, its error is printed, the others are sent, and the exit "
         "status is 1.",
         [
@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
         "--left",
         type=int,
         metavar="CHUNKS",
-        help="chunks of left context; default: the server's, or with --chunk the one it was trained with",
+        help="chunks of left context; default: the server's, or with --chunk the value used in training",
     )
     client.add_argument(
         "--rate", type=int, metavar="HZ", help=f"sample rate of raw samples from standard input; default: {RAW_RATE}"
@@ -78,7 +78,7 @@ def add(commands: Commands) -> None:
     client.add_argument(
         "--wenet",
         action="store_true",
-        help="use only WeNet's own protocol, for a server of WeNet: 16-bit audio at 16 kHz, without extensions",
+        help="the server is WeNet's: send 16-bit audio at 16 kHz and no protocol extensions",
     )
     client.add_argument(
         "--token_file",
@@ -162,7 +162,7 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
         given.usable or options.chunk is not None or options.left is not None or given_endpoint(options)
     ):
         raise ValueError(
-            "a server of WeNet takes no hot words, chunks or endpoint rules from a session; leave them out, or --wenet"
+            "WeNet's server takes no hot words, chunks or endpoint rules from a session; leave them out, or --wenet"
         )
     return given.usable
 
@@ -232,7 +232,7 @@ class _Display:
         """Take a result from the server."""
         words = [Word(text, 0.0, 0.0, 1.0, spaced) for text, spaced in found.words] or (
             [Word(found.text, 0.0, 0.0, 1.0)] if found.text else []
-        )  # a server of WeNet sends no words
+        )  # WeNet's server sends no words
         if found.is_final:
             self._words += words
         open_words = [] if found.is_final else words

@@ -9,12 +9,12 @@ from dataclasses import fields
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 _RULES: tuple[tuple[str, str], ...] = (
-    ("rule1_seconds", "silence that closes a segment without text"),
-    ("rule2_seconds", "silence after text that closes the segment"),
-    ("rule3_seconds", "length after which a segment closes at the next silence"),
-    ("rule3_silence_seconds", "silence that is long enough for rule 3"),
-    ("rule3_extra_seconds", "further length after which a segment closes without silence, perhaps within a word"),
-    ("silence_probability", "probability of blank above which a frame is silent"),
+    ("rule1_seconds", "close a segment without text after this much silence"),
+    ("rule2_seconds", "close a segment with text after this much silence"),
+    ("rule3_seconds", "close a segment of this length at its next silence"),
+    ("rule3_silence_seconds", "shortest silence at which rule 3 closes a segment"),
+    ("rule3_extra_seconds", "if no such silence comes, close the segment this much later, even within a word"),
+    ("silence_probability", "treat a frame as silent if blank is more probable than P"),
 )
 
 
@@ -23,10 +23,11 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
 
     Args:
         command: to add to.
-        defaults: None leaves arguments that are not given to the server: see `given_endpoint`.
+        defaults: default values; None if the server chooses them, see `given_endpoint`.
     """
     group = command.add_argument_group(
-        "endpoints", "Rules that close a segment, which makes its text final. Durations are rounded to encoder frames."
+        "endpoints",
+        "Rules that close a segment and make its text final. Durations are in seconds, rounded to encoder frames.",
     )
     for name, meaning in _RULES:
         can_be_off = name in ("rule1_seconds", "rule2_seconds")
@@ -35,7 +36,7 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
         if defaults is None:
             shown = "the server's"
         elif name == "silence_probability":
-            shown = "silent if blank is the most probable token"
+            shown = "if blank is the most probable token"
         else:
             shown = shown_seconds(default)
         metavar = "P" if name == "silence_probability" else "S|off" if can_be_off else "S"
@@ -54,7 +55,7 @@ def endpoint_rules(options: argparse.Namespace) -> EndpointRules:
 
 
 def given_endpoint(options: argparse.Namespace) -> dict[str, float | None]:
-    """Return only the rules that the user gave, where `add_endpoint_arguments` got no defaults."""
+    """Return the rules that the user gave, for a parser whose `add_endpoint_arguments` got no defaults."""
     names = (field.name for field in fields(EndpointRules))
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 

@@ -7,6 +7,8 @@ import shutil
 import unicodedata
 from typing import NamedTuple, TextIO
 
+from wenet_fusion_runtime.results.display_width import display_width
+
 _DIM, _PLAIN = "\033[2m", "\033[0m"
 
 
@@ -21,20 +23,6 @@ class Piece(NamedTuple):
     dim: bool = False
 
 
-def cells(char: str) -> int:
-    """Return the columns of a character on a terminal: 2 for East Asian wide ones, 0 for combining ones.
-
-    The package wcwidth has larger tables, but adds 6 MB and 28 ms of import to a small runtime; a test compares both.
-
-    >>> [cells(char) for char in "aé漢"]
-    [1, 1, 2]
-    """
-    is_vowel_or_final = "\u1160" <= char <= "\u11ff"  # Hangul jamo, drawn in the cell of the syllable's first
-    if is_vowel_or_final or (unicodedata.category(char) in ("Mn", "Me", "Cf") and char != "\u00ad"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def rows(pieces: tuple[Piece, ...], columns: int) -> list[str]:
     """Return the rows into which a terminal of `columns` breaks the pieces, each with its style.
 
@@ -45,7 +33,7 @@ def rows(pieces: tuple[Piece, ...], columns: int) -> list[str]:
     for piece in (piece for piece in pieces if piece.text):
         found[-1] += _DIM * piece.dim
         for char in _printable(piece.text):
-            width = cells(char)
+            width = display_width(char)
             if width > free:
                 found[-1] += _PLAIN * piece.dim
                 found.append(_DIM * piece.dim)

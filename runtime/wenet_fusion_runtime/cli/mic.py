@@ -40,9 +40,9 @@ def add(commands: Commands) -> None:
         commands,
         "mic",
         _mic,
-        "Transcribe live speech from a microphone or a pipe. On a terminal the text appears while it is recognised, "
-        "dim as long as it may change; elsewhere each segment is one line. A pause ends a segment, Ctrl-C ends the "
-        "command after the text so far.",
+        "Transcribe live speech from a microphone or a pipe. On a terminal the text appears while it is recognised; "
+        "words that may still change are dim. Elsewhere each segment is printed on one line when it closes. A pause "
+        "closes a segment. Ctrl-C prints the text so far and ends the command.",
         [
             "final.zip",
             "final.zip --device usb --save talk.wav --latency",
@@ -65,18 +65,18 @@ def add(commands: Commands) -> None:
         "--rate",
         type=int,
         metavar="HZ",
-        help=f"sample rate (default: the device's own; of a pipe its wav header's, or {RAW_RATE})",
+        help=f"sample rate (default: the device's; for a pipe that of its wav header, or {RAW_RATE})",
     )
     mic.add_argument(
         "--channels",
         type=int,
         metavar="N",
-        help="channels, whose mean is recognised (default: 1; of a pipe its wav header's, or 1)",
+        help="number of channels, which are averaged (default: 1; for a pipe that of its wav header, or 1)",
     )
-    mic.add_argument("--save", type=Path, metavar="FILE.wav", help="keep the audio in a file, which must not exist yet")
+    mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
     add_format_arguments(mic, "segment")
-    mic.add_argument("--latency", action="store_true", help="show how far the text lags behind the speaker")
+    mic.add_argument("--latency", action="store_true", help="show how many seconds the text lags behind the speaker")
     add_recognition_arguments(mic, LIVE_OPTIONS)
 
 

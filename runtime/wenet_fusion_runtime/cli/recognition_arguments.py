@@ -23,7 +23,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
 
     Args:
         command: to add to.
-        defaults: of this command, for partial results and endpoints.
+        defaults: the command's defaults for partial results and endpoints.
     """
     group = command.add_argument_group("streaming")
     group.add_argument(
@@ -48,8 +48,8 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         type=seconds_or_off,
         default=defaults.commit_seconds,
         metavar="S|off",
-        help="stop revising words older than this, so that partial results have a stable prefix; off: revise words "
-        f"until their segment closes (default: {shown_seconds(defaults.commit_seconds)})",
+        help="make words final once they are this old; off: words stay open to revision until their segment closes "
+        f"(default: {shown_seconds(defaults.commit_seconds)})",
     )
     add_search_arguments(command)
     add_endpoint_arguments(command, defaults.endpoint)

@@ -26,7 +26,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
 
     Args:
         parser: to add to.
-        with_mode: whether the mode can be chosen; otherwise it is the model's default.
+        with_mode: add --mode; without it the mode is the model's default.
     """
     defaults = DecodingOptions()
     group = parser.add_argument_group("search")
@@ -35,28 +35,35 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         group.add_argument(
             "--mode",
             choices=MODES,
-            help=f"decoding mode; default: {RESCORING} if the model has an attention decoder, else {PREFIX_BEAM}",
+            help=f"search mode; default: {RESCORING} if the model has an attention decoder, else {PREFIX_BEAM}",
         )
     group.add_argument(
         "--beam_size",
         type=int,
         metavar="N",
-        help=f"hypotheses that the beam search keeps; default: {DEFAULT_BEAM_SIZE}, fewer for a smaller vocabulary",
+        help=f"hypotheses in the beam; default: {DEFAULT_BEAM_SIZE}, or the size of a smaller vocabulary",
     )
     group.add_argument(
-        "--ctc_weight", type=float, metavar="W", help="weight of the CTC score in rescoring; default: the model's"
+        "--ctc_weight",
+        type=float,
+        metavar="W",
+        help="weight of the CTC score in attention rescoring; default: the model's",
     )
     group.add_argument(
         "--reverse_weight",
         type=float,
         metavar="W",
-        help="weight of the right-to-left decoder in rescoring, 0 to 1; default: the model's",
+        help="share of the right-to-left decoder in the attention score, 0 to 1; default: the model's",
     )
     for name, metavar, text in (
-        ("blank_penalty", "NATS", "score subtracted from blank: fewer deletions, more insertions"),
-        ("length_penalty", "NATS", "score subtracted per token; negative values favour longer texts"),
+        (
+            "blank_penalty",
+            "NATS",
+            "subtract this from the log-probability of blank, for fewer deletions and more insertions",
+        ),
+        ("length_penalty", "NATS", "subtract this from the score for each token; negative values favour longer texts"),
         ("token_threshold", "NATS", "prune tokens more than NATS below the frame's best; inf prunes none"),
-        ("blank_skip_threshold", "P", "skip frames whose blank is more probable than P, to save time; 1 skips none"),
+        ("blank_skip_threshold", "P", "skip frames in which blank is more probable than P, to save time; 1 skips none"),
     ):
         group.add_argument(
             f"--{name}",
@@ -82,7 +89,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--word_bonus",
         type=float,
         metavar="NATS",
-        help="score added for each word, to offset a language model's preference for short texts (default: "
+        help="add this to the score for each word, because a language model favours short texts (default: "
         f"{defaults.word_bonus:g})",
     )
     add_hot_word_arguments(parser)
@@ -95,15 +102,15 @@ def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
         "--hot_words",
         type=Path,
         metavar="FILE",
-        help="phrases to prefer, one per line; a tab and a boost may follow; # begins a comment",
+        help="file of phrases to prefer, one per line; a tab and a boost may follow; # begins a comment",
     )
     group.add_argument(
         "--hot_word",
         action="append",
         default=[],
         metavar="PHRASE[=BOOST]",
-        help=f"phrase to prefer, may be repeated; the boost is in nats per token (default: {DEFAULT_BOOST:g}), "
-        "a negative one suppresses the phrase",
+        help=f"phrase to prefer, with its boost in nats per token (default: {DEFAULT_BOOST:g}); a negative boost "
+        "suppresses the phrase; may be repeated",
     )
 
 

@@ -19,19 +19,19 @@ from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, Se
 TOKEN_VARIABLE = "WENET_FUSION_TOKEN"
 
 _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argument, field of Limits, type, help
-    ("max_sessions", "sessions", int, "sessions open at once, uploads included"),
-    ("max_message_bytes", "message_bytes", int, "size of a WebSocket message in bytes"),
-    ("max_upload_bytes", "upload_bytes", int, "size of an uploaded audio file in bytes"),
-    ("max_upload_seconds", "upload_seconds", float, "time from the first to the last byte of an upload"),
-    ("max_audio_seconds", "audio_seconds", float, "duration of the audio of a session or an upload"),
+    ("max_sessions", "sessions", int, "refuse new sessions and uploads while this many are open"),
+    ("max_message_bytes", "message_bytes", int, "refuse WebSocket messages of more bytes"),
+    ("max_upload_bytes", "upload_bytes", int, "refuse uploaded audio files of more bytes"),
+    ("max_upload_seconds", "upload_seconds", float, "end uploads that take longer to arrive"),
+    ("max_audio_seconds", "audio_seconds", float, "end sessions and uploads whose audio is longer"),
     (
         "start_seconds",
         "start_seconds",
         float,
-        "close connections that send no start signal (WebSocket) or complete header (HTTP) within this time",
+        "close connections that send neither a start signal (WebSocket) nor a complete header (HTTP) within this time",
     ),
-    ("idle_seconds", "idle_seconds", float, "close sessions that send less than 1 %% of real time during this time"),
-    ("send_seconds", "send_seconds", float, "disconnect a client that has not read a message for this long"),
+    ("idle_seconds", "idle_seconds", float, "close sessions that send less than 1 %% of real time for this long"),
+    ("send_seconds", "send_seconds", float, "disconnect clients that read no message for this long"),
 )
 
 
@@ -41,9 +41,9 @@ def add(commands: Commands) -> None:
         commands,
         "serve",
         _serve,
-        "Serve a model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes uploads "
-        "(POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. SIGTERM or "
-        "Ctrl-C lets open sessions finish, a second one ends at once.",
+        "Serve an exported model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes "
+        "uploads (POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. "
+        "SIGTERM or Ctrl-C lets open sessions finish, a second one ends at once.",
         ["final.zip", "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token"],
     )
     _add_bind_arguments(serve.add_argument_group("address"))
@@ -88,7 +88,7 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--reuse_port",
         action="store_true",
-        help="set SO_REUSEPORT: several processes share the port and the system spreads the clients",
+        help="let several processes listen on the same port (SO_REUSEPORT); the system spreads clients over them",
     )
     group.add_argument(
         "--certificate", type=Path, metavar="FILE", help="PEM file with the certificate chain; turns TLS on"
@@ -101,7 +101,7 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=Settings().drain_seconds,
         metavar="S",
-        help="time for open sessions to finish after SIGTERM",
+        help="time that open sessions get to finish after SIGTERM",
     )
 
 
@@ -143,10 +143,14 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         type=int,
         metavar="N",
         default=max(1, (os.cpu_count() or 1) - 1),
-        help="threads that run the model, each on one core (default: all cores but one, %(default)d here)",
+        help="number of threads that run the model, one core each (default: all cores but one, %(default)d here)",
     )
     group.add_argument(
-        "--max_batch", type=int, metavar="N", default=defaults.max_batch, help="streams in one step of the model"
+        "--max_batch",
+        type=int,
+        metavar="N",
+        default=defaults.max_batch,
+        help="largest number of streams in one step of the model",
     )
     group.add_argument(
         "--max_wait_seconds",
@@ -158,7 +162,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--batch_dynamic",
         action="store_true",
-        help="batch int8-dynamic files too; their texts then depend on the other streams of the batch",
+        help="batch int8-dynamic models too, although their texts then depend on the other streams of the batch",
     )
 
 

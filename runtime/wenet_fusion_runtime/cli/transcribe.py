@@ -40,9 +40,10 @@ def add(commands: Commands) -> None:
         commands,
         "transcribe",
         _transcribe,
-        "Transcribe audio files. Each file gives one line of text, after its name if there are several; on a terminal "
-        "the text appears while it is recognised. If a file cannot be read, its error is printed, the others are "
-        "transcribed, and the exit status is 1. For a damaged file the text before the damage is written.",
+        "Transcribe audio files with an exported model. The output has one line per file, which begins with the file's "
+        "name if there are several; on a terminal the text appears while it is recognised. If a file cannot be read, "
+        "its error is printed, the others are transcribed, and the exit status is 1. For a damaged file the text "
+        "before the damage is written.",
         [
             "final.zip recording.flac",
             "final.zip *.wav --chunk 8 --output texts.tsv",
@@ -60,13 +61,15 @@ def add(commands: Commands) -> None:
     transcribe.add_argument(
         "--output",
         metavar="PATH",
-        help="file for all text, or folder for one file per FILE; a path that ends in / is a folder (default: standard "
-        "output)",
+        help="write all text to this file, or one file per FILE if PATH is a folder or ends in / (default: write to "
+        "standard output)",
     )
     transcribe.add_argument(
-        "--nbest", type=int, metavar="N", help="with --format json, write the N best hypotheses of each segment too"
+        "--nbest", type=int, metavar="N", help="also write the N best hypotheses of each segment (with --format json)"
     )
-    transcribe.add_argument("--real_time", action="store_true", help="feed the audio at the speed of speech")
+    transcribe.add_argument(
+        "--real_time", action="store_true", help="feed the audio in real time, to see the text appear as it would live"
+    )
     add_recognition_arguments(transcribe, FILE_OPTIONS)
 
 

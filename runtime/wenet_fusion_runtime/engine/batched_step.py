@@ -38,7 +38,7 @@ def step_streams(model: AcousticModel, streams: Sequence[Stream]) -> list[StepRe
 
 
 def ready_block(stream: Stream) -> Block:
-    """Return the block of a stream that is known to have one."""
+    """Return the complete block of a stream."""
     block = stream.ready_block()
     assert block is not None, "the stream has no complete block"
     return block

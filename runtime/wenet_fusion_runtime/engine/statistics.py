@@ -37,7 +37,7 @@ class EngineStatistics(NamedTuple):
     opened: int  # sessions
     finished: int  # sessions whose audio was decoded to its end
     failed: int  # sessions that ended with an error
-    closed: int  # sessions that their owner dropped
+    closed: int  # sessions that their owner closed
     refused: int  # sessions that were not opened: too many, or the engine was shutting down
     audio_seconds: float  # decoded
     step_seconds: float  # time in the model, summed over workers

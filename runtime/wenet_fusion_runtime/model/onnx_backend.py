@@ -71,7 +71,7 @@ class OnnxBackend:
         """Run one chunk; see `Backend`.
 
         Raises:
-            ValueError: the state was made for another chunk or left context, and other frames would be visible.
+            ValueError: the state was made for another chunk size or left context.
         """
         for tensor, (name, _, shape) in zip(state, self._state):
             cached = tensor.shape[shape.index(CACHE)] if CACHE in shape else chunk * left

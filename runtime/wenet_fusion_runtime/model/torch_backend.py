@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     import torch
 
 _PACKING = threading.Lock()
-NO_ENGINE = "none"  # every build of torch runs the file
+NO_ENGINE = "none"  # the file runs on every build of torch
 _NEEDS = {"fbgemm": " (an x86 CPU with AVX2)"}
 
 
 class TorchState(NamedTuple):
     """The state of a batch of streams."""
 
-    tensors: Any  # the module's own structure
+    tensors: Any  # as the module's `init_state` returned them
     cached: int  # frames of left context, chunk * left
-    fresh: bool  # before the first step
+    fresh: bool  # true before the first step
 
 
 class TorchBackend:
@@ -62,10 +62,10 @@ class TorchBackend:
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: TorchState
     ) -> tuple[StepScores, TorchState]:
-        """Run whole chunks; see `Backend`. One step over a whole utterance may start without cached frames.
+        """Run whole chunks; see `Backend`. A fresh state without cached frames suits one step over a whole utterance.
 
         Raises:
-            ValueError: the state was made for another chunk or left context, and other frames would be visible.
+            ValueError: the state was made for another chunk size or left context.
         """
         if state.cached != chunk * left and not (state.fresh and state.cached == 0):
             raise ValueError(
@@ -102,7 +102,7 @@ class TorchBackend:
 
     @contextlib.contextmanager
     def _plain_inference(self) -> Iterator[None]:
-        """Turn off autograd, and TorchScript's profiling, which slows the first chunks down several times."""
+        """Turn off autograd and TorchScript's profiling; profiling makes the first chunks several times slower."""
         with self._torch.inference_mode(), self._torch.jit.optimized_execution(False):
             yield
 
@@ -143,10 +143,10 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
 def packing_engine(engine: str) -> Iterator[None]:
     """Select torch's quantized engine within the block.
 
-    The setting is global, so a lock admits one thread at a time, and the old value is restored.
+    The setting is global: a lock admits one thread at a time, and the old engine is restored at the end.
 
     Args:
-        engine: such as "fbgemm"; "none" changes nothing.
+        engine: its name, e.g. "fbgemm"; "none" changes nothing.
     """
     torch = _import_torch()
     if engine == NO_ENGINE:

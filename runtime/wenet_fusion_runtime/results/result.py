@@ -42,7 +42,7 @@ class Hypothesis(NamedTuple):
 
 
 class Token(NamedTuple):
-    """One recognised token, and when it was spoken (see `timestamps.py`)."""
+    """One recognised token with its timestamps (see `timestamps.py`)."""
 
     id: int
     text: str  # as written in the vocabulary

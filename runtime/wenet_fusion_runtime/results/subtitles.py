@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wenet_fusion_runtime.results.display_width import display_width
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.words import joined_words
 
@@ -58,7 +58,7 @@ def _filled(words: Sequence[Word], width: int = LINE_WIDTH) -> tuple[str, ...]:
     """Break words into lines, each filled before the next."""
     lines: list[list[Word]] = [[]]
     for word in words:
-        if lines[-1] and text_width(joined_words([*lines[-1], word])) > width:
+        if lines[-1] and display_width(joined_words([*lines[-1], word])) > width:
             lines.append([])
         lines[-1].append(word)
     return tuple(joined_words(line) for line in lines)
@@ -69,15 +69,3 @@ def _balanced(words: Sequence[Word]) -> tuple[str, ...]:
     count = len(_filled(words))
     narrowest = next(width for width in range(1, LINE_WIDTH + 1) if len(_filled(words, width)) <= count)
     return _filled(words, narrowest)
-
-
-def text_width(text: str) -> int:
-    """Return the columns that a text takes; an East Asian wide character takes two.
-
-    >>> text_width("a\u4f60")
-    3
-    """
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )

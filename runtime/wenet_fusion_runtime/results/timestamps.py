@@ -11,8 +11,8 @@ import numpy as np
 class EmissionDelay(NamedTuple):
     """The distance between speech and CTC emission: medians that export measures on audio with known word times.
 
-    CTC emits a token once it is sure of it, most often in one frame near the word's end, so starts move to the left by
-    most of a word and ends by little.
+    CTC emits a token once it is certain, most often in one frame near the end of the word. So the correction moves
+    starts back by most of a word, and ends by little.
     """
 
     start_shift_seconds: float = 0.0  # spoken start minus start of the emitting frame
@@ -27,11 +27,11 @@ class Span(NamedTuple):
 
 
 def correct_emission_delay(emitted: Sequence[Span], delay: EmissionDelay, earliest: float, latest: float) -> list[Span]:
-    """Return when tokens were spoken: spans in order, without overlap, between `earliest` and `latest`.
+    """Return the spans in which tokens were spoken: in order, without overlap, between `earliest` and `latest`.
 
     Args:
         emitted: the spans of the frames that emitted the tokens; starts and ends ascend.
-        delay: what moves the spans. Two that would then overlap meet in the middle of the overlap.
+        delay: the correction. Spans that would then overlap meet in the middle of the overlap.
         earliest: the first possible time in seconds, e.g. the audio's start.
         latest: the last possible time in seconds, e.g. the audio's end.
 

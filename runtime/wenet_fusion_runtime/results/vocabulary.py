@@ -46,7 +46,7 @@ class Vocabulary:
         self.tokens = tuple(tokens)
         self.join = join
         self.source = source
-        self.marked = any(WORD_START in token for token in self.tokens)  # whether pieces say where words begin
+        self.marked = any(WORD_START in token for token in self.tokens)  # whether pieces mark where words begin
         self._ids = {token: number for number, token in enumerate(self.tokens)}
         if self.tokens[: len(RESERVED)] != RESERVED:
             found = list(self.tokens[: len(RESERVED)])

@@ -26,10 +26,10 @@ HotWordState = tuple[float, Sequence[int]]
 
 
 class HotWordScorer:
-    """Add the boosts of the hot words that a text contains, and a share of those that are under way.
+    """Add the boosts of the hot words that a text contains, and a share for those that it has begun.
 
     Args:
-        spelling: how the model's vocabulary spells text.
+        spelling: converts text to symbols of the model's vocabulary.
         hot_words: the phrases.
     Attributes:
         graphs: automata whose scores are added; none without phrases.
@@ -131,7 +131,7 @@ class HotWordGraph:
 
     Args:
         boosts: nats per token of each phrase's shortest spelling.
-        spelling: how the model's vocabulary spells text.
+        spelling: converts text to symbols of the model's vocabulary.
     Attributes:
         start: the node of the empty text.
         advance: `advance(node, token)` returns the effect of one more token, a `Move`.

@@ -1,4 +1,4 @@
-"""Scores of encoder frames, as every search reads them."""
+"""Scores of encoder frames, the input of every search."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LARGEST_BOOST = 100.0
 
 
 class HotWord(NamedTuple):
-    """A phrase of one or more words, written as in the results, and its boost.
+    """A phrase of one or more words, written as in the results, with its boost.
 
     The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall: every misrecognised token
     costs the search, so a long phrase needs more than a short one. The whole phrase gets the product, whichever tokens

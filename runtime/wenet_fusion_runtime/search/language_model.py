@@ -35,7 +35,7 @@ class LanguageModel(Protocol):
 
     @property
     def words(self) -> Sequence[str]:
-        """All words that it knows; empty if it cannot list them."""
+        """The words of the model; empty if it cannot list them."""
         ...
 
     def start(self) -> Any:
@@ -119,7 +119,7 @@ class NgramModel:
             self._add(table)
 
     def __contains__(self, word: str) -> bool:
-        """Return whether the model knows the word."""
+        """Return whether the word is in the model's vocabulary."""
         return word in self._numbers
 
     def start(self) -> int:
@@ -233,7 +233,7 @@ class KenlmModel:
             ) from None
 
     def __contains__(self, word: str) -> bool:
-        """Return whether the model knows the word."""
+        """Return whether the word is in the model's vocabulary."""
         return word in self._model
 
     def start(self) -> Any:

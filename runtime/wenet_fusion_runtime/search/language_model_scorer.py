@@ -19,7 +19,7 @@ class LanguageModelScorer:
 
     Args:
         model: gives the probability of each word.
-        spelling: of the acoustic model's vocabulary; it says where words end.
+        spelling: of the acoustic model's vocabulary; it marks where words end.
         weight: weight of the log-probabilities.
         word_bonus: nats added per word.
     Raises:

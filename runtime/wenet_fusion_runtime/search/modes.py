@@ -45,13 +45,13 @@ class SearchOptions(Protocol):
 
 
 class SearchSetup(NamedTuple):
-    """Everything from which a mode can make the search of one segment."""
+    """The inputs from which a mode builds the search of one segment."""
 
     options: SearchOptions
     scorers: ScorerSet
     decoder_scores: DecoderScores  # runs the attention decoders
-    start_frame: int = 0  # of the segment, counted from the start of the stream
-    previous: int = BLANK  # the token within which the segment begins
+    start_frame: int = 0  # first frame of the segment, counted from the start of the stream
+    previous: int = BLANK  # the token that the cut before the segment went through
 
 
 class SearchMode(NamedTuple):

@@ -1,4 +1,4 @@
-"""All scorers of a search as one."""
+"""Combine the scorers of a search into one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ UNSCORED: PrefixScore = (0.0, ())
 
 
 class ScorerSet:
-    """The scorers of a search, which reads the sum of their scores. Read-only; streams share it.
-
-    False in a condition if it holds no scorer.
+    """Sum the scores of a search's scorers. Read-only; streams share it. A set without scorers is falsy.
 
     Args:
         scorers: the scorers; a hot word scorer without phrases is left out.

@@ -20,7 +20,7 @@ class Scorer(Protocol[State]):
 
     @property
     def field(self) -> ScoreField:
-        """The field of `Hypothesis` that shows the score."""
+        """The field of `Hypothesis` that gets the score."""
         ...
 
     @property

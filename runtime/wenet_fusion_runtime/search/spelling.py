@@ -1,4 +1,4 @@
-"""Spelling: the tokens of a vocabulary as characters and word boundaries."""
+"""Spell text with a vocabulary: split tokens and phrases into characters and word boundaries."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from wenet_fusion_runtime.results.vocabulary import (
 )
 
 BOUNDARY = ord(WORD_START)
-_UNKNOWN_SYMBOL = 0x10FFFF  # not a character: what <unk> spells
+_UNKNOWN_SYMBOL = 0x10FFFF  # stands for <unk>; no character has this code point
 
 
 class Spelled(NamedTuple):
-    """A phrase as the tokens of a vocabulary spell it."""
+    """The spelling of a phrase in the tokens of a vocabulary."""
 
     symbols: tuple[int, ...]
-    fewest_tokens: int  # in its shortest spelling
+    fewest_tokens: int  # number of tokens in the shortest spelling
 
 
 class Spelling:
-    """The tokens of a vocabulary as symbols and as parts of words.
+    """Convert tokens and phrases to symbols, which are equal for equal text however it is split into tokens.
 
-    Equal text has equal symbols, whichever tokens spell it.
-    If tokens are joined as words, each token is one symbol. If they are pieces, symbols are characters (code points),
-    with BOUNDARY where a word begins or ends: at U+2581, and on both sides of a character of a script without spaces. A
-    boundary after a boundary has no effect. A vocabulary without any U+2581 has no boundaries.
+    In a vocabulary of words each token is one symbol. In a vocabulary of pieces the symbols are characters (code
+    points), and BOUNDARY marks the beginning and the end of a word: at U+2581, and on both sides of a character of a
+    script without spaces. Two boundaries in a row count as one. A vocabulary without U+2581 has no boundaries.
 
     Args:
         vocabulary: the model's tokens.
     Attributes:
-        marked: whether there are boundaries.
-        symbols: for each token its symbols.
-        parts: for each token its text cut at word boundaries: the first part continues a word, each other part begins
-            one. Where tokens are words, or the vocabulary has no boundaries, each token is a word of its own.
+        marked: whether the vocabulary has boundaries.
+        symbols: the symbols of each token.
+        parts: the text of each token, split at word boundaries: the first part continues a word, each other part begins
+            one. In a vocabulary of words, or without boundaries, each token is a word of its own.
 
     >>> tokens = ["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo", "o\u2581you"]
     >>> spelling = Spelling(Vocabulary(tokens, "pieces"))
@@ -64,15 +63,16 @@ class Spelling:
                 self.symbols[token] = (token,)
             else:
                 self.symbols[token] = (_UNKNOWN_SYMBOL,) if token == UNKNOWN else tuple(map(ord, form))
-        # Tokens by the text that they write, boundaries included.
+        # The token of each text, boundaries included.
         self._forms = {_marked(text) if self.marked else text: token for token, text in enumerate(texts, len(RESERVED))}
         self._longest = max(map(len, self._forms), default=0)
 
     def spell(self, phrase: str) -> Spelled:
-        """Return the symbols of a phrase; with boundaries it begins and ends with one.
+        """Return the symbols of a phrase. If the vocabulary has boundaries, the phrase begins and ends with one.
 
         Raises:
-            ValueError: the phrase is empty, or no tokens spell it; the message is the reason only.
+            ValueError: the phrase is empty, or no sequence of tokens spells it. The message gives the reason without
+                the phrase.
         """
         words = phrase.replace(WORD_START, " ").split()
         if not words:
@@ -109,9 +109,9 @@ class Spelling:
         return Spelled(tuple(map(ord, text)), fewest)
 
     def _fewest_tokens(self, text: str) -> int | None:
-        """Return the smallest number of tokens that spell a text; None if none do."""
-        begin, end = int(self.marked), len(text) - int(self.marked)  # a boundary at either end need not be spelled
-        fewest: list[int | None] = [None] * (len(text) + 1)  # tokens up to each position
+        """Return the smallest number of tokens that spell a text; None if no sequence of tokens spells it."""
+        begin, end = int(self.marked), len(text) - int(self.marked)  # boundaries at both ends are optional
+        fewest: list[int | None] = [None] * (len(text) + 1)  # smallest number of tokens up to each position
         fewest[begin] = 0
         for position in range(begin, end):
             count = fewest[position]
@@ -119,7 +119,7 @@ class Spelling:
                 continue
             for stop in range(position + 1, min(position + self._longest, len(text)) + 1):
                 form, best = text[position:stop], fewest[stop]
-                # A boundary after a boundary has no effect.
+                # Two boundaries in a row count as one.
                 after_boundary = text[position - 1 : position] == WORD_START
                 if form in self._forms or (after_boundary and WORD_START + form in self._forms):
                     fewest[stop] = count + 1 if best is None else min(best, count + 1)
@@ -127,7 +127,7 @@ class Spelling:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into words as a search does: at spaces, and around each character of a script without spaces.
+    """Split a text into words: at spaces, and around each character of a script without spaces.
 
     >>> split_words("hello \u4f60\u597d")
     ['hello', '\u4f60', '\u597d']
@@ -136,7 +136,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _marked(text: str) -> str:
-    """Put boundaries around characters of scripts without spaces, no two in a row."""
+    """Surround characters of scripts without spaces by boundaries, and merge boundaries in a row."""
     if any(map(is_unspaced, text)):
         text = "".join(f"{WORD_START}{letter}{WORD_START}" if is_unspaced(letter) else letter for letter in text)
     while WORD_START * 2 in text:

@@ -8,7 +8,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-SEND_BUFFER_BYTES = 64 * 1024  # per connection, in the kernel: small, so that a client that stops reading is noticed
+SEND_BUFFER_BYTES = (
+    64 * 1024
+)  # kernel buffer of a connection: small, so that the server notices a client that stops reading
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ class Reason(str, Enum):
 
 
 class ClientError(Exception):
-    """Ends a request, connection or session, and tells the client why.
+    """Ends a request, connection or session; the client gets the message.
 
     Args:
         reason: label in the metrics.
-        message: what is wrong and what to do. Surrogates, which JSON allows and UTF-8 does not, are escaped.
+        message: the problem and its remedy. Surrogates, which JSON allows and UTF-8 does not, are escaped.
         close_code: of the WebSocket.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for clients; above one, the server ends the request or session with a reason.
+    """Limits for clients; the server ends a request or session that exceeds one, with a reason.
 
     Raises:
         ValueError: a value is not positive.

@@ -109,7 +109,7 @@ class Service:
             raise shutting_down()
 
     def session_error(self, error: Exception, label: str) -> ClientError:
-        """Return what to tell the client about an error in its session; log unexpected errors."""
+        """Return the client's error for an error in its session; log unexpected errors."""
         if isinstance(error, ValueError):
             return ClientError(Reason.SAMPLES, str(error), NORMAL)
         if isinstance(error, Unavailable):

@@ -1,4 +1,4 @@
-"""Options of a session: parses and checks what a start signal or an upload asks for."""
+"""Parse and check the options in a start signal or an upload."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ class DecodingOptions:
     """
 
     mode: str | None = None  # one of MODES; None: rescoring if the model has a decoder, else prefix beam search
-    beam_size: int | None = None  # prefixes kept by the beam search, and rescored; None: 10, or the vocabulary's size
+    beam_size: int | None = (
+        None  # prefixes kept by the beam search, and rescored; None: 10, or the size of a smaller vocabulary
+    )
     ctc_weight: float | None = None  # weight of the CTC score in rescoring
     reverse_weight: float | None = None  # share of the right-to-left decoder in rescoring, 0 to 1
     nbest: int | None = None  # hypotheses of a final result; None: beam_size
@@ -42,7 +44,7 @@ class DecodingOptions:
     lm_weight: float = 0.5  # weight of its log-probabilities
     word_bonus: float = 0.0  # nats added per word that it scores
     endpoint: EndpointRules = EndpointRules()  # when segments close
-    commit_seconds: float | None = None  # stop revising words older than this; None: when the segment closes
+    commit_seconds: float | None = None  # words this old are final; None: words are final when the segment closes
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:

@@ -60,12 +60,14 @@ LIVE_ENDPOINTS = EndpointRules(
 
 
 class SegmentCounts(NamedTuple):
-    """The rules' memory of the open segment."""
+    """The counts over the open segment that the rules read."""
 
     frames: int = 0  # since the segment was opened
     silent: int = 0  # consecutive silent frames at its end
     has_text: bool = False  # a token began in it
-    previous: int = BLANK  # best token of the last frame; at the start the token within which the segment began
+    previous: int = (
+        BLANK  # best token of the last frame; at the start the token that the cut before the segment went through
+    )
 
 
 class Scan(NamedTuple):

@@ -24,7 +24,7 @@ def transcribe_offline(
         samples: (n,) at the model's rate.
         chunk: frames per chunk; see `offline_step`.
         left: chunks visible to the left.
-        options: how frames become text.
+        options: search mode, weights and endpoint rules.
     Raises:
         ValueError: the chunking or the options do not suit the model.
     """

@@ -28,7 +28,7 @@ class Recognizer:
 
     Args:
         model: path of an exported file, or a model already loaded.
-        options: how frames become text.
+        options: search mode, weights and endpoint rules.
     Attributes:
         model: the loaded model.
         options: the options with the model's values in place of None.
@@ -65,7 +65,7 @@ class Recognizer:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
             left: chunks visible to the left; None is the model's left context for this chunk.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
-            endpoint: when its segments close; None is the rules of the options.
+            endpoint: rules that close its segments; None takes those of the options.
             hot_words: phrases to prefer or suppress, beside those of the options; a phrase in both gets its boost here.
         Raises:
             ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.

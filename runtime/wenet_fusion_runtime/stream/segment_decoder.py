@@ -15,20 +15,20 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import FrameRules, SegmentCounts
 from wenet_fusion_runtime.stream.result_building import make_result
 
-COMMIT_FRAMES = 5  # frames between two commits of old tokens
+COMMIT_FRAMES = 5  # old tokens are committed every 5 frames
 
 
 class SegmentDecoder:
     """Decode the frames of one stream, any number at a time, and cut them into segments.
 
-    Results depend on the frames only, not on how they arrive. The decoder keeps the open segment only, so memory and
-    time per frame do not grow with the stream.
+    Any cut of the frames gives the same results. The decoder stores the open segment only, so its memory and its time
+    per frame do not grow with the length of the stream.
 
     Args:
-        model: rescores hypotheses, and describes frames and vocabulary.
-        options: how frames become text.
-        scorers: the scorers of the search; None makes those of the options. With many hot words that takes time, so
-            streams should share them.
+        model: rescores hypotheses; its metadata give the frame length and the vocabulary.
+        options: search mode, weights and endpoint rules.
+        scorers: the scorers of the search; None builds them from the options. Building them for many hot words takes
+            seconds, so let streams share them.
     Raises:
         ValueError: the options do not suit the model.
 
@@ -46,11 +46,11 @@ class SegmentDecoder:
         self._rules = FrameRules(options.endpoint, model.meta.frame_seconds)
         self._segment = 0
         self._start_frame = 0
-        self._spoken_until = 0.0  # seconds: end of the last token of the closed segments
+        self._spoken_until = 0.0  # end of the last token of the closed segments, in seconds
         self._counts = SegmentCounts()
-        self._previous = BLANK  # the token within which the open segment began
+        self._previous = BLANK  # the token that the cut before the open segment went through
         self._search = self._new_search()
-        self._partial: Result | None = None  # of the frames so far, once requested
+        self._partial: Result | None = None  # the result for the frames so far, once requested
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         """Decode T more frames; return the segments that closed in them.
@@ -72,7 +72,7 @@ class SegmentDecoder:
             scores, encoder_out = scores.part(frames), encoder_out[:, frames:]
 
     def _advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
-        """Search the next T frames, already counted; commit old tokens at frames that do not depend on T."""
+        """Search T frames, which `_counts` includes already; commit at multiples of COMMIT_FRAMES, for any T."""
         seconds = self._options.commit_seconds
         if seconds is None:
             self._search.advance(scores, encoder_out)
@@ -87,7 +87,7 @@ class SegmentDecoder:
             first = stop
 
     def partial(self) -> Result:
-        """Return the open segment so far, from the search alone, before any rescoring."""
+        """Return the result of the open segment so far, before rescoring."""
         if self._partial is None:
             self._partial = make_result(
                 self._search.hypotheses(self._options.beam_size),
@@ -101,7 +101,7 @@ class SegmentDecoder:
         return self._partial
 
     def close(self, endpoint: Endpoint = Endpoint.REQUEST) -> Result:
-        """Close the open segment, which may be empty, after the frames so far; the next frame begins another one."""
+        """Close the open segment, which may be empty, after the last frame; the next frame begins a new segment."""
         self._partial = None
         hypotheses = self._search.final_hypotheses(self._options.nbest)
         end_frame, ids = self._start_frame + self._counts.frames, hypotheses[0].ids
@@ -116,8 +116,8 @@ class SegmentDecoder:
         )
         if result.tokens:
             self._spoken_until = result.tokens[-1].end_seconds
-        # A segment that had to close within a token: the token's remaining frames do not begin another token, unless
-        # the segment's text lacks it.
+        # If the cut goes through a token, its remaining frames continue that token in the next segment. They begin a
+        # token there only if the text of this segment lacks it.
         last_token = (self._previous, *ids)[-1]
         self._previous = self._counts.previous if self._counts.previous == last_token else BLANK
         self._segment += 1

@@ -8,7 +8,8 @@ import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, cells, is_terminal, rows
+from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal, rows
+from wenet_fusion_runtime.results.display_width import display_width
 
 
 class Terminal(io.StringIO):
@@ -140,7 +141,7 @@ def test_control_characters_do_not_reach_the_terminal(terminal: Terminal) -> Non
 def test_widths_of_characters_agree_with_the_terminal() -> None:
     chars = "aé漢ｱＡ한ひカ。ア\u0301\u200dก\u0e31я한ß\u00ad\u1112\u1161\u11ab"
     wanted = [pyte.screens.wcwidth(char) for char in chars]
-    assert [cells(char) for char in chars] == wanted and set(wanted) == {0, 1, 2}
+    assert [display_width(char) for char in chars] == wanted and set(wanted) == {0, 1, 2}
 
 
 def test_files_and_dumb_terminals_are_no_terminals(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wenet_fusion_runtime.results.display_width import display_width
 from wenet_fusion_runtime.results.formats import FORMATS, SUFFIXES, make_writer, partial_record
 from wenet_fusion_runtime.results.result import Endpoint, Result, Token, Word
-from wenet_fusion_runtime.results.subtitles import LINE_WIDTH, LINES, MAX_SECONDS, Cue, make_cues, text_width
+from wenet_fusion_runtime.results.subtitles import LINE_WIDTH, LINES, MAX_SECONDS, Cue, make_cues
 from wenet_fusion_runtime.results.words import joined_words
 
 
@@ -122,6 +123,12 @@ def test_wide_characters_count_twice_and_have_no_spaces() -> None:
     assert [[len(line) for line in cue.lines] for cue in cues] == [[21, 21], [8]]
 
 
+def test_decomposed_hangul_takes_the_columns_of_its_syllables() -> None:
+    words = [Word("\u1112\u1161\u11ab", 0.1 * n, 0.1 * n + 0.1, 1.0, False) for n in range(42)]
+    (cue,) = make_cues(words)
+    assert [display_width(line) for line in cue.lines] == [LINE_WIDTH, LINE_WIDTH]
+
+
 def test_a_word_wider_than_a_line_stands_alone() -> None:
     cues = make_cues(said("a " + "b" * 60 + " c"))
     assert [line for cue in cues for line in cue.lines] == ["a", "b" * 60, "c"]
@@ -143,7 +150,7 @@ def test_subtitles_hold_every_word_once_in_time_and_fit(parts: list, earliest: f
     cues = make_cues(words, earliest)
     assert re.sub(r"\s", "", "".join("".join(cue.lines) for cue in cues)) == "".join(text for text, *_ in parts)
     for cue in cues:
-        assert 1 <= len(cue.lines) <= LINES and all(0 < text_width(line) <= LINE_WIDTH for line in cue.lines)
+        assert 1 <= len(cue.lines) <= LINES and all(0 < display_width(line) <= LINE_WIDTH for line in cue.lines)
     times = [earliest, *(seconds for cue in cues for seconds in cue[:2])]
     assert times == sorted(times)
     if not earliest:

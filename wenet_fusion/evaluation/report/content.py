@@ -39,7 +39,7 @@ class ConditionErrors(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell of a table: its text, a note such as an interval, and whether it stands out."""
+    """A cell of a table: its text, a note such as an interval, and whether it is bold."""
 
     text: str
     note: str = ""
@@ -64,7 +64,7 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows.
+    """The contents of a report.
 
     >>> Report("WER", "one test set", Counting(), (), (Fact("commit", "abc"),)).facts[0].value
     'abc'

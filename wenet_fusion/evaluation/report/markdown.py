@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from wenet_fusion_runtime.files import list_problems
+from wenet_fusion_runtime.results.display_width import display_width
 
 from wenet_fusion.evaluation.report.content import (
     COMMONEST,
@@ -18,7 +19,7 @@ from wenet_fusion.evaluation.report.content import (
     rate_table,
     worst_utterances,
 )
-from wenet_fusion.scoring.error_rate import pad, text_width
+from wenet_fusion.scoring.error_rate import pad
 
 _LINE_WIDTH = 100  # columns of aligned words
 
@@ -76,10 +77,10 @@ def _aligned_lines(utterance: ShownUtterance) -> list[str]:
     lines: list[str] = []
     while columns:
         used = taken = 0
-        while taken < len(columns) and (not taken or used + max(map(text_width, columns[taken])) < _LINE_WIDTH):
-            used += max(map(text_width, columns[taken])) + 1
+        while taken < len(columns) and (not taken or used + max(map(display_width, columns[taken])) < _LINE_WIDTH):
+            used += max(map(display_width, columns[taken])) + 1
             taken += 1
-        widths = [max(map(text_width, column)) for column in columns[:taken]]
+        widths = [max(map(display_width, column)) for column in columns[:taken]]
         for name, row in zip(("lab: ", "rec: ", "     "), zip(*columns[:taken])):
             lines.append(f"{name}{' '.join(map(pad, row, widths))}".rstrip())
         columns = columns[taken:]

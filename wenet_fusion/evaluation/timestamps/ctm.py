@@ -47,7 +47,7 @@ def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, 
         path: of the CTM file, for messages.
 
     Raises:
-        ValueError: the file lacks the words of all texts, so it belongs to other utterances.
+        ValueError: the file has the words of no text, so it belongs to other utterances.
     """
     with_words = [key for key, text in texts.items() if text.split()]
     missing = [key for key in with_words if key not in words]

@@ -1,4 +1,4 @@
-"""Forced alignment: the timestamps of known transcripts, and how well the transcripts fit the audio.
+"""Forced alignment: timestamps of known transcripts, and a score of how well a transcript fits its audio.
 
 Shapes: T encoder frames, D width, V vocabulary.
 """
@@ -72,7 +72,7 @@ class AlignmentOptions(NamedTuple):
     """
 
     chunking: Chunking = FULL_CONTEXT
-    emission_delay: EmissionDelay = EmissionDelay()  # as export measured it; zero: timestamps are emission times
+    emission_delay: EmissionDelay = EmissionDelay()  # measured by export; zero: timestamps are emission times
 
 
 class Aligned(NamedTuple):

@@ -9,7 +9,7 @@ from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.streaming import StepOutput, StreamingModel
 
-MAX_UTTERANCES = 100  # more hardly change a scale
+MAX_UTTERANCES = 100  # more utterances hardly change a scale
 LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit louder and softer speakers
 
 

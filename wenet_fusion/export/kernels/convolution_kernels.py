@@ -123,9 +123,8 @@ class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
     torch may run a convolution differently for one row and for several, and its sums then round differently. Layers in
-    int8 behind it may then round to another step. Products compute a row alike in every batch on more processors; no
-    library
-    promises it for all.
+    int8 behind it may then round to another step. A matrix product
+    computes a row alike in every batch on more processors, though no library promises it for all.
 
     Args:
         source: the spectrum as a convolution.

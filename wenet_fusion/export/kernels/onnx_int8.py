@@ -47,7 +47,7 @@ def _zero(graph: Any) -> Any:
 
 
 class _Quantise(torch.autograd.Function):
-    """float32 -> uint8 in the graph. Here nothing is rounded: an example shows the exporter sizes, not values."""
+    """float32 -> uint8 in the graph. In Python it rounds nothing: the exporter reads only the sizes of the example."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, expected: InputRange) -> Tensor:

@@ -51,7 +51,7 @@ class FeatureTarget(Target):
     one_chunking, holds_findings, batches = True, False, False
 
     def check(self) -> None:
-        """Refuse features that neither runtime can compute."""
+        """Refuse features that the runtimes cannot compute."""
         frontend = self.trained.config.model.frontend
         if (frontend.window_ms, frontend.hop_ms) != (25.0, 10.0):
             raise ValueError(
@@ -208,7 +208,7 @@ def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: s
 
 
 def chunking_remarks(trained: TrainedModel, chunking: Chunking) -> list[str]:
-    """Return a remark if the model was not trained for this chunking."""
+    """Return a remark if the model was not trained with this chunking."""
     known = trained.config.training.chunking.trained()
     if chunking in known or chunking.size >= FULL_CONTEXT.size:
         return []

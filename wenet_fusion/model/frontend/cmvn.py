@@ -1,4 +1,4 @@
-"""Global mean and variance normalisation of features, and WeNet's `global_cmvn` file that holds the sums."""
+"""Normalise features by their global mean and variance; read and write WeNet's `global_cmvn` file."""
 
 import json
 import math

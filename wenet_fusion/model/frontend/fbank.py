@@ -1,4 +1,4 @@
-"""Log-mel filterbank features as a windowed, causal op inside the model, with Kaldi's values.
+"""Compute Kaldi's log-mel filterbank features by a windowed, causal op inside the model.
 
 Shapes: B rows, N samples, T feature frames, F mel bins, K frequency bins, W window samples.
 """

@@ -91,9 +91,9 @@ class PositionScores(NamedTuple):
 
 
 class RelativePositions(nn.Module):
-    """Positions as WeNet's Conformer scores them: (query + u) key' + (query + v) position'.
+    """The position scores of WeNet's Conformer: (query + u) key' + (query + v) position'.
 
-    Dai et al., arXiv 1901.02860, without the relative shift, which WeNet leaves out: positions are those of the keys.
+    Dai et al., arXiv 1901.02860, without the relative shift: as in WeNet, positions are those of the keys.
 
     Args:
         dim, heads: D and H.

@@ -1,4 +1,4 @@
-"""The protocol of every op and encoder layer: a state in, the next state out, and a context that all share.
+"""The protocol of every op and encoder layer: state in, next state out, and a context that all ops share.
 
 Shapes: B utterances, T encoder frames, S = C + T keys (C cached), N packed encoder frames, L layers, H heads, D width.
 """

@@ -18,8 +18,8 @@ from wenet_fusion.model.layers.packing import pack
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
 
-# The places of an encoder's norms. "fusion": a BatchNorm after every linear and convolution, all of which fold away.
-# The paper compares it with a LayerNorm or a BatchNorm before each branch, and with none at all.
+# The places of an encoder's norms. "fusion": a BatchNorm after every linear and convolution layer; all of them fold.
+# The others are the paper's comparisons: a LayerNorm or a BatchNorm before each branch, or no norm.
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
@@ -48,7 +48,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         """Return the normalised rows."""
         use_batch = self.training and not self.frozen
         momentum = self.momentum
-        if use_batch and momentum is None:  # a plain average over the batches seen, see `estimating_statistics`
+        if use_batch and momentum is None:  # average over all batches, see `estimating_statistics`
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             momentum = 1.0 / float(self.num_batches_tracked)
@@ -169,7 +169,7 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     """
     if model.training:
         raise ValueError(
-            "fuse_norms needs the model in eval mode: in training the statistics still move; call model.eval()"
+            "fuse_norms needs the model in eval mode, because statistics change in training; call model.eval()"
         )
     for module in list(model.modules()):
         for child_name, child in list(module.named_children()):
@@ -187,17 +187,17 @@ def norms(model: nn.Module) -> list[MaskedBatchNorm]:
 
 
 def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
-    """Make training use the running statistics as constants, for fine-tuning on little data and for the last steps."""
+    """Make training use the running statistics as constants; the last updates of a run do."""
     for norm in norms(model):
         norm.frozen = frozen
 
 
 @contextmanager
 def estimating_statistics(model: nn.Module) -> Iterator[None]:
-    """Estimate the statistics anew: within the context each forward adds its batch to a plain average.
+    """Re-estimate the BatchNorm statistics of a model: average them over the forward passes within the context.
 
-    Averaged weights need it: the averaged statistics of their checkpoints are not theirs.
-    Dropout is off, so the statistics are those of inference.
+    Call it after averaging checkpoints, because the mean of their statistics does not fit the mean of their weights.
+    Dropout is off within the context, as in inference.
     """
     was_training = model.training
     model.train()

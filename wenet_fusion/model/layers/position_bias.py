@@ -37,7 +37,7 @@ class PositionBias(nn.Module):
 
 
 class PrecomputedBias(nn.Module):
-    """A `PositionBias` for export: the biases of steps of one chunk are computed before, all others looked up.
+    """A `PositionBias` for export: the biases of one-chunk steps are precomputed, all others are looked up.
 
     Args:
         bias: the learned one.

@@ -198,7 +198,7 @@ class Upload:
         if self._error is not None:
             raise self._error
         await self._send(json_line({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)}))
-        self._is_answered = True  # a client that disconnects from here on has everything
+        self._is_answered = True  # from here on a client that disconnects has all results
         LOG.info("%s: transcribed %.1f s of audio", self._label, self._seconds)
         if self._stream is not None:
             await self._stream.write_eof()

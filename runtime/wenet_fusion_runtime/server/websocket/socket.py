@@ -1,4 +1,4 @@
-"""A WebSocket that tells its client why a message cannot be read before it closes."""
+"""A WebSocket that sends an error message before it closes because of an unreadable message."""
 
 from __future__ import annotations
 

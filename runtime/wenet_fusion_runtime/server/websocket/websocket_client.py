@@ -23,7 +23,7 @@ CLOSE_SECONDS = 5.0
 
 
 class ServerAddress(NamedTuple):
-    """Address of a server, with what is needed to connect."""
+    """Address of a server, token and certificate."""
 
     url: str  # ws://, wss://, http:// or https://
     token: str | None = None
