@@ -31,8 +31,8 @@ INTRODUCTION = """# Configuration
 
 <!-- Written by tools/generate_configuration_page.py from the dataclasses. Change their comments, not this page. -->
 
-A training run reads one YAML file. You give only the keys that differ from their defaults; `tokenizer.units` alone has
-none. Overrides on the command line win over the file:
+A training run reads one YAML file. Give only the keys that differ from their defaults; `tokenizer.units` is required.
+Overrides on the command line win over the file:
 
 ```
 wenet-fusion train --config conf/train.yaml ... training.max_steps=100 model.encoder.dropout=0.2
