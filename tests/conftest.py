@@ -1,4 +1,4 @@
-"""What tests share: recorded speech where it exists, the default dtype, a tiny model that acts like a trained one."""
+"""Fixtures of all tests: recorded speech where it exists, the default dtype, tiny models and exported files."""
 
 import contextlib
 import copy
@@ -68,7 +68,7 @@ def float32() -> Iterator[None]:
 
 
 def absent(reason: str, promise: str = "WENET_FUSION_REQUIRE_DATA") -> NoReturn:
-    """Skips a test that lacks what it needs, or fails it where the variable `promise`, set to 1, promises that."""
+    """Skip a test that lacks a requirement; fail it if the variable `promise` is 1, which promises the requirement."""
     if os.environ.get(promise) == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -100,7 +100,7 @@ def tiny_recipe(units: Path) -> RecipeConfig:
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives norms and position biases values as training leaves them: a fresh norm, nearly the identity, hides bugs."""
+    """Set norms and position biases to values as after training: a fresh norm is nearly the identity and hides bugs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in norms(model):
@@ -115,7 +115,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
-    """A model of `recipe` with random weights that hears all words and blank in noise, and no other unit.
+    """Return a model of `recipe` with random weights that recognises all words and blank in noise, and no other token.
 
     A random encoder's outputs lie close together: without a CTC head centred on them one word would always win.
     """
@@ -137,7 +137,7 @@ def tiny_trained(recipe: RecipeConfig) -> TrainedModel:
 
 
 def changed(trained: TrainedModel, change: Callable[[nn.Module], Any]) -> TrainedModel:
-    """A copy of a trained model whose network went through `change`."""
+    """Return a copy of a trained model whose network was passed through `change`."""
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
         change(model)
@@ -217,7 +217,7 @@ def exported(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def fake_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the model that hears letters by their loudness (`fake_model.py`)."""
+    """A file of the model that recognises letters by their loudness (`fake_model.py`)."""
     return save_archive(tmp_path_factory.mktemp("fake_archive") / "model.zip")
 
 
@@ -230,7 +230,7 @@ def server(fake_archive: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEM file with a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    """A PEM file with a self-signed certificate for 127.0.0.1 and its key."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization

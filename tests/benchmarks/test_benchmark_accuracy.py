@@ -1,6 +1,4 @@
-"""The benchmark of error rates: every form of each checkpoint that there is, also of the Conformer that is
-compared with.
-"""
+"""The benchmark of error rates: every form of each checkpoint, also of the Conformer to compare with."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The benchmark of WeNet's runtimes and sherpa-onnx: what mends their audio gives the text of our runtime."""
+"""The benchmark of WeNet's runtimes and sherpa-onnx: with mended audio they give the text of our runtime."""
 
 import json
 import sys

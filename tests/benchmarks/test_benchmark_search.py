@@ -1,4 +1,4 @@
-"""The benchmark of the searches: that it times what it says, and that its table holds what was measured."""
+"""The benchmark of the searches: it times the right calls, and its table holds the measurements."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The benchmarks: that they compare what they say, and that their tables hold what was measured."""
+"""The benchmarks compare the right forms, and their tables hold the measurements."""
 
 import json
 import sys
@@ -58,7 +58,7 @@ def test_everything_gets_as_many_turns_and_no_fixed_neighbour() -> None:
 
 
 class Clock:
-    """What `timing` reads: seconds on the wall, and those in which this thread ran."""
+    """The clocks that `timing` reads: wall time, and the time in which this thread ran."""
 
     def __init__(self) -> None:
         self.wall = self.used = 0.0
@@ -95,7 +95,7 @@ def test_separate_products_change_nothing_but_the_way() -> None:
 
 
 def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
-    """Else onnxruntime would be timed on something else."""
+    """Otherwise onnxruntime would be timed on another graph."""
     for config in (QUICK.encoder, conformer(QUICK.encoder)):
         encoder, path = builder().plain(config), tmp_path / "encoder.onnx"
         write_graph(encoder, path)
@@ -195,7 +195,7 @@ def test_the_gpu_benchmark_says_that_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_step_of_the_gpu_benchmark_stays_on_its_device() -> None:
-    """The device "meta" computes nothing and refuses tensors of any other: what would stay on the CPU is seen
+    """The device "meta" computes nothing and refuses tensors of other devices, so a tensor left on the CPU is found
     without a GPU.
     """
     forms = gpu_benchmark.build(QUICK, 0, torch.device("meta"))
@@ -209,7 +209,7 @@ def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypa
     real = runtime_calls.first_text_seconds
 
     def once(path: Path, samples: np.ndarray, times: int) -> float:
-        """A process for one file only: with torch it takes seconds."""
+        """Start a process for one file only: with torch it takes seconds."""
         started.append(path)
         return real(path, samples, 1) if path.name == "encoder.archive" else 1.0
 

@@ -1,4 +1,4 @@
-"""The serving benchmarks: clients that measure what they say, and reports that hold what was measured."""
+"""The serving benchmarks: clients measure the right delays, and reports hold the measurements."""
 
 import asyncio
 import json

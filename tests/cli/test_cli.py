@@ -1,4 +1,4 @@
-"""The command wenet-fusion: every verb does its work, every mistake of a user ends in one message with the remedy."""
+"""The command wenet-fusion: every verb works, and every mistake of a user gives one message with a remedy."""
 
 import dataclasses
 import json
@@ -37,7 +37,9 @@ def test_help(verb, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"usage: wenet-fusion {verb}") and "default: None" not in out
     _, sentence, *_ = out.split("\n\n")
-    assert sentence[0].isupper() and sentence.endswith(".") and ". " not in sentence, "one sentence says what it does"
+    assert sentence[0].isupper() and sentence.endswith(".") and ". " not in sentence, (
+        "the help begins with one sentence"
+    )
     examples = re.split(r"\n\nexamples:\n", out)[1].splitlines()
     for example in examples:
         command, name, *arguments = shlex.split(example)

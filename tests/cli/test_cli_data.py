@@ -11,7 +11,7 @@ from support.recipes.scripts import run
 
 @pytest.fixture
 def flawed(tmp_path):
-    """A corpus of 20 with four utterances that cannot be used, and the words that say why."""
+    """Return a corpus of 20 with four unusable utterances, and the words of the reasons."""
     data_list = write_corpus(tmp_path / "data", 20, seed=3)
     folder = data_list.parent
     (folder / "u001.wav").write_bytes(b"RIFF, but no wave file")

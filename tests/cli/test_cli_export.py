@@ -1,4 +1,4 @@
-"""The verb export: one command for each format and precision, and what it refuses to write or to take."""
+"""The verb export: one command for each format and precision, and the inputs and outputs that it refuses."""
 
 import json
 

@@ -84,7 +84,7 @@ def test_all_problems_at_once_with_path_and_line():
 def test_own_problems_get_path_and_line():
     assert problems_of("name: cursed\nencoder:\n  size: 6\n") == (
         "c.yaml:2: encoder.heads (4) must divide size (6)",
-    ), "a parent is only asked once its parts are sound"
+    ), "a section is checked only if its parts are valid"
     assert problems_of("name: cursed\nencoder: {size: 8}\n") == ("c.yaml:1: the recipe is cursed",)
     (line,) = problems_of("encoder:\n  size: 8\n  heads: 3\n")
     assert line.startswith("c.yaml:3: encoder.heads (3)")

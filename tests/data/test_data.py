@@ -1,4 +1,4 @@
-"""Batches, waveform changes, masks and the dataset: complete, repeatable, and honest about what is left out."""
+"""Batches, waveform changes, masks and the dataset: complete, repeatable, and every skipped utterance is reported."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""data.list files: every form is read, audio is found by offset, every problem is named with its line or member."""
+"""data.list files: every form is read, audio is found by offset, every problem is reported with its line or member."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""A recipe's configuration: values that could not work are refused before any work, each with the remedy."""
+"""The configuration of a recipe: impossible values are refused before any work, each with a remedy."""
 
 import pytest
 
@@ -9,7 +9,7 @@ UNITS = {"tokenizer": {"units": "units.txt"}}
 
 
 def problems(section, **values):
-    """What is said of some values of a section given by its dotted path; "": the root."""
+    """Return the problems of some values of a section, given by its dotted path; "": the root."""
     mapping = values
     for name in reversed(section.split(".") if section else []):
         mapping = {name: mapping}

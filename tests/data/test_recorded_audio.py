@@ -34,7 +34,7 @@ def test_where_all_recordings_are_promised_their_absence_fails(monkeypatch):
             absent("no digits")
     plain = "pytest." + "skip("
     tests = Path(__file__).parents[1].rglob("test_*.py")
-    assert [path.name for path in tests if plain in path.read_text()] == [], "conftest.absent knows the promise"
+    assert [path.name for path in tests if plain in path.read_text()] == [], "conftest.absent reads the promise"
 
 
 def utterance(path, start=None, end=None):

@@ -1,4 +1,4 @@
-"""Tokenizers and vocabularies: transcripts survive the round trip, strangers and broken units.txt are named."""
+"""Tokenizers and vocabularies: transcripts survive the round trip; unknown tokens and broken units.txt are reported."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Forced alignment: exact against brute force, dated within a known error, the same alone and in a batch."""
+"""Forced alignment: exact against brute force, timestamps within a known error, the same alone and in a batch."""
 
 import copy
 import itertools
@@ -88,7 +88,7 @@ def test_words_are_those_of_the_transcripts_and_lie_in_the_audio(aligned, uttera
 
 
 def test_words_are_where_they_were_spoken(tone_run, model, utterances, aligned, tmp_path):
-    """Emitted within a word, spoken by constants that export measured on other recordings."""
+    """Tokens are emitted within a word; export measured the emission delay on other recordings."""
     spoken = read_ctm(tone_run.dev_list.with_name("words.ctm"))
     raw = timestamp_errors(match_all_words(spoken, {item.key: item.words for item in aligned.utterances}))
     assert 0.02 < raw.starts.bias < 0.25

@@ -1,4 +1,4 @@
-"""CTM and TextGrid files: what is written is read again, in order and without overlap; what is wrong is named."""
+"""CTM and TextGrid files: written files are read again, in order and without overlap; errors are reported."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Decoding a list with a model that recognises letters by loudness: texts by key and condition, and what resumes."""
+"""Decoding a list with a model that recognises letters by loudness: texts by key and condition, and resuming."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def test_every_utterance_has_its_own_text_under_every_condition(recordings):
 
 
 def test_conditions_are_not_mixed_up(recordings, monkeypatch):
-    """Each chunking's step reaches the searches of that chunking, each variant its own options."""
+    """The searches of each chunking get the scores of that chunking, and each variant gets its own options."""
     steps = []
     step = module.offline_step
     monkeypatch.setattr(module, "offline_step", lambda *args: steps.append(args[2:]) or step(*args))
@@ -96,7 +96,7 @@ def test_a_list_without_any_readable_recording_is_refused(recordings):
 
 
 def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):
-    """The same configuration, one weight changed by one bit's worth: nothing that was decoded is used again."""
+    """If one weight changes by one bit under the same configuration, no decoded batch is used again."""
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2),))
     before = fingerprint(trained, recordings, options)
     Progress(tmp_path, before).keep(

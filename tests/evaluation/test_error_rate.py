@@ -1,4 +1,4 @@
-"""Error rates: alignments are minimal and complete, counts add up, intervals cover, the report names every key."""
+"""Error rates: minimal and complete alignments, counts that add up, coverage of intervals, reports with every key."""
 
 import math
 from statistics import NormalDist
@@ -111,7 +111,7 @@ def corpus(rng, utterances, error_probability):
 
 
 def test_the_interval_covers_the_true_rate():
-    """In about 95 of 100 test sets; in far fewer as if words were independent of each other."""
+    """The interval covers the rate in about 95 of 100 test sets, and in far fewer if words counted as independent."""
     true_rate = corpus(np.random.default_rng(0), 20000, 0.1).total.rate
     covered = naive = 0
     for seed in range(1, 101):

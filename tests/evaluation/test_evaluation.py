@@ -1,4 +1,4 @@
-"""Evaluation: every mode, chunking and variant, the files it writes, and the same tokens as the runtime."""
+"""Evaluation: every mode, chunking and variant, the written files, and the same tokens as the runtime."""
 
 import dataclasses
 import itertools
@@ -137,11 +137,11 @@ def test_results_come_back_from_their_files(evaluated, tmp_path):
 def test_a_mode_does_not_depend_on_the_others(offline, trained, data_list, tmp_path, mode):
     evaluate(trained, data_list, EvaluationOptions(modes=(mode,), chunkings=(Chunking(8, 2),)), tmp_path)
     assert tokens_of(tmp_path / condition_folder(mode, "8/2") / "tokens") == offline[mode, "8/2"]
-    assert offline[PREFIX_BEAM, "8/2"] != offline[RESCORING, "8/2"], "else a mix-up would not be seen"
+    assert offline[PREFIX_BEAM, "8/2"] != offline[RESCORING, "8/2"], "otherwise the test could not find a mix-up"
 
 
 def test_variants_stand_beside_the_plain_search(offline, trained, data_list, tmp_path):
-    """Modes that they do not change are decoded once."""
+    """Modes that the variants do not change are decoded once."""
     variants = (Variant(PLAIN, DecodingOptions()), Variant("narrow beam", DecodingOptions(beam_size=1)))
     options = EvaluationOptions(chunkings=(Chunking(8, 2),), variants=variants)
     rows = [condition.row for condition in evaluate(trained, data_list, options, tmp_path).conditions]
@@ -174,7 +174,7 @@ ngram 1=6
 
 
 def test_a_length_penalty_leaves_greedy_search_as_it_is(tone_run, data_list, tmp_path):
-    """It is an option of all modes at once, and greedy search knows no alternatives."""
+    """The option applies to all modes at once; greedy search has no alternatives."""
     folders = {}
     for penalty in ("0", "50"):
         folders[penalty] = tmp_path / penalty
@@ -189,7 +189,7 @@ def test_a_length_penalty_leaves_greedy_search_as_it_is(tone_run, data_list, tmp
 
 
 def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_list, tmp_path, capsys):
-    """What cannot be spelled is told, and the rest goes on."""
+    """Hot words that cannot be spelled are reported, and the others are used."""
     (tmp_path / "hot").write_text("three\t20\nelephant\n")
     (tmp_path / "lm.arpa").write_text(ARPA)
     data = ("--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r")
@@ -217,7 +217,7 @@ def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_lis
 
 
 def test_the_long_recording_has_several_segments(model):
-    """Else nothing above would show that segments are joined."""
+    """Otherwise no test above would show that segments are joined."""
     samples = speak(["one", "two", "three"] * (LONG // 3 + 1), np.random.default_rng(7))
     assert len(transcribe_offline(acoustic_model(model), samples, 8, 2)) > 1
 
@@ -260,7 +260,7 @@ def test_the_check_sees_a_stream_that_forgets(offline, exported, data_list):
 
 
 def test_chunkings_matter(trained):
-    """Else equality at each of them would prove little."""
+    """Otherwise equality at each of them would prove little."""
     model, samples = acoustic_model(trained), speak(["one", "two", "three"] * 4, np.random.default_rng(0))
     steps = [offline_step(model, [samples], *parse_chunking(label)) for label in CHUNKINGS]
     for left, right in itertools.combinations(steps, 2):

@@ -1,4 +1,4 @@
-"""Evaluations that were killed go on, what cannot be used is listed, what cannot be done is refused."""
+"""Killed evaluations resume, unusable input is listed, impossible options are refused."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed(model, data_list, tmp_path, monkeypatch):
-    """Options of an evaluation in `tmp_path` that was killed in its third batch, and the keys that it had decoded."""
+    """Return the options of an evaluation in `tmp_path` that was killed in its third batch, and its decoded keys."""
     options = EvaluationOptions((GREEDY, ATTENTION), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
     decode, done = decode_list.BatchDecoder.decode, []
 
@@ -44,7 +44,7 @@ def killed(model, data_list, tmp_path, monkeypatch):
 
 @pytest.fixture
 def read_keys(monkeypatch):
-    """The keys whose audio is read from now on."""
+    """Return the list that gets the keys whose audio is read from now on."""
     read, keys = sources.read_samples, []
     monkeypatch.setattr(sources, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
     return keys

@@ -1,4 +1,4 @@
-"""Evaluation by several processes: the results of one, and no waiting for a process that is gone."""
+"""Evaluation by several processes: the results of one process, and no waiting for a process that has ended."""
 
 import functools
 import json

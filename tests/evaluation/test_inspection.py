@@ -1,4 +1,4 @@
-"""Inspection measures who reaches whom as the geometry predicts, and the checks of a user's model find a broken one."""
+"""Inspection measures the influence that the geometry predicts, and the checks of a user's model find a broken one."""
 
 import copy
 import dataclasses
@@ -44,8 +44,8 @@ def predicted(trained: TrainedModel, chunking: Chunking) -> np.ndarray:
 @pytest.mark.parametrize("chunking", [Chunking(4, 1), Chunking(3, 0), Chunking(8, 2), FULL_CONTEXT], ids=str)
 def test_influence_is_what_the_geometry_predicts(trained: TrainedModel, chunking: Chunking) -> None:
     measured, expected = influence(acoustic_model(trained), chunking, FRAMES), predicted(trained, chunking)
-    assert not (measured.reaches_TT & ~expected).any(), "something is seen that the geometry hides"
-    assert measured.reaches_TT.sum() > 0.8 * expected.sum(), "what is seen fades at the far edge only"
+    assert not (measured.reaches_TT & ~expected).any(), "an output depends on a frame that the geometry hides"
+    assert measured.reaches_TT.sum() > 0.8 * expected.sum(), "influence fades at the far edge only"
     outputs, inputs = np.nonzero(expected.T)
     assert measured.context()[1] == (inputs - outputs).max() == min(chunking.size, FRAMES) - 1
 
@@ -87,7 +87,7 @@ def test_influence_detects_a_look_ahead(trained: TrainedModel) -> None:
 
 def test_context_by_hand() -> None:
     reaches = np.eye(5, dtype=bool)
-    reaches[0, 3] = reaches[4, 3] = True  # output 3 hears input 0, three frames back, and input 4, one ahead
+    reaches[0, 3] = reaches[4, 3] = True  # output 3 depends on input 0, three frames back, and input 4, one ahead
     assert Influence(Chunking(2, 1), reaches).context() == (3, 1)
 
 
@@ -158,7 +158,7 @@ def test_check_data_counts_and_names(trained: TrainedModel, tmp_path: Path) -> N
 
 
 def test_check_data_judges_as_training_does(trained: TrainedModel, tmp_path: Path) -> None:
-    """At the highest speed factor an utterance can be too short that else is not."""
+    """An utterance can be too short at the highest speed factor only."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(8000) * 0.1, 8000)
     line = {"key": "a", "wav": "a.wav", "txt": " ".join(["one", "two"] * 13)}  # 26 units; 25 frames and the tail
     (tmp_path / "data.list").write_text(json.dumps(line) + "\n" + json.dumps({**line, "key": "b", "txt": ""}) + "\n")

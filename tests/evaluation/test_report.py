@@ -170,7 +170,7 @@ def test_markdown_of_no_error():
 
 
 def test_empty_references():
-    """Silence only: there is no rate, but words that were made up."""
+    """Silence only: there is no rate, but there are inserted words."""
     scoring = score({"s": "", "t": ""}, {"s": "one", "t": ""})
     report = Report(
         "t",

@@ -78,7 +78,7 @@ def test_offline_evaluation_in_blocks_equals_one_step(
 
 
 def test_the_tiny_model_speaks(exported: Path) -> None:
-    """Else equal tokens would prove nothing."""
+    """Otherwise equal tokens would prove nothing."""
     recognizer = Recognizer(exported, DecodingOptions(mode=GREEDY))
     ids = stream(recognizer, audio(), [], Chunking(8, 2))
     assert len(ids) > 10 and len(set(ids)) > 5
@@ -159,7 +159,7 @@ def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained
 
 
 def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
-    """The device "meta" refuses tensors of any other device: what would stay on the CPU is seen without a GPU."""
+    """The device "meta" refuses tensors of other devices, so a tensor left on the CPU is found without a GPU."""
     model, batch, chunk, left = torch.jit.load(exported, map_location="meta"), 3, 4, 4
     sound, lengths = torch.empty(batch, chunk * FRAME, device="meta"), torch.full([batch], chunk * FRAME, device="meta")
     hyps = torch.ones(2, 5, dtype=torch.int64, device="meta")
@@ -200,7 +200,7 @@ def test_a_file_that_differs_is_not_kept(
 def test_what_the_second_save_writes_is_verified(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first save, which finds the numbers, is right; the file that would be kept is not."""
+    """The first file, which is measured, is right; the second one, which would be kept, is wrong."""
     save, path = torchscript.save, tmp_path / "model.pt"
     broken = script(changed(trained, SABOTAGE["a weight"]))
 

@@ -1,4 +1,4 @@
-"""The torch.export program: the same as the model in memory, for any number of rows; refused where it is not."""
+"""The torch.export program: equal to the model in memory for any number of rows, and refused otherwise."""
 
 import re
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_the_record(loaded: LoadedProgram, trained: TrainedModel) -> None:
 def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kept(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trap that `example_state` steps around: right from a fresh state, wrong from then on."""
+    """The bug that `example_state` prevents: right for a fresh state, wrong afterwards."""
 
     def shared(step: Any, batch: int) -> list[torch.Tensor]:
         tensors: dict[torch.Size, torch.Tensor] = {}

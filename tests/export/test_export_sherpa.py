@@ -1,4 +1,4 @@
-"""The file for sherpa-onnx: driven as its source does, and streamed by the package itself where it is installed."""
+"""The file for sherpa-onnx: called as its source does, and streamed by the package itself where it is installed."""
 
 import dataclasses
 import importlib.util
@@ -44,7 +44,7 @@ def sherpa(precision: str = "float32", chunking: Chunking = Chunking(8, 2)) -> E
 
 @pytest.fixture(scope="module")
 def like_sherpa(tiny_units: Path) -> TrainedModel:
-    """The tiny model with the mel filters that sherpa-onnx uses unless told otherwise."""
+    """Return the tiny model with sherpa-onnx's default mel filters."""
     recipe = tiny_recipe(tiny_units)
     frontend = dataclasses.replace(recipe.model.frontend, high_freq=DEFAULT_HIGH_FREQ)
     with default_dtype(torch.float32):
@@ -188,7 +188,7 @@ class Heard(NamedTuple):
 def run_package(
     exported: Exported, folder: Path, samples: np.ndarray, chunking: Chunking, high_freq: float | None = None
 ) -> Heard:
-    """Streams audio (n,) at 8 kHz, in a process of its own: what it does not like ends it."""
+    """Streams audio (n,) at 8 kHz, in a process of its own, because invalid input ends it."""
     np.save(folder / "samples.npy", samples.astype(np.float32))
     arguments = {
         "chunk_size": chunking.size,
@@ -232,7 +232,7 @@ def test_the_package_hears_the_tokens_of_our_runtime(
 
 @needs_package
 def test_other_audio_is_heard_differently(exported: Exported, like_sherpa: TrainedModel, tmp_path: Path) -> None:
-    """Else equal tokens would prove nothing."""
+    """Otherwise equal tokens would prove nothing."""
     sound = audio()
     first, second = (run_package(exported, tmp_path, samples, Chunking(8, 2)) for samples in (sound, sound[::-1]))
     assert first.tokens != second.tokens
@@ -246,7 +246,7 @@ def tone_model(tone_run: ToneRun) -> TrainedModel:
 @needs_package
 @pytest.mark.parametrize("precision", ["float32", "int8-dynamic"])
 def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_path: Path, precision: str) -> None:
-    """A model that has learned something; silence after the audio lets sherpa-onnx decode all of it."""
+    """The model is trained; silence after the audio lets sherpa-onnx decode all of it."""
     exported = export_model(tone_model, tmp_path / "tones.onnx", sherpa(precision))
     rng = np.random.default_rng(7)
     for words in (["one", "three", "two", "two"], ["three"]):
@@ -260,7 +260,7 @@ def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_pa
 @needs_package
 @pytest.mark.slow
 def test_a_model_trained_with_its_profile_needs_no_remedy(tiny_units: Path, tmp_path: Path) -> None:
-    """`high_freq` is all of it: plain audio, the package as it is, and a tail as its own programs append it."""
+    """`high_freq` alone suffices: plain audio, the unchanged package, and the silence that its programs append."""
     recipe = tone_recipe(tiny_recipe(tiny_units))
     frontend = dataclasses.replace(recipe.model.frontend, high_freq=DEFAULT_HIGH_FREQ)
     run = train_tones(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, frontend=frontend)), tmp_path)

@@ -1,4 +1,4 @@
-"""Files for WeNet's C++ runtimes, driven exactly as these do: scores, tokens and rescoring of the model in memory."""
+"""Files for WeNet's C++ runtimes, called as these do: scores, tokens and rescoring equal the model in memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def wenet(chunking: Chunking = Chunking(8, 2), precision: str = "float32", **opt
 
 @pytest.fixture(scope="module")
 def torch_file(exported: Path) -> Path:
-    """The one file that answers our runtime and WeNet's."""
+    """The file that serves both our runtime and WeNet's."""
     return exported
 
 

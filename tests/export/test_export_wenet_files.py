@@ -1,4 +1,4 @@
-"""The folder that WeNet's onnxruntime runtime opens: what its files look like, and what is refused."""
+"""The folder that WeNet's onnxruntime runtime opens: its files, and the exports that are refused."""
 
 import dataclasses
 import re
@@ -123,7 +123,7 @@ def test_the_command_and_the_remarks(exports: dict[Chunking, Exported], trained:
 
 
 def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
-    """A model that says it was trained so."""
+    """Return a model whose configuration claims this training."""
     model = trained.config.model
     frontend = dataclasses.replace(model.frontend, **changes)
     config = dataclasses.replace(trained.config, model=dataclasses.replace(model, frontend=frontend))
@@ -189,7 +189,7 @@ def speech(tone_run: ToneRun) -> list[Speech]:
 def test_speech_is_verified_and_int8_is_judged_by_it(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, chunking: Chunking
 ) -> None:
-    """Under the chunking that was asked for, which the model need not know."""
+    """Under the requested chunking, which may be an untrained one."""
     found = export_model(tones, tmp_path, wenet(chunking, "int8-dynamic", max_wer_increase=0.1), speech).findings
     assert found.verification.utterances == 1 + 8 and found.verification.largest_difference > 1e-4
     words = sum(len(utterance.text.split()) for utterance in speech)
@@ -201,7 +201,7 @@ def test_speech_is_verified_and_int8_is_judged_by_it(
 def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
 ) -> None:
-    """Whichever of the three graphs is to blame: the decoder has its say in rescoring."""
+    """Whichever of the three graphs is wrong: the decoder counts in rescoring."""
     (tmp_path / "notes.txt").write_text("mine")
 
     def coarse(source: Path, target: Path) -> None:
@@ -221,7 +221,7 @@ def test_int8_that_costs_too_much_is_refused(
 
 
 def test_tokens_of_speech_are_compared(tones: TrainedModel, speech: list[Speech], tmp_path: Path) -> None:
-    """A model that is wrong in one word only: nothing that was generated shows it."""
+    """The model is wrong in one word only, so generated audio does not show it."""
     loud = [Speech("loud", np.float32(4.0) * speech[0].samples, speech[0].text)]
     limit = float(np.abs(speech[0].samples).max()) * 2
 

@@ -1,4 +1,4 @@
-"""What an exported file says about itself, and what other programs and wrong files lead to."""
+"""The metadata of an exported file, and the messages for files of other programs and damaged ones."""
 
 import dataclasses
 import json

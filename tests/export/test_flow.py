@@ -1,4 +1,4 @@
-"""The export flow itself: defaults, tolerances, what it counts, and that nothing of it can be left out."""
+"""The export flow: defaults, tolerances, counts, and that each of its checks is needed."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def test_only_runtimes_without_batches_are_verified_without() -> None:
 
 
 class MixesRows(nn.Module):
-    """Right for one row, wrong for several: an utterance sees its neighbours."""
+    """A model that is right for one row and wrong for several: an utterance depends on its neighbours."""
 
     def __init__(self, cmvn: nn.Module):
         super().__init__()
@@ -64,7 +64,7 @@ def test_the_default_chunking_is_the_largest_that_the_model_serves(trained: Trai
 
 
 def test_norms_that_cannot_be_folded_are_counted(tiny_units: Path, tmp_path: Path) -> None:
-    """A Conformer for comparisons keeps its LayerNorms; the user is told, and what its activation costs."""
+    """A Conformer for comparisons keeps its LayerNorms; the command reports this and the cost of the activation."""
     recipe = tiny_recipe(tiny_units)
     encoder = dataclasses.replace(recipe.model.encoder, norm="layer", activation="swish")
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))

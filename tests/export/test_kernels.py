@@ -1,4 +1,4 @@
-"""Kernels of exported models: each computes what the module it stands for computes, up to rounding."""
+"""Kernels of exported models: each computes the same as the module that it replaces, up to rounding."""
 
 import pytest
 import torch

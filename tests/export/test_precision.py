@@ -27,7 +27,7 @@ from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 CLOSE = 1e-5  # between two ways to sum in float32
-# What int8 may cost here: three words of those that judge it. Training ends in other weights on another processor.
+# int8 may cost three of the words that judge it. Training ends in other weights on another processor.
 WER_INCREASE = 0.1
 # A sum in float32 may round differently in another batch or block, and then to another step of the scale behind it.
 # Noise of 1e-6 in the spectrum, ten times what a sum rounds by, changed at most 0.005.
@@ -40,7 +40,7 @@ needs_fbgemm = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def tones(tone_run: ToneRun) -> TrainedModel:
-    """A model that has learned something: a random one's tokens turn at any rounding."""
+    """Return a trained model: the tokens of a random one change at any rounding."""
     return load_trained(tone_run.checkpoint)
 
 
@@ -73,7 +73,9 @@ def test_every_precision_exports_and_says_so(
     model = load_model(export(precision))
     assert (model.meta.precision, model.meta.requires) == (precision, QUANTIZED_ENGINES[precision])
     found = verify(acoustic_model(tones), model, [speech[0].samples], tolerance(precision))
-    assert found.largest_difference <= min(tolerance(precision), 1.0)  # int8: of sweeps that nobody calibrated for
+    assert found.largest_difference <= min(
+        tolerance(precision), 1.0
+    )  # int8: the sweeps differ from the speech of the calibration
     if not precision.startswith("int8"):
         assert found.different_tokens == 0 and "errors" not in model.meta.verification
     else:
@@ -86,7 +88,7 @@ def test_every_precision_exports_and_says_so(
 
 @needs_fbgemm
 def test_packed_kernels_are_used(trained: TrainedModel) -> None:
-    """Else every precision would be float32 under another name."""
+    """Otherwise every precision could be float32 under another name."""
     kernels = {
         "float16-packed": "DynamicQuantizedLinear",
         "int8-dynamic": "DynamicQuantizedLinear",
@@ -128,7 +130,7 @@ def test_static_int8_obeys_batch(export: Callable[[str], Path], rows: int) -> No
 
 @needs_fbgemm
 def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
-    """Which is why it is stepped one chunk at a time and never batched: a loud neighbour moves its scale."""
+    """Therefore it is stepped one chunk at a time and never batched: a loud neighbour changes its scale."""
     model, chunking = torch.jit.load(str(export("int8-dynamic"))), Chunking(4, 4)
     x = samples(0, 2, 12 * FRAME).float()
     op = step_op(model, chunking, with_ids=False)

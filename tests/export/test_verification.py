@@ -1,4 +1,4 @@
-"""What an export is held against: numbers, tokens where the best one is clear, rows of a batch."""
+"""The checks of an export: numbers, tokens where the best one is clear, rows of a batch."""
 
 import dataclasses
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_each_fault_is_found(
 
 
 def test_a_file_may_keep_its_encoder_frames_to_itself(exported: Path, trained: TrainedModel) -> None:
-    """As sherpa-onnx's does, which has no decoder to feed."""
+    """Like sherpa-onnx's graph, which has no decoder."""
     model = load_model(exported)
     model.meta = dataclasses.replace(model.meta, decoder=False)
     silent = Broken(model, lambda scores: scores._replace(encoder_out=scores.encoder_out[:, :, :0]))

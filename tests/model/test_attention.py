@@ -1,4 +1,4 @@
-"""Self-attention equals its definition, and positions are clipped relative distances. (Its cache: test_encoder.py.)"""
+"""Self-attention equals its definition, and relative distances are clipped. The cache is tested in test_encoder.py."""
 
 import math
 
@@ -45,7 +45,7 @@ def run(model: CachedAttention, bias: PositionBias, x_BTD: Tensor, visible_BTS: 
 def by_definition(
     model: CachedAttention, table: Tensor, x_BTD: Tensor, visible_BTS: Tensor, cache_BCE: Tensor
 ) -> Tensor:
-    """Query by query and head by head."""
+    """Compute attention query by query and head by head."""
     batch, frames, dim = x_BTD.shape
     cached, width, reach = cache_BCE.size(1), dim // model.heads, table.size(0) // 2
     out = torch.zeros_like(x_BTD)
@@ -80,7 +80,9 @@ def test_equals_its_definition(heads: int, width: int, frames: int, cached: int,
     assert laws.difference(run(model, bias, x, visible, cache), expected) <= laws.BOUND
     visible[:, :, -1] = False
     if visible.any(dim=2).all() and cached + frames > 1:
-        assert laws.difference(run(model, bias, x, visible, cache), expected) > laws.BROKEN, "a forgotten key is seen"
+        assert laws.difference(run(model, bias, x, visible, cache), expected) > laws.BROKEN, (
+            "a missing key changes the output"
+        )
 
 
 def test_a_query_that_sees_nothing_is_finite() -> None:
@@ -112,7 +114,7 @@ def test_distance_index_equals_a_plain_loop(queries: int, cached: int, reach: in
 
 
 def with_reach(bias: PositionBias, reach: int, repeat_ends: bool) -> PositionBias:
-    """The same bias with a longer table: its ends repeated, or zeros there."""
+    """Return the same bias with a longer table, which repeats the ends or has zeros there."""
     short, longer = bias.max_distance, PositionBias(bias.layers, bias.heads, reach)
     with torch.no_grad():
         if repeat_ends:
@@ -122,7 +124,7 @@ def with_reach(bias: PositionBias, reach: int, repeat_ends: bool) -> PositionBia
 
 
 def test_the_bias_is_clipped_beyond_its_reach() -> None:
-    """Beyond the reach every distance counts as the largest: a longer table that repeats the ends says the same."""
+    """Distances beyond the table are clipped: a longer table that repeats the ends gives the same biases."""
     bias = bias_of(heads=2, max_distance=3, layers=2)
     assert bias(20, 25).shape == (2, 2, 20, 25)
     assert laws.difference(with_reach(bias, 30, True)(20, 25), bias(20, 25)) == 0
@@ -142,4 +144,4 @@ def test_precomputed_biases_are_the_learned_ones(queries: int, keys: int) -> Non
     assert torch.equal(ready(queries, keys), bias(queries, keys))
     with torch.no_grad():
         bias.table.zero_()
-    assert bool(ready(queries, keys).any()) == ((queries, keys) in [(4, 12), (8, 16)]), "only these lie ready"
+    assert bool(ready(queries, keys).any()) == ((queries, keys) in [(4, 12), (8, 16)]), "only these are precomputed"

@@ -1,4 +1,4 @@
-"""Who sees whom, how training draws it, and its labels."""
+"""Chunking: the attention mask, how training draws a chunking, and labels such as 16/4."""
 
 import random
 

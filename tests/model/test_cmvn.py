@@ -1,4 +1,4 @@
-"""Global CMVN: the sums that the tool writes are those of the model's own features."""
+"""Global CMVN: the tool sums the features of the model's own front-end."""
 
 import json
 
@@ -27,7 +27,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def compute(tone_run, tmp_path):
-    """A function that runs the tool on a list and returns the content of its file."""
+    """Return a function that runs the tool on a list and returns the content of its file."""
 
     def run(data_list, *options):
         output = tmp_path / "deep/global_cmvn"
@@ -39,7 +39,7 @@ def compute(tone_run, tmp_path):
 
 
 def features(recipe, data_list):
-    """Rows (frames, mel bins) of every recording in float64, whole frames only, through the model's front-end."""
+    """Return the model's features (frames, mel bins) of all recordings in float64, whole frames only."""
     fbank = AsrModel(recipe.model, 6).fbank
     rows = []
     for path in sorted(data_list.parent.glob("*.wav")):
@@ -53,12 +53,12 @@ def test_sums_are_those_of_the_models_features(tone_run, corpus, compute):
     found = compute(corpus)
     rows = features(tone_run.recipe, corpus)
     silent = rows.max(dim=1).values < -15
-    assert int(silent.sum()) == pytest.approx(100, abs=3), "the second of digital silence does not count"
+    assert int(silent.sum()) == pytest.approx(100, abs=3), "the second of digital silence is left out"
     heard = rows[~silent]
     assert found["frame_num"] == len(heard)
     assert found["mean_stat"] == pytest.approx(heard.sum(0).tolist(), rel=1e-5)
     assert found["var_stat"] == pytest.approx(heard.square().sum(0).tolist(), rel=1e-5)
-    # Seeded bug: silence that counts.
+    # Seeded bug: silence is included.
     assert found["mean_stat"] != pytest.approx(rows.sum(0).tolist(), rel=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_sums_that_do_not_fit_the_model(tmp_path, mean, var, count):
 
 
 def test_speech_of_another_speaker_changes_the_sums(corpus, compute, tmp_path):
-    """Else the tests above could compare constants."""
+    """Without a spread, the tests above would compare constants."""
     first = compute(corpus)
     soundfile.write(corpus.with_name("u000.wav"), speak(["one"] * 5, np.random.default_rng(5)), RATE, subtype="PCM_16")
     assert compute(corpus)["mean_stat"] != pytest.approx(first["mean_stat"], rel=1e-3)

@@ -1,4 +1,4 @@
-"""The convolution branch: any cut, and a context of exactly kernel - 1 frames."""
+"""The convolution branch gives the same output for any cut, and its context is exactly kernel - 1 frames."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Attention decoders: what they are fed, causality, padding, and search equal to trying everything."""
+"""Attention decoders: teacher forcing, causality, padding, and a search that equals an exhaustive one."""
 
 import itertools
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def test_an_output_depends_on_earlier_tokens_only() -> None:
 
 
 def memory_measure(model: Decoder, lengths: Tensor) -> Callable[[Tensor], laws.Tree]:
-    """The decoder normalises its memory, so garbage that is the same in all places would vanish: it gets a slope."""
+    """The garbage has a slope: the decoder normalises its memory, so constant garbage would vanish."""
     tokens = torch.randint(3, 6, (3, 4), generator=torch.Generator().manual_seed(0))
     slope = torch.linspace(1.0, 2.0, 8)
 
@@ -120,7 +120,7 @@ def test_padding_of_encoder_frames() -> None:
 @laws.random_geometries
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=2, max_size=4), st.integers(0, 99))
 def test_batch(sizes: list[tuple[int, int]], seed: int) -> None:
-    """A row does not depend on its neighbours, of other transcript lengths and other numbers of frames."""
+    """A row does not depend on its neighbours, which have other transcript lengths and other numbers of frames."""
     model, frames, tokens = decoder(), max(t for t, _ in sizes), max(u for _, u in sizes)
     memory = laws.noise(seed, len(sizes), frames, 8)
     prefixes = torch.randint(3, 6, (len(sizes), tokens), generator=torch.Generator().manual_seed(seed))
@@ -161,7 +161,7 @@ def score(model: Decoder, memory: Tensor, ids: tuple[int, ...]) -> float:
 
 @torch.no_grad()
 def best_of_all(model: Decoder, memory: Tensor, tokens: list[int]) -> AttentionHypothesis:
-    """Tries every sequence with at most as many tokens as frames."""
+    """Try every sequence with at most as many tokens as frames."""
     candidates = [ids for length in range(memory.size(1) + 1) for ids in itertools.product(tokens, repeat=length)]
     return max(
         (AttentionHypothesis(ids, score(model, memory, ids)) for ids in candidates), key=lambda found: found.score
@@ -169,7 +169,7 @@ def best_of_all(model: Decoder, memory: Tensor, tokens: list[int]) -> AttentionH
 
 
 def eager_decoder(seed: int) -> Decoder:
-    """A decoder that likes to go on: the end is unlikely after some prefixes."""
+    """Return a decoder that rarely ends: after some prefixes the end is improbable."""
     model = decoder(vocabulary_size=5, seed=seed)
     with torch.no_grad():
         model.out.weight.mul_(3.0)
@@ -201,7 +201,7 @@ def test_search_equality_detects_a_narrow_beam() -> None:
 @laws.random_geometries
 @given(st.lists(st.integers(0, 7), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 99))
 def test_utterances_are_searched_together_as_alone(lengths: list[int], beam_size: int, seed: int) -> None:
-    """They end at different tokens, so the batch shrinks on the way; frames beyond a length are garbage."""
+    """Utterances end at different tokens, so the batch shrinks; frames beyond a length are garbage."""
     model, memory = eager_decoder(seed), laws.noise(seed, len(lengths), max(lengths) + 1, 8)
     together = attention_search(model, memory, torch.tensor(lengths), beam_size)
     for b, length in enumerate(lengths):
@@ -228,7 +228,7 @@ def test_the_batch_law_of_search_sees_another_memory(monkeypatch: pytest.MonkeyP
 
 
 def test_token_by_token_equals_whole_prefixes() -> None:
-    """What `step` remembers of a prefix replaces reading it again, also when prefixes branch."""
+    """The state of `step` replaces reading the prefix again, also when prefixes branch."""
     model, memory, lengths = decoder(), laws.noise(3, 2, 5, 8), torch.tensor([5, 3])
     first, second = torch.tensor([[SOS], [SOS]]), torch.tensor([[3, 4, 4], [5, 1, 3]])
     with torch.no_grad():
@@ -246,7 +246,7 @@ def test_search_over_no_frames() -> None:
 
 
 def test_the_beam_is_as_wide_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with fewer units than the beam has places."""
+    """The law also holds if the vocabulary is smaller than the beam."""
     model, step, widths = eager_decoder(0), Decoder.step, []
     monkeypatch.setattr(
         Decoder, "step", lambda self, tokens, state: widths.append(tokens.shape) or step(self, tokens, state)

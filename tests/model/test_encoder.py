@@ -1,4 +1,4 @@
-"""The encoder obeys split, batch and padding in training, streaming and evaluation, for random geometries."""
+"""The encoder obeys the laws split, batch and padding in training, streaming and evaluation, for random geometries."""
 
 import copy
 import dataclasses
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("float64")
     st.lists(st.integers(0, 4), min_size=1, max_size=3),
 )
 def test_split(geometry: Geometry, blocks: list[int], short: int, heard: list[int]) -> None:
-    """Rows out of step, of different lengths, the last block short."""
+    """Rows are out of step and of different lengths; the last block is short."""
     encoder, size = build(geometry), geometry.chunking.size
     cuts = [FEATURES * size * sum(blocks[: i + 1]) for i in range(len(blocks))]
     frames = size * sum(blocks) + short % size
@@ -74,7 +74,7 @@ def test_split_detects(bug: str) -> None:
 
 @pytest.mark.parametrize("cached", [0, 3, 5])
 def test_split_detects_a_cache_that_is_too_short(cached: int) -> None:
-    """One chunk of left context is missing, or one frame of it."""
+    """Seeded bug: one chunk of left context is missing, or one frame of it."""
     encoder, size = build(FIXED), FIXED.chunking.size
     x = features(FIXED, 1, 4 * size)
     op, edges = encoder_op(encoder, FIXED.chunking), [FEATURES * size * i for i in (1, 2, 3)]
@@ -126,7 +126,7 @@ def test_batch_detects_a_norm_over_neighbours() -> None:
 
 
 def measured(encoder: Encoder, lengths_B: Tensor, chunking: Chunking, training: bool) -> Callable[[Tensor], laws.Tree]:
-    """Valid outputs, statistics and all gradients; dropout draws the same numbers each time."""
+    """Compare valid outputs, statistics and all gradients; dropout draws the same numbers each time."""
 
     def measure(x: Tensor) -> laws.Tree:
         model = copy.deepcopy(encoder).train(training)
@@ -158,7 +158,7 @@ LENGTHS = torch.tensor([7, 2, 0])
 
 @pytest.mark.parametrize("too_many", [1, 100])
 def test_padding_detects_statistics_over_padding(too_many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mask is forgotten, or one frame too long."""
+    """Seeded bug: the mask is missing, or one frame too long."""
     measure = measured(build(FIXED), LENGTHS, FULL_CONTEXT, training=True)
     right = encoder_module.valid_frames
     monkeypatch.setattr(encoder_module, "valid_frames", lambda lengths, frames: right(lengths + too_many, frames))

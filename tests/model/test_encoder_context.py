@@ -1,4 +1,4 @@
-"""What an encoder's cache, chunk and position mean: zero caches, full context, no limit; and its configuration."""
+"""Cache, chunk and position of the encoder: zero caches, full context, endless streams; and its configuration."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The front-end equals Kaldi's and may be cut at any hop."""
+"""The front-end computes Kaldi's features, and gives the same for any cut at a hop."""
 
 import math
 from pathlib import Path
@@ -39,7 +39,7 @@ def kaldi_features(fbank: Fbank, samples_N: Tensor, sample_rate: int, num_mel_bi
 
 
 def reference(samples: np.ndarray, sample_rate: int, num_mel_bins: int) -> np.ndarray:
-    """Kaldi's definition, frame by frame in float64, written without a look at the implementation's algebra."""
+    """Compute features by Kaldi's definition, frame by frame in float64, without our algebra."""
     window, hop = sample_rate // 40, sample_rate // 100
     size = 2 ** math.ceil(math.log2(window))
     shape = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / (window - 1))) ** 0.85
@@ -61,7 +61,7 @@ def reference(samples: np.ndarray, sample_rate: int, num_mel_bins: int) -> np.nd
 
 
 def speechlike(sample_rate: int, seed: int = 0) -> np.ndarray:
-    """Voiced, noisy and silent stretches, float32."""
+    """Return voiced, noisy and silent stretches, float32."""
     rng = np.random.default_rng(seed)
     time = np.arange(sample_rate) / sample_rate
     voice = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 20))
@@ -131,7 +131,7 @@ def test_split_detects_a_remainder_that_is_one_sample_short() -> None:
     late = laws.forgetful(fbank_op(fbank), lambda old, new: new.roll(1, dims=1))
     assert laws.split(fbank_op(fbank), fbank.init_state(1), x, lengths, [400]) <= laws.BOUND
     assert laws.split(late, fbank.init_state(1), x, lengths, [400]) > laws.BROKEN
-    # The povey window is 0 at its first sample: only DC removal sees what was lost.
+    # The povey window is 0 at its first sample: only DC removal depends on it.
     assert laws.split(broken, fbank.init_state(1), x, lengths, [400]) > 1e3 * laws.BOUND
 
 

@@ -1,4 +1,4 @@
-"""Tables of activations and layer types, and the state of any layer as a flat list and as WeNet's caches."""
+"""The tables of activations and layer types; the state of any layer as a flat list and as WeNet's caches."""
 
 import dataclasses
 
@@ -58,7 +58,7 @@ def test_a_state_round_trips_through_its_flat_list_and_wenets_caches() -> None:
 
 
 class WideCache(CachedAttention):
-    """Caches more than WeNet's runtimes hold."""
+    """Return a layer that caches more than WeNet's runtimes can store."""
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> list[Tensor]:
         return [zero.expand(batch, cached, 3 * self.dim)]

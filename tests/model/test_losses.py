@@ -1,4 +1,4 @@
-"""CTC and attention losses: their definitions, hard transcripts, and the laws of padding and batch."""
+"""CTC and attention losses: definitions, difficult transcripts, and the laws padding and batch."""
 
 import copy
 import dataclasses
@@ -46,7 +46,7 @@ def tokens(*lengths: int) -> tuple[Tensor, Tensor]:
 
 
 def by_definition(log_probs_TV: Tensor, target: tuple[int, ...]) -> float:
-    """Sums over every alignment: merge repeats, drop blanks, compare."""
+    """Sum over every alignment: merge repeats, drop blanks, compare."""
     frames, size = log_probs_TV.shape
     total = 0.0
     for path in itertools.product(range(size), repeat=frames):
@@ -77,7 +77,7 @@ def test_empty_and_infeasible_transcripts_give_finite_gradients() -> None:
         for b in range(4)
     ]
     assert [loss.item() == 0 for loss in losses] == [True, False, True, False], (
-        "4 units, or 3 repeated, do not fit 3 frames"
+        "4 tokens, or 3 with a repeat, do not fit 3 frames"
     )
     total = ctc_loss(logits.log_softmax(-1), torch.tensor([3] * 4), ids, lengths)
     assert total.item() == pytest.approx(sum(losses).item())
@@ -99,7 +99,7 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 
 def smoothed(logits_UV: Tensor, targets: list[int], smoothing: float) -> float:
-    """Cross entropy with a share of the target spread evenly over all units."""
+    """Return the cross entropy with a share of the target spread evenly over all tokens."""
     log_probs = logits_UV.log_softmax(-1)
     rows = zip(log_probs, targets)
     return float(sum(-(1 - smoothing) * row[unit] - smoothing * row.mean() for row, unit in rows))
@@ -141,7 +141,7 @@ TOKEN_LENGTHS = (3, 0, 4)
 
 
 def measured(model: AsrModel, training: bool, token_garbage: int = 0) -> Callable[[Tensor], laws.Tree]:
-    """Losses, statistics and all gradients of whole utterances; dropout draws the same numbers each time."""
+    """Return losses, statistics and all gradients of whole utterances; dropout draws the same numbers each time."""
     ids, lengths = tokens(*TOKEN_LENGTHS)
     ids = ids.masked_fill(~laws.mask(lengths, ids.size(1)), token_garbage)
 

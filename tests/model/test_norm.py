@@ -108,7 +108,7 @@ def test_padding_law_detects_a_norm_that_forgets_the_mask(name: str, monkeypatch
 
 
 def before_norm(layer: nn.Module, x_1TC: Tensor) -> Tensor:
-    """What the norm sees of one utterance: (T, C') or (T, C', F')."""
+    """Return the input of the norm for one utterance: (T, C') or (T, C', F')."""
     if isinstance(layer, LinearNorm):
         return layer.linear(x_1TC[0])
     context = x_1TC.new_zeros(1, 2, *x_1TC.shape[2:])
@@ -146,7 +146,7 @@ def test_estimating_statistics_gives_the_plain_average_over_batches() -> None:
     model, batches = two_norms().train(), [laws.noise(seed, 5 + seed, 4) for seed in range(3)]
     freeze_statistics(model)
     weights = [parameter.clone() for parameter in model.parameters()]
-    for estimated in ([7 * batches[0]], batches):  # the second estimate knows nothing of the first
+    for estimated in ([7 * batches[0]], batches):  # the second estimate does not depend on the first
         with torch.no_grad(), estimating_statistics(model):
             for batch in estimated:
                 model(batch)
@@ -154,7 +154,7 @@ def test_estimating_statistics_gives_the_plain_average_over_batches() -> None:
     seen = [first.linear(batch) for batch in batches]
     assert laws.difference(first.norm.running_mean, sum(rows.mean(0) for rows in seen) / 3) <= laws.BOUND
     assert laws.difference(first.norm.running_var, sum(rows.var(0) for rows in seen) / 3) <= laws.BOUND
-    # Dropout was off: the second norm saw what the first one's batch statistics and a ReLU leave.
+    # Dropout was off: the second norm's input is the first norm's output after a ReLU.
     hidden = [
         torch.relu(nn.functional.batch_norm(r, None, None, first.norm.weight, first.norm.bias, training=True))
         for r in seen

@@ -1,4 +1,4 @@
-"""The deployed model, from waveform to scores: every law of a stream, fused and unfused, and rescoring."""
+"""The streaming model, from waveform to scores: every law of a stream, fused and unfused, and rescoring."""
 
 import copy
 
@@ -48,7 +48,7 @@ def model(request: pytest.FixtureRequest) -> StreamingModel:
     st.lists(st.integers(0, 3), min_size=1, max_size=3),
 )
 def test_split(model: StreamingModel, chunking: Chunking, blocks: list[int], missing: int, heard: list[int]) -> None:
-    """Rows out of step; the first is full, each other one ends in the middle of some frame."""
+    """Rows are out of step; the first is full, each of the others ends within a frame."""
     block = chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
     lengths = torch.tensor([max(1, cuts[-1] - row * missing) for row in range(len(heard))])
@@ -152,7 +152,7 @@ def test_top_scores_are_the_ctc_heads_best(trained: TrainedModel, plain: Streami
     scores, _ = plain.step(samples(0, 1, 3200), torch.tensor([3200]), *FULL_CONTEXT, plain.init_state(1, 1, 0))
     out = StepOutput(*scores)
     log_probs = plain.ctc(out.encoder_out)
-    assert out.top_ids.shape == (1, 10, 13), "the vocabulary has 13 units, fewer than the search would look at"
+    assert out.top_ids.shape == (1, 10, 13), "the vocabulary has 13 tokens, fewer than the search would read"
     assert laws.difference(out.top_log_probs, log_probs.gather(2, out.top_ids)) <= laws.BOUND
     assert laws.difference(out.top_log_probs, log_probs.sort(dim=2, descending=True).values) <= laws.BOUND
     assert laws.difference(out.blank_log_probs, log_probs[:, :, 0]) <= laws.BOUND

@@ -1,4 +1,4 @@
-"""Subsampling: any cut at its stride, zeros before the first frame, and its size."""
+"""Subsampling: the same output for any cut at its stride, zeros before the first frame, and its size."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_split_detects_one_forgotten_frame_of_context(forgotten: int) -> None:
 
 
 def test_equals_two_padded_convolutions() -> None:
-    """Each convolution is padded by one frame of zeros in front, as plain torch writes it."""
+    """Pad each convolution by one frame of zeros in front, in plain torch."""
     model, x = subsampling(), laws.noise(0, 2, 12, 11)
     h = x.unsqueeze(1)
     for layer in (model.conv_1, model.conv_2):

@@ -1,4 +1,4 @@
-"""Stage 0 of the digits recipe: the strings that are made of single takes."""
+"""Stage 0 of the digits recipe: digit strings from single takes."""
 
 import hashlib
 import json
@@ -139,7 +139,7 @@ def test_recordings_without_a_word(data: Path) -> None:
 
 
 def test_kinds_of_recordings_without_a_word() -> None:
-    """Noise is flat, tones and music are not; a voice is its takes played backwards, and not forwards."""
+    """Noise is flat, tones and music are not; a voice consists of takes played backwards, never forwards."""
     rng = np.random.default_rng(0)
     take = Take(0, "theo", 10, Path())
     voice = rng.standard_normal(RATE // 4).astype(np.float32) * np.linspace(0.2, 1, RATE // 4, dtype=np.float32)

@@ -1,6 +1,4 @@
-"""The digits recipe's summary: beside the error rates it says how the model streams, latencies and unstable
-partial words too.
-"""
+"""The digits recipe's summary has error rates, streaming latencies and unstable partial words."""
 
 import json
 
@@ -11,7 +9,7 @@ from test_report import STREAM
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the stages before leave, as far as the summary reads it."""
+    """Write the files of the earlier stages that the summary reads."""
     files = {
         "results/results.json": {
             "rows": [

@@ -1,4 +1,4 @@
-"""The digits recipe from nothing to a streamed model: that it learns, and is silent where nothing is said."""
+"""The digits recipe from nothing to a streamed model: it learns, and inserts few words in non-speech."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT}/runtime"}
-    environment.pop("OMP_NUM_THREADS", None)  # the tests' one thread is not what a user trains with
+    environment.pop("OMP_NUM_THREADS", None)  # users train with more threads than the tests
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return root / RECIPE / "exp" / "fusionformer_words_seed0"

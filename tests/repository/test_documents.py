@@ -1,4 +1,4 @@
-"""Documents: links and anchors lead somewhere, quoted error messages exist, and commands have the options they show."""
+"""Documents: links and anchors exist, quoted error messages exist, and commands have the options that are shown."""
 
 import argparse
 import ast

@@ -1,4 +1,4 @@
-"""The import law: layers point down, no import hides, torch.jit stays where it belongs, importing does no work."""
+"""The import law: imports point down and stand on top of a file, few modules use torch.jit, importing does no work."""
 
 import ast
 import subprocess
@@ -60,7 +60,7 @@ LATE = {
     ("wenet_fusion.export.targets.onnx_graph", "onnx"): "an extra, for ONNX exports only",
     ("wenet_fusion.export.targets.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
 }
-# What the runtime may need to be installed.
+# The packages that the runtime may require.
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 EXTRAS = {

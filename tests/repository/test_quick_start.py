@@ -1,4 +1,4 @@
-"""The README's commands, as a person meets them: the runtime alone, installed by pip into an environment of its own."""
+"""The README's commands as a newcomer runs them: the runtime alone, installed by pip into an environment of its own."""
 
 import os
 import re
@@ -32,7 +32,7 @@ TEXT = " ".join(WORDS)
 
 
 def can_build() -> bool:
-    """Whether this environment makes wheels: then pip need not fetch what does."""
+    """Return whether this environment can build wheels: then pip need not download a build tool."""
     return (
         subprocess.run([sys.executable, "-c", "import setuptools.command.bdist_wheel"], capture_output=True).returncode
         == 0
@@ -43,7 +43,7 @@ def can_build() -> bool:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the installed command; while the module runs, programs that tests start find it, and no sources.
 
-    Of what the runtime needs the environment sees this one's packages: to install torch again would take minutes.
+    The environment sees this one's packages that the runtime needs: installing torch again would take minutes.
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv", symlinks=os.name != "nt")  # without pip, which takes seconds
@@ -92,7 +92,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def readme_commands() -> dict[str, list[str]]:
-    """The README's uses of the runtime, `$ wenet-fusion-runtime NAME ...`, by their names: what follows them."""
+    """The README's uses of the runtime, `$ wenet-fusion-runtime NAME ...`: arguments and output by NAME."""
     lines = re.findall(rf"^\$ {PROGRAM} (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     return {words[0]: words[1:] for words in map(shlex.split, lines)}
 

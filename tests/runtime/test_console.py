@@ -1,4 +1,4 @@
-"""How commands end: the user's mistakes in one line, ours with a traceback."""
+"""The end of a command: a user's mistake gives one line, a defect gives a traceback."""
 
 import argparse
 import subprocess

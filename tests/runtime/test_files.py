@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, alone or as a set: whatever kills the writer, no mixture is left."""
+"""Files that are replaced in one step, alone or as a set: if the writer is killed, no mixture is left."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) -> None:
-    """/dev/full is such a disk. What was there stays."""
+    """/dev/full acts as a full disk. The old file stays."""
     (tmp_path / "model.pt").write_text("old")
     for writing in (replacing(tmp_path / "model.pt"), replacing_set(tmp_path, ["model.pt"])):
         message = f"{tmp_path}.* cannot be written .No space left on device.; free some space"
@@ -97,7 +97,7 @@ def test_a_set_takes_the_place_of_another_and_leaves_what_is_not_its_own(folder:
     write(folder, NEW)
     assert content(folder) == NEW | {"notes": "mine"}
     write(folder, {"main": "third"})
-    assert content(folder) == {"main": "third", "notes": "mine"}, "what was not written is gone"
+    assert content(folder) == {"main": "third", "notes": "mine"}, "files that were not written are gone"
     write(tmp_path / "deep/fresh", NEW)
     assert content(tmp_path / "deep/fresh") == NEW
     assert {path.name for path in folder.iterdir()} == {"main", "notes"}, "nothing temporary is left"

@@ -31,7 +31,7 @@ def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
             await open_one.say(signal="end")
             await open_one.rest()
             assert open_one.text == "a b c d" and open_one.texts[-1] == END
-            # One that goes on is ended when the time is over, with all that it has said.
+            # A session that goes on is ended when the time is over, with its text so far.
             await stays.rest()
             assert stays.text == "a b" and "shutting down" in stays.failure and stays.close_code == 1001
 

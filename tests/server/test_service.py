@@ -1,4 +1,4 @@
-"""The service: which stream a session gets; and the WebSocket after a read error."""
+"""The service: the stream of a session; and the WebSocket after a read error."""
 
 import asyncio
 

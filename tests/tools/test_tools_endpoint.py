@@ -1,4 +1,4 @@
-"""tools/measure/measure_endpoints.py: what each set of rules did, counted right."""
+"""tools/measure/measure_endpoints.py counts the effects of each set of rules correctly."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str])
     assert (plain["segments"], plain["by rule 2"], plain["final after the last word, 50 / 90 %"]) == ("1", "0", "-")
     # Each recording ends with 2 silent frames and a second of pause: one segment each, and what is left at the end.
     assert (paused["segments"], paused["by rule 2"], paused["without text"]) == ("4", "3", "1")
-    # A word is dated by the first of the 3 frames in which this model hears it.
+    # A word is emitted in the first of its 3 frames.
     assert paused["final after the last word, 50 / 90 %"] == "0.68 / 0.68 s"
     assert int(both["by rule 1"]) >= 3 and both["by rule 2"] == "3"
     assert int(short["by rule 3"]) >= 3 and short["by rule 1"] == short["by rule 2"] == "0"

@@ -1,6 +1,4 @@
-"""tools/measure/measure_insertions.py: sounds without a word at the levels they claim, and every word that is
-heard in them counted.
-"""
+"""tools/measure/measure_insertions.py: non-speech sounds have their levels, and every inserted word is counted."""
 
 import json
 from pathlib import Path
@@ -43,7 +41,7 @@ def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() 
 
 
 def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For the fake model loudness is language: it hears words in loud tones and in reversed speech, none in silence."""
+    """The fake model reads loudness as words: it inserts some in loud tones and reversed speech, none in silence."""
     save_model(tmp_path / "model.zip", meta_record() | {"chunkings": [{"size": 8, "left": 2}]})
     soundfile.write(tmp_path / "a.wav", SPEECH[0], SAMPLE_RATE, subtype="FLOAT")
     (tmp_path / "data.list").write_text(json.dumps({"key": "a", "wav": "a.wav", "txt": "a b c d"}) + "\n")

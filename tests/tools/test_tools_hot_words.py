@@ -1,5 +1,5 @@
-"""tools/measure/measure_hot_words.py: recall, precision and error rates with and without a list, on a model whose
-mistakes are known.
+"""tools/measure/measure_hot_words.py: recall, precision and error rates with and without a list, on a model with
+known errors.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Scripts that prepare data: lists hold what they were given, mismatches are counted, failures leave no half files."""
+"""Scripts that prepare data: lists are complete, mismatches are counted, failures leave no partial files."""
 
 import json
 import os

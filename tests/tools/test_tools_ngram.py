@@ -23,7 +23,7 @@ ZERO = -99.0
 
 @pytest.fixture(autouse=True)
 def without_lmplz(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own estimation is what most tests are about, also where KenLM is installed."""
+    """Most tests are about our own estimation, also where KenLM is installed."""
     monkeypatch.setattr(train_ngram, "find_lmplz", lambda: None)
 
 
@@ -48,7 +48,7 @@ def parse(text: str) -> Model:
 
 
 def probability(model: Model, history: tuple[str, ...], word: str) -> float:
-    """By the definition of backoff."""
+    """Return a probability by the definition of backoff."""
     if (*history, word) in model:
         log_prob = model[(*history, word)][0]
         return 0.0 if log_prob == ZERO else 10**log_prob
@@ -56,7 +56,7 @@ def probability(model: Model, history: tuple[str, ...], word: str) -> float:
 
 
 def sums(model: Model) -> list[float]:
-    """Of the probabilities of all words after each n-gram of the model, and after some that it does not have."""
+    """Return the sums of the probabilities of all words after each n-gram of the model, and after some unseen ones."""
     words = [key[0] for key in model if len(key) == 1 and key != ("<s>",)]
     order = max(map(len, model))
     histories = {(), *(key for key in model if len(key) < order and key[-1] != "</s>")}

@@ -1,4 +1,4 @@
-"""tools/measure/measure_streaming.py and the pictures: what a listener sees, and when."""
+"""tools/measure/measure_streaming.py and the pictures: the displayed text and its times."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TEXTS = {"one": "a b c", "two": "d", "three": "", "four": "b a d c a"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model for which loudness is language."""
+    """An exported model that reads loudness as words."""
     return save_model(tmp_path_factory.mktemp("model") / "model.zip")
 
 

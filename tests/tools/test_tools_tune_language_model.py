@@ -1,4 +1,4 @@
-"""tools/measure/tune_language_model.py: chooses on one set, judges on another, with what streaming would give."""
+"""tools/measure/tune_language_model.py: chooses on one set, measures on another, with the texts of streaming."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from wenet_fusion.scoring.error_rate import score
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of four words that sound alike, a language model that knows their order, dev.list and test.list."""
+    """A model of four words that sound alike, a language model of their order, dev.list and test.list."""
     path = tmp_path_factory.mktemp("tune")
     save_model(path / "model.pt", module=LoudnessModel(sharpness=100.0))
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def tune(folder: Path, *options: str, test: str = "test.list") -> int:
 
 
 def streamed_error_rate(folder: Path, name: str, options: DecodingOptions) -> float:
-    """Of a set under chunks 4/4, utterance after utterance."""
+    """Return the errors on a set with chunks 4/4, utterance by utterance."""
     recognizer, texts, found = Recognizer(folder / "model.pt", options), {}, {}
     for line in (folder / f"{name}.list").read_text().splitlines():
         record = json.loads(line)

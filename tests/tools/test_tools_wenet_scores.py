@@ -1,5 +1,5 @@
-"""tools/measure/compare_wenet_scores.py: keeps the scores of exported files, and says how far those of another
-environment are from them.
+"""tools/measure/compare_wenet_scores.py: stores the scores of exported files and compares them with those of another
+environment.
 """
 
 from pathlib import Path

@@ -69,7 +69,7 @@ def test_weights_are_the_mean_and_the_rest_is_the_last_ones(paths, averaged):
             torch.testing.assert_close(value, mean.float(), rtol=2e-7, atol=0, msg=name)  # one rounding to float32
     last = checkpoints[-1]
     assert (averaged.config_yaml, averaged.units, averaged.step) == (last.config_yaml, last.units, 100)
-    assert averaged.dev_loss != averaged.dev_loss, "nobody has measured it"
+    assert averaged.dev_loss != averaged.dev_loss, "it is not measured yet"
 
 
 def test_one_checkpoint_is_its_own_average(paths):
@@ -78,7 +78,7 @@ def test_one_checkpoint_is_its_own_average(paths):
 
 
 def plain_statistics(model, batches):
-    """Per norm the mean over batches of mean and variance of what goes into it, computed beside it."""
+    """Return for each norm the mean over batches of its input's mean and variance, computed independently."""
     means, variances = {}, {}
 
     def listen(norm, arguments):

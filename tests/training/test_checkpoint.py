@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back; what is none is refused with one message that names the remedy."""
+"""Checkpoints: contents survive the round trip; other files are refused with one message and a remedy."""
 
 import dataclasses
 import pickle
@@ -73,7 +73,7 @@ def test_checkpoints_are_listed_by_step(tmp_path):
 
 
 def foreign_files(folder):
-    """Name -> (what it holds, what the message says of it)."""
+    """Return name -> (contents, expected message)."""
     save_model(CHECKPOINT, folder / "good.pt")
     good = (folder / "good.pt").read_bytes()
     (folder / "empty.pt").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""What a run refuses to go on with, what may change on the way, and what it does not leave of another run."""
+"""Resuming: refused changes, allowed changes, and leftovers of another run."""
 
 import dataclasses
 import shutil
@@ -26,7 +26,7 @@ def recipe(tiny_units):
 
 @pytest.fixture(scope="module")
 def whole(recipe, corpus, tmp_path_factory):
-    """The directory of a run that nothing disturbed."""
+    """The directory of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     start(recipe, corpus, folder).run()
     return folder
@@ -98,7 +98,7 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
 
 
 def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):
-    """Else their higher steps would count as the newest, and every new checkpoint would be deleted."""
+    """Otherwise their higher steps would count as the newest, and every new checkpoint would be deleted."""
     folder = tmp_path / "run"
     folder.mkdir()
     for step in (100, 200):

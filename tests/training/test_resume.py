@@ -39,7 +39,7 @@ def entries(model_dir):
 
 
 def run_differences(left, right):
-    """Where two finished runs differ: state, checkpoints, log."""
+    """Return the differences of two finished runs: state, checkpoints, log."""
     found = differences(load_training_state(left), load_training_state(right), "state")
     names = [sorted(path.name for path in folder.glob("step_*.pt")) for folder in (left, right)]
     found += differences(*names, "checkpoints")
@@ -50,7 +50,7 @@ def run_differences(left, right):
 
 @pytest.fixture(scope="module")
 def uninterrupted(recipe, corpus, tmp_path_factory):
-    """For `accumulate` 1 and 2, the directory of a run that nothing disturbed."""
+    """For `accumulate` 1 and 2, the directory of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     for accumulate in (1, 2):
         start(with_training(recipe, accumulate=accumulate), corpus, folder / str(accumulate)).run()

@@ -1,4 +1,4 @@
-"""Training: it learns, its numbers stay, and what is not finite leaves no trace."""
+"""Training: it learns, its losses stay the same between versions, and batches that are not finite leave no trace."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def test_a_tiny_task_is_learned(tone_run):
 
 
 # Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. A change that is meant
-# to move them (an initial value, a default) renews them by what the failing test prints; nothing else may.
+# to move them (an initial value, a default) renews them from the output of the failing test; no other change may.
 STORED = [
     [9.70824, 9.68898, 9.7275],
     [12.575, 12.5536, 12.5965],
@@ -61,7 +61,7 @@ STORED = [
 
 
 def stored_recipe(tiny_units):
-    """All that turns samples into losses, without dropout, whose draws belong to torch's build.
+    """Tests the whole path from samples to losses, without dropout, whose draws depend on the build of torch.
 
     At once at a high rate: other instruction sets and thread counts move the losses by 1e-4, small changes by 3e-3.
     """
@@ -163,7 +163,7 @@ def test_training_that_has_diverged_stops_with_the_remedy(recipe, corpus, tmp_pa
     assert len(seen) == 3 + MAX_NONFINITE_RUN
     assert moved(seen[3], trainer.model.state_dict()) == set()
     state = load_training_state(tmp_path / "run")
-    assert moved(seen[3], state.weights) == set(), "what is saved is what was sound"
+    assert moved(seen[3], state.weights) == set(), "the saved state is the last finite one"
 
 
 def test_ten_bad_batches_with_a_good_one_between_do_not_stop(recipe, corpus, tmp_path):

@@ -1,4 +1,4 @@
-"""The ONNX archive: verified, the same as the model in memory at any chunk size, whatever is beside it in a batch."""
+"""The ONNX archive: verified, and equal to the model in memory at any chunk size and in any batch."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ def test_split_and_batch_out_of_step(archive: Path, chunking: Chunking, blocks: 
 def test_the_file_equals_the_model_in_memory(
     archive: Path, trained: TrainedModel, chunking: Chunking, streams: list[tuple[int, int]]
 ) -> None:
-    """Rows out of step, of any length, with anything beyond their ends."""
+    """Rows are out of step and of any length, with garbage beyond their ends."""
     length = -(-max(4000, *(length for _, length in streams)) // FRAME) * FRAME
     x, lengths = samples(1, len(streams), length), torch.tensor([length for _, length in streams])
     x[~laws.mask(lengths, length)] = torch.nan
@@ -120,7 +120,7 @@ def test_a_stream_in_any_cuts_equals_offline_evaluation(
 def test_rescoring_equals_the_model_in_memory(
     archive: Path, trained: TrainedModel, frames: int, lengths: list[int], padding: int
 ) -> None:
-    """Empty hypotheses too, an axis of size 0, and whatever the padding holds."""
+    """Hypotheses may be empty (an axis of size 0), and padding may hold anything."""
     generator = torch.Generator().manual_seed(frames)
     hyps = torch.randint(3, 13, (len(lengths), max(lengths) + padding), generator=generator)
     arguments = (laws.noise(frames, 1, frames, 16).numpy(), hyps.numpy(), np.array(lengths))
@@ -141,7 +141,7 @@ def test_a_model_without_decoder(tiny_units: Path, tmp_path: Path) -> None:
 
 
 def test_positions_as_products(tiny_units: Path, tmp_path: Path) -> None:
-    """There is no bias then that would give the mask its shape."""
+    """Without a position bias, nothing else gives the mask its shape."""
     recipe = tiny_recipe(tiny_units)
     encoder = dataclasses.replace(recipe.model.encoder, positions="rel_pos")
     trained = tiny_trained(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder)))

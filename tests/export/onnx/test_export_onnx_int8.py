@@ -1,4 +1,4 @@
-"""int8 in ONNX archives: where it is, what it costs, and that constant scales keep what a stream hears to itself."""
+"""int8 in ONNX archives: the layers that use it, its errors, and that constant scales keep streams independent."""
 
 import dataclasses
 import zipfile
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 INT8 = ExportOptions("onnx", "int8")
 PRECISIONS = ("int8", "int8-dynamic")
-# What int8 may cost here: two words of those that judge it. Training ends in other weights on another processor.
+# int8 may cost two of the words that judge it. Training ends in other weights on another processor.
 WER_INCREASE = 0.1
 STEP_OF_INT8 = 0.02  # see test_precision.py
 Export = Callable[[str], Path]
@@ -50,7 +50,7 @@ Export = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def tones(tone_run: ToneRun) -> TrainedModel:
-    """A model that has learned something: a random one's tokens turn at any rounding."""
+    """Return a trained model: the tokens of a random one change at any rounding."""
     return load_trained(tone_run.checkpoint)
 
 
@@ -182,7 +182,7 @@ def run(module: nn.Module, path: Path, **inputs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("gain", [1.0, 1.5, 30.0])
 def test_static_products_are_exact_sums_of_integers(tmp_path: Path, gain: float) -> None:
-    """What lies beyond the range is clipped; sums of one sign do not overflow."""
+    """Values beyond the range are clipped; sums of one sign do not overflow."""
     torch.manual_seed(0)
     layer = nn.Linear(64, 8)
     with torch.no_grad():
@@ -208,7 +208,7 @@ class Attention(nn.Module):
 
 
 def test_attention_in_one_operator_equals_its_definition(tmp_path: Path) -> None:
-    """Also where a query sees but one key, and with a cache."""
+    """Also if a query sees one key only, and with a cache."""
     torch.manual_seed(0)
     source = fuse_norms(nn.Sequential(randomise(CachedAttention(8, 2, 0.0, 1.0))).eval())[0]
     x, state = laws.noise(1, 2, 3, 8).float(), laws.noise(2, 2, 4, 16).float()

@@ -1,4 +1,4 @@
-"""Every exported ONNX graph loads at onnxruntime's default log level without a word about its shapes."""
+"""Every exported ONNX graph loads at onnxruntime's default log level without a warning about its shapes."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def complaints(graphs: list[Path]) -> str:
 
 
 def write_graphs(trained: TrainedModel, folder: Path, precision: str) -> list[Path]:
-    """Write the graphs of an archive, without verifying them: the tiny model says nothing that could judge int8."""
+    """Write the graphs of an archive, without verifying them: the tiny model's text cannot judge int8."""
     with default_dtype(torch.float32):
         graphs = build_graphs(one_chunk_model(trained, precision, [audio(2.0)]), precision)
     for name, content in graphs.items():

@@ -1,4 +1,4 @@
-"""Choosing and opening a device, and what becomes of its samples, with PortAudio replaced."""
+"""Choosing and opening a device, and its samples, with PortAudio replaced."""
 
 import sys
 import threading
@@ -150,11 +150,13 @@ def test_a_recogniser_that_is_too_slow_loses_one_stretch_and_it_is_counted(insta
         source.stop()
         kept = np.concatenate([block.samples for block in source.blocks()])[:, 0]
     assert source.lost_seconds == 10.0
-    assert np.array_equal(kept, np.arange(1000, 1500))  # what is spoken now, without another gap
+    assert np.array_equal(kept, np.arange(1000, 1500))  # the newest audio, without another gap
 
 
 def test_a_device_that_vanishes_is_told_after_its_last_block(install, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(microphone, "SILENT_SECONDS", 1e6)  # it is told by its state, not by its silence
+    monkeypatch.setattr(
+        microphone, "SILENT_SECONDS", 1e6
+    )  # the end is detected by the state of the stream, not by its silence
     fake = install(record("Mic"))
     with Microphone(choose_device()) as source:
         fake.streams[0].deliver(ramp(0, 10))

@@ -30,7 +30,7 @@ def wav(samples: np.ndarray, rate: int, subtype: str = "PCM_16", kind: str = "WA
 
 
 def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) -> tuple[np.ndarray, int]:
-    """Samples and rate of what is written to a pipe piece by piece, and taken after a pause."""
+    """Return samples and rate of audio that is written to a pipe piece by piece and read after a pause."""
     reader, writer = os.pipe()
 
     def write() -> None:
@@ -81,14 +81,14 @@ def test_a_slow_recogniser_makes_the_pipe_wait() -> None:
 def test_headers_of_several_programs_are_understood() -> None:
     unknown = bytearray(wav(SAMPLES, 44100))
     size_at = unknown.index(b"data") + 4
-    for size in (0, 0x7FFFFFFF, 0xFFFFFFFF):  # sizes that programs state when they do not know them
+    for size in (0, 0x7FFFFFFF, 0xFFFFFFFF):  # sizes that programs state for a pipe
         unknown[size_at : size_at + 4] = size.to_bytes(4, "little")
         assert np.array_equal(through_a_pipe([bytes(unknown)])[0], SAMPLES)
     extensible = wav(SAMPLES, 44100, kind="WAVEX")
     assert np.array_equal(through_a_pipe([extensible])[0], SAMPLES)
     plain = wav(SAMPLES, 44100)
     listed = plain[:12] + b"LIST" + (3).to_bytes(4, "little") + b"abc\0" + plain[12:] + b"LIST" + bytes(4)
-    assert np.array_equal(through_a_pipe([listed])[0], SAMPLES)  # what follows the samples is none
+    assert np.array_equal(through_a_pipe([listed])[0], SAMPLES)  # bytes after the samples are not samples
 
 
 @pytest.mark.parametrize(

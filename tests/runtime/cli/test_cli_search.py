@@ -37,7 +37,7 @@ def transcribe(folder: Path, *arguments: str) -> int:
 
 
 def expected(folder: Path, **options: object) -> str:
-    """What Python says to the same options."""
+    """Return the text from Python for the same options."""
     if "language_model" in options:
         options["language_model"] = load_language_model(folder / options["language_model"])
     with Recognizer(load_model(folder / "unsure.pt"), DecodingOptions(**options)).create_stream() as stream:

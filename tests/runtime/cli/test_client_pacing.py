@@ -1,4 +1,4 @@
-"""The command `client` sends recordings at the speed of speech, unless --fast or live; streams get the chunks given."""
+"""The command `client` sends recordings in real time unless --fast is given; streams get the requested chunks."""
 
 import argparse
 import contextlib

@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
         return len(text)
 
     def fileno(self) -> "Terminal":
-        """What the system is asked for the size of."""
+        """Return the descriptor whose size the system is asked for."""
         return self
 
     def resize(self, columns: int, lines: int) -> None:
@@ -68,7 +68,7 @@ TEXTS = st.text("ab é漢字ｱ한", max_size=70)
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.integers(2, 30))
 def test_any_texts_at_any_width_are_drawn_and_erased_exactly(texts: list[tuple[str, str]], columns: int) -> None:
-    """The law: what was drawn before leaves no trace, whatever it was."""
+    """The law: earlier text leaves no trace."""
     terminal, fresh = Terminal(columns, 200), Terminal(columns, 200)
     line = LiveLine(terminal)
     for committed, rest in texts:

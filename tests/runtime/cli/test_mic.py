@@ -1,4 +1,4 @@
-"""The command `mic`: what it prints and keeps, how it ends and how it fails. Devices are replaced."""
+"""The command `mic`: its output and recording, its end and its errors. Devices are replaced."""
 
 import json
 import os

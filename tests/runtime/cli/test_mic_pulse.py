@@ -1,4 +1,4 @@
-"""The command `mic` against a true audio stack: speech is played into a virtual microphone, its text comes out."""
+"""The command `mic` on a real audio stack: speech played into a virtual microphone is recognised."""
 
 import os
 import signal

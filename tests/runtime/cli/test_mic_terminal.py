@@ -1,4 +1,4 @@
-"""The command `mic` on a terminal and with pipes: the line that changes in place, what a kill leaves."""
+"""The command `mic` on a terminal and with pipes: the line that changes in place, the files after a kill."""
 
 import os
 import subprocess

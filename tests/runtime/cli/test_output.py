@@ -1,4 +1,4 @@
-"""`transcribe --format --output`: where text goes, and that files appear whole or not at all."""
+"""`transcribe --format --output`: the destination of text; files appear whole or not at all."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command wenet-fusion-runtime: what it prints, and how it fails."""
+"""The command wenet-fusion-runtime: its output and its errors."""
 
 import json
 import re

@@ -90,12 +90,12 @@ def test_pushed_samples_are_a_copy_and_loud_ones_are_clipped(engine: Engine) -> 
     client.session.end()
     assert client.wait().text == "a b c d"
     loud = Client(engine)
-    loud.say(np.full(5000, 1e6, np.float32))  # the model in memory asserts that what it gets is clipped
+    loud.say(np.full(5000, 1e6, np.float32))  # the model in memory asserts that its input is clipped
     assert loud.wait().error is None
 
 
 def batch_sizes(engine: Engine) -> int:
-    """The largest batch so far, as the histogram knows it."""
+    """Return the largest batch so far, from the histogram."""
     counts = engine.statistics.batches.counts
     return max(index for index, count in enumerate(counts) if count)
 
@@ -129,7 +129,7 @@ def test_options_are_checked() -> None:
 
 
 def test_many_sessions_from_many_threads() -> None:
-    """Some vanish, some send rubbish, the rest read what they say; then nothing is left."""
+    """Some clients vanish, some send invalid audio, the others get their text; then no memory is left."""
     problems: list[str] = []
     streams: weakref.WeakSet = weakref.WeakSet()
     counts = {"good": 0, "bad": 0, "gone": 0}

@@ -51,7 +51,7 @@ def test_bad_samples_end_their_session_and_no_other(
 
 
 class Picky(LoudnessModel):
-    """Refuses what is as loud as d."""
+    """Return a model that raises an exception for audio as loud as d."""
 
     def step(self, samples: torch.Tensor, *rest: Any) -> Any:
         if float(samples.abs().mean(1).max()) > 0.7:
@@ -60,7 +60,7 @@ class Picky(LoudnessModel):
 
 
 class Damaged(LoudnessModel):
-    """Says NaN of what is as loud as d."""
+    """Return a model that returns NaN for audio as loud as d."""
 
     def score(self, loudness: torch.Tensor, lengths: torch.Tensor) -> Any:
         return super().score(torch.where(loudness > 0.7, torch.nan, loudness), lengths)

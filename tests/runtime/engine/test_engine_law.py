@@ -33,7 +33,7 @@ class Client(NamedTuple):
     """A stream to come."""
 
     words: list[str]
-    seed: int  # of how they are spoken
+    seed: int  # seed of the speech
     chunk: int  # index among the model's chunk sizes
     start: int  # tick of its first samples
     piece: int  # samples for each tick
@@ -63,8 +63,8 @@ def alone(recognizer: Recognizer, client: Client, samples: np.ndarray) -> list[R
 
 
 def together(recognizer: Recognizer, clients: list[Client], recordings: list[np.ndarray]) -> list[list[Result] | None]:
-    """The results of each client, None of those that vanished. In every tick each one pushes a piece, and all that are
-    ready and may share a step share it."""
+    """Return the results of each client, None for those that vanished. In every tick each client pushes a piece, and
+    all that are ready and may share a step share it."""
     sizes = recognizer.model.meta.chunk_sizes
     streams = [recognizer.create_stream(sizes[client.chunk]) for client in clients]
     results: list[list[Result] | None] = [[] for _ in clients]
@@ -93,7 +93,7 @@ def together(recognizer: Recognizer, clients: list[Client], recordings: list[np.
 
 
 def differences(recognizer: Recognizer, clients: list[Client]) -> list[str]:
-    """What the law forbids, as text."""
+    """Return the breaches of the law as text."""
     recordings = [
         np.clip(client.gain * speak(client.words, np.random.default_rng(client.seed)), -1, 1) for client in clients
     ]

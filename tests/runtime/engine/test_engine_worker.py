@@ -48,7 +48,7 @@ def test_an_endless_stream_keeps_no_closed_segments(engine: Engine) -> None:
 
 
 def test_there_is_room_as_soon_as_an_update_comes() -> None:
-    """An owner that waits for updates to push more would else wait for ever once no block is left."""
+    """Otherwise an owner that waits for an update before it pushes more would wait for ever once no block is left."""
     waiting: list[float] = []
     with Engine(RECOGNIZER.model) as engine:
         session = engine.open(RECOGNIZER.create_stream(), lambda _: waiting.append(session.waiting_seconds))

@@ -46,7 +46,7 @@ def push(schedule: Scheduler, job: Job, samples: int, rate: int | None = None) -
 
 
 def take(schedule: Scheduler) -> list[Job]:
-    """What a worker gets, which must not have to wait."""
+    """Return the jobs that a worker gets without waiting."""
     found: list[Job] = []
     worker = threading.Thread(target=lambda: found.extend(each.job for each in schedule.take()), daemon=True)
     worker.start()

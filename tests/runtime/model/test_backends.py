@@ -1,4 +1,4 @@
-"""Both backends behind one interface: the same numbers, states as values, rows out of step, and what they refuse."""
+"""Both backends behind one interface: the same numbers, states as values, rows out of step, and errors."""
 
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Forgetful(AcousticModel):
 
 
 def test_streams_out_of_step_run_as_one_batch(model: AcousticModel) -> None:
-    """Rows join and part between steps; a joined row hears what it would have heard alone."""
+    """Rows join and part between steps; a joined row has the output that it would have alone."""
     lengths = [4 * FRAME, 3 * FRAME]
     _, old = model.step(rows(0, frames=8), [8 * FRAME], 4, 4, model.init_state(1, 4, 4))
     new = model.init_state(1, 4, 4)

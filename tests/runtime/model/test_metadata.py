@@ -1,4 +1,4 @@
-"""What an exported file says about itself: every field, and what a wrong one leads to."""
+"""The metadata of an exported file: every field, and the message for a wrong one."""
 
 from pathlib import Path
 

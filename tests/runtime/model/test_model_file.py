@@ -1,4 +1,4 @@
-"""Recognising exported files and wrong ones, what must be installed, and what the runtime may import."""
+"""Opening exported files and wrong ones, required packages, and imports of the runtime."""
 
 import ast
 import json
@@ -146,7 +146,7 @@ def test_a_missing_engine_is_reported(
     with pytest.raises(ValueError, match=f"{path}: {message}.*qnnpack, none{remedy}"):
         load_model(path)
     save_model(path, meta_record() | {"precision": precision, "engine": "qnnpack"})
-    load_model(path)  # the engine is all that is asked for
+    load_model(path)  # only the engine is checked
 
 
 BLOCKED = """

@@ -1,4 +1,4 @@
-"""Results as text, JSON lines, CTM and subtitles: what each holds, and that subtitles can be read."""
+"""Results as text, JSON lines, CTM and subtitles: contents of each, and readable subtitles."""
 
 import json
 import re

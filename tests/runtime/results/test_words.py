@@ -1,4 +1,4 @@
-"""Words of results: their text, times and confidence, and which of a partial result can no longer change."""
+"""Words of results: text, timestamps and confidence, and the final words of a partial result."""
 
 import itertools
 
@@ -91,7 +91,7 @@ def random_scores(rng: np.random.Generator, frames: int, sharpness: float) -> Fr
 
 
 class RandomDecoders(AcousticModel):
-    """Ranks hypotheses by chance, far above what CTC says."""
+    """Rank hypotheses by chance, with a far larger weight than CTC."""
 
     def rescore(self, encoder_blocks: list[np.ndarray], hypotheses: list[tuple[int, ...]]) -> np.ndarray:
         return 1000 * np.random.default_rng(len(encoder_blocks)).standard_normal((len(hypotheses), 2))
@@ -191,7 +191,7 @@ def test_decided_tokens_are_shared_by_all_hypotheses_and_the_best_one_stays() ->
 
 
 def test_deciding_early_changes_no_text_of_a_search_that_is_sure() -> None:
-    """Without rescoring, hot words and language model, nothing that comes later could change the order of old texts."""
+    """Without rescoring, hot words and language model, no later frame could change the order of old texts."""
     for seed in range(10):
         scores = random_scores(np.random.default_rng(seed), 300, 5.0)
         texts = []

@@ -1,4 +1,4 @@
-"""Hot words: what they match, against plain counting of words, and what is wrong with a list."""
+"""Hot words: matches, compared with a plain count of words, and the errors of a list."""
 
 import math
 import random
@@ -32,7 +32,7 @@ def ids(units: Vocabulary, *texts: str) -> list[int]:
 
 
 def words_of(text: str, units: Vocabulary) -> list[str]:
-    """What a phrase is compared with: words, and characters of scripts that know none."""
+    """Split a text into words, and into characters of scripts without spaces."""
     if units is CHARACTERS:
         return list(text.replace("<unk>", "?").replace(" ", ""))
     return re.findall("[你好]|<unk>|[^ 你好]+", text) if units is PIECES else text.split()
@@ -76,7 +76,7 @@ def test_the_score_of_a_text_is_that_of_the_phrases_that_occur_in_it(kind: str, 
     units = VOCABULARIES[kind]
     phrases = data.draw(st.lists(st.sampled_from(PHRASES[kind]), unique=True, max_size=4))
     boosts = data.draw(st.lists(st.sampled_from([-2.0, 0.5, 3.0]), min_size=len(phrases), max_size=len(phrases)))
-    unknown = [] if units is PIECES else [UNKNOWN]  # an unknown piece may hide where a word ends
+    unknown = [] if units is PIECES else [UNKNOWN]  # an unknown piece may hide the end of a word
     tokens = data.draw(st.lists(st.sampled_from([*unknown, *range(3, len(units))]), max_size=12))
     scorers = make_scorers(units, list(map(HotWord, phrases, boosts)))
     spelling, text = Spelling(units), units.text(tokens)

@@ -1,4 +1,4 @@
-"""The rescoring formula, units and their text."""
+"""The rescoring formula, tokens and their text."""
 
 import numpy as np
 import pytest

@@ -131,7 +131,7 @@ def bonus_from_the_beginning(scorers: ScorerSet, prefix: tuple[int, ...]) -> flo
 @pytest.mark.parametrize("kind", VOCABULARIES)
 @pytest.mark.parametrize("beam_size", [1, 4, 7])
 def test_a_narrow_beam_equals_the_textbook(kind: str, beam_size: int) -> None:
-    """What is passed over because it cannot reach the beam is nothing that could."""
+    """Extensions that are skipped because they cannot reach the beam could not reach it."""
     for seed in range(4):
         scores = unit_ids(random_scores(seed, 25, 4, sharpness=1.5))
         scorers = make_scorers(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.7, -0.2)
@@ -183,7 +183,7 @@ def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
 
 @pytest.mark.parametrize("kind", ["characters", "words"])
 def test_each_word_of_each_prefix_is_asked_for_once(kind: str) -> None:
-    """The toy's states are whole texts, so a pair that was asked for twice was asked for twice by one prefix."""
+    """The toy's states are whole texts, so a repeated pair was requested twice by one prefix."""
     model = Bigrams()
     search = PrefixBeamSearch(10_000, scorers=make_scorers(VOCABULARIES[kind], (), model, 0.5))
     search.advance(unit_ids(random_scores(3, 6, 4)))

@@ -24,7 +24,7 @@ def random_scores(seed: int, frames: int, units: int, top: int | None = None, sh
 
 
 def frame_options(scores: FrameScores, frame: int) -> dict[int, float]:
-    """What the search may choose at a frame: the top units, and blank."""
+    """Return the tokens that the search may choose at a frame: the top tokens, and blank."""
     options = dict(zip(scores.ids[frame].tolist(), scores.log_probs[frame].astype(float).tolist()))
     options[0] = float(scores.blank[frame])
     return options

@@ -104,7 +104,7 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
 
 
 # A language of pairs: d follows a, b follows c, and a sentence is one to four pairs. Words whose loudness is similar (a
-# and b, b and c, c and d) never stand in the same place, so a listener who knows the language can hear them apart.
+# and b, b and c, c and d) never stand in the same place, so the language tells them apart.
 class Spoken(NamedTuple):
     text: str
     samples: np.ndarray

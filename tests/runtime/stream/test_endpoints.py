@@ -1,4 +1,4 @@
-"""The rules that close segments: when they fire, that they do not see how frames arrive, and that nothing is lost."""
+"""The rules that close segments: when they fire, the same for any cut of the frames, and no frame is lost."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def closings(
     frame_rules: type[FrameRules] = FrameRules,
     blank_probabilities: list[float] | None = None,
 ) -> list[tuple[int, str]]:
-    """How many frames were over when each segment closed, and why; frames come in blocks."""
+    """Return after how many frames each segment closed, and why; frames come in blocks."""
     counts, found, scanner = SegmentCounts(), [], frame_rules(rules, FRAME)
     blank = np.log(blank_probabilities or [1.0] * len(units))
     bounds = [0, *sorted(min(cut, len(units)) for cut in cuts), len(units)]

@@ -42,7 +42,7 @@ def run(stream: Stream, samples: np.ndarray, cuts: list[int], sample_rate: int |
 
 
 def best_only(results: list[Result]) -> tuple[Result, ...]:
-    """What a stream keeps of the segments that it returned."""
+    """Return the closed segments that a stream keeps."""
     return tuple(replace(result, hypotheses=result.hypotheses[:1]) for result in results if result.tokens)
 
 

@@ -60,7 +60,7 @@ def test_results_do_not_depend_on_how_frames_arrive(text: str, cuts: list[int], 
 
 
 class ClosesAfterBlocks(SegmentDecoder):
-    """Seeded bug: sees that a segment should close only when the block is over."""
+    """Seeded bug: a segment closes at the end of the block only."""
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
         counts, _, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)

@@ -1,4 +1,4 @@
-"""A stream of any length: what it keeps is bounded, its memory stays flat, a second costs what a second has cost."""
+"""A stream of any length: its state is bounded, its memory stays flat, and the time per second stays the same."""
 
 import time
 from statistics import median
@@ -69,7 +69,7 @@ def count_values(state):
 
 
 def excesses(stream, state_values):
-    """What a stream holds beyond its bounds, as text."""
+    """Return the excesses of a stream over its bounds, as text."""
     decoder = stream._decoder
     frames = decoder._counts.frames
     encoded = sum(block.shape[1] for block in decoder._search._encoder_blocks)

@@ -77,7 +77,7 @@ def shown(page: Any) -> str:
 
 
 def watched(page: Any) -> Callable[[], list[list[str]]]:
-    """Record what the open segment shows; return a function that reads it: [firm text, pale text], ..."""
+    """Record the text of the open segment; return a function that reads it: [firm text, pale text], ..."""
     page.evaluate("""() => {
       window.shown = [];
       new MutationObserver(() => {

@@ -40,7 +40,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def resampled(page: Any, samples: np.ndarray, rates: tuple[int, int], cuts: tuple[int, ...] = ()) -> np.ndarray:
-    """What the resampler makes of samples that come in pieces, cut at `cuts`."""
+    """Return the output of the resampler for samples that come in pieces, cut at `cuts`."""
     found = page.evaluate(
         """async ([samples, [from, to], cuts]) => {
           const { Resampler } = await import("/resampler.js");

@@ -49,7 +49,7 @@ def killed_run(recipe: RecipeConfig, corpus: tuple[Path, Path], folder: Path) ->
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[str]:
-    """Where two nested values differ in a bit."""
+    """Return the places where two nested values differ in a bit."""
     if isinstance(left, torch.Tensor):
         same = left.dtype == right.dtype and torch.equal(left, right)
         return [] if same else [path]

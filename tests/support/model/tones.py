@@ -70,7 +70,7 @@ def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
 
 
 def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
-    """A tiny recipe made to learn tones in 100 steps, without anything random.
+    """Return a tiny recipe that learns tones in 100 steps, without random changes.
 
     The seed is one whose model bears rounding well on every processor: that of seed 0 differs in int8 by 0.3 to 0.5.
     """

@@ -1,4 +1,4 @@
-"""Features as a runtime hands them over, and what the model in memory makes of them."""
+"""Features as WeNet's runtime passes them, and the output of the model in memory."""
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def ended(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
 
 
 def expected_frames(trained: TrainedModel, features: np.ndarray, chunking: Chunking) -> torch.Tensor:
-    """Encoder frames (1, M, D) in one step over (T, F); what misses to whole encoder frames is digital silence."""
+    """Return encoder frames (1, M, D) of one step over (T, F), padded to whole encoder frames with digital silence."""
     context = Chunking(chunking.size, 1000) if chunking.left == KEEP_ALL else chunking
     encoder, cmvn = trained.model.encoder, trained.model.cmvn
     padded = np.pad(features, ((0, -len(features) % 4), (0, 0)), constant_values=SILENCE)

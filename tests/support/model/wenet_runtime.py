@@ -1,4 +1,4 @@
-"""WeNet's and sherpa-onnx's C++ runtimes as far as a model sees them: same calls, same order, same types.
+"""Emulate the calls of WeNet's and sherpa-onnx's C++ runtimes: same calls, same order, same types.
 
 After wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
 sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc.
@@ -17,7 +17,7 @@ INT32_MAX = (1 << 31) - 1
 
 
 class AsrModel:
-    """What the two runtimes share: how many feature frames a call gets. Started with its flags."""
+    """The part that both runtimes share: the number of feature frames of a call. The arguments are its flags."""
 
     right_context: int
     subsampling_rate: int
@@ -155,7 +155,7 @@ class OnnxAsrModel(AsrModel):
             if chunk_idx < self.num_left_chunks:
                 mask[: (self.num_left_chunks - chunk_idx) * self.chunk_size] = False
             values["att_mask"] = mask[None, None]
-        # A name that the graph has and the runtime does not know is passed over: then too few inputs arrive.
+        # The runtime skips a name of the graph that it does not have: then too few inputs arrive.
         names = [node.name for node in self.encoder.get_inputs()]
         outputs = self.encoder.run(None, {name: values[name] for name in names})
         self.offset += outputs[0].shape[1]

@@ -1,4 +1,4 @@
-"""What KenLM 0.3.0 makes of a small text: expected values for tests. Knows no test.
+"""The output of KenLM 0.3.0 for a small text: expected values for tests.
 
 lmplz -o 3 --discount_fallback <TEXT >ARPA
 lmplz -o 3 --discount_fallback --prune 0 0 1 <TEXT >PRUNED

@@ -1,4 +1,4 @@
-"""A tiny corpus in the layout of the Free Spoken Digit Dataset, of noise; knows nothing of what is made of it."""
+"""Make a tiny corpus of noise in the layout of the Free Spoken Digit Dataset."""
 
 from pathlib import Path
 

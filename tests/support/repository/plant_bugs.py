@@ -44,7 +44,7 @@ def read_bugs(path: Path = BUGS) -> list[Bug]:
 
 
 def plant(bug: Bug, tree: Path) -> str:
-    """Plant a bug in a copy of the repository, run its tests and take it out again. Return what became of it."""
+    """Plant a bug in a copy of the repository, run its tests and remove it. Return the outcome."""
     path = tree / bug.file
     source = path.read_text(encoding="utf-8")
     if source.count(bug.find) != 1:

@@ -31,8 +31,8 @@ Scores = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepScor
 
 
 class LoudnessModel(nn.Module):
-    """`sharpness`: how sure the model is. `shares_chunk`, `shares_past`: how much a frame hears of its chunk's mean and
-    of the cached frames' mean. State: samples (B, CONTEXT), position (B,), loudness of cached frames (B, C)."""
+    """`sharpness`: how certain the model is. `shares_chunk`, `shares_past`: weight of the chunk's mean and of the
+    cached frames' mean in a frame. State: samples (B, CONTEXT), position (B,), loudness of cached frames (B, C)."""
 
     def __init__(
         self, sharpness: float = 200.0, shares_chunk: float = 0.05, shares_past: float = 0.02, top: int = 5
@@ -91,7 +91,7 @@ class LoudnessModel(nn.Module):
 
     @torch.jit.export
     def rescore(self, encoder_out: Tensor, hyps: Tensor, hyp_lengths: Tensor) -> Tensor:
-        """Left to right: likes the token b and dislikes length; right to left: likes length, each frame a little."""
+        """Left to right: prefers the token b and short texts; right to left: prefers long texts, a little per frame."""
         inside = torch.arange(hyps.size(1)).unsqueeze(0) < hyp_lengths.unsqueeze(1)
         liked = ((hyps == 4) & inside).sum(1).to(torch.float32)
         length = hyp_lengths.to(torch.float32)

@@ -71,7 +71,7 @@ class FakeSoundDevice:
 
 
 class FakeStream:
-    """What PortAudio's thread would do is done by whoever calls `deliver`."""
+    """The caller of `deliver` takes the part of PortAudio's thread."""
 
     def __init__(
         self,

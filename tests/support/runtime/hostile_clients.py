@@ -1,4 +1,4 @@
-"""Clients that break the protocol, stop reading or disappear; each returns what the server did wrong, or nothing."""
+"""Clients that break the protocol, stop reading or disappear; each returns the server's mistake, or nothing."""
 
 import asyncio
 import json
