@@ -10,7 +10,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores,
 from wenet_fusion_runtime.stream.offline import offline_step
 
 # Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead. Half precision
-# rounds each weight by up to 5e-4 of its value: 1.6e-3 was seen at the output of a sound model, on kernels of SSE.
+# rounds each weight by up to 5e-4 of its value: a correct model differed by 1.6e-3 on kernels of SSE.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 4e-3
 GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
 
