@@ -15,7 +15,7 @@
 
 # The options that every recipe has; a recipe's own line before this file changes a default.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
-: "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
+: "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 
@@ -38,6 +38,7 @@ enter_recipe() {
   [[ $stage =~ ^-?[0-9]+$ && $stop_stage =~ ^-?[0-9]+$ ]] || fail "--stage and --stop_stage are numbers from -1 to 8"
   [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
   [[ $data_type =~ ^(raw|shard)$ ]] || fail "--data_type $data_type is not raw or shard"
+  [[ $special_tokens =~ ^(refuse|remove|keep|spell)$ ]] || fail "--special_tokens $special_tokens is not refuse, remove, keep or spell"
   for name in seed vocab_size num_workers average_num lm_order; do
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
   done
@@ -60,6 +61,7 @@ enter_recipe() {
     char) tokenizer+=("tokenizer.kind=char" "tokenizer.split_with_space=false") ;;
     bpe) tokenizer+=("tokenizer.kind=bpe" "tokenizer.split_with_space=false" "tokenizer.bpe_model=data/lang/bpe.model") ;;
   esac
+  tokenizer+=("tokenizer.special_tokens=$special_tokens")
   # All seeds and vocabularies share data/: a second run would change it under the first one's training.
   mkdir -p data
   exec 8>data/.lock
@@ -81,13 +83,15 @@ frontend() {
 }
 
 stage_settings() {
+  local special=
+  [ "$special_tokens" = refuse ] || special=" special_tokens=$special_tokens"
   case $1 in
     -1 | 0) corpus_settings "$1" ;;
     1) echo "$(stage_settings 0) frontend=$(frontend | cksum | tr ' ' '-')" ;;
-    2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size" ;;
-    3) echo "$(stage_settings 0) data_type=$data_type" ;;
+    2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size$special" ;;
+    3) echo "$(stage_settings 0) data_type=$data_type$special" ;;
     4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
-      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)" ;;
+      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)$special" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
       "training=$(fingerprint "$dir/.stage4")" ;;
     6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
@@ -122,7 +126,8 @@ features_stage() {
   need_stage 0 data/train/{wav.scp,text}
   change_stage 1
   # shellcheck disable=SC2046,SC2086  # several arguments in one variable
-  python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text,raw.list} $(segments_of train)
+  python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text,raw.list} $(segments_of train) \
+    --special_tokens "$special_tokens"
   # shellcheck disable=SC2086
   python "$root/tools/data/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list \
     --max_utterances 1000 --output data/train/global_cmvn $overrides data.data_type=raw
@@ -131,7 +136,8 @@ features_stage() {
 vocabulary_stage() {
   need_stage 0 data/train/text
   change_stage 2
-  python "$root/tools/data/make_vocabulary.py" --kind "$units" --vocab_size "$vocab_size" data/train/text data/lang
+  python "$root/tools/data/make_vocabulary.py" --kind "$units" --vocab_size "$vocab_size" \
+    --special_tokens "$special_tokens" data/train/text data/lang
 }
 
 lists_stage() {
@@ -141,12 +147,13 @@ lists_stage() {
   for name in $(data_sets); do
     if [ "$data_type" = raw ]; then
       # shellcheck disable=SC2046
-      python "$root/tools/data/make_raw_list.py" "data/$name/"{wav.scp,text,data.list} $(segments_of "$name")
+      python "$root/tools/data/make_raw_list.py" "data/$name/"{wav.scp,text,data.list} $(segments_of "$name") \
+        --special_tokens "$special_tokens"
     else
       rm -rf "data/$name/shards"
       # shellcheck disable=SC2046
       python "$root/tools/data/make_shard_list.py" --num_utts_per_shard 500 --num_threads 2 \
-        "data/$name/"{wav.scp,text,shards,data.list} $(segments_of "$name")
+        --special_tokens "$special_tokens" "data/$name/"{wav.scp,text,shards,data.list} $(segments_of "$name")
     fi
   done
 }

@@ -8,7 +8,8 @@ import torch
 
 from wenet_fusion.config import load_config, to_yaml
 from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
-from wenet_fusion.data.dataset import DataReport, FrontendGeometry, SpeechDataset
+from wenet_fusion.data.dataset import DataReport, SpeechDataset
+from wenet_fusion.data.judgement import FrontendGeometry
 from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
@@ -91,11 +92,15 @@ def build_dataset(
 def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
     """Report how much of a data list training would use, and each other utterance with its reason.
 
+    All audio is decoded, as training does: what this finds usable, training uses.
+
     Raises:
         ValueError: the list is malformed, or nothing in it is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
-    return build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0).report()
+    dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
+    dataset.decode_all()
+    return dataset.report()
 
 
 def build_trainer(
@@ -114,5 +119,7 @@ def build_trainer(
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
     tokens, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
-    fingerprint = RunFingerprint(to_yaml(config), tokens, bpe_model, config.seed, train.digest)
+    fingerprint = RunFingerprint(
+        to_yaml(config), tokens, bpe_model, config.seed, train.digest, train.contents, dev.contents
+    )
     return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, device)

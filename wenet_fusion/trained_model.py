@@ -16,7 +16,8 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.config import config_from_yaml, to_yaml
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, Skip, SpeechDataset, iterate
+from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.data.judgement import Skip
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK

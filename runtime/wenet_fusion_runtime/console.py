@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import textwrap
@@ -79,5 +80,10 @@ def print_error(error: Exception) -> None:
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Call `main(None)`, which parses the command line, and exit with its status: see `exit_status`."""
+    """Call `main(None)`, which parses the command line, and exit with its status: see `exit_status`.
+
+    File names that are not UTF-8 are printed with escapes, as standard error does.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(exit_status(lambda: main(None)))

@@ -8,22 +8,27 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 MAX_SHOWN = 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = "strict") -> list[str]:
     """Read the lines of a UTF-8 file, without their line feeds.
 
     Only line feeds end a line: str.splitlines would also split transcripts at U+2028.
+
+    Args:
+        path: the file.
+        errors: for lists of file names "surrogateescape": names may hold bytes that are not UTF-8.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is not UTF-8.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig", errors=errors) as file:
             return [line.rstrip("\n") for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
@@ -86,9 +91,18 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace `path` by UTF-8 `text` in one step: see `replacing`."""
+    """Replace `path` by UTF-8 `text` in one step: see `replacing`. File names in it keep bytes that are not UTF-8."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def printable(name: str | Path) -> str:
+    """Return a file name with its bytes that are not UTF-8 as escapes, for messages and results.
+
+    >>> printable(os.fsdecode(bytes([99, 233]))).isascii()
+    True
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def list_problems(problems: Sequence[str]) -> str:

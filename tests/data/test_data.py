@@ -10,9 +10,11 @@ import torch
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.data import judgement
 from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import FrontendGeometry, SpeechDataset, iterate
+from wenet_fusion.data.dataset import SpeechDataset, iterate
+from wenet_fusion.data.judgement import FrontendGeometry
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.text.tokenizer import CharTokenizer
 
@@ -176,6 +178,46 @@ def test_truncated_flac_is_found_when_it_is_decoded(tmp_path):
     dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.2)
     assert dataset.batch([0, 1], 0).keys == ("u1",)
     assert "long.flac: is damaged" in dataset.skipped[0].reason
+
+
+def test_checking_and_training_judge_alike(tmp_path):
+    """Each damage is found by both, with the same words; what the check finds usable, training loads."""
+    utterances = corpus(tmp_path)
+    damaged = tmp_path / "damaged.flac"
+    soundfile.write(damaged, np.random.default_rng(0).uniform(-0.5, 0.5, 10 * RATE), RATE)
+    damaged.write_bytes(damaged.read_bytes()[:-20000])
+    utterances[3] = dataclasses.replace(utterances[3], source=utterances[3].source._replace(path=str(damaged)))
+    utterances[4] = dataclasses.replace(utterances[4], text="one seven")
+    checked = SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, max_skipped=1.0)
+    checked.decode_all()
+    report = checked.report()
+    trained = SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, max_skipped=1.0)
+    loaded = [key for batch in iterate(trained, [[n] for n in range(len(trained))], 0, 0) for key in batch.keys]
+    assert sorted(report.skipped) == sorted(trained.skipped) and [skip.key for skip in trained.skipped] == ["u4", "u3"]
+    assert report.utterances == len(set(loaded)) == 10
+    assert report.hours * 3600 == pytest.approx(sum(0.1 * (4 + n) for n in range(12) if n not in (3, 4)))
+
+
+def test_a_reading_shorter_than_its_header_is_judged_at_the_highest_speed(tmp_path, monkeypatch):
+    """Else whether an utterance is used would depend on the draw of its speed."""
+    utterances = [dataclasses.replace(corpus(tmp_path, 1)[0], text=" ".join(["one", "two"] * 3))]
+    dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation((0.5, 1.0, 2.0)), max_skipped=1.0)
+    monkeypatch.setattr(judgement, "read_samples", lambda utterance, rate: np.zeros(1200, np.float32))
+    for epoch in range(5):
+        with pytest.raises(ValueError, match=r"u0.wav: 4 frames at the highest speed factor 2 are too few for the 6"):
+            dataset.load([0], epoch)
+
+
+def test_transcripts_that_were_normalised_or_cut_are_reported(tmp_path):
+    utterances = corpus(tmp_path, 3)
+    utterances[0] = dataclasses.replace(utterances[0], text="one\u200b")
+    utterances[1] = dataclasses.replace(utterances[1], text="[noise] two")
+    dataset = SpeechDataset(utterances, CharTokenizer(TOKENIZER.vocabulary, "remove"), FRONTEND)
+    assert dataset.batch([0, 1], 0).tokens_BU.tolist() == [[3], [4]]
+    assert dataset.report().notes == (
+        "1 of 3 transcripts was normalised (1 with invisible characters): u0",
+        "special tokens were removed from transcripts: [noise] 1",
+    )
 
 
 def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):

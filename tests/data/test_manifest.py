@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -77,9 +78,65 @@ def test_nemo_list(folder):
     found = [(u.key, u.text, u.start, u.end, u.seconds) for u in read_manifest(path, "raw")]
     assert found == [
         ("a", "one", None, None, 0.5),
-        ("b-00000000", "two", 0.0, 0.25, 0.25),
-        ("b-00000500", "three", 0.5, 0.75, 0.25),
+        ("sub/b-00000000", "two", 0.0, 0.25, 0.25),
+        ("sub/b-00000500", "three", 0.5, 0.75, 0.25),
     ]
+
+
+def test_equal_base_names_of_a_nemo_list_are_different_utterances(folder):
+    for name in ("s 1", "s2", "../outside"):
+        (folder / name).mkdir()
+        (folder / name / "1.wav").write_bytes((folder / "a.wav").read_bytes())
+    line = {"text": "one", "duration": 0.5}
+    paths = ("s 1/1.wav", "./s2/1.wav", "../outside/1.wav", str(folder / "a.wav"))
+    path = write_list(
+        folder, *({"audio_filepath": name, **line} for name in paths), {"audio_filepath": "a.wav", "key": "k", **line}
+    )
+    assert [item.key for item in read_manifest(path)] == ["s_1/1", "s2/1", "outside/1", "a", "k"]
+    path = write_list(folder, *[{"audio_filepath": "a.wav", **line}] * 2)
+    with pytest.raises(ValueError, match=r"data.list:2: key 'a' is already in .*:1; give each its own \"key\""):
+        read_manifest(path)
+
+
+def test_relative_paths_start_at_the_list_or_as_in_wenet_at_the_working_directory(folder, monkeypatch):
+    (folder / "data" / "train").mkdir(parents=True)
+    write_shard(folder)
+    monkeypatch.chdir(folder)
+    raw = write_list(folder / "data" / "train", {"key": "a", "wav": "a.wav", "txt": "one"})
+    assert [item.source.path for item in read_manifest(raw)] == [str(folder / "a.wav")]
+    soundfile.write(folder / "data/train/a.wav", tone(), RATE)
+    assert [item.source.path for item in read_manifest(raw)] == [str(folder / "data/train/a.wav")]
+    shards = write_list(folder / "data" / "train", "shard.tar")
+    assert {item.source.path for item in read_manifest(shards)} == {str(folder / "shard.tar")}
+    with pytest.raises(ValueError, match=f"there is no shard {folder}/data/train/y.tar, nor {folder}/y.tar"):
+        read_manifest(write_list(folder / "data" / "train", "y.tar"), "shard")
+
+
+def test_an_end_of_minus_one_is_that_of_the_audio(folder):
+    path = write_list(
+        folder,
+        {"key": "a", "wav": "a.wav", "txt": "one", "start": 0.1, "end": -1},
+        {"audio_filepath": "a.wav", "text": "two", "offset": 0.2, "duration": -1},
+    )
+    assert [item.seconds for item in read_manifest(path)] == pytest.approx([0.4, 0.3])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes")
+def test_file_names_need_not_be_utf_8(folder):
+    name = b"caf\xe9.wav"
+    os.rename(folder / "a.wav", os.fsencode(folder) + b"/" + name)
+    (folder / "data.list").write_bytes(
+        b'{"key": "a", "wav": "' + name + b'", "txt": "one"}\n{"audio_filepath": "caf\\udce9.wav", "text": "two"}\n'
+    )
+    first, second = read_manifest(folder / "data.list")
+    assert os.fsencode(first.source.path) == os.fsencode(second.source.path) == os.fsencode(folder) + b"/" + name
+    assert second.key == r"caf\udce9"
+    with pytest.raises(ValueError, match=r"data.list:1: there is no audio file .*caf\\udcee.wav"):
+        (folder / "data.list").write_bytes(b'{"key": "a", "wav": "caf\xee.wav", "txt": "one"}\n')
+        read_manifest(folder / "data.list")
+    with pytest.raises(ValueError, match=r"data.list:1: txt 'caf.+udce9' is not UTF-8 text; convert the list"):
+        (folder / "data.list").write_bytes(b'{"key": "a", "wav": "x.wav", "txt": "caf\xe9"}\n')
+        read_manifest(folder / "data.list")
 
 
 def test_every_problem_of_a_raw_list_has_its_line(folder):
@@ -135,7 +192,7 @@ def test_missing_empty_and_binary_lists(folder):
         read_manifest(folder / "none.list", "raw")
     with pytest.raises(ValueError, match="lists no utterances; write it with"):
         read_manifest(write_list(folder, "", " "), "shard")
-    with pytest.raises(ValueError, match="a.wav: not UTF-8 text"):
+    with pytest.raises(ValueError, match="a.wav:1: not UTF-8 text: RIFF"):
         read_manifest(folder / "a.wav", "raw")
 
 
@@ -185,7 +242,7 @@ def test_damaged_shards_are_named(folder):
         read_manifest(path, "shard")
     assert [line.split("shard.tar: ")[1] for line in str(caught.value).split("\n")] == [
         "member c.wav is empty",
-        "member a.txt has no audio a.(wav|flac|ogg|opus|mp3)",
+        "member a.txt has no audio a.(wav|flac|ogg|opus|mp3|m4a|wma)",
         "audio of 'b' has no member b.txt",
     ]
     with tarfile.open(tar, "a") as file:

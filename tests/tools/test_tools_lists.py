@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from kaldi_corpus import read_corpus
 from support.recipes.scripts import TOOLS, load_script
 
-from wenet_fusion.data.kaldi import read_corpus
 from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 
@@ -111,6 +111,42 @@ def test_audio_that_does_not_decode_stays_out_of_shards(corpus):
     assert not (corpus / "s.list").exists()
     make_shard_list.main(["--allow_missing", *arguments])
     assert [u.key for u in read_manifest(corpus / "s.list", "shard")] == ["r0"]
+
+
+def test_segments_to_the_end_of_their_recordings(corpus):
+    (corpus / "segments").write_text("s1 r0 0.1 -1\ns2 r1 0 -1.00\ns3 r4 0 0.2\n")
+    for kind, arguments in (("raw", ["raw.list"]), ("shard", ["shards", "shard.list"])):
+        script = make_raw_list if kind == "raw" else make_shard_list
+        script.main(["--segments", "segments", "wav.scp", "text.segments", *arguments])
+        utterances = read_manifest(corpus / arguments[-1], kind)
+        assert [u.seconds for u in utterances] == pytest.approx([0.4, 0.55, 0.2])
+    whole, _ = soundfile.read("r0.wav", dtype="float32")
+    assert np.array_equal(read_samples(read_manifest(corpus / "raw.list", "raw")[0], RATE), whole[800:])
+
+
+def test_lists_and_vocabularies_hold_one_spelling(corpus, capsys):
+    (corpus / "text").write_text("r0 café\nr1 cafe\u0301\nr2 café\u200b\nr3 \uff43\uff41\uff46é\n", encoding="utf-8")
+    make_raw_list.main(["--allow_missing", "wav.scp", "text", "data.list"])
+    assert {item.text for item in read_manifest(corpus / "data.list", "raw")} == {"café"}
+    make_vocabulary.main(["--kind", "words", "text", "lang"])
+    assert units(corpus / "lang/units.txt") == [*RESERVED, ["café", "3"]]
+    found = "(1 not in NFC, 1 with invisible characters, 1 with full-width letters): r1, r2, r3\n"
+    assert capsys.readouterr().err.count(f"note: text: 3 of 4 transcripts were normalised {found}") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes")
+def test_file_names_need_not_be_utf_8(corpus):
+    os.makedirs(b"caf\xe9")
+    os.rename("r0.wav", b"caf\xe9/r0.wav")
+    (corpus / "wav.scp").write_bytes(b"r0 caf\xe9/r0.wav\nr1 caf\xe9/gone.wav\n")
+    (corpus / "text").write_text("r0 one\nr1 two\n")
+    for kind, outputs in (("raw", [b"caf\xe9/raw.list"]), ("shard", [b"caf\xe9/shards", b"caf\xe9/shards.list"])):
+        outputs = list(map(os.fsdecode, outputs))
+        result = run(f"make_{kind}_list.py", "--allow_missing", "wav.scp", "text", *outputs)
+        assert result.returncode == 0 and r"caf\udce9/gone.wav" in result.stderr, result.stderr
+        assert result.stdout.startswith(outputs[-1].encode("utf-8", "backslashreplace").decode())
+        (utterance,) = read_manifest(outputs[-1], kind)
+        assert read_samples(utterance, RATE).size == 4000
 
 
 @pytest.mark.parametrize(

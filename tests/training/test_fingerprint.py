@@ -1,6 +1,7 @@
 """Resuming: refused changes, allowed changes, and leftovers of another run."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -88,13 +89,44 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
     other = corpus[0].with_name("other.list")
     for changed in (lines[1:], [*lines[1:], lines[0]]):
         other.write_text("".join(changed))
-        message = r"trained on other data \(20 utterances, checksum \w+; now .*give its own --train_data"
+        message = r"trained on other data \((1 is gone|the order changed)\), .*give its own --train_data"
         with pytest.raises(ValueError, match=message):
             start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")
-    state = dataclasses.replace(load_training_state(killed), data_digest="")  # of an earlier version
+    # of an earlier version, which kept a digest, and of one before that
+    state = dataclasses.replace(load_training_state(killed), train_hashes=None, dev_hashes=None)
     save_training_state(state, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"other data \(20 utterances, checksum \w+; now .*give its own --train_data"):
+        start(recipe, (other, corpus[1]), tmp_path / "run")
+    assert start(recipe, corpus, tmp_path / "run").step == 2
+    save_training_state(dataclasses.replace(state, data_digest=""), tmp_path / "run")
     assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2
+
+
+def test_a_changed_transcript_is_told(recipe, corpus, killed, tmp_path, capsys):
+    lines = [json.loads(line) for line in corpus[0].read_text().splitlines()]
+    other = corpus[0].with_name("changed.list")
+    key = lines[4]["key"]
+    lines[4]["txt"] += " " + lines[4]["txt"].split()[0]
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=rf"trained on other data \(the transcript of {key} changed\), so its epochs"):
+        start(recipe, (other, corpus[1]), killed)
+    shutil.copytree(killed, tmp_path / "run")
+    assert start(recipe, (corpus[0], other), tmp_path / "run").step == 2, "the dev list changes no weight"
+    assert "note: the dev list is another (" in capsys.readouterr().err
+    lines[4]["txt"] = json.loads(corpus[0].read_text().splitlines()[4])["txt"] + " \u200b"
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2, "the same tokens"
+    assert "note" not in capsys.readouterr().err
+
+
+def test_a_run_of_a_version_without_special_tokens_goes_on(recipe, corpus, killed, tmp_path):
+    shutil.copytree(killed, tmp_path / "run")
+    state = load_training_state(killed)
+    earlier = state.config_yaml.replace("  special_tokens: refuse\n", "")
+    assert earlier != state.config_yaml
+    save_training_state(dataclasses.replace(state, config_yaml=earlier), tmp_path / "run")
+    assert start(recipe, corpus, tmp_path / "run").step == 2
 
 
 def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from kaldi_corpus import SPECIAL_TOKEN_HELP, read_corpus, settle_left_out
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.files import write_text
+from wenet_fusion_runtime.files import printable, write_text
 
-from wenet_fusion.data.kaldi import read_corpus, settle_left_out
+from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,18 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
     parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
     parser.add_argument("output", type=Path, help="data.list to write")
-    parser.add_argument("--segments", type=Path, help="lines 'key recording start end', times in seconds")
+    parser.add_argument(
+        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
+    )
+    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
     args = parser.parse_args(arguments)
 
-    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments)
+    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments, args.special_tokens)
     settle_left_out(left_out, args.allow_missing)
     lines = []
     for utterance in utterances:
         record = {"key": utterance.key, "wav": utterance.source.path, "txt": utterance.text}
-        if utterance.end is not None:
-            record |= {"start": utterance.start, "end": utterance.end}
-        lines.append(json.dumps(record | {"duration": round(utterance.seconds, 6)}, ensure_ascii=False) + "\n")
+        if utterance.start is not None:
+            record |= {"start": utterance.start, "end": -1 if utterance.end is None else utterance.end}
+        is_utf8 = printable(utterance.source.path) == utterance.source.path
+        line = json.dumps(record | {"duration": round(utterance.seconds, 6)}, ensure_ascii=not is_utf8)
+        lines.append(line + "\n")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, "".join(lines))
     hours = sum(utterance.seconds for utterance in utterances) / 3600

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from kaldi_corpus import SPECIAL_TOKEN_HELP, read_corpus, settle_left_out
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 
-from wenet_fusion.data.kaldi import read_corpus, settle_left_out
 from wenet_fusion.data.sources import Utterance, read_header, read_samples
+from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,11 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
     parser.add_argument("shards_dir", type=Path, help="folder for the shards")
     parser.add_argument("output", type=Path, help="list of shards to write")
-    parser.add_argument("--segments", type=Path, help="lines 'key recording start end', times in seconds")
+    parser.add_argument(
+        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
+    )
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard")
     parser.add_argument("--num_threads", type=int, default=1, help="shards written at the same time")
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
     parser.add_argument("--resample", type=int, default=0, help="sample rate of the shards; 0 keeps each file's own")
+    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
     args = parser.parse_args(arguments)
     for name in ("num_utts_per_shard", "num_threads"):
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.resample < 0:
         raise ValueError(f"--resample {args.resample} must be a sample rate, or 0")
 
-    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments)
+    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments, args.special_tokens)
     settle_left_out(left_out, args.allow_missing)
     args.shards_dir.mkdir(parents=True, exist_ok=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)

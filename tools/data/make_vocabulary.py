@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
+from kaldi_corpus import SPECIAL_TOKEN_HELP, read_transcripts
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
-from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
+from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
 
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.text.special_tokens import (
+    SPECIAL_TOKEN_CHOICES,
+    find_special_tokens,
+    means_unknown,
+    remove_special_tokens,
+)
 from wenet_fusion.text.tokenizer import split_characters
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 
@@ -26,10 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--vocab_size", type=int, default=5000, help="bpe: largest number of pieces, without the reserved tokens"
     )
+    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     args = parser.parse_args(arguments)
 
-    transcripts = [" ".join(text.split()) for text in read_table(args.text).values()]
-    transcripts = [text for text in transcripts if text]
+    transcripts = list(read_transcripts(args.text, args.special_tokens).values())
+    special = sorted({token for text in transcripts for token in find_special_tokens(text) if not means_unknown(token)})
+    if args.special_tokens == "keep":
+        transcripts = list(map(remove_special_tokens, transcripts))
+    transcripts = [" ".join(text.split()) for text in transcripts if text.strip()]
     if not transcripts:
         raise ValueError(f"{args.text}: holds no words; give a Kaldi text file with lines 'key transcript'")
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -39,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = sorted({character for text in transcripts for character in split_characters(text)})
     else:
         found = train_bpe(transcripts, args.vocab_size, args.output_dir)
+    if args.special_tokens == "keep":
+        found += [WORD_START + token if args.kind == "bpe" else token for token in special]
     tokens = Vocabulary((*RESERVED, *found), "words" if args.kind == "words" else "pieces", str(args.text)).tokens
     path = args.output_dir / "units.txt"
     write_text(path, format_vocabulary(tokens))

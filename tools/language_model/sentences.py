@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.spelling import split_words
 
 MARKS = ("<s>", "</s>")
@@ -41,7 +42,8 @@ def text_format(args: argparse.Namespace) -> TextFormat:
 
 
 def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
-    """Yield the words of each line. Empty lines are left out; with a key they are sentences without words.
+    """Yield the words of each line, normalised as transcripts are (`normalize_text`). Empty lines are left out; with
+    a key they are sentences without words.
 
     Raises:
         OSError: the file cannot be read.
@@ -55,7 +57,7 @@ def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
                     continue
                 if text.keyed:
                     line = " ".join(line.split(maxsplit=1)[1:])
-                words = split(line)
+                words = split(normalize_text(line))
                 for mark in MARKS:
                     if mark in words:
                         raise ValueError(f"{path}:{number}: holds {mark}, which is added to each line; remove it")

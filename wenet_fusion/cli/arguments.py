@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from wenet_fusion.data.dataset import Skip
+from wenet_fusion.data.judgement import Skip
 from wenet_fusion.scoring.transcripts import UNITS, Counting
 
 MAX_SHOWN = 20  # skipped utterances that are printed
@@ -66,6 +66,12 @@ def add_counting(p: argparse.ArgumentParser) -> None:
 def counting(args: argparse.Namespace) -> Counting:
     """Return the settings of the options of `add_counting`."""
     return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what is changed in transcripts to standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def print_skipped(skips: Sequence[Skip | str]) -> None:

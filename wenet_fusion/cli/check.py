@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.audio.reader import load_audio
 
-from wenet_fusion.cli.arguments import Verb, print_skipped
+from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.recipe import check_data, read_recipe
 from wenet_fusion.trained_model import load_trained
@@ -41,6 +41,7 @@ def check(args: argparse.Namespace) -> int:
             args.usage_error("check data needs --config: its tokenizer and front-end decide what is usable")
         report = check_data(read_recipe(args.config, args.overrides), args.path)
         print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {len(report.skipped)} not")
+        print_notes(report.notes)
         print_skipped(report.skipped)
         return 1 if report.skipped else 0
     trained = load_trained(args.path)

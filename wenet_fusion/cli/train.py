@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wenet_fusion.cli.arguments import Verb, device, print_skipped
+from wenet_fusion.cli.arguments import Verb, device, print_notes, print_skipped
 from wenet_fusion.recipe import build_trainer, read_recipe
 
 
@@ -45,6 +45,7 @@ def train(args: argparse.Namespace) -> int:
     for name, dataset in datasets.items():
         report = dataset.report()
         print(f"{name}: {report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped")
+        print_notes(report.notes)
         print_skipped(report.skipped)
     printed = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())

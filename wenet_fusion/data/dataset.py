@@ -5,31 +5,30 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+from wenet_fusion_runtime.files import printable
+from wenet_fusion_runtime.results.normalization import normalization_note
 
 from wenet_fusion.data.augmentation import Augmentation, augment
-from wenet_fusion.data.sources import AudioHeader, Utterance, read_headers, read_samples
-from wenet_fusion.model.ctc import frames_needed
-from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
+from wenet_fusion.data.contents import DataContents, list_contents
+from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip
+from wenet_fusion.data.progress_bar import progress_bar
+from wenet_fusion.data.sources import Utterance, read_headers
+from wenet_fusion.text.special_tokens import count_special_tokens
+from wenet_fusion.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
 _MAX_SHOWN = 10
 # If a whole batch cannot be read, this many utterances after it are tried before loading fails.
 _MAX_STAND_INS = 20
-
-
-class FrontendGeometry(NamedTuple):
-    """The sample rate and frame length of a model."""
-
-    sample_rate: int  # Hz
-    frame_samples: int  # samples per encoder frame
-    right_padding_samples: int  # zeros appended to every utterance
+_DECODING_THREADS = 4
+_LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
 
 
 class Batch(NamedTuple):
@@ -42,26 +41,17 @@ class Batch(NamedTuple):
     token_lengths_B: torch.Tensor  # int64
 
 
-class Skip(NamedTuple):
-    """An unusable utterance and its reason.
-
-    >>> print(Skip("u1", "u1.wav: is empty"))
-    u1: u1.wav: is empty
-    """
-
-    key: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.reason}"
-
-
 class DataReport(NamedTuple):
-    """The utterances of a data list that training would use, and those it would skip."""
+    """The utterances of a data list that training would use, and those it would skip.
+
+    >>> DataReport(400, 0.35, [Skip("u1", "u1.wav: is empty")]).skipped[0].key
+    'u1'
+    """
 
     utterances: int  # that it uses
     hours: float  # of those
     skipped: list[Skip]
+    notes: tuple[str, ...] = ()  # what is changed in the transcripts
 
 
 class SpeechDataset:
@@ -102,8 +92,8 @@ class SpeechDataset:
         self._seed = seed
         self._max_skipped = max_skipped
         self._total = len(utterances)
-        self._fastest = max(augmentation.speed_factors) if augmentation else 1.0
-        checked = [self._check(utterance, header) for utterance, header in zip(utterances, read_headers(utterances))]
+        self._judge = Judge(tokenizer, frontend, max(augmentation.speed_factors) if augmentation else 1.0)
+        checked = list(map(self._judge.check, utterances, read_headers(utterances)))
         kept = [item for item in checked if not isinstance(item, Skip)]
         self.utterances = tuple(utterance for utterance, _ in kept)
         self._tokens = [tokens for _, tokens in kept]
@@ -120,8 +110,28 @@ class SpeechDataset:
         return [utterance.seconds for utterance in self.utterances]
 
     def report(self) -> DataReport:
-        """Return how much of the data is used, and each skipped utterance with its reason."""
-        return DataReport(len(self), sum(self.seconds) / 3600, self.skipped)
+        """Return how much of the data is used, each skipped utterance with its reason, and changes of transcripts."""
+        skipped = {skip.key for skip in self.skipped}
+        used = [utterance for utterance in self.utterances if utterance.key not in skipped]
+        return DataReport(len(used), sum(utterance.seconds for utterance in used) / 3600, self.skipped, self._notes())
+
+    def decode_all(self) -> None:
+        """Decode the audio of every utterance, and count those that training would skip when it loads them.
+
+        Raises:
+            ValueError: too many utterances are unusable.
+        """
+        with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+            decoded = pool.map(self._problem, range(len(self)))
+            bar = progress_bar(decoded, len(self), "decode", "utt", leave=False, disable=len(self) < _LONG_LIST)
+            self.record(filter(None, bar))
+
+    @property
+    def contents(self) -> DataContents:
+        """Return hashes of keys, durations and token ids, from which a resumed run says what has changed."""
+        return list_contents(
+            (utterance.key, utterance.seconds, tokens) for utterance, tokens in zip(self.utterances, self._tokens)
+        )
 
     @property
     def digest(self) -> str:
@@ -179,40 +189,29 @@ class SpeechDataset:
                 "or raise data.max_skipped"
             )
 
-    def _check(self, utterance: Utterance, header: AudioHeader | str) -> tuple[Utterance, list[int]] | Skip:
-        if isinstance(header, str):
-            return Skip(utterance.key, header)
-        try:
-            tokens = self.tokenizer.encode(utterance.text)
-        except UnknownToken as error:
-            return Skip(utterance.key, str(error))
-        reason = self._too_short(int(header.seconds * self.frontend.sample_rate / self._fastest), tokens)
-        if reason:
-            return Skip(utterance.key, f"{utterance.source.path}: {reason}")
-        return replace(utterance, seconds=header.seconds), tokens
+    def _problem(self, index: int) -> Skip | None:
+        judged = self._judge.read(self.utterances[index], self._tokens[index])
+        return judged if isinstance(judged, Skip) else None
 
-    def _too_short(self, samples: int, tokens: Sequence[int]) -> str:
-        frames = -(-(samples + self.frontend.right_padding_samples) // self.frontend.frame_samples)
-        needed = frames_needed(tokens)
-        if frames >= needed:
-            return ""
-        speed = f" at the highest speed factor {self._fastest:g}" if self._fastest > 1 else ""
-        return f"{frames} frames{speed} are too few for the {needed} that its {len(tokens)} tokens need"
+    def _notes(self) -> tuple[str, ...]:
+        texts = {utterance.key: utterance.text for utterance in self.utterances}
+        notes = [normalization_note(texts)]
+        removed = self.tokenizer.special_tokens == "remove" and count_special_tokens(texts.values())
+        if removed:
+            notes.append(f"special tokens were removed from transcripts: {removed}")
+        return tuple(filter(None, notes))
 
     def _load_samples(self, index: int, epoch: int) -> np.ndarray | Skip:
         utterance = self.utterances[index]
         try:
-            samples = read_samples(utterance, self.frontend.sample_rate)
-            if self._augmentation:
+            samples = self._judge.read(utterance, self._tokens[index])
+            if self._augmentation and not isinstance(samples, Skip):
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = augment(samples, self._augmentation, rng)
-        except (ValueError, OSError) as error:
-            return Skip(utterance.key, str(error))
         except Exception as error:
-            raise RuntimeError(f"while loading {utterance.key} ({utterance.source.path}): {error!r}") from error
-        # Headers of compressed audio may promise a little more than there is.
-        reason = self._too_short(samples.size, self._tokens[index])
-        return Skip(utterance.key, f"{utterance.source.path}: {reason}") if reason else samples
+            path = printable(utterance.source.path)
+            raise RuntimeError(f"while loading {utterance.key} ({path}): {error!r}") from error
+        return samples
 
     def _pad(self, rows: Sequence[tuple[int, np.ndarray]]) -> Batch:
         tokens = [self._tokens[index] for index, _ in rows]

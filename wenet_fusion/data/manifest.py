@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import posixpath
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from wenet_fusion_runtime.files import list_problems, read_lines
+from wenet_fusion_runtime.files import list_problems, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 
 ListType = Literal["raw", "shard"]
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
+_TO_THE_END = -1  # as an end or a duration
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
 
@@ -26,13 +28,16 @@ class Listed(NamedTuple):
 
 
 def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> list[Utterance]:
-    """Read all utterances of a data list in its order; relative paths start at the list's folder.
+    """Read all utterances of a data list in its order.
+
+    Relative paths start at the list's folder, or, as in WeNet, at the working directory. Paths need not be UTF-8.
 
     Args:
         data_list: the list.
         data_type: "raw" for a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration"
-            (seconds) and "speaker", or NeMo's {"audio_filepath", "text"} with optional "offset" and "duration".
-            "shard" for the path of a tar per line, with members key.txt and key.wav (or flac, ogg, opus, mp3).
+            (seconds; an end of -1 is that of the audio) and "speaker", or NeMo's {"audio_filepath", "text"} with
+            optional "offset", "duration" and "key". Without "key", the path below the list's folder becomes the key.
+            "shard" for the path of a tar per line, with members key.txt and key.wav (or another of AUDIO_SUFFIXES).
             "auto" looks at the first line.
 
     Raises:
@@ -61,7 +66,11 @@ def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
 def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
-    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    lines = [
+        (f"{printable(path)}:{number}", line.strip())
+        for number, line in enumerate(read_lines(path, "surrogateescape"), 1)
+        if line.strip()
+    ]
     if not lines:
         raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
     if data_type == "auto":
@@ -74,7 +83,8 @@ def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
         problems += [f"{place}: {problem}" for problem in wrong]
         for utterance in found:
             if utterance.key in first_place:
-                problems.append(f"{place}: key {utterance.key!r} is already in {first_place[utterance.key]}")
+                first = first_place[utterance.key]
+                problems.append(f'{place}: key {utterance.key!r} is already in {first}; give each its own "key"')
                 continue
             first_place[utterance.key] = place
             utterances.append(utterance)
@@ -104,26 +114,28 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     try:
         record = json.loads(line)
     except ValueError as error:
+        if printable(line) != line:
+            raise ValueError(f"not UTF-8 text: {printable(line[:80])}") from error
         hint = "; is this a list of shards? Then set data.data_type=shard" if line.endswith(".tar") else ""
         raise ValueError(f"not valid JSON ({error}){hint}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object with key, wav and txt, found {line[:80]}")
     if "audio_filepath" in record:
-        record = _from_nemo(record)
+        record = _from_nemo(record, folder)
     missing = [name for name in ("key", "wav", "txt") if name not in record]
     if missing:
         raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
     for name in ("key", "wav", "txt", "speaker"):
         if not isinstance(record.get(name, ""), str):
             raise ValueError(f"{name} must be a string, found {json.dumps(record[name])}")
+        if name != "wav" and printable(record.get(name, "")) != record.get(name, ""):
+            raise ValueError(f"{name} {printable(record[name])!r} is not UTF-8 text; convert the list")
     if len(record["key"].split()) != 1:
         raise ValueError(f"key {record['key']!r} must be one word")
     start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end} must come after start {start or 0.0}")
-    wav = folder / record["wav"]
-    if not wav.is_file():
-        raise ValueError(f"there is no audio file {wav}")
+    wav = _find(record["wav"], folder, "audio file")
     if end is not None:
         duration = end - (start or 0.0)
     elif start is not None:
@@ -132,24 +144,46 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     return Utterance(record["key"], source, record["txt"], duration or 0.0, start, end, record.get("speaker"))
 
 
-def _from_nemo(record: dict[str, Any]) -> dict[str, Any]:
-    """Convert NeMo's names; the file name and the offset in milliseconds become the key."""
+def _find(path: str, folder: Path, kind: str) -> Path:
+    """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory."""
+    place = folder / path
+    if place.is_file():
+        return place
+    if Path(path).is_file():
+        return Path(path).absolute()
+    also = "" if Path(path).absolute() == place.absolute() else f", nor {printable(Path(path).absolute())}"
+    raise ValueError(f"there is no {kind} {printable(place)}{also}")
+
+
+def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Convert NeMo's names; without a key, the path and the offset in milliseconds become the key."""
     start, duration = _number(record, "offset"), _number(record, "duration")
     wav = record["audio_filepath"]
-    key = PurePosixPath(wav).stem if isinstance(wav, str) else ""
-    converted = {"key": key.replace(" ", "_"), "wav": wav}
+    key = _key_of_path(wav, folder) if isinstance(wav, str) else ""
+    converted = {"wav": wav}
     if "text" in record:
         converted["txt"] = record["text"]
-    if start is None:
-        return converted if duration is None else {**converted, "duration": duration}
-    if duration is not None:
-        converted["end"] = start + duration
-    return {**converted, "key": f"{converted['key']}-{round(1000 * start):08d}", "start": start}
+    if start is not None:
+        key = f"{key}-{round(1000 * start):08d}"
+        converted |= {"start": start} if duration is None else {"start": start, "end": start + duration}
+    elif duration is not None:
+        converted["duration"] = duration
+    return {**converted, "key": record.get("key", key)}
+
+
+def _key_of_path(wav: str, folder: Path) -> str:
+    """Return a path without suffix as a key: below the list's folder, or whole without its leading steps."""
+    path = PurePosixPath(posixpath.normpath(wav))
+    root = PurePosixPath(posixpath.abspath(folder))
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    parts = [part for part in path.parts if part not in ("/", "//", "..")]
+    return "_".join(printable("/".join([*parts[:-1], PurePosixPath(*parts[-1:]).stem])).split())
 
 
 def _number(record: dict[str, Any], name: str) -> float | None:
     value = record.get(name)
-    if value is None:
+    if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number of seconds, not negative, found {json.dumps(value)}")
@@ -165,9 +199,11 @@ def _index_shard(line: str, folder: Path) -> Listed:
         return Listed([], [f"{line}: shards are read from files; download it and list its path"])
     if line.startswith("{"):
         return Listed([], ["expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw"])
-    tar_path = folder / line
-    if not tar_path.is_file():
-        return Listed([], [f"there is no shard {tar_path}"])
+    try:
+        tar_path = _find(line, folder, "shard")
+    except ValueError as error:
+        return Listed([], [str(error)])
+    shard = printable(tar_path)
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
     problems: list[str] = []
@@ -184,28 +220,28 @@ def _index_shard(line: str, folder: Path) -> Listed:
                     try:
                         texts[key] = content.read().decode("utf-8").strip()
                     except UnicodeDecodeError:
-                        problems.append(f"{tar_path}: member {member.name} is not UTF-8 text")
+                        problems.append(f"{shard}: member {member.name} is not UTF-8 text")
                         reported.add(key)
-                elif content is not None and name.suffix in AUDIO_SUFFIXES:
+                elif content is not None and name.suffix.lower() in AUDIO_SUFFIXES:
                     if not member.size:
-                        problems.append(f"{tar_path}: member {member.name} is empty")
+                        problems.append(f"{shard}: member {member.name} is empty")
                         reported.add(key)
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
-        problems.append(f"{tar_path}: damaged, or no uncompressed tar, after {member_name} ({error})")
+        problems.append(f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})")
         reported.add(key)  # its audio may be cut off, or be what is missing
     usable = texts.keys() & sources.keys() - reported
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
     problems += [
-        f"{tar_path}: member {key}.txt has no audio {key}.({wanted})"
+        f"{shard}: member {key}.txt has no audio {key}.({wanted})"
         for key in texts
         if key not in sources and key not in reported
     ]
     problems += [
-        f"{tar_path}: audio of {key!r} has no member {key}.txt"
+        f"{shard}: audio of {key!r} has no member {key}.txt"
         for key in sources
         if key not in texts and key not in reported
     ]
     if not texts and not problems:
-        problems.append(f"{tar_path}: holds no pairs of key.txt and key.wav")
+        problems.append(f"{shard}: holds no pairs of key.txt and key.wav")
     return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in texts if key in usable], problems)

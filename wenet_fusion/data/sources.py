@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
+from wenet_fusion_runtime.files import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -115,7 +116,8 @@ def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> ReadBatch:
 
 def _name(utterance: Utterance) -> str:
     source = utterance.source
-    return f"{source.path} ({utterance.key} at byte {source.offset})" if source.size else source.path
+    path = printable(source.path)
+    return f"{path} ({utterance.key} at byte {source.offset})" if source.size else path
 
 
 def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | BinaryIO]:

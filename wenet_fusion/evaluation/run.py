@@ -77,7 +77,9 @@ def evaluate(
         return None
     unreadable = found.unreadable
     skipped = problems + [f"{item.key}: {unreadable[item.key]}" for item in utterances if item.key in unreadable]
-    references = {item.key: item.text for item in utterances if item.key not in unreadable}
+    references = {
+        item.key: trained.tokenizer.transcript(item.text) for item in utterances if item.key not in unreadable
+    }
     if not references:
         raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
     evaluation = Evaluation(

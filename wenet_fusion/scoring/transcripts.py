@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.results.vocabulary import is_unspaced
 
 Unit = Literal["word", "char", "mixed"]
@@ -19,7 +20,7 @@ _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 class Counting:
     """Counting of errors: in words, characters or both, with or without case and punctuation.
 
-    Canonically equivalent texts (Unicode NFC) count as equal.
+    Texts are normalised first as in training, see `normalize_text`: texts that look alike count as equal.
 
     >>> Counting("mixed", ignore_case=True).tokens("Hello 你好")
     ['hello', '你', '好']
@@ -53,9 +54,9 @@ class Counting:
 
     def tokens(self, text: str) -> list[str]:
         """Return the words of a text, its characters without white space, or a mixture."""
-        text = unicodedata.normalize("NFC", text)
+        text = normalize_text(text)
         if self.ignore_case:
-            text = unicodedata.normalize("NFC", text.casefold())
+            text = normalize_text(text.casefold())
         if self.ignore_punctuation:
             text = _without_punctuation(text)
         if self.unit == "mixed":

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import sentencepiece
-from wenet_fusion_runtime.results.vocabulary import WORD_START, Vocabulary
+from wenet_fusion_runtime.results.normalization import spellings
+from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary
 
+from wenet_fusion.text.special_tokens import (
+    SpecialTokens,
+    means_unknown,
+    remove_special_tokens,
+    split_special_tokens,
+)
 from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 
@@ -40,6 +47,15 @@ class Tokenizer(Protocol):
         """Return the rule that joins tokens into text, see `Vocabulary`."""
         ...
 
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """Return what becomes of special tokens in transcripts."""
+        ...
+
+    def transcript(self, text: str) -> str:
+        """Return a transcript without the special tokens that are removed before it is encoded."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
         ...
@@ -61,6 +77,7 @@ class TokenizerConfig:
     kind: Literal["char", "bpe"] = "char"  # char: characters or words; bpe: sentencepiece pieces
     split_with_space: bool = False  # with kind char: tokens are words, not characters
     bpe_model: str = ""  # with kind bpe: the sentencepiece model
+    special_tokens: SpecialTokens = "refuse"  # <unk>, [noise], {LAUGH} in transcripts: see the guide on data
 
     @property
     def join(self) -> str:
@@ -78,10 +95,11 @@ class TokenizerConfig:
 
 
 class _VocabularyTokenizer:
-    """The part that all tokenizers share: ids and text of a vocabulary."""
+    """The part that all tokenizers share: ids and text of a vocabulary, one spelling of texts, special tokens."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
         self.vocabulary = vocabulary
+        self.special_tokens: SpecialTokens = special_tokens
 
     @property
     def join(self) -> str:
@@ -91,6 +109,50 @@ class _VocabularyTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the transcript of token ids."""
         return self.vocabulary.text(ids)
+
+    def transcript(self, text: str) -> str:
+        """Return a transcript without the special tokens that are removed before it is encoded."""
+        return remove_special_tokens(text) if self.special_tokens == "remove" else text
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a transcript in normal form (`normalize_text`); an empty one has none.
+
+        A vocabulary of an earlier version may hold other forms; they are tried if it lacks the normal one.
+
+        Raises:
+            UnknownToken: a token is not in the vocabulary, or is special and neither kept nor removed nor spelled.
+        """
+        problems = []
+        for form in spellings(self.transcript(text)):
+            try:
+                return self._encode(" ".join(form.split()))
+            except UnknownToken as error:
+                problems.append(error)
+        raise problems[0]
+
+    def _split(self, text: str) -> list[str]:
+        """Return the tokens of text without special tokens."""
+        raise NotImplementedError
+
+    def _encode(self, text: str) -> list[int]:
+        if self.special_tokens == "spell":
+            return self._ids(self._split(text), text)
+        ids = []
+        for part in split_special_tokens(text):
+            ids += [self._special_id(part.text, text)] if part.is_special else self._ids(self._split(part.text), text)
+        return ids
+
+    def _special_id(self, token: str, text: str) -> int:
+        for name in (token, WORD_START + token):
+            number = self.vocabulary.id(name)
+            if number is not None:
+                return number
+        if self.special_tokens == "keep" and means_unknown(token):
+            return UNKNOWN
+        raise UnknownToken(
+            f"{token!r} in {text!r} is not in the vocabulary {self.vocabulary.source}; it looks like a special token: "
+            "set tokenizer.special_tokens to remove or spell, or make the vocabulary with --special_tokens keep"
+        )
 
     def _ids(self, tokens: Sequence[str], text: str) -> list[int]:
         ids = []
@@ -119,9 +181,8 @@ class CharTokenizer(_VocabularyTokenizer):
     kind = "char"
     model_bytes = b""
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
-        return self._ids(split_characters(text) if self.join == "pieces" else text.split(), text)
+    def _split(self, text: str) -> list[str]:
+        return list(text.replace(" ", WORD_START)) if self.join == "pieces" else text.split()
 
 
 class BpeTokenizer(_VocabularyTokenizer):
@@ -131,6 +192,7 @@ class BpeTokenizer(_VocabularyTokenizer):
         vocabulary: the pieces in the order of their ids.
         model: a serialised sentencepiece model.
         source: the file that the model came from, for messages.
+        special_tokens: what becomes of special tokens, see `TokenizerConfig`.
 
     Raises:
         ValueError: `model` is not a sentencepiece model.
@@ -142,8 +204,10 @@ class BpeTokenizer(_VocabularyTokenizer):
 
     kind = "bpe"
 
-    def __init__(self, vocabulary: Vocabulary, model: bytes, source: str) -> None:
-        super().__init__(vocabulary)
+    def __init__(
+        self, vocabulary: Vocabulary, model: bytes, source: str, special_tokens: SpecialTokens = "refuse"
+    ) -> None:
+        super().__init__(vocabulary, special_tokens)
         self.model_bytes = model
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -152,9 +216,8 @@ class BpeTokenizer(_VocabularyTokenizer):
                 f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
-        return self._ids(self._pieces.encode(" ".join(text.split()), out_type=str), text)
+    def _split(self, text: str) -> list[str]:
+        return self._pieces.encode(text.strip(), out_type=str)
 
 
 def split_characters(text: str) -> list[str]:
@@ -190,5 +253,5 @@ def restore_tokenizer(config: TokenizerConfig, tokens: Sequence[str], bpe_model:
 
 def _assemble(config: TokenizerConfig, vocabulary: Vocabulary, bpe_model: bytes, source: str) -> Tokenizer:
     if config.kind == "bpe":
-        return BpeTokenizer(vocabulary, bpe_model, source)
-    return CharTokenizer(vocabulary)
+        return BpeTokenizer(vocabulary, bpe_model, source, config.special_tokens)
+    return CharTokenizer(vocabulary, config.special_tokens)

@@ -62,6 +62,8 @@ class TrainingState:
     epoch_loss: float = 0.0  # sum over the epoch's finite updates so far
     epoch_updates: int = 0  # their number
     data_digest: str = ""  # of the training set; earlier versions kept none
+    train_hashes: Tensor | None = None  # of the training list, see `DataContents`; earlier versions kept none
+    dev_hashes: Tensor | None = None  # of the dev list
 
 
 def checkpoint_name(step: int) -> str:

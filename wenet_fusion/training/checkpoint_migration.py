@@ -37,12 +37,14 @@ def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         content: a model checkpoint or a training state as its file holds it.
     """
+    if content.get("format") == FORMAT and isinstance(content.get("config_yaml"), str):
+        return {**content, "config_yaml": _with_later_settings(content["config_yaml"])}
     if content.get("format") != 2:
         return dict(content)
     return {
         **content,
         "format": FORMAT,
-        "config_yaml": migrate_settings(content["config_yaml"]),
+        "config_yaml": _with_later_settings(migrate_settings(content["config_yaml"])),
         "weights": migrate_parameters(content["weights"]),
     }
 
@@ -56,6 +58,13 @@ def migrate_settings(config_yaml: str) -> str:
     for pattern, replacement in _SETTINGS:
         config_yaml = re.sub(pattern, replacement, config_yaml, flags=re.MULTILINE)
     return config_yaml
+
+
+def _with_later_settings(config_yaml: str) -> str:
+    """Add settings that earlier versions of this format lacked, with the value that they had implicitly."""
+    if re.search(r"^  special_tokens: ", config_yaml, flags=re.MULTILINE):
+        return config_yaml
+    return re.sub(r"^tokenizer:\n", "tokenizer:\n  special_tokens: spell\n", config_yaml, flags=re.MULTILINE)
 
 
 def migrate_parameters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

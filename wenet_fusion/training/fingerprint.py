@@ -1,13 +1,17 @@
 """Check whether a training state belongs to the run that resumes it."""
 
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion.data.contents import DataContents, describe_changes
 from wenet_fusion.training.checkpoint import TrainingState
 
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
 NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")
+# Their effect is compared token by token; earlier versions lacked the setting and spelled special tokens.
+_COMPARED_BY_TOKENS = re.compile(r"^  special_tokens: (?:refuse|spell)\n", re.MULTILINE)
 _COUNTS_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
 
 
@@ -21,6 +25,8 @@ class RunFingerprint(NamedTuple):
     bpe_model: bytes
     seed: int
     data_digest: str  # of the training set, see `SpeechDataset.digest`
+    train_contents: DataContents
+    dev_contents: DataContents
 
 
 def weight_settings(config_yaml: str) -> str:
@@ -32,6 +38,7 @@ def weight_settings(config_yaml: str) -> str:
     Args:
         config_yaml: a configuration as `to_yaml` writes it.
     """
+    config_yaml = _COMPARED_BY_TOKENS.sub("", config_yaml)
     config_yaml = re.sub(r"^  rescoring:\n(    .*\n)+", "", config_yaml, flags=re.MULTILINE)
     neutral = NEUTRAL_SETTINGS if _COUNTS_FROM_THE_END.search(config_yaml) else (*NEUTRAL_SETTINGS, "max_steps")
     return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
@@ -39,6 +46,8 @@ def weight_settings(config_yaml: str) -> str:
 
 def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
     """Check that the training state of `model_dir` belongs to the run of `fingerprint`.
+
+    Another dev list changes no weight: it is allowed, with a note that losses before and after do not compare.
 
     Raises:
         ValueError: it belongs to another run; names what differs and the remedy.
@@ -54,11 +63,20 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
             f"{model_dir} was trained with another configuration ({_changed_lines(before, now)}); "
             f"choose another --model_dir or restore it{_max_steps_hint(before, now)}"
         )
-    if state.data_digest and state.data_digest != fingerprint.data_digest:  # earlier versions kept no digest
+    changes = ""
+    if state.train_hashes is not None:
+        changes = describe_changes(state.train_hashes, fingerprint.train_contents)
+    elif state.data_digest and state.data_digest != fingerprint.data_digest:  # the oldest versions kept no digest
+        changes = f"{state.data_digest}; now {fingerprint.data_digest}"
+    if changes:
         raise ValueError(
-            f"{model_dir} was trained on other data ({state.data_digest}; now {fingerprint.data_digest}), so its "
+            f"{model_dir} was trained on other data ({changes}), so its "
             "epochs cannot go on; choose another --model_dir or give its own --train_data, all of it usable"
         )
+    if state.dev_hashes is not None:
+        changes = describe_changes(state.dev_hashes, fingerprint.dev_contents)
+        if changes:
+            print(f"note: the dev list is another ({changes}): earlier dev losses do not compare", file=sys.stderr)
 
 
 def _changed_lines(old: str, new: str) -> str:

@@ -249,6 +249,8 @@ class Trainer:
             epoch_loss=self.epoch_loss,
             epoch_updates=self.epoch_updates,
             data_digest=self.fingerprint.data_digest,
+            train_hashes=self.fingerprint.train_contents.hashes,
+            dev_hashes=self.fingerprint.dev_contents.hashes,
         )
         save_training_state(state, self.model_dir)
 

@@ -24,6 +24,7 @@ data=                           # folder with train/, dev/ and test/ in Kaldi's 
 seed=0                          # of the training
 units=bpe                       # tokens are words, char or bpe
 vocab_size=500                  # pieces of --units bpe
+special_tokens=refuse           # marks such as <unk> and [noise] in transcripts: refuse, remove, keep or spell
 data_type=raw                   # raw or shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values in its place, e.g. "training.max_steps=20000 model.encoder.layers=6"

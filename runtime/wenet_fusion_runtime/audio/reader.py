@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from wenet_fusion_runtime.audio.pcm_pipe import SIZE_UNKNOWN
 from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 
 AudioSource = str | Path | BinaryIO
+_BYTE_NAMES = os.name == "posix"
 _ESTIMATED_LENGTH = ("MP3", "MPEG")  # formats whose headers do not state the exact length
 # libsndfile counts only the frames that a truncated wav holds; the size that its header states is in the log alone.
 _WAV_FORMATS = ("WAV", "WAVEX")
@@ -63,7 +65,8 @@ class AudioReader:
             if _check_path(Path(source), self.name):
                 remedy = "a pipe must hold wav; save other formats to a file first"
         try:
-            self._file = _SequentialFile(source)
+            # soundfile cannot encode names that are not UTF-8.
+            self._file = _SequentialFile(os.fsencode(source) if isinstance(source, str) and _BYTE_NAMES else source)
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.name}: cannot be read as audio ({error.error_string.rstrip('.')}); {remedy}"

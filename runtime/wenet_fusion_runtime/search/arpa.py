@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from array import array
@@ -14,6 +15,9 @@ import numpy as np
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_LINE = 1 << 16  # bytes; no line of an ARPA file is longer
+_LONGEST_PREAMBLE = 1000  # lines of text before \data\
+_MOST_DIGITS = 15  # of a number of n-grams
+_ZERO = -99.0  # the logarithm of 0 in ARPA files; -inf is read as this
 _TRUNCATED = "the file was cut off or written incompletely: copy it or train the model again"
 
 
@@ -35,6 +39,9 @@ class Arpa(NamedTuple):
 
 def read_arpa(path: str | Path) -> Arpa:
     """Read an ARPA file, plain or compressed with gzip (recognised by its content).
+
+    The dialects of other programs are read: text or a byte order mark before `\\data\\`, Windows line ends, spaces for
+    tabs, -inf for -99, orders without n-grams, and weights of 0 in the highest order (others are refused, as by KenLM).
 
     Reading 2.3 million n-grams of up to four words into an `NgramModel` takes about 3 s and 170 MiB.
 
@@ -60,37 +67,45 @@ class _Reader:
         self._path = path
         self._file = file
         self._number = 0  # line read last
+        self._pending: bytes | None = None  # a line to return again
 
     def read(self) -> Arpa:
         counts = self._header()
         words: dict[bytes, int] = {}
         tables = []
         for order, count in enumerate(counts, start=1):
-            self._expect(b"\\%d-grams:" % order)
+            self._expect(b"\\%d-grams:" % order, optional=not count)
             tables.append(self._table(order, count, words, has_backoff=order < len(counts)))
         self._expect(b"\\end\\")
         return Arpa(self._decoded(words, tables[0].first_line), tuple(tables))
 
     def _header(self) -> list[int]:
         """Return the number of n-grams of each order."""
-        line = self._line()
-        while line is not None and (not line or line.startswith(b"#")):
+        first, first_line = b"", 1
+        line: bytes | None = (self._line() or b"").removeprefix(codecs.BOM_UTF8)
+        while line is not None and line != b"\\data\\" and self._number <= _LONGEST_PREAMBLE:
+            if not first:
+                first, first_line = line, self._number
             line = self._line()
         if line != b"\\data\\":
-            found = "the file is empty" if line is None else f"the file begins with {_shown(line)}"
-            self._number = max(1, self._number)
+            found = f"the file begins with {_shown(first)}" if first else "the file is empty"
             raise self._error(
                 f"{found}, an ARPA file with \\data\\; give an ARPA file (text, or compressed with gzip) "
-                "or a binary file of KenLM"
+                "or a binary file of KenLM",
+                max(1, first_line),
             )
         counts: list[int] = []
         while line := self._line():
+            if line.startswith(b"\\") and counts:
+                self._pending = line
+                break
             order, equals, count = line.removeprefix(b"ngram").partition(b"=")
             if not (
                 line.startswith(b"ngram")
                 and equals
                 and order.strip() == b"%d" % (len(counts) + 1)
                 and count.strip().isdigit()
+                and len(count.strip()) <= _MOST_DIGITS
             ):
                 raise self._error(f"expected 'ngram {len(counts) + 1}=COUNT', found {_shown(line)}")
             counts.append(int(count))
@@ -98,13 +113,16 @@ class _Reader:
             raise self._error("\\data\\ announces no 1-grams; train the model again")
         return counts
 
-    def _expect(self, header: bytes) -> None:
-        """Raise ValueError unless the next line that is not empty is `header`."""
+    def _expect(self, header: bytes, optional: bool = False) -> None:
+        """Raise ValueError unless the next line that is not empty is `header`; leave another if it is `optional`."""
         line = self._line()
         while line == b"":
             line = self._line()
         if line is None:
             raise self._error(f"the file ends before {header.decode()}; {_TRUNCATED}")
+        if optional and line != header:
+            self._pending = line
+            return
         if line != header:
             raise self._error(
                 f"expected {header.decode()}, found {_shown(line)}; \\data\\ announces fewer n-grams, or "
@@ -114,7 +132,7 @@ class _Reader:
     def _table(self, order: int, count: int, words: dict[bytes, int], has_backoff: bool) -> NgramTable:
         """Read `count` n-grams; those of order 1 fill `words`."""
         first_line = self._number + 1
-        widths = (order + 1, order + 2) if has_backoff else (order + 1,)
+        widths = (order + 1, order + 2)
         numbers, log_probs, backoffs = array("i"), array("f"), array("f")
         number_of, found = words.__getitem__, 0
         for found, line in enumerate(islice(self._file, count), start=1):
@@ -129,34 +147,32 @@ class _Reader:
                 backoffs.append(float(fields[-1]) if len(fields) > order + 1 else 0.0)
             except (IndexError, KeyError, ValueError) as error:
                 self._number += found
-                raise self._error(self._problem(error, line, widths, f"{found - 1} of {count} {order}-grams")) from None
+                raise self._error(self._problem(error, line, order, f"{found - 1} of {count} {order}-grams")) from None
         self._number += found
         if found < count:
             raise self._error(f"the file ends after {found} of {count} {order}-grams; {_TRUNCATED}")
         table = NgramTable(
-            np.array(numbers, np.int32).reshape(count, order), np.array(log_probs), np.array(backoffs), first_line
+            np.array(numbers, np.int32).reshape(count, order),
+            _finite(np.array(log_probs, np.float32)),
+            _finite(np.array(backoffs, np.float32)),
+            first_line,
         )
-        self._check_values(table)
+        self._check_values(table, has_backoff)
         if order == 1:
             self._check_unigrams(table)
         return table
 
-    def _problem(self, error: Exception, line: bytes, widths: tuple[int, ...], progress: str) -> str:
+    def _problem(self, error: Exception, line: bytes, order: int, progress: str) -> str:
         """Return what is wrong with a line that should be an n-gram."""
-        text, order = line.strip(), widths[0] - 1
+        text = line.strip()
         if not line.endswith(b"\n"):
             return f"the file ends within this line, after {progress}; {_TRUNCATED}"
         if not text or text.startswith(b"\\"):
             return f"here are only {progress} that \\data\\ announces; {_TRUNCATED}"
         if isinstance(error, IndexError):
-            columns = (
-                f"log-probability, {order} words, backoff weight if any"
-                if len(widths) > 1
-                else (f"log-probability, {order} words; the highest order has no backoff weights")
-            )
             return (
-                f"{order}-grams have {' or '.join(map(str, widths))} columns ({columns}), found "
-                f"{len(text.split())}: {_shown(text)}; train the model again"
+                f"{order}-grams have {order + 1} or {order + 2} columns (log-probability, {order} words, backoff "
+                f"weight if any), found {len(text.split())}: {_shown(text)}; train the model again"
             )
         if isinstance(error, KeyError):
             return f"the word {_shown(error.args[0])} is no 1-gram; train the model again"
@@ -172,15 +188,21 @@ class _Reader:
                 table.first_line + row,
             )
 
-    def _check_values(self, table: NgramTable) -> None:
+    def _check_values(self, table: NgramTable, has_backoff: bool) -> None:
         """Raise ValueError for the first value that is not the logarithm of a probability or of a weight."""
-        for name, values, valid in (
-            ("log-probability", table.log_probs, np.isfinite(table.log_probs) & (table.log_probs <= 0.0)),
-            ("backoff weight", table.backoffs, np.isfinite(table.backoffs)),
+        finite = np.isfinite(table.backoffs)
+        for name, limit, values, valid in (
+            ("log-probability", "at most 0", table.log_probs, table.log_probs <= 0.0),
+            ("backoff weight", "finite", table.backoffs, finite),
+            (
+                "backoff weight",
+                "0 in the highest order",
+                table.backoffs,
+                finite if has_backoff else table.backoffs == 0,
+            ),
         ):
             if not valid.all():
                 row = int(valid.argmin())
-                limit = "at most 0 and finite (-99 stands for probability 0)" if values is table.log_probs else "finite"
                 raise self._error(
                     f"{name} {values[row]:g} is not {limit}; train the model again", table.first_line + row
                 )
@@ -199,12 +221,21 @@ class _Reader:
 
     def _line(self) -> bytes | None:
         """Return the next line without white space at its ends; None at the end of the file."""
+        if self._pending is not None:
+            line, self._pending = self._pending, None
+            return line
         line = self._file.readline(_LONGEST_LINE)
         self._number += bool(line)
         return line.strip() if line else None
 
     def _error(self, message: str, line: int | None = None) -> ValueError:
         return ValueError(f"{self._path}:{self._number if line is None else line}: {message}")
+
+
+def _finite(logarithms: np.ndarray) -> np.ndarray:
+    """Return the array with -inf replaced by -99, which ARPA files write for the logarithm of 0."""
+    logarithms[np.isneginf(logarithms)] = _ZERO
+    return logarithms
 
 
 def _shown(text: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.arpa import Arpa, NgramTable, read_arpa
 
 _KENLM_BINARY = b"mmap lm http://kheafield.com/code"
@@ -105,6 +106,12 @@ class NgramModel:
                     f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
                     "and end"
                 )
+        # A model trained on texts that were not normalised still finds the words of results, which are.
+        self._normal_forms = {
+            normal: number
+            for word, number in self._numbers.items()
+            if (normal := normalize_text(word)) not in self._numbers
+        }
         self._unknown = next(self._numbers[word] for word in _UNKNOWN if word in self._numbers)
         # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
         # each other, so parents come before their children and the keys of all orders are one sorted array.
@@ -128,7 +135,7 @@ class NgramModel:
 
     def advance(self, state: int, word: str) -> tuple[float, int]:
         """Return the log-probability of a word and the state after it; see `LanguageModel`."""
-        number = self._numbers.get(word, self._unknown)
+        number = self._number(word)
         log_prob = 0.0
         while not (node := self._child(state, number)):
             log_prob += float(self._backoffs[state])
@@ -139,6 +146,14 @@ class NgramModel:
     def finish(self, state: int) -> float:
         """Return the log-probability of the end; see `LanguageModel`."""
         return self.advance(state, _END)[0]
+
+    def _number(self, word: str) -> int:
+        """Return the number of a word in the model's spelling or in normal form; that of <unk> for unknown words."""
+        number = self._numbers.get(word)
+        if number is None:
+            normal = normalize_text(word)
+            number = self._numbers.get(normal, self._normal_forms.get(normal, self._unknown))
+        return number
 
     def _after(self, node: int) -> int:
         """Return the state of a text that ends in this n-gram."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from wenet_fusion_runtime.results.normalization import spellings
 from wenet_fusion_runtime.results.vocabulary import (
     BLANK,
     RESERVED,
@@ -70,15 +71,14 @@ class Spelling:
     def spell(self, phrase: str) -> Spelled:
         """Return the symbols of a phrase. If the vocabulary has boundaries, the phrase begins and ends with one.
 
+        The phrase is normalised as transcripts are, see `normalize_text`.
+
         Raises:
             ValueError: the phrase is empty, or no sequence of tokens spells it. The message gives the reason without
                 the phrase.
         """
-        words = phrase.replace(WORD_START, " ").split()
-        if not words:
-            raise ValueError("is empty")
         try:
-            return self._words(words) if self._is_words else self._pieces(words)
+            return self._spell_any_form(phrase)
         except ValueError as error:
             for other in (phrase.upper(), phrase.lower()):
                 if other != phrase and self._can_spell(other):
@@ -86,12 +86,23 @@ class Spelling:
             raise
 
     def _can_spell(self, phrase: str) -> bool:
-        words = phrase.replace(WORD_START, " ").split()
         try:
-            self._words(words) if self._is_words else self._pieces(words)
+            self._spell_any_form(phrase)
         except ValueError:
             return False
         return True
+
+    def _spell_any_form(self, phrase: str) -> Spelled:
+        problems = []
+        for form in spellings(phrase):
+            words = form.replace(WORD_START, " ").split()
+            if not words:
+                raise ValueError("is empty")
+            try:
+                return self._words(words) if self._is_words else self._pieces(words)
+            except ValueError as error:
+                problems.append(error)
+        raise problems[0]
 
     def _words(self, words: list[str]) -> Spelled:
         missing = [word for word in words if word not in self._forms]

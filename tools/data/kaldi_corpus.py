@@ -1,0 +1,172 @@
+"""Read utterances from Kaldi's wav.scp, text and segments, and report what does not fit together."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from wenet_fusion_runtime.files import list_problems, printable
+from wenet_fusion_runtime.results.normalization import normalization_note, normalize_text
+
+from wenet_fusion.data.kaldi import read_rows, read_table
+from wenet_fusion.data.sources import AudioSource, Utterance, read_headers
+from wenet_fusion.text.special_tokens import (
+    SpecialTokens,
+    count_special_tokens,
+    find_special_tokens,
+    remove_special_tokens,
+)
+
+SPECIAL_TOKEN_HELP = (
+    "special tokens such as <unk>, [noise] or {LAUGH} in transcripts: refuse them and name their lines; remove them; "
+    "keep each as one token of the vocabulary; or spell them like other text"
+)
+TO_THE_END = -1.0  # Kaldi's end of a segment that goes on to the end of its recording
+
+
+class Corpus(NamedTuple):
+    """Utterances of a Kaldi data folder with readable headers, in the order of `text`."""
+
+    utterances: list[Utterance]
+    left_out: list[str]  # one line for each utterance that is left out, with its reason
+
+
+class Segment(NamedTuple):
+    """A part of a recording."""
+
+    recording: str
+    start: float  # seconds
+    end: float | None  # None: the end of the recording
+
+
+def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> dict[str, str]:
+    """Read Kaldi's text, normalised (`normalize_text`); print how many transcripts that or a removal changes.
+
+    Args:
+        path: lines "key transcript".
+        special_tokens: what becomes of special tokens such as `[noise]`; all choices but "refuse" and "remove" leave
+            them in the transcripts.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: keys occur twice, or transcripts hold special tokens that are refused; lists their lines.
+    """
+    rows = read_rows(path)
+    written = {row.key: row.value for row in rows}
+    if note := normalization_note(written):
+        print(f"note: {path}: {note}", file=sys.stderr)
+    transcripts = {key: normalize_text(text) for key, text in written.items()}
+    if special_tokens == "remove":
+        if counts := count_special_tokens(transcripts.values()):
+            print(f"note: {path}: special tokens were removed: {counts}", file=sys.stderr)
+        return {key: remove_special_tokens(text) for key, text in transcripts.items()}
+    refused = [
+        f"{path}:{row.line}: {row.key} holds {', '.join(found)}"
+        for row in rows
+        if special_tokens == "refuse" and (found := find_special_tokens(transcripts[row.key]))
+    ]
+    if refused:
+        raise ValueError(
+            f"{path}: {len(refused)} of {len(rows)} transcripts hold special tokens; choose with --special_tokens: "
+            "remove leaves them out, keep makes each one token of the vocabulary, spell treats them like other text\n"
+            + list_problems(refused)
+        )
+    return transcripts
+
+
+def read_corpus(
+    wav_scp: Path, text: Path, segments: Path | None = None, special_tokens: SpecialTokens = "refuse"
+) -> Corpus:
+    """Read the files of a Kaldi data folder; audio paths start at the working directory and become absolute.
+
+    Utterances without transcript, without audio or with an unreadable header are left out, see `settle_left_out`.
+
+    Args:
+        wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
+        text: lines "key transcript".
+        segments: lines "key recording start end", times in seconds; an end of -1 is that of the recording.
+        special_tokens: see `read_transcripts`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: lists all malformed lines; or no utterance is usable.
+    """
+    transcripts = read_transcripts(text, special_tokens)
+    recordings = {row.key: row.value for row in read_rows(wav_scp, "surrogateescape")}
+    problems = [f"{wav_scp}: {key} has no path" for key, path in recordings.items() if not path]
+    problems += [
+        f"{wav_scp}: {key} is a command ({path}); run it and list the file that it makes"
+        for key, path in recordings.items()
+        if path.endswith("|")
+    ]
+    cuts: dict[str, Segment] | None = None
+    if segments is not None:
+        cuts = _read_segments(segments, problems)
+    if problems:
+        raise ValueError(list_problems(problems))
+
+    audio_list = segments or wav_scp
+    known = recordings if cuts is None else cuts
+    left_out = [f"{key}: has no audio in {audio_list}" for key in transcripts if key not in known]
+    left_out += [f"{key}: has no transcript in {text}" for key in known if key not in transcripts]
+    utterances = []
+    for key, transcript in transcripts.items():
+        if key not in known:
+            continue
+        recording, start, end = (key, None, None) if cuts is None else cuts[key]
+        if recording not in recordings:
+            left_out.append(f"{key}: its recording {recording} is not in {wav_scp}")
+            continue
+        path = os.path.abspath(recordings[recording])
+        if not os.path.isfile(path):
+            left_out.append(f"{key}: there is no audio file {printable(path)}")
+            continue
+        utterances.append(Utterance(key, AudioSource(path), transcript, 0.0, start, end))
+    checked = []
+    for utterance, header in zip(utterances, read_headers(utterances)):
+        if isinstance(header, str):
+            left_out.append(f"{utterance.key}: {header}")
+        else:
+            checked.append(replace(utterance, seconds=header.seconds))
+    if not checked:
+        raise ValueError("\n".join([f"{audio_list} and {text} have no usable utterance in common", *left_out[:10]]))
+    return Corpus(checked, left_out)
+
+
+def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
+    """Print what is left out of a list.
+
+    Raises:
+        ValueError: something is left out and `allow_missing` is false.
+    """
+    if left_out and not allow_missing:
+        raise ValueError(
+            f"{len(left_out)} utterances cannot be listed; mend them, or leave them out with --allow_missing\n"
+            + list_problems(left_out)
+        )
+    if left_out:
+        print(f"left out {len(left_out)} utterances:\n{list_problems(left_out)}", file=sys.stderr)
+
+
+def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
+    """Read lines "utterance recording start end" (seconds); what is wrong goes to `problems`."""
+    segments = {}
+    for key, value in read_table(path).items():
+        fields = value.split()
+        try:
+            recording, start, end = fields[0], *map(float, fields[1:])
+        except (IndexError, ValueError):
+            problems.append(f"{path}: {key}: expected 'recording start end', found {value!r}")
+            continue
+        if not 0 <= start < (math.inf if end == TO_THE_END else end):
+            problems.append(
+                f"{path}: {key}: start {start} and end {end} must be seconds, 0 <= start < end; an end of -1 is that "
+                "of the recording"
+            )
+        segments[key] = Segment(recording, start, None if end == TO_THE_END else end)
+    return segments

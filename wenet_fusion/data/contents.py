@@ -1,0 +1,64 @@
+"""The contents of a data list as a training state keeps them, and what has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_SHOWN_KEYS = 3
+
+
+class DataContents(NamedTuple):
+    """N utterances of a list, each with hashes of its key, its duration and its token ids.
+
+    >>> contents = list_contents([("u1", 1.0, [3, 4]), ("u2", 2.0, [5])])
+    >>> describe_changes(contents.hashes, list_contents([("u1", 1.0, [3, 3]), ("u3", 1.0, [])]))
+    'the transcript of u1 changed; u3 was added; 1 is gone'
+    """
+
+    keys: tuple[str, ...]
+    hashes: Tensor  # (N, 3) int64
+
+
+def list_contents(utterances: Iterable[tuple[str, float, Sequence[int]]]) -> DataContents:
+    """Return the contents of a list from each utterance's key, duration (seconds) and token ids."""
+    rows = list(utterances)
+    hashes = [[_hash(key), _hash(f"{seconds:.3f}"), _hash(str(list(ids)))] for key, seconds, ids in rows]
+    return DataContents(
+        tuple(key for key, _, _ in rows), torch.tensor(hashes, dtype=torch.int64).reshape(len(hashes), 3)
+    )
+
+
+def describe_changes(before: Tensor, now: DataContents) -> str:
+    """Return what differs between the hashes of an earlier list and a list; an empty string if nothing does."""
+    if torch.equal(before, now.hashes):
+        return ""
+    earlier = {key: (seconds, ids) for key, seconds, ids in before.tolist()}
+    changed, lengths, added = [], [], []
+    for name, (key, seconds, ids) in zip(now.keys, now.hashes.tolist()):
+        old = earlier.pop(key, None)
+        if old is None:
+            added.append(name)
+            continue
+        if old[0] != seconds:
+            lengths.append(name)
+        if old[1] != ids:
+            changed.append(name)
+    found = [f"the transcript of {_names(changed)} changed"] * bool(changed)
+    found += [f"the duration of {_names(lengths)} changed"] * bool(lengths)
+    found += [f"{_names(added)} {'was' if len(added) == 1 else 'were'} added"] * bool(added)
+    found += [f"{len(earlier)} {'is' if len(earlier) == 1 else 'are'} gone"] * bool(earlier)
+    return "; ".join(found) or "the order changed"
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _names(keys: Sequence[str]) -> str:
+    more = len(keys) - _SHOWN_KEYS
+    return ", ".join(keys[:_SHOWN_KEYS]) + f" and {more} more" * (more > 0)
