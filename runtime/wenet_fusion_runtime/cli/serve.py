@@ -32,6 +32,12 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
     ),
     ("idle_seconds", "idle_seconds", float, "close sessions that send less than 1 %% of real time for this long"),
     ("send_seconds", "send_seconds", float, "disconnect clients that read no message for this long"),
+    (
+        "progress_seconds",
+        "progress_seconds",
+        float,
+        "end an upload whose decoding or recognition makes no progress for this long",
+    ),
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -90,17 +92,19 @@ class Engine:
         for _ in self._workers:
             warm.acquire()
 
-    def open(self, stream: Stream, on_update: OnUpdate) -> Session:
+    def open(self, stream: Stream, on_update: OnUpdate, on_room: Callable[[], object] | None = None) -> Session:
         """Open a session.
 
         Args:
             stream: a fresh stream of the engine's model (`Recognizer.create_stream`); the engine owns it from now on.
             on_update: called with each `Update` in a worker's thread; an exception from it ends the session.
+            on_room: called likewise when audio was consumed without an update, e.g. by the resampler. An owner that
+                waits for room needs both.
         Raises:
             Unavailable: too many sessions are open, or the engine is shutting down.
         """
         assert stream.model is self.model, "the stream belongs to another model"
-        job = Job(stream, on_update)
+        job = Job(stream, on_update, on_room)
         if reason := self._scheduler.add(job):
             self._recorder.count_refused()
             raise Unavailable(reason)
@@ -172,6 +176,7 @@ class Engine:
         except Exception as error:
             self._fail(job, error)
         self._give_back(taken)
+        self._call(job, "on_room", job.on_room)
         return False
 
     def _advance(self, taken: Taken, result: StepResult | Exception) -> None:
@@ -213,11 +218,16 @@ class Engine:
         if self._scheduler.remove(job) if update.is_last else self._scheduler.is_open(job):
             if update.is_last:
                 self._recorder.count_ended(failed=update.error is not None)
-            try:
-                job.on_update(update)
-            except Exception as error:
-                _LOG.exception("on_update raised an exception; the session has failed")
-                self._fail(job, error)
+            self._call(job, "on_update", functools.partial(job.on_update, update))
+
+    def _call(self, job: Job, name: str, callback: Callable[[], object] | None) -> None:
+        """Call a callback of the session's owner, if there is one; an exception from it ends the session."""
+        try:
+            if callback is not None:
+                callback()
+        except Exception as error:
+            _LOG.exception("%s raised an exception; the session has failed", name)
+            self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._deliver(job, Update(is_last=True, error=error))

@@ -39,6 +39,7 @@ class Job:
     Args:
         stream: decodes the audio of the session.
         on_update: receives the session's updates.
+        on_room: called when audio was consumed without an update.
 
     >>> from types import SimpleNamespace
     >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04))
@@ -47,10 +48,12 @@ class Job:
     (0.64, False)
     """
 
-    def __init__(self, stream: Stream, on_update: Callable[[Any], object]) -> None:
+    def __init__(
+        self, stream: Stream, on_update: Callable[[Any], object], on_room: Callable[[], object] | None = None
+    ) -> None:
         meta = stream.model.meta
         self.stream: Stream | None = stream
-        self.on_update = on_update
+        self.on_update, self.on_room = on_update, on_room
         self.group: Group = stream.chunk, stream.left
         self.rate = meta.sample_rate
         self.chunk_seconds = stream.chunk * meta.frame_seconds

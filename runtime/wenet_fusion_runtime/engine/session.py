@@ -60,8 +60,8 @@ class Session:
 
     @property
     def room_seconds(self) -> float:
-        """Audio that may be pushed now, in seconds. It grows with every update; audio inside the resampler counts as
-        decoded."""
+        """Audio that may be pushed now, in seconds. It grows with every update and every call of `on_room`; audio
+        inside the resampler counts as decoded."""
         return max(0.0, self._limit_seconds - self.waiting_seconds)
 
     @property

@@ -16,7 +16,7 @@ from wenet_fusion_runtime.server.limits import Limits
 ACCEPTED_AT_ONCE = 16  # connections per turn of the event loop
 REJECTED_AT_ONCE = 96  # connections that are receiving status 503; further ones are closed without a reply
 _OTHER_FILES = 64  # descriptors of the process itself: model, log, event loop
-_FILES_PER_UPLOAD = 2  # descriptors besides the connection: the temporary file, written and read
+_FILES_PER_UPLOAD = 2  # descriptors besides the connection: the temporary file, then the socket of its decoder
 
 
 def available_connections(limits: Limits) -> int:

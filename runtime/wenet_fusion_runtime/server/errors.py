@@ -14,6 +14,8 @@ class Reason(str, Enum):
     PROTOCOL = "protocol"  # a message or request is malformed or out of order
     OPTION = "option"  # an option is unknown or its value is invalid
     SAMPLES = "samples"  # the audio cannot be decoded
+    DECODER = "decoder"  # the decoder of an upload crashed, hung or needed too much memory
+    PROGRESS = "progress"  # the recognition of an upload did not move on
     MESSAGE_SIZE = "message_size"
     UPLOAD_SIZE = "upload_size"
     UPLOAD_TIME = "upload_time"

@@ -27,6 +27,7 @@ class Limits:
     start_seconds: float = 10.0  # time from the connection to the start signal, or to the end of the request's header
     idle_seconds: float = 60.0  # time in which a client must send at least 1 % of real time
     send_seconds: float = 10.0  # time in which a client must read a message
+    progress_seconds: float = 120.0  # time in which the decoding and the recognition of an upload must move on
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -43,7 +43,11 @@ class LiveSession:
         self._arrived = asyncio.Event()  # an update is waiting
         self._room = asyncio.Event()  # there may be more room than before
         self._ended = False
-        self._session = engine.open(stream, lambda update: self._loop.call_soon_threadsafe(self._take, update))
+        self._session = engine.open(
+            stream,
+            lambda update: self._loop.call_soon_threadsafe(self._take, update),
+            lambda: self._loop.call_soon_threadsafe(self._room.set),
+        )
 
     async def push(self, samples: np.ndarray, sample_rate: int) -> None:
         """Add samples (n,), waiting while the engine has no room or too many updates are waiting.

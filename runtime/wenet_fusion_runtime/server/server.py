@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -59,6 +60,8 @@ async def _run(
     engine = Engine(recognizer.model, replace(settings.engine, max_sessions=limits.sessions))
     service = Service(recognizer, engine, limits, settings.chunks)
     app = build_app(service, settings.access, load_pages(), model)
+    if hasattr(os, "fork"):  # otherwise only uploads fail
+        service.decoders.start()
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
     runner = web.AppRunner(
@@ -98,6 +101,7 @@ async def _run(
         for server in servers:
             server.close()
         await runner.cleanup()
+        await service.decoders.close()
         await asyncio.to_thread(engine.shutdown)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Unavailable
+from wenet_fusion_runtime.server.decoding.decoders import Decoders
 from wenet_fusion_runtime.server.errors import (
     NORMAL,
     ClientError,
@@ -61,6 +62,7 @@ class Service:
         self.meta = recognizer.model.meta
         self.metrics = Metrics(lambda: engine.statistics)
         self.rules, self.file_rules = recognizer.options.endpoint, FILE_OPTIONS.endpoint
+        self.decoders = Decoders(limits.progress_seconds)
         self.is_draining = False
         self._files = Recognizer(
             recognizer.model,

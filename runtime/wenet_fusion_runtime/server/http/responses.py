@@ -17,6 +17,7 @@ _STATUS = {
     Reason.UPLOAD_SIZE: 413,
     Reason.INTERNAL: 500,
     Reason.FULL: 503,
+    Reason.PROGRESS: 503,
     Reason.SHUTDOWN: 503,
 }  # 400 for all other reasons
 RETRY_SECONDS = 5

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.server.decoding.decoder_process import NAME
+from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
 from wenet_fusion_runtime.server.http.responses import error_response, json_response
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
 
-BLOCK_SECONDS = 2.0  # audio decoded at once
 CHUNK_BYTES = 64 * 1024  # received at once
 MAX_FIELD_BYTES = 1 << 18  # size of an option in a form
 FILE_FIELDS = ("file", "audio")  # parts of a form that are the audio even without a file name
-NAME = "upload"  # of the audio in messages and CTM
 CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # of FORMATS
 
 
@@ -61,7 +60,9 @@ class Upload:
         self._work: asyncio.Task[web.StreamResponse] | None = None
         self._error: ClientError | None = None  # ends the upload early
         self._results: list[Result] = []  # closed segments
-        self._seconds = 0.0  # audio passed to the session
+        self._seconds = 0.0  # audio decoded and passed to the session
+        self._progressed = 0.0  # loop time at which audio or a result last moved on
+        self._is_decoding = False  # waits for the decoder, which has a deadline of its own
         self._stream: web.StreamResponse | None = None  # the streamed response, once it has begun
         self._is_answered = False  # everything is recognised, and sent if the response is streamed
 
@@ -99,10 +100,9 @@ class Upload:
         limits = self._service.limits
         query = {name: value for name, value in self._request.query.items() if name != "token"}
         _upload_options(query, self._service)  # report errors in the query before the file arrives
-        with tempfile.TemporaryDirectory(prefix="wenet-fusion-") as folder:
-            path = Path(folder, NAME)
+        with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
             try:
-                fields = await asyncio.wait_for(self._receive(path), limits.upload_seconds)
+                fields = await asyncio.wait_for(self._receive(file), limits.upload_seconds)
             except web.RequestPayloadError as error:  # e.g. a body that is not gzip although its header says so
                 raise ClientError(Reason.PROTOCOL, f"the body cannot be read ({_shortened(error)})") from None
             except asyncio.TimeoutError:
@@ -110,46 +110,48 @@ class Upload:
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
             options = _upload_options(query | fields, self._service)
+            file.flush()
             try:
-                reader = await asyncio.to_thread(AudioReader, path, NAME)
-            except ValueError as error:
-                raise ClientError(Reason.SAMPLES, str(error)) from None
-            with reader:
-                self._session = await self._service.open(options.session, is_file=True)
-                feeding = asyncio.ensure_future(self._feed(reader, self._session))
-                try:
-                    return await self._transcribe(self._session, options)
-                finally:
-                    feeding.cancel()
-                    await asyncio.gather(feeding, return_exceptions=True)
+                decoding = await self._service.decoders.open(file)
+            except (ValueError, DecoderFault) as error:
+                raise self._audio_error(error) from None
+        with contextlib.closing(decoding):
+            self._session = await self._service.open(options.session, is_file=True)
+            self._move_on()
+            tasks = [asyncio.ensure_future(self._feed(decoding, self._session)), asyncio.ensure_future(self._watch())]
+            try:
+                return await self._transcribe(self._session, options)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _receive(self, path: Path) -> dict[str, str]:
+    async def _receive(self, file: BinaryIO) -> dict[str, str]:
         """Write the audio to a file; return the other fields of a form."""
         fields: dict[str, str] = {}
-        with open(path, "wb") as file:
-            if not self._request.content_type.startswith("multipart/"):
-                while data := await self._request.content.read(CHUNK_BYTES):
-                    self._write(file, data)
-            else:
-                try:
-                    form = await self._request.multipart()
-                    while (part := await form.next()) is not None:
-                        if not isinstance(part, BodyPartReader):
-                            raise ValueError("a form within a form")
-                        if part.filename is None and part.name not in FILE_FIELDS:
-                            fields[part.name or ""] = await _read_field(part)
-                            continue
-                        if file.tell():
-                            raise ValueError("more than one file")
-                        while data := await part.read_chunk(CHUNK_BYTES):
-                            self._write(file, data)
-                except (ValueError, HttpProcessingError) as error:
-                    raise ClientError(
-                        Reason.OPTION,
-                        f"the form cannot be read ({error}); send the audio as a file in it, or alone as the body",
-                    ) from None
-            if not file.tell():
-                raise ClientError(Reason.SAMPLES, "the request has no audio; send a file as the body, or in a form")
+        if not self._request.content_type.startswith("multipart/"):
+            while data := await self._request.content.read(CHUNK_BYTES):
+                self._write(file, data)
+        else:
+            try:
+                form = await self._request.multipart()
+                while (part := await form.next()) is not None:
+                    if not isinstance(part, BodyPartReader):
+                        raise ValueError("a form within a form")
+                    if part.filename is None and part.name not in FILE_FIELDS:
+                        fields[part.name or ""] = await _read_field(part)
+                        continue
+                    if file.tell():
+                        raise ValueError("more than one file")
+                    while data := await part.read_chunk(CHUNK_BYTES):
+                        self._write(file, data)
+            except (ValueError, HttpProcessingError) as error:
+                raise ClientError(
+                    Reason.OPTION,
+                    f"the form cannot be read ({error}); send the audio as a file in it, or alone as the body",
+                ) from None
+        if not file.tell():
+            raise ClientError(Reason.SAMPLES, "the request has no audio; send a file as the body, or in a form")
         return fields
 
     def _write(self, file: BinaryIO, data: bytes) -> None:
@@ -160,23 +162,45 @@ class Upload:
             )
         file.write(data)
 
-    async def _feed(self, reader: AudioReader, session: LiveSession) -> None:
+    async def _feed(self, decoding: Decoding, session: LiveSession) -> None:
         """Push all audio into the session and end it, early if the audio has an error."""
-        limit, blocks = self._service.limits.audio_seconds, reader.blocks(BLOCK_SECONDS)
+        limit, rate = self._service.limits.audio_seconds, decoding.sample_rate
         try:
-            while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-                if self._seconds + len(block) / reader.sample_rate > limit:
+            while True:
+                self._is_decoding = True
+                block = await decoding.block()
+                self._is_decoding = False
+                if block is None:
+                    break
+                if self._seconds + len(block) / rate > limit:
                     raise ClientError(Reason.AUDIO_SECONDS, f"the file has more than {limit:g} s of audio; cut it")
-                self._seconds += len(block) / reader.sample_rate
-                await session.push(block, reader.sample_rate)
+                self._seconds += len(block) / rate
+                self._move_on()
+                await session.push(block, rate)
         except ClientError as error:
             self._error = error
-        except ValueError as error:
-            self._error = ClientError(Reason.SAMPLES, str(error))
+        except (ValueError, DecoderFault) as error:
+            self._error = self._audio_error(error)
         except Exception:
             LOG.exception("%s: reading the audio failed", self._label)
             self._error = internal_error()
         session.end()
+
+    async def _watch(self) -> None:
+        """End the upload early if neither its audio nor its results move on."""
+        limit, loop = self._service.limits.progress_seconds, asyncio.get_running_loop()
+        while (waited := loop.time() - self._progressed) < limit or self._is_decoding:
+            await asyncio.sleep(max(limit - waited, limit / 10))
+        self.end_early(ClientError(Reason.PROGRESS, f"recognition made no progress for {limit:g} s; try again later"))
+
+    def _move_on(self) -> None:
+        self._progressed = asyncio.get_running_loop().time()
+
+    def _audio_error(self, error: ValueError | DecoderFault) -> ClientError:
+        if isinstance(error, ValueError):
+            return ClientError(Reason.SAMPLES, str(error))
+        LOG.warning("%s: %s (%s)", self._label, error, " ".join(error.details.split()) or "no details")
+        return ClientError(Reason.DECODER, str(error))
 
     async def _transcribe(self, session: LiveSession, options: UploadOptions) -> web.StreamResponse:
         meta, nbest = self._service.meta, options.session.nbest
@@ -187,6 +211,7 @@ class Upload:
             )
             await self._stream.prepare(self._request)
         async for update in session.updates():
+            self._move_on()
             if update.error is not None:
                 raise self._service.session_error(update.error, self._label)
             finals = [replace(result, hypotheses=result.hypotheses[:nbest]) for result in update.finals]

@@ -1,0 +1,1 @@
+"""Decodes uploads in processes of their own."""

@@ -1,0 +1,177 @@
+"""The process that decodes uploads. It imports the decoders once and forks a fresh process for each upload.
+
+A crash, a hang or a lack of memory ends the process of one upload. The process has one thread, so forking it is safe.
+`Decoders` starts it with a socket as its standard input and sends a request per upload; the answer is a row of frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import traceback
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+from wenet_fusion_runtime.audio.reader import AudioReader
+
+REQUEST = b"decode"  # comes with two descriptors: the connection for the frames, and the file
+FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its content in bytes
+RATE = struct.Struct("<I")
+NAME = "upload"  # of the file in messages
+MEMORY_BYTES = 256 * 1024 * 1024  # for one upload, above what the imports need
+BLOCK_SECONDS = 2.0  # audio per frame
+BLOCK_SAMPLES = 1 << 17  # per channel and frame, whatever rate the file states
+NICENESS = 5  # live sessions come first
+
+
+class Kind(IntEnum):
+    """Kinds of frames."""
+
+    OPENED = 1  # content: the sample rate
+    BLOCK = 2  # content: float32 samples, mono
+    END = 3  # the file is decoded to its end
+    BAD_AUDIO = 4  # content: what is wrong with the file
+    MEMORY = 5  # the file needs more memory than it may have
+    FAULT = 6  # content: why the process ended
+
+
+def main() -> None:
+    """Serve requests from standard input until the server closes it or ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also sent to a server's whole group, which drains
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    _limit_memory()
+    gc.freeze()
+    serve(socket.socket(fileno=0))
+
+
+def serve(requests: socket.socket) -> None:
+    """Start a process for each request, and kill it when the other end of its connection is closed.
+
+    If a process ends with an error, its connection gets the reason as a last frame.
+    """
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)  # SIGCHLD ends the wait below
+    jobs: dict[int, socket.socket] = {}  # connections by process
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        for process, connection in jobs.items():
+            if connection.fileno() in ready:
+                os.kill(process, signal.SIGKILL)  # not reaped yet, so the number is still its own
+                poll.unregister(connection)
+        if woken in ready:
+            os.read(woken, 4096)
+            for process, code in _ended():
+                connection = jobs.pop(process)
+                with contextlib.suppress(KeyError):  # killed above
+                    poll.unregister(connection)
+                if code:
+                    _send_fault(connection, code)
+                connection.close()
+        if requests.fileno() in ready:
+            data, descriptors, _, _ = socket.recv_fds(requests, len(REQUEST), 2)
+            if not data:
+                for process in jobs:
+                    os.kill(process, signal.SIGKILL)
+                return
+            connection, file = socket.socket(fileno=descriptors[0]), descriptors[1]
+            if process := _start(connection, file, [requests, *jobs.values()]):
+                jobs[process] = connection
+                poll.register(connection, 0)  # reports only that the other end is closed
+            os.close(file)
+
+
+def decode(connection: socket.socket, source: str) -> None:
+    """Send the audio of a file as frames."""
+    try:
+        _send_audio(connection, source)
+        _send(connection, Kind.END)
+    except ConnectionError:  # the server has hung up
+        pass
+    except (ValueError, OSError, ImportError) as error:
+        _send(connection, Kind.BAD_AUDIO, str(error).encode("utf-8", "replace"))
+    except MemoryError:
+        _send(connection, Kind.MEMORY)
+    except Exception:
+        _send(connection, Kind.FAULT, traceback.format_exc().encode("utf-8", "replace"))
+
+
+def _send_audio(connection: socket.socket, source: str) -> None:
+    with AudioReader(source, NAME) as reader:
+        _send(connection, Kind.OPENED, RATE.pack(reader.sample_rate))
+        for block in reader.blocks(min(BLOCK_SECONDS, BLOCK_SAMPLES / reader.sample_rate)):
+            _send(connection, Kind.BLOCK, np.asarray(block, dtype="<f4").tobytes())
+
+
+def _start(connection: socket.socket, file: int, others: list[socket.socket]) -> int:
+    """Return the number of a process that decodes the file; 0 if none can be started."""
+    try:
+        process = os.fork()
+    except OSError as error:
+        _send(connection, Kind.FAULT, f"no process can be started: {error}".encode())
+        connection.close()
+        return 0
+    if process:
+        return process
+    try:
+        signal.set_wakeup_fd(-1)
+        for other in others:
+            other.close()
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):  # decoders print warnings
+            os.dup2(silence, stream)
+        decode(connection, f"/dev/fd/{file}")
+    finally:
+        os._exit(0)  # runs nothing of the process that was forked
+
+
+def _ended() -> list[tuple[int, int]]:
+    """Return the processes that have ended with their exit codes, which are negative for signals."""
+    found: list[tuple[int, int]] = []
+    while True:
+        try:
+            process, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            process = 0
+        if not process:
+            return found
+        found.append((process, os.waitstatus_to_exitcode(status)))
+
+
+def _send(connection: socket.socket, kind: Kind, content: bytes = b"") -> None:
+    connection.sendall(FRAME.pack(kind, len(content)))
+    connection.sendall(content)
+
+
+def _send_fault(connection: socket.socket, code: int) -> None:
+    """Send the reason why a process ended, if there is room for it; the server sees the end in any case."""
+    reason = (signal.Signals(-code).name if code < 0 else f"exit status {code}").encode()
+    with contextlib.suppress(OSError):
+        connection.send(FRAME.pack(Kind.FAULT, len(reason)) + reason, socket.MSG_DONTWAIT)
+
+
+def _limit_memory() -> None:
+    """Bound the memory of this process and those that it forks, where the system can (Linux)."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmData:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    if found is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = int(found[1]) * 1024 + MEMORY_BYTES
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,0 +1,187 @@
+"""Decodes uploads outside the server's process, so that a decoder's fault costs one upload."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from typing import BinaryIO
+
+import numpy as np
+
+from wenet_fusion_runtime.server.decoding.decoder_process import FRAME, MEMORY_BYTES, NAME, RATE, REQUEST, Kind
+
+# The process finds this package where the server has found it, and nothing in the current folder.
+START = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from wenet_fusion_runtime.server.decoding.decoder_process import main; main()"
+)
+END_SECONDS = 5.0  # time for the process to end
+_MAX_CONTENT = 1 << 24  # bytes of a frame
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class DecoderFault(Exception):
+    """The decoder crashed, hung, or ran out of memory. Its text is for the client.
+
+    Args:
+        problem: what happened.
+        details: for the log.
+    """
+
+    def __init__(self, problem: str, details: str = "") -> None:
+        super().__init__(f"{NAME}: {problem}; convert the file to wav or flac")
+        self.details = details
+
+
+class Decoding:
+    """The audio of one upload, decoded block by block no faster than it is taken.
+
+    Args:
+        reader: frames of the process that decodes it.
+        writer: the same connection; closing it ends that process.
+        seconds: longest time without a frame.
+
+    >>> async def count(decoders: Decoders, file: BinaryIO) -> float:
+    ...     decoding, samples = await decoders.open(file), 0
+    ...     while (block := await decoding.block()) is not None:
+    ...         samples += len(block)
+    ...     return samples / decoding.sample_rate
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+        self._reader, self._writer, self._seconds = reader, writer, seconds
+        self.sample_rate = 0  # Hz; set by `begin`
+
+    async def begin(self) -> None:
+        """Wait until the file is open. Raises as `block` does."""
+        kind, content = await self._frame()
+        if kind != Kind.OPENED or len(content) != RATE.size:
+            raise DecoderFault("the decoder failed", f"a frame of kind {kind} came first")
+        (self.sample_rate,) = RATE.unpack(content)
+
+    async def block(self) -> np.ndarray | None:
+        """Return the next samples (n,), float32 mono; None at the end.
+
+        Raises:
+            ValueError: the file cannot be read as audio, or is damaged.
+            DecoderFault: the decoder failed.
+        """
+        kind, content = await self._frame()
+        if kind == Kind.END:
+            return None
+        if kind != Kind.BLOCK or len(content) % 4:
+            raise DecoderFault("the decoder failed", f"a frame of kind {kind} came within the audio")
+        return np.frombuffer(content, dtype="<f4")
+
+    def close(self) -> None:
+        """End the process that decodes the file."""
+        self._writer.transport.abort()
+
+    async def _frame(self) -> tuple[int, bytes]:
+        try:
+            kind, content = await asyncio.wait_for(self._read(), self._seconds)
+        except asyncio.TimeoutError:
+            raise DecoderFault(f"the decoder made no progress for {self._seconds:g} s") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise DecoderFault("the decoder ended early", "its connection was closed") from None
+        if kind == Kind.BAD_AUDIO:
+            raise ValueError(content.decode("utf-8", "replace"))
+        if kind == Kind.MEMORY:
+            raise DecoderFault(f"decoding needs more than {MEMORY_BYTES >> 20} MiB of memory")
+        if kind == Kind.FAULT:
+            raise DecoderFault("the decoder crashed", content.decode("utf-8", "replace"))
+        return kind, content
+
+    async def _read(self) -> tuple[int, bytes]:
+        kind, size = FRAME.unpack(await self._reader.readexactly(FRAME.size))
+        if size > _MAX_CONTENT:
+            raise DecoderFault("the decoder failed", f"a frame states {size} bytes")
+        return kind, await self._reader.readexactly(size)
+
+
+class Decoders:
+    """Decode uploads, each in a process of its own, forked by a process that has imported the decoders.
+
+    Args:
+        seconds: longest time in which a decoder may deliver nothing.
+
+    >>> decoders = Decoders(seconds=60.0)
+    >>> asyncio.run(decoders.close())  # no upload came
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the process that the first upload needs, without waiting until it is ready.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        if not hasattr(os, "fork"):
+            raise OSError("uploads need a system with fork, such as Linux; stream the audio over a WebSocket")
+        if self._requests is not None:
+            self._requests.close()
+        self._requests, theirs = socket.socketpair()
+        self._requests.setblocking(False)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WENET_FUSION_")}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, *map(str, sys.path)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=environment | _THREADS,
+            )
+
+    async def open(self, file: BinaryIO) -> Decoding:
+        """Begin to decode a file; the caller may close its own descriptor, and closes the returned object.
+
+        Raises:
+            ValueError: the file cannot be read as audio.
+            DecoderFault: the decoder failed.
+            OSError: no process can be started.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._request(theirs, file)
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        decoding = Decoding(reader, writer, self._seconds)
+        try:
+            await decoding.begin()
+        except BaseException:
+            decoding.close()
+            raise
+        return decoding
+
+    async def close(self) -> None:
+        """End all processes."""
+        if self._requests is not None:
+            self._requests.close()
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process = self._requests = None
+
+    def _request(self, connection: socket.socket, file: BinaryIO) -> None:
+        """Send a request to the process; start it if it does not run."""
+        descriptors = [connection.fileno(), file.fileno()]
+        if self._requests is not None and self._process is not None and self._process.poll() is None:
+            try:
+                socket.send_fds(self._requests, [REQUEST], descriptors)
+                return
+            except OSError:  # it has just ended, or takes no requests
+                self._process.kill()
+        self.start()
+        assert self._requests is not None
+        socket.send_fds(self._requests, [REQUEST], descriptors)
