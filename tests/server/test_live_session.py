@@ -48,6 +48,21 @@ def test_audio_waits_for_room_and_none_is_lost() -> None:
     assert asyncio.run(run()) == " ".join("abcd" * 5)
 
 
+def test_audio_that_the_resampler_keeps_makes_room() -> None:
+    """At 1 Hz it gives samples in bursts, so a push may wait although no update is due."""
+    recognizer = Recognizer(make_model())
+
+    async def run() -> float:
+        with Engine(recognizer.model) as engine:
+            session = LiveSession(engine, recognizer.create_stream(), print_nothing)
+            pushing = asyncio.ensure_future(session.push(np.zeros(60, np.float32), 1))
+            pushing.add_done_callback(lambda _: session.end())
+            updates = [update async for update in session.updates()]
+            return max(result.end_seconds for update in updates for result in update.finals)
+
+    assert asyncio.run(asyncio.wait_for(run(), PATIENCE)) == pytest.approx(60, abs=1)
+
+
 def test_updates_without_a_reader_keep_the_audio_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_session, "MAX_UPDATES", 4)
     recognizer = Recognizer(make_model(), DecodingOptions(endpoint=EVERY_FRAME))

@@ -27,14 +27,14 @@ FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its
 RATE = struct.Struct("<I")
 NAME = "upload"  # of the file in messages
 MEMORY_BYTES = 256 * 1024 * 1024  # for one upload, above what the imports need
-BLOCK_SECONDS = 2.0  # audio per frame
-BLOCK_SAMPLES = 1 << 17  # per channel and frame, whatever rate the file states
-NICENESS = 5  # live sessions come first
+BLOCK_SAMPLES = 1 << 16  # per channel and frame, whatever rate the file states
+NICENESS = 10  # live sessions come first
 
 
 class Kind(IntEnum):
     """Kinds of frames."""
 
+    STARTED = 0  # the process of this upload runs
     OPENED = 1  # content: the sample rate
     BLOCK = 2  # content: float32 samples, mono
     END = 3  # the file is decoded to its end
@@ -97,6 +97,7 @@ def serve(requests: socket.socket) -> None:
 def decode(connection: socket.socket, source: str) -> None:
     """Send the audio of a file as frames."""
     try:
+        _send(connection, Kind.STARTED)
         _send_audio(connection, source)
         _send(connection, Kind.END)
     except ConnectionError:  # the server has hung up
@@ -112,7 +113,7 @@ def decode(connection: socket.socket, source: str) -> None:
 def _send_audio(connection: socket.socket, source: str) -> None:
     with AudioReader(source, NAME) as reader:
         _send(connection, Kind.OPENED, RATE.pack(reader.sample_rate))
-        for block in reader.blocks(min(BLOCK_SECONDS, BLOCK_SAMPLES / reader.sample_rate)):
+        for block in reader.blocks(BLOCK_SAMPLES / reader.sample_rate):
             _send(connection, Kind.BLOCK, np.asarray(block, dtype="<f4").tobytes())
 
 

@@ -18,7 +18,8 @@ START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
     "from wenet_fusion_runtime.server.decoding.decoder_process import main; main()"
 )
-END_SECONDS = 5.0  # time for the process to end
+START_SECONDS, END_SECONDS = 60.0, 5.0  # time for the process to start, and to end
+MAX_DETAILS = 500  # letters of a log line
 _MAX_CONTENT = 1 << 24  # bytes of a frame
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -28,12 +29,16 @@ class DecoderFault(Exception):
 
     Args:
         problem: what happened.
-        details: for the log.
+        details: for the log; put on one line.
+
+    >>> str(DecoderFault("the decoder crashed", "SIGSEGV"))
+    'upload: the decoder crashed; convert the file to wav or flac'
     """
 
     def __init__(self, problem: str, details: str = "") -> None:
         super().__init__(f"{NAME}: {problem}; convert the file to wav or flac")
-        self.details = details
+        line = " ".join(details.split())[-MAX_DETAILS:]
+        self.details = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class Decoding:
@@ -56,7 +61,16 @@ class Decoding:
         self.sample_rate = 0  # Hz; set by `begin`
 
     async def begin(self) -> None:
-        """Wait until the file is open. Raises as `block` does."""
+        """Wait until the file is open.
+
+        Raises:
+            ValueError, DecoderFault: see `block`.
+            OSError: the process cannot be started.
+        """
+        try:
+            await asyncio.wait_for(self._read(), START_SECONDS)
+        except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            raise OSError("the process that decodes uploads does not start; its output may say why") from None
         kind, content = await self._frame()
         if kind != Kind.OPENED or len(content) != RATE.size:
             raise DecoderFault("the decoder failed", f"a frame of kind {kind} came first")

@@ -199,7 +199,7 @@ class Upload:
     def _audio_error(self, error: ValueError | DecoderFault) -> ClientError:
         if isinstance(error, ValueError):
             return ClientError(Reason.SAMPLES, str(error))
-        LOG.warning("%s: %s (%s)", self._label, error, " ".join(error.details.split()) or "no details")
+        LOG.warning("%s: %s (%s)", self._label, error, error.details or "no details")
         return ClientError(Reason.DECODER, str(error))
 
     async def _transcribe(self, session: LiveSession, options: UploadOptions) -> web.StreamResponse:
