@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import BinaryIO
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -19,27 +17,15 @@ from wenet_fusion_runtime.server.decoding.decoder_process import NAME
 from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
 from wenet_fusion_runtime.server.http.responses import error_response, json_response
+from wenet_fusion_runtime.server.http.upload_options import UploadOptions, parse_upload_options
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
-from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
+from wenet_fusion_runtime.server.session_options import option_error
 
 CHUNK_BYTES = 64 * 1024  # received at once
 MAX_FIELD_BYTES = 1 << 18  # size of an option in a form
 FILE_FIELDS = ("file", "audio")  # parts of a form that are the audio even without a file name
 CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # of FORMATS
-
-
-@dataclass(frozen=True)
-class UploadOptions:
-    """Options of an upload.
-
-    >>> UploadOptions(SessionOptions(nbest=2), output_format="srt", is_streamed=False).session.nbest
-    2
-    """
-
-    session: SessionOptions
-    output_format: str  # one of FORMATS
-    is_streamed: bool  # send JSON lines while the file is being recognised
 
 
 class Upload:
@@ -99,7 +85,7 @@ class Upload:
     async def _answer(self) -> web.StreamResponse:
         limits = self._service.limits
         query = {name: value for name, value in self._request.query.items() if name != "token"}
-        _upload_options(query, self._service)  # report errors in the query before the file arrives
+        parse_upload_options(query, self._service.file_rules)  # report errors in the query before the file arrives
         with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
             try:
                 fields = await asyncio.wait_for(self._receive(file), limits.upload_seconds)
@@ -109,7 +95,7 @@ class Upload:
                 raise ClientError(
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
-            options = _upload_options(query | fields, self._service)
+            options = parse_upload_options(query | fields, self._service.file_rules)
             file.flush()
             try:
                 decoding = await self._service.decoders.open(file)
@@ -277,26 +263,3 @@ async def _read_field(part: BodyPartReader) -> str:
         if len(found) > MAX_FIELD_BYTES:
             raise option_error(f"{part.name} has more than {MAX_FIELD_BYTES} bytes")
     return found.decode("utf-8", "replace")
-
-
-def _upload_options(fields: Mapping[str, str], service: Service) -> UploadOptions:
-    """Parse the options of a query or a form, whose values are JSON or plain text."""
-    given = {name: _value(text) for name, text in fields.items()}
-    for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
-        if name in given:
-            raise option_error(f"{name} does not apply to a file; leave it out")
-    output_format, is_streamed = given.pop("format", JSON), given.pop("stream", False)
-    if output_format not in FORMATS:
-        raise option_error(f"format must be one of {', '.join(FORMATS)}, found {json.dumps(output_format)}")
-    if type(is_streamed) is not bool:
-        raise option_error(f"stream must be true or false, found {json.dumps(is_streamed)}")
-    if is_streamed and output_format != JSON:
-        raise option_error(f"stream=true goes with format={JSON} only, found {output_format}")
-    return UploadOptions(parse_options(given, service.file_rules), output_format, is_streamed)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -1,0 +1,55 @@
+"""Options of an upload, in its query or its form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wenet_fusion_runtime.results.formats import FORMATS, JSON
+from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """Options of an upload.
+
+    >>> UploadOptions(SessionOptions(nbest=2), output_format="srt", is_streamed=False).session.nbest
+    2
+    """
+
+    session: SessionOptions
+    output_format: str  # one of FORMATS
+    is_streamed: bool  # send JSON lines while the file is being recognised
+
+
+def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> UploadOptions:
+    """Parse the options of a query or a form, whose values are JSON or plain text.
+
+    Args:
+        fields: names and values.
+        rules: endpoint rules of files, for the rules that `fields` leaves out.
+    Raises:
+        ClientError: an option is unknown or its value is invalid.
+    """
+    given = {name: _value(text) for name, text in fields.items()}
+    for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
+        if name in given:
+            raise option_error(f"{name} does not apply to a file; leave it out")
+    output_format, is_streamed = given.pop("format", JSON), given.pop("stream", False)
+    if output_format not in FORMATS:
+        raise option_error(f"format must be one of {', '.join(FORMATS)}, found {json.dumps(output_format)}")
+    if type(is_streamed) is not bool:
+        raise option_error(f"stream must be true or false, found {json.dumps(is_streamed)}")
+    if is_streamed and output_format != JSON:
+        raise option_error(f"stream=true goes with format={JSON} only, found {output_format}")
+    return UploadOptions(parse_options(given, rules), output_format, is_streamed)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
