@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Measure the error rates of checkpoints in every precision, streamed: the price of speed.
+"""Measure the error rates of checkpoints, streamed in every precision.
 
 Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
-streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer's
-ONNX
-archives have no int8 with constant scales.
+streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. ONNX archives of a
+Conformer have no int8 with constant scales.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
-MAX_INCREASE = "100"  # the gate is for users; here the loss is what is asked for
+MAX_INCREASE = "100"  # no limit: the increase is what this program measures
 
 
 class Subject(NamedTuple):
@@ -46,7 +45,7 @@ class Outcome(NamedTuple):
     chunk: str
     wer: float
     words: int
-    changed: int  # utterances with another text than that of the first form
+    changed: int  # utterances whose text differs from that of the first form
     megabytes: float
 
 

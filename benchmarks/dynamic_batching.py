@@ -31,7 +31,7 @@ PATIENCE = 600.0
 
 class Outcome(NamedTuple):
     counts: ErrorCounts
-    changed: int  # utterances with another text than alone
+    changed: int  # utterances whose text differs from that alone
     streams_per_step: float
 
 

@@ -33,7 +33,7 @@ from wenet_fusion.model.encoder import Encoder
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PLAIN = f"{OURS} as trained"  # its norms folded, but none of the kernels that our export chooses for a CPU
+PLAIN = f"{OURS} as trained"  # norms folded, without the CPU kernels of our export
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by the form's name
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError("--rounds, --timed and --batches must be 1 or more")
     where = device(args.device, "this benchmark needs a GPU; --device cpu --quick shows that everything runs")
     torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # no TF32
     sizes, rounds = (QUICK, 2) if args.quick else (SIZES, args.rounds)
     batches = sorted(set(args.batches))
     shapes = [Shape(chunking, batch) for chunking in sizes.chunkings for batch in batches]
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build(sizes: Sizes, seed: int, where: torch.device) -> list[Form]:
     """Build each model in each precision, in TorchScript on the device."""
-    builder = Builder(sizes, seed, Path())  # writes no graphs
+    builder = Builder(sizes, seed, Path())  # unused: no graphs are written
     models: dict[str, Encoder] = {
         CONFORMER: builder.plain(conformer(sizes.encoder), separate=True),
         PLAIN: builder.plain(sizes.encoder),
@@ -120,7 +120,7 @@ def finished(call: Call, where: torch.device) -> Call:
 
 def describe(where: torch.device) -> str:
     if where.type != "cuda":
-        return f"{where.type}, which is no GPU: these numbers say nothing"
+        return f"{where.type}, which is no GPU: these numbers mean nothing"
     found = torch.cuda.get_device_properties(where)
     return f"one {found.name} ({found.total_memory / 2**30:.0f} GiB), CUDA {torch.version.cuda}"
 

@@ -40,7 +40,7 @@ Decode = Callable[[Speech], Texts]
 
 class Case(NamedTuple):
     runtime: str
-    audio: str  # what was done to it, and which features were made of it
+    audio: str  # its padding and its features
     decode: Decode
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Profile one streaming step: milliseconds per operator of the int8 forms, and the speed of memory.
 
-For each form its dearest operators; the profilers cost time themselves, so shares say more than sums. Below them how
-fast the products read their weights, beside how fast this core reads memory when it does nothing else. Writes
-profile.md and profile.json.
+Lists the most expensive operators of each form; profilers take time themselves, so read shares rather than sums. Below
+them stands how fast the products read their weights, and how fast this core reads memory otherwise. Writes profile.md
+and profile.json.
 """
 
 import argparse
@@ -40,7 +40,11 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.model.chunking import chunking_label
 
-PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "quantized::linear")  # begin operators that read int8 weights
+PRODUCTS = (
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "quantized::linear",
+)  # first letters of operators that read int8 weights
 DEAREST = 6  # operators that have a row of their own
 READ_MEGABYTES = 256  # more than any core keeps
 

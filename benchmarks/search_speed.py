@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Time the CTC searches beside the int8 encoder's step in the same process, with one thread.
 
-Random weights with a CTC head that is sure of each frame and mostly of blank, as a trained one is. The searches read
-what the model says of noise, chunk by chunk, and are asked for the best text after each. Writes search.md and
-search.json.
+The weights are random, with the peaked, mostly blank posteriors of a trained CTC head. The searches read the scores of
+noise, chunk by chunk, and return the best text after each. Writes search.md and search.json.
 """
 
 import argparse
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [
             "\n".join(record.lines()),
             f"{SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}; medians of {rounds} rounds of "
-            f"{args.timed}, everything by turns. {sizes.vocabulary} units, of which the search sees the best "
+            f"{args.timed}, everything by turns. {sizes.vocabulary} tokens, of which the search reads the best "
             f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} "
             "on "
             f"average and is blank in {100 * sure.blank:.0f} % of the frames.",

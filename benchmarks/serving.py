@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Serve many streams with one model: throughput of batches, sessions in real time, memory, starts.
 
-Two models: a 12-layer encoder with random weights, in int8 with constant scales, and a trained MODEL with a LIST of
-recordings, whose sessions must hear what offline evaluation hears. Sessions are those of the true server, their
-clients
-are in another process, and all of it shares the cores that this process may use. Writes serving.md and serving.json.
+Measures two models: a 12-layer encoder with random weights, in int8 with constant scales, and a trained MODEL with a
+LIST of recordings, whose sessions must give the texts of offline evaluation. Sessions run on the real server with
+clients in another process; both share the cores that this process may use. Writes serving.md and serving.json.
 """
 
 import argparse
@@ -65,7 +64,7 @@ class Live(NamedTuple):
     what: str
     sessions: int  # at once
     result: RealTime
-    wrong: int  # that did not hear what they must
+    wrong: int  # with another text than expected
     goals: list[Goal]
 
 
@@ -149,7 +148,7 @@ def measure_live(
         )
         what = f"{subject.name}, {count} at once"
         wrong = sum(text != subject.texts[index] for index, text in result.found.texts) + len(result.found.errors)
-        goals = [Goal(f"{what}: sessions that did not hear what they must", 0, wrong, at_most=True)]
+        goals = [Goal(f"{what}: sessions with a wrong text", 0, wrong, at_most=True)]
         if subject is alone:
             first = milliseconds(result.found.firsts, 1.0)
             goals.append(Goal(f"{what}: ms from a chunk's end to the first result", FIRST_GOAL, first, at_most=True))
@@ -176,7 +175,7 @@ def measure_memory(work: Work, trained: ServingSubject) -> dict[str, Memory]:
     return {what: memory_of(task, trained.path, trained.recordings, amount) for what, (task, amount) in tasks.items()}
 
 
-# ---- telling
+# ---- reporting
 
 
 def milliseconds(seconds: Sequence[float], quantile: float) -> float:

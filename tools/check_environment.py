@@ -11,7 +11,7 @@ OPTIONAL = ("kenlm",)  # it builds from source, which not every machine can do
 
 
 def problem(root: Path) -> str:
-    """Return the first reason why this interpreter does not suit; empty if it does."""
+    """Return the first reason why this interpreter cannot be used; empty if it can."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.10 to 3.13"
     for line in (root / "constraints.txt").read_text().splitlines():

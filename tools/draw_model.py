@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pictures of docs/model.md: a layer before and after folding, chunked attention, and what a stream caches.
+"""Draw the pictures of docs/model.md: a layer before and after folding, chunked attention, and the state of a stream.
 
 The attention picture evaluates the function that masks attention in the model.
 
@@ -33,50 +33,41 @@ def draw_box(axes: Any, x: float, y: float, text: str, colour: str, width: float
     axes.text(x + width / 2, y + 0.28, text, ha="center", va="center", fontsize=8, color=INK)
 
 
-# The operators of each branch in training, and what is left of them after folding.
+# The operators of each branch in training. Export folds those of FOLDED into the weights above them.
+FOLDED = ("BatchNorm", "x 1/2")
 BRANCHES = {
-    "feed-forward x 1/2": (
-        ["linear", "BatchNorm", "ReLU", "linear", "BatchNorm", "x 1/2"],
-        ["linear", None, "ReLU", "linear", None, None],
-    ),
-    "self-attention": (
-        ["linear q, k, v", "BatchNorm", "attention", "linear", "BatchNorm", None],
-        ["linear q, k, v", None, "attention", "linear", None, None],
-    ),
-    "causal convolution": (
-        ["pointwise", "BN, ReLU", "depthwise", "BN, ReLU", "pointwise", "BatchNorm"],
-        ["pointwise", "ReLU", "depthwise", "ReLU", "pointwise", None],
-    ),
+    "feed-forward\n(first and last branch)": ["linear", "BatchNorm", "ReLU", "linear", "BatchNorm", "x 1/2"],
+    "self-attention": ["linear q, k, v", "BatchNorm", "attention", "linear", "BatchNorm"],
+    "causal convolution": [
+        *("pointwise", "BatchNorm", "ReLU", "depthwise", "BatchNorm", "ReLU"),
+        *("pointwise", "BatchNorm"),
+    ],
 }
 
 
 def draw_layer(path: Path) -> None:
-    """Draw an encoder layer as it trains and as it is exported."""
+    """Draw the branches of an encoder layer in training and exported."""
     pyplot = load_pyplot()
-    figure, axes = pyplot.subplots(1, 2, figsize=(10.5, 4.6))
-    for side, title in enumerate(("in training", "exported")):
-        panel = axes[side]
-        for column, (name, forms) in enumerate(BRANCHES.items()):
-            x = 2.2 * column
-            panel.text(x + 0.9, 5.0, name, ha="center", fontsize=9, color=PALE_INK)
-            for row, operator in enumerate(forms[side]):
-                if operator is None:
-                    continue
-                folds = operator in ("BatchNorm", "x 1/2")
-                colour = YELLOW if folds else (PALE_BLUE if "ReLU" not in operator else "white")
-                draw_box(panel, x, 4.2 - 0.78 * row, operator, colour)
-        panel.text(3.1, -0.55, "yellow, BN and x 1/2 fold into the weights above them", ha="center",
-                   fontsize=8, color=PALE_INK)  # fmt: skip
+    figure, axes = pyplot.subplots(1, 2, figsize=(10.5, 5.4))
+    captions = ("each yellow operator folds into the weights above it", "no normalisation is left")
+    for panel, title, caption in zip(axes, ("in training", "exported"), captions):
+        for column, (name, operators) in enumerate(BRANCHES.items()):
+            panel.text(2.2 * column + 0.9, 6.35, name, ha="center", va="center", fontsize=9, color=PALE_INK)
+            for row, operator in enumerate(operators):
+                colour = YELLOW if operator in FOLDED else "white" if operator == "ReLU" else PALE_BLUE
+                if title == "in training" or operator not in FOLDED:
+                    draw_box(panel, 2.2 * column, 5.4 - 0.74 * row, operator, colour)
+        panel.text(3.1, -0.55, caption, ha="center", fontsize=9, color=PALE_INK)
         panel.set_title(title, fontsize=11, color=INK)
         panel.set_xlim(-0.2, 6.6)
-        panel.set_ylim(-0.8, 5.4)
+        panel.set_ylim(-0.8, 6.7)
         panel.axis("off")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
 def draw_chunks(path: Path) -> None:
-    """Draw which frames see which, from the function that the model masks attention with."""
+    """Draw the attention mask, from the function that the model uses."""
     pyplot = load_pyplot()
     positions = torch.arange(FRAMES).unsqueeze(0)
     mask = visible(positions, positions, CHUNKING)[0]
@@ -95,24 +86,24 @@ def draw_chunks(path: Path) -> None:
 
 
 def draw_caches(path: Path) -> None:
-    """Draw one step of a stream: samples in, caches in and out, frames out."""
+    """Draw the inputs of one step of a stream: the state and the new block."""
     pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(10.5, 3.4))
     rows = [
-        ("samples", "last 240 samples", "chunk: size x 640 samples", "window - hop of the features"),
-        ("features", "1 frame, twice", "size x 4 frames", "stride-2 convolutions of the subsampling"),
+        ("samples", "240 samples", "size x 640 samples", "windows of the features (25 ms every 10 ms)"),
+        ("features", "1 frame, twice", "size x 4 frames", "the two stride-2 convolutions"),
         ("attention", "size x left frames", "size frames", "keys and values of every layer"),
-        ("convolution", "kernel - 1 frames", "size frames", "inputs of every depthwise convolution"),
+        ("convolution", "kernel - 1 frames", "size frames", "depthwise convolution of every layer"),
     ]
     for row, (name, cached, new, note) in enumerate(rows):
         y = 3.0 - row
         axes.text(-0.2, y + 0.28, name, ha="right", va="center", fontsize=9, color=INK)
         draw_box(axes, 0.0, y, cached, YELLOW, 2.6)
         draw_box(axes, 2.7, y, new, PALE_BLUE, 3.6)
-        axes.annotate("", (7.0, y + 0.28), (6.4, y + 0.28), arrowprops={"arrowstyle": "->", "color": BLUE})
-        axes.text(7.1, y + 0.28, note, va="center", fontsize=8.5, color=PALE_INK)
-    axes.text(1.3, 3.85, "state from the step before", ha="center", fontsize=9, color=RED)
-    axes.text(4.5, 3.85, "this step's block", ha="center", fontsize=9, color=BLUE)
+        axes.text(6.6, y + 0.28, note, va="center", fontsize=8.5, color=PALE_INK)
+    axes.text(1.3, 3.85, "state: end of the last step", ha="center", fontsize=9, color=RED)
+    axes.text(4.5, 3.85, "new in this step, at 16 kHz", ha="center", fontsize=9, color=BLUE)
+    axes.text(6.6, 3.85, "needed by", fontsize=9, color=PALE_INK)
     axes.set_xlim(-1.4, 10.6)
     axes.set_ylim(-0.2, 4.2)
     axes.axis("off")

@@ -21,7 +21,7 @@ import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.console import run_main
 
-RATE = 44100  # what PortAudio takes for the native rate of ALSA's plugin; the sink has it too, so samples stay exact
+RATE = 44100  # the native rate of ALSA's plugin for PortAudio; the sink has the same, so samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -31,7 +31,7 @@ ctl.!default {{ type pulse }}
 
 
 def missing() -> str | None:
-    """Return what this machine lacks and the commands that install it; None if nothing is missing."""
+    """Return the missing requirements with the commands that install them; None if nothing is missing."""
     lacking = [program for program in ("pulseaudio", "paplay", "pactl") if shutil.which(program) is None]
     lacking += [library for library in ("portaudio", "asound") if find_library(library) is None]
     lacking += [] if any(Path("/").glob(_ALSA_PLUGIN[1:])) else ["libasound2-plugins"]

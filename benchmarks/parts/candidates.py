@@ -30,7 +30,7 @@ CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its lin
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))
 ONNX_FLOAT32, ONNX_INT8 = "onnxruntime float32", "onnxruntime int8"
 ONNX_INT8_DYNAMIC, ONNX_UINT8 = "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
-VOCABULARY = 100  # the encoder does not see it
+VOCABULARY = 100  # the encoder has no vocabulary
 
 
 class Candidate(NamedTuple):

@@ -42,9 +42,9 @@ Call = Callable[[], object]
 class Form(NamedTuple):
     """One way to run an encoder, or its linear layers alone."""
 
-    name: str  # the engine and precision
+    name: str  # engine and precision
     kind: Class
-    prepare: Callable[[Shape], Call]  # what steps streams of that shape on and on
+    prepare: Callable[[Shape], Call]  # makes a call that steps streams of that shape again and again
 
 
 def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
@@ -102,8 +102,8 @@ def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, froz
     """Return the linear layers of an encoder alone, with the sizes that they have in a step.
 
     Args:
-        encoder: in the precision to be timed.
-        plain: the same encoder in float32: says which layers are linear.
+        encoder: in the precision to time.
+        plain: the same encoder in float32, which shows which layers are linear.
     """
     names = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]
     layers = [encoder.get_submodule(name) for name in names]
@@ -190,7 +190,7 @@ def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) ->
     if precision == "int8":
         quantise_dynamic(source, target)
         return target
-    logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
+    logging.disable(logging.WARNING)  # it recommends a preparation that has no effect here
     quantize_dynamic_onnx(source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QUInt8)
     logging.disable(logging.NOTSET)
     return target

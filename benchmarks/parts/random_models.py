@@ -89,12 +89,12 @@ def random_model(
 
 @torch.no_grad()
 def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpness: float) -> None:
-    """Give a random model the posteriors of a trained one, in place: sure of each frame, and mostly of blank.
+    """Scale the CTC head of a random model in place: its posteriors become peaked and mostly blank, as after training.
 
-    A search over the nearly equal scores of a random head does work that no real one does, or none at all.
+    A search over the nearly equal scores of a random head does far more or far less work than a real one.
 
     Args:
-        samples: (N,) audio like that which will be decoded; the head is centred on its frames.
+        samples: (N,) audio like that to decode; the head is centred on its frames.
         blank_share: share of its frames in which blank wins.
         sharpness: standard deviation of the logits in nats.
     """

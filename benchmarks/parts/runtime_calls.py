@@ -72,7 +72,7 @@ def _transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray)
 
 
 class Confidence(NamedTuple):
-    best: float  # mean probability of each frame's best unit
+    best: float  # mean probability of each frame's best token
     blank: float  # share of frames in which that is blank
 
 

@@ -1,7 +1,7 @@
 """The clients of the serving benchmark: a process that sends speech in real time and notes when each result
 arrives.
 
-Reads a plan as JSON from standard input, writes what it found as JSON to standard output.
+Reads a plan as JSON from standard input, writes the measurements as JSON to standard output.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Found:
     delays: list[float] = field(default_factory=list)  # from when a chunk was spoken to its result
     firsts: list[float] = field(default_factory=list)  # the first of these of each session
     lasts: list[float] = field(default_factory=list)  # from the last sample to the session's end
-    lateness: list[float] = field(default_factory=list)  # of the clients themselves: sent after it was spoken
+    lateness: list[float] = field(default_factory=list)  # time from when audio was spoken until the client sent it
     texts: list[tuple[int, str]] = field(default_factory=list)  # recording and recognised text
     errors: list[str] = field(default_factory=list)
     processor_seconds: float = 0.0

@@ -35,7 +35,7 @@ class Server:
     """`wenet-fusion-runtime serve MODEL` on a free port, within `with`.
 
     Raises:
-        ValueError: it did not start; what it wrote is in the message.
+        ValueError: it did not start; the message has its output.
     """
 
     def __init__(self, model: Path, sessions: int, options: EngineOptions) -> None:

@@ -1,4 +1,4 @@
-"""The models and recordings of the serving benchmark, and the text that each recording must give."""
+"""The models and recordings of the serving benchmark, and the expected text of each recording."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class ServingSubject(NamedTuple):
     recognizer: Recognizer
     chunk: int  # encoder frames
     recordings: list[np.ndarray]  # int16 at the model's rate
-    texts: list[str]  # what sessions must hear
+    texts: list[str]  # the expected texts
 
     @property
     def sample_rate(self) -> int:
@@ -35,8 +35,8 @@ class ServingSubject(NamedTuple):
 
 
 def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -> ServingSubject:
-    """An encoder with random weights in int8 with constant scales, and noise, which is expected to read as in a stream
-    alone: offline evaluation of int8 may round differently, and random weights make the most of it."""
+    """Return an encoder with random weights in int8 with constant scales, and noise. The expected texts are those of a
+    stream alone: offline evaluation of int8 may round differently, and random weights amplify that."""
     rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
     model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)

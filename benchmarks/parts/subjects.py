@@ -21,7 +21,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16-packed", "int8")
 
 
 class Subject(NamedTuple):
-    name: str  # the engine and precision
+    name: str  # engine and precision
     path: Path
     model: AcousticModel
     encoder: Form

@@ -1,11 +1,11 @@
-"""Time several calls by turns, so that disturbances of the machine affect all alike."""
+"""Time several calls in turn, so that disturbances of the machine affect all alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-# The share of a sample in which another process had the processor; above it the sample says little about ours.
+# A sample is discarded if another process had the processor for a larger share of it.
 MAX_WAITING = 0.05
 FEWEST = 5  # undisturbed samples; with fewer, all count
 
@@ -37,7 +37,7 @@ def by_turns(
         rounds: 1 or more.
         timed: 1 or more.
         tick: called after each turn.
-        waits: calls wait for another device, so time without the processor does not mean that they were disturbed.
+        waits: the calls wait for another device, so time without the processor is no disturbance.
     """
     samples: dict[str, list[_Sample]] = {name: [] for name in calls}
     for name in _turns(list(calls), rounds):

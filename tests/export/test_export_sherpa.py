@@ -130,7 +130,9 @@ def test_the_command_and_the_remarks(exported: Exported, trained: TrainedModel, 
     )
     assert exported.remarks == ()
     (remark,) = export_model(trained, tmp_path / "model.onnx", sherpa()).remarks
-    assert "20-3600 Hz, the model learned with 20-4000 Hz: expect more errors; the program sherpa-onnx takes" in remark
+    assert (
+        "20-3600 Hz, the model was trained with 20-4000 Hz: expect more errors; the program sherpa-onnx takes" in remark
+    )
 
 
 def test_what_sherpa_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:

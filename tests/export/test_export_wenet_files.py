@@ -143,7 +143,8 @@ def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path:
 
 def test_other_mel_filters_are_remarked(trained: TrainedModel) -> None:
     assert mel_remarks(with_frontend(trained, high_freq=-400.0), "WeNet's runtime", 0.0, "") == [
-        "WeNet's runtime lays its mel filters over 20-4000 Hz, the model learned with 20-3600 Hz: expect more errors"
+        "WeNet's runtime computes mel filters over 20-4000 Hz, the model was trained with 20-3600 Hz: "
+        "expect more errors"
     ]
     assert mel_remarks(with_frontend(trained, high_freq=4000.0), "WeNet's runtime", 0.0, "") == []
 

@@ -189,7 +189,7 @@ def test_delays_count_from_the_block_that_completes_a_result(monkeypatch: pytest
     session = websocket_client._ClientSession(None, SessionOptions(), print)
     session._sent.extend([(0.5, 1.0), (1.0, 2.0), (1.5, 3.0)])  # seconds of audio, when they were sent
     assert session._delay(None) is None and session._delay(0.9) == 8.0
-    assert session._delay(0.9) is None and session._delay(0.4) is None, "an older end says nothing of delays"
+    assert session._delay(0.9) is None and session._delay(0.4) is None, "an earlier end gives no delay"
     assert session._delay(1.5) == 7.0 and session._timing.delays == [8.0, 7.0]
 
 

@@ -196,8 +196,8 @@ def test_perplexity_worked_out_by_hand(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     "text, options, message",
     [
-        ("", [], "text: there is not one word in it"),
-        ("\n \n", [], "there is not one word in it"),
+        ("", [], "text: it has no word"),
+        ("\n \n", [], "it has no word"),
         ("a <s> b\n", [], r"text:1: holds <s>, which is added to each line; remove it"),
         ("a\n", ["--order", "0"], "--order 0 must be at least 1"),
         ("a\n", ["--prune", "1"], "prune 1: expected up to 3 numbers, the first one 0, none smaller"),
@@ -207,7 +207,7 @@ def test_perplexity_worked_out_by_hand(tmp_path: Path, capsys: pytest.CaptureFix
         ("a\n", ["--vocabulary", "pieces"], "pieces: its units are parts of words; give a list of words"),
         ("a\n", ["--vocabulary", "pairs"], "pairs:2: expected one word in each line, found 'b c'"),
         ("a\n", ["--vocabulary", "empty"], "empty: holds no words"),
-        ("a\n", ["--evaluate", "empty"], "empty: there is not one sentence in it"),
+        ("a\n", ["--evaluate", "empty"], "empty: it has no sentence"),
     ],
 )
 def test_bad_input_is_one_message(

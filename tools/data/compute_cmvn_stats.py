@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="training configuration; its front-end is used")
     parser.add_argument("--data", type=Path, required=True, help="data.list of the training set")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--max_utterances", type=int, default=0, help="an even sample of at most so many; 0: all")
+    parser.add_argument(
+        "--max_utterances", type=int, default=0, help="use an even sample of at most N utterances; 0: all"
+    )
     parser.add_argument("overrides", nargs="*", help="configuration values, key=value")
     args = parser.parse_intermixed_args(arguments)
 

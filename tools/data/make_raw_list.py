@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
+    parser.add_argument(
+        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
+    )
     args = parser.parse_args(arguments)
 
     utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments, args.special_tokens)

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
     parser.add_argument("--resample", type=int, default=0, help="sample rate of the shards; 0 keeps each file's own")
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what lacks audio or text, and go on")
+    parser.add_argument(
+        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
+    )
     args = parser.parse_args(arguments)
     for name in ("num_utts_per_shard", "num_threads"):
         if getattr(args, name) < 1:

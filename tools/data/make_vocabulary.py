@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("text", type=Path, help="lines 'key transcript'")
     parser.add_argument("output_dir", type=Path, help="folder for units.txt, and for bpe.model and bpe.vocab")
-    parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="what a token is")
+    parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="kind of the tokens")
     parser.add_argument(
         "--vocab_size", type=int, default=5000, help="bpe: largest number of pieces, without the reserved tokens"
     )

@@ -42,7 +42,7 @@ class Order(NamedTuple):
 
     words: np.ndarray  # (M, order) int
     probabilities: np.ndarray  # (M,) float64, of the last word after the others; 0 for <s>
-    backoffs: np.ndarray  # (M,) float64, weights; 1 where nothing goes on from the n-gram
+    backoffs: np.ndarray  # (M,) float64, weights; 1 for an n-gram without continuation
     discounts: Discounts
 
 
@@ -68,7 +68,8 @@ def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]
 
     Args:
         text_P: numbers of words; each sentence begins with START and ends with END.
-        vocabulary_size: V. Words that do not occur, UNKNOWN too if it does not, share what the others are discounted.
+        vocabulary_size: V. Words that do not occur, UNKNOWN included, share the probability that is discounted from
+            the others.
         thresholds: for each order, see `prune_thresholds`: n-grams that do not occur more often are left out, but words
             never are.
     Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, with
@@ -84,7 +85,7 @@ def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]
         discounted = np.where(kept, adjusted - discounts.of(adjusted), 0.0)
         totals = np.bincount(level.beginning, adjusted, minlength=len(lower))
         left = np.maximum(totals - np.bincount(level.beginning, discounted, minlength=len(lower)), 0.0)
-        # What nothing goes on from keeps its whole weight.
+        # An n-gram without continuation keeps its whole weight.
         weights = np.divide(left, totals, out=np.ones(len(lower)), where=totals > 0)
         lower = discounted / totals[level.beginning] + weights[level.beginning] * lower[level.ending]
         if orders:

@@ -24,7 +24,7 @@ def train_with_lmplz(
         program: path of lmplz.
         thresholds: for each order, leave out n-grams that occur no more often than this.
     Raises:
-        ValueError: the text holds no word, or lmplz failed; the message ends with its own last line.
+        ValueError: the text holds no word, or lmplz failed; the message ends with the last line of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         text, arpa = Path(folder, "text"), Path(folder, "arpa")

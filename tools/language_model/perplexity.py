@@ -54,7 +54,7 @@ def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
     """Return one line about one text. Raises ValueError if it holds no sentence."""
     found = measure(model, read_sentences(path, text))
     if not found.sentences:
-        raise ValueError(f"{path}: there is not one sentence in it")
+        raise ValueError(f"{path}: it has no sentence")
     return (
         f"{path}: perplexity {found.of_all:.2f}, without unknown words {found.of_known:.2f}"
         f" ({found.sentences} sentences, {found.words} words, {found.unknown} of them unknown)"

@@ -10,7 +10,7 @@ from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.spelling import split_words
 
 MARKS = ("<s>", "</s>")
-# What a word of a line is.
+# Ways to split a line into words.
 SPLITS = {
     "spaces": str.split,
     "unspaced": split_words,
@@ -19,7 +19,7 @@ SPLITS = {
 
 
 class TextFormat(NamedTuple):
-    """How a line becomes words."""
+    """The way in which a line is split into words."""
 
     keyed: bool  # it begins with a key, as in Kaldi's text
     words: str  # one of SPLITS

@@ -135,7 +135,7 @@ def train_here(
     known = len(words)
     text = number_words(sentences, words, closed=args.vocabulary is not None)
     if not (text > END).any():
-        raise ValueError(f"{', '.join(map(str, args.text))}: there is not one word in it")
+        raise ValueError(f"{', '.join(map(str, args.text))}: it has no word")
     if args.vocabulary and not (text > UNKNOWN).any():
         raise ValueError(f"{args.vocabulary}: none of its {known - len(SPECIAL)} words occurs in the text; compare the"
                          " upper and lower case of both")  # fmt: skip

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Compare the scores of exported files between environments: drive them as WeNet's runtimes do and keep the scores.
+"""Compare the scores of exported files between environments: run them as WeNet's runtimes do and store the scores.
 
-Called again in another environment it compares: that is how a file is tried with the versions that WeNet is built with.
-Needs numpy, torch and onnxruntime only. Features are random numbers.
+Run it again in another environment to compare the scores there, for example with the versions that WeNet is built with.
+It needs numpy, torch and onnxruntime only. Features are random numbers.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure what endpoint rules do to a data.list that is streamed as one long recording with pauses."""
+"""Measure the effects of endpoint rules on a data.list that is streamed as one long recording with pauses."""
 
 import argparse
 from collections import Counter
@@ -38,7 +38,7 @@ class Effect(NamedTuple):
     empty: int
     seconds: list[float]  # lengths of all segments
     error_rate: float
-    edits: int | None  # words by which the text differs from that of one segment; None: it was not decoded as one
+    edits: int | None  # edits between the text and that of the uncut recording; None: not decoded
     delays: list[float]  # from the end of a segment's last word to its being closed by a rule, seconds
 
 
@@ -119,9 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("LEAST", "MOST"),
         help="seconds of silence after each recording",
     )
-    parser.add_argument("--repeat", type=int, default=1, help="how often the list is gone through")
+    parser.add_argument("--repeat", type=int, default=1, help="how often to repeat the list")
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
-    parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--mode", choices=MODES, help="search mode; default: the model's")
     parser.add_argument(
         "--commit_seconds",
         type=float,
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
     options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
-    # The attention decoders have no use for half an hour as one sentence.
+    # The attention decoders cannot rescore half an hour as one sentence.
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
         f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, "

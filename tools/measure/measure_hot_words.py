@@ -2,10 +2,10 @@
 """Measure hot words on a data.list: recall, precision and error rates with and without them.
 
 The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
-words are right where the transcript has it. Recall is the share of those in the transcripts that are found, precision
-the share of those in the texts that are right, F1 their harmonic mean. Besides the error rate of all words stands that
-of the words that the list holds, and that of the others, which is what a list costs elsewhere; an inserted word counts
-where it belongs. Choose boosts on a development set and report what they do on a test set.
+words are recognised where the transcript has it. Recall is the share of the occurrences in the transcripts that are
+found, precision the share of the recognised occurrences that are correct, F1 their harmonic mean. The error rate is
+given for all words, for words of the list, and for the other words; an inserted word counts in its own group. Choose
+boosts on a development set and report their effect on a test set.
 """
 
 import argparse
@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="or 'full' for full context (default: the model's)"
     )
-    parser.add_argument("--unit", choices=UNITS, default="word", help="what is counted (default: word)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where all numbers go as JSON")
+    parser.add_argument("--unit", choices=UNITS, default="word", help="unit to count errors in (default: word)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for all numbers")
     add_search_arguments(parser)
     return parser  # fmt: skip
 

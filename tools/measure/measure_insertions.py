@@ -28,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
-    parser.add_argument(
-        "--modes", nargs="+", choices=MODES, help="how frames become text; default: all that the model has"
-    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="search modes; default: all that the model supports")
     parser.add_argument(
         "--speech", type=Path, help="data.list whose recordings, played backwards, are voice and babble"
     )

@@ -58,13 +58,13 @@ class Report:
     finalisation_ms: Percentiles | None  # from the last sample to the final text
     finalisation_processor_ms: Percentiles | None  # processor time of the same
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
-    emission_delay_seconds: Percentiles | None  # from the end of a word to its being shown, without computation
+    emission_delay_seconds: Percentiles | None  # from the end of a word to its display, without computation
     upwr: float | None  # unstable partial words: shown and changed later, per word of the final text
     open_words: float | None  # words of a text shown that could still change, on average
-    dated_words: int  # those whose times can be compared with the CTM file's: they were recognised rightly
+    dated_words: int  # correctly recognised words, whose times are compared with the CTM file's
     start_errors_seconds: BoundaryErrors | None
     end_errors_seconds: BoundaryErrors | None
-    compared: int  # utterances whose tokens offline evaluation gave
+    compared: int  # utterances with the tokens of offline evaluation
     same_tokens: int
     different: list[str]
     undated: list[str]  # utterances whose words the CTM file lacks
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left"
     )
-    parser.add_argument("--mode", choices=MODES, help="how frames become text; default: the model's")
+    parser.add_argument("--mode", choices=MODES, help="search mode; default: the model's")
     parser.add_argument(
         "--commit_seconds", type=float, help="stop revising words older than this many seconds; default: at the end"
     )
@@ -216,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ctm",
         type=Path,
-        help="when each word was spoken (`wenet-fusion align` writes one); without it no delays, no errors of times, "
-        "no picture",
+        help="CTM file with the time of each word (`wenet-fusion align` writes one); without it no delays, timestamp "
+        "errors and picture",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the cuts")
     parser.add_argument(
@@ -262,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output / "stream.json", json.dumps(plain, indent=1) + "\n")
     drawable = [key for key in spoken if key in streamed]
     if drawable:
-        # The longest of those that are right: an example, not a measurement.
+        # The picture shows the longest correct utterance.
         right = [key for key in drawable if streamed[key].words == tuple(word.text for word in spoken[key])]
         best = max(right or drawable, key=lambda key: len(spoken[key]))
         line = timeline_of(best, spoken[best], streamed[best])

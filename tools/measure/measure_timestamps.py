@@ -28,9 +28,9 @@ def table(rows: Mapping[Path, TimestampErrors], words: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("reference", type=Path, help="CTM file: when each word was spoken")
+    parser.add_argument("reference", type=Path, help="CTM file with the reference times")
     parser.add_argument(
-        "ctm", type=Path, nargs="+", help="CTM file to compare; words that are not in the reference do not count"
+        "ctm", type=Path, nargs="+", help="CTM file to compare; words that the reference lacks do not count"
     )
     parser.add_argument("--output", type=Path, help="JSON file with the same numbers, in seconds")
     args = parser.parse_args(arguments)

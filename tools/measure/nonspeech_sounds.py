@@ -14,7 +14,7 @@ class Sound(NamedTuple):
     """One non-speech recording."""
 
     kind: str
-    label: str  # what distinguishes it within its kind
+    label: str  # its variety within the kind
     samples: np.ndarray  # (n,) float32
 
 

@@ -1,7 +1,5 @@
 #!/usr/bin/env python3
-"""Measure whether words are right as often as their confidence says: expected calibration error and a reliability
-plot.
-"""
+"""Compare the confidence of words with the share that is correct: expected calibration error and reliability plot."""
 
 import argparse
 import json
@@ -50,7 +48,7 @@ class Reliability(NamedTuple):
 def rated_words(
     references: Mapping[str, str], recognised: Mapping[str, Sequence[Word]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the confidence of every recognised word and whether it is right in an alignment with the fewest errors."""
+    """Return for every recognised word its confidence and whether it is correct in a minimal alignment."""
     confidences, right = [], []
     counting = Counting("mixed")  # as the runtime cuts text into words
     for key, text in references.items():
@@ -90,14 +88,14 @@ def draw(found: Reliability, title: str, path: Path) -> None:
     plt = load_pyplot()
     full = [item for item in found.bins if item.words]
     figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7, 6.6), gridspec_kw={"height_ratios": [3, 1]})
-    upper.plot([0, 1], [0, 1], color=PALE_INK, lw=1, ls="--", zorder=1, label="as often right as confidence says")
+    upper.plot([0, 1], [0, 1], color=PALE_INK, lw=1, ls="--", zorder=1, label="perfect calibration")
     x, y = [item.confidence for item in full], [item.right for item in full]
     spread = [[item.right - item.right_low for item in full], [item.right_high - item.right for item in full]]
     upper.errorbar(
         x, y, yerr=spread, fmt="o", ms=6, color=BLUE, ecolor=PALE_BLUE, elinewidth=2, zorder=3, clip_on=False,
         label="words of a bin, 95 % interval",
     )  # fmt: skip
-    upper.set_ylabel("share of words that are right")
+    upper.set_ylabel("share of correct words")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
     upper.grid(color=GRID)

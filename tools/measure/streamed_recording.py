@@ -17,8 +17,8 @@ class Streamed(NamedTuple):
     ids: tuple[int, ...]
     timed: tuple[Word, ...]  # the words with their times and confidence
     shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
-    changed: int  # words that were shown and were another word, or none, in the next text shown
-    open_words: tuple[int, ...]  # of each text shown: how many of its words were not yet committed
+    changed: int  # words that the next displayed text changed or removed
+    open_words: tuple[int, ...]  # for each displayed text: number of words that were not yet final
     first_text: float | None  # audio time of the first text, right or wrong; None: there was never one
     first_text_compute: float  # of the call that brought it
     chunk_compute: tuple[float, ...]  # of each call that completed a chunk
@@ -55,7 +55,7 @@ def settled_times(
 
 
 def changed_words(texts: Sequence[Sequence[str]]) -> int:
-    """How often a word that was shown is another one, or none, in the text shown next."""
+    """Return how many displayed words the next text changed or removed."""
     changed = 0
     for before, after in itertools.pairwise(texts):
         changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))

@@ -19,7 +19,7 @@ class Timeline(NamedTuple):
 def draw_timeline(
     line: Timeline, samples: np.ndarray, sample_rate: int, chunk_seconds: float, chunking: str, path: Path
 ) -> None:
-    """Writes a picture: the waveform with its words, and below a row per word from its being spoken to being shown.
+    """Write a picture: the waveform with its words, and below it a row per word, from its end to its display.
 
     Raises:
         OSError: matplotlib is missing, or the picture cannot be written.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Finds the weight and the word bonus of a language model on a dev set and says what they do on a test set.
+"""Choose the weight and the word bonus of a language model on a dev set, and measure them on a test set.
 
 The exported model runs once for each utterance and chunking; its scores are searched once for each weight and bonus.
 """
@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
-    parser.add_argument("--dev", type=Path, required=True, help="data.list on which weight and bonus are chosen")
-    parser.add_argument("--test", type=Path, required=True, help="data.list on which they are judged")
+    parser.add_argument("--dev", type=Path, required=True, help="data.list to choose weight and bonus on")
+    parser.add_argument("--test", type=Path, required=True, help="data.list to measure them on")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument(
         "--chunkings",
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="lm_weight to try")
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="word_bonus to try with each")
-    parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="how frames become text")
+    parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="search mode")
     parser.add_argument("--beam_size", type=int, help="hypotheses of the search; default: the runtime's")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; a table goes beside it as .md")
     args = parser.parse_args(arguments)

@@ -115,7 +115,7 @@ def rate_table(report: Report) -> Table:
         *(label or "errors" for label in chunkings),
     )
     explanation = (
-        f"With each rate its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
+        f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
     )
     return Table("Error rates", header, tuple(rows), explanation)
 

@@ -202,7 +202,7 @@ def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: s
     if (frontend.low_freq, model_high) == (LOW_FREQ, nyquist + high_freq):
         return []
     return [
-        f"{runtime} lays its mel filters over {LOW_FREQ:g}-{nyquist + high_freq:g} Hz, the model learned with "
+        f"{runtime} computes mel filters over {LOW_FREQ:g}-{nyquist + high_freq:g} Hz, the model was trained with "
         f"{frontend.low_freq:g}-{model_high:g} Hz: expect more errors{remedy}"
     ]
 

@@ -1,4 +1,4 @@
-"""Stage 0: make digit strings (Kaldi folders with wav files) out of single takes.
+"""Stage 0: make digit strings (Kaldi folders with wav files) from single takes.
 
 Every draw is keyed by (seed, split, string), so a split does not depend on the others. Only the training strings
 depend on --seed: dev and test are the same for every training seed.

@@ -23,7 +23,7 @@ from wenet_fusion_runtime.files import write_text
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"
-# Of the 2,500 recordings themselves (`recordings.digest`): GitHub packs archives anew now and then.
+# Of the 2,500 recordings themselves (`recordings.digest`): GitHub sometimes packs archives anew.
 RECORDINGS_SHA256 = "a18dca5224feaf92ec296ac8f77fb04787e5b37616f1f60e16fecf96d2316d23"
 TIMEOUT_SECONDS = 10
 
@@ -118,7 +118,7 @@ def prepare(data: str, folder: Path) -> Source:
     Raises:
         OSError, ValueError: they are missing or unusable, or cannot be synthesised.
     """
-    why = "asked for with --data synthetic" if data == "synthetic" else ""
+    why = "requested with --data synthetic" if data == "synthetic" else ""
     if data == "":
         try:
             recordings, origin = download(folder / "fsdd"), URL
@@ -126,7 +126,7 @@ def prepare(data: str, folder: Path) -> Source:
             if not isinstance(error, urllib.error.URLError) and (
                 error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
-                raise  # a full disk, a folder without permission: synthetic speech would meet it too
+                raise  # a full disk or a missing permission: it would stop synthetic speech too
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":
         recordings = recordings_folder(Path(data)).resolve()

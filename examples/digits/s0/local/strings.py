@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from recordings import WORDS, Take
 
-# Recordings without a word, in turn: most often what is most varied and most like words.
+# Kinds of recordings without a word, in turn: most often the kinds that are most varied and most like words.
 WORDLESS = (
     "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
     "tones", "voice", "voices", "music",
@@ -13,7 +13,7 @@ WORDLESS = (
 
 
 class PlannedTake(NamedTuple):
-    """A take in a string. Played backwards, it is a sound of the same voice without a word."""
+    """A take in a string. Played backwards, it is non-speech of the same voice."""
 
     take: Take
     backwards: bool = False
@@ -52,8 +52,8 @@ def plan_strings(
 
     Args:
         backwards_share: of the places before, between and after the digits, those with any take of the speaker, played
-            backwards. A model that never hears what is no digit next to digits takes all that voices say for digits.
-            The digits do not depend on it.
+            backwards. Without such sounds next to digits, a model takes every voice for digits. The digits do not
+            depend on it.
     """
     speakers = sorted({take.speaker for take in takes})
     lengths = rng.permutation(np.arange(count) % max_digits + 1)
@@ -223,7 +223,7 @@ def _backwards(
 ) -> np.ndarray:
     """Return the unit-power sum of rows of takes played backwards: the sound of speech without a word in it.
 
-    The voices pause, and some are louder than others, so that one alone is heard now and then.
+    The voices pause, and some are louder than others, so that at times one stands out.
     """
     total = np.zeros(length, np.float32)
     for _ in range(voices):

@@ -46,7 +46,7 @@ class Espeak:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = callback_type(self._collect)  # kept: ctypes does not keep it alive
+        self._callback = callback_type(self._collect)  # keeps the library's data alive
         # The library keeps the path in 160 characters, and a clone may lie deeper than that; voices are read later.
         self._folder = tempfile.TemporaryDirectory()
         (Path(self._folder.name) / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
@@ -88,7 +88,7 @@ def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKE
     number.
 
     Raises:
-        OSError: no espeak-ng, or it said nothing.
+        OSError: espeak-ng is missing or returned no audio.
     """
     engine = Espeak()
     rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKE
         spoken = soxr.resample(engine.say(_WORDS[digit], voice, manner), engine.sample_rate, SAMPLE_RATE)
         samples = trim(spoken, SAMPLE_RATE)
         if not len(samples):
-            raise OSError(f"espeak-ng said nothing for {_WORDS[digit]} in voice {voice}")
+            raise OSError(f"espeak-ng returned no audio for {_WORDS[digit]} in voice {voice}")
         samples = samples * (rng.uniform(0.1, 0.8) / np.abs(samples).max())
         speaker = voice.replace("+", "-").replace("_", "-")
         soundfile.write(unfinished / f"{digit}_{speaker}_{index}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
