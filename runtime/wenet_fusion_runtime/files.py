@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 MAX_SHOWN = 20
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -97,12 +99,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def printable(name: str | Path) -> str:
-    """Return a file name with its bytes that are not UTF-8 as escapes, for messages and results.
+    """Return a file name with control characters and bytes that are not UTF-8 as escapes, for messages and results.
 
-    >>> printable(os.fsdecode(bytes([99, 233]))).isascii()
-    True
+    >>> len(printable(os.fsdecode(bytes([99, 233]))))
+    7
     """
-    return str(name).encode("utf-8", "backslashreplace").decode()
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(name))
 
 
 def list_problems(problems: Sequence[str]) -> str:

@@ -154,6 +154,7 @@ def test_every_problem_of_a_raw_list_has_its_line(folder):
         {**good, "key": "f g"},
         {**good, "key": "h", "duration": "long"},
         {**good, "key": "i", "start": -1.0},
+        "[" * 100_000,
         "shard.tar",
     )
     with pytest.raises(ValueError) as caught:
@@ -171,6 +172,7 @@ def test_every_problem_of_a_raw_list_has_its_line(folder):
         '10: duration must be a number of seconds, not negative, found "long"',
         "11: start must be a number",
         "12: not valid JSON",
+        "13: not valid JSON",
     ]
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected):

@@ -13,9 +13,11 @@ from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ATTENTION, PLAIN, EvaluationOptions, Variant
+from wenet_fusion.evaluation.results import read_results
 from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.model.chunking import Chunking, parse_chunking
 from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.text.tokenizer import CharTokenizer
 
 # ---- an evaluation that was killed
 
@@ -163,3 +165,19 @@ def test_errors_are_counted_in_characters_on_request(model, data_list, tmp_path)
     references = [json.loads(line)["txt"] for line in data_list.read_text().splitlines()]
     assert row.words == sum(len(text.replace(" ", "")) for text in references)
     assert "CER, % of" in (tmp_path / "report.md").read_text()
+
+
+def test_references_lose_the_special_tokens_that_training_removes(trained, data_list, tmp_path):
+    """A missing file whose name is not UTF-8 is listed beside it, in files that can be read back."""
+    lines = [json.loads(line) for line in data_list.read_text().splitlines()[1:3]]
+    expected = {line["key"]: line["txt"] for line in lines}
+    lines[0]["txt"] = f"[noise] {lines[0]['txt']} <unk>"
+    lines.append({"key": "gone", "wav": "caf\udce9.wav", "txt": "one"})
+    marked = data_list.with_name("marked.list")
+    marked.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokenizer = CharTokenizer(trained.tokenizer.vocabulary, "remove")
+    options = EvaluationOptions((GREEDY,), (parse_chunking("full"),))
+    evaluation, _ = evaluate(dataclasses.replace(trained, tokenizer=tokenizer), marked, options, tmp_path)
+    assert evaluation.references == expected
+    assert r"caf\udce9.wav" in evaluation.skipped[0]
+    assert read_results(tmp_path).skipped == evaluation.skipped

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import posixpath
+import re
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
 _TO_THE_END = -1  # as an end or a duration
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what such bytes become when they are read
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
 
@@ -113,8 +115,8 @@ def _parse_line(line: str, folder: Path) -> Listed:
 def _parse_raw(line: str, folder: Path) -> Utterance:
     try:
         record = json.loads(line)
-    except ValueError as error:
-        if printable(line) != line:
+    except (ValueError, RecursionError) as error:
+        if _NOT_UTF8.search(line):
             raise ValueError(f"not UTF-8 text: {printable(line[:80])}") from error
         hint = "; is this a list of shards? Then set data.data_type=shard" if line.endswith(".tar") else ""
         raise ValueError(f"not valid JSON ({error}){hint}") from error
@@ -128,7 +130,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     for name in ("key", "wav", "txt", "speaker"):
         if not isinstance(record.get(name, ""), str):
             raise ValueError(f"{name} must be a string, found {json.dumps(record[name])}")
-        if name != "wav" and printable(record.get(name, "")) != record.get(name, ""):
+        if name != "wav" and _NOT_UTF8.search(record.get(name, "")):
             raise ValueError(f"{name} {printable(record[name])!r} is not UTF-8 text; convert the list")
     if len(record["key"].split()) != 1:
         raise ValueError(f"key {record['key']!r} must be one word")
@@ -201,7 +203,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
         return Listed([], ["expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw"])
     try:
         tar_path = _find(line, folder, "shard")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return Listed([], [str(error)])
     shard = printable(tar_path)
     texts: dict[str, str] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
@@ -83,7 +84,7 @@ def evaluate(
     if not references:
         raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
     evaluation = Evaluation(
-        str(trained.path), str(data_list), options.counting, found.audio_seconds, references,
+        printable(trained.path), printable(data_list), options.counting, found.audio_seconds, references,
         _conditions(found, list(references), options, model), skipped, _facts(options, model, ranks),
     )  # fmt: skip
     results = Results(evaluation, scored(evaluation))

@@ -150,7 +150,9 @@ class _WholeFile:
         with _output_errors(path), contextlib.ExitStack() as stack:
             if not path.exists() or path.is_file():
                 self._part = stack.enter_context(replacing(path))
-            self._file = stack.enter_context(open(self._part or path, "w", encoding="utf-8", newline="\n"))
+            self._file = stack.enter_context(
+                open(self._part or path, "w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            )
             self._open = stack.pop_all()
 
     def write(self, text: str) -> None:

@@ -127,7 +127,7 @@ class NgramModel:
 
     def __contains__(self, word: str) -> bool:
         """Return whether the word is in the model's vocabulary."""
-        return word in self._numbers
+        return word in self._numbers or self._number(word) != self._unknown
 
     def start(self) -> int:
         """Return the state before the first word; see `LanguageModel`."""

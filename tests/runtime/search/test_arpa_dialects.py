@@ -83,6 +83,7 @@ def test_words_in_another_unicode_form_are_found(tmp_path: Path) -> None:
     decomposed = ARPA.replace("a", "a\u0301").replace("da\u0301ta\u0301", "data").replace("gra\u0301m", "gram")
     model = load(tmp_path, decomposed)
     np.testing.assert_allclose(scores(model, ["\u00e1", "b", "a\u0301", "b\u200b"]), A_B_A_B, rtol=1e-6)
+    assert "\u00e1" in model and "a\u0301" in model and "a" not in model
 
 
 @pytest.mark.parametrize(
