@@ -7,12 +7,16 @@ import io
 import os
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NoReturn
 
 USER_ERRORS = (ValueError, OSError, ImportError)  # errors that a user can mend
 TRACEBACK_VARIABLE = "WENET_FUSION_TRACEBACK"
+SHOWN = 100  # characters of a value that comes from outside
+_HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line and paragraph ends
+_BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder what is read
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -77,6 +81,27 @@ def print_error(error: Exception) -> None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
     print(f"error: {text}", file=sys.stderr)
+
+
+def visible(text: str, limit: int | None = None) -> str:
+    """Return a text from outside with its control characters escaped, so that it cannot steer a terminal or a log.
+
+    Args:
+        text: may contain anything.
+        limit: longest result in characters, about; the rest is replaced by "...".
+
+    >>> print(visible("two\\nlines, \\x1b[31mred"))
+    two\\nlines, \\x1b[31mred
+    >>> visible("x" * 1000, limit=5)
+    'xxxxx...'
+    """
+    kept = text if limit is None or len(text) <= limit else text[:limit] + "..."
+    if kept.isascii() and kept.isprintable():
+        return kept
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN or letter in _BIDIRECTIONAL else letter
+        for letter in kept
+    )
 
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

@@ -65,8 +65,10 @@ LATE = {
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 EXTRAS = {
-    "wenet_fusion_runtime.server.connection_limits": {"aiohttp"},
+    "wenet_fusion_runtime.server.connection_limits": set(),  # by way of responses
     "wenet_fusion_runtime.server.http.app": {"aiohttp"},
+    "wenet_fusion_runtime.server.http.body": {"aiohttp"},
+    "wenet_fusion_runtime.server.http.request_handler": {"aiohttp"},
     "wenet_fusion_runtime.server.websocket.websocket_client": {"aiohttp"},
     "wenet_fusion_runtime.server.websocket.connection": {"aiohttp"},
     "wenet_fusion_runtime.server.http.metrics": {"prometheus_client"},

@@ -192,7 +192,7 @@ def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
             await socket.rest()
             return socket
 
-    assert "x\nINFO forged\x1b[2J" in asyncio.run(run()).failure  # its own words come back as they were
+    assert r"x\nINFO forged\x1b[2J" in asyncio.run(run()).failure
     assert asyncio.run(eventually(lambda: _is_logged(server, r"x\nINFO forged\x1b[2J")))
     assert not any(line.startswith("INFO forged") or "\x1b" in line for line in server.log)
 

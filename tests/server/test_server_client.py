@@ -227,7 +227,8 @@ class WenetServer:
 
     async def _run(self) -> None:
         app = web.Application()
-        app.router.add_get("/", self._serve)
+        for path in ("/", "/refuses"):
+            app.router.add_get(path, self._serve)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -258,3 +259,36 @@ def test_servers_of_wenet_get_what_they_know(tmp_path: Path, capsys: pytest.Capt
         assert len(heard) == 8000 and np.abs(heard).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
         assert main(["client", f"127.0.0.1:{wenet.port}", "a.wav", "--wenet", "--chunk", "4"]) == 1
         assert "takes no hot words, chunks" in capsys.readouterr().err
+
+
+async def _hostile(request: web.Request) -> web.WebSocketResponse:
+    """Sends escape sequences, and ends the session before the client has sent its audio, or refuses it."""
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    await socket.receive()
+    if request.path == "/refuses":
+        await socket.send_str(json.dumps({"status": "failed", "message": "no\x1b]0;title\x07" + "x" * 100_000}))
+        return socket
+    await socket.send_str('{"status":"ok","type":"server_ready"}')
+    nbest = json.dumps([{"sentence": "hallo\x1b[2J\nforged"}])
+    await socket.send_str(json.dumps({"status": "ok", "type": "final_result", "nbest": nbest}))
+    await socket.send_str('{"status":"ok","type":"speech_end"}')
+    return socket
+
+
+def test_a_servers_text_is_shown_harmless_and_an_early_end_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(_: WenetServer, request: web.Request) -> web.WebSocketResponse:
+        return await _hostile(request)
+
+    monkeypatch.setattr(WenetServer, "_serve", serve)
+    with WenetServer() as hostile:
+        address = f"ws://127.0.0.1:{hostile.port}"
+        assert main(["client", f"{address}/", str(folder / "one.wav")]) == 1
+        out, err = capsys.readouterr()
+        assert out == "hallo\\x1b[2J\\nforged\n"
+        assert "the server ended the session after 0." in err and "the text is not complete" in err
+        assert main(["client", f"{address}/refuses", str(folder / "one.wav")]) == 1
+        err = capsys.readouterr().err
+        assert r"the server refused: no\x1b]0;title\x07xxx" in err and "\x1b" not in err and len(err) < 2000

@@ -146,7 +146,9 @@ def test_fields_of_a_form_are_bounded(server: ServerProcess) -> None:
     form.add_field("hot_words", " " * 300_000)
     form.add_field("file", recording("ab"), filename="a.wav")
     status, _, answer = post(server, data=form)
-    assert status == 400 and json.loads(answer)["message"] == "hot_words has more than 262144 bytes"
+    assert status == 400 and json.loads(answer)["message"] == (
+        "hot_words: the options have more than 163840 bytes in all"
+    )
 
 
 def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_argum
 from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.bind import BindOptions, bind
+from wenet_fusion_runtime.server.guard.addresses import LOCAL, Proxies
+from wenet_fusion_runtime.server.guard.server_log import start_log
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, Settings
 
@@ -38,6 +39,20 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         float,
         "end an upload whose decoding or recognition makes no progress for this long",
     ),
+    (
+        "max_address_sessions",
+        "address_sessions",
+        int,
+        "sessions open at once for one address, uploads included (default: half of --max_sessions)",
+    ),
+    (
+        "max_frames_per_second",
+        "frames_per_second",
+        float,
+        "WebSocket frames or HTTP requests of one connection per second, further ones wait; pings and empty frames "
+        "count as 10",
+    ),
+    ("max_bytes_per_second", "bytes_per_second", float, "bytes of one connection per second; further ones wait"),
 )
 
 
@@ -49,7 +64,7 @@ def add(commands: Commands) -> None:
         _serve,
         "Serve an exported model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes "
         "uploads (POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. "
-        "SIGTERM or Ctrl-C lets open sessions finish, a second one ends at once.",
+        "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish, a second one ends at once.",
         ["final.zip", "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token"],
     )
     _add_bind_arguments(serve.add_argument_group("address"))
@@ -107,7 +122,7 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=Settings().drain_seconds,
         metavar="S",
-        help="time that open sessions get to finish after SIGTERM",
+        help="time that open sessions get to finish after SIGTERM or SIGHUP",
     )
 
 
@@ -126,6 +141,26 @@ def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
         help="origin whose web pages may use the server, e.g. https://example.org; may be repeated; '*' allows all "
         "(default: only the server's own)",
     )
+    group.add_argument(
+        "--allowed_hosts",
+        type=_names,
+        default=(),
+        metavar="NAMES",
+        help="names of this server, with commas between them, that clients may address it by (header Host), e.g. "
+        "speech.example.org; '*' allows all (default: addresses, localhost and names without a dot)",
+    )
+    group.add_argument(
+        "--trusted_proxies",
+        type=_names,
+        default=LOCAL,
+        metavar="ADDRESSES",
+        help="addresses or networks of proxies, with commas between them, whose header X-Forwarded-For names the "
+        f"client (default: {','.join(LOCAL)})",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
@@ -137,8 +172,8 @@ def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
             type=kind,
             default=getattr(defaults, field),
             dest=field,
-            metavar="S" if kind is float else "N",
-            help=f"{text} (default: {shown})",
+            metavar="S" if name.endswith("_seconds") else "N",
+            help=text if "(default: " in text else f"{text} (default: {shown})",
         )
 
 
@@ -180,7 +215,8 @@ def _serve(options: argparse.Namespace) -> int:
     settings = Settings(
         BindOptions(options.host, options.port, options.reuse_port, options.certificate, options.key),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),
-        Access(read_token(options.token_file), tuple(options.allowed_origin)),
+        Access(read_token(options.token_file), tuple(options.allowed_origin), options.allowed_hosts),
+        Proxies(options.trusted_proxies),
         ChunkChoice(options.chunk, options.left, options.allow_untrained),
         EngineOptions(
             workers=options.workers,
@@ -190,7 +226,7 @@ def _serve(options: argparse.Namespace) -> int:
         ),
         options.drain_seconds,
     )
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    start_log(options.log_level)
     sockets = bind(settings.bind)  # fail before the model is loaded if the port is taken
     recognizer, _ = build_recognizer(options)
     create_stream(recognizer, options)  # fail now, not at the first client, if the chunk is wrong

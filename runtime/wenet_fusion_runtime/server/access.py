@@ -1,8 +1,9 @@
-"""Access control: the token and the origins of browser pages."""
+"""Access control: the token, the origins of browser pages, and the names under which the server is addressed."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -11,20 +12,23 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Access:
-    """The token and the origins that a server accepts.
+    """The token, origins and host names that a server accepts.
 
     Raises:
-        ValueError: the token has spaces or non-ASCII characters, or an origin is invalid.
+        ValueError: the token has spaces or non-ASCII characters, or an origin or a host name is invalid.
 
     >>> access = Access(token="s3cret", origins=("https://example.org",))
     >>> access.allows_token("Bearer s3cret", query=None), access.allows_token(None, query="wrong")
     (True, False)
     >>> access.allows_origin("https://example.org", host="speech.example.org")
     True
+    >>> access.allows_host("127.0.0.1:10086"), access.allows_host("evil.example")
+    (True, False)
     """
 
     token: str | None = None  # None: no token is needed
     origins: tuple[str, ...] = ()  # origins of other pages, e.g. "https://example.org"; "*": all
+    hosts: tuple[str, ...] = ()  # names of the server, e.g. "speech.example.org"; "*": any
 
     def __post_init__(self) -> None:
         for origin in self.origins:
@@ -32,6 +36,9 @@ class Access:
                 raise ValueError(
                     f"'{origin}' is not an origin, expected one such as https://example.org or http://host:8000"
                 )
+        for host in self.hosts:
+            if host != "*" and _hostname(host) != host.lower():
+                raise ValueError(f"'{host}' is not the name of a host, expected one such as speech.example.org")
         if self.token is not None and (not self.token.isascii() or len(self.token.split()) != 1):
             raise ValueError("the token must consist of ASCII characters without spaces")
 
@@ -47,6 +54,27 @@ class Access:
         scheme, _, given = (authorization or "").partition(" ")
         given = given.strip() if scheme.lower() == "bearer" else query or ""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+
+    def allows_host(self, host: str | None) -> bool:
+        """Return whether the server may be addressed by a name.
+
+        A page can make its own name lead to the server's address (DNS rebinding); then its header `Host` has that name.
+        Addresses, `localhost` and names without a dot cannot be a page's of the Internet.
+
+        Args:
+            host: header `Host` of the request, None if it has none (browsers send one always).
+        """
+        if host is None or "*" in self.hosts:
+            return True
+        name = _hostname(host)
+        if not name:
+            return False
+        if "." not in name or name.endswith(".localhost") or name in map(str.lower, self.hosts):
+            return True
+        try:
+            return bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
         """Return whether a page may use the server.
@@ -65,6 +93,15 @@ class Access:
             return False
         own = _parse(f"{urlsplit(origin).scheme}://{host}")
         return parsed == own or parsed in [_parse(allowed) for allowed in self.origins]
+
+
+def _hostname(host: str) -> str | None:
+    """Return the name in a header `Host` in lower case, without its port; None if it is invalid."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return None if parts.path or parts.query or parts.username else (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return None
 
 
 def _parse(origin: str) -> tuple[str, int] | None:

@@ -8,9 +8,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-SEND_BUFFER_BYTES = (
-    64 * 1024
-)  # kernel buffer of a connection: small, so that the server notices a client that stops reading
+SEND_BUFFER_BYTES = 64 * 1024  # per connection, in the kernel: small, so that a client that stops reading is noticed
+EARLY_CLIENTS = 16  # connections that wait until the server accepts them
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,10 @@ class BindOptions:
 
 
 def bind(options: BindOptions) -> list[socket.socket]:
-    """Return bound sockets that do not listen yet, one for each address of the host.
+    """Return bound sockets, one for each address of the host.
+
+    They listen already, unless the port is shared: until a socket listens, the system lets a second program bind its
+    port. Clients that connect before the server accepts them wait.
 
     Raises:
         OSError: an address cannot be bound.
@@ -80,6 +82,8 @@ def _bind(opened: socket.socket, address: tuple[object, ...], reuse_port: bool) 
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has its own socket
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
         opened.bind(address)
+        if not reuse_port:  # otherwise clients would wait although another process could serve them
+            opened.listen(EARLY_CLIENTS)
         opened.setblocking(False)
     except OSError:
         opened.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable
 from weakref import WeakSet
 
-from aiohttp import web
-
+from wenet_fusion_runtime.server.guard.addresses import group
+from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
 from wenet_fusion_runtime.server.http.responses import RETRY_SECONDS
 from wenet_fusion_runtime.server.limits import Limits
 
@@ -56,20 +59,30 @@ class ConnectionLimiter:
     handshake never. Without a limit, asyncio retries (and logs) thousands of accepts per second once no descriptor is
     left.
 
-    Args:
-        server: aiohttp's server.
-        limit: open connections, those in a TLS handshake included.
-        on_rejected: called for each connection above the limit.
+    Connections that serve no session and no upload have a share of their own. Once it is used up, each further
+    connection takes the place of the oldest such connection of the address that has most of them. So connections that
+    never send a start signal or a token shut nobody out.
 
-    >>> async def listen(server: web.Server, bound: socket.socket) -> asyncio.Server:
-    ...     limiter = ConnectionLimiter(server, limit=500, on_rejected=print)
+    Args:
+        make: makes aiohttp's protocol.
+        limits: of the server.
+        limit: open connections, those in a TLS handshake included.
+        on_rejected: called for each connection above the limit, and for each one that loses its place.
+
+    >>> async def listen(make: Callable[[], asyncio.Protocol], bound: socket.socket) -> asyncio.Server:
+    ...     limiter = ConnectionLimiter(make, Limits(), limit=500, on_rejected=print)
     ...     return await asyncio.get_running_loop().create_server(limiter, sock=limiter.listener(bound))
     """
 
-    def __init__(self, server: web.Server, limit: int, on_rejected: Callable[[], object]) -> None:
-        self._server, self._limit, self._on_rejected = server, limit, on_rejected
+    def __init__(
+        self, make: Callable[[], asyncio.Protocol], limits: Limits, limit: int, on_rejected: Callable[[], object]
+    ) -> None:
+        self._make, self._limits, self._limit, self._on_rejected = make, limits, limit, on_rejected
+        self._waiting_limit = max(1, limit - 2 * limits.sessions)  # a session and an upload may hold a place each
         self._accepted: WeakSet[_CountedSocket] = WeakSet()
         self._rejected: WeakSet[_CountedSocket] = WeakSet()
+        self._numbers = itertools.count()
+        self._buffer = bytearray(SLICE_BYTES)
 
     def listener(self, bound: socket.socket) -> socket.socket:
         """Return a socket that counts what it accepts; it takes over the descriptor of `bound`."""
@@ -78,55 +91,92 @@ class ConnectionLimiter:
     def __call__(self) -> asyncio.Protocol:
         return _ProtocolSwitch(self._protocol)
 
-    def _count(self, accepted: socket.socket) -> socket.socket:
+    def _count(self, accepted: socket.socket, address: str) -> socket.socket:
         """Count an accepted socket; raise ConnectionAbortedError if even the places for rejected ones are taken."""
+        waiting = [one for one in self._accepted if not one.is_busy]
+        if waiting and (len(waiting) >= self._waiting_limit or len(self._accepted) >= self._limit):
+            self._make_room(waiting)
         if len(self._accepted) < self._limit:
-            return _CountedSocket(accepted, self._accepted)
+            return _CountedSocket(accepted, self._accepted, address, next(self._numbers))
         self._on_rejected()
         if len(self._rejected) < REJECTED_AT_ONCE:
-            return _CountedSocket(accepted, self._rejected)
+            return _CountedSocket(accepted, self._rejected, address, next(self._numbers))
         accepted.close()
         raise ConnectionAbortedError
 
-    def _protocol(self, transport: asyncio.BaseTransport) -> asyncio.Protocol:
+    def _make_room(self, waiting: list[_CountedSocket]) -> None:
+        """Close the oldest waiting connection of the address that has most."""
+        if len(self._rejected) >= REJECTED_AT_ONCE:
+            return  # the places of earlier ones are not free yet
+        counts = Counter(one.address for one in waiting)
+        oldest = min(waiting, key=lambda one: (-counts[one.address], one.number))
+        self._on_rejected()
+        oldest.hang_up(self._rejected)
+
+    def _protocol(self, transport: asyncio.BaseTransport) -> asyncio.BaseProtocol:
         number = transport.get_extra_info("socket").fileno()
         if any(rejected.fileno() == number for rejected in self._rejected):
             return _RejectingProtocol()
-        if len(self._server.connections) >= self._limit:  # on Windows the event loop does not call `accept`
-            self._on_rejected()
-            return _RejectingProtocol()
-        return self._server()
+        seat = next((one for one in self._accepted if one.fileno() == number), None)
+        if seat is None:  # on Windows the event loop does not call `accept`
+            peer = transport.get_extra_info("peername")
+            if len(self._accepted) >= self._limit:
+                self._on_rejected()
+                return _RejectingProtocol()
+            return FairProtocol(self._make(), self._limits, self._buffer, _Uncounted(group(peer[0]) if peer else ""))
+        seat.transport = transport
+        return FairProtocol(self._make(), self._limits, self._buffer, seat)
 
 
 class _CountingListener(socket.socket):
-    """A listening socket that passes each accepted socket through `count`."""
+    """A listening socket that passes each accepted socket through `count`, with the group of its address."""
 
-    def __init__(self, bound: socket.socket, count: Callable[[socket.socket], socket.socket]) -> None:
+    def __init__(self, bound: socket.socket, count: Callable[[socket.socket, str], socket.socket]) -> None:
         super().__init__(bound.family, bound.type, bound.proto, fileno=bound.detach())
         self._count = count
 
-    def accept(self) -> tuple[socket.socket, object]:
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
         accepted, address = super().accept()
-        return self._count(accepted), address
+        return self._count(accepted, group(address[0])), address
 
 
 class _CountedSocket(socket.socket):
-    """A connection that is a member of `opened` until it is closed."""
+    """A connection that is a member of `opened` until it is closed; the `Seat` of its client."""
 
-    def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket]) -> None:
+    def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket], address: str, number: int) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self.address, self.number, self.is_busy = address, number, False
+        self.transport: asyncio.BaseTransport | None = None  # None: the TLS handshake has not ended
         self._opened = opened
         opened.add(self)
+
+    def hang_up(self, closing: WeakSet[_CountedSocket]) -> None:
+        """End the connection; it is a member of `closing` until it is closed."""
+        self._opened.remove(self)
+        self._opened = closing
+        closing.add(self)
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.abort()
+        else:
+            with contextlib.suppress(OSError):
+                self.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         super().close()
         self._opened.discard(self)
 
 
+class _Uncounted:
+    """The seat of a connection whose socket is not counted."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.is_busy = address, False
+
+
 class _ProtocolSwitch(asyncio.Protocol):
     """Chooses the protocol once the connection is made, with TLS after the handshake."""
 
-    def __init__(self, choose: Callable[[asyncio.BaseTransport], asyncio.Protocol]) -> None:
+    def __init__(self, choose: Callable[[asyncio.BaseTransport], asyncio.BaseProtocol]) -> None:
         self._choose = choose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

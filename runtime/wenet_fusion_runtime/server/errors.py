@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from wenet_fusion_runtime.console import visible
+
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013  # RFC 6455, IANA
 MAX_CLOSE_REASON = 123  # bytes, RFC 6455
+MAX_MESSAGE = 1000  # characters of an error message, which may quote the client
 
 
 class Reason(str, Enum):
@@ -27,6 +30,7 @@ class Reason(str, Enum):
     SHUTDOWN = "shutdown"
     TOKEN = "token"
     ORIGIN = "origin"
+    HOST = "host"  # the header Host names another server
     INTERNAL = "internal"  # an error of the server
 
 
@@ -35,12 +39,13 @@ class ClientError(Exception):
 
     Args:
         reason: label in the metrics.
-        message: the problem and its remedy. Surrogates, which JSON allows and UTF-8 does not, are escaped.
+        message: the problem and its remedy. Control characters, and surrogates, which JSON allows and UTF-8 does not,
+            are escaped; what exceeds MAX_MESSAGE is cut off.
         close_code: of the WebSocket.
     """
 
     def __init__(self, reason: Reason, message: str, close_code: int = POLICY) -> None:
-        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
+        message = visible(message, MAX_MESSAGE)
         super().__init__(message)
         self.reason, self.message, self.close_code = reason, message, close_code
 

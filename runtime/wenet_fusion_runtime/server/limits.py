@@ -12,8 +12,8 @@ class Limits:
     Raises:
         ValueError: a value is not positive.
 
-    >>> Limits(sessions=10).connections
-    52
+    >>> Limits(sessions=10).sockets, Limits(sessions=10).sessions_of_one_address
+    (168, 5)
     >>> Limits(idle_seconds=0)
     Traceback (most recent call last):
     ValueError: idle_seconds must be positive, found 0
@@ -24,20 +24,28 @@ class Limits:
     upload_bytes: int = 100 * 1024 * 1024  # size of an audio file
     upload_seconds: float = 300.0  # time from the first to the last byte of an upload
     audio_seconds: float = 4 * 3600.0  # audio per session or upload
-    start_seconds: float = 10.0  # time from the connection to the start signal, or to the end of the request's header
+    start_seconds: float = 5.0  # time from the connection to the start signal, or to the end of the request's header
     idle_seconds: float = 60.0  # time in which a client must send at least 1 % of real time
     send_seconds: float = 10.0  # time in which a client must read a message
     progress_seconds: float = 120.0  # time in which the decoding and the recognition of an upload must move on
+    address_sessions: int | None = None  # open at once for one address, uploads included; None: half of `sessions`
+    frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
+    bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{field.name} must be positive, found {value:g}")
 
     @property
+    def sessions_of_one_address(self) -> int:
+        """Open sessions of one address."""
+        return self.address_sessions or (self.sessions + 1) // 2
+
+    @property
     def connections(self) -> int:
-        """Open WebSockets, those before their start signal included."""
+        """Fewest connections that a server needs."""
         return 2 * self.sessions + 32
 
     @property

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
-from aiohttp import http_exceptions, web
+from aiohttp import web
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.server.bind import socket_url, tls_context
 from wenet_fusion_runtime.server.connection_limits import ACCEPTED_AT_ONCE, ConnectionLimiter, available_connections
 from wenet_fusion_runtime.server.errors import Reason
+from wenet_fusion_runtime.server.guard.steady_loop import run_steadily
 from wenet_fusion_runtime.server.http.app import build_app
 from wenet_fusion_runtime.server.http.pages import load_pages
+from wenet_fusion_runtime.server.http.request_handler import RequestHandler
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.settings import Settings
 from wenet_fusion_runtime.stream.recognizer import Recognizer
@@ -33,7 +35,9 @@ def run(
     sockets: list[socket.socket],
     announce: Callable[[list[str]], object],
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let open sessions finish within `drain_seconds`; a second signal ends them.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then let open sessions finish within `drain_seconds`.
+
+    A second signal ends them.
 
     Args:
         recognizer: decodes live sessions; uploads use the endpoint rules of files.
@@ -44,7 +48,7 @@ def run(
     Raises:
         OSError, ValueError: a setting cannot be applied.
     """
-    asyncio.run(_run(recognizer, model, settings, sockets, announce))
+    run_steadily(_run(recognizer, model, settings, sockets, announce))
 
 
 async def _run(
@@ -59,22 +63,22 @@ async def _run(
     most = available_connections(limits)
     engine = Engine(recognizer.model, replace(settings.engine, max_sessions=limits.sessions))
     service = Service(recognizer, engine, limits, settings.chunks)
-    app = build_app(service, settings.access, load_pages(), model)
+    app = build_app(service, settings.access, settings.proxies, load_pages(), model)
     if hasattr(os, "fork"):  # otherwise only uploads fail
         service.decoders.start()
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=limits.start_seconds,
-        shutdown_timeout=HANDLER_SECONDS,
-        logger=_http_log(),
-    )
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=HANDLER_SECONDS)
     await runner.setup()
-    assert runner.server is not None
-    limiter = ConnectionLimiter(runner.server, most, lambda: service.metrics.count_error(Reason.FULL))
+    server_of_runner = runner.server
+    assert server_of_runner is not None
+
+    def make_handler() -> RequestHandler:
+        return RequestHandler(
+            server_of_runner, loop=loop, access_log=cast(Any, None), keepalive_timeout=limits.start_seconds, logger=LOG
+        )
+
+    limiter = ConnectionLimiter(make_handler, limits, most, lambda: service.metrics.count_error(Reason.FULL))
     servers: list[asyncio.Server] = []
     listeners = [limiter.listener(opened) for opened in sockets]
     try:
@@ -109,23 +113,8 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, hurry: asy
     def handle() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in filter(None, (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None))):
         try:
             loop.add_signal_handler(number, handle)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(handle))
-
-
-def _http_log() -> logging.Logger:
-    """Return aiohttp's logger. aiohttp logs malformed requests as errors; here they have level DEBUG."""
-    log = logging.getLogger(f"{LOG.name}.http")
-    log.addFilter(_lower_level_of_bad_requests)
-    return log
-
-
-def _lower_level_of_bad_requests(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, (http_exceptions.HttpProcessingError, web.RequestPayloadError)):
-        return True
-    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-    return LOG.isEnabledFor(logging.DEBUG)

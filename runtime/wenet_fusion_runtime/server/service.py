@@ -18,6 +18,8 @@ from wenet_fusion_runtime.server.errors import (
     limit_reached,
     shutting_down,
 )
+from wenet_fusion_runtime.server.guard.addresses import Sessions
+from wenet_fusion_runtime.server.guard.server_log import NAME
 from wenet_fusion_runtime.server.http.metrics import Metrics
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.live_session import LiveSession
@@ -26,7 +28,7 @@ from wenet_fusion_runtime.server.settings import ChunkChoice
 from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
 
-LOG = logging.getLogger("wenet_fusion_runtime.server")
+LOG = logging.getLogger(NAME)
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
 _POLL_SECONDS = 0.02
 
@@ -61,6 +63,7 @@ class Service:
         self.recognizer, self.engine, self.limits, self.chunks = recognizer, engine, limits, chunks
         self.meta = recognizer.model.meta
         self.metrics = Metrics(lambda: engine.statistics)
+        self.sessions = Sessions(limits.sessions_of_one_address)
         self.rules, self.file_rules = recognizer.options.endpoint, FILE_OPTIONS.endpoint
         self.decoders = Decoders(limits.progress_seconds)
         self.is_draining = False
@@ -120,10 +123,9 @@ class Service:
         return internal_error()
 
     def report(self, error: ClientError, label: str) -> None:
-        """Count an error and log it on one line; control characters, which may come from the client, are escaped."""
+        """Count an error and log it on one line."""
         self.metrics.count_error(error.reason)
-        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in error.message)
-        LOG.info("%s: refused (%s): %s", label, error.reason.value, shown)
+        LOG.info("%s: refused (%s): %s", label, error.reason.value, error.message)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
         """Accept nothing new, wait for the clients to finish, then end those that are left with their results so far.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
@@ -18,6 +19,7 @@ MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_PHRASE = 200  # characters of a hot word
 MAX_CHARACTERS = 20000  # characters of all hot words: their prefix trees cost time and memory
+MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped
 INT16, FLOAT32 = "int16", "float32"
 SAMPLE_FORMATS = (INT16, FLOAT32)
 _OPTIONAL_RULES = ("rule1_seconds", "rule2_seconds", "silence_probability")  # may be null
@@ -76,7 +78,9 @@ def parse_options(record: Mapping[str, Any], rules: EndpointRules) -> SessionOpt
         timestamps,
     )
     if given:
-        raise option_error(f"unknown key '{next(iter(given))}'; the keys are signal, {', '.join(_keys())}")
+        raise option_error(
+            f"unknown key '{visible(next(iter(given)), SHOWN)}'; the keys are signal, {', '.join(_keys())}"
+        )
     return found
 
 
@@ -90,8 +94,7 @@ def _keys() -> list[str]:
 
 
 def _value_error(key: str, value: Any, expected: str) -> ClientError:
-    shown = json.dumps(value, ensure_ascii=False)
-    return option_error(f"{key} must be {expected}, found {shown if len(shown) <= 80 else shown[:80] + '...'}")
+    return option_error(f"{key} must be {expected}, found {visible(json.dumps(value, ensure_ascii=False), SHOWN)}")
 
 
 def _integer(key: str, value: Any, least: int, most: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.bind import BindOptions
+from wenet_fusion_runtime.server.guard.addresses import Proxies
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 
@@ -41,9 +42,10 @@ class Settings:
     bind: BindOptions = BindOptions()
     limits: Limits = Limits()
     access: Access = Access()
+    proxies: Proxies = Proxies()
     chunks: ChunkChoice = ChunkChoice()
     engine: EngineOptions = EngineOptions()  # its max_sessions is replaced by limits.sessions
-    drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM
+    drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM or SIGHUP
 
     def __post_init__(self) -> None:
         if self.drain_seconds < 0:

@@ -11,6 +11,7 @@ from wenet_fusion_runtime.engine.engine import EngineOptions
 from wenet_fusion_runtime.server import server
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.bind import BindOptions
+from wenet_fusion_runtime.server.guard.addresses import Proxies
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.settings import ChunkChoice, Settings
 
@@ -48,7 +49,9 @@ def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None
         *"--host localhost --reuse_port --drain_seconds 3 --allowed_origin https://a.org --allowed_origin *".split(),
         *("--token_file", str(tmp_path / "token")),
         *"--max_sessions 2 --max_message_bytes 3 --max_upload_bytes 4 --max_upload_seconds 5.5".split(),
-        *"--max_audio_seconds 6.5 --start_seconds 7.5 --idle_seconds 8.5 --send_seconds 9.5".split(),
+        *"--max_audio_seconds 6.5 --start_seconds 7.5 --idle_seconds 8.5 --send_seconds 9.5 --progress_seconds 9.75".split(),
+        *"--max_address_sessions 10 --max_frames_per_second 11.5 --max_bytes_per_second 12.5".split(),
+        *"--allowed_hosts a.org,b.org --trusted_proxies 10.0.0.1,10.1.0.0/16".split(),
         *"--workers 2 --max_batch 3 --max_wait_seconds 0.5 --batch_dynamic".split(),
         *"--chunk 5 --left 1 --allow_untrained --beam_size 4 --ctc_weight 0.25 --reverse_weight 0.75".split(),
         *"--rule1_seconds off --rule2_seconds 2 --rule3_seconds 3 --rule3_silence_seconds 0.5".split(),
@@ -56,8 +59,9 @@ def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None
     )
     assert settings == Settings(
         BindOptions("localhost", 0, reuse_port=True),
-        Limits(2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5),
-        Access("secret", ("https://a.org", "*")),
+        Limits(2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5, 9.75, 10, 11.5, 12.5),
+        Access("secret", ("https://a.org", "*"), ("a.org", "b.org")),
+        Proxies(("10.0.0.1", "10.1.0.0/16")),
         ChunkChoice(5, 1, allow_untrained=True),
         EngineOptions(workers=2, max_batch=3, max_wait_seconds=0.5, batch_dynamic=True),
         drain_seconds=3.0,

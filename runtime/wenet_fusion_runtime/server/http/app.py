@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error, limit_reached
+from wenet_fusion_runtime.server.guard.addresses import Proxies, Visitor, group
+from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol
 from wenet_fusion_runtime.server.http.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.server.http.pages import Page
-from wenet_fusion_runtime.server.http.responses import error_response, json_response
+from wenet_fusion_runtime.server.http.responses import HEADERS, error_response, json_response
 from wenet_fusion_runtime.server.http.uploads import Upload
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.websocket import protocol
@@ -19,32 +23,21 @@ from wenet_fusion_runtime.server.websocket.connection import Connection
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# The page loads scripts, styles and pictures from its own server only, and connects to it only.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Server": "wenet-fusion-runtime",  # aiohttp's default shows its version and Python's
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # a URL may contain a token
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
-def build_app(service: Service, access: Access, pages: Mapping[str, Page], model: str) -> web.Application:
+def build_app(
+    service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: str
+) -> web.Application:
     """Build the application.
 
     Args:
         service: decodes sessions and uploads.
-        access: token and origins that are accepted.
+        access: token, origins and host names that are accepted.
+        proxies: whose header `X-Forwarded-For` is believed.
         pages: files of the browser page by their paths.
         model: name of the model, shown to users.
     """
-    routes = _Routes(service, access, pages, model)
+    routes = _Routes(service, access, proxies, pages, model)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_post("/transcribe", routes.transcribe)
     app.router.add_get("/healthz", routes.healthz)
@@ -58,39 +51,46 @@ def build_app(service: Service, access: Access, pages: Mapping[str, Page], model
 
 
 class _Routes:
-    def __init__(self, service: Service, access: Access, pages: Mapping[str, Page], model: str) -> None:
-        self._service, self._access, self._pages, self._model = service, access, pages, model
+    def __init__(
+        self, service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: str
+    ) -> None:
+        self._service, self._access, self._proxies = service, access, proxies
+        self._pages, self._model = pages, model
         self._uploads = 0
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check access, and turn every exception into a response with a reason."""
         response: web.StreamResponse
+        if (fair := _fair(request)) is not None:  # requests sent one after the other without waiting for responses
+            await asyncio.sleep(fair.frames.spend(1, asyncio.get_running_loop().time()))
         try:
+            self._check_host(request)
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 response = self._preflight(request)
             else:
                 self._check(request)
                 response = await handler(request)
         except ClientError as error:
-            self._service.report(error, _label(request))
+            self._service.report(error, self._label(request))
             response = error_response(error)
         except web.HTTPException as error:  # 404, 405, 413, a bad handshake
-            response = error_response(ClientError(Reason.PROTOCOL, f"{request.method} {request.path}: {error.reason}"))
+            named = visible(f"{request.method} {request.path}", SHOWN)
+            response = error_response(ClientError(Reason.PROTOCOL, f"{named}: {error.reason}"))
             response.set_status(error.status)
             response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         except ConnectionError as error:  # the response reaches nobody
-            LOG.info("%s: disconnected", _label(request))
+            LOG.info("%s: disconnected", self._label(request))
             response = error_response(ClientError(Reason.PROTOCOL, f"the connection was lost ({error})"))
         except Exception:
-            LOG.exception("%s: failed", _label(request))
+            LOG.exception("%s: failed", self._label(request))
             self._service.metrics.count_error(Reason.INTERNAL)
             response = error_response(internal_error())
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers of every response, and the one that lets a page of an allowed origin read it."""
-        response.headers.update(_HEADERS)
+        response.headers.update(HEADERS)
         if (origin := request.headers.get("Origin")) and self._allows_origin(request):
             response.headers.update({"Access-Control-Allow-Origin": origin, "Vary": "Origin"})
 
@@ -101,7 +101,17 @@ class _Routes:
         if not self._allows_origin(request):
             raise ClientError(
                 Reason.ORIGIN,
-                f"pages of {request.headers['Origin']} may not use this server; allow them with --allowed_origin",
+                f"pages of {visible(request.headers['Origin'], SHOWN)} may not use this server; allow them with "
+                "--allowed_origin",
+            )
+
+    def _check_host(self, request: web.Request) -> None:
+        host = request.headers.get("Host")
+        if not self._access.allows_host(host):
+            raise ClientError(
+                Reason.HOST,
+                f"'{visible(host or '', SHOWN)}' (header Host) is not a name of this server; allow it with "
+                "--allowed_hosts, or use an address",
             )
 
     def _check(self, request: web.Request) -> None:
@@ -130,9 +140,12 @@ class _Routes:
         """Serve a WebSocket."""
         if not _wants_socket(request):
             raise ClientError(Reason.PROTOCOL, f"{request.path} accepts WebSockets only")
-        socket = WebSocket(request, self._service.limits.message_bytes, protocol.failed)
+        fair = _fair(request)
+        socket = WebSocket(
+            request, self._service.limits.message_bytes, protocol.failed, None if fair is None else fair.frames
+        )
         await socket.prepare(request)
-        connection = Connection(self._service, socket, _label(request))
+        connection = Connection(self._service, socket, self._label(request), self._visitor(request))
         self._service.add(connection)
         try:
             await connection.run()
@@ -151,14 +164,30 @@ class _Routes:
                 Reason.UPLOAD_SIZE,
                 f"the file has more than {limits.upload_bytes} bytes; cut it, or stream it over a WebSocket",
             )
-        upload = Upload(self._service, request, _label(request))
+        upload = Upload(self._service, request, self._label(request))
         self._service.add(upload)
         self._uploads += 1
         try:
-            return await upload.respond()
+            with self._service.sessions.open(self._visitor(request)):
+                return await upload.respond()
         finally:
             self._uploads -= 1
             self._service.remove(upload)
+
+    def _visitor(self, request: web.Request) -> Visitor:
+        """Return the client of a request: the one that a trusted proxy names, else the other end of the connection."""
+        fair, address = _fair(request), self._client(request)
+        seat = None if fair is None else fair.seat
+        if seat is not None:
+            seat.address = group(address)
+        return Visitor("" if self._proxies.is_trusted(address) else group(address), seat)
+
+    def _client(self, request: web.Request) -> str:
+        return self._proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []))
+
+    def _label(self, request: web.Request) -> str:
+        """Return the name of a client in the log; the path is percent-encoded, so it cannot contain a line end."""
+        return f"{self._client(request)} {visible(request.rel_url.raw_path, SHOWN)}"
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         """Return status 200, or 503 while the server is shutting down."""
@@ -216,6 +245,6 @@ def _wants_socket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def _label(request: web.Request) -> str:
-    """Return the name of a client in the log; the path is percent-encoded, so it cannot contain a line end."""
-    return f"{request.remote} {request.rel_url.raw_path}"
+def _fair(request: web.Request) -> FairProtocol | None:
+    """Return the reader of a request's connection; None outside of a server."""
+    return None if request.transport is None else request.transport.get_extra_info(FairProtocol.NAME)

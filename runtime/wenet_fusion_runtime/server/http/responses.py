@@ -10,11 +10,26 @@ from aiohttp import web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 
+# The page loads scripts, styles and pictures from its own server only, and connects to it only.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {  # of every response
+    "Server": "wenet-fusion-runtime",  # aiohttp's default shows its version and Python's
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # a URL may contain a token
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 _STATUS = {
     Reason.TOKEN: 401,
     Reason.ORIGIN: 403,
     Reason.UPLOAD_TIME: 408,
     Reason.UPLOAD_SIZE: 413,
+    Reason.HOST: 421,
     Reason.INTERNAL: 500,
     Reason.FULL: 503,
     Reason.PROGRESS: 503,

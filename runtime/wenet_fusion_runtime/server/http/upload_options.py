@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.formats import FORMATS, JSON
 from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
@@ -40,12 +41,16 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> Upl
             raise option_error(f"{name} does not apply to a file; leave it out")
     output_format, is_streamed = given.pop("format", JSON), given.pop("stream", False)
     if output_format not in FORMATS:
-        raise option_error(f"format must be one of {', '.join(FORMATS)}, found {json.dumps(output_format)}")
+        raise option_error(f"format must be one of {', '.join(FORMATS)}, found {_quoted(output_format)}")
     if type(is_streamed) is not bool:
-        raise option_error(f"stream must be true or false, found {json.dumps(is_streamed)}")
+        raise option_error(f"stream must be true or false, found {_quoted(is_streamed)}")
     if is_streamed and output_format != JSON:
         raise option_error(f"stream=true goes with format={JSON} only, found {output_format}")
     return UploadOptions(parse_options(given, rules), output_format, is_streamed)
+
+
+def _quoted(value: object) -> str:
+    return visible(json.dumps(value, ensure_ascii=False), SHOWN)
 
 
 def _value(text: str) -> Any:

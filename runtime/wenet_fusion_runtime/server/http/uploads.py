@@ -11,19 +11,22 @@ from typing import BinaryIO
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.server.decoding.decoder_process import NAME
 from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
+from wenet_fusion_runtime.server.http.body import Body
 from wenet_fusion_runtime.server.http.responses import error_response, json_response
 from wenet_fusion_runtime.server.http.upload_options import UploadOptions, parse_upload_options
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
-from wenet_fusion_runtime.server.session_options import option_error
+from wenet_fusion_runtime.server.session_options import MAX_TEXT, option_error
 
 CHUNK_BYTES = 64 * 1024  # received at once
-MAX_FIELD_BYTES = 1 << 18  # size of an option in a form
+MAX_FIELDS = 32  # options in a form
+FORM_BYTES = 64 * 1024 + MAX_TEXT  # of a form besides its file
 FILE_FIELDS = ("file", "audio")  # parts of a form that are the audio even without a file name
 CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # of FORMATS
 
@@ -115,17 +118,21 @@ class Upload:
     async def _receive(self, file: BinaryIO) -> dict[str, str]:
         """Write the audio to a file; return the other fields of a form."""
         fields: dict[str, str] = {}
+        body = Body(self._request.content, self._service.limits.upload_bytes + FORM_BYTES)
         if not self._request.content_type.startswith("multipart/"):
-            while data := await self._request.content.read(CHUNK_BYTES):
+            while data := await body.read(CHUNK_BYTES):
                 self._write(file, data)
         else:
             try:
-                form = await self._request.multipart()
+                form = body.form(self._request)
                 while (part := await form.next()) is not None:
                     if not isinstance(part, BodyPartReader):
                         raise ValueError("a form within a form")
                     if part.filename is None and part.name not in FILE_FIELDS:
-                        fields[part.name or ""] = await _read_field(part)
+                        name = visible(part.name or "", SHOWN)
+                        fields[name] = await _read_field(part, name, sum(map(len, fields.values())))
+                        if len(fields) > MAX_FIELDS:
+                            raise ValueError(f"more than {MAX_FIELDS} fields")
                         continue
                     if file.tell():
                         raise ValueError("more than one file")
@@ -134,7 +141,8 @@ class Upload:
             except (ValueError, HttpProcessingError) as error:
                 raise ClientError(
                     Reason.OPTION,
-                    f"the form cannot be read ({error}); send the audio as a file in it, or alone as the body",
+                    f"the form cannot be read ({_shortened(error)}); send the audio as a file in it, or alone as the "
+                    "body",
                 ) from None
         if not file.tell():
             raise ClientError(Reason.SAMPLES, "the request has no audio; send a file as the body, or in a form")
@@ -253,13 +261,13 @@ class Upload:
 
 
 def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return visible(" ".join(str(error).split()), 2 * SHOWN)
 
 
-async def _read_field(part: BodyPartReader) -> str:
+async def _read_field(part: BodyPartReader, name: str, earlier: int) -> str:
     found = b""
     while data := await part.read_chunk(CHUNK_BYTES):
         found += data
-        if len(found) > MAX_FIELD_BYTES:
-            raise option_error(f"{part.name} has more than {MAX_FIELD_BYTES} bytes")
+        if earlier + len(found) > MAX_TEXT:
+            raise option_error(f"{name}: the options have more than {MAX_TEXT} bytes in all")
     return found.decode("utf-8", "replace")

@@ -13,12 +13,12 @@ from wenet_fusion_runtime.server.errors import (
     ClientError,
     Reason,
     internal_error,
-    limit_reached,
     shutting_down,
 )
+from wenet_fusion_runtime.server.guard.addresses import Visitor
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import FINISH_SECONDS, LOG, Service
-from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.session_options import MAX_TEXT, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
@@ -39,13 +39,14 @@ class Connection:
         service: decodes the audio.
         socket: accepted WebSocket.
         label: name of the client in the log.
+        visitor: the client's address and its place among the connections.
 
     >>> async def handle(service: Service, socket: WebSocket) -> None:
     ...     await Connection(service, socket, label="127.0.0.1 /ws").run()
     """
 
-    def __init__(self, service: Service, socket: WebSocket, label: str) -> None:
-        self._service, self._socket, self._label = service, socket, label
+    def __init__(self, service: Service, socket: WebSocket, label: str, visitor: Visitor = Visitor()) -> None:
+        self._service, self._socket, self._label, self._visitor = service, socket, label, visitor
         self._loop = asyncio.get_running_loop()
         self._options = SessionOptions()
         self._session: LiveSession | None = None
@@ -98,15 +99,14 @@ class Connection:
     async def _serve(self) -> None:
         limits = self._service.limits
         self._service.check_draining()
-        if self._service.clients > limits.connections:
-            raise limit_reached(f"the limit of {limits.connections} connections is reached")
         try:
             self._options = await self._first(asyncio.wait_for(self._start(), limits.start_seconds))
         except asyncio.TimeoutError:
             raise ClientError(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
-        self._session = await self._service.open(self._options)
-        # The writer comes first: if it has ended, a client that disconnected in the same turn has all results.
-        await self._first(self._write(self._session), self._read(self._session), self._watch())
+        with self._service.sessions.open(self._visitor):
+            self._session = await self._service.open(self._options)
+            # The writer comes first: if it has ended, a client that disconnected in the same turn has all results.
+            await self._first(self._write(self._session), self._read(self._session), self._watch())
 
     async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:
         """Return or raise what the first coroutine to end does, once all have ended; raise ClientError on a cut."""
@@ -170,6 +170,10 @@ class Connection:
 
     async def _receive(self) -> str | bytes:
         message = await self._socket.receive()
+        if message.type is WSMsgType.TEXT and len(message.data) > MAX_TEXT:
+            raise ClientError(
+                Reason.MESSAGE_SIZE, f"a text message has more than {MAX_TEXT} bytes; send audio as binary"
+            )
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             return message.data
         raise self._socket.read_error or Disconnected

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
+from wenet_fusion_runtime.server.guard.budget import Budget
+from wenet_fusion_runtime.server.guard.fair_protocol import frame_budget
+from wenet_fusion_runtime.server.limits import Limits
 
 CLOSE_SECONDS = 5.0  # time for the client to answer a close frame
 LINGER_SECONDS = 2.0  # time for a client that is still sending to read why the server closes
+EMPTY_FRAMES = 10  # frames that a ping, a pong or an empty message counts as: nobody needs many
 _POLL_SECONDS = 0.05
 
 
@@ -22,6 +27,7 @@ class WebSocket(web.WebSocketResponse):
         request: the request that is upgraded.
         max_message_bytes: largest message.
         write_error: turns an error into a text message.
+        frames: budget of the connection; None: that of `Limits()`.
 
     >>> from aiohttp.test_utils import make_mocked_request
     >>> socket = WebSocket(make_mocked_request("GET", "/ws"), max_message_bytes=1 << 20, write_error=str)
@@ -29,10 +35,24 @@ class WebSocket(web.WebSocketResponse):
     (False, None)
     """
 
-    def __init__(self, request: web.Request, max_message_bytes: int, write_error: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        max_message_bytes: int,
+        write_error: Callable[[str], str],
+        frames: Budget | None = None,
+    ) -> None:
         # aiohttp refuses messages of exactly max_msg_size. No compression: a small message could become a large one.
         # writer_limit=0: a send waits for the client at once.
-        super().__init__(timeout=CLOSE_SECONDS, max_msg_size=max_message_bytes + 1, writer_limit=0, compress=False)
+        # autoping=False: `receive` answers pings within the budget.
+        super().__init__(
+            timeout=CLOSE_SECONDS,
+            max_msg_size=max_message_bytes + 1,
+            writer_limit=0,
+            compress=False,
+            autoping=False,
+        )
+        self._frames = frames or frame_budget(Limits())
         self.read_error: ClientError | None = None
         self._request = request
         self._write_error = write_error
@@ -44,6 +64,23 @@ class WebSocket(web.WebSocketResponse):
             WSCloseCode.INVALID_TEXT: (Reason.PROTOCOL, "Wrong protocol: a text message is not UTF-8"),
             WSCloseCode.PROTOCOL_ERROR: (Reason.PROTOCOL, "Wrong protocol: a frame breaks the rules of WebSockets"),
         }
+
+    async def receive(self, timeout: float | None = None) -> Any:
+        """Return the next message that is not a ping or a pong, no sooner than the budget of frames allows.
+
+        Other connections get their turn after every frame, even if the next one has arrived.
+        """
+        while True:
+            message = await super().receive(timeout)
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
+                return message
+            is_data = message.type in (WSMsgType.TEXT, WSMsgType.BINARY)
+            cost = 1 if is_data and message.data else EMPTY_FRAMES
+            await asyncio.sleep(self._frames.spend(cost, asyncio.get_running_loop().time()))
+            if is_data:
+                return message
+            if message.type is WSMsgType.PING and not self.closed:
+                await self.pong(message.data)
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
         """Send a text message, unless a message of the client could not be read."""

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import aiohttp
 import numpy as np
 
+from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 
 CONNECT_SECONDS = 10.0
 REPLY_SECONDS = 60.0  # longest time without a message of the server, once all audio is sent
 CLOSE_SECONDS = 5.0
+MAX_REASON = 1000  # characters of a server's error message
 
 
 class ServerAddress(NamedTuple):
@@ -117,6 +119,10 @@ _HANDSHAKES = {
 }
 
 
+def _shown(record: Mapping[str, Any]) -> str:
+    return visible(json.dumps(record), 200)
+
+
 class _ClientSession:
     def __init__(
         self,
@@ -134,7 +140,7 @@ class _ClientSession:
         await self._socket.send_str(start_signal)
         record = await self._receive()
         if record.get("type") != "server_ready":
-            raise ServerError(f"the server answered the start signal with {json.dumps(record)[:200]}")
+            raise ServerError(f"the server answered the start signal with {_shown(record)}")
         sending = asyncio.ensure_future(self._send(blocks, is_paced))
         receiving = asyncio.ensure_future(self._receive_results())
         try:
@@ -144,6 +150,11 @@ class _ClientSession:
             if error is not None and not isinstance(error, ConnectionError):
                 raise error
             await receiving
+            if self._ended_at is None:
+                raise ServerError(
+                    f"the server ended the session after {self._timing.audio:.1f} s of audio, before the end signal; "
+                    "the text is not complete"
+                )
         finally:
             for task in (sending, receiving):
                 task.cancel()
@@ -161,8 +172,8 @@ class _ClientSession:
             await self._socket.send_bytes(protocol.sample_bytes(block, self._options.sample_format))
             self._timing.audio = spoken
             self._sent.append((spoken, time.monotonic()))
-        await self._socket.send_str(protocol.end_signal())
         self._ended_at = time.monotonic()
+        await self._socket.send_str(protocol.end_signal())
 
     async def _receive_results(self) -> None:
         while (record := await self._receive()).get("type") != "speech_end":
@@ -179,27 +190,30 @@ class _ClientSession:
                 if self._ended_at is not None or not self._sent:
                     raise ServerError(f"the server sent nothing for {REPLY_SECONDS:g} s") from None
         if message.type is not aiohttp.WSMsgType.TEXT:
-            why = f" ({message.extra})" if message.type is aiohttp.WSMsgType.CLOSE and message.extra else ""
+            why = (
+                f" ({visible(str(message.extra), 200)})"
+                if message.type is aiohttp.WSMsgType.CLOSE and message.extra
+                else ""
+            )
             raise ServerError(f"the server closed the connection, code {self._socket.close_code}{why}")
         try:
             record = json.loads(message.data)
         except ValueError:
             record = None
         if not isinstance(record, dict):
-            raise ServerError(f"the server sent something other than a JSON object: {message.data[:200]}")
+            raise ServerError(f"the server sent something other than a JSON object: {visible(message.data, 200)}")
         if record.get("status") != "ok":
-            raise ServerError(f"the server refused: {record.get('message', message.data[:200])}")
+            raise ServerError(f"the server refused: {visible(str(record.get('message', message.data)), MAX_REASON)}")
         return record
 
     def _result(self, record: dict[str, Any]) -> ServerResult:
         try:
-            text = json.loads(record["nbest"])[0]["sentence"]
-            words = tuple((word["text"], word["spaced"]) for word in record.get("words", ()))
+            text = visible(json.loads(record["nbest"])[0]["sentence"])
+            words = tuple((visible(word["text"]), bool(word["spaced"])) for word in record.get("words", ()))
             delay = self._delay(record.get("end"))
             return ServerResult(record["type"] == "final_result", text, words, record.get("committed", 0), delay)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            shown = json.dumps(record)[:200]
-            raise ServerError(f"the server sent a result that cannot be read ({error!r}): {shown}") from None
+            raise ServerError(f"the server sent a result that cannot be read ({error!r}): {_shown(record)}") from None
 
     def _delay(self, end: float | None) -> float | None:
         """Return the time since the audio up to `end` was sent; None if an earlier result covered it."""

@@ -1,0 +1,135 @@
+"""Reads from every connection in small slices, and no faster than its budgets of bytes and of work allow.
+
+asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: tens
+of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection, and a
+connection that sends too many bytes, or bytes that take long to parse, is read later: the rest waits in the client's
+system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol, cast
+
+from wenet_fusion_runtime.server.guard.budget import Budget
+from wenet_fusion_runtime.server.limits import Limits
+
+SLICE_BYTES = 16 * 1024  # read from a connection in one turn of the event loop
+PARSING_SHARE = 0.02  # of the event loop's time, for parsing what one connection sends
+PARSING_BURST = 0.02  # seconds
+BURST_SECONDS = 2.0  # saved budgets of bytes and frames
+
+
+class Seat(Protocol):
+    """The place that a connection takes among those that the server accepts."""
+
+    is_busy: bool  # serves a session or an upload
+    address: str  # of the client; set anew if a trusted proxy names another
+
+
+class FairProtocol(asyncio.BufferedProtocol):
+    """Stands between a transport and aiohttp's protocol.
+
+    `request.transport.get_extra_info(FairProtocol.NAME)` returns the one of a request.
+
+    Args:
+        protocol: gets the data.
+        limits: bytes and frames per second.
+        buffer: what the event loop writes to; all connections of an event loop may share one.
+        seat: of the connection.
+
+    >>> async def listen(make: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    ...     buffer = bytearray(SLICE_BYTES)
+    ...     fair = lambda: FairProtocol(make(), Limits(), buffer)
+    ...     return await asyncio.get_running_loop().create_server(fair, "127.0.0.1", 0)
+    """
+
+    NAME = "wenet_fusion_fair_protocol"
+
+    def __init__(self, protocol: asyncio.Protocol, limits: Limits, buffer: bytearray, seat: Seat | None = None) -> None:
+        self.seat = seat
+        self.frames = frame_budget(limits)
+        self._protocol, self._buffer = protocol, memoryview(buffer)
+        self._loop = asyncio.get_running_loop()
+        self._bytes = Budget(limits.bytes_per_second, BURST_SECONDS * limits.bytes_per_second)
+        self._parsing = Budget(PARSING_SHARE, PARSING_BURST)
+        self._transport: _HeldTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Pass the connection on, with a transport whose reading can be held."""
+        self._transport = _HeldTransport(cast(asyncio.Transport, transport), self, self._loop)
+        self._protocol.connection_made(cast(asyncio.Transport, self._transport))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer that takes the next slice."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass a slice on; hold the connection if it has exceeded a budget."""
+        begun = time.thread_time()
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
+        used, now = time.thread_time() - begun, self._loop.time()
+        wait = max(self._bytes.spend(nbytes, now), self._parsing.spend(used, now))
+        if wait > 0 and self._transport is not None:
+            self._transport.hold(wait)
+
+    def eof_received(self) -> bool | None:
+        """Pass the end of the client's data on."""
+        return self._protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the loss of the connection on."""
+        if self._transport is not None:
+            self._transport.release()
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on: the client does not read."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on: the client reads again."""
+        self._protocol.resume_writing()
+
+
+def frame_budget(limits: Limits) -> Budget:
+    """Return the budget for the frames and requests of one connection."""
+    return Budget(limits.frames_per_second, BURST_SECONDS * limits.frames_per_second)
+
+
+class _HeldTransport:
+    """A transport that reads while neither its protocol has paused it nor a budget holds it."""
+
+    def __init__(self, transport: asyncio.Transport, fair: FairProtocol, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._fair, self._loop = transport, fair, loop
+        self._is_paused = False
+        self._held: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._fair if name == FairProtocol.NAME else self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._is_paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._is_paused = False
+        if self._held is None:
+            self._transport.resume_reading()
+
+    def hold(self, seconds: float) -> None:
+        if self._held is not None:
+            self._held.cancel()
+        self._held = self._loop.call_later(seconds, self.release)
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            if not self._is_paused:
+                self._transport.resume_reading()

@@ -1,0 +1,95 @@
+"""The body of an upload: every byte of it counts, and reading it leaves other connections their turns."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from aiohttp import MultipartReader, StreamReader, web
+
+from wenet_fusion_runtime.server.errors import ClientError, Reason
+from wenet_fusion_runtime.server.guard.budget import Budget
+
+SMALL = 1024  # bytes of a piece that counts
+PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
+PIECES_AT_ONCE = 1000
+MAX_LINE = 64 * 1024  # bytes
+
+
+class Body:
+    """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
+
+    aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
+    Here a turn takes one piece, and small pieces have a budget.
+
+    Args:
+        content: aiohttp's stream.
+        limit: bytes; reading more raises ClientError.
+
+    >>> async def size(request: web.Request) -> int:
+    ...     body, found = Body(request.content, limit=1 << 20), 0
+    ...     while data := await body.read(4096):
+    ...         found += len(data)
+    ...     return found
+    """
+
+    def __init__(self, content: StreamReader, limit: int) -> None:
+        self._content, self._limit = content, limit
+        self._pieces = Budget(PIECES_PER_SECOND, PIECES_AT_ONCE)
+        self._rest = b""
+
+    def form(self, request: web.Request) -> MultipartReader:
+        """Return a reader of the form in this body.
+
+        Raises:
+            ValueError: the header says no boundary.
+        """
+        return MultipartReader(request.headers, cast(StreamReader, self))
+
+    def at_eof(self) -> bool:
+        """Return whether everything was read."""
+        return not self._rest and self._content.at_eof()
+
+    def unread_data(self, data: bytes) -> None:
+        """Put data back."""
+        self._rest = data + self._rest
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return at most n bytes, none at the end."""
+        if not self._rest:
+            self._rest = await self._next()
+        size = len(self._rest) if n < 0 else n
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    async def readline(self, *, max_line_length: int | None = None) -> bytes:
+        """Return a line with its end, or what is left without one.
+
+        Raises:
+            ValueError: the line is too long.
+        """
+        await self._pace()
+        while (end := self._rest.find(b"\n")) < 0:
+            if len(self._rest) > (max_line_length or MAX_LINE):
+                raise ValueError("a line of the form is too long")
+            if not (data := await self._next()):
+                end = len(self._rest)
+                break
+            self._rest += data
+        line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
+        return line
+
+    async def _next(self) -> bytes:
+        while True:
+            if self._content.total_bytes > self._limit:
+                raise ClientError(
+                    Reason.UPLOAD_SIZE, f"the request has more than {self._limit} bytes; send the file alone, or cut it"
+                )
+            data, _ = await self._content.readchunk()
+            if len(data) < SMALL:
+                await self._pace()
+            if data or self._content.at_eof():
+                return data
+
+    async def _pace(self) -> None:
+        await asyncio.sleep(self._pieces.spend(1, asyncio.get_running_loop().time()))

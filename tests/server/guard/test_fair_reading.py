@@ -1,0 +1,144 @@
+"""Reading from connections in slices and within budgets."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from wenet_fusion_runtime.server.errors import ClientError, Reason
+from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
+from wenet_fusion_runtime.server.http.body import PIECES_AT_ONCE, Body
+from wenet_fusion_runtime.server.limits import Limits
+
+
+class Transport:
+    """Counts what happens to a connection's reading."""
+
+    def __init__(self) -> None:
+        self.is_reading = True
+        self.holds = 0
+
+    def pause_reading(self) -> None:
+        self.holds += self.is_reading
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class Receiver(asyncio.Protocol):
+    """Keeps what it gets; `work` takes the place of parsing."""
+
+    def __init__(self, work: Callable[[], object] = lambda: None) -> None:
+        self.data, self.work = b"", work
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self.work()
+
+
+def feed(fair: FairProtocol, data: bytes) -> None:
+    buffer = fair.get_buffer(-1)
+    buffer[: len(data)] = data
+    fair.buffer_updated(len(data))
+
+
+def test_a_turn_reads_one_slice_and_no_more_bytes_than_the_budget() -> None:
+    async def run() -> None:
+        transport, receiver = Transport(), Receiver()
+        fair = FairProtocol(receiver, Limits(bytes_per_second=4 * SLICE_BYTES), bytearray(SLICE_BYTES))
+        fair.connection_made(transport)
+        assert len(fair.get_buffer(1 << 20)) == SLICE_BYTES
+        for _ in range(8):  # two seconds are saved
+            feed(fair, bytes(SLICE_BYTES))
+        assert transport.holds == 0
+        feed(fair, b"x" * SLICE_BYTES)
+        assert not transport.is_reading and receiver.data.endswith(b"x")
+        receiver.transport.pause_reading()  # the parser's own pause outlives the hold
+        await asyncio.sleep(0.4)
+        assert not transport.is_reading
+        receiver.transport.resume_reading()
+        assert transport.is_reading and receiver.transport.get_extra_info(FairProtocol.NAME) is fair
+
+    asyncio.run(run())
+
+
+def test_a_connection_whose_data_takes_long_to_parse_waits() -> None:
+    def work() -> None:
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+
+    async def run(work: Callable[[], object]) -> bool:
+        transport = Transport()
+        fair = FairProtocol(Receiver(work), Limits(), bytearray(SLICE_BYTES))
+        fair.connection_made(transport)
+        feed(fair, b"tiny")
+        reads = transport.is_reading
+        fair.connection_lost(None)
+        return reads
+
+    assert not asyncio.run(run(work)) and asyncio.run(run(lambda: None))
+
+
+def stream_of(data: bytes) -> StreamReader:
+    stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1 << 16, loop=asyncio.get_running_loop())
+    stream.feed_data(data)
+    return stream
+
+
+@pytest.mark.parametrize("kind", ["lines", "chunks"])
+def test_lines_and_small_chunks_leave_others_their_turns(kind: str) -> None:
+    """A form that is all line ends, and a body of chunks of one byte, are read at the pace of their budget."""
+
+    async def run() -> tuple[int, int]:
+        stream, turns = stream_of(b""), 0
+        if kind == "lines":
+            stream.feed_data(b"\n" * 50_000)
+        else:
+            for _ in range(50_000):
+                stream.feed_data(b"\n")
+        body = Body(stream, 1 << 20)
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+
+        async def read() -> None:
+            if kind == "lines":
+                await body.form(SimpleNamespace(headers=headers)).next()
+            while True:
+                await body.read(1 << 16)
+
+        reading = asyncio.ensure_future(read())
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
+            turns += 1
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return turns, 50_000 - stream._size - len(body._rest)
+
+    turns, taken = asyncio.run(run())
+    assert turns > PIECES_AT_ONCE and 0 < taken < 10 * PIECES_AT_ONCE
+
+
+def test_every_byte_of_a_body_counts() -> None:
+    async def run() -> None:
+        body = Body(stream_of(b"0123456789\nab"), limit=20)
+        assert (await body.readline(), await body.read(1)) == (b"0123456789\n", b"a")
+        body.unread_data(b"xy")
+        assert await body.read() == b"xyb"
+        body._content.feed_data(b"z" * 10)
+        with pytest.raises(ClientError, match="more than 20 bytes") as caught:
+            await body.read()
+        assert caught.value.reason is Reason.UPLOAD_SIZE
+
+    asyncio.run(run())
