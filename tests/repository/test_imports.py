@@ -45,10 +45,7 @@ LATE = {
     ("wenet_fusion_runtime.files", "fcntl"): "Windows has none",
     ("wenet_fusion.evaluation.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.model.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
-    (
-        "wenet_fusion_runtime.model.onnx_backend",
-        "onnxruntime",
-    ): "a device may run the other backend, and `info` needs none",
+    ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",
     ("wenet_fusion_runtime.audio.microphone", "sounddevice"): "an extra, for capturing from devices only",
     ("wenet_fusion_runtime.search.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion_runtime.cli.serve", "wenet_fusion_runtime.server.server"): "needs an extra, for serving only",
