@@ -246,14 +246,15 @@ streaming_stage() {
 }
 
 language_model_stage() {
-  local streamed
+  local streamed removal=
+  [ "$special_tokens" != remove ] || removal=--remove_special_tokens
   need_stage 0 data/train/text
   need_stage 3 data/{dev,test}/data.list
   need_stage 6 "$exported"
   change_stage 8
   streamed=$(streamed_chunkings)
   [ -n "$streamed" ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
-  python "$root/tools/language_model/train_ngram.py" data/train/text --keyed --order "$lm_order" \
+  python "$root/tools/language_model/train_ngram.py" data/train/text --keyed --order "$lm_order" ${removal:+"$removal"} \
     --output "$dir/lm.arpa" --evaluate data/{dev,test}/text
   # shellcheck disable=SC2086
   OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$dir/lm.arpa" \

@@ -167,6 +167,16 @@ def test_a_vocabulary_closes_the_model(tmp_path: Path) -> None:
     assert model[("c",)] < model[("<unk>",)] < model[("a", "<unk>")]
 
 
+def test_texts_are_normalised_and_lose_special_tokens_on_request(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("cafe\u0301\n\uff42\n", encoding="utf-8")
+    text = "café [noise] b\u200b\n<unk> \uff42 cafe\u0301\n"
+    options = ("--remove_special_tokens", "--vocabulary", tmp_path / "words", "--order", 2)
+    words = {key[0] for key in parse(train(tmp_path, text, *options).read_text(encoding="utf-8")) if len(key) == 1}
+    assert words == {"<unk>", "<s>", "</s>", "café", "b"}
+    model = parse(train(tmp_path, text, "--order", 1).read_text(encoding="utf-8"))
+    assert ("[noise]",) in model and ("café",) in model and len(model) == 6
+
+
 def test_lines_with_keys_and_what_a_word_is(tmp_path: Path) -> None:
     keyed = parse(train(tmp_path, "one a b\ntwo\n", "--keyed", "--order", 2).read_text())
     assert ("one",) not in keyed and ("<s>", "</s>") in keyed  # "two" has no words

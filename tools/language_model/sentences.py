@@ -9,6 +9,8 @@ from tqdm import tqdm
 from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.spelling import split_words
 
+from wenet_fusion.text.special_tokens import remove_special_tokens
+
 MARKS = ("<s>", "</s>")
 # Ways to split a line into words.
 SPLITS = {
@@ -23,11 +25,17 @@ class TextFormat(NamedTuple):
 
     keyed: bool  # it begins with a key, as in Kaldi's text
     words: str  # one of SPLITS
+    without_special_tokens: bool = False  # leave out marks such as [noise]
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `text_format` reads."""
     parser.add_argument("--keyed", action="store_true", help="lines begin with a key, as in Kaldi's text")
+    parser.add_argument(
+        "--remove_special_tokens",
+        action="store_true",
+        help="leave out marks such as <unk>, [noise] and {LAUGH}, as --special_tokens remove does in transcripts",
+    )
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
         help="what a word is, the same as for the search that the model is for: text between spaces; unspaced: of"
@@ -38,7 +46,7 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 def text_format(args: argparse.Namespace) -> TextFormat:
     """Return the format that the parsed options ask for."""
-    return TextFormat(args.keyed, args.words)
+    return TextFormat(args.keyed, args.words, args.remove_special_tokens)
 
 
 def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
@@ -57,7 +65,8 @@ def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
                     continue
                 if text.keyed:
                     line = " ".join(line.split(maxsplit=1)[1:])
-                words = split(normalize_text(line))
+                line = normalize_text(line)
+                words = split(remove_special_tokens(line) if text.without_special_tokens else line)
                 for mark in MARKS:
                     if mark in words:
                         raise ValueError(f"{path}:{number}: holds {mark}, which is added to each line; remove it")

@@ -23,6 +23,7 @@ from sentences import MARKS, add_format_arguments, read_sentences, text_format
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import read_lines, replacing
+from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
 from wenet_fusion_runtime.search.language_model import load_language_model
 
@@ -45,7 +46,7 @@ def read_words(path: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if len(line) > 1:
             raise ValueError(f"{path}:{number}: expected one word in each line, found {' '.join(line)!r}")
-    words = [line[0] for line in lines if line]
+    words = [normalize_text(line[0]) for line in lines if line]
     if not words:
         raise ValueError(f"{path}: holds no words")
     return words
