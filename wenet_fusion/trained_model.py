@@ -16,8 +16,9 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.config import config_from_yaml, to_yaml
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.data.dataset import Batch, SpeechDataset
 from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.loading import iterate
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
@@ -191,6 +192,7 @@ def meta_record(
         "chunkings": [chunking._asdict() for chunking in drawn.trained()],
         "default_chunking": served[-1]._asdict(),
         "units": list(tokenizer.vocabulary.tokens),
+        "units_sha256": tokenizer.vocabulary.sha256,
         "tokenizer": {"kind": tokenizer.kind, "join": tokenizer.join},
         "blank": BLANK,
         "sos_eos": SOS_EOS,

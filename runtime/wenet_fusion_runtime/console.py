@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import io
 import os
 import sys
 import textwrap
+import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NoReturn
 
-USER_ERRORS = (ValueError, OSError, ImportError)  # errors that a user can mend
+# What comes from outside: files, values, packages, the machine.
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RecursionError, OverflowError)
 TRACEBACK_VARIABLE = "WENET_FUSION_TRACEBACK"
 SHOWN = 100  # characters of a value that comes from outside
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line and paragraph ends
 _BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder what is read
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPACE_REMEDY = "free some space, or name another place"
+# Parts of what torch, numpy, onnxruntime and the C++ library say, which share no exception class.
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "bad_alloc",
+    "Storage size calculation overflowed",
+)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -55,32 +70,124 @@ def exit_status(command: Callable[[], int], traceback: bool = False) -> int:
         traceback: raise the user's errors too.
 
     Returns:
-        What the command returns; 1 after one of USER_ERRORS, or if the reader of standard output (`head`, `less`) is
-        gone; 130 after Ctrl-C. Other exceptions are defects and raised, as is everything if the environment variable
-        WENET_FUSION_TRACEBACK is 1.
+        What the command returns; 1 after one of USER_ERRORS, if memory ran out, if standard output cannot be written,
+        or if its reader (`head`, `less`) is gone; 130 after Ctrl-C. Other exceptions are defects and raised, as is
+        everything if the environment variable WENET_FUSION_TRACEBACK is 1.
     """
+    wants_traceback = traceback or os.environ.get(TRACEBACK_VARIABLE) == "1"
     try:
-        return command()
+        with _threads_in_one_line():
+            status = command()
+        failure: Exception | None = None
     except BrokenPipeError:
-        # Otherwise Python reports the closed pipe once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except USER_ERRORS as error:
-        if traceback or os.environ.get(TRACEBACK_VARIABLE) == "1":
+    except Exception as error:
+        if wants_traceback or not (isinstance(error, USER_ERRORS) or is_out_of_memory(error)):
             raise
-        print_error(error)
+        status, failure = 1, error
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
         return 1
+    except OSError as error:
+        _discard_output()
+        status, failure = 1, OSError(error.errno, error.strerror, "standard output")
+    if failure is not None:
+        print_error(failure)
+    return status
 
 
-def print_error(error: Exception) -> None:
-    """Print `error: <message>` to standard error; of an error of the system without its number."""
+def print_error(error: BaseException) -> None:
+    """Print `error: <message>` to standard error; see `error_text`."""
+    print(f"error: {error_text(error)}", file=sys.stderr)
+
+
+def error_text(error: BaseException) -> str:
+    """Return the message of one of USER_ERRORS: with the path, and without the system's number.
+
+    >>> error_text(OSError(28, "No space left on device", "talk.wav"))
+    'talk.wav: No space left on device; free some space, or name another place'
+    >>> error_text(MemoryError())
+    'memory ran out; close other programs, or give less work at a time'
+    """
     text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    print(f"error: {text}", file=sys.stderr)
+    if is_out_of_memory(error):
+        reason = text.splitlines()[0] if text else ""
+        shown = f" ({reason})" if reason else ""
+        return f"memory ran out{shown}; close other programs, or give less work at a time"
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{text}; {_SPACE_REMEDY}" if error.errno in FULL_DISK else text
+    if isinstance(error, RecursionError):
+        return f"the input is nested too deeply ({text}); flatten it"
+    if isinstance(error, OverflowError):
+        return f"a number of the input is too large ({text}); give a smaller one"
+    if "embedded null" in text:
+        return f"a path holds a NUL character ({text}); take it out"
+    return text
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, numpy, torch or onnxruntime says that memory could not be allocated.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("shape mismatch"))
+    False
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in _NO_MEMORY)
+    )
+
+
+def unusable_package(package: str, missing: str, error: BaseException) -> ImportError:
+    """Return the error to raise when a package cannot be imported.
+
+    Args:
+        package: its name, as it is imported.
+        missing: message if it is not installed, with the command that installs it.
+        error: as raised by the import. A package that is installed may fail for want of memory or of a library.
+
+    >>> str(unusable_package("torch", "needs torch: pip install torch", MemoryError("no memory")))
+    'torch is installed, but cannot be imported: MemoryError: no memory'
+    """
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
+        return ImportError(missing)
+    reason = " ".join(str(error).split())
+    return ImportError(f"{package} is installed, but cannot be imported: {type(error).__name__}: {reason}")
+
+
+def _discard_output() -> None:
+    """Send standard output nowhere: otherwise Python reports the failure once more when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _threads_in_one_line() -> Iterator[None]:
+    """Print a user's error that ends a thread, such as a full disk, in one line; the caller of the thread raises it."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        error = arguments.exc_value
+        if not isinstance(error, USER_ERRORS) or os.environ.get(TRACEBACK_VARIABLE) == "1":
+            before(arguments)
+        else:
+            print(f"warning: {error_text(error)}", file=sys.stderr)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def visible(text: str, limit: int | None = None) -> str:

@@ -1,19 +1,22 @@
-"""Text files read with clear errors, files replaced in one step, and long lists of problems."""
+"""Text files read with clear errors, files replaced in one step, appended to whole or locked, and lists of problems."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import hashlib
+import io
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from wenet_fusion_runtime.console import FULL_DISK
 
 MAX_SHOWN = 20
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = "strict") -> list[str]:
@@ -36,6 +39,44 @@ def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = 
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON text that comes from outside.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deeply that Python cannot read it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_sha256(path: str | Path, expected: str) -> None:
+    """Check that a file has this SHA-256.
+
+    Raises:
+        ValueError: it has another one, or `expected` is no SHA-256.
+        OSError: the file cannot be read.
+    """
+    if len(expected) != 64 or set(expected.lower()) - set("0123456789abcdef"):
+        raise ValueError(f"'{expected}' is not a SHA-256: give 64 hexadecimal digits, as sha256sum {path} prints them")
+    found = file_sha256(path)
+    if found != expected.lower():
+        raise ValueError(
+            f"{path}: its SHA-256 is {found}, expected {expected.lower()}: it is another file, or was changed; get it "
+            "again from whoever named that sum. Nothing of it was loaded"
+        )
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write; at the end of the block it replaces `path`.
@@ -52,7 +93,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.part")
     with open(temporary, "ab") as mark:
         _lock(mark.fileno(), path)
-        with _naming_full_disk(path):
+        with naming_full_disk(path):
             try:
                 yield temporary
                 if temporary.exists():
@@ -83,7 +124,7 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder), _naming_full_disk(folder):
+        with _locked(folder), naming_full_disk(folder):
             yield from _replacing_set(folder, names, folder / ".part")
     except BaseException:
         if is_new:
@@ -105,6 +146,72 @@ def printable(name: str | Path) -> str:
     7
     """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(name))
+
+
+def append_whole(file: io.FileIO, data: bytes) -> None:
+    """Append all of `data` to an unbuffered file, or nothing: if the disk is full, the file stays as it was.
+
+    Raises:
+        OSError: the data cannot be written; names the file.
+    """
+    end, rest = file.seek(0, os.SEEK_END), memoryview(data)
+    with naming_full_disk(Path(str(file.name))):
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # a pipe or a device cannot be cut
+                file.truncate(end)
+            raise
+
+
+def hold_lock(path: Path, message: str) -> io.FileIO:
+    """Lock a file for this process until it ends, however it ends; child processes do not inherit the lock.
+
+    Args:
+        path: created if it is missing; holds the number of the process afterwards.
+        message: of the error, with `{holder}` for the number of the process that holds the lock.
+
+    Returns:
+        The open file; closing it frees the lock.
+
+    Raises:
+        OSError: another process holds the lock, or the file cannot be written.
+    """
+    file = io.FileIO(path, "r+" if path.exists() else "x+")
+    if os.name == "posix":  # elsewhere two owners are not noticed
+        import fcntl
+
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = file.read(20).decode("ascii", "replace").strip()
+            file.close()
+            raise OSError(message.format(holder=holder or "unknown")) from None
+    file.truncate(0)
+    file.seek(0)
+    append_whole(file, f"{os.getpid()}\n".encode())
+    return file
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Add the path and a remedy to the error of a full disk, which names neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise OSError(f"{path} cannot be written ({error.strerror}); free some space, or name another place") from error
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Give a file another name beside its own, or copy it; a file at `other` is replaced."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:  # the file system has no links
+        shutil.copy2(path, other)
 
 
 def list_problems(problems: Sequence[str]) -> str:
@@ -133,7 +240,7 @@ def _replacing_set(folder: Path, names: Sequence[str], temporary: Path) -> Itera
             _sync(path)
         for name in names:
             if (folder / name).exists():
-                _link(folder / name, old / name)
+                link_or_copy(folder / name, old / name)
         try:
             _move_set(new, folder, names)
         except BaseException:
@@ -152,13 +259,6 @@ def _move_set(source: Path, folder: Path, names: Sequence[str]) -> None:
             os.replace(source / name, folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
-
-
-def _link(path: Path, other: Path) -> None:
-    try:
-        os.link(path, other)
-    except OSError:  # the file system has no links
-        shutil.copy2(path, other)
 
 
 def _sync(path: Path) -> None:
@@ -188,14 +288,3 @@ def _lock(descriptor: int, path: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OSError(f"{path} is being written by another process; wait for it, or name another place") from None
-
-
-@contextlib.contextmanager
-def _naming_full_disk(path: Path) -> Iterator[None]:
-    """Add the path and a remedy to the error of a full disk, which names neither."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise OSError(f"{path} cannot be written ({error.strerror}); free some space, or name another place") from error

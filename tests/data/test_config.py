@@ -125,6 +125,43 @@ def test_merge_keys_and_anchors():
     assert config_from_yaml(Recipe, text, "c").small == Encoder(8, 4)
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdefghi", "bcdefghij")
+)
+MERGES = "a: &a {x0: 1, y0: 1}\n" + "".join(
+    f"m{n}: &m{n} {{<<: [*{'a' if n == 0 else f'm{n - 1}'}, *{'a' if n == 0 else f'm{n - 1}'}], x: {n}}}\n"
+    for n in range(40)
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, MERGES, "encoder: &e {size: 8, heads: *e}", "[" * 5000 + "]" * 5000])
+def test_text_that_explodes_is_one_problem(text):
+    with pytest.raises(ConfigError) as caught:
+        config_from_yaml(Recipe, text, "c")
+    assert len(str(caught.value).splitlines()) == 1
+    assert any(part in str(caught.value) for part in ("more than 100000 values once its aliases", "nested too deeply"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("lr: .inf", "lr: expected a number, found inf; it must be finite"),
+        ("lr: .nan", "lr: expected a number, found nan; it must be finite"),
+        ("lr: 1e999", "lr: expected a number, found '1e999'"),
+        ("factors: [1, -.inf]", "factors[1]: expected a number, found -inf"),
+        (f"lr: 1{'0' * 400}", "lr: expected a number, found 1000000000"),
+        (f"steps: 1{'0' * 30}", f"steps: expected a whole number, found 1{'0' * 30}; at most 9223372036854775807"),
+        ("name: a\0b", "not valid YAML: unacceptable character #x0000"),
+        ('name: "a\\0b"', "name: expected text, found 'a\\x00b'; take the NUL character out"),
+    ],
+)
+def test_values_that_nothing_can_hold_are_named(text, message):
+    with pytest.raises(ConfigError) as caught:
+        config_from_yaml(Recipe, f"encoder: {{size: 8}}\n{text}", "c")
+    assert f"c:2: {message}" in str(caught.value) or str(caught.value).startswith(f"c: {message}")
+    assert len(str(caught.value)) < 300
+
+
 def test_error_survives_pickling_and_prints_every_problem():
     error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
     assert error.problems == ("a: b", "c: d") and str(error) == "2 problems in the configuration:\n  a: b\n  c: d"
@@ -133,9 +170,11 @@ def test_error_survives_pickling_and_prints_every_problem():
 recipes = st.builds(
     Recipe,
     encoder=st.builds(Encoder, size=st.integers(1, 99).map(lambda n: 4 * n), dropout=st.floats(0, 1)),
-    name=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda name: name != "cursed"),
-    lr=st.floats(allow_nan=False),
-    steps=st.none() | st.integers(),
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+        lambda name: name != "cursed"
+    ),
+    lr=st.floats(allow_nan=False, allow_infinity=False),
+    steps=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
     factors=st.lists(st.floats(0.1, 10)).map(tuple),
     shuffle=st.booleans(),
 )

@@ -169,7 +169,7 @@ def test_every_problem_of_a_raw_list_has_its_line(folder):
         "7: txt must be a string, found 5",
         "8: end 1.0 must come after start 2.0",
         "9: key 'f g' must be one word",
-        '10: duration must be a number of seconds, not negative, found "long"',
+        '10: duration must be a number of seconds, not negative and at most 1e+09, found "long"',
         "11: start must be a number",
         "12: not valid JSON",
         "13: not valid JSON",

@@ -29,7 +29,7 @@ def problems(section, **values):
         ("training", {"frozen_statistics_steps": -1}, "c: training.frozen_statistics_steps: -1 must lie between"),
         ("training", {"frozen_statistics_steps": 11, "max_steps": 10}, "c: training.frozen_statistics_steps: 11 must"),
         ("training", {"max_batch_seconds": 0.4}, "c: training.max_batch_seconds: 0.4 must be at least 1"),
-        ("training", {"max_batch_seconds": float("inf")}, "c: training.max_batch_seconds: inf must be at least"),
+        ("training", {"max_batch_seconds": float("inf")}, "c: training.max_batch_seconds: expected a number"),
         ("model.frontend", {"hop_ms": 0.01}, "c: model.frontend.hop_ms: 0.01 looks like seconds; give"),
         ("model.frontend", {"window_ms": 0.025, "hop_ms": 0.01}, "c: model.frontend.window_ms: 0.025 looks"),
         ("model", {"encoder": {"dim": 65, "heads": 5}, "decoder": {"heads": 5}}, "c: model.encoder.dim: 65 is odd"),

@@ -14,9 +14,9 @@ RUNTIME, TOOLKIT = "wenet_fusion_runtime", "wenet_fusion"
 
 # A unit (a package, or a module beside the packages) may import itself and units of lower layers.
 LAYERS = {
+    f"{RUNTIME}.console": -2,
+    f"{RUNTIME}.files": -1,
     f"{RUNTIME}.audio": 0,
-    f"{RUNTIME}.console": 0,
-    f"{RUNTIME}.files": 0,
     f"{RUNTIME}.results": 0,
     f"{RUNTIME}.search": 1,
     f"{RUNTIME}.model": 2,

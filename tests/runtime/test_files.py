@@ -1,12 +1,27 @@
 """Files that are replaced in one step, alone or as a set: if the writer is killed, no mixture is left."""
 
+import hashlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from wenet_fusion_runtime.files import MAX_SHOWN, list_problems, read_lines, replacing, replacing_set, write_text
+from support.runtime.full_disk import files_of_at_most
+from wenet_fusion_runtime.files import (
+    MAX_SHOWN,
+    append_whole,
+    check_sha256,
+    hold_lock,
+    list_problems,
+    parse_json,
+    read_lines,
+    replacing,
+    replacing_set,
+    write_text,
+)
 
 NAMES = ("main", "part", "extra")
 OLD = {"main": "old main", "part": "old part", "notes": "mine"}
@@ -177,3 +192,61 @@ def test_a_kill_at_any_moment_leaves_no_mixture(tmp_path: Path) -> None:
         if done.returncode == 0:
             break
     assert done.returncode == 0 and outcomes == {(True, "old main"), (False, None), (True, "new main")}
+
+
+# ---- appended lines, locks, checksums, JSON
+
+
+def test_what_does_not_fit_the_disk_is_not_appended_in_part(tmp_path: Path) -> None:
+    with io.FileIO(tmp_path / "log", "a") as file:
+        append_whole(file, b"one\n" * 100)
+        with (
+            files_of_at_most(600),
+            pytest.raises(OSError, match=f"{tmp_path}/log cannot be written .*; free some space"),
+        ):
+            append_whole(file, b"two\n" * 100)
+        append_whole(file, b"end\n")
+    assert (tmp_path / "log").read_bytes() == b"one\n" * 100 + b"end\n"
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from wenet_fusion_runtime.files import hold_lock
+file = hold_lock(Path(sys.argv[1]), "taken by {holder}")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            with pytest.raises(OSError, match=f"taken by {holder.pid}"):
+                hold_lock(path, "taken by {holder}")
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    hold_lock(path, "taken by {holder}").close()
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_file_with_another_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"program")
+    digest = hashlib.sha256(b"program").hexdigest()
+    check_sha256(path, digest)
+    check_sha256(path, digest.upper())
+    with pytest.raises(ValueError, match=f"{path}: its SHA-256 is {digest}, expected {'0' * 64}: it is another file"):
+        check_sha256(path, "0" * 64)
+    for wrong in ("", "abc", "g" * 64, digest + "0"):
+        with pytest.raises(ValueError, match="is not a SHA-256: give 64 hexadecimal digits"):
+            check_sha256(path, wrong)
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, '{"a":' * 100000, "nul", b"\xff"])
+def test_json_from_outside_raises_one_kind_of_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)

@@ -41,7 +41,7 @@ def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pyte
         (["--key", "k.pem"], "a private key needs its certificate"),
         (["--port", "70000"], "the port must be 0 to 65535, found 70000"),
         (["--certificate", "missing.pem"], "missing.pem: no such file"),
-        (["--drain_seconds", "-1"], "must not be negative"),
+        (["--drain_seconds", "-1"], "drain_seconds must be 0 to 1e+07, found -1"),
         (["--host", "no.such.host.invalid"], "no.such.host.invalid: is not an address of this computer"),
         (["--host", "192.0.2.1"], "192.0.2.1:0: cannot be bound"),
         (["--chunk", "5"], "chunk 5 with left context 4"),

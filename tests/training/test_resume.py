@@ -141,17 +141,15 @@ torch.set_num_threads(1)
 victim, count, arguments = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 save, seen = torch.save, 0
 
-def half(content, path):
+def half(content, file):
     global seen
-    seen += Path(path).name.startswith(victim)
+    seen += Path(file.name).name.startswith(victim)
     if seen < count:
-        return save(content, path)
+        return save(content, file)
     whole = io.BytesIO()
     save(content, whole)
-    with open(path, "wb") as file:
-        file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+    file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 torch.save = half
 main(arguments)
@@ -190,7 +188,7 @@ def test_kill_in_the_middle_of_a_save(recipe, corpus, uninterrupted, tmp_path, v
 def test_the_check_sees_a_save_that_is_not_atomic(recipe, corpus, tmp_path, monkeypatch):
     """Seeded bug: the state written in its own place."""
 
-    def save_half(content, path):
+    def save_half(content, path, before=None):
         path.write_bytes(b"PK\x03\x04 half of it")
         raise Killed
 

@@ -1,12 +1,11 @@
 """Variants of the search for the verb `evaluate`: plain, with hot words, with a language model, with both."""
 
 import argparse
-import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from wenet_fusion_runtime.cli.search_arguments import search_options, usable_hot_words
+from wenet_fusion_runtime.files import file_sha256
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
@@ -45,17 +44,9 @@ def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Reques
     if hot_words:
         variants.append(Variant(_HOT_WORDS, replace(plain, hot_words=hot_words), phrases))
     if arguments.language_model is not None:
-        model = f"{arguments.language_model} (SHA-256 {_digest(arguments.language_model)[:12]})"
+        model = f"{arguments.language_model} (SHA-256 {file_sha256(arguments.language_model)[:12]})"
         variants.append(Variant(_LANGUAGE_MODEL, with_model, model))
         if hot_words:
             both = replace(with_model, hot_words=hot_words)
             variants.append(Variant(f"{_HOT_WORDS} + {_LANGUAGE_MODEL}", both, f"{phrases}; {model}"))
     return RequestedVariants(tuple(variants), all_usable)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from wenet_fusion_runtime.files import write_text
+
 from wenet_fusion.cli.arguments import Verb, device, print_notes, print_skipped
 from wenet_fusion.recipe import build_trainer, read_recipe
 
@@ -50,7 +52,7 @@ def train(args: argparse.Namespace) -> int:
     printed = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}")
-    (args.model_dir / "train.yaml").write_text(trainer.fingerprint.config_yaml)
+    write_text(args.model_dir / "train.yaml", trainer.fingerprint.config_yaml)
     trainer.run()
     for name, dataset in datasets.items():
         print_skipped(dataset.skipped[printed[name] :])

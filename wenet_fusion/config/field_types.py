@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import types
 import typing
 from typing import Any, Literal, Union
 
+LARGEST_INTEGER = 2**63 - 1  # what torch and numpy can hold
 # YAML 1.1 reads "1e-3" (no dot) as text; people mean the number.
 _EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -28,15 +30,19 @@ def matches(kind: Any, value: Any) -> bool:
         return any(type(option) is type(value) and option == value for option in typing.get_args(kind))
     if kind is float:
         return _is_number(value)
-    if kind not in (int, bool, str):
+    if kind is int:
+        return type(value) is int and abs(value) <= LARGEST_INTEGER
+    if kind is str:
+        return type(value) is str and "\0" not in value
+    if kind is not bool:
         raise TypeError(f"a configuration cannot hold {kind}")
     return type(value) is kind
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):
-        return bool(_EXPONENT_NUMBER.fullmatch(value))
-    return type(value) in (int, float) and not math.isnan(value)
+        return bool(_EXPONENT_NUMBER.fullmatch(value)) and math.isfinite(float(value))
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max and math.isfinite(value)
 
 
 def item_types(kind: Any, length: int) -> list[Any] | None:
@@ -66,7 +72,8 @@ def describe_value(value: Any) -> str:
         return "a section"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    return "nothing" if value is None else f"{value!r}"
+    shown = "nothing" if value is None else repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
 
 
 def mismatch(kind: Any, value: Any) -> str:
@@ -75,4 +82,8 @@ def mismatch(kind: Any, value: Any) -> str:
     wants_text = kind is str or (options and all(isinstance(option, str) for option in options))
     unquoted = wants_text and value is not None and not isinstance(value, (dict, list, str))
     remedy = "; put it in quotes" if unquoted else ""
+    if kind is str and isinstance(value, str):
+        remedy = "; take the NUL character out"
+    if kind in (int, float) and type(value) in (int, float):
+        remedy = "; it must be finite" if kind is float else f"; at most {LARGEST_INTEGER}" * (type(value) is int)
     return f"expected {describe_type(kind)}, found {describe_value(value)}{remedy}"

@@ -10,6 +10,8 @@ import yaml
 INVALID = object()
 """Stands for a value whose problem is already reported."""
 
+MAX_VALUES = 100_000  # of a configuration, aliases expanded; the longest of ours has 80
+
 _Place = Callable[[int], str]  # line number -> its name in messages
 
 
@@ -54,18 +56,39 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
     Raises:
         ConfigError: the text is not YAML; holds the problems found so far, too.
     """
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
+        if node is not None and _expanded_size(node, {}) > MAX_VALUES:
+            raise ConfigError([f"{origin}: holds more than {MAX_VALUES} values once its aliases (*name) are expanded"])
         return Located({}, origin) if node is None else _from_node(loader, node, place, problems)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = place(mark.line + 1) if mark else origin
-        raise ConfigError([*problems, f"{where}: not valid YAML: {getattr(error, 'problem', error)}"]) from error
+        reason = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError([*problems, f"{where}: not valid YAML: {reason}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{origin}: the YAML is nested too deeply or contains itself"]) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values below a node, each alias counted as a copy of its anchor; RecursionError if endless.
+
+    Args:
+        node: of the parsed text.
+        known: sizes of nodes that were visited, by identity.
+    """
+    if id(node) not in known:
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        else:
+            children = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else []
+        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _from_node(loader: yaml.SafeLoader, node: yaml.Node, place: _Place, problems: list[str]) -> Located:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.results.normalization import normalization_note
 
@@ -21,8 +20,6 @@ from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_headers
 from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 _MAX_SHOWN = 10
 # If a whole batch cannot be read, this many utterances after it are tried before loading fails.
@@ -208,6 +205,8 @@ class SpeechDataset:
             if self._augmentation and not isinstance(samples, Skip):
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = augment(samples, self._augmentation, rng)
+        except MemoryError:
+            raise
         except Exception as error:
             path = printable(utterance.source.path)
             raise RuntimeError(f"while loading {utterance.key} ({path}): {error!r}") from error
@@ -229,56 +228,3 @@ class SpeechDataset:
             tokens_BU=tokens_BU,
             token_lengths_B=torch.tensor(token_lengths),
         )
-
-
-class _Plan(Dataset):
-    """The batches of a plan, as DataLoader reads them."""
-
-    def __init__(self, dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int) -> None:
-        self._dataset, self._plan, self._epoch = dataset, plan, epoch
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, number: int) -> tuple[Batch, list[Skip]] | ValueError:
-        try:
-            return self._dataset.load(self._plan[number], self._epoch)
-        except ValueError as error:  # raised in a worker, it would arrive with the worker's traceback as its message
-            return error
-
-
-def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, num_workers: int) -> Iterator[Batch]:
-    """Load the batches of a plan in its order; torch's global random state stays as it is.
-
-    Args:
-        dataset: gives the utterances.
-        plan: the indices of each batch, see `epoch_batches`.
-        epoch: key of the random changes.
-        num_workers: processes that load; 0 loads in this one. The batches are the same.
-
-    Raises:
-        ValueError: too many utterances are unusable.
-    """
-    loader = DataLoader(
-        _Plan(dataset, plan, epoch),
-        batch_size=None,
-        collate_fn=_unchanged,
-        num_workers=num_workers,
-        # By default every new iterator draws from the global generator, and resumed runs would differ.
-        generator=torch.Generator(),
-        worker_init_fn=_start_worker,
-    )
-    for loaded in loader:
-        if isinstance(loaded, ValueError):
-            raise loaded
-        batch, skips = loaded
-        dataset.record(skips)
-        yield batch
-
-
-def _unchanged(item: T) -> T:
-    return item
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)  # one process per core already

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import posixpath
 import re
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from wenet_fusion_runtime.files import list_problems, printable, read_lines
+from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
+LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
 _TO_THE_END = -1  # as an end or a duration
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what such bytes become when they are read
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
@@ -109,13 +109,13 @@ def _parse_line(line: str, folder: Path) -> Listed:
     try:
         return Listed([_parse_raw(line, folder)], [])
     except (ValueError, OSError) as error:
-        return Listed([], [str(error)])
+        return Listed([], [str(error)[:500]])
 
 
 def _parse_raw(line: str, folder: Path) -> Utterance:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(line)
+    except ValueError as error:
         if _NOT_UTF8.search(line):
             raise ValueError(f"not UTF-8 text: {printable(line[:80])}") from error
         hint = "; is this a list of shards? Then set data.data_type=shard" if line.endswith(".tar") else ""
@@ -129,9 +129,11 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
     for name in ("key", "wav", "txt", "speaker"):
         if not isinstance(record.get(name, ""), str):
-            raise ValueError(f"{name} must be a string, found {json.dumps(record[name])}")
+            raise ValueError(f"{name} must be a string, found {json.dumps(record[name])[:80]}")
         if name != "wav" and _NOT_UTF8.search(record.get(name, "")):
             raise ValueError(f"{name} {printable(record[name])!r} is not UTF-8 text; convert the list")
+        if "\0" in record.get(name, ""):
+            raise ValueError(f"{name} {record[name][:80]!r} holds a NUL character; take it out")
     if len(record["key"].split()) != 1:
         raise ValueError(f"key {record['key']!r} must be one word")
     start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
@@ -187,8 +189,11 @@ def _number(record: dict[str, Any], name: str) -> float | None:
     value = record.get(name)
     if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a number of seconds, not negative, found {json.dumps(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
+        shown = json.dumps(value)
+        raise ValueError(
+            f"{name} must be a number of seconds, not negative and at most {LONGEST_SECONDS:g}, found {shown[:80]}"
+        )
     return float(value)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.results.result import joined_ids
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
@@ -98,12 +99,23 @@ class BatchDecoder:
 
         Raises:
             ValueError: the model returns NaN, or was not trained for a chunking.
+            OSError: memory ran out.
         """
         rate = self._model.meta.sample_rate
-        samples, unreadable = read_batch(utterances, rate)
         decoded: list[Decoded] = []
-        for chunking in self._options.chunkings if samples else ():
-            decoded += self._decode(chunking, list(samples.values()))
+        try:
+            samples, unreadable = read_batch(utterances, rate)
+            for chunking in self._options.chunkings if samples else ():
+                decoded += self._decode(chunking, list(samples.values()))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            longest = max(utterances, key=lambda utterance: utterance.seconds)
+            raise OSError(
+                f"memory ran out while decoding {len(utterances)} utterances of up to {longest.seconds:.1f} s "
+                f"({longest.key}): lower --max_batch_seconds (now {self._options.max_batch_seconds:g}); the same "
+                "command then goes on with what is left"
+            ) from error
         seconds = sum(len(row) for row in samples.values()) / rate
         return DecodedBatch(number, list(samples), unreadable, seconds, decoded)
 

@@ -1,12 +1,13 @@
 """Store decoded batches until the evaluation is complete, so that an interrupted evaluation resumes."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wenet_fusion_runtime.files import read_lines, write_text
+from wenet_fusion_runtime.files import append_whole, parse_json, read_lines, write_text
 
 from wenet_fusion.evaluation.decode_list import Decoded, DecodedBatch
 
@@ -49,10 +50,9 @@ class Progress:
     def keep(self, rank: int, batch: DecodedBatch) -> None:
         """Append a batch to the rank's file."""
         self._folder.mkdir(parents=True, exist_ok=True)  # on a rank with a disk of its own
-        with (self._folder / f"rank{rank}.jsonl").open("a", encoding="utf-8") as file:
-            if not file.tell():
-                file.write(self._header())
-            file.write(_line(batch))
+        with io.FileIO(self._folder / f"rank{rank}.jsonl", "a") as file:
+            header = "" if file.tell() else self._header()
+            append_whole(file, f"{header}{_line(batch)}".encode())
 
     def finish(self) -> None:
         """Delete the files once the results are written; one rank calls this."""
@@ -68,11 +68,12 @@ class Progress:
             return
         for line in lines:
             try:
-                record: dict[str, Any] = json.loads(line)
-            except ValueError:
+                record: dict[str, Any] = parse_json(line)
+                decoded = [Decoded(**item) for item in record.pop("decoded")]
+                batch = DecodedBatch(**record, decoded=decoded)
+            except (ValueError, TypeError, KeyError, AttributeError):
                 return
-            decoded = [Decoded(**item) for item in record.pop("decoded")]
-            yield DecodedBatch(**record, decoded=decoded)
+            yield batch
 
 
 def _line(batch: DecodedBatch) -> str:

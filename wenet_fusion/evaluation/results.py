@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion_runtime.files import read_lines, write_text
+from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
@@ -184,7 +184,7 @@ def read_results(result_dir: Path) -> Evaluation:
         ValueError: the results are damaged.
     """
     try:
-        content = json.loads((result_dir / _RESULTS).read_text(encoding="utf-8"))
+        content = parse_json((result_dir / _RESULTS).read_text(encoding="utf-8"))
         references: dict[str, str] = {}
         found = {
             (row["mode"], row["variant"], row["chunking"]): Found(
@@ -192,7 +192,7 @@ def read_results(result_dir: Path) -> Evaluation:
             )
             for row in content["rows"]
         }
-        for line in map(json.loads, read_lines(result_dir / _UTTERANCES)):
+        for line in map(parse_json, read_lines(result_dir / _UTTERANCES)):
             condition = found[line["mode"], line["variant"], line["chunking"]]
             references[line["key"]] = line["reference"]
             condition.texts[line["key"]], condition.tokens[line["key"]] = line["hypothesis"], line["tokens"]
@@ -201,7 +201,7 @@ def read_results(result_dir: Path) -> Evaluation:
             content["checkpoint"], content["data"], Counting(**content["counting"]), content["audio_seconds"],
             references, list(found.values()), content["skipped"], facts,
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{result_dir}: its results are damaged ({error!r}); evaluate again") from error
 
 

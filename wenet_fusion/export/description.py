@@ -1,6 +1,9 @@
 """Text about exports for users: the meaning of the precisions, and the results of verification."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from wenet_fusion_runtime.files import file_sha256
 
 from wenet_fusion.export.flow import TARGETS
 from wenet_fusion.export.target import Exported, ExportOptions, Findings
@@ -34,6 +37,7 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
     streamed = f"chunking {chunking_label(chunking)}" if one_chunking else f"chunk sizes {sizes}"
     lines = [
         *map(_size, exported.files),
+        *_checksum(exported.files, options.target),
         f"{options.precision}; {norms} in the step; {_comparison(found)}, streamed at {streamed}",
         *_error_rate(found, options.precision),
         *_delay(found),
@@ -45,6 +49,11 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
 def _size(path: Path) -> str:
     size = path.stat().st_size
     return f"{path}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{path}: {size / 1e3:.1f} kB"
+
+
+def _checksum(files: Sequence[Path], target: str) -> list[str]:
+    """Return the checksum of a file of our runtime, which compares it with --require_sha256."""
+    return [f"SHA-256 {file_sha256(files[0])}"] if target in ("torchscript", "onnx") else []
 
 
 def _comparison(found: Findings) -> str:

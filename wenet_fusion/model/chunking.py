@@ -5,6 +5,7 @@ Shapes: B utterances, T queries, S keys.
 
 import math
 import random
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ def parse_chunking(label: str) -> Chunking:
     if label == "full":
         return FULL_CONTEXT
     size, slash, left = label.partition("/")
-    if not (slash and size.isdigit() and left.isdigit() and int(size) > 0):
+    if not (slash and re.fullmatch("[0-9]{1,6}", size) and re.fullmatch("[0-9]{1,6}", left) and int(size) > 0):
         raise ValueError(
             f"chunking {label!r} is neither 'full' nor SIZE/LEFT in encoder frames and chunks, such as 16/4"
         )

@@ -58,6 +58,7 @@ class StreamingModel(nn.Module):
         self.decoder = model.decoder
         self.reverse_decoder = model.reverse_decoder
         self.blank, self.sos_eos = BLANK, SOS_EOS  # scripts read attributes, not module constants
+        self.vocabulary_size = model.vocabulary_size  # the runtime compares it with meta.json
         self.top_tokens = min(TOP_TOKENS, model.vocabulary_size)
         self.state_sizes = part_sizes(model.encoder.init_state(1, 0))
 

@@ -210,6 +210,8 @@ class BpeTokenizer(_VocabularyTokenizer):
         super().__init__(vocabulary, special_tokens)
         self.model_bytes = model
         try:
+            if not model:  # which sentencepiece itself accepts
+                raise RuntimeError("it is empty")
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(

@@ -4,6 +4,8 @@ A run's folder holds `step_N.pt` for each validation, a model to evaluate, avera
 from which the run resumes.
 """
 
+import io
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -12,13 +14,15 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from wenet_fusion_runtime.files import replacing
+from wenet_fusion_runtime.console import is_out_of_memory
+from wenet_fusion_runtime.files import link_or_copy, replacing
 
 from wenet_fusion.training.checkpoint_migration import FORMAT, migrate
 
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
 STATE_NAME = "training_state.pt"
+STATE_BEFORE_NAME = "training_state_before.pt"
 
 T = TypeVar("T")
 
@@ -87,10 +91,54 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
     return sorted(paths, key=checkpoint_step)
 
 
-def save_atomically(content: Any, path: Path) -> None:
-    """Write a file with torch.save; a kill at any moment leaves the old file or the new one, whole."""
+def save_atomically(content: Any, path: Path, before: Path | None = None) -> None:
+    """Write a file with torch.save; a kill at any moment leaves the old file or the new one, whole.
+
+    Args:
+        content: what to write.
+        path: the file.
+        before: keeps the old file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the old file stays.
+    """
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        with _Disk(temporary) as disk:
+            torch.save(content, disk)
+        disk.raise_failure()
+        if before is not None and path.exists():
+            with replacing(before) as kept:
+                link_or_copy(path, kept)
+
+
+class _Disk(io.FileIO):
+    """A file that keeps its first error for `raise_failure`: raised within torch's C++ writer, it would lose its cause.
+
+    >>> with _Disk(Path("/dev/full")) as disk:
+    ...     _ = disk.write(b"weights")
+    >>> disk.raise_failure()
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+        self._failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self._failure is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self._failure = error
+        return size
+
+    def raise_failure(self) -> None:
+        """Raise the first error of `write`, if there was one."""
+        if self._failure is not None:
+            raise self._failure
 
 
 def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
@@ -99,8 +147,9 @@ def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
 
 
 def save_training_state(state: TrainingState, model_dir: Path) -> None:
-    """Write the training state of a run's folder."""
-    save_atomically({"kind": STATE_KIND, "format": FORMAT, **vars(state)}, model_dir / STATE_NAME)
+    """Write the training state of a run's folder, and keep the one before it: a disk may damage the last one."""
+    content = {"kind": STATE_KIND, "format": FORMAT, **vars(state)}
+    save_atomically(content, model_dir / STATE_NAME, model_dir / STATE_BEFORE_NAME)
 
 
 def load_model(path: Path) -> ModelCheckpoint:
@@ -117,12 +166,24 @@ def load_training_state(model_dir: Path) -> TrainingState | None:
     """Read the state to resume from; None if the folder has none.
 
     Raises:
-        ValueError: the file is damaged, by hand or by the disk (a kill never damages it).
+        ValueError: the file is damaged, by hand or by the disk (a kill never damages it). The message offers the state
+            before it, if that one is whole.
     """
-    path = model_dir / STATE_NAME
+    path, before = model_dir / STATE_NAME, model_dir / STATE_BEFORE_NAME
     if not path.exists():
         return None
-    return _load(TrainingState, path, STATE_KIND, f"a training state; delete {path} to start again")
+    restart = f"a training state; delete {path} to start again"
+    try:
+        return _load(TrainingState, path, STATE_KIND, restart)
+    except ValueError as error:
+        try:
+            step = _load(TrainingState, before, STATE_KIND, restart).step
+        except (ValueError, OSError):
+            raise error from None
+        reason = str(error).partition("; give a training state")[0]
+        raise ValueError(
+            f"{reason}; the state before it, of step {step}, is whole: go on from there with mv {before} {path}"
+        ) from None
 
 
 def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
@@ -132,13 +193,14 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         raise FileNotFoundError(f"{path} does not exist; give {expected}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give {expected}")
+    open(path, "rb").close()  # raises OSError with the path if it may not be read
     try:
         content = None if is_exported(path) else _read(path)
-    except OSError:
-        raise
-    except Exception as error:  # the unpickler may raise anything
+    except Exception as error:  # the unpickler raises nearly anything for a foreign or damaged file, OSError too
+        if is_out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({reason}); give {expected}") from None
+        raise ValueError(f"{path} cannot be read ({reason}); give {expected}{_earlier(path)}") from None
     if content is None:
         raise ValueError(f"{path} is an exported model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
@@ -156,6 +218,14 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         return cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
     except TypeError as error:
         raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
+
+
+def _earlier(path: Path) -> str:
+    """Return a hint at the checkpoint before a damaged one."""
+    if not re.fullmatch(r"step_\d+\.pt", path.name):
+        return ""
+    others = [other for other in list_checkpoints(path.parent) if checkpoint_step(other) < checkpoint_step(path)]
+    return f"; the checkpoint before it is {others[-1]}" if others else ""
 
 
 def is_exported(path: Path) -> bool:

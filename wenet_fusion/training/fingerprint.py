@@ -12,6 +12,8 @@ from wenet_fusion.training.checkpoint import TrainingState
 NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")
 # Their effect is compared token by token; earlier versions lacked the setting and spelled special tokens.
 _COMPARED_BY_TOKENS = re.compile(r"^  special_tokens: (?:refuse|spell)\n", re.MULTILINE)
+# Settings that a resumed run may change where memory runs out; its epoch starts again, with other batches.
+BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
 _COUNTS_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
 
 
@@ -33,15 +35,23 @@ def weight_settings(config_yaml: str) -> str:
     """Return the lines of a configuration that the weights of each step depend on.
 
     `max_steps` belongs to them only if the schedule or the frozen statistics count back from the last step. The weights
-    of rescoring never do.
+    of rescoring never do, and the size of the batches may change where memory runs out.
 
     Args:
         config_yaml: a configuration as `to_yaml` writes it.
     """
     config_yaml = _COMPARED_BY_TOKENS.sub("", config_yaml)
     config_yaml = re.sub(r"^  rescoring:\n(    .*\n)+", "", config_yaml, flags=re.MULTILINE)
-    neutral = NEUTRAL_SETTINGS if _COUNTS_FROM_THE_END.search(config_yaml) else (*NEUTRAL_SETTINGS, "max_steps")
+    neutral = [*NEUTRAL_SETTINGS, *BATCH_SETTINGS]
+    if not _COUNTS_FROM_THE_END.search(config_yaml):
+        neutral.append("max_steps")
     return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
+
+
+def has_same_batches(state: TrainingState, fingerprint: RunFingerprint) -> bool:
+    """Return whether the batches of an epoch are those of the state, so that a run can go on within it."""
+    pattern = re.compile(rf"^  (?:{'|'.join(BATCH_SETTINGS)}): .*$", re.MULTILINE)
+    return pattern.findall(state.config_yaml) == pattern.findall(fingerprint.config_yaml)
 
 
 def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:

@@ -1,17 +1,20 @@
 """Write the numbers of a run as JSON lines, without double entries after a resume."""
 
+import io
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from wenet_fusion_runtime.files import write_text
+from wenet_fusion_runtime.files import append_whole, parse_json, replacing
 
 
 class RunLog:
     """Append one JSON object per update and per validation to a file.
 
-    Lines of steps after `step` are dropped when the log is opened: the run will write them again.
+    Lines of steps after `step` are dropped when the log is opened: the run will write them again. So are lines that
+    are no entries: the last one, if a kill came in its middle, and others, which are counted on standard error.
 
     Args:
         path: the file, e.g. train_log.jsonl.
@@ -24,17 +27,16 @@ class RunLog:
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines(keepends=True):
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # a kill came in the middle of a line
-                    continue
-                if entry["step"] <= step:
-                    kept.append(line)
-        write_text(path, "".join(kept))
-        self._file = path.open("a", buffering=1)
+        *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        steps = [(_step_of(line), line) for line in [*lines, last] if line.strip()]
+        bad = sum(found is None for found, line in steps if line is not last)
+        if bad:
+            print(f"{path}: {bad} lines are no entries of a run, and were dropped", file=sys.stderr)
+        with replacing(path) as temporary:
+            temporary.write_bytes(
+                b"".join(line + b"\n" for found, line in steps if found is not None and found <= step)
+            )
+        self._file = io.FileIO(path, "a")
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write the numbers of one update."""
@@ -51,4 +53,15 @@ class RunLog:
     def _write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         # JSON has no NaN and no infinity: such values become null.
         rounded = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **rounded}) + "\n")
+        line = json.dumps({"kind": kind, "step": step, "epoch": epoch, **rounded}) + "\n"
+        append_whole(self._file, line.encode())
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of an entry; None for a line that is none."""
+    try:
+        entry = parse_json(line)
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    step = entry.get("step") if isinstance(entry, dict) else None
+    return step if type(step) is int else None

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from wenet_fusion_runtime.files import hold_lock
 
 from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.loading import iterate
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import draw_chunking
@@ -30,7 +32,8 @@ from wenet_fusion.training.checkpoint import (
     save_model,
     save_training_state,
 )
-from wenet_fusion.training.fingerprint import RunFingerprint, check_same_run
+from wenet_fusion.training.failures import describe_update, explaining_failures
+from wenet_fusion.training.fingerprint import RunFingerprint, check_same_run, has_same_batches
 from wenet_fusion.training.nonfinite_guard import NonFiniteGuard
 from wenet_fusion.training.optim import build_optimizer, learning_rate
 from wenet_fusion.training.run_log import RunLog
@@ -56,6 +59,7 @@ class Trainer:
 
     Raises:
         ValueError: `model_dir` holds the training state of another run.
+        OSError: another process trains in `model_dir`, or the disk is full.
 
     `wenet_fusion.recipe.build_trainer` builds one from a configuration and two data lists; `run` trains.
 
@@ -88,6 +92,12 @@ class Trainer:
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum and number of the epoch's updates, without skipped ones
         self._measured_at = time.monotonic()
+        self._updating: Sequence[Batch] = ()  # batches of the update that is being made
+        self._lock = hold_lock(
+            model_dir / "training.lock",
+            f"{model_dir} is being trained by another process (number {{holder}}): wait until it ends, or choose "
+            "another --model_dir",
+        )
         self._resume()
         self._set_later_checkpoints_aside()
         self.log = RunLog(model_dir / "train_log.jsonl", self.step)
@@ -98,17 +108,23 @@ class Trainer:
 
         Raises:
             ValueError: the loss stays non-finite, or too much audio cannot be read.
+            OSError: memory ran out, the disk is full, or a process that loads batches was killed.
         """
         self._measured_at = time.monotonic()
         try:
-            while self.step < self.config.max_steps:
-                self._run_epoch()
+            with explaining_failures(self._work):
+                while self.step < self.config.max_steps:
+                    self._run_epoch()
         except KeyboardInterrupt:
             print(f"interrupted at step {self.step}; the same command goes on from the last saved state")
             raise
         finally:
             self.log.close()
             self.board.close()
+
+    def _work(self) -> str:
+        rate, seconds = self.train_data.frontend.sample_rate, self.config.max_batch_seconds
+        return describe_update(self.step, self._updating, rate, seconds)
 
     def _run_epoch(self) -> None:
         """Train on the rest of the epoch, or until `max_steps`."""
@@ -157,6 +173,7 @@ class Trainer:
     def _update(self, batches: list[Batch]) -> dict[str, float]:
         """Update the weights with the mean gradient of the batches, or skip the update if it is not finite."""
         started = time.monotonic()
+        self._updating = batches
         self.step += 1
         rate = learning_rate(self.config.optim, self.step, self.config.max_steps)
         for group in self.optimizer.param_groups:
@@ -181,6 +198,7 @@ class Trainer:
         self.log.step(self.step, self.epoch, entry)
         for name, value in entry.items():
             self.board.add_scalar(f"train/{name}", value, self.step)
+        self._updating = ()
         return entry
 
     def _backward(self, batch: Batch, index: int, count: int) -> Losses:
@@ -265,12 +283,12 @@ class Trainer:
         if state.cuda_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state.cuda_rng)
         self.step, self.epoch, self.batch = state.step, state.epoch, state.batch
-        self.skipped_steps, self.epoch_loss, self.epoch_updates = (
-            state.skipped_steps,
-            state.epoch_loss,
-            state.epoch_updates,
-        )
+        self.skipped_steps = state.skipped_steps
+        self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         print(f"resuming {self.model_dir} at step {self.step}")
+        if self.batch and not has_same_batches(state, self.fingerprint):
+            print(f"the size of the batches has changed: epoch {self.epoch} starts again")
+            self.batch, self.epoch_loss, self.epoch_updates = 0, 0.0, 0
 
     def _set_later_checkpoints_aside(self) -> None:
         """Rename checkpoints of later steps to old_*: they belong to another run, or will be made again."""

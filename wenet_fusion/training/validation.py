@@ -7,7 +7,8 @@ from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.greedy import GreedySearch
 
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset, iterate
+from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.loading import iterate
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK

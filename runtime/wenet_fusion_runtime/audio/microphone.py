@@ -12,6 +12,7 @@ import numpy as np
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD
 from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
+from wenet_fusion_runtime.console import unusable_package
 
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # without a block the device counts as unplugged
@@ -222,11 +223,12 @@ def _portaudio() -> ModuleType:
     remedy = f"or read audio from a pipe: {PIPE_FORM}"
     try:
         import sounddevice
-    except ImportError:
-        raise ImportError(
+    except ImportError as error:
+        missing = (
             "capturing from a device needs the package sounddevice: pip install "
             f"'wenet-fusion-runtime[microphone]', {remedy}"
-        ) from None
+        )
+        raise unusable_package("sounddevice", missing, error) from None
     except Exception as error:  # OSError without PortAudio's library, sounddevice's own if it does not start
         raise OSError(
             f"sounddevice cannot use PortAudio ({error}): install it (apt install libportaudio2 "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import wave
+import io
+import struct
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+
+from wenet_fusion_runtime.files import append_whole
 
 MAX_BYTES = 0xFFFFFFFF - 1024  # bytes of samples in a file; a wav header counts bytes in 32 bits
 
@@ -40,35 +43,39 @@ class WavWriter:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: its folder does not exist; make it, or choose another name")
         self.paths: list[Path] = []  # files written so far
+        self.seconds = 0.0  # of audio in these files
         self._path, self._max_bytes, self._bytes = path, max_bytes, 0
-        self._wave: wave.Wave_write | None = None
+        self._file: io.FileIO | None = None
 
     def write(self, samples: np.ndarray, sample_rate: int) -> None:
-        """Append samples (n, channels) int16; rate (Hz) and channels must be the same in all calls."""
-        file = self._wave
+        """Append samples (n, channels) int16; rate (Hz) and channels must be the same in all calls.
+
+        Raises:
+            OSError: the disk is full; the file holds the blocks before, whole.
+        """
+        file, channels = self._file, samples.shape[1]
         if file is None or self._bytes + samples.nbytes > self._max_bytes:
             self.close()
-            file = self._begin(samples.shape[1], sample_rate)
-        file.writeframes(samples.tobytes())
+            file = self._begin(channels, sample_rate)
+        append_whole(file, samples.astype("<i2", copy=False).tobytes())
         self._bytes += samples.nbytes
+        self.seconds += len(samples) / sample_rate
+        file.seek(0)
+        file.write(_header(channels, sample_rate, self._bytes))  # replaces bytes, so it needs no space
 
     def close(self) -> None:
-        """Finish the file if one was begun."""
-        if self._wave is not None:
-            self._wave.close()
+        """Close the file if one was begun; its header is complete after each block."""
+        if self._file is not None:
             self._file.close()
-            self._wave = None
+            self._file = None
 
-    def _begin(self, channels: int, sample_rate: int) -> wave.Wave_write:
+    def _begin(self, channels: int, sample_rate: int) -> io.FileIO:
         number = len(self.paths) + 1
         path = self._path if number == 1 else self._path.with_stem(f"{self._path.stem}-{number}")
-        self._file = open(path, "xb")  # noqa: SIM115  # closed by `close`
+        self._file, self._bytes = io.FileIO(path, "x+"), 0
         self.paths.append(path)
-        self._wave, self._bytes = wave.open(self._file, "wb"), 0  # noqa: SIM115
-        self._wave.setnchannels(channels)
-        self._wave.setsampwidth(2)
-        self._wave.setframerate(sample_rate)
-        return self._wave
+        append_whole(self._file, _header(channels, sample_rate, 0))
+        return self._file
 
     def __enter__(self) -> WavWriter:
         return self
@@ -77,3 +84,10 @@ class WavWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _header(channels: int, sample_rate: int, data_bytes: int) -> bytes:
+    """Return the 44 bytes before the samples of a wav file of 16-bit PCM."""
+    frame = 2 * channels
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+    return struct.pack("<4sI4s", b"RIFF", 36 + data_bytes, b"WAVE") + form + struct.pack("<4sI", b"data", data_bytes)

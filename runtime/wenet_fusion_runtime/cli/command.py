@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wenet_fusion_runtime.console import HelpFormatter
+from wenet_fusion_runtime.console import HelpFormatter, unusable_package
+from wenet_fusion_runtime.files import check_sha256
 
 PROGRAM = "wenet-fusion-runtime"
 Commands = argparse._SubParsersAction  # argparse has no public name for it
@@ -40,9 +41,22 @@ def add_command(
     )
     if needs_model:
         command.add_argument("model", type=Path, metavar="MODEL", help="model file, from: wenet-fusion export")
+        command.add_argument(
+            "--require_sha256",
+            metavar="HASH",
+            help="load the model file only if it has this SHA-256: a TorchScript file is a program, which runs when it "
+            "is loaded (default: any file is loaded)",
+        )
     command.add_argument("--traceback", action="store_true", help="print the traceback of an error")
-    command.set_defaults(run=run)
+    command.set_defaults(run=lambda options: _run_checked(run, options))
     return command
+
+
+def _run_checked(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command after its model file was compared with --require_sha256."""
+    if getattr(options, "require_sha256", None) is not None:
+        check_sha256(options.model, options.require_sha256)
+    return run(options)
 
 
 def extra_needed(user: str, extra: str, error: ImportError) -> ImportError:
@@ -55,6 +69,6 @@ def extra_needed(user: str, extra: str, error: ImportError) -> ImportError:
     """
     if error.name is None or error.name.startswith("wenet_fusion_runtime"):
         return error
-    return ImportError(
-        f"{user} needs {error.name}, which is not installed: pip install 'wenet-fusion-runtime[{extra}]'"
-    )
+    package = error.name.partition(".")[0]
+    missing = f"{user} needs {package}, which is not installed: pip install 'wenet-fusion-runtime[{extra}]'"
+    return unusable_package(package, missing, error)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
+from wenet_fusion_runtime.files import file_sha256
 from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
+_PROGRAM = "a program (TorchScript): load only files that you trust, and pin them with --require_sha256"
+_DATA = "data (ONNX graphs)"
 MAX_ENTRIES = 8  # longer tables are counted
 
 
@@ -29,6 +32,8 @@ def _info(options: argparse.Namespace) -> int:
     chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
     lines = [
         ("model", str(options.model)),
+        ("SHA-256", file_sha256(options.model)),
+        ("contains", _PROGRAM if meta.kind == TORCHSCRIPT else _DATA),
         ("runs on", "torch" if meta.kind == TORCHSCRIPT else "onnxruntime"),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),

@@ -28,9 +28,11 @@ from wenet_fusion_runtime.results.formats import CTM, JSON, TEXT, json_line, mak
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
+from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 from wenet_fusion_runtime.stream.recognizer import Stream
 
 MUTE_SECONDS = 3.0  # zeros from the start that cause a notice
+HALF_SAMPLE = 1e-6  # s; sums of durations differ by rounding
 MAX_LATENCIES = 20000  # last chunks that the summary of --latency covers
 
 
@@ -85,11 +87,11 @@ def _mic(options: argparse.Namespace) -> int:
     for flag, value, most in (
         ("rate", options.rate, math.inf),
         ("channels", options.channels, MAX_CHANNELS),
-        ("seconds", options.seconds, math.inf),
+        ("seconds", options.seconds, LONGEST_SECONDS),
     ):
         if value is not None and not 0 < value <= most:
             raise ValueError(
-                f"--{flag} must be positive{'' if most == math.inf else f', at most {most}'}, found {value:g}"
+                f"--{flag} must be positive{'' if most == math.inf else f', at most {most:g}'}, found {value:g}"
             )
     source = _source(options)  # fail before the model is loaded; the device opens after it
     recording = WavWriter(options.save) if options.save is not None else None
@@ -129,18 +131,23 @@ def _listen(
         while True:
             try:
                 block = next(blocks, None)
-                if block is not None and recording is not None:
-                    recording.write(block.samples, block.sample_rate)
             except (OSError, ValueError) as error:
                 block, failure = None, error
             if block is None:
                 break
+            try:
+                if recording is not None:
+                    recording.write(block.samples, block.sample_rate)
+            except (OSError, ValueError) as error:
+                failure = error  # this block is still recognised
             seconds_read += block.seconds
             muted = muted and not block.samples.any()
             if muted and seconds_read >= MUTE_SECONDS > seconds_read - block.seconds:
                 display.notice("only zeros so far: check that the microphone is not muted and this program may use it")
             display.closed(stream.accept_waveform(block.samples, block.sample_rate))
             display.partial(stream.result, block.captured, seconds_read)
+            if failure is not None:
+                break
     display.closed(stream.finish())
     if seconds_read or failure is None:
         display.summary(seconds_read, recording)
@@ -258,7 +265,8 @@ class _Display:
         """Print duration, losses, the saved file and the latency."""
         parts = [f"{seconds_read:.1f} s of audio", self._losses() or "nothing lost"]
         if recording is not None and recording.paths:
-            parts.append(f"saved to {', '.join(str(path) for path in recording.paths)}")
+            part = "" if recording.seconds >= seconds_read - HALF_SAMPLE else f"the first {recording.seconds:.1f} s "
+            parts.append(f"{part}saved to {', '.join(str(path) for path in recording.paths)}")
         self.notice(", ".join(parts))
         if self._source.lost_seconds:
             self.notice(

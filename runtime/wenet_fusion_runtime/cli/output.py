@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from wenet_fusion_runtime.console import FULL_DISK
 from wenet_fusion_runtime.files import replacing
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
 
@@ -138,7 +139,8 @@ class Destination:
 class _StandardOutput:
     def write(self, text: str) -> None:
         if text:
-            print(text, end="", flush=True)
+            with _output_errors(Path("standard output")):
+                print(text, end="", flush=True)
 
 
 class _WholeFile:
@@ -174,7 +176,8 @@ def _output_errors(path: Path) -> Iterator[None]:
     except (BrokenPipeError, OutputError):
         raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        remedy = "; free some space, or name another place" if error.errno in FULL_DISK else ""
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}){remedy}") from None
 
 
 def _check_distinct(files: dict[Path, Path]) -> None:

@@ -136,6 +136,11 @@ class AcousticModel:
             block = np.ascontiguousarray(clipped[:, start : start + size])
             # A row that has ended gets length 0.
             scores, state = self.backend.step(block, (ends - start).clip(0, block.shape[1]), chunk, left, state)
+            if scores.ids.max(initial=0) >= len(self.meta.vocabulary):  # an earlier export, see `check_head`
+                raise ValueError(
+                    f"the model scores more tokens than the {len(self.meta.vocabulary)} units of its meta.json: they "
+                    "belong to different models; export the model again"
+                )
             steps.append(scores)
         return join(steps), state
 

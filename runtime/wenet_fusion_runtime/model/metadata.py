@@ -14,7 +14,10 @@ ONNX = "wenet_fusion.onnx"
 KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
 DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each block
+MAX_SIZE = 1 << 24  # samples or frames; more in a field of meta.json is a mistake
+MAX_FRAMES = 1 << 20  # of a chunk with its left context: 11 hours
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
+VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
 BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
 
 
@@ -95,6 +98,8 @@ class Meta:
         """
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
+        if chunk * max(left, 1) > MAX_FRAMES:
+            raise ValueError(f"chunk {chunk} with left context {left}: at most {MAX_FRAMES} frames together")
         if (chunk, left) not in self.chunkings and not allow_untrained:
             pairs = ", ".join(f"{size}/{trained}" for size, trained in self.chunkings)
             raise ValueError(
@@ -121,6 +126,16 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             raise ValueError(
                 "sample_rate, frame_samples and chunk sizes must be at least 1, tail_samples and left not negative"
             )
+        vocabulary = Vocabulary(record["units"], record["tokenizer"]["join"])
+        if record.get("units_sha256", vocabulary.sha256) != vocabulary.sha256:  # earlier exports wrote none
+            raise ValueError("its units are not those that were exported with the model")
+        if max(*sizes, int(record["tail_samples"]), *(left for _, left in chunkings)) > MAX_SIZE:
+            raise ValueError(f"sample_rate, samples, chunk sizes and left contexts must be at most {MAX_SIZE}")
+        for name, kind in (("latency", dict), ("versions", dict), ("verification", dict), ("config", str)):
+            if not isinstance(record[name], kind):
+                raise ValueError(f"{name} must be {'an object' if kind is dict else 'a text'}")
+        if not isinstance(record["precision"], str) or not isinstance(record["engine"], str):
+            raise ValueError("precision and engine must be texts")
         if default not in chunkings:
             raise ValueError(f"default_chunking {default} is not among chunkings {chunkings}")
         return Meta(
@@ -131,7 +146,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             chunkings=chunkings,
             default_chunk=default[0],
             default_left=default[1],
-            vocabulary=Vocabulary(record["units"], record["tokenizer"]["join"]),
+            vocabulary=vocabulary,
             decoder=bool(record["decoder"]),
             reverse_decoder=bool(record["reverse_decoder"]),
             ctc_weight=float(record["decoding"]["ctc_weight"]),
@@ -149,6 +164,23 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
         raise ValueError(f"{source}: meta.json has no key {error}; export the model again") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{source}: meta.json: {error}; {_remedy(record)}") from None
+
+
+def check_head(meta: Meta, size: int | str | None, source: str) -> None:
+    """Check that the metadata have as many tokens as the model scores.
+
+    Args:
+        meta: the metadata of a file.
+        size: number of tokens that its graph states; None: an earlier export, which states none.
+        source: name of the file in messages.
+    Raises:
+        ValueError: the numbers differ.
+    """
+    if size is not None and str(size) != str(len(meta.vocabulary)):
+        raise ValueError(
+            f"{source}: meta.json has {len(meta.vocabulary)} units, the model scores {size}: they belong to different "
+            "models; export the model again"
+        )
 
 
 def _check_format(record: Mapping[str, Any]) -> None:
@@ -176,7 +208,7 @@ def _emission_delay(record: Mapping[str, Any] | None) -> EmissionDelay:
 def _state_tensor(name: str, dtype: str, shape: list[int | str]) -> StateTensor:
     if dtype not in ("float32", "int64"):
         raise ValueError(f"state {name} has dtype '{dtype}', expected float32 or int64")
-    known = all(isinstance(size, int) or size in (BATCH, CACHE) for size in shape)
+    known = all(size in (BATCH, CACHE) or (type(size) is int and 0 <= size <= MAX_SIZE) for size in shape)
     if not known or list(shape[:1]) != [BATCH]:
         raise ValueError(f"state {name} has shape {shape}, expected '{BATCH}', then numbers or '{CACHE}'")
     return StateTensor(name, dtype, tuple(shape))

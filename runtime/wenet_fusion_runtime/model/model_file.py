@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,6 +16,10 @@ from wenet_fusion_runtime.model.torch_backend import load_torchscript
 
 META = "meta.json"
 MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
+_DAMAGE = (
+    *(json.JSONDecodeError, UnicodeDecodeError, RecursionError),
+    *(zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError),
+)
 _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
 _ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its producer, or its graph
 
@@ -42,7 +48,7 @@ def read_meta(path: str | Path) -> Meta:
             record = json.loads(archive.read(member))
     except zipfile.BadZipFile:
         raise ValueError(f"{path}: {_not_a_zip(path)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, zlib.error, RuntimeError) as error:
+    except _DAMAGE as error:
         # zipfile raises RuntimeError for encrypted members, and NotImplementedError, its subclass, for unknown formats.
         raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
     meta = parse_meta(record, str(path))

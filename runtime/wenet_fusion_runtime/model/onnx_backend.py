@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wenet_fusion_runtime.console import is_out_of_memory, unusable_package
 from wenet_fusion_runtime.model.acoustic_model import StepScores
-from wenet_fusion_runtime.model.metadata import CACHE, Meta
+from wenet_fusion_runtime.model.metadata import CACHE, VOCABULARY_SIZE, Meta, check_head
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,6 +57,7 @@ class OnnxBackend:
         inputs = {"samples": _TYPES["float32"], "lengths": _TYPES["int64"]}
         inputs |= {name: _TYPES[tensor.dtype] for name, tensor in zip(self._names, meta.state)}
         self._step = _session(step, f"{source}: {STEP}", inputs, SCORES + len(meta.state), threads)
+        check_head(meta, self._step.get_modelmeta().custom_metadata_map.get(VOCABULARY_SIZE), source)
         self._rescore = None
         if rescore is not None:
             inputs = {"encoder_out": _TYPES["float32"], "hyps": _TYPES["int64"], "hyp_lengths": _TYPES["int64"]}
@@ -139,6 +141,8 @@ def _session(
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base class
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{source}: onnxruntime {ort.__version__} cannot load it ({reason}); "
@@ -158,8 +162,7 @@ def _session(
 def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "this model runs on onnxruntime, which is not installed: pip install 'wenet-fusion-runtime[onnx]'"
-        ) from error
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+        missing = "this model runs on onnxruntime, which is not installed: pip install 'wenet-fusion-runtime[onnx]'"
+        raise unusable_package("onnxruntime", missing, error) from error
     return onnxruntime

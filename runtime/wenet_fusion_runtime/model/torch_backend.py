@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wenet_fusion_runtime.console import unusable_package
 from wenet_fusion_runtime.model.acoustic_model import StepScores
-from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.model.metadata import VOCABULARY_SIZE, Meta, check_head
 
 if TYPE_CHECKING:
     import torch
@@ -130,13 +131,15 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
     try:
         with warnings.catch_warnings(), packing_engine(meta.requires):
             warnings.simplefilter("ignore", DeprecationWarning)
-            return TorchBackend(torch.jit.load(str(path), map_location="cpu"))
+            module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{path}: torch {torch.__version__} cannot load it (written by {dict(meta.versions)}): "
             f"{reason}; export the model again"
         ) from None
+    check_head(meta, getattr(module, VOCABULARY_SIZE, None), str(path))
+    return TorchBackend(module)
 
 
 @contextlib.contextmanager
@@ -169,8 +172,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 def _import_torch() -> Any:
     try:
         import torch
-    except ImportError as error:
-        raise ImportError(
-            "this model runs on torch, which is not installed: pip install 'wenet-fusion-runtime[torch]'"
-        ) from error
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+        missing = "this model runs on torch, which is not installed: pip install 'wenet-fusion-runtime[torch]'"
+        raise unusable_package("torch", missing, error) from error
     return torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 BLANK = 0
@@ -65,6 +66,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the tokens in their order, in hexadecimal digits; no token contains a NUL character."""
+        return hashlib.sha256("\0".join(self.tokens).encode("utf-8", "surrogatepass")).hexdigest()
 
     def id(self, token: str) -> int | None:
         """Return the id of a token of text; None if it is unknown or one of the three reserved tokens."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wenet_fusion_runtime.console import unusable_package
 from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.arpa import Arpa, NgramTable, read_arpa
 
@@ -271,10 +272,11 @@ class KenlmModel:
 def _import_kenlm(path: str | Path) -> Any:
     try:
         import kenlm
-    except ImportError as error:
-        raise ImportError(
+    except (ImportError, OSError, MemoryError) as error:
+        missing = (
             f"{path} is a binary file of KenLM, which needs the package kenlm: pip install "
             "'wenet-fusion-runtime[lm]' (it builds for a minute and needs a C++ compiler), or give the "
             "ARPA file that it was made from"
-        ) from error
+        )
+        raise unusable_package("kenlm", missing, error) from error
     return kenlm

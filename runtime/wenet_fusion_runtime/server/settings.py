@@ -10,6 +10,7 @@ from wenet_fusion_runtime.server.bind import BindOptions
 from wenet_fusion_runtime.server.guard.addresses import Proxies
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
+from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 
 # Without continuous decoding, silence before any text ends a session, and WeNet's server waits 5 s for the first word.
 SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))
@@ -48,5 +49,5 @@ class Settings:
     drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM or SIGHUP
 
     def __post_init__(self) -> None:
-        if self.drain_seconds < 0:
-            raise ValueError(f"drain_seconds must not be negative, found {self.drain_seconds:g}")
+        if not 0 <= self.drain_seconds <= LONGEST_SECONDS:
+            raise ValueError(f"drain_seconds must be 0 to {LONGEST_SECONDS:g}, found {self.drain_seconds:g}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -12,9 +11,10 @@ from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_model import LanguageModel
 from wenet_fusion_runtime.search.modes import PREFIX_BEAM, RESCORING, SEARCH_MODES
 from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
-from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, EndpointRules
+from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, LONGEST_SECONDS, EndpointRules
 
 DEFAULT_BEAM_SIZE = 10
+LARGEST_WEIGHT = 1000.0  # of a score, or nats of a penalty: above it a search obeys nothing else
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,26 @@ class DecodingOptions:
             raise ValueError(f"beam_size must be at least 1, found {self.beam_size}")
         if self.nbest is not None and self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, found {self.nbest}")
-        if self.ctc_weight is not None and not 0 <= self.ctc_weight < math.inf:
-            raise ValueError(f"ctc_weight must be a number and not negative, found {self.ctc_weight}")
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= LARGEST_WEIGHT:
+            raise ValueError(f"ctc_weight must be 0 to {LARGEST_WEIGHT:g}, found {self.ctc_weight}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
         for name in ("blank_penalty", "lm_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number and not negative, found {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= LARGEST_WEIGHT:
+                raise ValueError(f"{name} must be 0 to {LARGEST_WEIGHT:g}, found {getattr(self, name)}")
         for name in ("length_penalty", "word_bonus"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be a number, found {getattr(self, name)}")
+            if not abs(getattr(self, name)) <= LARGEST_WEIGHT:  # also true for NaN
+                raise ValueError(
+                    f"{name} must be {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, found {getattr(self, name)}"
+                )
         if not self.token_threshold > 0:
             raise ValueError(f"token_threshold must be positive, found {self.token_threshold}")
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
-        if self.commit_seconds is not None and not 0 < self.commit_seconds < math.inf:
+        if self.commit_seconds is not None and not 0 < self.commit_seconds <= LONGEST_SECONDS:
             raise ValueError(
-                "commit_seconds must be a positive number, or None for the end of the segment, found "
-                f"{self.commit_seconds:g}"
+                f"commit_seconds must be positive and at most {LONGEST_SECONDS:g}, or None for the end of the segment, "
+                f"found {self.commit_seconds:g}"
             )
 
     def resolved(self, meta: Meta) -> ResolvedOptions:

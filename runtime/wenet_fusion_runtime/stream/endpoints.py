@@ -11,6 +11,8 @@ import numpy as np
 from wenet_fusion_runtime.results.result import Endpoint
 from wenet_fusion_runtime.results.vocabulary import BLANK
 
+LONGEST_SECONDS = 1e7  # of any option in seconds: 115 days; counts of frames stay small integers
+
 
 @dataclass(frozen=True)
 class EndpointRules:
@@ -36,8 +38,8 @@ class EndpointRules:
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, found {value}")
+            if value is not None and not abs(value) <= LONGEST_SECONDS:  # also true for NaN
+                raise ValueError(f"{name} must be a number of at most {LONGEST_SECONDS:g}, found {value:g}")
         for name, value in (("rule1_seconds", self.rule1_seconds), ("rule2_seconds", self.rule2_seconds)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, or None for never, found {value:g}")

@@ -131,7 +131,7 @@ def test_nbest_shows_hypotheses_and_their_scores(folder: Path, capsys: pytest.Ca
         ("--format json --nbest 0", "nbest must be at least 1, found 0"),
         ("--format json --nbest 9", "nbest 9 is more than beam_size 7; choose a larger beam"),
         ("--beam_size 5000", "beam_size 5000 is larger than the vocabulary of 7 tokens; choose 7 or less"),
-        ("--blank_penalty nan", "blank_penalty must be a number and not negative, found nan"),
+        ("--blank_penalty nan", "blank_penalty must be 0 to 1000, found nan"),
         ("--blank_skip_threshold 2", "blank_skip_threshold must be 0.5 to 1, found 2.0"),
         ("--hot_words none.txt", "error: none.txt: No such file or directory\n"),
         ("--hot_word a --mode ctc_greedy_search", "ctc_greedy_search keeps a single hypothesis"),
@@ -143,7 +143,7 @@ def test_nbest_shows_hypotheses_and_their_scores(folder: Path, capsys: pytest.Ca
             "--language_model {}/upper.arpa",
             "upper.arpa ('D': no token is 'D', but there are tokens for 'd'); train it on",
         ),
-        ("--language_model {}/lm.arpa --lm_weight -1", "lm_weight must be a number and not negative, found -1.0"),
+        ("--language_model {}/lm.arpa --lm_weight -1", "lm_weight must be 0 to 1000, found -1.0"),
         ("--language_model {}/lm.arpa --mode ctc_greedy_search", "ctc_greedy_search keeps a single hypothesis"),
     ],
 )

@@ -224,7 +224,7 @@ def test_latency_is_counted_from_the_end_of_what_was_decoded(
         (["--device", "webcam"], "no input device has 'webcam' in the name; choose one of: 0 'Mic' (ALSA)"),
         (["--device", "0", "--input", "-"], "--device and --input exclude each other"),
         (["--save", "a.mp3"], "a.mp3: audio is saved as wav"),
-        (["--seconds", "0"], "--seconds must be positive, found 0"),
+        (["--seconds", "0"], "--seconds must be positive, at most 1e+07, found 0"),
         (["--rate", "-1"], "--rate must be positive, found -1"),
         (["--channels", "33"], "--channels must be positive, at most 32, found 33"),
         (["--chunk", "5"], "the model was not trained for it; choose one of 4/4, 8/2"),

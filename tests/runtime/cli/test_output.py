@@ -96,7 +96,11 @@ def test_pipes_and_devices_stay_what_they_are(run) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_ends_the_command(run) -> None:
     status, out, err = run("one.wav", "two words.wav", "--output", "/dev/full")
-    assert (status, out, err) == (1, "", "error: /dev/full: cannot be written (No space left on device)\n")
+    assert (status, out, err) == (
+        1,
+        "",
+        "error: /dev/full: cannot be written (No space left on device); free some space, or name another place\n",
+    )
 
 
 def test_an_interrupted_command_leaves_the_old_file(folder: Path, run, tmp_path: Path, monkeypatch) -> None:

@@ -1,9 +1,10 @@
 """Streaming measurements as a table, from the files of measure_streaming.py and reliability.py in tools/measure/."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from wenet_fusion_runtime.files import parse_json
 
 from wenet_fusion.evaluation.report.content import Table, plain_rows
 
@@ -20,10 +21,10 @@ def read_streams(paths: Sequence[Path]) -> list[Record]:
     records = []
     for path in paths:
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
             reliability = path.with_name("reliability.json")  # missing if no word was recognised
             record["reliability"] = (
-                json.loads(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
+                parse_json(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
             )
             record.setdefault("upwr", record.pop("flicker", None))  # its name in earlier files
             stream_table([record])

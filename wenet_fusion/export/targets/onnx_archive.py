@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.model.metadata import BATCH, CACHE, ONNX
+from wenet_fusion_runtime.model.metadata import BATCH, CACHE, ONNX, VOCABULARY_SIZE
 from wenet_fusion_runtime.model.model_file import META, load_model
 from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP
 
@@ -148,7 +148,7 @@ def _write_step(model: StreamingModel, path: Path, domains: Sequence[str]) -> Pa
     for name, _, shape in described:
         if CACHE in shape:
             axes[name][shape.index(CACHE)] = axes[f"next_{name}"][shape.index(CACHE)] = CACHE
-    write_onnx(_Step(model), inputs, outputs, axes, path, {}, domains)
+    write_onnx(_Step(model), inputs, outputs, axes, path, {VOCABULARY_SIZE: str(model.vocabulary_size)}, domains)
     return path
 
 

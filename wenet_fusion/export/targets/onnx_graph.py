@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from wenet_fusion_runtime.console import unusable_package
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -177,16 +178,16 @@ def _options(ort: ModuleType, threads: int) -> onnxruntime.SessionOptions:
 def _import_onnx() -> ModuleType:
     try:
         import onnx
-    except ImportError as error:
-        raise ImportError(_MISSING.format("onnx")) from error
+    except (ImportError, OSError, MemoryError) as error:
+        raise unusable_package("onnx", _MISSING.format("onnx"), error) from error
     return onnx
 
 
 def _import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime.quantization
-    except ImportError as error:
-        raise ImportError(_MISSING.format("onnxruntime")) from error
+    except (ImportError, OSError, MemoryError) as error:
+        raise unusable_package("onnxruntime", _MISSING.format("onnxruntime"), error) from error
     return onnxruntime
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, VOCABULARY_SIZE
 from wenet_fusion_runtime.model.model_file import META, load_model
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
@@ -24,7 +24,7 @@ from wenet_fusion.export.wenet_methods import WENET_METHODS, WenetModel
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, operators
 from wenet_fusion.trained_model import FileForm, TrainedModel, folded, meta_record
 
-METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", *WENET_METHODS]
+METHODS = ["init_state", "step", "rescore", "concat_states", "split_state", VOCABULARY_SIZE, *WENET_METHODS]
 
 
 class TorchScript(Target):

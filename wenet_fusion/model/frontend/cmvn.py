@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from wenet_fusion_runtime.files import parse_json
 
 VARIANCE_FLOOR = 1e-20
 
@@ -40,10 +41,10 @@ class GlobalCmvn(nn.Module):
             ValueError: the file has another form or another number of mel bins.
         """
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text(encoding="utf-8"))
             total, squares = (torch.tensor(content[key], dtype=torch.float64) for key in ("mean_stat", "var_stat"))
             count = int(content["frame_num"])
-        except (KeyError, TypeError, ValueError) as error:  # ValueError: no JSON, no UTF-8, no numbers
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:  # no JSON, UTF-8 or numbers
             raise ValueError(
                 f"{path} is not a global_cmvn file ({error!r}): write it with tools/data/compute_cmvn_stats.py"
             ) from None

@@ -1,0 +1,142 @@
+"""Load the batches of a plan, in this process or in others, and explain what ends those."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from wenet_fusion_runtime.console import error_text
+
+from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.judgement import Skip
+
+T = TypeVar("T")
+
+_SHARED_MEMORY = (
+    "enlarge it (docker run --shm-size=1g ..., or remount /dev/shm), or set training.num_workers=0, which loads "
+    "batches in the training process"
+)
+_KILLED = re.compile(
+    r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)"
+)
+
+
+class _Plan(Dataset):
+    """The batches of a plan, as DataLoader reads them."""
+
+    def __init__(self, dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int) -> None:
+        self._dataset, self._plan, self._epoch = dataset, plan, epoch
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, number: int) -> tuple[Batch, list[Skip]] | Exception:
+        try:
+            batch, skips = self._dataset.load(self._plan[number], self._epoch)
+        except (ValueError, OSError) as error:  # raised in a worker, it would arrive with its traceback as its message
+            return error
+        except MemoryError as error:
+            keys = [self._dataset.utterances[index].key for index in self._plan[number]]
+            return OSError(
+                f"{error_text(error).partition(';')[0]} while loading {len(keys)} utterances ({keys[0]}, ...): lower "
+                "training.num_workers or training.max_batch_seconds"
+            )
+        return (_portable(batch) if get_worker_info() else batch), skips
+
+
+def _portable(batch: Batch) -> Batch:
+    """Return a batch that another process can receive.
+
+    Samples travel through shared memory, which is ten times as fast as a pipe. Where it is full (containers of Docker
+    have 64 MB), they become an array, which travels through the pipe: DataLoader itself would wait for ever. Small
+    tensors always do.
+    """
+    try:
+        samples = batch.samples_BN.share_memory_()
+    except RuntimeError:
+        samples = batch.samples_BN.numpy()  # `_received` makes it a tensor again
+    rest = {name: getattr(batch, name).numpy() for name in ("sample_lengths_B", "tokens_BU", "token_lengths_B")}
+    return batch._replace(samples_BN=samples, **rest)
+
+
+def _received(batch: Batch) -> Batch:
+    return Batch(batch.keys, *(torch.as_tensor(value) for value in batch[1:]))
+
+
+def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, num_workers: int) -> Iterator[Batch]:
+    """Load the batches of a plan in its order; torch's global random state stays as it is.
+
+    Args:
+        dataset: gives the utterances.
+        plan: the indices of each batch, see `epoch_batches`.
+        epoch: key of the random changes.
+        num_workers: processes that load; 0 loads in this one. The batches are the same.
+
+    Raises:
+        ValueError: too many utterances are unusable.
+        OSError: a process that loads batches was killed, or could not be started; or memory ran out.
+    """
+    loader = DataLoader(
+        _Plan(dataset, plan, epoch),
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=num_workers,
+        # By default every new iterator draws from the global generator, and resumed runs would differ.
+        generator=torch.Generator(),
+        worker_init_fn=_start_worker,
+    )
+    try:
+        batches = iter(loader)
+    except OSError as error:
+        if not num_workers:
+            raise
+        raise OSError(
+            f"training.num_workers {num_workers}: processes that load batches cannot be started ({error}); if shared "
+            f"memory is what lacks, {_SHARED_MEMORY}"
+        ) from error
+    for _ in itertools.count():
+        try:
+            loaded = next(batches, None)
+        except RuntimeError as error:
+            raise worker_failure(error) or error from None
+        if loaded is None:
+            return
+        if isinstance(loaded, Exception):
+            raise loaded
+        batch, skips = loaded
+        dataset.record(skips)
+        yield _received(batch)
+
+
+def worker_failure(error: RuntimeError) -> OSError | None:
+    """Return what ended a process that loads batches, with a remedy; None for an error of another kind.
+
+    DataLoader may raise its error anywhere in the main thread, from a signal handler.
+
+    >>> print(worker_failure(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")))
+    a process that loads batches was killed (Killed): most often memory ran out, and the system's log (dmesg) says so; \
+lower training.num_workers or training.max_batch_seconds
+    """
+    text = f"{error.__context__} {error.__cause__} {error}"  # which of them names the signal depends on the moment
+    found = _KILLED.search(text)
+    if found is None:
+        return None
+    what = f"a process that loads batches was killed ({found[1] or 'no signal is known'})"
+    if "Bus error" in text:
+        return OSError(f"{what}: shared memory is full; {_SHARED_MEMORY}")
+    return OSError(
+        f"{what}: most often memory ran out, and the system's log (dmesg) says so; lower training.num_workers or "
+        "training.max_batch_seconds"
+    )
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)  # one process per core already

@@ -1,0 +1,62 @@
+"""Explain what ends a run from outside: memory that ran out, processes that were killed."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from wenet_fusion_runtime.console import is_out_of_memory
+
+from wenet_fusion.data.dataset import Batch
+from wenet_fusion.data.loading import worker_failure
+
+_GOES_ON = "the same command then goes on from the last saved state"
+
+
+@contextlib.contextmanager
+def explaining_failures(work: Callable[[], str]) -> Iterator[None]:
+    """Turn errors of memory and of processes that load batches into one OSError with its remedy.
+
+    Args:
+        work: says what is being done, and in which batch.
+
+    >>> with explaining_failures(lambda: "in step 7"):
+    ...     raise MemoryError
+    Traceback (most recent call last):
+    OSError: memory ran out in step 7: lower it, and raise training.accumulate by the same factor; the same command \
+then goes on from the last saved state
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            reason = str(error).splitlines()[0] if str(error) else ""
+            raise OSError(
+                f"memory ran out {work()}: lower it, and raise training.accumulate by the same factor; {_GOES_ON}"
+                + (f" ({reason})" if reason else "")
+            ) from error
+        explained = worker_failure(error) if isinstance(error, RuntimeError) else None
+        if explained is None:
+            raise
+        raise OSError(f"{explained}; {_GOES_ON}") from error
+
+
+def describe_update(step: int, batches: Sequence[Batch], sample_rate: int, max_batch_seconds: float) -> str:
+    """Return which update is being made, its largest batch, and the setting that makes batches smaller.
+
+    Args:
+        step: number of the update.
+        batches: of the update; none between two updates.
+        sample_rate: of their samples, Hz.
+        max_batch_seconds: the setting.
+
+    >>> describe_update(7, [], 16000, 400.0)
+    'after step 7, with training.max_batch_seconds: 400'
+    """
+    limit = f"with training.max_batch_seconds: {max_batch_seconds:g}"
+    if not batches:
+        return f"after step {step}, {limit}"
+    batch = max(batches, key=lambda batch: batch.samples_BN.numel())
+    seconds, longest = batch.samples_BN.numel() / sample_rate, batch.samples_BN.size(1) / sample_rate
+    return (
+        f"in step {step}, in a batch of {len(batch.keys)} utterances and {seconds:.1f} s, padding included (the "
+        f"longest has {longest:.1f} s: {batch.keys[int(batch.sample_lengths_B.argmax())]}), {limit}"
+    )
