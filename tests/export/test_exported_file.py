@@ -14,9 +14,12 @@ import torch
 from conftest import DIGITS, TINY_UNITS
 from support.model.streams import audio
 from wenet_fusion_runtime.model.model_file import load_model, parse_meta, read_meta
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.config import config_from_yaml
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import Chunking, ChunkingConfig, draw_chunking
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, meta_record
@@ -110,3 +113,39 @@ def test_a_checkpoint_is_no_exported_model(trained: TrainedModel, tmp_path: Path
         load_model(tmp_path / "step_1.pt")
     with pytest.raises(FileNotFoundError, match="nothing.pt: no such model file"):
         load_model(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("target", ["torchscript", "onnx"])
+def test_units_of_another_model_are_refused(trained: TrainedModel, tmp_path: Path, target: str) -> None:
+    """A swapped meta.json would give fluent nonsense: same size, another order; or another size."""
+    path, changed = tmp_path / "model.zip", tmp_path / "changed.zip"
+    export_model(trained, path, ExportOptions(target))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in members if name.endswith("meta.json"))
+    record = json.loads(members[name])
+
+    def message(units: list[str], checksum: dict[str, str]) -> str:
+        """Return what loading a file with these units says."""
+        other = {key: value for key, value in record.items() if key != "units_sha256"}
+        with zipfile.ZipFile(changed, "w", zipfile.ZIP_STORED) as archive:
+            for member, content in members.items():
+                new = json.dumps({**other, "units": units, **checksum}).encode()
+                archive.writestr(member, new if member == name else content)
+        try:
+            load_model(changed)
+        except ValueError as error:
+            return str(error)
+        return "loaded"
+
+    units, own = record["units"], {"units_sha256": record["units_sha256"]}
+    assert message(units, own) == message(units, {}) == "loaded", "files of earlier versions have no checksum"
+    swapped = [*units[:3], units[4], units[3], *units[5:]]
+    for other in (swapped, units[:-1], [*units, "more"]):
+        assert "its units are not those that were exported with the model; export the model again" in message(
+            other, own
+        )
+    for other in (units[:-1], [*units, "more"]):
+        checksum = {"units_sha256": Vocabulary(other, "words").sha256}  # a whole meta.json of another model
+        for found in (message(other, checksum), message(other, {})):
+            assert found.startswith(f"{changed}: meta.json has {len(other)} units, the model scores {len(units)}: they")

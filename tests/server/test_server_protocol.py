@@ -131,6 +131,7 @@ def test_extensions() -> None:
         ("endpoint", {"rule1_seconds": "2"}, ["rule1_seconds", "a number or null"]),
         ("endpoint", {"rule3_seconds": None}, ["rule3_seconds", "a number"]),
         ("endpoint", {"rule2_seconds": -1}, ["rule2_seconds must be positive", "-1"]),
+        ("endpoint", {"rule2_seconds": 1e308}, ["rule2_seconds must be a number of at most 1e+07"]),
         ("endpoint", {"rule3_seconds": 10**400}, ["rule3_seconds must be a number of at most 1e+07"]),
         ("language", "en", ["unknown key 'language'", "sample_rate", "hot_words", "format"]),
     ],

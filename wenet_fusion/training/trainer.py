@@ -93,11 +93,8 @@ class Trainer:
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum and number of the epoch's updates, without skipped ones
         self._measured_at = time.monotonic()
         self._updating: Sequence[Batch] = ()  # batches of the update that is being made
-        self._lock = hold_lock(
-            model_dir / "training.lock",
-            f"{model_dir} is being trained by another process (number {{holder}}): wait until it ends, or choose "
-            "another --model_dir",
-        )
+        taken = f"{model_dir} is being trained by another process (number {{holder}}): wait for its end, or choose "
+        self._lock = hold_lock(model_dir / "training.lock", f"{taken}another --model_dir")
         self._resume()
         self._set_later_checkpoints_aside()
         self.log = RunLog(model_dir / "train_log.jsonl", self.step)

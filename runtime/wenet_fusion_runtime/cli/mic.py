@@ -265,8 +265,11 @@ class _Display:
         """Print duration, losses, the saved file and the latency."""
         parts = [f"{seconds_read:.1f} s of audio", self._losses() or "nothing lost"]
         if recording is not None and recording.paths:
-            part = "" if recording.seconds >= seconds_read - HALF_SAMPLE else f"the first {recording.seconds:.1f} s "
-            parts.append(f"{part}saved to {', '.join(str(path) for path in recording.paths)}")
+            names = ", ".join(str(path) for path in recording.paths)
+            if recording.seconds >= seconds_read - HALF_SAMPLE:
+                parts.append(f"saved to {names}")
+            else:
+                parts[1:] = [*filter(None, [self._losses()]), f"the first {recording.seconds:.1f} s saved to {names}"]
         self.notice(", ".join(parts))
         if self._source.lost_seconds:
             self.notice(

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, save_model, speak
 from support.runtime.fake_sounddevice import UNAVAILABLE, FakeSoundDevice, FakeStream, record
+from support.runtime.full_disk import files_of_at_most
 from wenet_fusion_runtime.cli import mic, recognition_arguments
 from wenet_fusion_runtime.cli.__main__ import build_parser, main
 from wenet_fusion_runtime.stream.recognizer import Recognizer
@@ -180,6 +181,24 @@ def test_a_disk_that_is_full_leaves_the_text(
     assert run(model, "--save", tmp_path / "a.wav") == 1
     out, err = capsys.readouterr()
     assert out == "a b c d\n" and "No space left on device" in err.splitlines()[-1]
+
+
+def test_a_full_disk_leaves_a_whole_file_and_an_honest_summary(
+    model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "a.wav"
+    size = 44 + 2 * len(spoken("ab"))
+    plays(says("abcd", then=lambda: None))
+    with files_of_at_most(size + 100):
+        assert run(model, "--save", saved) == 1
+    out, err = capsys.readouterr()
+    kept, rate = soundfile.read(saved, dtype="int16", always_2d=True)
+    assert len(kept) == len(spoken("ab")) // 100 * 100 and np.array_equal(kept, spoken("abcd")[: len(kept)])
+    assert saved.stat().st_size == 44 + 2 * len(kept), "no part of a block stays"
+    assert out.startswith("a b") and "nothing lost" not in err.splitlines()[-2]
+    assert f"the first {len(kept) / rate:.1f} s saved to {saved}" in err.splitlines()[-2]
+    last = err.splitlines()[-1]
+    assert last == f"error: {saved} cannot be written (File too large); free some space, or name another place"
 
 
 def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,6 +267,8 @@ def test_a_request_closes_what_is_open_also_nothing() -> None:
         ({"rule2_seconds": 0.0}, "rule2_seconds must be positive"),
         ({"rule3_seconds": 0.0}, "rule3_seconds must be positive"),
         ({"rule3_seconds": math.inf}, "rule3_seconds must be a number of at most 1e\\+07, found inf"),
+        ({"rule1_seconds": 1e308}, "rule1_seconds must be a number of at most 1e\\+07, found 1e\\+308"),
+        ({"rule3_extra_seconds": math.nan}, "rule3_extra_seconds must be a number of at most 1e\\+07, found nan"),
         ({"rule3_silence_seconds": -0.1}, "rule3_silence_seconds must not be negative, found -0.1"),
         ({"rule3_extra_seconds": -2}, "rule3_extra_seconds must not be negative"),
         ({"silence_probability": 1.0}, "silence_probability must lie between 0 and 1"),
