@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -100,6 +100,7 @@ class _Recording(NamedTuple):
     sample_rate: int
     blocks: Iterator[np.ndarray]  # float32, mono
     is_live: bool  # arrives at the speed of speech
+    stop: Callable[[], object] = lambda: None  # ends the blocks, even while they wait for audio
 
 
 def _client(options: argparse.Namespace) -> int:
@@ -124,7 +125,15 @@ def _client(options: argparse.Namespace) -> int:
                 session = _session_options(options, recording.sample_rate, hot_words)
                 is_paced = not (options.fast or recording.is_live)
                 timing = asyncio.run(
-                    recognise(server, recording.blocks, session, is_paced, display.result, given_endpoint(options))
+                    recognise(
+                        server,
+                        recording.blocks,
+                        session,
+                        is_paced,
+                        display.result,
+                        given_endpoint(options),
+                        recording.stop,
+                    )
                 )
         except BrokenPipeError:
             raise
@@ -199,7 +208,7 @@ def _opened(name: str, options: argparse.Namespace) -> Iterator[_Recording]:
             blocks = pipe.blocks()
             first = next(blocks)  # has the rate
             mono = (to_mono(block.samples) for block in itertools.chain([first], blocks))
-            yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)
+            yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)._replace(stop=pipe.stop)
     else:
         with AudioReader(name) as reader:
             yield _at_rate(reader.blocks(BLOCK_SECONDS), reader.sample_rate, options.wenet, is_live=False)

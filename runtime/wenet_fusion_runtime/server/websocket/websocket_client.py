@@ -66,16 +66,18 @@ async def recognise(
     is_paced: bool,
     on_result: Callable[[ServerResult], object],
     endpoint: Mapping[str, float | None] | None = None,
+    stop: Callable[[], object] = lambda: None,
 ) -> Timing:
     """Send a recording and wait for all its results.
 
     Args:
         server: where to connect.
-        blocks: samples (n,), float32, at the options' rate; read in a thread.
+        blocks: samples (n,), float32, at the options' rate; read in a thread, which has ended on return.
         options: of the session.
         is_paced: send no faster than real time.
         on_result: called with each result.
         endpoint: endpoint rules by name that differ from the server's.
+        stop: ends `blocks` soon, even while they wait for audio; called if the session ends before them.
     Raises:
         ServerError: the server cannot be reached, refuses the session, or fails.
         ValueError, OSError: from `blocks`.
@@ -92,7 +94,7 @@ async def recognise(
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
             ) as socket,
         ):
-            session = _ClientSession(socket, options, on_result)
+            session = _ClientSession(socket, options, on_result, stop)
             return await session.run(protocol.start_signal(options, endpoint), blocks, is_paced)
     except aiohttp.WSServerHandshakeError as error:
         why = _HANDSHAKES.get(error.status, "is not a server of this protocol")
@@ -129,8 +131,10 @@ class _ClientSession:
         socket: aiohttp.ClientWebSocketResponse[bool],
         options: SessionOptions,
         on_result: Callable[[ServerResult], object],
+        stop: Callable[[], object] = lambda: None,
     ) -> None:
-        self._socket, self._options, self._on_result = socket, options, on_result
+        self._socket, self._options, self._on_result, self._stop = socket, options, on_result, stop
+        self._reading: asyncio.Future[np.ndarray | None] | None = None  # the thread that reads the next block
         self._timing = Timing()
         self._sent: deque[tuple[float, float]] = deque()  # seconds of audio sent, with the time of sending
         self._ended_at: float | None = None
@@ -159,13 +163,14 @@ class _ClientSession:
             for task in (sending, receiving):
                 task.cancel()
             await asyncio.gather(sending, receiving, return_exceptions=True)
+            await self._end_reading()
         if self._ended_at is not None:
             self._timing.ending = time.monotonic() - self._ended_at
         return self._timing
 
     async def _send(self, blocks: Iterator[np.ndarray], is_paced: bool) -> None:
         rate, begin = self._options.sample_rate, time.monotonic()
-        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+        while (block := await self._read(blocks)) is not None:
             spoken = self._timing.audio + len(block) / rate
             if is_paced:  # a block is complete when its last sample is spoken
                 await asyncio.sleep(begin + spoken - time.monotonic())
@@ -174,6 +179,16 @@ class _ClientSession:
             self._sent.append((spoken, time.monotonic()))
         self._ended_at = time.monotonic()
         await self._socket.send_str(protocol.end_signal())
+
+    async def _read(self, blocks: Iterator[np.ndarray]) -> np.ndarray | None:
+        self._reading = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+        return await asyncio.shield(self._reading)
+
+    async def _end_reading(self) -> None:
+        """Wait for the thread, which goes on when its task is cancelled: the caller then closes what it reads."""
+        if self._reading is not None and not self._reading.done():
+            self._stop()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _receive_results(self) -> None:
         while (record := await self._receive()).get("type") != "speech_end":
