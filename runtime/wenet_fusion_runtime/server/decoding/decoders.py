@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.decoding.decoder_process import FRAME, MEMORY_BYTES, NAME, RATE, REQUEST, Kind
 
 # The process finds this package where the server has found it, and nothing in the current folder.
@@ -37,8 +38,7 @@ class DecoderFault(Exception):
 
     def __init__(self, problem: str, details: str = "") -> None:
         super().__init__(f"{NAME}: {problem}; convert the file to wav or flac")
-        line = " ".join(details.split())[-MAX_DETAILS:]
-        self.details = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+        self.details = visible(" ".join(details.split())[-MAX_DETAILS:])
 
 
 class Decoding:
