@@ -5,8 +5,8 @@
 #   6 export   7 streaming and summary    8 language model
 #
 # A recipe prepares its corpus in stages -1 and 0, which leave data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
-# optional: segments, words.ctm with the times of the words, and a set data/silence without speech). It sets `here` (its
-# folder), its options, and defines:
+# optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
+# speech). It sets `here` (its folder), its options, and defines:
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of that stage
 #   summarise           print the last page of stage 7; optional
@@ -109,9 +109,10 @@ data_sets() {
   done
 }
 
-# The arguments of the list makers for a set: a set may have Kaldi's segments.
+# The arguments of the list makers for a set: a set may have Kaldi's segments and reco2file_and_channel.
 segments_of() {
   [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
+  [ ! -f "data/$1/reco2file_and_channel" ] || echo "--reco2file_and_channel data/$1/reco2file_and_channel"
 }
 
 # The chunkings that can be streamed.

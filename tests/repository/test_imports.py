@@ -46,6 +46,7 @@ LATE = {
     ("wenet_fusion.evaluation.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.model.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",
+    ("wenet_fusion_runtime.audio.containers.media_decoder", "av"): "an extra, for formats that libsndfile lacks only",
     ("wenet_fusion_runtime.audio.microphone", "sounddevice"): "an extra, for capturing from devices only",
     ("wenet_fusion_runtime.search.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion_runtime.cli.serve", "wenet_fusion_runtime.server.server"): "needs an extra, for serving only",

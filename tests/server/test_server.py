@@ -203,12 +203,25 @@ async def _is_logged(server: ServerProcess, text: str) -> bool:
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE, 16000])
 def test_the_loudest_numbers_are_clipped_like_all_others(server: ServerProcess, rate: int) -> None:
-    """Without clipping, the resampler would make them infinite."""
-    loud, full = (level * np.repeat([1.0, -1.0], 4000).astype(np.float32) for level in (np.finfo(np.float32).max, 1.0))
+    loud, full = (level * np.repeat([1.0, -1.0], 4000).astype(np.float32) for level in (9.0, 1.0))
     found = [
         asyncio.run(spoken_to(server.url, samples, sample_rate=rate, format="float32")) for samples in (loud, full)
     ]
     assert found[0].texts[-2:] == found[1].texts[-2:] and found[0].text and found[0].texts[-1] == END
+
+
+def test_bytes_of_another_kind_are_named(server: ServerProcess) -> None:
+    speech = speak("abcd")
+    for data, sample_format, message in (
+        (b"OggS" + bytes(4000), "int16", "the bytes are an Ogg file, expected signed 16-bit"),
+        (b"\x1a\x45\xdf\xa3" + bytes(4000), "float32", "the bytes are a WebM or Matroska file"),
+        (speech.astype("<f4").tobytes(), "int16", "the bytes are 32-bit floats, expected signed 16-bit"),
+        ((20000.0 * speech).astype("<f4").tobytes(), "float32", "in the scale of integers"),
+    ):
+        found = asyncio.run(
+            spoken_to(server.url, np.frombuffer(data, np.uint8), sample_rate=16000, format=sample_format)
+        )
+        assert message in found.failure
 
 
 def test_frames_that_break_websockets_rules_are_answered_too(server: ServerProcess) -> None:

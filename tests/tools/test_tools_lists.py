@@ -75,6 +75,28 @@ def test_resampled_shards(corpus):
 
 
 @pytest.mark.parametrize("kind", ["raw", "shard"])
+def test_channels(corpus, kind):
+    """A stereo file is two recordings, as in Kaldi's telephone corpora."""
+    side = soundfile.read("r0.wav", dtype="int16")[0] // 2
+    soundfile.write("call.wav", np.stack([side, -side], axis=1), RATE)
+    (corpus / "wav.scp").write_text("call call.wav\nr2 r2.wav\n")
+    (corpus / "channels").write_text("call-A call A\ncall-B call 2\n")
+    (corpus / "segments").write_text("a call-A 0.1 0.3\nb call-B 0.1 0.3\nc r2 0 0.2\n")
+    (corpus / "text").write_text("a one\nb two\nc three\n")
+    arguments = ["--segments", "segments", "--reco2file_and_channel", "channels", "wav.scp", "text"]
+    if kind == "raw":
+        make_raw_list.main([*arguments, "data.list"])
+    else:
+        make_shard_list.main([*arguments, "shards", "data.list"])
+    first, second, third = (read_samples(utterance, RATE) for utterance in read_manifest("data.list", kind))
+    assert np.array_equal(first, side[800:2400] / 32768) and len(third) == 1600
+    assert np.array_equal(second, -side[800:2400] / 32768)
+    (corpus / "channels").write_text("call-A call A\ncall-B call C\ncall-C call\n")
+    with pytest.raises(ValueError, match="call-B: expected 'file channel', channel A, B or from 1, .*\n.*call-C: exp"):
+        make_raw_list.main([*arguments, "data.list"])
+
+
+@pytest.mark.parametrize("kind", ["raw", "shard"])
 def test_segments(corpus, kind):
     if kind == "raw":
         make_raw_list.main(["--segments", "segments", "wav.scp", "text.segments", "data.list"])

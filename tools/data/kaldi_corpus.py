@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.files import list_problems, printable
 from wenet_fusion_runtime.results.normalization import normalization_note, normalize_text
 
@@ -42,6 +43,7 @@ class Segment(NamedTuple):
     recording: str
     start: float  # seconds
     end: float | None  # None: the end of the recording
+    channel: int | None = None  # from 1; None: not stated
 
 
 def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> dict[str, str]:
@@ -80,7 +82,11 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
 
 def read_corpus(
-    wav_scp: Path, text: Path, segments: Path | None = None, special_tokens: SpecialTokens = "refuse"
+    wav_scp: Path,
+    text: Path,
+    segments: Path | None = None,
+    special_tokens: SpecialTokens = "refuse",
+    channels: Path | None = None,
 ) -> Corpus:
     """Read the files of a Kaldi data folder; audio paths start at the working directory and become absolute.
 
@@ -89,8 +95,11 @@ def read_corpus(
     Args:
         wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
         text: lines "key transcript".
-        segments: lines "key recording start end", times in seconds; an end of -1 is that of the recording.
+        segments: lines "key recording start end", times in seconds; an end of -1 is that of the recording. A fifth
+            column is the channel, as in `channels`.
         special_tokens: see `read_transcripts`.
+        channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or a number from 1.
+            A recording that is not in `wav_scp` has the path of its file there.
 
     Raises:
         OSError: a file cannot be read.
@@ -107,6 +116,7 @@ def read_corpus(
     cuts: dict[str, Segment] | None = None
     if segments is not None:
         cuts = _read_segments(segments, problems)
+    channel_of = {} if channels is None else _read_channels(channels, recordings, problems)
     if problems:
         raise ValueError(list_problems(problems))
 
@@ -118,7 +128,7 @@ def read_corpus(
     for key, transcript in transcripts.items():
         if key not in known:
             continue
-        recording, start, end = (key, None, None) if cuts is None else cuts[key]
+        recording, start, end, channel = (key, None, None, None) if cuts is None else cuts[key]
         if recording not in recordings:
             left_out.append(f"{key}: its recording {recording} is not in {wav_scp}")
             continue
@@ -126,7 +136,8 @@ def read_corpus(
         if not os.path.isfile(path):
             left_out.append(f"{key}: there is no audio file {printable(path)}")
             continue
-        utterances.append(Utterance(key, AudioSource(path), transcript, 0.0, start, end))
+        channel = channel_of.get(recording) if channel is None else channel
+        utterances.append(Utterance(key, AudioSource(path), transcript, 0.0, start, end, channel=channel))
     checked = []
     for utterance, header in zip(utterances, read_headers(utterances)):
         if isinstance(header, str):
@@ -159,14 +170,42 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
     for key, value in read_table(path).items():
         fields = value.split()
         try:
-            recording, start, end = fields[0], *map(float, fields[1:])
-        except (IndexError, ValueError):
-            problems.append(f"{path}: {key}: expected 'recording start end', found {value!r}")
+            recording, start, end = fields[0], *map(float, fields[1:3])
+            channel = _channel(*fields[3:]) if fields[3:] else None
+        except (IndexError, TypeError, ValueError):
+            problems.append(
+                f"{path}: {key}: expected 'recording start end', channel A, B or from 1 after it, found {value!r}"
+            )
             continue
         if not 0 <= start < (math.inf if end == TO_THE_END else end):
             problems.append(
                 f"{path}: {key}: start {start} and end {end} must be seconds, 0 <= start < end; an end of -1 is that "
                 "of the recording"
             )
-        segments[key] = Segment(recording, start, None if end == TO_THE_END else end)
+        segments[key] = Segment(recording, start, None if end == TO_THE_END else end, channel)
     return segments
+
+
+def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) -> dict[str, int]:
+    """Read lines "recording file channel", and give recordings without a path that of their file.
+
+    What is wrong goes to `problems`.
+    """
+    channels = {}
+    for recording, value in read_table(path).items():
+        file, *fields = value.split()
+        try:
+            channels[recording] = _channel(*fields)
+        except (TypeError, ValueError):
+            problems.append(f"{path}: {recording}: expected 'file channel', channel A, B or from 1, found {value!r}")
+        if file in recordings:
+            recordings.setdefault(recording, recordings[file])
+    return channels
+
+
+def _channel(text: str) -> int:
+    """Return the number of a channel that is A, B or a number from 1. Raises ValueError."""
+    number = int({"A": "1", "B": "2"}.get(text.upper(), text))
+    if not 1 <= number <= MAX_CHANNELS:
+        raise ValueError(text)
+    return number

@@ -22,17 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
     )
+    parser.add_argument(
+        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
+    )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
         "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
     )
     args = parser.parse_args(arguments)
 
-    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments, args.special_tokens)
+    utterances, left_out = read_corpus(
+        args.wav_scp, args.text, args.segments, args.special_tokens, args.reco2file_and_channel
+    )
     settle_left_out(left_out, args.allow_missing)
     lines = []
     for utterance in utterances:
-        record = {"key": utterance.key, "wav": utterance.source.path, "txt": utterance.text}
+        record: dict[str, object] = {"key": utterance.key, "wav": utterance.source.path, "txt": utterance.text}
+        if utterance.channel is not None:
+            record |= {"channel": utterance.channel}
         if utterance.start is not None:
             record |= {"start": utterance.start, "end": -1 if utterance.end is None else utterance.end}
         is_utf8 = printable(utterance.source.path) == utterance.source.path

@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
     )
+    parser.add_argument(
+        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
+    )
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard")
     parser.add_argument("--num_threads", type=int, default=1, help="shards written at the same time")
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
@@ -44,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.resample < 0:
         raise ValueError(f"--resample {args.resample} must be a sample rate, or 0")
 
-    utterances, left_out = read_corpus(args.wav_scp, args.text, args.segments, args.special_tokens)
+    utterances, left_out = read_corpus(
+        args.wav_scp, args.text, args.segments, args.special_tokens, args.reco2file_and_channel
+    )
     settle_left_out(left_out, args.allow_missing)
     args.shards_dir.mkdir(parents=True, exist_ok=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)

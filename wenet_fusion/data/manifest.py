@@ -10,12 +10,13 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 
 ListType = Literal["raw", "shard"]
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
 LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
 _TO_THE_END = -1  # as an end or a duration
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what such bytes become when they are read
@@ -37,8 +38,9 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
     Args:
         data_list: the list.
         data_type: "raw" for a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration"
-            (seconds; an end of -1 is that of the audio) and "speaker", or NeMo's {"audio_filepath", "text"} with
-            optional "offset", "duration" and "key". Without "key", the path below the list's folder becomes the key.
+            (seconds; an end of -1 is that of the audio), "speaker" and "channel" (from 1), or NeMo's
+            {"audio_filepath", "text"} with optional "offset", "duration" and "key". Without "key", the path below the
+            list's folder becomes the key.
             "shard" for the path of a tar per line, with members key.txt and key.wav (or another of AUDIO_SUFFIXES).
             "auto" looks at the first line.
 
@@ -145,7 +147,10 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     elif start is not None:
         duration = None
     source = AudioSource(str(wav))
-    return Utterance(record["key"], source, record["txt"], duration or 0.0, start, end, record.get("speaker"))
+    channel = record.get("channel")
+    if channel is not None and (type(channel) is not int or not 0 <= channel <= MAX_CHANNELS):
+        raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
+    return Utterance(record["key"], source, record["txt"], duration or 0.0, start, end, record.get("speaker"), channel)
 
 
 def _find(path: str, folder: Path, kind: str) -> Path:
@@ -167,6 +172,8 @@ def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     converted = {"wav": wav}
     if "text" in record:
         converted["txt"] = record["text"]
+    if "channel" in record:
+        converted["channel"] = record["channel"]
     if start is not None:
         key = f"{key}-{round(1000 * start):08d}"
         converted |= {"start": start} if duration is None else {"start": start, "end": start + duration}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from wenet_fusion_runtime.audio.containers.byte_ranges import FileRange
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 from wenet_fusion_runtime.files import printable
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 # How far a segment may end after its audio: lists round their times, and codecs pad.
 _TOLERANCE_SECONDS = 0.1
@@ -44,6 +41,7 @@ class Utterance:
     start: float | None = None  # of a segment in the audio, seconds; None: the audio's start
     end: float | None = None  # of a segment in the audio, seconds; None: the audio's end
     speaker: str | None = None
+    channel: int | None = None  # from 1; 0 is the mean of all; None too, unless they cancel each other
 
 
 class AudioHeader(NamedTuple):
@@ -54,12 +52,12 @@ class AudioHeader(NamedTuple):
 
 
 def read_header(utterance: Utterance) -> AudioHeader:
-    """Read sample rate and duration without decoding the audio.
+    """Read sample rate and duration, without decoding the audio if its format states the duration.
 
     Raises:
         OSError, ValueError: the audio is missing, damaged or empty, or the segment lies outside it.
     """
-    with _open(utterance.source) as audio, AudioReader(audio, _name(utterance)) as reader:
+    with _open(utterance.source) as audio, AudioReader(audio, _name(utterance), utterance.channel) as reader:
         total, sample_rate = reader.seconds, reader.sample_rate
     if total <= 0:
         raise ValueError(f"{_name(utterance)}: has no samples")
@@ -84,7 +82,7 @@ def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
 
 
 def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Read float32 mono samples (N,) in [-1, 1], resampled to `sample_rate` (Hz); channels are averaged.
+    """Read float32 mono samples (N,) in [-1, 1], resampled to `sample_rate` (Hz): the utterance's channel.
 
     Raises:
         OSError, ValueError: the audio is missing, damaged, truncated or empty.
@@ -93,7 +91,7 @@ def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
     if end is not None:  # which may lie a little after the audio's end
         end = start + read_header(utterance).seconds
     with _open(utterance.source) as audio:
-        return load_audio(audio, sample_rate, start, end, _name(utterance))
+        return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel)
 
 
 class ReadBatch(NamedTuple):
@@ -120,38 +118,7 @@ def _name(utterance: Utterance) -> str:
     return f"{path} ({utterance.key} at byte {source.offset})" if source.size else path
 
 
-def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | BinaryIO]:
+def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | FileRange]:
     if not source.size:
         return contextlib.nullcontext(source.path)
-    return io.BufferedReader(_TarMember(open(source.path, "rb"), source.offset, source.size))
-
-
-class _TarMember(io.RawIOBase):
-    """A view of `size` bytes of an open file from `offset` on; it reads only the bytes that are requested."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._position = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Buffer) -> int:
-        view = memoryview(buffer).cast("B")
-        wanted = max(0, min(len(view), self._size - self._position))
-        self._file.seek(self._offset + self._position)
-        data = self._file.read(wanted)
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    return FileRange(open(source.path, "rb"), source.offset, source.offset + source.size, closes=True)

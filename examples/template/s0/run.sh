@@ -59,7 +59,7 @@ prepare_corpus() {
     mkdir -p "data/$name"
     # Relative paths start where the recipe was called.
     sed -E "s|^([^[:space:]]+[[:space:]]+)([^/])|\1$caller/\2|" "$data/$name/wav.scp" >"data/$name/wav.scp"
-    for file in text segments words.ctm; do
+    for file in text segments reco2file_and_channel words.ctm; do
       [ ! -f "$data/$name/$file" ] || cp "$data/$name/$file" "data/$name/$file"
     done
   done

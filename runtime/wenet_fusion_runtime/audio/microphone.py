@@ -11,7 +11,7 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD
-from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
+from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.console import unusable_package
 
 POLL_SECONDS = 0.1

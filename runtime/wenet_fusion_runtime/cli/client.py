@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from wenet_fusion_runtime.audio.live_audio import AudioBlock
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD, RAW_RATE, PcmPipe
 from wenet_fusion_runtime.audio.reader import AudioReader
-from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
+from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer, Resampler
 from wenet_fusion_runtime.cli.command import PROGRAM, Commands, add_command, extra_needed
 from wenet_fusion_runtime.cli.endpoint_arguments import add_endpoint_arguments, given_endpoint
 from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
@@ -74,6 +75,13 @@ def add(commands: Commands) -> None:
     )
     client.add_argument(
         "--rate", type=int, metavar="HZ", help=f"sample rate of raw samples from standard input; default: {RAW_RATE}"
+    )
+    client.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, unless the channels cancel each "
+        "other in it)",
     )
     client.add_argument(
         "--wenet",
@@ -207,11 +215,19 @@ def _opened(name: str, options: argparse.Namespace) -> Iterator[_Recording]:
         with PcmPipe(sys.stdin.fileno(), options.rate) as pipe:
             blocks = pipe.blocks()
             first = next(blocks)  # has the rate
-            mono = (to_mono(block.samples) for block in itertools.chain([first], blocks))
+            mono = _mono(itertools.chain([first], blocks), options.channel)
             yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)._replace(stop=pipe.stop)
     else:
-        with AudioReader(name) as reader:
+        with AudioReader(name, channel=options.channel) as reader:
             yield _at_rate(reader.blocks(BLOCK_SECONDS), reader.sample_rate, options.wenet, is_live=False)
+
+
+def _mono(blocks: Iterator[AudioBlock], channel: int | None) -> Iterator[np.ndarray]:
+    mixer = ChannelMixer(channel)
+    for block in blocks:
+        yield mixer.mix(block.samples)
+    if mixer.cancels:
+        raise ValueError(CANCELLED)
 
 
 def _at_rate(blocks: Iterator[np.ndarray], sample_rate: int, is_wenet: bool, is_live: bool) -> _Recording:

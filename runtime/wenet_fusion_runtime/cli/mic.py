@@ -17,7 +17,8 @@ import numpy as np
 from wenet_fusion_runtime.audio.live_audio import AudioBlock, LiveAudio
 from wenet_fusion_runtime.audio.microphone import PIPE_FORM, Microphone, choose_device
 from wenet_fusion_runtime.audio.pcm_pipe import RAW_RATE, PcmPipe
-from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
+from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer
+from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS, SAMPLE_RATES
 from wenet_fusion_runtime.audio.wav_writer import WavWriter
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.cli.device_list import ListDevices
@@ -32,6 +33,7 @@ from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 from wenet_fusion_runtime.stream.recognizer import Stream
 
 MUTE_SECONDS = 3.0  # zeros from the start that cause a notice
+MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
 HALF_SAMPLE = 1e-6  # s; sums of durations differ by rounding
 MAX_LATENCIES = 20000  # last chunks that the summary of --latency covers
 
@@ -75,6 +77,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="number of channels, which are averaged (default: 1; for a pipe that of its wav header, or 1)",
     )
+    mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1 (default: the mean of all)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
     add_format_arguments(mic, "segment")
@@ -84,15 +87,15 @@ def add(commands: Commands) -> None:
 
 def _mic(options: argparse.Namespace) -> int:
     check_format(options)
-    for flag, value, most in (
-        ("rate", options.rate, math.inf),
-        ("channels", options.channels, MAX_CHANNELS),
-        ("seconds", options.seconds, LONGEST_SECONDS),
+    for flag, value, (least, most) in (
+        ("rate", options.rate, SAMPLE_RATES),
+        ("channels", options.channels, (1, MAX_CHANNELS)),
+        ("channel", options.channel, (0, MAX_CHANNELS)),
     ):
-        if value is not None and not 0 < value <= most:
-            raise ValueError(
-                f"--{flag} must be positive{'' if most == math.inf else f', at most {most:g}'}, found {value:g}"
-            )
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"--{flag} must be {least} to {most}, found {value}")
+    if options.seconds is not None and not 0 < options.seconds <= LONGEST_SECONDS:
+        raise ValueError(f"--seconds must be positive, at most {LONGEST_SECONDS:g}, found {options.seconds:g}")
     source = _source(options)  # fail before the model is loaded; the device opens after it
     recording = WavWriter(options.save) if options.save is not None else None
     recognizer, all_usable = build_recognizer(options)
@@ -100,7 +103,7 @@ def _mic(options: argparse.Namespace) -> int:
     display = _Display(options, source, stream.chunk * recognizer.model.meta.frame_seconds)
     with _stopped_by_signals(source.stop), recording or contextlib.nullcontext():
         try:
-            _listen(source, stream, display, recording, options.seconds)
+            _listen(source, stream, display, recording, options)
         finally:
             display.clear()  # an error stands on a line of its own
     return 0 if all_usable else 1
@@ -108,7 +111,8 @@ def _mic(options: argparse.Namespace) -> int:
 
 def _source(options: argparse.Namespace) -> LiveAudio:
     if options.input is None:
-        return Microphone(choose_device(options.device), options.rate, options.channels)
+        channels = options.channels or (options.channel if options.channel and options.channel > 1 else None)
+        return Microphone(choose_device(options.device), options.rate, channels)
     if options.device is not None:
         raise ValueError("--device and --input exclude each other")
     if sys.stdin.isatty():
@@ -117,23 +121,24 @@ def _source(options: argparse.Namespace) -> LiveAudio:
 
 
 def _listen(
-    source: LiveAudio, stream: Stream, display: _Display, recording: WavWriter | None, seconds: float | None
+    source: LiveAudio, stream: Stream, display: _Display, recording: WavWriter | None, options: argparse.Namespace
 ) -> None:
     """Recognise until the audio ends.
 
     Raises:
         OSError, ValueError: the source or the recording failed; raised after the text so far was shown.
     """
-    seconds_read, muted, failure = 0.0, True, None
+    seconds_read, muted, failure, mixer = 0.0, True, None, ChannelMixer(options.channel)
     with source:
         display.begin()
-        blocks = _first_seconds(source, seconds)
+        blocks = _first_seconds(source, options.seconds)
         while True:
             try:
                 block = next(blocks, None)
+                mono = None if block is None else mixer.mix(block.samples)
             except (OSError, ValueError) as error:
                 block, failure = None, error
-            if block is None:
+            if block is None or mono is None:
                 break
             try:
                 if recording is not None:
@@ -142,9 +147,9 @@ def _listen(
                 failure = error  # this block is still recognised
             seconds_read += block.seconds
             muted = muted and not block.samples.any()
-            if muted and seconds_read >= MUTE_SECONDS > seconds_read - block.seconds:
-                display.notice("only zeros so far: check that the microphone is not muted and this program may use it")
-            display.closed(stream.accept_waveform(block.samples, block.sample_rate))
+            if seconds_read >= MUTE_SECONDS > seconds_read - block.seconds and (muted or mixer.cancels):
+                display.notice(MUTED if muted else CANCELLED)
+            display.closed(stream.accept_waveform(mono, block.sample_rate))
             display.partial(stream.result, block.captured, seconds_read)
             if failure is not None:
                 break

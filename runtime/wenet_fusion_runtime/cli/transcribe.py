@@ -55,7 +55,15 @@ def add(commands: Commands) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="audio file (wav, flac, ogg, opus, mp3, ...) of any sample rate and number of channels",
+        help="audio file (wav, flac, ogg, opus, mp3, ...; m4a, webm, wma, ... with the extra media) of any sample rate "
+        "and number of channels",
+    )
+    transcribe.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, unless the channels cancel each "
+        "other in it)",
     )
     add_format_arguments(transcribe, "file")
     transcribe.add_argument(
@@ -85,7 +93,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         failed = 0
         for path in options.files:
             try:
-                with AudioReader(path) as reader, destination.recording(path) as sink:
+                with AudioReader(path, channel=options.channel) as reader, destination.recording(path) as sink:
                     stream = create_stream(recognizer, options)
                     vocabulary = None if options.nbest is None else recognizer.model.meta.vocabulary
                     output = _Output(options, path, sink, destination, vocabulary)

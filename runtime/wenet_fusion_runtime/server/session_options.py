@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from wenet_fusion_runtime.audio.sample_formats import SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 SAMPLE_RATE = 16000  # Hz, the rate of WeNet's clients
-SAMPLE_RATES = (4000, 384000)  # Hz, lowest and highest rate of a client
 MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_PHRASE = 200  # characters of a hot word

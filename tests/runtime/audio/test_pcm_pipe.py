@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +28,12 @@ def wav(samples: np.ndarray, rate: int, subtype: str = "PCM_16", kind: str = "WA
     file = io.BytesIO()
     soundfile.write(file, samples, rate, subtype=subtype, format=kind)
     return file.getvalue()
+
+
+def header_of(rate: int, channels: int) -> bytes:
+    """A header of 16-bit samples, and 100 bytes of them."""
+    numbers = struct.pack("<HHIIHH", 1, channels, rate, 0, 2 * channels, 16)
+    return b"RIFF....WAVEfmt " + struct.pack("<I", 16) + numbers + b"data" + struct.pack("<I", 100) + bytes(100)
 
 
 def through_a_pipe(pieces: list[bytes], pause: float = 0.0, **arguments: int) -> tuple[np.ndarray, int]:
@@ -87,6 +94,9 @@ def test_headers_of_several_programs_are_understood() -> None:
     extensible = wav(SAMPLES, 44100, kind="WAVEX")
     assert np.array_equal(through_a_pipe([extensible])[0], SAMPLES)
     plain = wav(SAMPLES, 44100)
+    for subtype in ("PCM_24", "PCM_32", "FLOAT", "PCM_U8"):  # read as a file would be
+        same = through_a_pipe([wav(SAMPLES / 32768.0, 44100, subtype)])[0]
+        assert np.abs(same.astype(int) - SAMPLES).max() <= (256 if subtype == "PCM_U8" else 1)
     listed = plain[:12] + b"LIST" + (3).to_bytes(4, "little") + b"abc\0" + plain[12:] + b"LIST" + bytes(4)
     assert np.array_equal(through_a_pipe([listed])[0], SAMPLES)  # bytes after the samples are not samples
 
@@ -99,15 +109,23 @@ def test_headers_of_several_programs_are_understood() -> None:
         (wav(SAMPLES, 8000)[:44], {}, "no audio came through the pipe"),
         (wav(SAMPLES, 8000)[:30], {}, "damaged or cut off"),
         (b"RIFF....WAVEfmt " + b"\xff" * 30, {}, "damaged or cut off"),
-        (wav(SAMPLES, 8000, "FLOAT"), {}, r"format 3 with 32 bits, expected 16-bit PCM \(arecord -f S16_LE\)"),
-        (wav(SAMPLES, 8000, "PCM_24"), {}, "format 1 with 24 bits"),
+        (wav(SAMPLES, 8000, "IMA_ADPCM"), {}, r"format 17 with .* expected PCM \(arecord -f S16_LE\)"),
+        (wav(4.0e4 * SAMPLES.astype(np.float32), 8000, "FLOAT"), {}, "in the scale of integers"),
         (wav(SAMPLES, 8000), {"sample_rate": 16000}, "states 8000 Hz, expected 16000 as given"),
         (wav(SAMPLES, 8000), {"channels": 1}, "states 2 channels, expected 1 as given"),
         (
             b"RIFF....WAVEfmt " + (16).to_bytes(4, "little") + bytes([1, 0, 0, 0, *bytes(10), 16, 0]),
             {},
-            "states 0 channels at 0 Hz, expected 1 to 32 channels",
+            "0 Hz is not accepted, expected 4000 to 384000 Hz",
         ),
+        (header_of(2**32 - 1, 32), {}, "4294967295 Hz is not accepted, expected 4000 to 384000 Hz"),
+        (header_of(8000, 33), {}, "33 channels are not accepted"),
+        (
+            wav(SAMPLES, 8000, kind="FLAC"),
+            {},
+            "the bytes are a FLAC file, expected signed 16-bit little-endian samples",
+        ),
+        (wav(SAMPLES.astype(np.float32), 8000, kind="MP3", subtype="MPEG_LAYER_III"), {}, "the bytes are an mp3 file"),
     ],
 )
 def test_what_is_no_audio_is_told(data: bytes, arguments: dict[str, int], message: str) -> None:

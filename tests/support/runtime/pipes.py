@@ -1,6 +1,9 @@
 """Pipes whose readers are threads of the runtime."""
 
+import contextlib
+import os
 import threading
+from pathlib import Path
 
 
 def wait_for_reader() -> None:
@@ -9,3 +12,16 @@ def wait_for_reader() -> None:
         if thread.name == "pipe":
             thread.join(5)
             assert not thread.is_alive()
+
+
+def through_pipe(path: Path, content: bytes) -> Path:
+    """A named pipe into which a thread writes."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), path.open("wb") as pipe:
+            pipe.write(content)
+
+    threading.Thread(target=write, daemon=True).start()
+    return path

@@ -150,6 +150,7 @@ class Connection:
                 continue
             if isinstance(message, str):
                 self._check_end(message)
+                reader.end()
                 ended = True
                 session.end()
                 continue

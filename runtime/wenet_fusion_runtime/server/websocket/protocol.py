@@ -7,12 +7,13 @@ Without the keys of the extensions every message has the keys of WeNet's server,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from wenet_fusion_runtime.audio.pcm_check import PcmCheck
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.formats import result_record
 from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
@@ -69,13 +70,30 @@ class SampleReader:
     def __init__(self, sample_format: str) -> None:
         self._dtype = _DTYPES[sample_format]
         self._rest = b""
+        self._check = PcmCheck(judges_samples=sample_format == INT16)
 
     def read(self, message: bytes) -> np.ndarray:
-        """Return the next complete samples, (n,)."""
+        """Return the next complete samples, (n,).
+
+        Raises:
+            ClientError: the bytes are no samples of this format, as far as their beginning tells.
+        """
+        _told(self._check.feed, message)
         data = self._rest + message if self._rest else message
         count = len(data) // self._dtype.itemsize
         self._rest = data[count * self._dtype.itemsize :]
         return np.frombuffer(data, self._dtype, count).astype(self._dtype.newbyteorder("="), copy=False)
+
+    def end(self) -> None:
+        """Judge the last bytes; see `read`."""
+        _told(self._check.end)
+
+
+def _told(check: Callable[..., None], *arguments: bytes) -> None:
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise ClientError(Reason.SAMPLES, str(error)) from None
 
 
 def sample_bytes(samples: np.ndarray, sample_format: str) -> bytes:

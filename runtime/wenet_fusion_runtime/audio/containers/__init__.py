@@ -1,0 +1,1 @@
+"""Audio files: what is in them, and who decodes it."""

@@ -1,0 +1,125 @@
+"""Ranges of bytes of an open file: as files of their own, and as a window for scanning."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_WINDOW = 1 << 17  # bytes read at once
+_ENDLESS = 1 << 40  # bytes; more than any file
+
+
+class Link(NamedTuple):
+    """The bytes of one of the streams that stand one after another in a file.
+
+    >>> Link(start=0, end=9000).frames is None
+    True
+    """
+
+    start: int
+    end: int
+    frames: int | None = None  # samples per channel; None if counting them needs a decoder
+    is_endless: bool = False  # decoders must not derive a length from the number of bytes
+
+
+class FileRange(io.RawIOBase):
+    """A read-only file of the bytes `start` to `end` of an open file, which nobody else may use meanwhile.
+
+    Args:
+        file: open file that can seek.
+        start: first byte.
+        end: byte after the last one.
+        is_endless: pretend to be far longer.
+        closes: close `file` with this one.
+
+    >>> FileRange(io.BytesIO(b"abcdef"), 2, 5).read()
+    b'cde'
+    """
+
+    def __init__(self, file: BinaryFile, start: int, end: int, is_endless: bool = False, closes: bool = False) -> None:
+        self._file, self._start, self._size, self._position = file, start, end - start, 0
+        self._stated = _ENDLESS if is_endless else self._size
+        self._closes = closes
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See `io.IOBase`."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stated}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """See `io.IOBase`."""
+        return self._position
+
+    def read(self, count: int = -1) -> bytes:
+        """See `io.RawIOBase`."""
+        if self._stated == _ENDLESS and self._position >= _ENDLESS - _WINDOW:  # libsndfile looks for a tag at the end
+            return bytes(max(0, min(count, _ENDLESS - self._position)))
+        left = max(0, self._size - self._position)
+        self._file.seek(self._start + self._position)
+        data = self._file.read(left if count < 0 else min(count, left))
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Buffer) -> int:
+        """See `io.RawIOBase`."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close this file, and the one below if it was asked to."""
+        if self._closes:
+            self._file.close()
+        super().close()
+
+
+BinaryFile = BinaryIO | FileRange
+
+
+class Window:
+    """Look at bytes anywhere in a file; nearby looks cost no read.
+
+    Args:
+        file: open file that can seek.
+
+    >>> window = Window(io.BytesIO(b"abcdef"))
+    >>> window.size, window.look(4, 9), window.find(b"cd", 0)
+    (6, b'ef', 2)
+    """
+
+    def __init__(self, file: BinaryFile) -> None:
+        self._file = file
+        self.size = file.seek(0, io.SEEK_END)
+        self._begin, self._bytes = 0, b""
+
+    def look(self, position: int, count: int) -> bytes:
+        """Return `count` bytes (at most 64 KiB) from `position` on; fewer at the end of the file."""
+        at = position - self._begin
+        if at < 0 or at + count > len(self._bytes):
+            self._begin, at = position, 0
+            self._file.seek(position)
+            self._bytes = self._file.read(_WINDOW)
+        return self._bytes[at : at + count]
+
+    def find(self, wanted: bytes, position: int) -> int:
+        """Return the place of the first `wanted` from `position` on, or -1."""
+        while position + len(wanted) <= self.size:
+            self.look(position, len(wanted))
+            at = self._bytes.find(wanted, position - self._begin)
+            if at >= 0:
+                return self._begin + at
+            position = self._begin + len(self._bytes) - len(wanted) + 1
+        return -1

@@ -1,0 +1,136 @@
+"""Decode what libsndfile does not read (AAC, WebM, WMA, Speex, AMR, ...) through PyAV, an extra."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile
+from wenet_fusion_runtime.audio.containers.sound_decoders import ends_too_early, skip_by_reading
+from wenet_fusion_runtime.audio.sample_formats import check_format
+
+INSTALL = "pip install 'wenet-fusion-runtime[media]'"
+# Formats of FFmpeg that hold sound themselves. Playlists and other formats that open further files are not among them.
+_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
+    "tta,w64,wav,wv,xwma"
+)
+_EXACT = ("mov", "matroska")  # containers that state how long they are
+_TOLERANCE_SECONDS = 0.25  # by which their statement and the audio may differ
+
+
+class MediaDecoder:
+    """The first audio stream of a file that FFmpeg reads; a `Decoder`.
+
+    Args:
+        file: open binary file that can seek.
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: FFmpeg does not read the file, or it has no audio.
+
+    >>> import io
+    >>> try:
+    ...     MediaDecoder(io.BytesIO(b"no audio"))
+    ... except (ValueError, ImportError) as error:
+    ...     print("not read")
+    not read
+    """
+
+    def __init__(self, file: BinaryFile) -> None:
+        av = _pyav()
+        self._file, self._errors = file, av.FFmpegError
+        self.frames: int | None = None
+        self._count, self._format = 0, None
+        try:
+            options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+            self._container = av.open(file, mode="r", options=options, metadata_errors="replace")
+        except (av.FFmpegError, EOFError) as error:
+            raise ValueError(f"cannot be read as audio ({_reason(error)})") from None
+        if not self._container.streams.audio:
+            raise ValueError("has no audio")
+        stream = self._container.streams.audio[0]
+        self._stated = _stated_seconds(self._container, stream)
+        self._decoded = self._container.decode(stream)
+        self._rest = self._next()  # only the first frame has the true rate
+        if self._rest is None:
+            raise ValueError("has no samples")
+
+    def read(self, count: int) -> np.ndarray:
+        """See `Decoder`."""
+        block = self._rest if self._rest is not None else self._next()
+        self._rest = None
+        if block is None:
+            if self._count < (self._stated - _TOLERANCE_SECONDS) * self.sample_rate:
+                raise ends_too_early(self._count, round(self._stated * self.sample_rate), self.sample_rate)
+            return np.zeros((0, 1), np.float32)
+        if len(block) > count:
+            block, self._rest = block[:count], block[count:]
+        self._count += len(block)
+        return block
+
+    def skip(self, count: int) -> None:
+        """See `Decoder`."""
+        skip_by_reading(self, count)
+
+    def close(self) -> None:
+        """See `Decoder`."""
+        self._container.close()
+        self._file.close()
+
+    def _next(self) -> np.ndarray | None:
+        """Return the samples of the next frame, None at the end."""
+        while True:
+            try:
+                frame = next(self._decoded, None)
+            except (self._errors, EOFError) as error:
+                if self._format is None:
+                    raise ValueError(f"cannot be read as audio ({_reason(error)})") from None
+                raise ValueError(
+                    f"is damaged after {self._count / self.sample_rate:.2f} s ({_reason(error)})"
+                ) from None
+            if frame is None:
+                return None
+            if self._format is None:
+                check_format(frame.sample_rate, frame.layout.nb_channels)
+                self._format, self.sample_rate = frame.format.name, frame.sample_rate
+            if frame.sample_rate != self.sample_rate:
+                raise ValueError(
+                    f"changes from {self.sample_rate} to {frame.sample_rate} Hz after "
+                    f"{self._count / self.sample_rate:.2f} s; convert it to one sample rate"
+                )
+            if frame.samples:
+                return _samples(frame)
+
+
+def _samples(frame: Any) -> np.ndarray:
+    """Return a frame's samples, (n, channels)."""
+    data = frame.to_ndarray()
+    data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
+    if data.dtype == np.uint8:
+        return (data.astype(np.float32) - 128.0) / 128.0
+    if data.dtype in (np.int32, np.int64):
+        return (data / -float(np.iinfo(data.dtype).min)).astype(np.float32)
+    return data
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    """Return the duration of the audio that the container states; 0 if it states none, or only an estimate."""
+    if not container.format.name.startswith(_EXACT):
+        return 0.0
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration is not None and len(container.streams) == 1 else 0.0
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError:
+        raise ImportError(f"this format needs PyAV: {INSTALL}") from None
+    return av

@@ -1,0 +1,223 @@
+"""Look into an audio file, and choose who decodes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import soundfile
+
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileRange, Link, Window
+from wenet_fusion_runtime.audio.containers.media_decoder import MediaDecoder
+from wenet_fusion_runtime.audio.containers.mpeg_frames import find_mpeg_streams, is_mpeg
+from wenet_fusion_runtime.audio.containers.ogg_pages import find_ogg_streams
+from wenet_fusion_runtime.audio.containers.sound_decoders import (
+    ChainDecoder,
+    Decoder,
+    PcmDecoder,
+    SoundfileDecoder,
+    open_link,
+)
+from wenet_fusion_runtime.audio.wav_header import WavHeader, is_wav, read_wav_header
+
+_HEAD_BYTES = 6000  # of a file, that tell its kind: at least three frames of mp3
+_FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
+_MPEG_TAGS = (0x50, 0x55)  # formats of WAV
+_TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
+_FRAMES_PER_BYTE = 16  # of the densest format that only libsndfile reads
+
+
+def open_decoder(source: str | Path | BinaryFile) -> Decoder:
+    """Return the decoder of a file; a path is closed with it, an open file is not.
+
+    libsndfile decodes what it reads whole, PyAV the rest. The contents of the file decide, not its name.
+
+    Args:
+        source: path, or open binary file. What cannot seek is a pipe: WAV is read as it comes, the rest copied first.
+    Raises:
+        OSError: the path cannot be opened.
+        ValueError: the file cannot be read as audio; without its name.
+    """
+    path = str(source) if isinstance(source, (str, Path)) else None
+    with contextlib.ExitStack() as opened:
+        file: BinaryFile = opened.enter_context(open(path, "rb")) if path is not None else source  # type: ignore[assignment]
+        decoder = _open_file(file, path) if file.seekable() else _open_pipe(file)
+        opened.pop_all()  # the decoder closes it
+    return decoder
+
+
+def _open_pipe(pipe: BinaryFile) -> Decoder:
+    """Read WAV as it comes; copy anything else to a file."""
+    taken = bytearray()
+
+    def read(count: int) -> bytes:
+        content = pipe.read(count)
+        taken.extend(content)
+        return content
+
+    if is_wav(read(12)):
+        header = read_wav_header(read)
+        if header.is_plain:
+            return PcmDecoder(pipe, header, None)
+    if not taken:
+        raise ValueError("no audio came through the pipe; check the program that writes to it")
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed by the decoder
+    try:
+        copy.write(taken)
+        shutil.copyfileobj(pipe, copy)
+        return _open_file(copy, None)
+    except BaseException:
+        copy.close()
+        raise
+
+
+def _open_file(file: BinaryFile, path: str | None) -> Decoder:
+    window = Window(file)
+    if not window.size:
+        raise ValueError("is an empty file")
+    head = window.look(0, _HEAD_BYTES)
+    if is_wav(head):
+        return _open_wav(file, window)
+    if head.startswith(b"fLaC"):
+        return _open_links(file, path, _flac_streams(window))
+    if head.startswith(b"OggS"):
+        streams = find_ogg_streams(window)
+        if streams.links and not streams.is_multiplexed and streams.codecs <= {"vorbis", "opus", "flac"}:
+            return _open_links(file, path, streams.links)
+        return _open_media(file, "Ogg with other sound than Vorbis, Opus or FLAC, or with pictures")
+    if head.startswith(b"ID3") or is_mpeg(head):
+        after_tag = _after_id3(head)
+        if window.look(after_tag, 4) == b"fLaC":
+            return _open_links(file, path, [Link(after_tag, window.size)])
+        links = find_mpeg_streams(window, after_tag, window.size)
+        if links:
+            return _open_links(file, path, links)
+    return _open_other(file, window)
+
+
+def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decoder:
+    """Open streams of libsndfile; a file of one stream by its path, which is faster."""
+    (link, *more) = links
+    if path is not None and not more and not link.start and not link.is_endless:
+        name = os.fsencode(path) if os.name == "posix" else path  # soundfile cannot encode names that are not UTF-8
+        decoder = _checked(lambda: SoundfileDecoder(name, link.frames))
+        file.close()
+        return decoder
+    return _checked(lambda: ChainDecoder(file, links, open_link))
+
+
+def _open_wav(file: BinaryFile, window: Window) -> Decoder:
+    """Open a WAV file, or several that were joined."""
+    links: list[Link] = []
+    begin = 0
+    while True:
+        member = FileRange(file, begin, window.size)
+        header = _read_header(member)
+        end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
+        following = end + end % 2
+        is_joined = following < window.size and is_wav(window.look(following, 12))
+        links.append(Link(begin, end if is_joined else window.size))
+        if not is_joined:
+            break
+        begin = following
+    return ChainDecoder(file, links, lambda file, link: _open_wav_link(file, window, link))
+
+
+def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
+    member = FileRange(file, link.start, link.end)
+    header = _read_header(member)
+    available = link.end - link.start - header.offset
+    if not header.stated and _is_trailer(window, link.start + header.offset):
+        available = 0
+    if header.is_plain:
+        return PcmDecoder(member, header, available)
+    stated = header.data_bytes(available) or 0
+    if header.tag in _MPEG_TAGS:
+        begin = link.start + header.offset
+        if links := find_mpeg_streams(window, begin, begin + min(stated, available)):
+            return _checked(lambda: ChainDecoder(FileRange(file, 0, window.size), links, open_link))
+    if stated != header.stated:  # unknown, and libsndfile believes the header
+        return _open_media(member, f"WAV of unknown length with sound of type {header.tag}")
+    member.seek(0)
+    try:
+        decoder = SoundfileDecoder(member)
+    except soundfile.LibsndfileError:
+        if stated > available:
+            raise ValueError(f"is damaged or ends too early, found {available} bytes of {stated}") from None
+        return _open_media(member, f"WAV with sound of type {header.tag}")
+    if stated > available and decoder.frames:
+        decoder.expect(decoder.frames * stated // available)
+    return decoder
+
+
+def _read_header(member: FileRange) -> WavHeader:
+    member.seek(12)
+    try:
+        return read_wav_header(member.read)
+    except ValueError as error:
+        raise ValueError(f"cannot be read as audio ({error}); convert it to wav or flac") from None
+
+
+def _is_trailer(window: Window, position: int) -> bool:
+    """Return whether a chunk of text and the like begins here, and fits into the file."""
+    head = window.look(position, 8)
+    return head[:4] in _TRAILERS and position + 8 + int.from_bytes(head[4:8], "little") <= window.size
+
+
+def _flac_streams(window: Window) -> list[Link]:
+    starts = [0]
+    while (found := window.find(_FLAC, starts[-1] + 4)) > 0:
+        starts.append(found)
+    return [Link(start, end) for start, end in zip(starts, [*starts[1:], window.size])]
+
+
+def _after_id3(head: bytes) -> int:
+    """Return the byte after the tag at the beginning of a file; 0 without one."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size + 10 * (head[5] >> 4 & 1)
+
+
+def _open_other(file: BinaryFile, window: Window) -> Decoder:
+    """Open what libsndfile reads beside the usual formats, else what PyAV reads."""
+    member = FileRange(file, 0, window.size, closes=True)
+    try:
+        decoder = SoundfileDecoder(member)
+    except soundfile.LibsndfileError as error:
+        return _open_media(member, error.error_string.rstrip("."))
+    if decoder.format == "MP3" and (links := find_mpeg_streams(window, 0, window.size)):
+        return _checked(lambda: ChainDecoder(file, links, open_link))
+    if decoder.frames is None or decoder.frames > _FRAMES_PER_BYTE * window.size:
+        raise ValueError(f"is damaged: its header states more audio than its {window.size} bytes can hold")
+    return decoder
+
+
+def _open_media(file: BinaryFile, cause: str) -> Decoder:
+    """Open through PyAV.
+
+    Raises:
+        ValueError: PyAV does not read it, or is not installed; the message has the cause why it is needed.
+    """
+    file.seek(0)
+    try:
+        return MediaDecoder(file)
+    except ImportError as error:
+        raise ValueError(f"cannot be read as audio ({cause}); {error}, or convert it to wav or flac") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; convert it to wav or flac") from None
+
+
+def _checked(opened: Callable[[], Decoder]) -> Decoder:
+    try:
+        return opened()
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"cannot be read as audio ({error.error_string.rstrip('.')}); convert it to wav or flac"
+        ) from None

@@ -1,0 +1,250 @@
+"""Decoders of audio files behind one interface: samples of any number of channels, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import soundfile
+
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileRange, Link
+from wenet_fusion_runtime.audio.sample_formats import check_format, from_bytes
+from wenet_fusion_runtime.audio.wav_header import WavHeader
+
+_MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 if it does not know
+_TOLERANCE_SECONDS = 0.1  # by which a decoder may return less than was counted
+_SKIPPED = 1 << 16  # frames that are dropped at once
+
+
+class Decoder(Protocol):
+    """Samples of a file, from its beginning to its end."""
+
+    sample_rate: int  # Hz
+    frames: int | None  # samples per channel; None if only decoding tells
+
+    def read(self, count: int) -> np.ndarray:
+        """Return the next samples (n, channels), float32 or int16, at most `count`; none at the end.
+
+        Raises:
+            ValueError: the audio is damaged, or ends too early.
+        """
+
+    def skip(self, count: int) -> None:
+        """Go on after `count` more samples per channel."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def skip_by_reading(decoder: Decoder, count: int) -> None:
+    """Drop samples of a decoder that cannot seek exactly."""
+    while count and len(block := decoder.read(min(count, _SKIPPED))):
+        count -= len(block)
+
+
+class PcmDecoder:
+    """Uncompressed samples of a WAV file or pipe, which stands behind its header.
+
+    Args:
+        file: open binary file.
+        header: of the file.
+        available: bytes after the header; None for a pipe.
+
+    >>> import io
+    >>> header = WavHeader(tag=1, channels=1, sample_rate=8000, block=2, offset=44, stated=0)
+    >>> PcmDecoder(io.BytesIO(bytes([0, 64])), header, available=2).read(9).tolist()
+    [[16384]]
+    """
+
+    def __init__(self, file: BinaryFile, header: WavHeader, available: int | None) -> None:
+        self.sample_rate = header.sample_rate
+        self._file, self._header, self._is_seekable = file, header, available is not None
+        stated = header.data_bytes(available)
+        self._left = None if stated is None else stated // header.block  # frames
+        self._count, self._stated = 0, self._left or 0
+        self.frames = self._left if available is not None and self._stated * header.block <= available else None
+
+    def read(self, count: int) -> np.ndarray:
+        """See `Decoder`."""
+        header = self._header
+        wanted = count if self._left is None else min(count, self._left)
+        data = self._file.read(wanted * header.block)
+        found = len(data) // header.block
+        samples = from_bytes(data[: found * header.block], header.tag, header.width, header.channels)
+        self._count += found
+        if self._left is not None:
+            self._left -= found
+            if found < wanted and not found:
+                raise ends_too_early(self._count, self._stated, self.sample_rate)
+        return samples
+
+    def skip(self, count: int) -> None:
+        """See `Decoder`."""
+        if not self._is_seekable:
+            skip_by_reading(self, count)
+            return
+        self._file.seek(count * self._header.block, 1)
+        self._count += count
+        if self._left is not None:
+            self._left = max(0, self._left - count)
+
+    def close(self) -> None:
+        """See `Decoder`."""
+        self._file.close()
+
+
+class SoundfileDecoder:
+    """A file that libsndfile reads.
+
+    Args:
+        source: path, or open file.
+        expected: samples per channel that were counted; fewer are an error.
+    Raises:
+        soundfile.LibsndfileError: libsndfile does not read it.
+        TypeError: libsndfile takes it for samples without a header.
+        ValueError: its header states what cannot be.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((800, 2)), 16000, format="FLAC")
+    >>> _ = file.seek(0)
+    >>> decoder = SoundfileDecoder(file)
+    >>> decoder.sample_rate, decoder.frames, decoder.read(9999).shape
+    (16000, 800, (800, 2))
+    """
+
+    def __init__(self, source: str | bytes | BinaryFile, expected: int | None = None) -> None:
+        self._file = _SequentialFile(source)
+        self.format: str = self._file.format
+        self.sample_rate: int = self._file.samplerate
+        self.frames = expected if expected is not None else _known(self._file.frames)
+        self._expected, self._count = self.frames, 0
+        try:
+            check_format(self.sample_rate, self._file.channels)
+        except ValueError as error:
+            self.close()
+            raise ValueError(f"its header is wrong: {error}") from None
+
+    def expect(self, frames: int) -> None:
+        """Take fewer samples per channel for damage."""
+        self._expected, self.frames = frames, None
+
+    def read(self, count: int) -> np.ndarray:
+        """See `Decoder`."""
+        try:
+            block = self._file.read(count, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise _damaged(self._count, self.sample_rate, error.error_string) from None
+        self._count += len(block)
+        if not len(block) and self._expected is not None:
+            slack = _TOLERANCE_SECONDS * self.sample_rate if self.format == "MP3" else 0
+            if self._count + slack < self._expected:
+                raise ends_too_early(self._count, self._expected, self.sample_rate)
+        return block
+
+    def skip(self, count: int) -> None:
+        """See `Decoder`."""
+        self._file.seek(count, 1)
+        self._count += count
+
+    def close(self) -> None:
+        """See `Decoder`."""
+        self._file.close()
+
+
+class ChainDecoder:
+    """Streams that stand one after another in a file, read as one.
+
+    Args:
+        file: open binary file.
+        links: its streams, at least one.
+        open_link: opens the decoder of one of them.
+    Raises:
+        Exception: from `open_link`.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((800, 2)), 16000, format="FLAC")
+    >>> content = file.getvalue()
+    >>> links = [Link(0, len(content)), Link(len(content), 2 * len(content))]
+    >>> decoder = ChainDecoder(io.BytesIO(content + content), links, open_link)
+    >>> len(decoder.read(9999)), len(decoder.read(9999)), len(decoder.read(9999))
+    (800, 800, 0)
+    """
+
+    def __init__(
+        self, file: BinaryFile, links: Sequence[Link], open_link: Callable[[BinaryFile, Link], Decoder]
+    ) -> None:
+        self._file, self._links, self._open = file, list(links), open_link
+        self._current = self._next()
+        self.sample_rate = self._current.sample_rate
+        self.frames = None if self._links else self._current.frames
+        if all(link.frames is not None for link in links):
+            self.frames = sum(link.frames or 0 for link in links)
+        self._count = 0
+
+    def read(self, count: int) -> np.ndarray:
+        """See `Decoder`."""
+        while True:
+            block = self._current.read(count)
+            if len(block) or not self._links:
+                self._count += len(block)
+                return block
+            try:
+                following = self._next()
+            except soundfile.LibsndfileError as error:
+                raise _damaged(self._count, self.sample_rate, error.error_string) from None
+            self._current.close()
+            self._current = following
+            if following.sample_rate != self.sample_rate:
+                raise ValueError(
+                    f"changes from {self.sample_rate} to {following.sample_rate} Hz after "
+                    f"{self._count / self.sample_rate:.2f} s; convert it to one sample rate"
+                )
+
+    def skip(self, count: int) -> None:
+        """See `Decoder`."""
+        if self._links:
+            skip_by_reading(self, count)
+        else:
+            self._current.skip(count)
+
+    def close(self) -> None:
+        """See `Decoder`."""
+        self._current.close()
+        self._file.close()
+
+    def _next(self) -> Decoder:
+        return self._open(self._file, self._links.pop(0))
+
+
+def open_link(file: BinaryFile, link: Link) -> SoundfileDecoder:
+    """Return a decoder of one stream of a file; see `SoundfileDecoder`."""
+    return SoundfileDecoder(FileRange(file, link.start, link.end, link.is_endless), link.frames)
+
+
+def ends_too_early(found: int, expected: int, sample_rate: int) -> ValueError:
+    """Return the error for audio that is shorter than stated; both in samples."""
+    return ValueError(
+        f"is damaged or ends too early, found {found / sample_rate:.2f} s of {expected / sample_rate:.2f} s"
+    )
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is only read forwards.
+
+    soundfile seeks after each read of a seekable file, and after a seek the mp3 decoder lacks the bit reservoir of the
+    previous frames. For a file that is not seekable it also does not rely on the length in the header.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _known(frames: int) -> int | None:
+    return frames if frames < _MOST_FRAMES else None
+
+
+def _damaged(count: int, sample_rate: int, cause: str) -> ValueError:
+    return ValueError(f"is damaged after {count / sample_rate:.2f} s ({cause.rstrip('.')})")

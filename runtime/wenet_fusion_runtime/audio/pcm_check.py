@@ -1,0 +1,194 @@
+"""Find out, at the beginning of a stream of 16-bit samples, that its bytes are something else.
+
+A file in the place of samples has a magic number. Other samples (floats, the other byte order, 8 or 24 bits) read as
+16 bits give loud, white noise, and smooth audio when read as what they are. Compressed bytes give noise that is uniform
+over the whole range. Speech, music, silence and noise of microphones are none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from wenet_fusion_runtime.audio.containers.mpeg_frames import is_mpeg
+from wenet_fusion_runtime.audio.sample_formats import ALAW, FLOAT, MULAW, PCM, from_bytes
+
+WINDOW_BYTES = 16000  # judged at once: 0.5 s at 16 kHz
+WINDOWS = 40  # judged from the beginning of the stream: quiet audio tells nothing
+_LEAST_BYTES = 4000  # at the end of a short stream
+# By (place, bytes) at the beginning of a file.
+_MAGIC = (
+    ((0, b"fLaC"), "FLAC"),
+    ((0, b"OggS"), "Ogg"),
+    ((0, b"ID3"), "mp3"),
+    ((0, b"\x1a\x45\xdf\xa3"), "WebM or Matroska"),
+    ((4, b"ftyp"), "MP4 (m4a)"),
+    ((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), "WMA"),
+    ((0, b"#!AMR"), "AMR"),
+    ((0, b"caff\x00\x01"), "CAF"),
+    ((8, b"AIFF"), "AIFF"),
+    ((8, b"AIFC"), "AIFF"),
+    ((0, b".snd\x00\x00\x00"), "AU"),
+    ((8, b"WAVEfmt "), "WAV"),
+    ((8, b"WAVEJUNK"), "WAV"),
+    ((8, b"WAVELIST"), "WAV"),
+)
+# What the samples may be instead: floats, which are small numbers or zeros, and other integers, which are smooth.
+_FLOATS = (("64-bit floats", 8), ("32-bit floats", 4))
+_SWAPPED = "big-endian 16-bit samples"
+_INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
+    _SWAPPED: lambda data: np.frombuffer(data[: len(data) // 2 * 2], ">i2").astype(np.float32),
+    "24-bit samples": lambda data: 32768 * _mono(data, PCM, 3),
+    "32-bit samples": lambda data: 32768 * _mono(data, PCM, 4),
+    "8-bit mu-law samples": lambda data: _mono(data, MULAW, 1),
+    "8-bit A-law samples": lambda data: _mono(data, ALAW, 1),
+    "8-bit samples": lambda data: 32768 * _mono(data, PCM, 1),
+}
+_LOUD = 0.2 * 32768  # RMS of what is suspicious
+_SMOOTH, _SMOOTHER = 0.6, 0.25  # correlation of neighbouring samples in audio, and more than in the other reading
+_FEWEST_VALUES = 64  # different ones: fewer are a generated signal
+_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # of bytes of 8 bits, read in pairs
+_AUDIBLE, _LOPSIDED = 100.0, 50.0  # RMS, and ratio of RMS, of every other sample, if the rest is constant
+_QUIETER = 0.5  # times as loud is audio that is read rightly, at most
+_FLOAT_RANGE, _FLOAT_SHARE = (1e-7, 4e4), 0.97
+_WHITE = 0.35  # correlation of neighbouring samples in bytes without structure
+_UNIFORM_RMS, _UNIFORM_KURTOSIS = (0.52 * 32768, 0.63 * 32768), 2.0  # of bytes without structure: 0.577 and 1.8
+_UNIFORM_EXTREMES = 0.03  # share beyond 0.99 of full scale, at most: clipped noise has more
+
+
+def file_kind(head: bytes) -> str | None:
+    """Return the kind of file that begins with these bytes, None if they are no known beginning.
+
+    >>> file_kind(b"fLaC" + bytes(8)), file_kind(bytes(12))
+    ('FLAC', None)
+    """
+    found = [kind for (place, magic), kind in _MAGIC if head[place : place + len(magic)] == magic]
+    return found[0] if found else "mp3" if is_mpeg(head) else None
+
+
+class PcmCheck:
+    """Judge the beginning of a stream of signed little-endian 16-bit samples.
+
+    Args:
+        channels: interleaved channels.
+        judges_samples: whether to look at the samples too; without, only the magic numbers of files are found.
+
+    >>> PcmCheck().feed(b"OggS" + bytes(100))
+    Traceback (most recent call last):
+    ValueError: the bytes are an Ogg file, expected signed 16-bit little-endian samples; send samples, or convert ...
+    """
+
+    def __init__(self, channels: int = 1, judges_samples: bool = True) -> None:
+        self._judges_samples = judges_samples
+        self._channels, self._bytes, self._windows, self._is_begin = channels, bytearray(), 0, True
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream.
+
+        Raises:
+            ValueError: they are something else.
+        """
+        if self._windows >= WINDOWS:
+            return
+        self._bytes += data
+        if self._is_begin and len(self._bytes) >= 16:
+            self._is_begin = False
+            _refuse_file(file_kind(bytes(self._bytes[:16])))
+        while len(self._bytes) >= WINDOW_BYTES and self._windows < WINDOWS:
+            self._judge(bytes(self._bytes[:WINDOW_BYTES]))
+            del self._bytes[:WINDOW_BYTES]
+
+    def end(self) -> None:
+        """Judge the last bytes of a short stream; see `feed`."""
+        if not self._windows:
+            _refuse_file(file_kind(bytes(self._bytes)))
+        if self._windows < WINDOWS and len(self._bytes) >= _LEAST_BYTES:
+            self._judge(bytes(self._bytes))
+
+    def _judge(self, window: bytes) -> None:
+        if not self._windows:
+            _refuse_file(file_kind(window))
+        self._windows += 1
+        kind = _other_kind(window, self._channels) if self._judges_samples else None
+        if kind is not None:
+            raise ValueError(_message(kind))
+
+
+def _other_kind(window: bytes, channels: int) -> str | None:
+    """Return what the bytes seem to be instead of 16-bit samples."""
+    samples = _mono(window, PCM, 2)[::channels]
+    loudness = _rms(samples)
+    with np.errstate(all="ignore"):
+        for kind, width in _FLOATS:
+            if _are_floats(_mono(window, FLOAT, width)):
+                return kind
+    if channels == 1 and _is_every_other(samples):
+        return "32-bit samples, or two channels"
+    if loudness < _LOUD or len(np.unique(samples)) < _FEWEST_VALUES:
+        return None
+    is_bytewise = np.mean(np.abs(samples) > _EXTREME) > _EXTREME_SHARE or abs(samples.mean()) > _OFFSET
+    smoothness = _correlation(samples)
+    if not is_bytewise and smoothness > _SMOOTH:
+        return None
+    with np.errstate(all="ignore"):
+        others = {kind: read(window)[::channels] for kind, read in _INTEGERS.items()}
+    if is_bytewise:  # clipped audio is quiet and smooth in the other byte order
+        del others[_SWAPPED]
+    smooth = {
+        kind: correlation
+        for kind, other in others.items()
+        if 0 < _rms(other) < _QUIETER * loudness
+        and (correlation := _correlation(other)) > _SMOOTH
+        and (is_bytewise or correlation > smoothness + _SMOOTHER)
+    }
+    if smooth:
+        return max(smooth, key=lambda kind: smooth[kind])
+    is_uniform = (
+        abs(smoothness) < _WHITE
+        and _UNIFORM_RMS[0] < loudness < _UNIFORM_RMS[1]
+        and np.mean((samples / loudness) ** 4) < _UNIFORM_KURTOSIS
+        and np.mean(np.abs(samples) > 0.99 * 32768) < _UNIFORM_EXTREMES
+    )
+    return "noise at full scale, as compressed or encrypted data are" if is_uniform else None
+
+
+def _is_every_other(samples: np.ndarray) -> bool:
+    """Return whether every other sample is smooth audio, and the rest are nearly zero."""
+    even, odd = samples[::2], samples[1::2]
+    quiet, loud = sorted((even, odd), key=_rms)
+    return _rms(loud) > _AUDIBLE and _rms(quiet) * _LOPSIDED < _rms(loud) and _correlation(loud) > _SMOOTH
+
+
+def _are_floats(values: np.ndarray) -> bool:
+    """Return whether nearly all values are of the size of samples, and not all zero."""
+    size = np.abs(values)
+    plausible = (size > _FLOAT_RANGE[0]) & (size < _FLOAT_RANGE[1])
+    return bool(np.mean(plausible) > 0.1 and np.mean(plausible | (size == 0)) > _FLOAT_SHARE)
+
+
+def _refuse_file(kind: str | None) -> None:
+    if kind is not None:
+        raise ValueError(_message(f"{'an' if kind[0] in 'AMOm' else 'a'} {kind} file"))
+
+
+def _message(kind: str) -> str:
+    return (
+        f"the bytes are {kind}, expected signed 16-bit little-endian samples; send samples, or convert them "
+        "(ffmpeg -i INPUT -f s16le -ac 1 -ar 16000 -)"
+    )
+
+
+def _mono(data: bytes, tag: int, width: int) -> np.ndarray:
+    return from_bytes(data[: len(data) // width * width], tag, width, 1)[:, 0].astype(np.float32)
+
+
+def _rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
+
+
+def _correlation(samples: np.ndarray) -> float:
+    """Return the correlation of neighbouring samples, 1 for constant ones."""
+    samples = samples.astype(np.float64) - samples.mean()
+    energy = float(np.vdot(samples, samples))
+    return 1.0 if not energy else float(np.vdot(samples[1:], samples[:-1])) / energy

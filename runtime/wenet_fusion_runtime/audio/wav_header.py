@@ -1,0 +1,91 @@
+"""The header of a WAV file or stream, of which no number is believed that the bytes do not bear out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from wenet_fusion_runtime.audio.sample_formats import check_format, is_plain
+
+SIZE_UNKNOWN = 0x7FFF0000  # bytes; programs that write WAV to a pipe state a size of 0 or about 2 or 4 GiB
+MAGIC = (b"RIFF", b"RF64", b"BW64")
+_EXTENSIBLE = 0xFFFE
+_SIZE_IN_DS64 = 0xFFFFFFFF
+_PIECE = 1 << 16  # bytes of a chunk that are read at once
+
+
+class WavHeader(NamedTuple):
+    """Statements of the chunks before the samples.
+
+    >>> header = WavHeader(tag=1, channels=2, sample_rate=8000, block=4, offset=44, stated=0)
+    >>> header.width, header.data_bytes(available=400), header.data_bytes(available=None)
+    (2, 400, None)
+    """
+
+    tag: int  # format of the samples
+    channels: int
+    sample_rate: int  # Hz
+    block: int  # bytes of a frame, or of a compressed block
+    offset: int  # bytes before the samples
+    stated: int  # bytes of samples; 0 or at least SIZE_UNKNOWN if the writer did not know
+
+    @property
+    def width(self) -> int:
+        """Bytes per sample, 0 if they are compressed or packed."""
+        return 0 if self.block % self.channels else self.block // self.channels
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the samples are uncompressed, see `from_bytes`."""
+        return is_plain(self.tag, self.width)
+
+    def data_bytes(self, available: int | None) -> int | None:
+        """Return the bytes of samples, None if only their end tells.
+
+        Args:
+            available: bytes after the header; None if nobody knows, in a pipe.
+        """
+        if 0 < self.stated < SIZE_UNKNOWN or (available is not None and 0 < self.stated <= available):
+            return self.stated
+        return available
+
+
+def is_wav(head: bytes) -> bool:
+    """Return whether the first 12 bytes are those of a WAV file."""
+    return head[:4] in MAGIC and head[8:12] == b"WAVE"
+
+
+def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
+    """Read the chunks after the first 12 bytes, up to the samples.
+
+    Args:
+        read: returns that many of the next bytes, fewer at the end.
+    Raises:
+        ValueError: the header is damaged or cut off, or states a format that nobody records with.
+    """
+    offset, size64, found = 12, 0, None
+    while True:
+        kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\xff"))
+        offset += 8
+        if kind == b"data" and found is not None:
+            tag, channels, rate, block = found
+            return WavHeader(tag, channels, rate, block, offset, size64 if size == _SIZE_IN_DS64 else size)
+        content, left = read(min(size, _PIECE)), size + size % 2
+        left -= len(content)
+        while left and (piece := read(min(left, _PIECE))):
+            left -= len(piece)
+        if left or (kind == b"fmt " and size < 16) or (kind == b"ds64" and size < 16):
+            raise ValueError("its WAV header is damaged or cut off")
+        offset += size + size % 2
+        if kind == b"ds64":
+            (size64,) = struct.unpack("<Q", content[8:16])
+        elif kind == b"fmt ":
+            tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", content[:16])
+            try:
+                check_format(rate, channels)
+            except ValueError as error:
+                raise ValueError(f"its WAV header is wrong: {error}") from None
+            if tag == _EXTENSIBLE and len(content) >= 26:
+                (tag,) = struct.unpack("<H", content[24:26])
+            found = tag, channels, rate, block or channels * -(-bits // 8)

@@ -1,0 +1,67 @@
+"""Headers that lie, playlists that name other files, floats in the wrong scale, formats without their decoder."""
+
+import contextlib
+import io
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.runtime.pipes import through_pipe
+from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
+
+NOISE = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate, channels, message", [(2_000_000_000, 1, "2000000000 Hz"), (16000, 200, "200 channels")])
+def test_numbers_of_a_header_are_not_believed(tmp_path: Path, rate: int, channels: int, message: str) -> None:
+    header = struct.pack("<HHIIHH", 1, channels, rate, 0, 2 * channels, 16)
+    content = (
+        b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack("<I", 32000) + bytes(32000)
+    )
+    for source in (io.BytesIO(content), through_pipe(tmp_path / "pipe", content)):
+        with pytest.raises(ValueError, match=f"{message}.* not accepted, expected"):
+            AudioReader(source)
+
+
+def test_audio_that_was_not_received_does_not_exist() -> None:
+    """163 bytes that state years of audio."""
+    file = io.BytesIO()
+    soundfile.write(file, NOISE, 16000, format="W64", subtype="IMA_ADPCM")
+    content = bytearray(file.getvalue())
+    place = content.index(b"data") + 16
+    for size in (2**40, 2**62):
+        content[16:24] = content[place : place + 8] = struct.pack("<Q", size)
+        for length in (place + 40, len(content) - 200):
+            heard = 0
+            with contextlib.suppress(ValueError), AudioReader(io.BytesIO(bytes(content[:length])), "a.w64") as reader:
+                for block in reader.blocks():
+                    heard += len(block)
+            assert heard <= 2 * length + 5000
+
+
+def test_floats_in_the_scale_of_integers_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 2e4 * NOISE, 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"a.wav: float samples reach .*expected \[-1, 1\]; .*divide them by 32768"):
+        load_audio(tmp_path / "a.wav", 8000)
+
+
+def test_a_format_that_needs_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)  # as if it were not installed
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(3000))
+    with pytest.raises(ValueError, match=r"a.m4a: .*needs PyAV: pip install 'wenet-fusion-runtime\[media\]'"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+def test_what_opens_other_files_is_no_audio(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    soundfile.write(tmp_path / "secret.wav", NOISE, 8000)
+    for name, text in (
+        ("a.m3u8", f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n"),
+        ("a.ffconcat", f"ffconcat version 1.0\nfile {tmp_path}/secret.wav\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as audio"):
+            AudioReader(tmp_path / name)
