@@ -15,7 +15,8 @@ KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
 DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each block
 MAX_SIZE = 1 << 24  # samples or frames; more in a field of meta.json is a mistake
-MAX_FRAMES = 1 << 20  # of a chunk with its left context: 11 hours
+WHOLE = 1 << 30  # frames of a chunk that holds any recording
+MAX_CACHED = 1 << 20  # frames of left context: 11 hours
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
 VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
 BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
@@ -98,8 +99,8 @@ class Meta:
         """
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
-        if chunk * max(left, 1) > MAX_FRAMES:
-            raise ValueError(f"chunk {chunk} with left context {left}: at most {MAX_FRAMES} frames together")
+        if chunk > WHOLE or chunk * left > MAX_CACHED:
+            raise ValueError(f"chunk {chunk} must be at most {WHOLE}, and its left context {MAX_CACHED} frames")
         if (chunk, left) not in self.chunkings and not allow_untrained:
             pairs = ", ".join(f"{size}/{trained}" for size, trained in self.chunkings)
             raise ValueError(
