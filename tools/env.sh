@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced: after it `python`, `wenet-fusion` and `wenet-fusion-runtime` are those of an environment that has the
-# packages of constraints.txt and runs the sources of this clone. That is the active environment if it suits, else
-# .venv in the root of the clone, which is made, updated or repaired where necessary. Sets env_seconds.
+# Source this file to use `python`, `wenet-fusion` and `wenet-fusion-runtime` from an environment that has the packages
+# of constraints.txt and runs the sources of this clone: the active environment if it has them, else .venv in the root
+# of the clone, which is created, updated or repaired where necessary. Sets env_seconds.
 #
 #   PYTHON=python3.12                  the interpreter that .venv is made with
 #   WENET_FUSION_PIP_OPTIONS="..."     more options of pip install, e.g. for PyTorch without CUDA (2 GB less):

@@ -1,9 +1,9 @@
 # Sourced with the caller's arguments: `--name value` sets the variable `name`, which must exist already.
 # shellcheck shell=bash
 # WeNet's and Kaldi's convention: two arguments per option (--name=value is refused), dashes in a name mean underscores,
-# a variable that is true or false stays one of them. --help prints the caller's comments and the variables that stand
-# between its line "# options" and the line that sources this file. Positional arguments stay in "$@"; what was given,
-# other than stages, is kept in given_options.
+# a variable that is true or false accepts only these values. --help prints the caller's comments and the variables that stand
+# between its line "# options" and the line that sources this file. Positional arguments stay in "$@"; the given options,
+# except stages, are kept in given_options.
 
 given_options=
 

@@ -1,9 +1,9 @@
-# Sourced by recipes: stages that say their name and time, are skipped when done, and refuse to start on nothing.
+# Sourced by recipes: stages print their name and time, are skipped when done, and stop if their input is missing.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 # The recipe sets stage, stop_stage, force, stage_options (what its user typed), stage_names (an array that begins with
 # stage -1), and defines two functions of a stage number:
-#   stage_stamp N      the file that says that stage N is done
-#   stage_settings N   all that its outcome depends on, as one line
+#   stage_stamp N      the file that marks stage N as done
+#   stage_settings N   everything that its outcome depends on, as one line
 
 recipe_seconds=0
 
@@ -11,7 +11,7 @@ stage_wanted() {
   [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]
 }
 
-# What a file holds, as a word.
+# Print a checksum of a file.
 fingerprint() {
   if [ -f "$1" ]; then cksum <"$1" | tr ' ' '-'; else echo none; fi
 }
@@ -30,7 +30,7 @@ begin_stage() {
   fi
 }
 
-# change_stage N: from here on its outcome changes, so it counts as not done. Comes after the stage's needs.
+# change_stage N: marks the stage as not done, since its files change from here on. Call it after need_files.
 change_stage() {
   rm -f "$(stage_stamp "$1")"
   stage_began_with=$(stage_settings "$1") # at the end a file may have been edited already
@@ -57,7 +57,7 @@ need_files() {
   done
 }
 
-# need_stage N FILE...: the same, and stops unless stage N was finished with the present settings.
+# need_stage N FILE...: as need_files; also stops unless stage N was finished with the present settings.
 need_stage() {
   need_files "$@"
   [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished"

@@ -7,7 +7,7 @@
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
 # 6 export, 7 streaming and pictures, 8 language model.
-# A stage that was done before with the same settings is skipped, so the same command goes on after an interruption.
+# Stages that were done with the same settings are skipped: after an interruption, run the same command again.
 #
 # Examples:
 #   bash run.sh --data /corpora/mine
@@ -18,21 +18,21 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 stage=0                         # the first stage to run
-stop_stage=8                    # the last one
+stop_stage=8                    # the last stage to run
 force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
 data=                           # folder with train/, dev/ and test/ in Kaldi's format
-seed=0                          # of the training
-units=bpe                       # tokens are words, char or bpe
+seed=0                          # seed of the training
+units=bpe                       # kind of tokens: words, char or bpe
 vocab_size=500                  # pieces of --units bpe
 special_tokens=refuse           # marks such as <unk> and [noise] in transcripts: refuse, remove, keep or spell
 data_type=raw                   # raw or shard
 train_config=conf/train.yaml    # configuration of the training
-overrides=                      # values in its place, e.g. "training.max_steps=20000 model.encoder.layers=6"
+overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=2                   # processes that prepare batches
 average_num=5                   # average this many last checkpoints if the dev set prefers it
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention_rescoring" # searches to evaluate
-chunkings="full 16/4 8/8"       # to evaluate: frames of 40 ms per chunk / chunks of left context
+chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 lm_order=3                      # words of the language model's longest n-grams
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses for each word to try with each weight

@@ -58,8 +58,8 @@ class Access:
     def allows_host(self, host: str | None) -> bool:
         """Return whether the server may be addressed by a name.
 
-        A page can make its own name lead to the server's address (DNS rebinding); then its header `Host` has that name.
-        Addresses, `localhost` and names without a dot cannot be a page's of the Internet.
+        A page can make its own host name resolve to the server's address (DNS rebinding); `Host` then has that name.
+        Addresses, `localhost` and names without a dot are accepted, since no page of the Internet has them.
 
         Args:
             host: header `Host` of the request, None if it has none (browsers send one always).

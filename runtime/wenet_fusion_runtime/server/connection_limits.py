@@ -61,7 +61,7 @@ class ConnectionLimiter:
 
     Connections that serve no session and no upload have a share of their own. Once it is used up, each further
     connection takes the place of the oldest such connection of the address that has most of them. So connections that
-    never send a start signal or a token shut nobody out.
+    never send a start signal or a token cannot lock other clients out.
 
     Args:
         make: makes aiohttp's protocol.
@@ -105,7 +105,7 @@ class ConnectionLimiter:
         raise ConnectionAbortedError
 
     def _make_room(self, waiting: list[_CountedSocket]) -> None:
-        """Close the oldest waiting connection of the address that has most."""
+        """Close the oldest waiting connection of the address with the most connections."""
         if len(self._rejected) >= REJECTED_AT_ONCE:
             return  # the places of earlier ones are not free yet
         counts = Counter(one.address for one in waiting)

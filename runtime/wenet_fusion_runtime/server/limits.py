@@ -27,7 +27,7 @@ class Limits:
     start_seconds: float = 5.0  # time from the connection to the start signal, or to the end of the request's header
     idle_seconds: float = 60.0  # time in which a client must send at least 1 % of real time
     send_seconds: float = 10.0  # time in which a client must read a message
-    progress_seconds: float = 120.0  # time in which the decoding and the recognition of an upload must move on
+    progress_seconds: float = 120.0  # time in which decoding and recognition of an upload must make progress
     address_sessions: int | None = None  # open at once for one address, uploads included; None: half of `sessions`
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
     bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
@@ -45,7 +45,7 @@ class Limits:
 
     @property
     def connections(self) -> int:
-        """Fewest connections that a server needs."""
+        """Smallest number of connections that a server needs."""
         return 2 * self.sessions + 32
 
     @property

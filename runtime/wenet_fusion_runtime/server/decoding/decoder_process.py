@@ -1,6 +1,6 @@
 """The process that decodes uploads. It imports the decoders once and forks a fresh process for each upload.
 
-A crash, a hang or a lack of memory ends the process of one upload. The process has one thread, so forking it is safe.
+A crash, a hang or a lack of memory ends one upload only. The process has one thread, so forking it is safe.
 `Decoders` starts it with a socket as its standard input and sends a request per upload; the answer is a row of frames.
 """
 
@@ -136,7 +136,7 @@ def _start(connection: socket.socket, file: int, others: list[socket.socket]) ->
             os.dup2(silence, stream)
         decode(connection, f"/dev/fd/{file}")
     finally:
-        os._exit(0)  # runs nothing of the process that was forked
+        os._exit(0)  # ends without the exit handlers of the forked process
 
 
 def _ended() -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Decodes uploads outside the server's process, so that a decoder's fault costs one upload."""
+"""Decode uploads outside the server's process, so that a fault of a decoder ends one upload only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.decoding.decoder_process import FRAME, MEMORY_BYTES, NAME, RATE, REQUEST, Kind
 
-# The process finds this package where the server has found it, and nothing in the current folder.
+# The process imports this package from where the server imported it, and nothing from the current folder.
 START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
     "from wenet_fusion_runtime.server.decoding.decoder_process import main; main()"
@@ -29,8 +29,8 @@ class DecoderFault(Exception):
     """The decoder crashed, hung, or ran out of memory. Its text is for the client.
 
     Args:
-        problem: what happened.
-        details: for the log; put on one line.
+        problem: the failure.
+        details: text for the log, on one line.
 
     >>> str(DecoderFault("the decoder crashed", "SIGSEGV"))
     'upload: the decoder crashed; convert the file to wav or flac'
@@ -42,7 +42,7 @@ class DecoderFault(Exception):
 
 
 class Decoding:
-    """The audio of one upload, decoded block by block no faster than it is taken.
+    """The audio of one upload, decoded block by block no faster than it is read.
 
     Args:
         reader: frames of the process that decodes it.

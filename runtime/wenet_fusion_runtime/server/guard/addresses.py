@@ -1,4 +1,4 @@
-"""Addresses of clients: through trusted proxies, and the sessions that each address has open."""
+"""Find the addresses of clients behind trusted proxies, and count the open sessions of each address."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Proxies:
-    """Proxies whose header `X-Forwarded-For` is believed.
+    """Proxies whose header `X-Forwarded-For` is trusted.
 
     Args:
         networks: their addresses, or networks such as 10.0.0.0/8.
     Raises:
-        ValueError: one is neither.
+        ValueError: an entry is neither an address nor a network.
 
     >>> proxies = Proxies(("127.0.0.1", "10.0.0.0/8"))
     >>> proxies.client("127.0.0.1", ["192.0.2.7, 203.0.113.9, 10.1.2.3"])
@@ -49,9 +49,9 @@ class Proxies:
         """Return the address of a client.
 
         Args:
-            peer: the other end of the connection.
-            forwarded: the headers `X-Forwarded-For`. Read from the right: every proxy appends the address that it
-                sees, and what a client writes itself stands to the left of that.
+            peer: address of the other end of the connection.
+            forwarded: the headers `X-Forwarded-For`, read from the right: every proxy appends the address of its client,
+                so entries that the client has written itself stand further left.
         """
         found = peer
         hops = [hop for header in forwarded for hop in header.split(",")]
@@ -69,7 +69,7 @@ class Proxies:
 
 
 def group(address: str) -> str:
-    """Return the part of an address that stands for one client: all of IPv4, the /64 network of IPv6.
+    """Return the part of an address that identifies a client: the whole IPv4 address, the /64 network of IPv6.
 
     >>> group("192.0.2.7"), group("2001:db8::1:2")
     ('192.0.2.7', '2001:db8::/64')
@@ -96,7 +96,7 @@ def _parse(text: str) -> _Address | None:
 
 @dataclass(frozen=True)
 class Visitor:
-    """A client as the limits see it.
+    """A client, for the limits.
 
     >>> Visitor().address
     ''
@@ -110,7 +110,7 @@ class Sessions:
     """Counts the sessions and uploads of each address.
 
     Args:
-        limit: for one address.
+        limit: largest number for one address.
 
     >>> sessions = Sessions(limit=1)
     >>> with sessions.open(Visitor("192.0.2.7")), sessions.open(Visitor("192.0.2.8")):
@@ -124,10 +124,10 @@ class Sessions:
 
     @contextmanager
     def open(self, visitor: Visitor) -> Iterator[None]:
-        """Hold a place for a session; the visitor's connection is busy meanwhile.
+        """Reserve a place for a session within the block, and mark the visitor's connection as busy.
 
         Raises:
-            ClientError: the address has too many.
+            ClientError: the address has too many sessions.
         """
         address, seat = visitor.address, visitor.seat
         if address and self._open[address] >= self._limit:

@@ -1,14 +1,14 @@
-"""A token bucket: an allowance per second that can be saved up to a burst."""
+"""A token bucket: limit a rate, and allow bursts."""
 
 from __future__ import annotations
 
 
 class Budget:
-    """An allowance per second. What exceeds it must wait.
+    """An allowance per second; larger amounts must wait.
 
     Args:
         rate: allowance per second.
-        burst: most that is saved up; the budget begins with it.
+        burst: largest amount that is saved up, also at the start.
 
     >>> budget = Budget(rate=10, burst=20)
     >>> budget.spend(15, now=0.0), budget.spend(10, now=0.0), budget.spend(5, now=1.0)
@@ -26,7 +26,7 @@ class Budget:
         return max(0.0, -self._left / self._rate)
 
     def try_spend(self, amount: float, now: float) -> bool:
-        """Take an amount only if it is there; return whether it was."""
+        """Take an amount if the budget holds it; return whether it does."""
         self._refill(now)
         if self._left < amount:
             return False

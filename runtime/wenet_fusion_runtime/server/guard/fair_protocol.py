@@ -1,9 +1,8 @@
-"""Reads from every connection in small slices, and no faster than its budgets of bytes and of work allow.
+"""Read from every connection in small slices, within a budget of bytes and a budget of parsing time.
 
 asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: tens
-of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection, and a
-connection that sends too many bytes, or bytes that take long to parse, is read later: the rest waits in the client's
-system.
+of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection. If it exceeds
+a budget, it is read later; meanwhile its data wait in the client's system.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from wenet_fusion_runtime.server.guard.budget import Budget
 from wenet_fusion_runtime.server.limits import Limits
 
 SLICE_BYTES = 16 * 1024  # read from a connection in one turn of the event loop
-PARSING_SHARE = 0.02  # of the event loop's time, for parsing what one connection sends
+PARSING_SHARE = 0.02  # share of the event loop's time for parsing the data of one connection
 PARSING_BURST = 0.02  # seconds
 BURST_SECONDS = 2.0  # saved budgets of bytes and frames
 
 
 class Seat(Protocol):
-    """The place that a connection takes among those that the server accepts."""
+    """The place of a connection among those that the server accepts."""
 
     is_busy: bool  # serves a session or an upload
-    address: str  # of the client; set anew if a trusted proxy names another
+    address: str  # address of the client; replaced if a trusted proxy names another one
 
 
 class FairProtocol(asyncio.BufferedProtocol):
@@ -36,7 +35,7 @@ class FairProtocol(asyncio.BufferedProtocol):
     Args:
         protocol: gets the data.
         limits: bytes and frames per second.
-        buffer: what the event loop writes to; all connections of an event loop may share one.
+        buffer: memory that the event loop writes to; all connections of an event loop may share it.
         seat: of the connection.
 
     >>> async def listen(make: Callable[[], asyncio.Protocol]) -> asyncio.Server:
@@ -57,7 +56,7 @@ class FairProtocol(asyncio.BufferedProtocol):
         self._transport: _HeldTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Pass the connection on, with a transport whose reading can be held."""
+        """Pass the connection on, with a transport whose reading can be paused."""
         self._transport = _HeldTransport(cast(asyncio.Transport, transport), self, self._loop)
         self._protocol.connection_made(cast(asyncio.Transport, self._transport))
 
@@ -66,7 +65,7 @@ class FairProtocol(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass a slice on; hold the connection if it has exceeded a budget."""
+        """Pass a slice on; pause the connection if it has exceeded a budget."""
         begun = time.thread_time()
         self._protocol.data_received(bytes(self._buffer[:nbytes]))
         used, now = time.thread_time() - begun, self._loop.time()
@@ -85,11 +84,11 @@ class FairProtocol(asyncio.BufferedProtocol):
         self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass it on: the client does not read."""
+        """Tell the protocol that the client does not read."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on: the client reads again."""
+        """Tell the protocol that the client reads again."""
         self._protocol.resume_writing()
 
 

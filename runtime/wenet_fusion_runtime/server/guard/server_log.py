@@ -1,4 +1,4 @@
-"""The server's log: bounded per client, and written by a thread, so that a log that nobody reads stops no session."""
+"""The server's log: limited per client, and written by a thread, so that an unread log does not block sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.guard.budget import Budget
 
 WAITING_LINES = 1000  # in memory; further ones are dropped and counted
-LINE_CHARACTERS = 16 * 1024  # of an entry: a traceback
+LINE_CHARACTERS = 16 * 1024  # characters of an entry: a traceback fits
 LINES_PER_SECOND = 10.0  # of one client
 LINES_AT_ONCE = 100
 CLIENTS = 1000  # whose budgets are remembered
@@ -34,7 +34,7 @@ class QueuedHandler(logging.Handler):
     """Writes entries in a thread; drops and counts them if too many wait, because the reader of a pipe is slow.
 
     Args:
-        descriptor: the file that is written to.
+        descriptor: file descriptor to write to.
 
     >>> handler = QueuedHandler(os.open(os.devnull, os.O_WRONLY))
     >>> handler.emit(logging.makeLogRecord({"msg": "started"}))
@@ -57,7 +57,7 @@ class QueuedHandler(logging.Handler):
             self._dropped += 1
 
     def close(self) -> None:
-        """Write what waits, for at most CLOSE_SECONDS."""
+        """Write the waiting entries, for at most CLOSE_SECONDS."""
         try:
             self._lines.put(None, timeout=CLOSE_SECONDS)
             self._thread.join(CLOSE_SECONDS)
@@ -74,7 +74,7 @@ class QueuedHandler(logging.Handler):
                 self._write(f"{dropped} entries of the log were dropped: they came faster than they were read")
 
     def _write(self, line: str) -> None:
-        # Not by way of sys.stderr, whose lock would be waited for at exit.
+        # Not through sys.stderr: Python waits for its lock at exit.
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         while data:
             try:
@@ -86,7 +86,7 @@ class QueuedHandler(logging.Handler):
 
 
 class PerClientFilter(logging.Filter):
-    """Suppresses entries of a client that writes too many, and says how many.
+    """Suppress entries of a client that causes too many, and report their number.
 
     An entry is a client's if its text begins with "%s: " and its first argument with the client's address.
 
@@ -102,7 +102,7 @@ class PerClientFilter(logging.Filter):
         self._suppressed: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether an entry is written; append how many of its client's were not."""
+        """Return whether to write an entry; append to it the number of entries that were suppressed."""
         if not (isinstance(record.args, tuple) and record.args and str(record.msg).startswith("%s: ")):
             return True
         client = str(record.args[0]).partition(" ")[0]

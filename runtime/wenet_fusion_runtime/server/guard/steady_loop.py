@@ -1,4 +1,4 @@
-"""An event loop whose clock stands still while the process does, so that no client is blamed for it."""
+"""An event loop whose clock stops while the process is suspended, so that no client exceeds a deadline meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-STAND_STILL = 2.0  # seconds between two looks at the clock after which the process, not its clients, was away
+STAND_STILL = 2.0  # a longer gap between two readings of the clock, in seconds, means that the process was suspended
 TICK_SECONDS = 0.5  # the event loop wakes up at least this often
 
 
@@ -15,7 +15,7 @@ class SteadyLoop(asyncio.SelectorEventLoop):
     """An event loop whose `time` omits the time in which the process did not run.
 
     A suspended computer, a paused container or a stopped process (SIGSTOP) lets the system's clock go on. When it
-    continues, deadlines of clients that could not be served would all be over.
+    continues, the deadlines of all clients would have passed.
 
     >>> loop = SteadyLoop()
     >>> loop.run_until_complete(asyncio.sleep(0, "done"))
@@ -37,7 +37,7 @@ class SteadyLoop(asyncio.SelectorEventLoop):
         return now - self._skipped
 
     def run_forever(self) -> None:
-        """Run, and look at the clock again and again."""
+        """Run, and read the clock repeatedly."""
         ticking = self.call_soon(self._tick)
         try:
             super().run_forever()

@@ -33,7 +33,7 @@ def build_app(
     Args:
         service: decodes sessions and uploads.
         access: token, origins and host names that are accepted.
-        proxies: whose header `X-Forwarded-For` is believed.
+        proxies: their header `X-Forwarded-For` is trusted.
         pages: files of the browser page by their paths.
         model: name of the model, shown to users.
     """

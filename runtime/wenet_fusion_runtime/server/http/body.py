@@ -1,4 +1,4 @@
-"""The body of an upload: every byte of it counts, and reading it leaves other connections their turns."""
+"""Read the body of an upload, counting every byte, in pieces that let other connections have their turns."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from wenet_fusion_runtime.server.http.responses import HEADERS, error_response
 
 
 class RequestHandler(web.RequestHandler):
-    """Answers requests that are not valid HTTP as the routes answer theirs.
+    """Answer requests that are not valid HTTP in the form of the routes' errors.
 
-    aiohttp answers them itself: with its version and Python's, and with the request.
+    aiohttp's own answer would contain its version, Python's, and the request.
 
     >>> RequestHandler.handle_error.__name__
     'handle_error'

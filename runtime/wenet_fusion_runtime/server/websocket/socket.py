@@ -16,7 +16,7 @@ from wenet_fusion_runtime.server.limits import Limits
 
 CLOSE_SECONDS = 5.0  # time for the client to answer a close frame
 LINGER_SECONDS = 2.0  # time for a client that is still sending to read why the server closes
-EMPTY_FRAMES = 10  # frames that a ping, a pong or an empty message counts as: nobody needs many
+EMPTY_FRAMES = 10  # a ping, a pong or an empty message counts as this many frames
 _POLL_SECONDS = 0.05
 
 
