@@ -50,7 +50,7 @@ class Proxies:
 
         Args:
             peer: address of the other end of the connection.
-            forwarded: the headers `X-Forwarded-For`, read from the right: every proxy appends the address of its client,
+            forwarded: the headers `X-Forwarded-For`, read from the right: each proxy appends the address of its client,
                 so entries that the client has written itself stand further left.
         """
         found = peer
