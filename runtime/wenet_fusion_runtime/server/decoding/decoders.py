@@ -190,11 +190,11 @@ class Decoders:
     def _request(self, connection: socket.socket, file: BinaryIO) -> None:
         """Send a request to the process; start it if it does not run."""
         descriptors = [connection.fileno(), file.fileno()]
-        if self._requests is not None and self._process is not None and self._process.poll() is None:
+        if self._requests is not None and self._process is not None:
             try:
                 socket.send_fds(self._requests, [REQUEST], descriptors)
                 return
-            except OSError:  # it has just ended, or takes no requests
+            except OSError:  # it has ended, or takes no requests
                 self._process.kill()
         self.start()
         assert self._requests is not None
