@@ -52,6 +52,7 @@ LATE = {
     ("wenet_fusion_runtime.cli.serve", "wenet_fusion_runtime.server.server"): "needs an extra, for serving only",
     ("wenet_fusion_runtime.server.connection_limits", "resource"): "Windows has none",
     ("wenet_fusion_runtime.server.decoding.decoder_process", "resource"): "Windows has none",
+    ("wenet_fusion_runtime.server.decoding.decoder_process", "av"): "an extra, imported once for all uploads",
     (
         "wenet_fusion_runtime.cli.client",
         "wenet_fusion_runtime.server.websocket.websocket_client",

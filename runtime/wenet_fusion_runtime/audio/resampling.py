@@ -10,7 +10,7 @@ from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS, check_format
 LOUDEST = 16.0  # times full scale (24 dB): float samples beyond it are not in [-1, 1]
 CANCELLED = (
     "its channels have opposite phases and cancel each other in their mean: choose one with --channel 1 (in a list "
-    '"channel": 1), or keep the mean with --channel 0'
+    '"channel": 1, in an upload channel=1), or keep the mean with --channel 0'
 )
 _CANCELLED = 0.005  # of the channels' energy in their mean (-23 dB), at which it counts as lost
 

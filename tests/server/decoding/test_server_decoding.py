@@ -48,8 +48,8 @@ def faulty(fake_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
 
 
-async def upload(server: ServerProcess, body: bytes) -> tuple[int, dict]:
-    status, _, answer = await http("POST", f"{server.url}transcribe", data=body)
+async def upload(server: ServerProcess, body: bytes, query: str = "") -> tuple[int, dict]:
+    status, _, answer = await http("POST", f"{server.url}transcribe{query}", data=body)
     return status, json.loads(answer)
 
 
@@ -111,6 +111,22 @@ def test_files_of_few_bytes_that_state_much_audio_are_answered(faulty: ServerPro
         before = faulty.memory
         assert {status for status, _ in await asyncio.gather(*(upload(faulty, body) for body in files))} <= {200, 400}
         assert faulty.memory < before + 100 and await eventually(lambda: _is_empty(faulty))
+
+    asyncio.run(run())
+
+
+def test_a_channel_can_be_chosen(faulty: ServerProcess) -> None:
+    samples = speak("abcd")
+    opposite = encoded(np.stack([samples, -samples], axis=1), SAMPLE_RATE)
+
+    async def run() -> None:
+        status, answer = await upload(faulty, opposite)
+        assert status == 400 and "in an upload channel=1" in answer["message"]
+        for channel, expected in (("1", "a b c d"), ("2", "a b c d"), ("0", "")):
+            assert (await upload(faulty, opposite, f"?channel={channel}"))[1]["text"] == expected
+        for channel, message in (("3", "upload: "), ("x", "channel must be an integer from 0 to 32, found")):
+            status, answer = await upload(faulty, opposite, f"?channel={channel}")
+            assert status == 400 and answer["message"].startswith(message), answer
 
     asyncio.run(run())
 

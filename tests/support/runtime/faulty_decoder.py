@@ -18,12 +18,12 @@ NAMES = (CRASH, HANG, MEMORY, BUG, EXIT) = (b"CRASH", b"HANG!", b"LARGE", b"BUG!
 
 
 class FaultyReader(AudioReader):
-    def __init__(self, source: str, name: str | None = None) -> None:
+    def __init__(self, source: str, name: str | None = None, channel: int | None = None) -> None:
         content = Path(source).read_bytes()
         self._fault = content[-5:]
         if content in NAMES:
             fail(self._fault)
-        super().__init__(source, name)
+        super().__init__(source, name, channel)
 
     def blocks(self, *arguments: float) -> Iterator[np.ndarray]:
         for block in super().blocks(*arguments):

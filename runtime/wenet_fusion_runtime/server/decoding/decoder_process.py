@@ -22,7 +22,8 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.reader import AudioReader
 
-REQUEST = b"decode"  # comes with two descriptors: the connection for the frames, and the file
+REQUEST = struct.Struct("<i")  # channel; comes with two descriptors: the connection for the frames, and the file
+ANY_CHANNEL = -1  # None of AudioReader
 FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its content in bytes
 RATE = struct.Struct("<I")
 NAME = "upload"  # of the file in messages
@@ -48,6 +49,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also sent to a server's whole group, which drains
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
+    _import_extras()
     _limit_memory()
     gc.freeze()
     serve(socket.socket(fileno=0))
@@ -82,23 +84,24 @@ def serve(requests: socket.socket) -> None:
                     _send_fault(connection, code)
                 connection.close()
         if requests.fileno() in ready:
-            data, descriptors, _, _ = socket.recv_fds(requests, len(REQUEST), 2)
+            data, descriptors, _, _ = socket.recv_fds(requests, REQUEST.size, 2)
             if not data:
                 for process in jobs:
                     os.kill(process, signal.SIGKILL)
                 return
             connection, file = socket.socket(fileno=descriptors[0]), descriptors[1]
-            if process := _start(connection, file, [requests, *jobs.values()]):
+            (channel,) = REQUEST.unpack(data)
+            if process := _start(connection, file, channel, [requests, *jobs.values()]):
                 jobs[process] = connection
                 poll.register(connection, 0)  # reports only that the other end is closed
             os.close(file)
 
 
-def decode(connection: socket.socket, source: str) -> None:
-    """Send the audio of a file as frames."""
+def decode(connection: socket.socket, source: str, channel: int | None) -> None:
+    """Send the audio of a file as frames; `channel` as `AudioReader` takes it."""
     try:
         _send(connection, Kind.STARTED)
-        _send_audio(connection, source)
+        _send_audio(connection, source, channel)
         _send(connection, Kind.END)
     except ConnectionError:  # the server has hung up
         pass
@@ -110,14 +113,14 @@ def decode(connection: socket.socket, source: str) -> None:
         _send(connection, Kind.FAULT, traceback.format_exc().encode("utf-8", "replace"))
 
 
-def _send_audio(connection: socket.socket, source: str) -> None:
-    with AudioReader(source, NAME) as reader:
+def _send_audio(connection: socket.socket, source: str, channel: int | None) -> None:
+    with AudioReader(source, NAME, channel) as reader:
         _send(connection, Kind.OPENED, RATE.pack(reader.sample_rate))
         for block in reader.blocks(BLOCK_SAMPLES / reader.sample_rate):
             _send(connection, Kind.BLOCK, np.asarray(block, dtype="<f4").tobytes())
 
 
-def _start(connection: socket.socket, file: int, others: list[socket.socket]) -> int:
+def _start(connection: socket.socket, file: int, channel: int, others: list[socket.socket]) -> int:
     """Return the number of a process that decodes the file; 0 if none can be started."""
     try:
         process = os.fork()
@@ -134,7 +137,7 @@ def _start(connection: socket.socket, file: int, others: list[socket.socket]) ->
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # decoders print warnings
             os.dup2(silence, stream)
-        decode(connection, f"/dev/fd/{file}")
+        decode(connection, f"/dev/fd/{file}", None if channel == ANY_CHANNEL else channel)
     finally:
         os._exit(0)  # ends without the exit handlers of the forked process
 
@@ -162,6 +165,12 @@ def _send_fault(connection: socket.socket, code: int) -> None:
     reason = (signal.Signals(-code).name if code < 0 else f"exit status {code}").encode()
     with contextlib.suppress(OSError):
         connection.send(FRAME.pack(Kind.FAULT, len(reason)) + reason, socket.MSG_DONTWAIT)
+
+
+def _import_extras() -> None:
+    """Import PyAV if it is installed, so that each upload need not."""
+    with contextlib.suppress(ImportError, OSError):
+        import av  # noqa: F401
 
 
 def _limit_memory() -> None:

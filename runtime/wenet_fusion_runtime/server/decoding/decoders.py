@@ -12,7 +12,15 @@ from typing import BinaryIO
 import numpy as np
 
 from wenet_fusion_runtime.console import visible
-from wenet_fusion_runtime.server.decoding.decoder_process import FRAME, MEMORY_BYTES, NAME, RATE, REQUEST, Kind
+from wenet_fusion_runtime.server.decoding.decoder_process import (
+    ANY_CHANNEL,
+    FRAME,
+    MEMORY_BYTES,
+    NAME,
+    RATE,
+    REQUEST,
+    Kind,
+)
 
 # The process imports this package from where the server imported it, and nothing from the current folder.
 START = (
@@ -152,9 +160,12 @@ class Decoders:
                 env=environment | _THREADS,
             )
 
-    async def open(self, file: BinaryIO) -> Decoding:
+    async def open(self, file: BinaryIO, channel: int | None = None) -> Decoding:
         """Begin to decode a file; the caller may close its own descriptor, and closes the returned object.
 
+        Args:
+            file: open file with a descriptor.
+            channel: see `AudioReader`.
         Raises:
             ValueError: the file cannot be read as audio.
             DecoderFault: the decoder failed.
@@ -163,7 +174,7 @@ class Decoders:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._request(theirs, file)
+                self._request(theirs, file, ANY_CHANNEL if channel is None else channel)
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
             ours.close()
@@ -187,15 +198,15 @@ class Decoders:
                 self._process.kill()
         self._process = self._requests = None
 
-    def _request(self, connection: socket.socket, file: BinaryIO) -> None:
+    def _request(self, connection: socket.socket, file: BinaryIO, channel: int) -> None:
         """Send a request to the process; start it if it does not run."""
-        descriptors = [connection.fileno(), file.fileno()]
+        request, descriptors = REQUEST.pack(channel), [connection.fileno(), file.fileno()]
         if self._requests is not None and self._process is not None:
             try:
-                socket.send_fds(self._requests, [REQUEST], descriptors)
+                socket.send_fds(self._requests, [request], descriptors)
                 return
             except OSError:  # it has ended, or takes no requests
                 self._process.kill()
         self.start()
         assert self._requests is not None
-        socket.send_fds(self._requests, [REQUEST], descriptors)
+        socket.send_fds(self._requests, [request], descriptors)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wenet_fusion_runtime.audio.resampling import MAX_CHANNELS
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.formats import FORMATS, JSON
 from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
@@ -24,6 +25,7 @@ class UploadOptions:
     session: SessionOptions
     output_format: str  # one of FORMATS
     is_streamed: bool  # send JSON lines while the file is being recognised
+    channel: int | None = None  # see AudioReader
 
 
 def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> UploadOptions:
@@ -40,13 +42,16 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> Upl
         if name in given:
             raise option_error(f"{name} does not apply to a file; leave it out")
     output_format, is_streamed = given.pop("format", JSON), given.pop("stream", False)
+    channel = given.pop("channel", None)
+    if channel is not None and (type(channel) is not int or not 0 <= channel <= MAX_CHANNELS):
+        raise option_error(f"channel must be an integer from 0 to {MAX_CHANNELS}, found {_quoted(channel)}")
     if output_format not in FORMATS:
         raise option_error(f"format must be one of {', '.join(FORMATS)}, found {_quoted(output_format)}")
     if type(is_streamed) is not bool:
         raise option_error(f"stream must be true or false, found {_quoted(is_streamed)}")
     if is_streamed and output_format != JSON:
         raise option_error(f"stream=true goes with format={JSON} only, found {output_format}")
-    return UploadOptions(parse_options(given, rules), output_format, is_streamed)
+    return UploadOptions(parse_options(given, rules), output_format, is_streamed, channel)
 
 
 def _quoted(value: object) -> str:

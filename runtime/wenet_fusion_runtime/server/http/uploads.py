@@ -101,7 +101,7 @@ class Upload:
             options = parse_upload_options(query | fields, self._service.file_rules)
             file.flush()
             try:
-                decoding = await self._service.decoders.open(file)
+                decoding = await self._service.decoders.open(file, options.channel)
             except (ValueError, DecoderFault) as error:
                 raise self._audio_error(error) from None
         with contextlib.closing(decoding):
