@@ -69,7 +69,7 @@ def counting(args: argparse.Namespace) -> Counting:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Print what is changed in transcripts to standard error."""
+    """Print the changes of transcripts to standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The contents of a data list as a training state keeps them, and what has changed since."""
+"""Hashes of a data list in a training state, and the changes of the list since then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def list_contents(utterances: Iterable[tuple[str, float, Sequence[int]]]) -> Dat
 
 
 def describe_changes(before: Tensor, now: DataContents) -> str:
-    """Return what differs between the hashes of an earlier list and a list; an empty string if nothing does."""
+    """Return the differences between the hashes of an earlier list and a list; empty if they are equal."""
     if torch.equal(before, now.hashes):
         return ""
     earlier = {key: (seconds, ids) for key, seconds, ids in before.tolist()}

@@ -48,7 +48,7 @@ class DataReport(NamedTuple):
     utterances: int  # that it uses
     hours: float  # of those
     skipped: list[Skip]
-    notes: tuple[str, ...] = ()  # what is changed in the transcripts
+    notes: tuple[str, ...] = ()  # changes of the transcripts
 
 
 class SpeechDataset:

@@ -1,4 +1,4 @@
-"""Decide whether training can use an utterance: the one judgement of `check data`, training and averaging."""
+"""Decide whether training can use an utterance, in the same way for `check data`, training and averaging."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Judge:
         self._tokenizer, self._frontend, self._fastest = tokenizer, frontend, fastest
 
     def check(self, utterance: Utterance, header: AudioHeader | str) -> tuple[Utterance, list[int]] | Skip:
-        """Return the utterance with its duration, and its token ids; or why it cannot be used.
+        """Return the utterance with its duration and its token ids, or the reason why it cannot be used.
 
         Args:
             utterance: an entry of a list.
-            header: of its audio, or why it cannot be read.
+            header: the header of its audio, or the reason why it cannot be read.
         """
         if isinstance(header, str):
             return Skip(utterance.key, header)
@@ -69,7 +69,7 @@ class Judge:
         return skip or (replace(utterance, seconds=header.seconds), tokens)
 
     def read(self, utterance: Utterance, tokens: Sequence[int]) -> np.ndarray | Skip:
-        """Return the samples of an utterance that `check` found usable, (N,) float32; or why it cannot be used."""
+        """Return the samples of an utterance that `check` found usable, (N,) float32; or the reason why not."""
         try:
             samples = read_samples(utterance, self._frontend.sample_rate)
         except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Load the batches of a plan, in this process or in others, and explain what ends those."""
+"""Load the batches of a plan, in this process or in others, and explain why a loading process ended."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, n
 
 
 def worker_failure(error: RuntimeError) -> OSError | None:
-    """Return what ended a process that loads batches, with a remedy; None for an error of another kind.
+    """Return why a loading process ended, with a remedy; None for an error of another kind.
 
     DataLoader may raise its error anywhere in the main thread, from a signal handler.
 

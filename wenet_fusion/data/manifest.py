@@ -19,7 +19,7 @@ ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
 LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
 _TO_THE_END = -1  # as an end or a duration
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what such bytes become when they are read
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # stands for such bytes
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
 

@@ -65,7 +65,7 @@ def remove_special_tokens(text: str) -> str:
 
 
 def means_unknown(token: str) -> bool:
-    """Return whether a special token stands for words that nobody understood.
+    """Return whether a special token stands for unintelligible words.
 
     >>> means_unknown("<UNK>"), means_unknown("[noise]")
     (True, False)
@@ -74,7 +74,7 @@ def means_unknown(token: str) -> bool:
 
 
 def count_special_tokens(texts: Iterable[str]) -> str:
-    """Return the special tokens of transcripts with their number, the commonest first; empty if there are none.
+    """Return the special tokens of transcripts with their number, most frequent first; empty if there are none.
 
     >>> count_special_tokens(["[noise] one", "two [noise] <unk>"])
     '[noise] 2, <unk> 1'

@@ -49,7 +49,7 @@ class Tokenizer(Protocol):
 
     @property
     def special_tokens(self) -> SpecialTokens:
-        """Return what becomes of special tokens in transcripts."""
+        """Return the treatment of special tokens in transcripts."""
         ...
 
     def transcript(self, text: str) -> str:
@@ -77,7 +77,7 @@ class TokenizerConfig:
     kind: Literal["char", "bpe"] = "char"  # char: characters or words; bpe: sentencepiece pieces
     split_with_space: bool = False  # with kind char: tokens are words, not characters
     bpe_model: str = ""  # with kind bpe: the sentencepiece model
-    special_tokens: SpecialTokens = "refuse"  # <unk>, [noise], {LAUGH} in transcripts: see the guide on data
+    special_tokens: SpecialTokens = "refuse"  # treatment of <unk>, [noise], {LAUGH} in transcripts: see docs/data.md
 
     @property
     def join(self) -> str:
@@ -192,7 +192,7 @@ class BpeTokenizer(_VocabularyTokenizer):
         vocabulary: the pieces in the order of their ids.
         model: a serialised sentencepiece model.
         source: the file that the model came from, for messages.
-        special_tokens: what becomes of special tokens, see `TokenizerConfig`.
+        special_tokens: treatment of special tokens, see `TokenizerConfig`.
 
     Raises:
         ValueError: `model` is not a sentencepiece model.

@@ -196,7 +196,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     open(path, "rb").close()  # raises OSError with the path if it may not be read
     try:
         content = None if is_exported(path) else _read(path)
-    except Exception as error:  # the unpickler raises nearly anything for a foreign or damaged file, OSError too
+    except Exception as error:  # for a file of another program the unpickler may raise anything, OSError too
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""Explain what ends a run from outside: memory that ran out, processes that were killed."""
+"""Explain failures from outside: memory that ran out, processes that were killed."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ def explaining_failures(work: Callable[[], str]) -> Iterator[None]:
     """Turn errors of memory and of processes that load batches into one OSError with its remedy.
 
     Args:
-        work: says what is being done, and in which batch.
+        work: describes the current work and its batch.
 
     >>> with explaining_failures(lambda: "in step 7"):
     ...     raise MemoryError
@@ -40,7 +40,7 @@ then goes on from the last saved state
 
 
 def describe_update(step: int, batches: Sequence[Batch], sample_rate: int, max_batch_seconds: float) -> str:
-    """Return which update is being made, its largest batch, and the setting that makes batches smaller.
+    """Return a description of the update, its largest batch, and the setting that makes batches smaller.
 
     Args:
         step: number of the update.

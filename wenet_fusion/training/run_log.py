@@ -58,7 +58,7 @@ class RunLog:
 
 
 def _step_of(line: bytes) -> int | None:
-    """Return the step of an entry; None for a line that is none."""
+    """Return the step of an entry; None for a line that is not an entry."""
     try:
         entry = parse_json(line)
     except ValueError:  # no JSON, or no UTF-8

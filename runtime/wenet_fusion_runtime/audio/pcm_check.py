@@ -1,8 +1,8 @@
-"""Find out, at the beginning of a stream of 16-bit samples, that its bytes are something else.
+"""Detect a stream whose bytes are not 16-bit samples, from its beginning.
 
-A file in the place of samples has a magic number. Other samples (floats, the other byte order, 8 or 24 bits) read as
-16 bits give loud, white noise, and smooth audio when read as what they are. Compressed bytes give noise that is uniform
-over the whole range. Speech, music, silence and noise of microphones are none of these.
+Audio files begin with a magic number. Samples of another type (floats, the other byte order, 8 or 24 bits), read as 16
+bits, are loud white noise, and smooth in their own type. Compressed bytes are uniform noise over the whole range.
+Speech, music, silence and microphone noise are none of these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wenet_fusion_runtime.audio.containers.mpeg_frames import is_mpeg
 from wenet_fusion_runtime.audio.sample_formats import ALAW, FLOAT, MULAW, PCM, from_bytes
 
 WINDOW_BYTES = 16000  # judged at once: 0.5 s at 16 kHz
-WINDOWS = 40  # judged from the beginning of the stream: quiet audio tells nothing
+WINDOWS = 40  # longest audio to check: quiet audio is inconclusive
 _LEAST_BYTES = 4000  # at the end of a short stream
 # By (place, bytes) at the beginning of a file.
 _MAGIC = (
@@ -58,7 +58,7 @@ _UNIFORM_EXTREMES = 0.03  # share beyond 0.99 of full scale, at most: clipped no
 
 
 def file_kind(head: bytes) -> str | None:
-    """Return the kind of file that begins with these bytes, None if they are no known beginning.
+    """Return the kind of file that begins with these bytes; None if it is unknown.
 
     >>> file_kind(b"fLaC" + bytes(8)), file_kind(bytes(12))
     ('FLAC', None)
@@ -87,7 +87,7 @@ class PcmCheck:
         """Take the next bytes of the stream.
 
         Raises:
-            ValueError: they are something else.
+            ValueError: they are not 16-bit samples.
         """
         if self._windows >= WINDOWS:
             return
@@ -100,7 +100,7 @@ class PcmCheck:
             del self._bytes[:WINDOW_BYTES]
 
     def end(self) -> None:
-        """Judge the last bytes of a short stream; see `feed`."""
+        """Check the last bytes of a short stream; see `feed`."""
         if not self._windows:
             _refuse_file(file_kind(bytes(self._bytes)))
         if self._windows < WINDOWS and len(self._bytes) >= _LEAST_BYTES:
@@ -116,7 +116,7 @@ class PcmCheck:
 
 
 def _other_kind(window: bytes, channels: int) -> str | None:
-    """Return what the bytes seem to be instead of 16-bit samples."""
+    """Return the likely type of the bytes if they are not 16-bit samples."""
     samples = _mono(window, PCM, 2)[::channels]
     loudness = _rms(samples)
     with np.errstate(all="ignore"):

@@ -22,15 +22,15 @@ class AudioReader:
     """Read an audio file as float32 mono: WAV, FLAC, Ogg, Opus, mp3 and other formats of libsndfile; AAC, WebM, WMA,
     Speex and more with the extra `media`.
 
-    The contents decide, not the name. A file is read whole, also if streams were joined in it or its header does not
-    state its length, or an error says what is missing. Audio that is cut off is found where the format states its
-    length: in mp3, Ogg and raw AAC it is not.
+    The contents decide, not the name. A file is read completely, even if it contains several streams or its header
+    lacks the length; otherwise an error is raised. Truncated audio is detected if the format states its length; mp3,
+    Ogg and raw AAC do not.
 
     Args:
         source: path, or an open binary file. What cannot seek is a pipe: WAV is read as it comes.
         name: name of the source in messages; by default its path.
-        channel: number of the channel to read, from 1; 0 reads the mean of all; None does too, and refuses channels
-            that cancel each other.
+        channel: number of the channel to read, from 1; 0 reads the mean of all channels; None too, but refuses
+            channels that cancel each other.
     Raises:
         OSError: the path is missing or a directory.
         ValueError: the file is empty or no audio, or its format needs the extra.
@@ -133,7 +133,7 @@ class AudioReader:
         return count
 
     def close(self) -> None:
-        """Close the file, unless it was given open."""
+        """Close the file, unless the caller had opened it."""
         self._decoder.close()
 
     def __enter__(self) -> AudioReader:

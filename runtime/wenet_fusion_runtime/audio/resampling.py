@@ -62,7 +62,7 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 
 class ChannelMixer:
-    """Make blocks mono: the mean of their channels, or one of them.
+    """Convert blocks to mono: the mean of their channels, or one of them.
 
     Args:
         channel: number of the channel to take, from 1; 0 takes the mean; None the mean, and finds out whether the
@@ -109,7 +109,7 @@ class Resampler:
         source_rate: Hz.
         target_rate: Hz.
     Raises:
-        ValueError: nobody records at one of the rates.
+        ValueError: a rate is out of range.
 
     >>> resampler = Resampler(48000, 16000)
     >>> blocks = [resampler.process(np.zeros(4800, np.float32), last) for last in (False, True)]

@@ -11,7 +11,7 @@ _FULL_SCALE = 2.0**31
 
 
 def check_format(sample_rate: int, channels: int = 1) -> None:
-    """Raise ValueError if nobody records with these numbers: a header or an option that states them is wrong."""
+    """Raise ValueError if a sample rate or a number of channels is out of range."""
     if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
         raise ValueError(f"{sample_rate} Hz is not accepted, expected {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz")
     if not 1 <= channels <= MAX_CHANNELS:

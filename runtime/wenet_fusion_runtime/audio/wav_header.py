@@ -1,4 +1,4 @@
-"""The header of a WAV file or stream, of which no number is believed that the bytes do not bear out."""
+"""Read the header of a WAV file or stream, and check its numbers against the bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIECE = 1 << 16  # bytes of a chunk that are read at once
 
 
 class WavHeader(NamedTuple):
-    """Statements of the chunks before the samples.
+    """The contents of the chunks before the samples.
 
     >>> header = WavHeader(tag=1, channels=2, sample_rate=8000, block=4, offset=44, stated=0)
     >>> header.width, header.data_bytes(available=400), header.data_bytes(available=None)

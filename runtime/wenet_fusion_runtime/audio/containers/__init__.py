@@ -1,1 +1,1 @@
-"""Audio files: what is in them, and who decodes it."""
+"""Audio containers: detect their contents and choose a decoder."""

@@ -13,7 +13,7 @@ _ENDLESS = 1 << 40  # bytes; more than any file
 
 
 class Link(NamedTuple):
-    """The bytes of one of the streams that stand one after another in a file.
+    """The byte range of one of several consecutive streams in a file.
 
     >>> Link(start=0, end=9000).frames is None
     True
@@ -26,13 +26,13 @@ class Link(NamedTuple):
 
 
 class FileRange(io.RawIOBase):
-    """A read-only file of the bytes `start` to `end` of an open file, which nobody else may use meanwhile.
+    """A read-only file of the bytes `start` to `end` of an open file; do not use that file meanwhile.
 
     Args:
         file: open file that can seek.
         start: first byte.
         end: byte after the last one.
-        is_endless: pretend to be far longer.
+        is_endless: report a far larger size.
         closes: close `file` with this one.
 
     >>> FileRange(io.BytesIO(b"abcdef"), 2, 5).read()
@@ -80,7 +80,7 @@ class FileRange(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close this file, and the one below if it was asked to."""
+        """Close this file, and the open file below it if `closes` is set."""
         if self._closes:
             self._file.close()
         super().close()
@@ -90,7 +90,7 @@ BinaryFile = BinaryIO | FileRange
 
 
 class Window:
-    """Look at bytes anywhere in a file; nearby looks cost no read.
+    """Read bytes anywhere in a file, through a buffer for neighbouring bytes.
 
     Args:
         file: open file that can seek.

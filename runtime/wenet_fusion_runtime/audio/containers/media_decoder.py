@@ -12,13 +12,13 @@ from wenet_fusion_runtime.audio.containers.sound_decoders import ends_too_early,
 from wenet_fusion_runtime.audio.sample_formats import check_format
 
 INSTALL = "pip install 'wenet-fusion-runtime[media]'"
-# Formats of FFmpeg that hold sound themselves. Playlists and other formats that open further files are not among them.
+# Formats of FFmpeg that contain audio themselves; not playlists and other formats that open further files.
 _FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
     "tta,w64,wav,wv,xwma"
 )
 _EXACT = ("mov", "matroska")  # containers that state how long they are
-_TOLERANCE_SECONDS = 0.25  # by which their statement and the audio may differ
+_TOLERANCE_SECONDS = 0.25  # largest difference between the stated duration and the audio
 
 
 class MediaDecoder:

@@ -1,7 +1,7 @@
 """The frames of MPEG audio (mp3): where streams begin and end, and their lengths.
 
-Decoders estimate the length of a variable bit rate from the first frames and stop there, or believe the count that the
-first frame states. Here all frames are counted.
+Decoders estimate the length of a variable bit rate from the first frames, or take it from the first frame. This module
+counts all frames.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Stream:
         self._count += 1
 
     def link(self, end: int) -> Link:
-        """Return the stream, without its notes if they state another number of frames than there is."""
+        """Return the stream, without its encoder's notes if they state a wrong number of frames."""
         samples = self._count * self._frame.samples
         if self._notes is None:
             return Link(self._start, end, samples, is_endless=True)

@@ -1,4 +1,4 @@
-"""Look into an audio file, and choose who decodes it."""
+"""Open an audio file with the decoder that suits its contents."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _FRAMES_PER_BYTE = 16  # of the densest format that only libsndfile reads
 def open_decoder(source: str | Path | BinaryFile) -> Decoder:
     """Return the decoder of a file; a path is closed with it, an open file is not.
 
-    libsndfile decodes what it reads whole, PyAV the rest. The contents of the file decide, not its name.
+    libsndfile decodes the formats that it reads completely, PyAV the others. The contents decide, not the name.
 
     Args:
-        source: path, or open binary file. What cannot seek is a pipe: WAV is read as it comes, the rest copied first.
+        source: path, or open binary file. From a pipe, WAV is read as it comes; the rest is copied first.
     Raises:
         OSError: the path cannot be opened.
         ValueError: the file cannot be read as audio; without its name.
@@ -163,7 +163,7 @@ def _read_header(member: FileRange) -> WavHeader:
 
 
 def _is_trailer(window: Window, position: int) -> bool:
-    """Return whether a chunk of text and the like begins here, and fits into the file."""
+    """Return whether a chunk without samples begins here and fits into the file."""
     head = window.look(position, 8)
     return head[:4] in _TRAILERS and position + 8 + int.from_bytes(head[4:8], "little") <= window.size
 
@@ -186,7 +186,7 @@ def _after_id3(head: bytes) -> int:
 
 
 def _open_other(file: BinaryFile, window: Window) -> Decoder:
-    """Open what libsndfile reads beside the usual formats, else what PyAV reads."""
+    """Open a less common format with libsndfile or, if it fails, with PyAV."""
     member = FileRange(file, 0, window.size, closes=True)
     try:
         decoder = SoundfileDecoder(member)
@@ -203,7 +203,7 @@ def _open_media(file: BinaryFile, cause: str) -> Decoder:
     """Open through PyAV.
 
     Raises:
-        ValueError: PyAV does not read it, or is not installed; the message has the cause why it is needed.
+        ValueError: PyAV cannot read it, or is not installed; the message says why it is needed.
     """
     file.seek(0)
     try:

@@ -12,8 +12,8 @@ from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileRa
 from wenet_fusion_runtime.audio.sample_formats import check_format, from_bytes
 from wenet_fusion_runtime.audio.wav_header import WavHeader
 
-_MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 if it does not know
-_TOLERANCE_SECONDS = 0.1  # by which a decoder may return less than was counted
+_MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 for an unknown length
+_TOLERANCE_SECONDS = 0.1  # samples that a decoder may return less than counted
 _SKIPPED = 1 << 16  # frames that are dropped at once
 
 
@@ -21,7 +21,7 @@ class Decoder(Protocol):
     """Samples of a file, from its beginning to its end."""
 
     sample_rate: int  # Hz
-    frames: int | None  # samples per channel; None if only decoding tells
+    frames: int | None  # samples per channel; None if only decoding can count them
 
     def read(self, count: int) -> np.ndarray:
         """Return the next samples (n, channels), float32 or int16, at most `count`; none at the end.
@@ -31,7 +31,7 @@ class Decoder(Protocol):
         """
 
     def skip(self, count: int) -> None:
-        """Go on after `count` more samples per channel."""
+        """Skip `count` samples per channel."""
 
     def close(self) -> None:
         """Close the file."""
@@ -44,7 +44,7 @@ def skip_by_reading(decoder: Decoder, count: int) -> None:
 
 
 class PcmDecoder:
-    """Uncompressed samples of a WAV file or pipe, which stands behind its header.
+    """Decode uncompressed samples of a WAV file or pipe whose header has been read.
 
     Args:
         file: open binary file.
@@ -102,8 +102,8 @@ class SoundfileDecoder:
         expected: samples per channel that were counted; fewer are an error.
     Raises:
         soundfile.LibsndfileError: libsndfile does not read it.
-        TypeError: libsndfile takes it for samples without a header.
-        ValueError: its header states what cannot be.
+        TypeError: libsndfile mistakes it for samples without a header.
+        ValueError: its header is impossible.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -127,7 +127,7 @@ class SoundfileDecoder:
             raise ValueError(f"its header is wrong: {error}") from None
 
     def expect(self, frames: int) -> None:
-        """Take fewer samples per channel for damage."""
+        """Raise ValueError if fewer samples per channel were decoded than expected."""
         self._expected, self.frames = frames, None
 
     def read(self, count: int) -> np.ndarray:
@@ -154,7 +154,7 @@ class SoundfileDecoder:
 
 
 class ChainDecoder:
-    """Streams that stand one after another in a file, read as one.
+    """Decode consecutive streams of a file as one.
 
     Args:
         file: open binary file.
