@@ -103,7 +103,7 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
     assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2
 
 
-def test_a_changed_transcript_is_told(recipe, corpus, killed, tmp_path, capsys):
+def test_a_changed_transcript_is_reported(recipe, corpus, killed, tmp_path, capsys):
     lines = [json.loads(line) for line in corpus[0].read_text().splitlines()]
     other = corpus[0].with_name("changed.list")
     key = lines[4]["key"]
