@@ -96,6 +96,24 @@ def test_channels(corpus, kind):
         make_raw_list.main([*arguments, "data.list"])
 
 
+def test_channels_of_segments_count_from_0(corpus):
+    """As in Kaldi's extract-segments; they win over reco2file_and_channel."""
+    side = soundfile.read("r0.wav", dtype="int16")[0] // 2
+    soundfile.write("call.wav", np.stack([side, -side], axis=1), RATE)
+    (corpus / "wav.scp").write_text("call call.wav\n")
+    (corpus / "channels").write_text("call call 1\n")
+    (corpus / "segments").write_text("a call 0 -1 0\nb call 0 0.5 1\nc call 0 -1 B\nd call 0 -1\n")
+    (corpus / "text").write_text("a one\nb one\nc one\nd one\n")
+    arguments = ["--segments", "segments", "--reco2file_and_channel", "channels", "wav.scp", "text", "data.list"]
+    make_raw_list.main(arguments)
+    assert [item.channel for item in read_manifest("data.list", "raw")] == [1, 2, 2, 1]
+    for utterance, sign in zip(read_manifest("data.list", "raw"), (1, -1, -1, 1)):
+        assert np.array_equal(read_samples(utterance, RATE), sign * side / np.float32(32768))
+    (corpus / "segments").write_text("a call 0 -1 -1\nb call 0 0.5 0 0\nc call 0 1 x\n")
+    with pytest.raises(ValueError, match=r"(segments: .: expected 'recording start end', and a channel .*\s*){3}"):
+        make_raw_list.main(arguments)
+
+
 @pytest.mark.parametrize("kind", ["raw", "shard"])
 def test_segments(corpus, kind):
     if kind == "raw":

@@ -120,6 +120,15 @@ def test_a_changed_transcript_is_reported(recipe, corpus, killed, tmp_path, caps
     assert "note" not in capsys.readouterr().err
 
 
+def test_another_extent_of_the_audio_is_reported(recipe, corpus, killed):
+    lines = [json.loads(line) for line in corpus[0].read_text().splitlines()]
+    lines[2]["channel"] = 1
+    other = corpus[0].with_name("changed.list")
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=f"the duration, start or channel of {lines[2]['key']} changed"):
+        start(recipe, (other, corpus[1]), killed)
+
+
 def test_a_run_of_a_version_without_special_tokens_goes_on(recipe, corpus, killed, tmp_path):
     shutil.copytree(killed, tmp_path / "run")
     state = load_training_state(killed)

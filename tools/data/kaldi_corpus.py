@@ -96,7 +96,7 @@ def read_corpus(
         wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
         text: lines "key transcript".
         segments: lines "key recording start end", times in seconds; an end of -1 is that of the recording. A fifth
-            column is the channel, as in `channels`.
+            column is the channel, in Kaldi's numbers from 0, or A, B.
         special_tokens: see `read_transcripts`.
         channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or a number from 1.
             A recording that is not in `wav_scp` has the path of its file there.
@@ -171,10 +171,10 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
         fields = value.split()
         try:
             recording, start, end = fields[0], *map(float, fields[1:3])
-            channel = _channel(*fields[3:]) if fields[3:] else None
+            channel = _channel(*fields[3:], first=0) if fields[3:] else None
         except (IndexError, TypeError, ValueError):
             problems.append(
-                f"{path}: {key}: expected 'recording start end', channel A, B or from 1 after it, found {value!r}"
+                f"{path}: {key}: expected 'recording start end', and a channel from 0 or none, found {value!r}"
             )
             continue
         if not 0 <= start < (math.inf if end == TO_THE_END else end):
@@ -195,7 +195,7 @@ def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) 
     for recording, value in read_table(path).items():
         file, *fields = value.split()
         try:
-            channels[recording] = _channel(*fields)
+            channels[recording] = _channel(*fields, first=1)
         except (TypeError, ValueError):
             problems.append(f"{path}: {recording}: expected 'file channel', channel A, B or from 1, found {value!r}")
         if file in recordings:
@@ -203,9 +203,10 @@ def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) 
     return channels
 
 
-def _channel(text: str) -> int:
-    """Return the number of a channel that is A, B or a number from 1. Raises ValueError."""
-    number = int({"A": "1", "B": "2"}.get(text.upper(), text))
+def _channel(text: str, first: int) -> int:
+    """Return the number, from 1, of a channel that is A, B or a number from `first`. Raises ValueError."""
+    letters = {"A": 1, "B": 2}
+    number = letters[text.upper()] if text.upper() in letters else int(text) + 1 - first
     if not 1 <= number <= MAX_CHANNELS:
         raise ValueError(text)
     return number

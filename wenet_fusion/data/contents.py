@@ -13,10 +13,10 @@ _SHOWN_KEYS = 3
 
 
 class DataContents(NamedTuple):
-    """N utterances of a list, each with hashes of its key, its duration and its token ids.
+    """N utterances of a list, each with hashes of its key, its extent and its token ids.
 
-    >>> contents = list_contents([("u1", 1.0, [3, 4]), ("u2", 2.0, [5])])
-    >>> describe_changes(contents.hashes, list_contents([("u1", 1.0, [3, 3]), ("u3", 1.0, [])]))
+    >>> contents = list_contents([("u1", "1.000 s", [3, 4]), ("u2", "2.000 s", [5])])
+    >>> describe_changes(contents.hashes, list_contents([("u1", "1.000 s", [3, 3]), ("u3", "1.000 s", [])]))
     'the transcript of u1 changed; u3 was added; 1 is gone'
     """
 
@@ -24,10 +24,10 @@ class DataContents(NamedTuple):
     hashes: Tensor  # (N, 3) int64
 
 
-def list_contents(utterances: Iterable[tuple[str, float, Sequence[int]]]) -> DataContents:
-    """Return the contents of a list from each utterance's key, duration (seconds) and token ids."""
+def list_contents(utterances: Iterable[tuple[str, str, Sequence[int]]]) -> DataContents:
+    """Return the contents of a list from each utterance's key, extent (duration, start, channel) and token ids."""
     rows = list(utterances)
-    hashes = [[_hash(key), _hash(f"{seconds:.3f}"), _hash(str(list(ids)))] for key, seconds, ids in rows]
+    hashes = [[_hash(key), _hash(extent), _hash(str(list(ids)))] for key, extent, ids in rows]
     return DataContents(
         tuple(key for key, _, _ in rows), torch.tensor(hashes, dtype=torch.int64).reshape(len(hashes), 3)
     )
@@ -37,19 +37,19 @@ def describe_changes(before: Tensor, now: DataContents) -> str:
     """Return the differences between the hashes of an earlier list and a list; empty if they are equal."""
     if torch.equal(before, now.hashes):
         return ""
-    earlier = {key: (seconds, ids) for key, seconds, ids in before.tolist()}
-    changed, lengths, added = [], [], []
-    for name, (key, seconds, ids) in zip(now.keys, now.hashes.tolist()):
+    earlier = {key: (extent, ids) for key, extent, ids in before.tolist()}
+    changed, extents, added = [], [], []
+    for name, (key, extent, ids) in zip(now.keys, now.hashes.tolist()):
         old = earlier.pop(key, None)
         if old is None:
             added.append(name)
             continue
-        if old[0] != seconds:
-            lengths.append(name)
+        if old[0] != extent:
+            extents.append(name)
         if old[1] != ids:
             changed.append(name)
     found = [f"the transcript of {_names(changed)} changed"] * bool(changed)
-    found += [f"the duration of {_names(lengths)} changed"] * bool(lengths)
+    found += [f"the duration, start or channel of {_names(extents)} changed"] * bool(extents)
     found += [f"{_names(added)} {'was' if len(added) == 1 else 'were'} added"] * bool(added)
     found += [f"{len(earlier)} {'is' if len(earlier) == 1 else 'are'} gone"] * bool(earlier)
     return "; ".join(found) or "the order changed"

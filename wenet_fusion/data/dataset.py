@@ -127,7 +127,8 @@ class SpeechDataset:
     def contents(self) -> DataContents:
         """Return hashes of keys, durations and token ids, from which a resumed run says what has changed."""
         return list_contents(
-            (utterance.key, utterance.seconds, tokens) for utterance, tokens in zip(self.utterances, self._tokens)
+            (item.key, f"{item.seconds:.3f} {item.start} {item.channel}", tokens)
+            for item, tokens in zip(self.utterances, self._tokens)
         )
 
     @property
