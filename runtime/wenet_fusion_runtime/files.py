@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from wenet_fusion_runtime.console import FULL_DISK
 
-MAX_SHOWN = 20
+MAX_SHOWN, MAX_LENGTH = 20, 400  # problems of a list, and characters of each: a binary file is one long line
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -221,7 +221,7 @@ def list_problems(problems: Sequence[str]) -> str:
     a.wav: is empty
     b.wav: is empty
     """
-    lines = list(problems[:MAX_SHOWN])
+    lines = [line if len(line) <= MAX_LENGTH else f"{line[:MAX_LENGTH]}..." for line in problems[:MAX_SHOWN]]
     if len(problems) > MAX_SHOWN:
         lines.append(f"... {len(problems)} problems in all")
     return "\n".join(lines)

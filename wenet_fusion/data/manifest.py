@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
+from wenet_fusion_runtime.console import error_text
 from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
@@ -111,7 +112,7 @@ def _parse_line(line: str, folder: Path) -> Listed:
     try:
         return Listed([_parse_raw(line, folder)], [])
     except (ValueError, OSError) as error:
-        return Listed([], [str(error)[:500]])
+        return Listed([], [error_text(error)])
 
 
 def _parse_raw(line: str, folder: Path) -> Utterance:

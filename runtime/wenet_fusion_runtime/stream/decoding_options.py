@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -65,8 +66,11 @@ class DecodingOptions:
                 raise ValueError(
                     f"{name} must be {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, found {getattr(self, name)}"
                 )
-        if not self.token_threshold > 0:
-            raise ValueError(f"token_threshold must be positive, found {self.token_threshold}")
+        if not (0 < self.token_threshold <= LARGEST_WEIGHT or self.token_threshold == math.inf):
+            raise ValueError(
+                f"token_threshold must be positive and at most {LARGEST_WEIGHT:g}, or inf to prune none, found "
+                f"{self.token_threshold}"
+            )
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
         if self.commit_seconds is not None and not 0 < self.commit_seconds <= LONGEST_SECONDS:
