@@ -251,7 +251,7 @@ def test_defaults_come_from_the_model() -> None:
         ({"lm_weight": math.inf}, "lm_weight must be a number and not negative, found inf"),
         ({"length_penalty": math.nan}, "length_penalty must be a number, found nan"),
         ({"word_bonus": math.inf}, "word_bonus must be a number, found inf"),
-        ({"token_threshold": 0.0}, "token_threshold must be positive, found 0.0"),
+        ({"token_threshold": 0.0}, "token_threshold must be positive and at most 1000, or inf to prune none, found 0.0"),
         ({"blank_skip_threshold": 0.3}, "blank_skip_threshold must be 0.5 to 1, found 0.3"),
         (
             {"mode": GREEDY, "length_penalty": 1.0},
