@@ -204,7 +204,7 @@ def test_deciding_early_changes_no_text_of_a_search_that_is_sure() -> None:
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
 def test_wrong_ages_are_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match="commit_seconds must be a positive number, or None"):
+    with pytest.raises(ValueError, match="commit_seconds must be a positive number .at most 1e.07., or None"):
         DecodingOptions(commit_seconds=wrong)
 
 
