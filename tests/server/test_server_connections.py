@@ -110,3 +110,17 @@ def test_the_systems_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> Non
         available_connections(Limits())
     files[:] = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
     assert available_connections(Limits()) == Limits().sockets
+
+
+def test_clients_that_have_left_cost_no_place() -> None:
+    limiter = ConnectionLimiter(asyncio.Protocol, Limits(sessions=1), 5, lambda: None)
+    (bound,) = bind(BindOptions(port=0))
+    with limiter.listener(bound) as listener:
+        listener.setblocking(True)
+        address = listener.getsockname()
+        for _ in range(3):
+            sockets.create_connection(address, PATIENCE).close()
+        with sockets.create_connection(address, PATIENCE) as stays:
+            accepted, peer = listener.accept()
+            assert peer == stays.getsockname() and len(limiter._accepted) == 1
+            accepted.close()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wenet_fusion_runtime.server.websocket.websocket_client import ServerResult, Timing
 
 BLOCK_SECONDS = 0.1  # of audio per message; results do not depend on it
+FAST_BLOCK_SECONDS = 0.5  # with --fast: a server may limit messages per second
 STANDARD_INPUT = "-"
 SCHEMES = ("ws", "wss", "http", "https")
 
@@ -219,7 +220,8 @@ def _opened(name: str, options: argparse.Namespace) -> Iterator[_Recording]:
             yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)._replace(stop=pipe.stop)
     else:
         with AudioReader(name, channel=options.channel) as reader:
-            yield _at_rate(reader.blocks(BLOCK_SECONDS), reader.sample_rate, options.wenet, is_live=False)
+            blocks = reader.blocks(FAST_BLOCK_SECONDS if options.fast else BLOCK_SECONDS)
+            yield _at_rate(blocks, reader.sample_rate, options.wenet, is_live=False)
 
 
 def _mono(blocks: Iterator[AudioBlock], channel: int | None) -> Iterator[np.ndarray]:

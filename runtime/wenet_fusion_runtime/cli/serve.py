@@ -212,10 +212,11 @@ def _serve(options: argparse.Namespace) -> int:
         from wenet_fusion_runtime.server.server import run
     except ImportError as error:
         raise extra_needed("the server", "server", error) from None
+    own = () if Access().allows_host(options.host) else (options.host,)
     settings = Settings(
         BindOptions(options.host, options.port, options.reuse_port, options.certificate, options.key),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),
-        Access(read_token(options.token_file), tuple(options.allowed_origin), options.allowed_hosts),
+        Access(read_token(options.token_file), tuple(options.allowed_origin), (*options.allowed_hosts, *own)),
         Proxies(options.trusted_proxies),
         ChunkChoice(options.chunk, options.left, options.allow_untrained),
         EngineOptions(

@@ -9,7 +9,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Callable
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from wenet_fusion_runtime.server.guard.addresses import group
 from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
@@ -18,6 +18,7 @@ from wenet_fusion_runtime.server.limits import Limits
 
 ACCEPTED_AT_ONCE = 16  # connections per turn of the event loop
 REJECTED_AT_ONCE = 96  # connections that are receiving status 503; further ones are closed without a reply
+LEFT_AT_ONCE = 64  # connections per accepted one that their clients have closed already
 _OTHER_FILES = 64  # descriptors of the process itself: model, log, event loop
 _FILES_PER_UPLOAD = 2  # descriptors besides the connection: the temporary file, then the socket of its decoder
 
@@ -81,7 +82,7 @@ class ConnectionLimiter:
         self._waiting_limit = max(1, limit - 2 * limits.sessions)  # a session and an upload may hold a place each
         self._accepted: WeakSet[_CountedSocket] = WeakSet()
         self._rejected: WeakSet[_CountedSocket] = WeakSet()
-        self._numbers = itertools.count()
+        self._places = _Places()
         self._buffer = bytearray(SLICE_BYTES)
 
     def listener(self, bound: socket.socket) -> socket.socket:
@@ -93,31 +94,31 @@ class ConnectionLimiter:
 
     def _count(self, accepted: socket.socket, address: str) -> socket.socket:
         """Count an accepted socket; raise ConnectionAbortedError if even the places for rejected ones are taken."""
-        waiting = [one for one in self._accepted if not one.is_busy]
-        if waiting and (len(waiting) >= self._waiting_limit or len(self._accepted) >= self._limit):
-            self._make_room(waiting)
+        waiting = len(self._accepted) - len(self._places.busy)
+        if waiting and (waiting >= self._waiting_limit or len(self._accepted) >= self._limit):
+            self._make_room()
         if len(self._accepted) < self._limit:
-            return _CountedSocket(accepted, self._accepted, address, next(self._numbers))
+            return _CountedSocket(accepted, self._accepted, self._places, address)
         self._on_rejected()
         if len(self._rejected) < REJECTED_AT_ONCE:
-            return _CountedSocket(accepted, self._rejected, address, next(self._numbers))
+            return _CountedSocket(accepted, self._rejected, self._places, address)
         accepted.close()
         raise ConnectionAbortedError
 
-    def _make_room(self, waiting: list[_CountedSocket]) -> None:
+    def _make_room(self) -> None:
         """Close the oldest waiting connection of the address with the most connections."""
         if len(self._rejected) >= REJECTED_AT_ONCE:
             return  # the places of earlier ones are not free yet
+        waiting = [one for one in self._accepted if not one.is_busy]
         counts = Counter(one.address for one in waiting)
         oldest = min(waiting, key=lambda one: (-counts[one.address], one.number))
         self._on_rejected()
         oldest.hang_up(self._rejected)
 
     def _protocol(self, transport: asyncio.BaseTransport) -> asyncio.BaseProtocol:
-        number = transport.get_extra_info("socket").fileno()
-        if any(rejected.fileno() == number for rejected in self._rejected):
+        seat = self._places.by_descriptor.get(transport.get_extra_info("socket").fileno())
+        if seat in self._rejected:
             return _RejectingProtocol()
-        seat = next((one for one in self._accepted if one.fileno() == number), None)
         if seat is None:  # on Windows the event loop does not call `accept`
             peer = transport.get_extra_info("peername")
             if len(self._accepted) >= self._limit:
@@ -128,6 +129,15 @@ class ConnectionLimiter:
         return FairProtocol(self._make(), self._limits, self._buffer, seat)
 
 
+class _Places:
+    """The connections of a server, for looking them up."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count()  # in the order of accepting
+        self.by_descriptor: WeakValueDictionary[int, _CountedSocket] = WeakValueDictionary()
+        self.busy: WeakSet[_CountedSocket] = WeakSet()
+
+
 class _CountingListener(socket.socket):
     """A listening socket that passes each accepted socket through `count`, with the group of its address."""
 
@@ -136,19 +146,32 @@ class _CountingListener(socket.socket):
         self._count = count
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
-        accepted, address = super().accept()
-        return self._count(accepted, group(address[0])), address
+        for _ in range(LEFT_AT_ONCE):
+            accepted, address = super().accept()
+            if not _has_left(accepted):
+                return self._count(accepted, group(address[0])), address
+            accepted.close()
+        raise ConnectionAbortedError  # the others get their turn
 
 
 class _CountedSocket(socket.socket):
     """A connection that is a member of `opened` until it is closed; the `Seat` of its client."""
 
-    def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket], address: str, number: int) -> None:
+    def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket], places: _Places, address: str) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        self.address, self.number, self.is_busy = address, number, False
+        self.address, self.number = address, next(places.numbers)
         self.transport: asyncio.BaseTransport | None = None  # None: the TLS handshake has not ended
-        self._opened = opened
+        self._opened, self._places = opened, places
         opened.add(self)
+        places.by_descriptor[self.fileno()] = self
+
+    @property
+    def is_busy(self) -> bool:
+        return self in self._places.busy
+
+    @is_busy.setter
+    def is_busy(self, value: bool) -> None:
+        (self._places.busy.add if value else self._places.busy.discard)(self)
 
     def hang_up(self, closing: WeakSet[_CountedSocket]) -> None:
         """End the connection; it is a member of `closing` until it is closed."""
@@ -162,8 +185,20 @@ class _CountedSocket(socket.socket):
                 self.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._places.by_descriptor.pop(self.fileno(), None)
+        self._places.busy.discard(self)
         super().close()
         self._opened.discard(self)
+
+
+def _has_left(accepted: socket.socket) -> bool:
+    """Return whether the client has closed the connection before it was accepted."""
+    try:
+        return not accepted.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class _Uncounted:
