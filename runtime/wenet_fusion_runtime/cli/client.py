@@ -220,8 +220,8 @@ def _opened(name: str, options: argparse.Namespace) -> Iterator[_Recording]:
             yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)._replace(stop=pipe.stop)
     else:
         with AudioReader(name, channel=options.channel) as reader:
-            blocks = reader.blocks(FAST_BLOCK_SECONDS if options.fast else BLOCK_SECONDS)
-            yield _at_rate(blocks, reader.sample_rate, options.wenet, is_live=False)
+            seconds = FAST_BLOCK_SECONDS if options.fast else BLOCK_SECONDS
+            yield _at_rate(reader.blocks(seconds), reader.sample_rate, options.wenet, is_live=False)
 
 
 def _mono(blocks: Iterator[AudioBlock], channel: int | None) -> Iterator[np.ndarray]:
