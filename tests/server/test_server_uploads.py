@@ -9,6 +9,8 @@ from urllib.parse import quote
 import aiohttp
 import numpy as np
 import pytest
+from support.runtime.audio_zoo import SECONDS
+from support.runtime.audio_zoo import encoded as made_by_ffmpeg
 from support.runtime.fake_model import SAMPLE_RATE, speak
 from support.runtime.server_process import PATIENCE, ServerProcess, encoded, eventually, http, metric
 from wenet_fusion_runtime.cli.__main__ import main
@@ -39,6 +41,29 @@ def test_a_file_gives_the_text_that_transcribe_gives(
     assert [{"file": str(path), **segment} for segment in found["segments"]] == segments
     assert found["text"] == " ".join(segment["text"] for segment in segments) and len(found["text"]) > 20
     assert found["seconds"] == pytest.approx(len(speak("abcd dcba" * 3)) / SAMPLE_RATE)
+
+
+def test_a_channel_can_be_chosen_and_channels_that_cancel_are_refused(server: ServerProcess) -> None:
+    opposite = encoded(np.stack([speak("abc"), -speak("abc")], axis=1), SAMPLE_RATE)
+    status, _, body = post(server, data=opposite)
+    assert (
+        status == 400
+        and "opposite phases and cancel each other in their mean: choose one" in json.loads(body)["message"]
+    )
+    for channel in (1, 2):
+        status, _, body = post(server, f"?channel={channel}", data=opposite)
+        assert status == 200 and json.loads(body)["text"] == "a b c"
+    status, _, body = post(server, "?channel=3", data=opposite)
+    assert status == 400 and "has 2 channels, there is no channel 3" in json.loads(body)["message"]
+    for wrong in ("-1", "33", "left", "1.5"):
+        status, _, body = post(server, f"?channel={wrong}", data=opposite)
+        assert status == 400 and "channel must be an integer from 0 to 32" in json.loads(body)["message"]
+
+
+def test_formats_of_the_extra_are_decoded(server: ServerProcess) -> None:
+    pytest.importorskip("av")
+    status, _, body = post(server, data=made_by_ffmpeg("ipod", "aac", 48000))
+    assert status == 200 and json.loads(body)["seconds"] == pytest.approx(SECONDS, abs=0.05)
 
 
 def test_pauses_do_not_close_segments_of_files(server: ServerProcess) -> None:

@@ -82,7 +82,8 @@ class AudioReader:
             raise ValueError(f"{self.name}: has {self.seconds:.3f} s, cannot take {start} s to {end} s of it")
         size, count, damage = max(1, round(seconds * self.sample_rate)), 0, None
         try:
-            self._decoder.skip(first)
+            if first:
+                self._decoder.skip(first)
         except ValueError as error:
             damage = error
         while damage is None and (left is None or count < left):

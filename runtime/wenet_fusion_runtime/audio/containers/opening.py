@@ -83,7 +83,7 @@ def _open_file(file: BinaryFile, path: str | None) -> Decoder:
     if is_wav(head):
         return _open_wav(file, window)
     if head.startswith(b"fLaC"):
-        return _open_links(file, path, _flac_streams(window))
+        return _open_flac(file, path, window)
     if head.startswith(b"OggS"):
         streams = find_ogg_streams(window)
         if streams.links and not streams.is_multiplexed and streams.codecs <= {"vorbis", "opus", "flac"}:
@@ -103,8 +103,7 @@ def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decode
     """Open streams of libsndfile; a file of one stream by its path, which is faster."""
     (link, *more) = links
     if path is not None and not more and not link.start and not link.is_endless:
-        name = os.fsencode(path) if os.name == "posix" else path  # soundfile cannot encode names that are not UTF-8
-        decoder = _checked(lambda: SoundfileDecoder(name, link.frames))
+        decoder = _checked(lambda: SoundfileDecoder(_encoded(path), link.frames))
         file.close()
         return decoder
     return _checked(lambda: ChainDecoder(file, links, open_link))
@@ -168,11 +167,24 @@ def _is_trailer(window: Window, position: int) -> bool:
     return head[:4] in _TRAILERS and position + 8 + int.from_bytes(head[4:8], "little") <= window.size
 
 
-def _flac_streams(window: Window) -> list[Link]:
-    starts = [0]
-    while (found := window.find(_FLAC, starts[-1] + 4)) > 0:
-        starts.append(found)
-    return [Link(start, end) for start, end in zip(starts, [*starts[1:], window.size])]
+def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
+    """Open a FLAC file; streams after the first are looked for at its end, since that means to read the whole file."""
+
+    def find_more() -> list[Link]:
+        starts = [0]
+        while (found := window.find(_FLAC, starts[-1] + 4)) > 0:
+            starts.append(found)
+        return [Link(start, end) for start, end in zip(starts[1:], [*starts[2:], window.size])]
+
+    def open_stream(file: BinaryFile, link: Link) -> SoundfileDecoder:
+        return SoundfileDecoder(_encoded(path)) if path is not None and not link.start else open_link(file, link)
+
+    return _checked(lambda: ChainDecoder(file, [Link(0, window.size)], open_stream, find_more))
+
+
+def _encoded(path: str) -> str | bytes:
+    """Return the path as soundfile takes it; it cannot encode names that are not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else path
 
 
 def _after_id3(head: bytes) -> int:

@@ -132,6 +132,8 @@ class SoundfileDecoder:
 
     def read(self, count: int) -> np.ndarray:
         """See `Decoder`."""
+        if self.format == "FLAC" and self.frames is not None:  # what follows may be another stream
+            count = min(count, max(0, self.frames - self._count))
         try:
             block = self._file.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
@@ -160,6 +162,7 @@ class ChainDecoder:
         file: open binary file.
         links: its streams, at least one.
         open_link: opens the decoder of one of them.
+        find_more: looks for further streams, once those of `links` have ended.
     Raises:
         Exception: from `open_link`.
 
@@ -174,9 +177,13 @@ class ChainDecoder:
     """
 
     def __init__(
-        self, file: BinaryFile, links: Sequence[Link], open_link: Callable[[BinaryFile, Link], Decoder]
+        self,
+        file: BinaryFile,
+        links: Sequence[Link],
+        open_link: Callable[[BinaryFile, Link], Decoder],
+        find_more: Callable[[], list[Link]] = list,
     ) -> None:
-        self._file, self._links, self._open = file, list(links), open_link
+        self._file, self._links, self._open, self._find_more = file, list(links), open_link, find_more
         self._current = self._next()
         self.sample_rate = self._current.sample_rate
         self.frames = None if self._links else self._current.frames
@@ -188,6 +195,8 @@ class ChainDecoder:
         """See `Decoder`."""
         while True:
             block = self._current.read(count)
+            if not len(block) and not self._links:
+                self._links, self._find_more = self._find_more(), list
             if len(block) or not self._links:
                 self._count += len(block)
                 return block
