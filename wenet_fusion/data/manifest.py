@@ -157,12 +157,19 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
 def _find(path: str, folder: Path, kind: str) -> Path:
     """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory."""
     place = folder / path
-    if place.is_file():
+    if _is_file(place):
         return place
-    if Path(path).is_file():
+    if _is_file(Path(path)):
         return Path(path).absolute()
     also = "" if Path(path).absolute() == place.absolute() else f", nor {printable(Path(path).absolute())}"
     raise ValueError(f"there is no {kind} {printable(place)}{also}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # the name is too long, or holds a NUL character
+        return False
 
 
 def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
