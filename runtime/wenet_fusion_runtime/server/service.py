@@ -108,6 +108,11 @@ class Service:
             self.check_draining()
             raise limit_reached(str(error)) from None
 
+    def check_room(self) -> None:
+        """Raise ClientError if as many sessions are open as may be."""
+        if self.engine.statistics.sessions >= self.limits.sessions:
+            raise limit_reached(f"the limit of {self.limits.sessions} open sessions is reached")
+
     def check_draining(self) -> None:
         """Raise ClientError if the server is shutting down."""
         if self.is_draining:

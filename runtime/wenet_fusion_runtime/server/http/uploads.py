@@ -99,6 +99,7 @@ class Upload:
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
             options = parse_upload_options(query | fields, self._service.file_rules)
+            self._service.check_room()  # open one only once there is audio, but decode nothing in vain
             file.flush()
             try:
                 decoding = await self._service.decoders.open(file, options.channel)
@@ -166,11 +167,12 @@ class Upload:
                 self._is_decoding = False
                 if block is None:
                     break
-                if self._seconds + len(block) / rate > limit:
-                    raise ClientError(Reason.AUDIO_SECONDS, f"the file has more than {limit:g} s of audio; cut it")
-                self._seconds += len(block) / rate
+                allowed = max(0, round((limit - self._seconds) * rate))
+                self._seconds += min(len(block), allowed) / rate
                 self._move_on()
-                await session.push(block, rate)
+                await session.push(block[:allowed], rate)
+                if len(block) > allowed:
+                    raise ClientError(Reason.AUDIO_SECONDS, f"the file has more than {limit:g} s of audio; cut it")
         except ClientError as error:
             self._error = error
         except (ValueError, DecoderFault) as error:
