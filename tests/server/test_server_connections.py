@@ -124,3 +124,16 @@ def test_clients_that_have_left_cost_no_place() -> None:
             accepted, peer = listener.accept()
             assert peer == stays.getsockname() and len(limiter._accepted) == 1
             accepted.close()
+
+
+def test_rejected_connections_are_bounded_too() -> None:
+    limiter = ConnectionLimiter(asyncio.Protocol, Limits(sessions=1), 1, lambda: None)
+    pairs = [sockets.socketpair() for _ in range(REJECTED_AT_ONCE + 2)]
+    held = [limiter._count(pairs[0][0], "a")]
+    held[0].is_busy = True
+    held += [limiter._count(pair[0], "a") for pair in pairs[1:-1]]
+    assert len(limiter._rejected) == REJECTED_AT_ONCE
+    with pytest.raises(ConnectionAbortedError):
+        limiter._count(pairs[-1][0], "a")
+    for one in (*held, *(pair[1] for pair in pairs)):
+        one.close()
