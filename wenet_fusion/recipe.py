@@ -12,6 +12,7 @@ from wenet_fusion.data.dataset import DataReport, SpeechDataset
 from wenet_fusion.data.judgement import FrontendGeometry
 from wenet_fusion.data.manifest import ListType, read_manifest
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
+from wenet_fusion.ranks import Placement
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
 from wenet_fusion.training.fingerprint import RunFingerprint
 from wenet_fusion.training.trainer import Trainer
@@ -104,9 +105,15 @@ def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
 
 
 def build_trainer(
-    config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, device: torch.device
+    config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, placement: Placement
 ) -> Trainer:
     """Build a trainer that starts a run in the folder `model_dir`, or resumes the run that the folder holds.
+
+    Args:
+        config: the whole configuration.
+        train_list, dev_list: data lists.
+        model_dir: an existing folder.
+        placement: the device, and the ranks that train together.
 
     Raises:
         ValueError, OSError: a file is missing or malformed, or the folder holds another run.
@@ -119,7 +126,9 @@ def build_trainer(
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
     tokens, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
+    if placement.ranks.rank:  # equal weights, but dropout of its own
+        torch.manual_seed(config.seed + placement.ranks.rank)
     fingerprint = RunFingerprint(
         to_yaml(config), tokens, bpe_model, config.seed, train.digest, train.contents, dev.contents
     )
-    return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, device)
+    return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, placement)

@@ -26,6 +26,7 @@ from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.position_bias import PrecomputedBias
 from wenet_fusion.model.streaming import StreamingModel
+from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import RecipeConfig, build_dataset
 from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
 from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
@@ -116,7 +117,7 @@ def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -
     dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
     training = trained.config.training
     model = trained.model.to(device)
-    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, device)
+    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, Placement(device))
     measured = replace(checkpoint, dev_loss=result.loss, dev_error_rate=result.errors.rate)
     return Measured(measured, result.rate_name, dataset.skipped)
 

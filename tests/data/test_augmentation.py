@@ -66,23 +66,29 @@ def test_augmentation_is_repeatable_and_never_touches_its_input():
     assert np.array_equal(samples, sine())
 
 
+def generators(count):
+    """One for each row."""
+    return [np.random.default_rng([0, row]) for row in range(count)]
+
+
 def test_feature_masks():
     config = SpecAugmentConfig(2, 30, 2, 8, 0.2)
     lengths = [200, 50, 0, 3]
-    masks = feature_masks(torch.tensor(lengths), 40, config, np.random.default_rng(0))
+    masks = feature_masks(torch.tensor(lengths), 40, config, generators(4))
     assert masks.shape == (4, 200, 40) and masks.dtype == torch.bool and masks.any()
     for row, length in zip(masks, lengths):
         assert not row[length:].any()
         assert row.all(dim=1).sum() <= 2 * min(30, 0.2 * length)
         assert length == 0 or row[:length].all(dim=0).sum() <= 16
-    again = feature_masks(lengths, 40, config, np.random.default_rng(0))
-    assert torch.equal(masks, again)
-    assert not feature_masks(lengths, 40, SpecAugmentConfig(0, 30, 0, 8, 0.2), np.random.default_rng(0)).any()
+    assert torch.equal(masks, feature_masks(lengths, 40, config, generators(4)))
+    assert torch.equal(masks[1:, :50], feature_masks(lengths[1:], 40, config, generators(4)[1:])), (
+        "beside others or not"
+    )
+    assert not feature_masks(lengths, 40, SpecAugmentConfig(0, 30, 0, 8, 0.2), generators(4)).any()
 
 
 def test_mask_widths_cover_their_range():
-    rng = np.random.default_rng(0)
-    masks = feature_masks([100] * 400, 20, SpecAugmentConfig(1, 5, 0, 0, 1.0), rng)
+    masks = feature_masks([100] * 400, 20, SpecAugmentConfig(1, 5, 0, 0, 1.0), generators(400))
     widths = masks.all(dim=2).sum(dim=1)
     assert widths.unique().tolist() == [0, 1, 2, 3, 4, 5]
     assert masks.any(dim=2).any(dim=0).all(), "every frame can be masked"

@@ -11,7 +11,7 @@ import sys
 import pytest
 from support.recipes.scripts import run
 
-from wenet_fusion.evaluation.ranks import Ranks
+from wenet_fusion.ranks import Ranks
 
 OPTIONS = (
     "--modes",
@@ -28,7 +28,7 @@ OPTIONS = (
 ILL_RANK = """
 import os, sys, time
 from wenet_fusion.cli.__main__ import main
-from wenet_fusion.evaluation import ranks
+from wenet_fusion import ranks
 from wenet_fusion.evaluation import decode_list
 
 how, *arguments = sys.argv[1:]

@@ -27,6 +27,7 @@ LAYERS = {
     f"{RUNTIME}.cli": 7,
     "config": 8,
     "provenance": 8,
+    "ranks": 8,
     "model": 9,
     "scoring": 9,
     "text": 9,

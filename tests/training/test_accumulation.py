@@ -42,8 +42,8 @@ def gradient(trainer: Trainer, model: AsrModel, index: int) -> dict[str, torch.T
     model = copy.deepcopy(model).train()
     chunking = draw_chunking(config.chunking, random.Random(f"{seed}/1/{index}"))
     frames = (model.frames(batch.sample_lengths_B) * FACTOR).tolist()
-    rng = np.random.default_rng([seed, 1, index])
-    masks = feature_masks(frames, model.config.frontend.num_mel_bins, trainer.spec_augment, rng)
+    rngs = [np.random.default_rng([seed, 1, index, row]) for row in range(len(frames))]
+    masks = feature_masks(frames, model.config.frontend.num_mel_bins, trainer.spec_augment, rngs)
     loss = model(*batch[1:], chunking, masks).total
     names, parameters = zip(*model.named_parameters())
     return dict(zip(names, torch.autograd.grad(loss, parameters)))

@@ -47,14 +47,14 @@ def test_a_training_state_round_trips_with_its_optimizer(tmp_path):
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     state = TrainingState(
-        "seed: 0\n", UNITS, 5, 1, 2, model.state_dict(), optimizer.state_dict(), torch.get_rng_state(), [], 1, 3.25, 4
+        "seed: 0\n", UNITS, 5, 1, 2, model.state_dict(), optimizer.state_dict(), [torch.get_rng_state()], [], 1, 3.25, 4
     )
     assert load_training_state(tmp_path) is None
     save_training_state(state, tmp_path)
     loaded = load_training_state(tmp_path)
     assert (loaded.step, loaded.epoch, loaded.batch, loaded.skipped_steps) == (5, 1, 2, 1)
     assert (loaded.epoch_loss, loaded.epoch_updates) == (3.25, 4)
-    assert torch.equal(loaded.rng, state.rng)
+    assert torch.equal(loaded.rng[0], state.rng[0])
     again = torch.optim.AdamW(nn.Linear(3, 2).parameters())
     again.load_state_dict(loaded.optimizer)
     assert torch.equal(again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])

@@ -98,7 +98,7 @@ def test_the_run_is_random_enough_to_prove_something(recipe, corpus, uninterrupt
     other = dataclasses.replace(recipe, seed=1)
     start(other, corpus, tmp_path / "run").run()
     found = run_differences(uninterrupted / "1", tmp_path / "run")
-    assert {"state.rng", "state.weights.encoder.layers.0.attention.op.qkv.norm.running_mean", "log[0].loss"} <= set(
+    assert {"state.rng[0]", "state.weights.encoder.layers.0.attention.op.qkv.norm.running_mean", "log[0].loss"} <= set(
         found
     )
 
@@ -114,7 +114,7 @@ def forget(name):
             return dataclasses.replace(state, weights=weights)
         if name == "optimizer":
             return dataclasses.replace(state, optimizer={**state.optimizer, "state": {}})
-        values = {"rng": torch.Generator().manual_seed(5).get_state(), "batch": 0, "step": 1, "epoch_loss": 0.0}
+        values = {"rng": [torch.Generator().manual_seed(5).get_state()], "batch": 0, "step": 1, "epoch_loss": 0.0}
         return dataclasses.replace(state, **{name: values[name]})
 
     return damaged

@@ -52,11 +52,11 @@ def test_a_tiny_task_is_learned(tone_run):
 # Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. A change that is meant
 # to move them (an initial value, a default) renews them from the output of the failing test; no other change may.
 STORED = [
-    [9.70824, 9.68898, 9.7275],
-    [12.575, 12.5536, 12.5965],
-    [10.8853, 11.243, 10.5276],
-    [4.29281, 4.13953, 4.44609],
-    [6.14324, 6.47467, 5.81181],
+    [9.69729, 9.67279, 9.72179],
+    [12.652, 12.7269, 12.577],
+    [11.0026, 11.4632, 10.542],
+    [4.49498, 4.54971, 4.44024],
+    [6.1734, 6.53265, 5.81415],
 ]
 
 
@@ -85,7 +85,7 @@ def test_a_refactor_keeps_the_numbers(tiny_units, corpus, tmp_path):
 def test_the_stored_numbers_see_small_changes(tiny_units, corpus, tmp_path):
     """Seeded bugs: another second moment of the optimizer, which moves only later losses; positions clipped earlier."""
     recipe = stored_recipe(tiny_units)
-    optim = dataclasses.replace(recipe.training.optim, beta_2=0.95)
+    optim = dataclasses.replace(recipe.training.optim, beta_2=0.9)
     encoder = dataclasses.replace(recipe.model.encoder, max_distance=5)
     clipped = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder))
     for name, changed in (("moment", with_training(recipe, optim=optim)), ("positions", clipped)):

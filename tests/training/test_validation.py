@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomise, tiny_recipe
+from support.model.runs import CPU
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.data.dataset import SpeechDataset
@@ -41,7 +42,7 @@ def test_characters_are_counted(words, tiny_units):
     torch.manual_seed(0)
     model = AsrModel(tiny_recipe(tiny_units).model, len(CHARACTERS))
     for texts, name, count in ((("one", "three"), "CER", 8), (("one two", "one"), "WER", 3)):
-        result = validate(model, with_texts(words, *texts), FULL_CONTEXT, 20.0, torch.device("cpu"))
+        result = validate(model, with_texts(words, *texts), FULL_CONTEXT, 20.0, CPU)
         assert (result.rate_name, result.errors.reference) == (name, count)
 
 
@@ -53,7 +54,7 @@ def test_batches_of_any_size_give_the_same_result(words, tiny_units):
         model.cmvn.mean.fill_(8.0)
         model.cmvn.inverse_std.fill_(0.3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    alone, together = (validate(model, words, Chunking(4, 2), seconds, torch.device("cpu")) for seconds in (0.1, 30.0))
+    alone, together = (validate(model, words, Chunking(4, 2), seconds, CPU) for seconds in (0.1, 30.0))
     assert alone.errors == together.errors and alone.errors.errors > 0
     assert alone.loss == pytest.approx(together.loss, rel=1e-4)
     assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -74,5 +75,5 @@ def test_padding_is_not_decoded(corpus, tiny_units):
     model = AsrModel(recipe.model, 13)
     model.ctc = TokenPerFrame()
     model.losses = lambda *_: Losses(*torch.zeros(3))
-    alone, together = (validate(model, data, FULL_CONTEXT, seconds, torch.device("cpu")) for seconds in (0.1, 60.0))
+    alone, together = (validate(model, data, FULL_CONTEXT, seconds, CPU) for seconds in (0.1, 60.0))
     assert alone.errors.insertions == together.errors.insertions > 0

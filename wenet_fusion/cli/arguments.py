@@ -1,6 +1,7 @@
 """Shared parts of the verbs: the interface that adds a verb, devices, counting options, lists of skipped utterances."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -44,6 +45,20 @@ def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
         raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); {remedy}") from None
+    return found
+
+
+def rank_device(name: str) -> torch.device:
+    """Return the device of this rank: of several GPUs on a host each rank that torchrun started takes its own.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
+    found = device(name)
+    if found.type != "cuda" or found.index is not None or "LOCAL_RANK" not in os.environ:
+        return found
+    found = device(f"cuda:{os.environ['LOCAL_RANK']}", "start as many processes per host as it has GPUs")
+    torch.cuda.set_device(found)
     return found
 
 

@@ -10,10 +10,10 @@ from wenet_fusion_runtime.cli.search_arguments import add_search_arguments
 from wenet_fusion.cli.arguments import Verb, add_counting, counting, print_skipped
 from wenet_fusion.cli.search_variants import variants_of
 from wenet_fusion.evaluation.options import ALL_MODES, EvaluationOptions
-from wenet_fusion.evaluation.ranks import joined_ranks
 from wenet_fusion.evaluation.results import Row
 from wenet_fusion.evaluation.run import evaluate
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
+from wenet_fusion.ranks import joined_ranks
 from wenet_fusion.trained_model import load_trained
 
 

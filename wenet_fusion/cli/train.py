@@ -1,12 +1,17 @@
 """The verb `train`."""
 
 import argparse
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.cli.arguments import Verb, device, print_notes, print_skipped
+from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped, rank_device
+from wenet_fusion.ranks import Placement, joined_ranks, loss_as_error
 from wenet_fusion.recipe import build_trainer, read_recipe
+from wenet_fusion.training.trainer import Trainer
 
 
 def add(verb: Verb) -> None:
@@ -39,26 +44,55 @@ def add(verb: Verb) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Run the verb and return the exit status."""
+    """Run the verb and return the exit status: 143 if SIGTERM ended the run."""
     config = read_recipe(args.config, args.overrides)
     args.model_dir.mkdir(parents=True, exist_ok=True)
-    trainer = build_trainer(config, args.train_data, args.dev_data, args.model_dir, device(args.device))
-    datasets = {"training": trainer.train_data, "dev": trainer.dev_data}
-    for name, dataset in datasets.items():
+    where = rank_device(args.device)
+    with joined_ranks(where) as ranks, loss_as_error():
+        trainer = build_trainer(config, args.train_data, args.dev_data, args.model_dir, Placement(where, ranks))
+        if not ranks.is_first:
+            with _sigterm_stops(trainer):
+                trainer.run()
+        else:
+            _describe(trainer)
+            write_text(args.model_dir / "train.yaml", trainer.fingerprint.config_yaml)
+            printed = [len(dataset.skipped) for dataset in (trainer.train_data, trainer.dev_data)]
+            with _sigterm_stops(trainer):
+                trainer.run()
+            _print_end(trainer, printed)
+    return 0 if trainer.step >= config.training.max_steps else 128 + signal.SIGTERM
+
+
+@contextmanager
+def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
+    """Make SIGTERM, which schedulers send before they kill, end the run with its state saved."""
+    before = signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _describe(trainer: Trainer) -> None:
+    for name, dataset in (("training", trainer.train_data), ("dev", trainer.dev_data)):
         report = dataset.report()
         print(f"{name}: {report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped")
         print_notes(report.notes)
         print_skipped(report.skipped)
-    printed = {name: len(dataset.skipped) for name, dataset in datasets.items()}
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}")
-    write_text(args.model_dir / "train.yaml", trainer.fingerprint.config_yaml)
-    trainer.run()
-    for name, dataset in datasets.items():
-        print_skipped(dataset.skipped[printed[name] :])
-    skipped = sum(len(dataset.skipped) for dataset in datasets.values())
-    print(
-        f"{args.model_dir}: trained to step {trainer.step}, {trainer.skipped_steps} updates skipped, "
-        f"{skipped} utterances skipped"
-    )
-    return 0
+    world = trainer.ranks.world
+    ranks = "" if world == 1 else f", {world} ranks"
+    print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}{ranks}", flush=True)
+
+
+def _print_end(trainer: Trainer, printed: Sequence[int]) -> None:
+    """Print what became of the run, and the utterances skipped since `printed` of each dataset."""
+    datasets = (trainer.train_data, trainer.dev_data)
+    for dataset, already in zip(datasets, printed):
+        print_skipped(dataset.skipped[already:])
+    skipped = sum(len(dataset.skipped) for dataset in datasets)
+    counts = f"{trainer.skipped_steps} updates skipped, {skipped} utterances skipped"
+    if trainer.step >= trainer.config.max_steps:
+        print(f"{trainer.model_dir}: trained to step {trainer.step}, {counts}")
+    else:
+        print(f"{trainer.model_dir}: stopped by SIGTERM at step {trainer.step}; the same command goes on from there")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,7 @@ def _speed(factor: float) -> torchaudio.transforms.Resample:
 
 
 def feature_masks(
-    lengths: Sequence[int], num_mel_bins: int, config: SpecAugmentConfig, rng: np.random.Generator
+    lengths: Sequence[int], num_mel_bins: int, config: SpecAugmentConfig, rngs: Iterable[np.random.Generator]
 ) -> torch.Tensor:
     """Draw SpecAugment masks (Park et al., 2019, arXiv 1904.08779).
 
@@ -121,13 +121,13 @@ def feature_masks(
         lengths: feature frames of each utterance.
         num_mel_bins: F.
         config: number and widths of the masks.
-        rng: the generator of all draws.
+        rngs: a generator for each utterance, so that its masks do not depend on the rows beside it.
 
     Returns:
         Bool (B, T, F), True where features are masked; T is the largest of `lengths`.
     """
     masks = torch.zeros(len(lengths), max(lengths, default=0), num_mel_bins, dtype=torch.bool)
-    for row, length in zip(masks, lengths):
+    for row, length, rng in zip(masks, lengths, rngs):
         max_width = min(config.max_time_frames, int(config.max_time_fraction * length))
         for _ in range(config.num_time_masks):
             start, end = _span(max_width, length, rng)

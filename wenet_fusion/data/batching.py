@@ -59,6 +59,25 @@ def epoch_batches(
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
+def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[list[int]]:
+    """Return the batches of one rank: the plan in steps of `world` batches, one for each rank.
+
+    All ranks get as many. If the last step has fewer batches than ranks, its utterances are dealt out to all of them;
+    they are left out if they are fewer than ranks.
+
+    Args:
+        plan: see `epoch_batches`.
+        rank, world: number of this rank and of all.
+
+    >>> [rank_batches([[1, 2], [3], [4, 5, 6]], rank, world=2) for rank in (0, 1)]
+    [[[1, 2], [4, 6]], [[3], [5]]]
+    """
+    whole = len(plan) - len(plan) % world
+    batches = [list(batch) for batch in plan[rank:whole:world]]
+    rest = [index for batch in plan[whole:] for index in batch]
+    return [*batches, rest[rank::world]] if len(rest) >= world else batches
+
+
 def padding_fraction(seconds: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
     """Return the share of padding in all batches, between 0 and 1.
 

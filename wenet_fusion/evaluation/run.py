@@ -29,11 +29,11 @@ from wenet_fusion.evaluation.decode_list import (
 )
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant
 from wenet_fusion.evaluation.progress import Progress
-from wenet_fusion.evaluation.ranks import Ranks
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
 from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import __version__, commit, processor, software
+from wenet_fusion.ranks import Ranks
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 _SOURCES = Path(__file__).parent

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.ctc import CtcHead, ctc_loss
+from wenet_fusion.model.ctc import CtcHead, at_least_float32, ctc_loss
 from wenet_fusion.model.decoder import Decoder, DecoderConfig, TeacherForcing, teacher_forcing
 from wenet_fusion.model.encoder import Encoder, EncoderOutput
 from wenet_fusion.model.encoder_config import EncoderConfig
@@ -188,11 +188,12 @@ class AsrModel(nn.Module):
         return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples
 
     def features(self, samples_BN: Tensor, sample_lengths_B: Tensor) -> Tensor:
-        """Return normalised features (B, T, F) of whole utterances; T a multiple of 4."""
+        """Return normalised features (B, T, F) of whole utterances, without autocast; T a multiple of 4."""
         valid = torch.arange(samples_BN.size(1), device=samples_BN.device) < sample_lengths_B.unsqueeze(1)
         samples = samples_BN.masked_fill(~valid, 0.0)
         samples = F.pad(samples, (0, -samples.size(1) % self.config.frontend.frame_samples))
-        return self.cmvn(self.fbank(samples, self.fbank.init_state(samples.size(0))).features_BTF)
+        with torch.autocast(samples.device.type, enabled=False):
+            return self.cmvn(self.fbank(samples, self.fbank.init_state(samples.size(0))).features_BTF)
 
     def forward(
         self,
@@ -230,7 +231,7 @@ class AsrModel(nn.Module):
         return self.encoder(features, self.frames(sample_lengths_B), chunking, state)
 
     def losses(self, encoded: EncoderOutput, tokens_BU: Tensor, token_lengths_B: Tensor) -> Losses:
-        """Return the losses of transcripts, given the encoder frames.
+        """Return the losses of transcripts, given the encoder frames; in float32 or better, also under autocast.
 
         Args:
             encoded: output of `encode`.
@@ -252,7 +253,7 @@ class AsrModel(nn.Module):
         return Losses(total, ctc, attention)
 
     def _decoder_loss(self, decoder: Decoder, forcing: TeacherForcing, memory_BTD: Tensor, lengths_B: Tensor) -> Tensor:
-        logits = decoder(forcing.inputs_BU, memory_BTD, lengths_B)
+        logits = at_least_float32(decoder(forcing.inputs_BU, memory_BTD, lengths_B))
         targets = forcing.targets_BU.masked_fill(~forcing.mask_BU, -100)
         total = F.cross_entropy(
             logits.flatten(0, 1),

@@ -37,7 +37,17 @@ class CtcHead(nn.Module):
 
     def forward(self, frames_BTD: Tensor) -> Tensor:
         """Return log-probabilities (B, T, V)."""
-        return self.linear(frames_BTD).log_softmax(dim=-1)
+        return at_least_float32(self.linear(frames_BTD)).log_softmax(dim=-1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x, as float32 if autocast has computed it in half precision.
+
+    >>> import torch
+    >>> at_least_float32(torch.ones(2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x.float() if x.element_size() < 4 else x
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
@@ -54,6 +64,5 @@ def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_
 
     A row that is too short for its transcript has infinite loss; it counts as zero and gives no gradient.
     """
-    log_probs = log_probs_BTV.transpose(0, 1)
-    log_probs = log_probs if log_probs.dtype.itemsize >= 4 else log_probs.float()
+    log_probs = at_least_float32(log_probs_BTV.transpose(0, 1))
     return F.ctc_loss(log_probs, tokens_BU, lengths_B, token_lengths_B, BLANK, reduction="sum", zero_infinity=True)

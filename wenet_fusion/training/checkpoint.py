@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,14 +60,15 @@ class TrainingState:
     batch: int  # batches of the epoch that are done
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
-    rng: Tensor  # state of torch's CPU generator (dropout)
-    cuda_rng: list[Tensor]
+    rng: list[Tensor]  # of each rank the state of torch's CPU generator (dropout)
+    cuda_rng: list[Tensor]  # of each rank the state of its GPU's generator; empty on the CPU
     skipped_steps: int  # updates that were not finite
     epoch_loss: float = 0.0  # sum over the epoch's finite updates so far
     epoch_updates: int = 0  # their number
     data_digest: str = ""  # of the training set; earlier versions kept none
     train_hashes: Tensor | None = None  # of the training list, see `DataContents`; earlier versions kept none
     dev_hashes: Tensor | None = None  # of the dev list
+    scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
 
 
 def checkpoint_name(step: int) -> str:
@@ -89,6 +90,23 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
     paths = [path for path in model_dir.glob("step_*.pt") if path.stem.removeprefix("step_").isdecimal()]
     # Beyond step 999999 names grow longer, and the alphabet orders them wrongly.
     return sorted(paths, key=checkpoint_step)
+
+
+def delete_oldest_checkpoints(model_dir: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a folder."""
+    for old in list_checkpoints(model_dir)[:-keep]:
+        old.unlink()
+
+
+def set_later_checkpoints_aside(model_dir: Path, step: int) -> None:
+    """Rename checkpoints of later steps to old_*: they belong to another run, or will be made again."""
+    later = [path for path in list_checkpoints(model_dir) if checkpoint_step(path) > step]
+    for path in later:
+        path.replace(path.with_name(f"old_{path.name}"))
+    if later:
+        names = later[0].name if len(later) == 1 else f"{later[0].name} to {later[-1].name}"
+        renamed = f"renamed {len(later)} checkpoints of later steps to old_* ({names})"
+        print(f"{model_dir} is at step {step}: {renamed}")
 
 
 def save_atomically(content: Any, path: Path, before: Path | None = None) -> None:

@@ -29,6 +29,11 @@ _SETTINGS = [
     (r"^    positions: products$", "    positions: rel_pos"),
     (r"^(    positions: .*)$", "\\1\n    layer: conformer"),
 ]
+# Settings that earlier versions lacked, with their implicit value, and the line after which they stand.
+_LATER_SETTINGS = [
+    ("  special_tokens: spell", r"^tokenizer:\n"),
+    ("  precision: float32", r"^  accumulate: .*\n"),
+]
 
 
 def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,10 +42,13 @@ def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         content: a model checkpoint or a training state as its file holds it.
     """
+    content = dict(content)
+    if isinstance(content.get("rng"), Tensor):  # of the only rank
+        content["rng"] = [content["rng"]]
     if content.get("format") == FORMAT and isinstance(content.get("config_yaml"), str):
         return {**content, "config_yaml": _with_later_settings(content["config_yaml"])}
     if content.get("format") != 2:
-        return dict(content)
+        return content
     return {
         **content,
         "format": FORMAT,
@@ -62,9 +70,10 @@ def migrate_settings(config_yaml: str) -> str:
 
 def _with_later_settings(config_yaml: str) -> str:
     """Add settings that earlier versions of this format lacked, with the value that they had implicitly."""
-    if re.search(r"^  special_tokens: ", config_yaml, flags=re.MULTILINE):
-        return config_yaml
-    return re.sub(r"^tokenizer:\n", "tokenizer:\n  special_tokens: spell\n", config_yaml, flags=re.MULTILINE)
+    for setting, after in _LATER_SETTINGS:
+        if f"\n{setting.partition(':')[0]}: " not in config_yaml:
+            config_yaml = re.sub(after, rf"\g<0>{setting}\n", config_yaml, flags=re.MULTILINE)
+    return config_yaml
 
 
 def migrate_parameters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wenet_fusion.data.contents import DataContents, describe_changes
+from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.checkpoint import TrainingState
 
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
@@ -87,6 +88,23 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
         changes = describe_changes(state.dev_hashes, fingerprint.dev_contents)
         if changes:
             print(f"note: the dev list is another ({changes}): earlier dev losses do not compare", file=sys.stderr)
+
+
+def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, model_dir: Path) -> None:
+    """Check that all ranks train the same. Every rank calls it.
+
+    Raises:
+        ValueError: they do not; names what differs.
+    """
+    run = fingerprint
+    if len(set(ranks.all((run.config_yaml, run.units, run.bpe_model, run.data_digest)))) > 1:
+        raise ValueError("configuration, vocabulary or training list differ between ranks: give the same to all")
+    steps = ranks.all(step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the ranks' folders {model_dir} are at different steps ({', '.join(map(str, steps))}): every host must "
+            "see the same --model_dir, on a shared file system"
+        )
 
 
 def _changed_lines(old: str, new: str) -> str:

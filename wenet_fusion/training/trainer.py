@@ -2,42 +2,40 @@
 
 import itertools
 import math
-import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch.utils.tensorboard import SummaryWriter
 from wenet_fusion_runtime.files import hold_lock
 
-from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
-from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.augmentation import SpecAugmentConfig
+from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset
 from wenet_fusion.data.loading import iterate
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.model.asr_model import AsrModel, Losses
-from wenet_fusion.model.chunking import draw_chunking
+from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers.norm import freeze_statistics
-from wenet_fusion.model.layers.subsampling import FACTOR
+from wenet_fusion.ranks import Placement
 from wenet_fusion.training.checkpoint import (
     ModelCheckpoint,
     TrainingState,
     checkpoint_name,
-    checkpoint_step,
-    list_checkpoints,
+    delete_oldest_checkpoints,
     load_training_state,
     load_weights,
     save_model,
     save_training_state,
+    set_later_checkpoints_aside,
 )
 from wenet_fusion.training.failures import describe_update, explaining_failures
-from wenet_fusion.training.fingerprint import RunFingerprint, check_same_run, has_same_batches
+from wenet_fusion.training.fingerprint import RunFingerprint, check_ranks_agree, check_same_run, has_same_batches
+from wenet_fusion.training.loggers import Loggers, TensorBoardLogger
 from wenet_fusion.training.nonfinite_guard import NonFiniteGuard
 from wenet_fusion.training.optim import build_optimizer, learning_rate
+from wenet_fusion.training.random_state import random_states, restore_random_states
 from wenet_fusion.training.run_log import RunLog
 from wenet_fusion.training.training_config import TrainingConfig
+from wenet_fusion.training.update import Gradients
 from wenet_fusion.training.validation import validate
 
 
@@ -55,7 +53,7 @@ class Trainer:
         spec_augment: masks on the features.
         fingerprint: configuration, vocabulary and data, which a resumed run must share.
         model_dir: an existing folder for checkpoints, logs and TensorBoard files.
-        device: CPU or GPU.
+        placement: the device, and the ranks that train together; rank 0 alone writes and prints.
 
     Raises:
         ValueError: `model_dir` holds the training state of another run.
@@ -65,7 +63,8 @@ class Trainer:
 
     >>> [name for name in vars(Trainer) if not name.startswith("_")]
     ['run']
-    >>> trainer = build_trainer(config, train_list, dev_list, model_dir, torch.device("cpu"))  # doctest: +SKIP
+    >>> where = Placement(torch.device("cpu"))
+    >>> trainer = build_trainer(config, train_list, dev_list, model_dir, where)  # doctest: +SKIP
     >>> trainer.run()  # doctest: +SKIP
     """
 
@@ -78,46 +77,54 @@ class Trainer:
         spec_augment: SpecAugmentConfig,
         fingerprint: RunFingerprint,
         model_dir: Path,
-        device: torch.device,
+        placement: Placement,
     ) -> None:
-        self.model = model.to(device)
+        self.device, self.ranks = placement
+        self.model = model.to(self.device)
         self.train_data, self.dev_data = train, dev
         self.config, self.spec_augment, self.fingerprint = config, spec_augment, fingerprint
-        self.model_dir, self.device = model_dir, device
+        self.model_dir = model_dir
         self.optimizer = build_optimizer(config.optim, model)
+        self.gradients = Gradients(self.model, config, spec_augment, fingerprint.seed, self.ranks)
         self.guard = NonFiniteGuard(model, model_dir, config.optim.learning_rate)
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
-        self.batch = 0  # batches of the epoch that are done
+        self.batch = 0  # batches of the epoch that are done, by all ranks
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum and number of the epoch's updates, without skipped ones
+        self.stop_requested = False  # set it true: the run saves its state after the update under way, and ends
+        self._is_stopping = False  # some rank was asked to stop, and all ranks know
         self._measured_at = time.monotonic()
         self._updating: Sequence[Batch] = ()  # batches of the update that is being made
         taken = f"{model_dir} is being trained by another process (number {{holder}}): wait for its end, or choose "
-        self._lock = hold_lock(model_dir / "training.lock", f"{taken}another --model_dir")
+        self._lock = (
+            hold_lock(model_dir / "training.lock", f"{taken}another --model_dir") if self.ranks.is_first else None
+        )
         self._resume()
-        self._set_later_checkpoints_aside()
-        self.log = RunLog(model_dir / "train_log.jsonl", self.step)
-        self.board = SummaryWriter(str(model_dir / "tensorboard"), purge_step=self.step + 1)
+        check_ranks_agree(self.ranks, fingerprint, self.step, model_dir)
+        self.log = Loggers([])
+        if self.ranks.is_first:
+            set_later_checkpoints_aside(model_dir, self.step)
+            run_log = RunLog(model_dir / "train_log.jsonl", self.step)
+            self.log = Loggers([run_log, TensorBoardLogger(model_dir / "tensorboard", self.step)])
 
     def run(self) -> None:
-        """Train up to `max_steps`.
+        """Train up to `max_steps`, or until `stop_requested` in any rank.
 
         Raises:
             ValueError: the loss stays non-finite, or too much audio cannot be read.
-            OSError: memory ran out, the disk is full, or a process that loads batches was killed.
+            OSError: memory ran out, the disk is full, a process that loads batches was killed, or another rank has ended.
         """
         self._measured_at = time.monotonic()
         try:
             with explaining_failures(self._work):
-                while self.step < self.config.max_steps:
+                while self.step < self.config.max_steps and not self._is_stopping:
                     self._run_epoch()
         except KeyboardInterrupt:
-            print(f"interrupted at step {self.step}; the same command goes on from the last saved state")
+            self._print(f"interrupted at step {self.step}; the same command goes on from the last saved state")
             raise
         finally:
             self.log.close()
-            self.board.close()
 
     def _work(self) -> str:
         rate, seconds = self.train_data.frontend.sample_rate, self.config.max_batch_seconds
@@ -125,29 +132,35 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         """Train on the rest of the epoch, or until `max_steps`."""
-        config = self.config
+        config, world = self.config, self.ranks.world
         plan = epoch_batches(
             self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.fingerprint.seed, self.epoch
         )
-        left = (config.max_steps - self.step) * config.accumulate
-        todo = plan[self.batch : self.batch + left]
+        rest = rank_batches(plan[self.batch :], self.ranks.rank, world)
+        if not rest and self.batch == 0:
+            raise ValueError(f"an epoch has fewer utterances than there are ranks ({world}); start fewer ranks")
+        todo = rest[: (config.max_steps - self.step) * config.accumulate]
+        taken = 0
         self.model.train()
-        with progress_bar(None, len(todo), f"epoch {self.epoch}", "batch") as bar:
+        with progress_bar(None, len(todo), f"epoch {self.epoch}", "batch", disable=not self.ranks.is_first) as bar:
             for batches in self._batches_of_updates(todo):
                 losses = self._update(batches)
-                self.batch += len(batches)
+                self.batch += len(batches) * world
                 bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
                 bar.update(len(batches))
-                finished = self.batch == len(plan)
-                if self._validation_is_due(finished):
+                taken += len(batches)
+                finished = taken == len(rest)
+                due = self._validation_is_due(finished)
+                if due:
                     bar.clear()
                     self._validate()
-                    if finished:
-                        self._start_next_epoch()
+                if finished:
+                    self._start_next_epoch()
+                if due or self._is_stopping or self.step % config.save_interval_steps == 0:
                     self._save_state()
-                elif self.step % config.save_interval_steps == 0:
-                    self._save_state()
-        if self.batch >= len(plan):
+                if self._is_stopping:
+                    return
+        if not rest:  # the state was saved after the epoch's last batch
             self._start_next_epoch()
 
     def _batches_of_updates(self, plan: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
@@ -165,7 +178,9 @@ class Trainer:
         self.epoch, self.batch = self.epoch + 1, 0
         self.epoch_loss, self.epoch_updates = 0.0, 0
 
-    # ---- update
+    def _print(self, line: str) -> None:
+        if self.ranks.is_first:
+            print(line, flush=True)
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
         """Update the weights with the mean gradient of the batches, or skip the update if it is not finite."""
@@ -177,44 +192,24 @@ class Trainer:
             group["lr"] = rate
         freeze_statistics(self.model, self.step > self.config.max_steps - self.config.frozen_statistics_steps)
         self.guard.start_update()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(batch, index, len(batches)) for index, batch in enumerate(batches)]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm))
-        total, ctc, attention = (float(sum(values)) / len(losses) for values in zip(*losses))
-        if math.isfinite(norm) and math.isfinite(total):
-            self.optimizer.step()
+        found = self.gradients.compute(self.step, batches, self.optimizer, self.stop_requested)
+        self._is_stopping = found.stop
+        if math.isfinite(found.norm) and math.isfinite(found.loss):
+            self.gradients.apply(self.optimizer)
             self.guard.accept()
-            self.epoch_loss += total
+            self.epoch_loss += found.loss
             self.epoch_updates += 1
         else:
             self.skipped_steps += 1
-            self.guard.skip(self.step, batches)
-        seconds = time.monotonic() - started
-        entry = {"loss": total, "ctc_loss": ctc, "attention_loss": attention}
-        entry |= {"lr": rate, "grad_norm": norm, "seconds": seconds}
+            if self.gradients.lower_scale() and math.isfinite(found.loss):
+                self.guard.restore()
+            else:
+                self.guard.skip(self.step, batches)
+        entry = {"loss": found.loss, "ctc_loss": found.ctc_loss, "attention_loss": found.attention_loss}
+        entry |= {"lr": rate, "grad_norm": found.norm, "seconds": time.monotonic() - started}
         self.log.step(self.step, self.epoch, entry)
-        for name, value in entry.items():
-            self.board.add_scalar(f"train/{name}", value, self.step)
         self._updating = ()
         return entry
-
-    def _backward(self, batch: Batch, index: int, count: int) -> Losses:
-        """Add the gradient of a batch, the `index`-th of `count` in its update, divided by `count`."""
-        seed = self.fingerprint.seed
-        chunking = draw_chunking(self.config.chunking, random.Random(f"{seed}/{self.step}/{index}"))
-        feature_frames = (self.model.frames(batch.sample_lengths_B) * FACTOR).tolist()
-        rng = np.random.default_rng([seed, self.step, index])
-        masks = feature_masks(feature_frames, self.model.config.frontend.num_mel_bins, self.spec_augment, rng)
-        losses = self.model(
-            batch.samples_BN.to(self.device),
-            batch.sample_lengths_B.to(self.device),
-            batch.tokens_BU.to(self.device),
-            batch.token_lengths_B.to(self.device),
-            chunking,
-            masks.to(self.device),
-        )
-        (losses.total / count).backward()
-        return Losses(*(loss.detach() for loss in losses))
 
     # ---- validation and checkpoints
 
@@ -222,19 +217,16 @@ class Trainer:
         """Measure the model on the dev set, log it, and write a checkpoint."""
         seconds = time.monotonic() - self._measured_at  # of training since the last validation
         chunking = self.config.chunking.served()[-1]
-        result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, self.device)
+        placement = Placement(self.device, self.ranks)
+        result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement)
         rate = result.errors.rate
         train_loss = self.epoch_loss / max(self.epoch_updates, 1)
         entry = {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds}
         self.log.epoch(self.step, self.epoch, entry)
-        self.board.add_scalar("dev/loss", result.loss, self.step)
-        self.board.add_scalar("dev/wer", rate, self.step)
         error_rate = f"dev {result.rate_name} {100 * rate:.2f} %"
-        print(
-            f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, {error_rate}",
-            flush=True,
-        )
-        self._save_model(result.loss, rate)
+        self._print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, {error_rate}")
+        if self.ranks.is_first:
+            self._save_model(result.loss, rate)
         self._measured_at = time.monotonic()
 
     def _save_model(self, dev_loss: float, dev_error_rate: float) -> None:
@@ -245,11 +237,13 @@ class Trainer:
             run.config_yaml, run.units, run.bpe_model, weights, self.step, dev_loss, dev_error_rate
         )
         save_model(checkpoint, self.model_dir / checkpoint_name(self.step))
-        for old in list_checkpoints(self.model_dir)[: -self.config.keep_checkpoints]:
-            old.unlink()
+        delete_oldest_checkpoints(self.model_dir, self.config.keep_checkpoints)
 
     def _save_state(self) -> None:
-        """Write training_state.pt, from which `_resume` goes on."""
+        """Write training_state.pt, from which `_resume` goes on. Every rank calls it: each has its own generator."""
+        rng, cuda_rng = random_states(Placement(self.device, self.ranks))
+        if not self.ranks.is_first:
+            return
         state = TrainingState(
             config_yaml=self.fingerprint.config_yaml,
             units=self.fingerprint.units,
@@ -258,14 +252,15 @@ class Trainer:
             batch=self.batch,
             weights=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            rng=torch.get_rng_state(),
-            cuda_rng=torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            rng=rng,
+            cuda_rng=cuda_rng,
             skipped_steps=self.skipped_steps,
             epoch_loss=self.epoch_loss,
             epoch_updates=self.epoch_updates,
             data_digest=self.fingerprint.data_digest,
             train_hashes=self.fingerprint.train_contents.hashes,
             dev_hashes=self.fingerprint.dev_contents.hashes,
+            scaler=self.gradients.scaler.state_dict(),
         )
         save_training_state(state, self.model_dir)
 
@@ -276,23 +271,17 @@ class Trainer:
         check_same_run(state, self.fingerprint, self.model_dir)
         load_weights(self.model, state.weights, str(self.model_dir))
         self.optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.rng)
-        if state.cuda_rng and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state.cuda_rng)
+        self.gradients.scaler.load_state_dict(state.scaler)
+        seed = self.fingerprint.seed + 1_000_003 * state.step
+        if not restore_random_states(Placement(self.device, self.ranks), state.rng, state.cuda_rng, seed):
+            self._print(
+                f"{self.model_dir} was trained by {len(state.rng)} ranks and goes on with {self.ranks.world}: batches "
+                "and dropout differ from those of an uninterrupted run"
+            )
         self.step, self.epoch, self.batch = state.step, state.epoch, state.batch
         self.skipped_steps = state.skipped_steps
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
-        print(f"resuming {self.model_dir} at step {self.step}")
+        self._print(f"resuming {self.model_dir} at step {self.step}")
         if self.batch and not has_same_batches(state, self.fingerprint):
-            print(f"the size of the batches has changed: epoch {self.epoch} starts again")
+            self._print(f"the size of the batches has changed: epoch {self.epoch} starts again")
             self.batch, self.epoch_loss, self.epoch_updates = 0, 0.0, 0
-
-    def _set_later_checkpoints_aside(self) -> None:
-        """Rename checkpoints of later steps to old_*: they belong to another run, or will be made again."""
-        later = [path for path in list_checkpoints(self.model_dir) if checkpoint_step(path) > self.step]
-        for path in later:
-            path.replace(path.with_name(f"old_{path.name}"))
-        if later:
-            names = later[0].name if len(later) == 1 else f"{later[0].name} to {later[-1].name}"
-            renamed = f"renamed {len(later)} checkpoints of later steps to old_* ({names})"
-            print(f"{self.model_dir} is at step {self.step}: {renamed}")

@@ -2,9 +2,20 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
 
 from wenet_fusion.model.chunking import ChunkingConfig
 from wenet_fusion.training.optim import OptimConfig
+
+Precision = Literal["float32", "bfloat16", "float16"]
+# What autocast computes matrix products in; None: no autocast.
+AUTOCAST: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -18,9 +29,10 @@ class TrainingConfig:
     """
 
     max_steps: int = 100_000  # updates of the weights
-    max_batch_seconds: float = 400.0  # audio per batch, padding included, seconds
-    max_batch_rows: int = 200  # utterances per batch
+    max_batch_seconds: float = 400.0  # audio per batch and rank, padding included, seconds
+    max_batch_rows: int = 200  # utterances per batch and rank
     accumulate: int = 1  # batches per update; the gradient is their mean
+    precision: Precision = "float32"  # of matrix products; norms, losses and weights are always float32
     frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch

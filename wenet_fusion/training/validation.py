@@ -12,6 +12,7 @@ from wenet_fusion.data.loading import iterate
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
+from wenet_fusion.ranks import Placement
 from wenet_fusion.scoring.error_rate import ErrorCounts, align
 from wenet_fusion.scoring.transcripts import Counting
 
@@ -32,22 +33,23 @@ def choose_counting(dataset: SpeechDataset) -> Counting:
 
 @torch.inference_mode()
 def validate(
-    model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, device: torch.device
+    model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, placement: Placement
 ) -> Validation:
     """Run the model in eval mode over a dataset, with greedy search, and restore its mode.
 
     Args:
-        model: a model on `device`.
+        model: a model on the device of `placement`.
         dataset: held-out data.
         chunking: chunk size and left context of the encoder.
         max_batch_seconds: audio per batch, padding included, seconds.
-        device: the model's device.
+        placement: the model's device, and the ranks, which share the batches.
     """
+    device, ranks = placement
     was_training = model.training
     model.eval()
     total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
-    for batch in iterate(dataset, plan, epoch=0, num_workers=0):
+    for batch in iterate(dataset, ranks.share(plan), epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
         losses = model.losses(encoded, batch.tokens_BU.to(device), batch.token_lengths_B.to(device))
         total += float(losses.total) * len(batch.keys)
@@ -55,7 +57,8 @@ def validate(
         log_probs = model.ctc(encoded.frames_BTD).float().cpu()
         errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset, counting)
     model.train(was_training)
-    return Validation(total / max(rows, 1), errors, counting.rate_name)
+    totals, all_rows, all_errors = zip(*ranks.all((total, rows, errors)))
+    return Validation(sum(totals) / max(sum(all_rows), 1), sum(all_errors, ErrorCounts()), counting.rate_name)
 
 
 def _greedy_errors(

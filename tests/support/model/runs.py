@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.trainer import Trainer
 
-CPU = torch.device("cpu")
+CPU = Placement(torch.device("cpu"))
 
 
 class Killed(BaseException):

@@ -14,6 +14,7 @@ from wenet_fusion_runtime.results.result import Word
 
 from wenet_fusion.config import to_yaml
 from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
+from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import RecipeConfig, build_trainer
 from wenet_fusion.training.optim import OptimConfig
 
@@ -112,7 +113,7 @@ def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
     )
     run.config.write_text(to_yaml(recipe))
     run.model_dir.mkdir()
-    build_trainer(recipe, run.train_list, run.dev_list, run.model_dir, torch.device("cpu")).run()
+    build_trainer(recipe, run.train_list, run.dev_list, run.model_dir, Placement(torch.device("cpu"))).run()
     return run
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from wenet_fusion.model.layers.packing import pack
+from wenet_fusion.model.layers.synchronised_norm import synchronised_batch_norm
 
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
@@ -43,6 +44,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         nn.init.constant_(self.weight, gamma)
         self.planes = planes
         self.frozen = False  # true: training uses the running statistics, as inference will
+        self.synchronised = False  # true: statistics are those of the rows of all ranks, see `synchronise_statistics`
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the normalised rows."""
@@ -55,10 +57,20 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
             flat = rows.flatten(0, rows.dim() - (3 if self.planes else 2))
+            if not torch.jit.is_scripting() and use_batch and self.synchronised:
+                return self._normed_over_ranks(flat, momentum or 0.0).view_as(rows)
             normed = F.batch_norm(
                 flat, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum or 0.0, self.eps
             )
             return normed.view_as(rows)
+
+    @torch.jit.unused
+    def _normed_over_ranks(self, rows: Tensor, momentum: float) -> Tensor:
+        normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps)
+        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+            assert running is not None
+            running.lerp_(value.to(running.dtype), momentum)
+        return normed
 
 
 class LinearNorm(nn.Module):
@@ -190,6 +202,12 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
     """Make training use the running statistics as constants; the last updates of a run do."""
     for norm in norms(model):
         norm.frozen = frozen
+
+
+def synchronise_statistics(model: nn.Module) -> None:
+    """Make training use the statistics of all ranks' rows: two ranks train as one does on both their batches."""
+    for norm in norms(model):
+        norm.synchronised = True
 
 
 @contextmanager

@@ -1,15 +1,19 @@
-"""Processes that share an evaluation: ranks started by torchrun, or one process alone."""
+"""Processes that share a training or an evaluation: ranks started by torchrun, or one process alone."""
 
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
 
+# gloo raises plain RuntimeErrors
+_CONNECTION = re.compile("gloo|connection (closed|reset)|broken pipe|TCPStore|timed out", re.IGNORECASE)
 PATIENCE_SECONDS = 1800.0  # time that a rank waits for another one's share
 
 
@@ -23,9 +27,14 @@ class Ranks(NamedTuple):
     rank: int = 0
     world: int = 1
 
-    def share(self, items: list[T]) -> list[T]:
+    @property
+    def is_first(self) -> bool:
+        """Return whether this is rank 0, which alone prints and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
         """Return this rank's share: every `world`-th item, so that a sorted list gives similar shares."""
-        return items[self.rank :: self.world]
+        return list(items[self.rank :: self.world])
 
     def first(self, value: T) -> T:
         """Return the value of rank 0 in every rank.
@@ -36,7 +45,7 @@ class Ranks(NamedTuple):
         if self.world == 1:
             return value
         values = [value]
-        with _loss_as_error():
+        with loss_as_error():
             dist.broadcast_object_list(values)
         return values[0]
 
@@ -49,14 +58,28 @@ class Ranks(NamedTuple):
         if self.world == 1:
             return [value]
         values: list[T] = [value] * self.world
-        with _loss_as_error():
+        with loss_as_error():
             dist.all_gather_object(values, value)
         return values
 
 
+class Placement(NamedTuple):
+    """The device of this process, and the ranks that share the work.
+
+    >>> Placement(torch.device("cpu")).ranks.world
+    1
+    """
+
+    device: torch.device
+    ranks: Ranks = Ranks()
+
+
 @contextlib.contextmanager
-def joined_ranks() -> Iterator[Ranks]:
-    """Join the ranks that torchrun's environment names, over gloo; without it, this process is the only rank.
+def joined_ranks(device: torch.device = torch.device("cpu")) -> Iterator[Ranks]:
+    """Join the ranks that torchrun's environment names; without it, this process is the only rank.
+
+    Args:
+        device: of this rank. Tensors travel over NCCL between GPUs, else over gloo.
 
     Raises:
         OSError: the other ranks cannot be reached.
@@ -65,8 +88,9 @@ def joined_ranks() -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
-    with _loss_as_error():
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=PATIENCE_SECONDS))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with loss_as_error():
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=PATIENCE_SECONDS))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
@@ -74,10 +98,16 @@ def joined_ranks() -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def _loss_as_error() -> Iterator[None]:
-    """Turn gloo's errors about broken or silent connections into one line."""
+def loss_as_error() -> Iterator[None]:
+    """Turn the errors of gloo and NCCL about broken or silent connections into one line.
+
+    Raises:
+        OSError: another rank has ended, or does not answer in time.
+    """
     try:
         yield
     except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not _CONNECTION.search(str(error)):
+            raise
         reason = str(error).splitlines()[0]
         raise OSError(f"another rank has ended, or does not answer; its own message says why ({reason})") from error

@@ -1,0 +1,286 @@
+"""Law: ranks train as one process does on their batches together; a resumed run of ranks is the uninterrupted one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomise, tiny_recipe
+from support.model.rank_processes import run_ranks
+from support.model.runs import Killed, differences, with_training
+from support.model.tones import ToneRun, lively
+
+from wenet_fusion.data.augmentation import SpecAugmentConfig
+from wenet_fusion.data.batching import epoch_batches, rank_batches
+from wenet_fusion.data.dataset import Batch
+from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.layers import norm
+from wenet_fusion.ranks import Placement, Ranks
+from wenet_fusion.recipe import RecipeConfig, build_trainer
+from wenet_fusion.training import update
+from wenet_fusion.training.checkpoint import load_model, load_training_state
+from wenet_fusion.training.update import Gradient, Gradients
+
+MASKS = SpecAugmentConfig(2, 10, 2, 6, 0.3)
+CPU = torch.device("cpu")
+
+
+def random_batch(rng: np.random.Generator, rows: int) -> Batch:
+    """A batch of noise with random lengths and random tokens."""
+    lengths = rng.integers(3000, 20_000, rows)
+    counts = rng.integers(0, 6, rows)
+    samples, tokens = torch.zeros(rows, lengths.max()), torch.zeros(rows, max(counts.max(), 1), dtype=torch.int64)
+    for row in range(rows):
+        samples[row, : lengths[row]] = torch.from_numpy(0.1 * rng.standard_normal(lengths[row]))
+        tokens[row, : counts[row]] = torch.from_numpy(rng.integers(3, 12, counts[row]))
+    keys = tuple(str(key) for key in rng.integers(0, 10**9, rows))
+    return Batch(keys, samples.double(), torch.tensor(lengths), tokens, torch.tensor(counts))
+
+
+def joined(batches: list[Batch]) -> Batch:
+    """The rows of several batches as one, padded to the longest."""
+
+    def stacked(name: str) -> torch.Tensor:
+        parts = [getattr(batch, name) for batch in batches]
+        longest = max(part.size(1) for part in parts)
+        return torch.cat([torch.nn.functional.pad(part, (0, longest - part.size(1))) for part in parts])
+
+    keys = tuple(itertools.chain.from_iterable(batch.keys for batch in batches))
+    lengths, counts = (torch.cat([getattr(batch, name) for batch in batches]) for name in Batch._fields[2::2])
+    return Batch(keys, stacked("samples_BN"), lengths, stacked("tokens_BU"), counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model in float64, and for each rank the batches of an update."""
+
+    recipe: RecipeConfig
+    model: AsrModel
+    batches: list[list[Batch]]
+
+
+def result(case: Case, batches: list[Batch], ranks: Ranks) -> tuple[Gradient, dict[str, torch.Tensor]]:
+    """Compute an update's gradient, and return it with the model's parameters' and statistics."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = copy.deepcopy(case.model).train()
+        gradients = Gradients(model, case.recipe.training, MASKS, case.recipe.seed, ranks)
+        found = gradients.compute(3, batches, torch.optim.SGD(model.parameters()), stop=ranks.rank == 1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    values = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return found, {**values, **{name: value for name, value in model.named_buffers() if "running_" in name}}
+
+
+def results_of_rank(ranks: Ranks, cases: list[Case], bug: str) -> list:
+    if bug == "statistics":
+        update.synchronise_statistics = norm.norms  # type: ignore[assignment]
+    if bug == "weights":
+        update.Gradients._rows = lambda self, batches: torch.ones(2, len(batches), dtype=torch.int64)  # type: ignore
+    return [result(case, case.batches[ranks.rank], ranks) for case in cases]
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_units: Path) -> list[Case]:
+    made, rng = [], np.random.default_rng(0)
+    for number, (accumulate, rows) in enumerate([(1, (3, 2)), (1, (1, 4)), (2, (2, 3))]):
+        recipe = with_training(tiny_recipe(tiny_units), accumulate=accumulate)
+        torch.manual_seed(number)
+        encoder = dataclasses.replace(recipe.model.encoder, dropout=0.0, norm=("fusion", "batch", "fusion")[number])
+        decoder = dataclasses.replace(recipe.model.decoder, dropout=0.0)
+        config = dataclasses.replace(recipe.model, encoder=encoder, decoder=decoder)
+        model = AsrModel(config, 13).double()
+        randomise(model, number)
+        batches = [[random_batch(rng, count + index) for index in range(accumulate)] for count in rows]
+        made.append(Case(recipe, model, batches))
+    return made
+
+
+def largest_difference(cases: list[Case], found: list[list]) -> float:
+    """The largest difference between two ranks and one, relative to each tensor's largest value."""
+    worst = 0.0
+    for number, case in enumerate(cases):
+        together = [joined(list(step)) for step in zip(*case.batches)]
+        expected, values = result(case, together, Ranks())
+        for mine, own in (rank[number] for rank in found):
+            assert own.keys() == values.keys() and len(own) > 100
+            for name, value in values.items():
+                # Of a bias before a BatchNorm the gradient is zero.
+                scale = max(float(value.detach().abs().max()), 1e-4 * expected.norm)
+                worst = max(worst, float((own[name] - value).detach().abs().max()) / scale)
+            pairs = zip(mine[:4], expected[:4])
+            worst = max([worst, *(abs(left - right) / abs(right) for left, right in pairs)])
+            assert mine.stop and not expected.stop, "all ranks know that one was asked to stop"
+    return worst
+
+
+def test_two_ranks_equal_one(cases: list[Case], tmp_path: Path) -> None:
+    """Gradients, losses and running statistics, with uneven rows and frames, masks, and accumulated batches."""
+    assert largest_difference(cases, run_ranks(results_of_rank, 2, tmp_path, cases, "")) < 1e-8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", ["statistics", "weights"])
+def test_the_check_sees_ranks_that_do_not_share(cases: list[Case], tmp_path: Path, bug: str) -> None:
+    assert largest_difference(cases, run_ranks(results_of_rank, 2, tmp_path, cases, bug)) > 1e-4
+
+
+# ---- batches
+
+
+def test_ranks_share_all_batches_and_take_the_same_number_of_steps() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count, world = int(rng.integers(1, 60)), int(rng.integers(1, 6))
+        plan = epoch_batches(rng.uniform(1, 5, count).tolist(), 12.0, 4, seed=0, epoch=0)
+        shares = [rank_batches(plan, rank, world) for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1
+        dealt = [index for share in shares for batch in share for index in batch]
+        assert len(set(dealt)) == len(dealt) > count - world, "none twice, and fewer than `world` left out"
+        assert all(batch for share in shares for batch in share)
+        resumed = rank_batches(plan[world:], 0, world) if len(plan) >= world else shares[0]
+        assert resumed == shares[0][-len(resumed) :] if resumed else True, "a resumed epoch goes on with its batches"
+
+
+# ---- runs
+
+
+def run_rank(ranks: Ranks, recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path, kill_at: int) -> None:
+    trainer = build_trainer(recipe, *corpus, model_dir, Placement(CPU, ranks))
+    steps = trainer.gradients.compute
+
+    def until_killed(step: int, *arguments: Any) -> Gradient:
+        if step == kill_at:
+            raise Killed
+        return steps(step, *arguments)
+
+    trainer.gradients.compute = until_killed  # type: ignore[method-assign]
+    with contextlib.suppress(Killed):
+        trainer.run()
+
+
+def run_all(tmp_path: Path, name: str, recipe: RecipeConfig, corpus: tuple[Path, Path], kills: tuple[int, ...]) -> Path:
+    model_dir = tmp_path / name
+    model_dir.mkdir()
+    for number, kill_at in enumerate((*kills, 10**9)):
+        folder = tmp_path / f"{name}_{number}"
+        folder.mkdir()
+        run_ranks(run_rank, 2, folder, recipe, corpus, model_dir, kill_at)
+    return model_dir
+
+
+def test_two_ranks_resume_where_they_were(tiny_units: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    """With dropout, whose draws differ between ranks; 20 utterances in batches of 3 are 7 batches, an odd number."""
+    recipe = with_training(
+        lively(tiny_recipe(tiny_units)), max_steps=7, max_batch_rows=3, max_batch_seconds=60.0, save_interval_steps=1
+    )
+    whole = run_all(tmp_path, "whole", recipe, corpus, ())
+    resumed = run_all(tmp_path, "resumed", recipe, corpus, (3, 6))
+    state = load_training_state(whole)
+    assert state is not None and state.step == 7 and state.epoch == 1 and len(state.rng) == 2
+    assert not torch.equal(*state.rng), "each rank has a dropout of its own"
+    assert differences(state, load_training_state(resumed), "state") == []
+    names = sorted(path.name for path in whole.glob("step_*.pt"))
+    assert names == ["step_000004.pt", "step_000007.pt"]
+    for name in names:
+        assert differences(load_model(whole / name), load_model(resumed / name), name) == []
+
+
+# ---- the command
+
+
+def training(tone_run: ToneRun, model_dir: Path, *overrides: str) -> list[str]:
+    lists = ["--train_data", str(tone_run.train_list), "--dev_data", str(tone_run.dev_list)]
+    options = ["--config", str(tone_run.config), *lists, "--model_dir", str(model_dir), "--device", "cpu"]
+    return ["train", *options, "training.max_batch_rows=4", *overrides]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(arguments: list[str]) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [sys.executable, *launcher, "-m", "wenet_fusion.cli", *arguments]
+
+
+@pytest.mark.slow
+def test_torchrun_trains_prints_once_and_resumes_on_one_process(tone_run: ToneRun, tmp_path: Path) -> None:
+    command = torchrun(training(tone_run, tmp_path / "exp", "training.max_steps=4"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained to step 4") == done.stdout.count("parameters on cpu, 2 ranks") == 1
+    log = (tmp_path / "exp/train_log.jsonl").read_text().splitlines()
+    assert sum('"kind": "step"' in line for line in log) == 4, "one rank writes"
+    alone = [sys.executable, "-m", "wenet_fusion.cli", *training(tone_run, tmp_path / "exp", "training.max_steps=4")]
+    assert "trained to step 4" in subprocess.run(alone, capture_output=True, text=True, env=environment()).stdout
+
+
+# A rank of two that ends in its second update, for several reasons.
+ILL_RANK = """
+import os, sys
+from wenet_fusion_runtime.console import exit_status
+from wenet_fusion.cli.__main__ import main
+from wenet_fusion.training.update import Gradients
+
+how, *arguments = sys.argv[1:]
+compute = Gradients.compute
+
+def ill(self, step, *others):
+    if os.environ["RANK"] == "1" and step == 2:
+        if how == "killed":
+            os.kill(os.getpid(), 9)
+        raise OSError(28, "No space left on device", "rank1")
+    return compute(self, step, *others)
+
+Gradients.compute = ill
+sys.exit(exit_status(lambda: main(arguments)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "disk"])
+def test_the_run_ends_in_seconds_when_a_rank_ends(tone_run: ToneRun, tmp_path: Path, how: str) -> None:
+    arguments = [how, *training(tone_run, tmp_path / "exp", "training.max_steps=50")]
+    (tmp_path / "ill_rank.py").write_text(ILL_RANK)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "ill_rank.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), check=False)
+    assert done.returncode != 0
+    if how == "disk":
+        assert "error: rank1: No space left on device" in done.stderr
+    assert "trained to step" not in done.stdout
+
+
+def test_sigterm_saves_and_ends(tone_run: ToneRun, tmp_path: Path) -> None:
+    """As a scheduler ends a job; the run goes on from the very step."""
+    arguments = training(tone_run, tmp_path / "exp", "training.max_steps=100000", "training.save_interval_steps=100000")
+    command = [sys.executable, "-m", "wenet_fusion.cli", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    log = tmp_path / "exp/train_log.jsonl"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= 3)
+    process.terminate()
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 143, err
+    state = load_training_state(tmp_path / "exp")
+    assert state is not None and f"stopped by SIGTERM at step {state.step}; the same command goes on" in out
+    assert state.step == sum('"kind": "step"' in line for line in log.read_text().splitlines())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,80 @@
+"""Batch normalisation with the statistics of all ranks: each rank holds some rows of one batch.
+
+Shapes: N rows of this rank, C channels, F frequency bins.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _SynchronisedNorm(torch.autograd.Function):
+    """Normalise rows by the mean and variance of the rows of all ranks; differentiable in all ranks' rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance, count = _moments_of_all_ranks(rows)
+        inverse_std = (variance + eps).rsqrt()
+        normed = (rows - _channels(mean, rows)) * _channels(inverse_std, rows)
+        ctx.save_for_backward(normed, weight, inverse_std, count)
+        ctx.mark_non_differentiable(mean, variance)
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        return normed * _channels(weight, rows) + _channels(bias, rows), mean, unbiased
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        normed, weight, inverse_std, count = ctx.saved_tensors
+        gradient = gradients[0]
+        axes = _reduced_axes(normed)
+        own = torch.stack([gradient.sum(axes), (gradient * normed).sum(axes)])
+        everywhere = own.clone()
+        dist.all_reduce(everywhere)
+        mean_gradient, mean_product = everywhere / count
+        centred = gradient - _channels(mean_gradient, normed) - normed * _channels(mean_product, normed)
+        return centred * _channels(weight * inverse_std, normed), own[1], own[0], None
+
+
+def synchronised_batch_norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise the rows of this rank with the statistics of all ranks' rows. Every rank calls it, in the same order.
+
+    Args:
+        rows: (N, C) or (N, C, F); N may differ between ranks and be 0, but not in all of them.
+        weight, bias: (C,) scale and shift. Their gradients are those of this rank's rows.
+        eps: added to the variance.
+
+    Returns:
+        The normalised rows, and (C,) mean and unbiased variance of all ranks' rows.
+    """
+    normed, mean, variance = _SynchronisedNorm.apply(rows, weight, bias, eps)
+    return normed, mean, variance
+
+
+def _moments_of_all_ranks(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (C,), biased variance (C,) and number of values per channel over all ranks.
+
+    Means and squared deviations are combined pairwise, not sums of squares, which would cancel (Chan, Golub and LeVeque
+    1983, "Algorithms for computing the sample variance").
+    """
+    axes = _reduced_axes(rows)
+    count = rows.new_full((1,), rows.numel() / rows.size(1))
+    mean = rows.sum(axes) / count.clamp(min=1)
+    deviations = (rows - _channels(mean, rows)).square().sum(axes)
+    own = torch.cat([mean, deviations, count])
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own)
+    means, deviations, counts = torch.stack(gathered).split([mean.numel(), mean.numel(), 1], dim=1)
+    total = counts.sum()
+    mean = (counts * means).sum(0) / total
+    deviations = (deviations + counts * (means - mean).square()).sum(0)
+    return mean, deviations / total, total
+
+
+def _reduced_axes(rows: Tensor) -> list[int]:
+    return [axis for axis in range(rows.dim()) if axis != 1]
+
+
+def _channels(values: Tensor, rows: Tensor) -> Tensor:
+    """Give (C,) the dimensions of rows."""
+    return values.unsqueeze(-1) if rows.dim() == 3 else values

@@ -1,0 +1,149 @@
+"""One update of the weights: the gradient of one or several batches, over all ranks."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.dataset import Batch
+from wenet_fusion.model.asr_model import AsrModel, Losses
+from wenet_fusion.model.chunking import draw_chunking
+from wenet_fusion.model.layers.norm import synchronise_statistics
+from wenet_fusion.model.layers.subsampling import FACTOR
+from wenet_fusion.ranks import Ranks
+from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
+
+
+class Gradient(NamedTuple):
+    """The losses of an update, and the norm of its gradient before clipping. The same in all ranks."""
+
+    loss: float  # mean over utterances of all ranks, and over batches
+    ctc_loss: float
+    attention_loss: float
+    norm: float
+    stop: bool  # a rank was asked to stop
+
+
+class Gradients:
+    """Computes the gradients of updates. The ranks' batches of a step count as one batch.
+
+    Each utterance has the same weight in it, and BatchNorm sees the frames of all ranks, so ranks train as one process
+    does on their batches together.
+
+    Args:
+        model: the model, on its device.
+        config: batches per update, chunkings, precision, largest norm.
+        spec_augment: masks on the features.
+        seed: key of the random draws, beside step and position.
+        ranks: this process and the others.
+
+    >>> from wenet_fusion.model.asr_model import ModelConfig
+    >>> gradients = Gradients(AsrModel(ModelConfig(), 10), TrainingConfig(), SpecAugmentConfig(), seed=0)
+    >>> gradients.scaler.is_enabled()
+    False
+    """
+
+    def __init__(
+        self,
+        model: AsrModel,
+        config: TrainingConfig,
+        spec_augment: SpecAugmentConfig,
+        seed: int,
+        ranks: Ranks = Ranks(),
+    ) -> None:
+        self._model, self._config, self._spec_augment, self._seed = model, config, spec_augment, seed
+        self._ranks = ranks
+        self._device = next(model.parameters()).device
+        self._parallel: nn.Module = model
+        self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "float16")
+        if ranks.world > 1:
+            synchronise_statistics(model)
+            unused = model.reverse_decoder is not None and model.config.loss.reverse_weight == 0
+            # Statistics are equal without a broadcast: every rank computes them from the same numbers.
+            self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+
+    def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
+        """Leave the mean gradient of the batches, clipped, in the parameters.
+
+        Args:
+            step: number of the update.
+            batches: this rank's; all ranks give as many.
+            optimizer: holds the parameters.
+            stop: this rank was asked to stop.
+        """
+        rows = self._rows(batches)
+        optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(4, dtype=torch.float64)
+        for index, batch in enumerate(batches):
+            share = len(batch.keys) / int(rows[:, index].sum())
+            with self._synchronised_at(index == len(batches) - 1):
+                losses = self._losses(batch, step, index, first_row=int(rows[: self._ranks.rank, index].sum()))
+                # The ranks' gradients are averaged, not summed.
+                scaled = losses.total * (share * self._ranks.world / len(batches))
+                self.scaler.scale(scaled).backward()
+            sums[:3] += share / len(batches) * torch.stack([loss.detach() for loss in losses]).double().cpu()
+        sums[3] = stop
+        if self._ranks.world > 1:
+            shared = sums.to(self._device)
+            dist.all_reduce(shared)
+            sums = shared.cpu()
+        self.scaler.unscale_(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optim.clip_norm))
+        total, ctc, attention, stopped = sums.tolist()
+        return Gradient(total, ctc, attention, norm, stopped > 0)
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the weights with a finite gradient."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def lower_scale(self) -> bool:
+        """Lower the scale of float16 after a gradient that is not finite; return whether there was room to.
+
+        The scale begins so high that some first gradients overflow.
+        """
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        return self.scaler.is_enabled() and before > 1
+
+    def _rows(self, batches: Sequence[Batch]) -> Tensor:
+        """Return (ranks, batches): the utterances in each rank's batches."""
+        own = torch.tensor([len(batch.keys) for batch in batches], device=self._device)
+        if self._ranks.world == 1:
+            return own[None].cpu()
+        gathered = [torch.empty_like(own) for _ in range(self._ranks.world)]
+        dist.all_gather(gathered, own)
+        return torch.stack(gathered).cpu()
+
+    @contextmanager
+    def _synchronised_at(self, last: bool) -> Iterator[None]:
+        """Sum gradients over ranks only with the last batch of an update: one transfer instead of several."""
+        if last or not isinstance(self._parallel, DistributedDataParallel):
+            yield
+        else:
+            with self._parallel.no_sync():
+                yield
+
+    def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
+        """Return the losses of a batch, the `index`-th of its update, whose rows follow `first_row` rows of others."""
+        chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
+        feature_frames = (self._model.frames(batch.sample_lengths_B) * FACTOR).tolist()
+        rngs = (np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys)))
+        masks = feature_masks(feature_frames, self._model.config.frontend.num_mel_bins, self._spec_augment, rngs)
+        dtype = AUTOCAST[self._config.precision]
+        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
+            return self._parallel(
+                batch.samples_BN.to(self._device),
+                batch.sample_lengths_B.to(self._device),
+                batch.tokens_BU.to(self._device),
+                batch.token_lengths_B.to(self._device),
+                chunking,
+                masks.to(self._device),
+            )
