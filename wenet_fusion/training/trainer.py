@@ -63,7 +63,7 @@ class Trainer:
 
     >>> [name for name in vars(Trainer) if not name.startswith("_")]
     ['run']
-    >>> where = Placement(torch.device("cpu"))
+    >>> where = Placement(torch.device("cpu"))  # doctest: +SKIP
     >>> trainer = build_trainer(config, train_list, dev_list, model_dir, where)  # doctest: +SKIP
     >>> trainer.run()  # doctest: +SKIP
     """
@@ -96,10 +96,9 @@ class Trainer:
         self._is_stopping = False  # some rank was asked to stop, and all ranks know
         self._measured_at = time.monotonic()
         self._updating: Sequence[Batch] = ()  # batches of the update that is being made
-        taken = f"{model_dir} is being trained by another process (number {{holder}}): wait for its end, or choose "
-        self._lock = (
-            hold_lock(model_dir / "training.lock", f"{taken}another --model_dir") if self.ranks.is_first else None
-        )
+        if self.ranks.is_first:
+            taken = f"{model_dir} is being trained by another process (number {{holder}}): wait for its end, or choose "
+            self._lock = hold_lock(model_dir / "training.lock", f"{taken}another --model_dir")
         self._resume()
         check_ranks_agree(self.ranks, fingerprint, self.step, model_dir)
         self.log = Loggers([])
@@ -113,7 +112,7 @@ class Trainer:
 
         Raises:
             ValueError: the loss stays non-finite, or too much audio cannot be read.
-            OSError: memory ran out, the disk is full, a process that loads batches was killed, or another rank has ended.
+            OSError: memory ran out, the disk is full, or a process that loads batches or another rank has ended.
         """
         self._measured_at = time.monotonic()
         try:

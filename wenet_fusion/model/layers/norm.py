@@ -44,7 +44,6 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         nn.init.constant_(self.weight, gamma)
         self.planes = planes
         self.frozen = False  # true: training uses the running statistics, as inference will
-        self.synchronised = False  # true: statistics are those of the rows of all ranks, see `synchronise_statistics`
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the normalised rows."""
@@ -57,15 +56,24 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
             flat = rows.flatten(0, rows.dim() - (3 if self.planes else 2))
-            if not torch.jit.is_scripting() and use_batch and self.synchronised:
-                return self._normed_over_ranks(flat, momentum or 0.0).view_as(rows)
-            normed = F.batch_norm(
-                flat, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum or 0.0, self.eps
-            )
-            return normed.view_as(rows)
+            return self._normed(flat, use_batch, momentum or 0.0).view_as(rows)
 
-    @torch.jit.unused
-    def _normed_over_ranks(self, rows: Tensor, momentum: float) -> Tensor:
+    def _normed(self, rows: Tensor, use_batch: bool, momentum: float) -> Tensor:
+        return F.batch_norm(
+            rows, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum, self.eps
+        )
+
+
+class SynchronisedBatchNorm(MaskedBatchNorm):
+    """A `MaskedBatchNorm` whose statistics in training are those of the rows of all ranks.
+
+    >>> SynchronisedBatchNorm(4).eval()(torch.zeros(10, 4)).shape
+    torch.Size([10, 4])
+    """
+
+    def _normed(self, rows: Tensor, use_batch: bool, momentum: float) -> Tensor:
+        if not use_batch:
+            return super()._normed(rows, use_batch, momentum)
         normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             assert running is not None
@@ -207,7 +215,7 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
 def synchronise_statistics(model: nn.Module) -> None:
     """Make training use the statistics of all ranks' rows: two ranks train as one does on both their batches."""
     for norm in norms(model):
-        norm.synchronised = True
+        norm.__class__ = SynchronisedBatchNorm  # the same parameters and statistics, otherwise computed
 
 
 @contextmanager
