@@ -181,3 +181,14 @@ def test_references_lose_the_special_tokens_that_training_removes(trained, data_
     assert evaluation.references == expected
     assert r"caf\udce9.wav" in evaluation.skipped[0]
     assert read_results(tmp_path).skipped == evaluation.skipped
+
+
+def test_memory_that_runs_out_names_the_batch_and_the_option(model, data_list, tmp_path, monkeypatch):
+    def offline_step(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(decode_list, "offline_step", offline_step)
+    options = EvaluationOptions((GREEDY,), (Chunking(8, 2),), max_batch_seconds=5.0)
+    message = r"memory ran out while decoding \d+ utterances of up to .* s \(t\d\): lower --max_batch_seconds \(now 5\)"
+    with pytest.raises(OSError, match=message):
+        evaluate(model, data_list, options, tmp_path)

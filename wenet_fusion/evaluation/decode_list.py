@@ -113,8 +113,7 @@ class BatchDecoder:
             longest = max(utterances, key=lambda utterance: utterance.seconds)
             raise OSError(
                 f"memory ran out while decoding {len(utterances)} utterances of up to {longest.seconds:.1f} s "
-                f"({longest.key}): lower --max_batch_seconds (now {self._options.max_batch_seconds:g}); the same "
-                "command then goes on with what is left"
+                f"({longest.key}): lower --max_batch_seconds (now {self._options.max_batch_seconds:g})"
             ) from error
         seconds = sum(len(row) for row in samples.values()) / rate
         return DecodedBatch(number, list(samples), unreadable, seconds, decoded)
