@@ -58,8 +58,7 @@ LATE = {
         "wenet_fusion_runtime.cli.client",
         "wenet_fusion_runtime.server.websocket.websocket_client",
     ): "needs an extra, for this command only",
-    ("wenet_fusion.export.targets.onnx_graph", "onnx"): "an extra, for ONNX exports only",
-    ("wenet_fusion.export.targets.onnx_graph", "onnxruntime"): "an extra, for ONNX exports only",
+    **{("wenet_fusion.export.targets.onnx_graph", name): "an extra, for ONNX only" for name in ("onnx", "onnxruntime")},
 }
 # The packages that the runtime may require.
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
