@@ -60,8 +60,7 @@ LATE = {
     ): "needs an extra, for this command only",
     **{("wenet_fusion.export.targets.onnx_graph", name): "an extra, for ONNX only" for name in ("onnx", "onnxruntime")},
 }
-# The packages that the runtime may require.
-RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}
+RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime may require
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 EXTRAS = {
     "wenet_fusion_runtime.server.connection_limits": set(),  # by way of responses
