@@ -297,11 +297,3 @@ def test_types_of_the_state_are_compared() -> None:
 
 def test_torchscript_needs_no_state_in_its_record() -> None:
     assert "state" not in meta_record()
-
-
-def test_tokens_beyond_the_units_are_refused_in_files_of_earlier_versions() -> None:
-    """Such a file states neither a checksum of its units nor the size of its head."""
-    meta = parse_meta(meta_record() | {"units": meta_record()["units"][:4]}, "memory")
-    model = AcousticModel(TorchBackend(LoudnessModel().eval()), meta)
-    with pytest.raises(ValueError, match="the model scores more tokens than the 4 units of its meta.json"):
-        model.step(rows(0, frames=8), [8 * FRAME], 8, 2, model.init_state(1, 8, 2))

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from support.runtime.fake_model import SAVERS, TOKENS, meta_record, onnx_record
+from support.runtime.fake_model import FRAME, SAVERS, TOKENS, LoudnessModel, meta_record, onnx_record, speak
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import StateTensor, parse_meta
 from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
 
 @pytest.mark.parametrize("kind", SAVERS)
@@ -90,3 +92,12 @@ def test_wrong_values_are_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         parse_meta(onnx_record() | change, "model.pt")
     assert str(error.value).startswith("model.pt: meta.json: ")
+
+
+def test_tokens_beyond_the_units_are_refused_in_files_of_earlier_versions() -> None:
+    """Such a file states neither a checksum of its units nor the size of its head."""
+    meta = parse_meta(meta_record() | {"units": meta_record()["units"][:4]}, "memory")
+    model = AcousticModel(TorchBackend(LoudnessModel().eval()), meta)
+    samples = speak("abcd")[None, : 8 * FRAME]
+    with pytest.raises(ValueError, match="the model scores more tokens than the 4 units of its meta.json"):
+        model.step(samples, [8 * FRAME], 8, 2, model.init_state(1, 8, 2))
