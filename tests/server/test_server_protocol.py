@@ -229,7 +229,7 @@ def test_results_are_written_byte_by_byte_as_wenets_server_writes_them(recognize
 
 
 def test_nbest_has_times_for_every_hypothesis(recognizer: Recognizer) -> None:
-    stream = Recognizer(make_model(), DecodingOptions(token_threshold=1e9)).create_stream()
+    stream = Recognizer(make_model(), DecodingOptions(token_threshold=math.inf)).create_stream()
     assert stream.accept_waveform(speak("abca"), SAMPLE_RATE) == []
     message = json.loads(protocol.partial_result(stream.result, SessionOptions(nbest=3), recognizer.model.meta))
     nbest = json.loads(message["nbest"])

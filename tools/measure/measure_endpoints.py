@@ -23,7 +23,7 @@ from wenet_fusion.data.sources import read_batch
 from wenet_fusion.scoring.error_rate import score
 
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
-ONE_SEGMENT = EndpointRules(rule3_seconds=1e9)
+ONE_SEGMENT = EndpointRules(rule3_seconds=1e7)
 TITLES = (
     "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "without text", "mean / longest, s",
     "word error rate", "edits to uncut", "final after the last word, 50 / 90 %",
