@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from wenet_fusion_runtime.audio.sample_formats import check_format
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, Vocabulary
 
@@ -130,8 +132,6 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
         vocabulary = Vocabulary(record["units"], record["tokenizer"]["join"])
         if record.get("units_sha256", vocabulary.sha256) != vocabulary.sha256:  # earlier exports wrote none
             raise ValueError("its units are not those that were exported with the model")
-        if max(*sizes, int(record["tail_samples"]), *(left for _, left in chunkings)) > MAX_SIZE:
-            raise ValueError(f"sample_rate, samples, chunk sizes and left contexts must be at most {MAX_SIZE}")
         for name, kind in (("latency", dict), ("versions", dict), ("verification", dict), ("config", str)):
             if not isinstance(record[name], kind):
                 raise ValueError(f"{name} must be {'an object' if kind is dict else 'a text'}")
@@ -139,6 +139,12 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             raise ValueError("precision and engine must be texts")
         if default not in chunkings:
             raise ValueError(f"default_chunking {default} is not among chunkings {chunkings}")
+        check_format(int(record["sample_rate"]))
+        longest = max(int(record["tail_samples"]), sizes[1] * max(size for size, _ in chunkings))
+        if longest > MAX_SIZE or max(size * left for size, left in chunkings) > MAX_CACHED:
+            raise ValueError(
+                f"a chunk and tail_samples must have at most {MAX_SIZE} samples, a left context {MAX_CACHED} frames"
+            )
         return Meta(
             kind=record["kind"],
             sample_rate=int(record["sample_rate"]),
@@ -212,6 +218,8 @@ def _state_tensor(name: str, dtype: str, shape: list[int | str]) -> StateTensor:
     known = all(size in (BATCH, CACHE) or (type(size) is int and 0 <= size <= MAX_SIZE) for size in shape)
     if not known or list(shape[:1]) != [BATCH]:
         raise ValueError(f"state {name} has shape {shape}, expected '{BATCH}', then numbers or '{CACHE}'")
+    if math.prod(size for size in shape if isinstance(size, int)) > MAX_SIZE or shape.count(CACHE) > 1:
+        raise ValueError(f"state {name} has shape {shape}, which is too large")
     return StateTensor(name, dtype, tuple(shape))
 
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import lzma
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.archive_members import DAMAGE, read_member
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
 from wenet_fusion_runtime.model.onnx_backend import STEP, load_onnx
 from wenet_fusion_runtime.model.torch_backend import load_torchscript
 
 META = "meta.json"
 MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
-_DAMAGE = (
-    *(json.JSONDecodeError, UnicodeDecodeError, RecursionError),
-    *(zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError),
-)
 _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
 _ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its producer, or its graph
 
@@ -38,18 +32,20 @@ def read_meta(path: str | Path) -> Meta:
         raise IsADirectoryError(f"{path}: is a directory; give the exported file in it")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty; export the model again")
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except zipfile.BadZipFile:
+            raise ValueError(f"{path}: {_not_a_zip(path)}") from None
+        except DAMAGE as error:
+            raise ValueError(f"{path}: is damaged ({error}); copy or export the file again") from None
+        kind, member = _identify(archive, path)
+        if archive.getinfo(member).file_size > MAX_META_BYTES:
+            raise ValueError(f"{path}: its meta.json is larger than {MAX_META_BYTES >> 20} MiB; export the model again")
+        content = read_member(archive, member, path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            kind, member = _identify(archive, path)
-            if archive.getinfo(member).file_size > MAX_META_BYTES:
-                raise ValueError(
-                    f"{path}: its meta.json is larger than {MAX_META_BYTES >> 20} MiB; export the model again"
-                )
-            record = json.loads(archive.read(member))
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path}: {_not_a_zip(path)}") from None
-    except _DAMAGE as error:
-        # zipfile raises RuntimeError for encrypted members, and NotImplementedError, its subclass, for unknown formats.
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
     meta = parse_meta(record, str(path))
     if meta.kind != kind:

@@ -8,7 +8,6 @@ then the next state. Every cached frame that exists is visible, so chunk and lef
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from wenet_fusion_runtime.console import is_out_of_memory, unusable_package
 from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.model.archive_members import read_member
 from wenet_fusion_runtime.model.metadata import CACHE, VOCABULARY_SIZE, Meta, check_head
 
 if TYPE_CHECKING:
@@ -112,18 +112,9 @@ def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:
         ImportError, ValueError: see `OnnxBackend`; ValueError also if a member is missing or damaged.
     """
     with zipfile.ZipFile(path) as archive:
-        step = _member(archive, STEP, path)
-        rescore = _member(archive, RESCORE, path) if meta.decoder else None
+        step = read_member(archive, STEP, path)
+        rescore = read_member(archive, RESCORE, path) if meta.decoder else None
     return OnnxBackend(step, rescore, meta, threads, str(path))
-
-
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    try:
-        return archive.read(name)
-    except KeyError:
-        raise ValueError(f"{path}: has no {name}; export the model again") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: {name} is damaged ({error}); copy or export the file again") from None
 
 
 def _session(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import Result
@@ -49,7 +50,16 @@ class Recognizer:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
         self._scorers = self.options.scorers(self.model.meta.vocabulary)
-        self._warm_up()
+        try:
+            self._warm_up()
+        except Exception as error:  # torch's and onnxruntime's errors have no common base class
+            if is_out_of_memory(error):
+                raise
+            name = "the model in memory" if isinstance(model, AcousticModel) else model
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{name}: the model does not run as its meta.json describes it ({reason}); export the model again"
+            ) from error
 
     def create_stream(
         self,

@@ -4,12 +4,14 @@ import contextlib
 import io
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from support.runtime.pipes import through_pipe
+from wenet_fusion_runtime.audio.containers.byte_ranges import FileRange
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
@@ -65,3 +67,30 @@ def test_what_opens_other_files_is_no_audio(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=f"{name}: cannot be read as audio"):
             AudioReader(tmp_path / name)
+
+
+def test_an_open_file_stays_open() -> None:
+    for form in ("WAV", "FLAC", "MP3", "AIFF"):
+        file = io.BytesIO()
+        soundfile.write(file, NOISE, 16000, format=form)
+        file.seek(0)
+        with AudioReader(file) as reader:
+            assert reader.seconds == pytest.approx(1.25, abs=0.1)
+        assert not file.closed, form
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_mp3_after_garbage_is_read_whole_from_a_path(tmp_path: Path) -> None:
+    """Its first decoder only finds out what it is; the file stays open for the second one."""
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(NOISE, 40), 16000, format="MP3")
+    (tmp_path / "a.mp3").write_bytes(bytes(700) + file.getvalue())
+    assert len(load_audio(tmp_path / "a.mp3", 16000)) == pytest.approx(800_000, abs=3000)
+
+
+def test_positions_far_beyond_the_end_are_the_end() -> None:
+    """soundfile and PyAV would print a traceback of the system's error."""
+    with tempfile.TemporaryFile() as file:
+        part = FileRange(file, 10, 20)
+        part.seek((1 << 63) - 1)
+        assert part.read(1) == b""

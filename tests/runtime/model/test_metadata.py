@@ -85,6 +85,11 @@ def test_a_record_of_another_kind_is_refused() -> None:
         ({"state": [["x", "float16", ["batch"]]]}, "state x has dtype 'float16', expected float32 or int64; export"),
         ({"state": [["x", "int64", [1]]]}, r"state x has shape \[1\], expected 'batch', then numbers or 'cache'"),
         ({"state": [["x", "int64", ["batch", "time"]]]}, r"state x has shape \['batch', 'time'\], expected"),
+        ({"state": [["x", "int64", ["batch", 1 << 16, 1 << 16]]]}, "state x has shape .*, which is too large"),
+        ({"state": [["x", "int64", ["batch", "cache", "cache"]]]}, "state x has shape .*, which is too large"),
+        ({"sample_rate": 1}, "1 Hz is not accepted, expected 4000 to 384000 Hz"),
+        ({"frame_samples": 1 << 22}, "a chunk and tail_samples must have at most 16777216 samples"),
+        ({"chunkings": [{"size": 8, "left": 2}, {"size": 1 << 15, "left": 64}]}, "a left context 1048576 frames"),
         ({"state": [["x", "int64"]]}, "missing 1 required positional argument: 'shape'"),
     ],
 )

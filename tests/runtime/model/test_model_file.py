@@ -116,6 +116,13 @@ def test_a_flipped_bit_in_a_graph_is_found(tmp_path: Path, folder: Path) -> None
         load_model(tmp_path / "flipped.zip")
 
 
+def test_positions_before_the_file_are_damage(tmp_path: Path, folder: Path) -> None:
+    """The system's error for such a position names neither the file nor the cause."""
+    (tmp_path / "cut.zip").write_bytes((folder / "onnx").read_bytes()[1:])
+    with pytest.raises(ValueError, match="cut.zip: meta.json is damaged .*; copy or export the file again"):
+        read_meta(tmp_path / "cut.zip")
+
+
 def test_an_archive_may_have_any_name_and_compression(tmp_path: Path, folder: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.onnx", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members(folder / "onnx").items():

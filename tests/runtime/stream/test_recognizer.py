@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.runtime.fake_model import FRAME, SAMPLE_RATE, SAVERS, TAIL, make_model, meta_record, onnx_record, speak
+from support.runtime.fake_model import (
+    FRAME,
+    SAMPLE_RATE,
+    SAVERS,
+    TAIL,
+    make_model,
+    meta_record,
+    onnx_record,
+    save_archive,
+    speak,
+)
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, Stream, load_model
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM
@@ -232,3 +242,9 @@ def test_every_backend_gives_the_tokens_of_the_model_in_memory(recognizers: dict
         expected, found = ([(r.text, [t[:4] for t in r.tokens]) for r in segments] for segments in results)
         assert found == expected
         assert " ".join(text for text, _ in found if text) == " ".join(TEXT.replace(" ", ""))
+
+
+def test_a_model_that_does_not_fit_its_metadata_is_named(tmp_path: Path) -> None:
+    path = save_archive(tmp_path / "model.zip", onnx_record() | {"frame_samples": 1})
+    with pytest.raises(ValueError, match="model.zip: the model does not run as its meta.json describes it .*; export"):
+        Recognizer(path)

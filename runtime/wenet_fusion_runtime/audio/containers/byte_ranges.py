@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -66,7 +66,9 @@ class FileRange(io.RawIOBase):
         """See `io.RawIOBase`."""
         if self._stated == _ENDLESS and self._position >= _ENDLESS - _WINDOW:  # libsndfile looks for a tag at the end
             return bytes(max(0, min(count, _ENDLESS - self._position)))
-        left = max(0, self._size - self._position)
+        left = self._size - self._position
+        if left <= 0:  # damaged headers lead far beyond the end, where the system cannot seek
+            return b""
         self._file.seek(self._start + self._position)
         data = self._file.read(left if count < 0 else min(count, left))
         self._position += len(data)
@@ -87,6 +89,25 @@ class FileRange(io.RawIOBase):
 
 
 BinaryFile = BinaryIO | FileRange
+
+
+class Borrowed:
+    """A file that its owner closes: `close` does nothing.
+
+    >>> file = io.BytesIO(b"abc")
+    >>> Borrowed(file).close()
+    >>> Borrowed(file).read()
+    b'abc'
+    """
+
+    def __init__(self, file: BinaryFile) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Window:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import soundfile
 
-from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileRange, Link, Window
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, Borrowed, FileRange, Link, Window
 from wenet_fusion_runtime.audio.containers.media_decoder import MediaDecoder
 from wenet_fusion_runtime.audio.containers.mpeg_frames import find_mpeg_streams, is_mpeg
 from wenet_fusion_runtime.audio.containers.ogg_pages import find_ogg_streams
@@ -44,7 +46,8 @@ def open_decoder(source: str | Path | BinaryFile) -> Decoder:
     """
     path = str(source) if isinstance(source, (str, Path)) else None
     with contextlib.ExitStack() as opened:
-        file: BinaryFile = opened.enter_context(open(path, "rb")) if path is not None else source  # type: ignore[assignment]
+        borrowed = None if isinstance(source, (str, Path)) else cast(BinaryFile, Borrowed(source))
+        file = borrowed or opened.enter_context(open(str(source), "rb"))
         decoder = _open_file(file, path) if file.seekable() else _open_pipe(file)
         opened.pop_all()  # the decoder closes it
     return decoder
@@ -199,16 +202,15 @@ def _after_id3(head: bytes) -> int:
 
 def _open_other(file: BinaryFile, window: Window) -> Decoder:
     """Open a less common format with libsndfile or, if it fails, with PyAV."""
-    member = FileRange(file, 0, window.size, closes=True)
     try:
-        decoder = SoundfileDecoder(member)
+        decoder = open_link(file, Link(0, window.size))
     except soundfile.LibsndfileError as error:
-        return _open_media(member, error.error_string.rstrip("."))
+        return _open_media(file, error.error_string.rstrip("."))
     if decoder.format == "MP3" and (links := find_mpeg_streams(window, 0, window.size)):
         return _checked(lambda: ChainDecoder(file, links, open_link))
     if decoder.frames is None or decoder.frames > _FRAMES_PER_BYTE * window.size:
         raise ValueError(f"is damaged: its header states more audio than its {window.size} bytes can hold")
-    return decoder
+    return ChainDecoder(file, [Link(0, window.size)], lambda file, link: decoder)
 
 
 def _open_media(file: BinaryFile, cause: str) -> Decoder:
@@ -217,9 +219,8 @@ def _open_media(file: BinaryFile, cause: str) -> Decoder:
     Raises:
         ValueError: PyAV cannot read it, or is not installed; the message says why it is needed.
     """
-    file.seek(0)
-    try:
-        return MediaDecoder(file)
+    try:  # a file without a name, so that FFmpeg judges by the contents
+        return MediaDecoder(FileRange(file, 0, file.seek(0, io.SEEK_END), closes=True))
     except ImportError as error:
         raise ValueError(f"cannot be read as audio ({cause}); {error}, or convert it to wav or flac") from None
     except ValueError as error:
