@@ -87,12 +87,12 @@ def test_damaged_files() -> None:
     contents = [short(*kind) for kind in KINDS]
     contents += [with_sizes(contents[0], size) for size in (0, 0xFFFFFFFF)]
     contents += [contents[13] * 2, contents[15] + contents[16], contents[17] * 3]
-    fuzz(*reading(contents), share=0.2, place="a.x")
+    fuzz(*reading(contents), share=0.17, place="a.x")
 
 
 def test_damaged_files_for_ffmpeg() -> None:
     pytest.importorskip("av")
-    fuzz(*reading([encoded(container, codec, rate) for container, codec, rate in MEDIA]), share=0.15, place="a.x")
+    fuzz(*reading([encoded(container, codec, rate) for container, codec, rate in MEDIA]), share=0.13, place="a.x")
 
 
 def streams() -> st.SearchStrategy[bytes]:

@@ -33,7 +33,7 @@ def test_damaged_lists(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
 
     numbers = st.integers(0, len(files) - 1)
-    fuzz(numbers.flatmap(lambda n: st.tuples(st.just(n), damaged([files[n].content], PIECES))), check, share=0.1)
+    fuzz(numbers.flatmap(lambda n: st.tuples(st.just(n), damaged([files[n].content], PIECES))), check, share=0.08)
 
 
 def test_entries_with_any_values(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_entries_with_any_values(tmp_path: Path) -> None:
             except (ValueError, OSError) as error:
                 assert "a.wav" in str(error)
 
-    fuzz(st.lists(changed_record(RAW), min_size=1, max_size=3), check, share=0.1)
+    fuzz(st.lists(changed_record(RAW), min_size=1, max_size=3), check, share=0.08)
 
 
 @st.composite
@@ -77,4 +77,4 @@ def test_damaged_language_models(tmp_path: Path) -> None:
         path.write_bytes(content)
         use_model(path)
 
-    fuzz(st.one_of(damaged([ARPA, packed], PIECES), arpa()), check, share=0.1, place="lm.arpa")
+    fuzz(st.one_of(damaged([ARPA, packed], PIECES), arpa()), check, share=0.08, place="lm.arpa")
