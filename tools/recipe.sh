@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 #
 #   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation
-#   6 export   7 streaming and summary    8 language model
+#   6 export   7 streaming, pictures and summary    8 language model
 #
 # A recipe prepares its corpus in stages -1 and 0, which leave data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
 # optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
@@ -13,7 +13,7 @@
 # and may name in `corpus_files` the files beyond those that stage 0 must leave.
 # Then it calls `run_recipe`. See examples/template/s0/run.sh.
 
-# The options that every recipe has; a recipe's own line before this file changes a default.
+# What the shared stages read. A recipe that sets one before this file changes its default, and makes it an option.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
 : "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
@@ -174,9 +174,9 @@ training_stage() {
     elif [ "$(cat "$dir/.training")" = "$(stage_settings 4)" ]; then
       echo "going on with the training in $dir"
     else
-      fail "$dir holds a training with other settings; name another folder with --dir, or start anew with --force true
-  then: $(cat "$dir/.training")
-  now:  $(stage_settings 4)"
+      # Some settings may change, such as the size of batches after memory ran out: the training knows which.
+      echo "going on with the training in $dir, if the changed settings allow it; otherwise name another folder with" \
+        "--dir, or start anew with --force true"
     fi
   fi
   mkdir -p "$dir"

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def test_unknown_names_are_listed_with_a_suggestion() -> None:
     config = ModelConfig(encoder=EncoderConfig(activation="gleu", layer="conformers"))
-    known = ", ".join(ACTIVATIONS)
+    known, types = ", ".join(ACTIVATIONS), ", ".join(LAYER_TYPES)
     assert config.encoder.problems() == [
         f"activation: 'gleu' is unknown; choose one of {known} (did you mean gelu?)",
     ]
     assert config.problems() == [
-        "encoder.layer: 'conformers' is unknown; choose one of conformer (did you mean conformer?)",
+        f"encoder.layer: 'conformers' is unknown; choose one of {types} (did you mean conformer?)",
     ]
     with pytest.raises(ValueError, match="layer: 'conformers' is unknown; choose one of conformer"):
         Encoder(config.encoder, 80)

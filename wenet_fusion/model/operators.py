@@ -6,7 +6,7 @@ from typing import Any
 
 # Parts of operator names that a fused encoder with ReLU must not contain.
 NORM_OPERATORS = ("batch_norm", "layer_norm", "instance_norm", "group_norm")
-COSTLY_ACTIVATIONS = ("sigmoid", "silu", "swish", "glu", "tanh", "gelu", "mish", "leaky_relu", "softplus")
+COSTLY_ACTIVATIONS = ("sigmoid", "silu", "swish", "glu", "tanh", "gelu", "mish", "leaky_relu", "::elu", "softplus")
 CALLS = ("prim::CallMethod", "prim::CallFunction")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Parts of operator names that no fused encoder contains. The exporter spells Swish and GLU with Sigmoid.
 ONNX_NORMS = ("Normalization", "ReduceMean")
-ONNX_COSTLY_ACTIVATIONS = ("Sigmoid", "Tanh", "Erf", "Elu", "Softplus")
+ONNX_COSTLY_ACTIVATIONS = ("Sigmoid", "Tanh", "Erf", "Elu", "LeakyRelu", "Swish", "Mish", "Softplus")
 OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
 _LOG_ERRORS = 3
 _MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"
