@@ -1,6 +1,7 @@
 """The page in Chromium, with a recording as its microphone: it shows the text of the recording."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,12 @@ def text(tone_model: Path, speech: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tone_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tone_model) as started:
+def server(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server without PyAV, which could read what the browser records."""
+    folder = tmp_path_factory.mktemp("no_pyav")
+    (folder / "av.py").write_text("raise ModuleNotFoundError(\"No module named 'av'\", name='av')\n")
+    path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
+    with ServerProcess(tone_model, environment={"PYTHONPATH": path}) as started:
         yield started
 
 
@@ -214,7 +219,7 @@ def test_text_can_be_copied_and_saved(open_page: OpenPage, server: ServerProcess
 
 
 def test_formats_that_only_the_browser_knows(open_page: OpenPage) -> None:
-    """The browser records tones as WebM, which libsndfile cannot read."""
+    """The browser records tones as WebM, which a server without PyAV cannot read: the browser decodes it."""
     page = open_page()
     page.evaluate(
         """async (tones) => {

@@ -10,7 +10,7 @@ from typing import Any
 
 CHROMIUM = "chromium"
 PATIENCE = 20_000  # milliseconds until an expectation fails
-INSECURE = "insecure.test"  # a name of this computer that browsers do not take for it
+INSECURE = "insecure"  # a name of this computer that browsers do not take for it
 OpenPage = Callable[..., Any]  # of `opened_pages`
 _FLAGS = (
     "--headless=new",
