@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join(run.lines()),
-            f"Medians of {rounds} rounds of {args.timed} steps, all forms by turns.",
+            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The forms take turns.",
             forms_table(times, candidates, sizes.chunkings),
             goals_table(goals),
+            "Each row adds one change. `saves`: percent of the first row's time.",
             *(f"At {label}:\n\n{gain_table(found, steps(sizes.encoder))}" for label, found in alone.items()),
             *([batch_table(times, candidates, batches)] if len(batches) > 1 else []),
         ]

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join([*run.lines(), f"On {hardware}."]),
-            f"Medians of {rounds} rounds of {args.timed} steps, all forms by turns; float32 without TF32.",
+            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The forms take turns. "
+            "float32 is without TF32.",
             *(steps_table(times, chunking) for chunking in sizes.chunkings),
             "Streams in real time, encoder alone: steps of the batch in brackets one after the other, each within the "
             "time that a chunk lasts.",

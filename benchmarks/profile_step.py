@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for shape in shapes:
         label = f"{chunking_label(shape.chunking)}, streams per step: {shape.batch}"
         own = [profile for profile in profiles if profile.shape == shape.label]
-        parts += [f"At {label}:", operators_table(own), weights_table(own, bandwidth)]
+        parts += [f"At {label}; ms per step (share):", operators_table(own), weights_table(own, bandwidth)]
     text = "\n\n".join(parts)
     print(text)
     record = {
@@ -191,7 +191,7 @@ def operators_table(profiles: Sequence[Profile]) -> str:
         others = ranked[DEAREST:]
         rows = [*ranked[:DEAREST], (f"{len(others)} others", sum(ms for _, ms in others))]
         columns.append([f"{name} {ms:.2f} ({100 * ms / spent.total():.0f} %)" for name, ms in rows])
-    head = ["ms per step (share)", *(profile.form for profile in profiles)]
+    head = ["rank", *(profile.form for profile in profiles)]
     return markdown_table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
 
 

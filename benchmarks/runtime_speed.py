@@ -27,6 +27,7 @@ from parts.runtime_calls import (
     rescoring_calls,
     steps_of,
     whole_calls,
+    whole_chunks,
 )
 from parts.subjects import build
 from parts.timing import Timing, by_turns
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subjects = build(trained, noise, Path(folder), args.seed)
         sure = confidence(subjects[0].model, sizes.chunkings[0], noise)
         for chunking in sizes.chunkings:
-            calls = whole_calls(subjects, chunking, samples)
+            calls = whole_calls(subjects, chunking, whole_chunks(subjects[0].model, chunking, samples))
             whole[chunking] = measure(calls, rounds, args.timed, chunking_label(chunking))
         rescoring = measure(rescoring_calls(subjects, sizes.chunkings[0], noise), rounds, args.timed, "rescoring")
         bar = tqdm(subjects, desc="new processes", leave=False, disable=None)
@@ -93,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = this_run(args.seed, os.getloadavg()[0])
 
     names = [subject.name for subject in subjects]
-    steps = {chunking: steps_of(subjects[0].model, chunking, samples) for chunking in whole}
+    steps = {
+        chunking: steps_of(subjects[0].model, chunking, whole_chunks(subjects[0].model, chunking, samples))
+        for chunking in whole
+    }
     goals = [goal for chunking, times in whole.items() for goal in whole_goals(times, names, chunking_label(chunking))]
     goals += [
         Goal(f"{name}: seconds from a new process to its first text", START_GOAL, found, at_most=True)
@@ -102,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join(run.lines()),
-            f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} units; medians of "
-            f"{rounds} rounds of {args.timed}, everything by turns. A frame's most probable unit has a probability of "
-            f"{sure.best:.2f} on average and is blank in {100 * sure.blank:.0f} % of the frames.",
+            f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; whole chunks "
+            f"only. Medians of {rounds * args.timed} calls ({rounds} rounds of {args.timed}); the calls take turns. "
+            f"A frame's most probable token has a mean probability of {sure.best:.2f}. It is blank in "
+            f"{100 * sure.blank:.0f} % of the frames.",
             *(
                 f"At {chunking_label(chunking)}:\n\n{whole_table(times, names, steps[chunking])}"
                 for chunking, times in whole.items()
@@ -140,7 +145,7 @@ def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
     """Return the goals of the whole runtime relative to the encoder alone."""
     return [
         Goal(
-            f"{label}, {name}, {mode.replace('_', ' ')}: all against the encoder alone", WHOLE_GOAL,
+            f"{label}, {name}, {mode.replace('_', ' ')}: whole / encoder alone", WHOLE_GOAL,
             times[f"{name}: {mode}"].median / times[f"{name}: {ENCODER}"].median, at_most=True,
         )
         for name in names

@@ -4,7 +4,7 @@
 # of the clone, which is created, updated or repaired where necessary. Sets env_seconds.
 #
 #   PYTHON=python3.12                  the interpreter that .venv is made with
-#   WENET_FUSION_PIP_OPTIONS="..."     more options of pip install, e.g. for PyTorch without CUDA (2 GB less):
+#   WENET_FUSION_PIP_OPTIONS="..."     more options of pip install, e.g. for PyTorch without CUDA (3 GB less):
 #                                      --extra-index-url https://download.pytorch.org/whl/cpu
 
 _env_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -84,7 +84,10 @@ class Goal:
 
     def row(self) -> list[str]:
         sign = "at most" if self.at_most else "at least"
-        return [self.what, f"{sign} {self.wanted:g}", f"{self.found:.2f}", "met" if self.met else "**missed**"]
+        digits = 2
+        while digits < 6 and self.found != self.wanted and float(f"{self.found:.{digits}f}") == self.wanted:
+            digits += 1  # show on which side of the goal it is
+        return [self.what, f"{sign} {self.wanted:g}", f"{self.found:.{digits}f}", "met" if self.met else "**missed**"]
 
 
 def goals_table(goals: Sequence[Goal]) -> str:

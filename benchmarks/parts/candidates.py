@@ -121,7 +121,7 @@ def steps(ours: EncoderConfig) -> list[Step]:
     bias = replace(relu, positions="bias")
     return [
         Step("LayerNorm Conformer", start, True),
-        Step("norms folded away (the paper's claim)", folded, True),
+        Step("norms folded away", folded, True),
         Step("ReLU for Swish and GLU", relu, True),
         Step("position bias for position products", bias, True),
         Step("one product for queries, keys and values", bias, False),

@@ -35,6 +35,14 @@ def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> i
     return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
 
 
+def whole_chunks(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> np.ndarray:
+    """Return the samples that fill whole chunks together with the right padding: a stream's last step is then as large
+    as the encoder's.
+    """
+    padding, size = model.meta.right_padding_samples, chunking.size * model.meta.frame_samples
+    return samples[: (len(samples) + padding) // size * size - padding]
+
+
 def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
     """Return calls of one stream each: the encoder alone, the model without search, and the whole with either
     search.

@@ -102,7 +102,7 @@ def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequenc
         for kind, wanted in INT8_GOALS.items():
             found.append(Goal(what + kind, wanted, theirs.milliseconds / ours.milliseconds))
         whole, linear = (shape[f"{model}: {INT8}"].median for model in (OURS, LINEAR))
-        what = f"{label}, {INT8}: all against its linear layers alone"
+        what = f"{label}, {INT8}: whole step / time of its linear layers"
         for kind, limits in LINEAR_GOALS.items():
             found.append(Goal(what + kind, limits[end], whole / linear, at_most=True))
     return found
@@ -114,7 +114,7 @@ def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
     for form in (FLOAT32, FLOAT16, ONNX_FLOAT32):
         name = f"{OURS}: {form}"
         alone, together = (times[Shape(chunking, rows)][name].median / rows for rows in (1, batch))
-        what = f"{chunking_label(chunking)}, {form}: a stream among {batch} against one alone"
+        what = f"{chunking_label(chunking)}, {form}: cost per stream, 1 stream / {batch} streams in a batch"
         found.append(Goal(what, BATCH_GOAL, alone / together))
     return found
 
@@ -132,7 +132,7 @@ def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
     ]
     columns = [_savings([times[name].median if name else None for name in column]) for column in list(zip(*rows))[1:]]
     return markdown_table(
-        ["each row with all changes above it", f"{FLOAT32}, ms", "saves", f"{INT8_DYNAMIC}, ms", "saves"],
+        ["each row adds one change", f"{FLOAT32}, ms", "saves", f"{INT8_DYNAMIC}, ms", "saves"],
         [[row[0], *first, *second] for row, first, second in zip(rows, *columns)],
     )
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -141,6 +142,17 @@ def test_a_sharpened_head_is_sure_and_mostly_of_blank() -> None:
 def test_a_goal_is_met_or_missed() -> None:
     assert Goal("", 1.9, 1.95).met and not Goal("", 1.9, 1.85).met
     assert Goal("", 1.6, 1.5, at_most=True).met and "**missed**" in Goal("", 1.6, 1.7, at_most=True).row()
+    assert Goal("", 1.25, 1.2503, at_most=True).row()[2:] == ["1.2503", "**missed**"]
+    assert Goal("", 1.25, 1.2474, at_most=True).row()[2:] == ["1.247", "met"]
+
+
+def test_streams_of_the_runtime_benchmark_are_whole_chunks() -> None:
+    model = SimpleNamespace(meta=SimpleNamespace(right_padding_samples=2560, frame_samples=640))
+    samples = np.zeros(32000, np.float32)
+    for chunking, chunks in ((Chunking(16, 4), 3), (Chunking(4, 16), 13)):
+        found = runtime_calls.whole_chunks(model, chunking, samples)
+        assert len(found) + 2560 == chunks * chunking.size * 640
+        assert runtime_calls.steps_of(model, chunking, found) == chunks
 
 
 def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

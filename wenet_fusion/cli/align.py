@@ -17,7 +17,7 @@ from wenet_fusion.evaluation.timestamps.forced_alignment import (
 from wenet_fusion.model.chunking import chunking_label, parse_chunking
 from wenet_fusion.trained_model import load_trained
 
-DOUBTFUL = 0.5  # words with less confidence are marked in the list of the worst utterances
+DOUBTFUL = 0.5  # words below this confidence are printed with it
 
 
 def add(verb: Verb) -> None:
@@ -25,7 +25,8 @@ def add(verb: Verb) -> None:
     p = verb(
         "align",
         align_command,
-        "Align transcripts with their audio (forced alignment): write timestamps, list transcripts that do not fit.",
+        "Align transcripts with their audio (forced alignment): write timestamps; with --worst N: list the transcripts "
+        "that fit worst.",
         [
             "exp/avg_3.pt --data data/test/data.list --output exp/align",
             "exp/avg_3.pt --data data/test/data.list --output exp/align --word_times exp/final.zip --worst 20",
@@ -41,7 +42,7 @@ def add(verb: Verb) -> None:
         "--word_times",
         type=Path,
         metavar="EXPORTED",
-        help="file exported with --ctm: correct the timestamps for the emission delay measured there",
+        help="take the emission delay from this exported file and correct the timestamps with it",
     )
     p.add_argument(
         "--worst", type=int, default=0, metavar="N", help="print the N utterances that fit their transcripts worst"

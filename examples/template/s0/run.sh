@@ -6,7 +6,7 @@
 # data/{train,dev,test}/{wav.scp,text}.
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
-# 6 export, 7 streaming and pictures, 8 language model.
+# 6 export, 7 streaming, pictures and summary, 8 language model.
 # Stages that were done with the same settings are skipped: after an interruption, run the same command again.
 #
 # Examples:

@@ -19,10 +19,10 @@ COMMIT_FRAMES = 5  # old tokens are committed every 5 frames
 
 
 class SegmentDecoder:
-    """Decode the frames of one stream, any number at a time, and cut them into segments.
+    """Decode the frames of one stream and cut them into segments.
 
-    Any cut of the frames gives the same results. The decoder stores the open segment only, so its memory and its time
-    per frame do not grow with the length of the stream.
+    Frames may come in blocks of any length: the results are the same. Memory and time per frame do not grow with the
+    length of the stream: they depend on the open segment only.
 
     Args:
         model: rescores hypotheses; its metadata give the frame length and the vocabulary.
@@ -48,7 +48,7 @@ class SegmentDecoder:
         self._start_frame = 0
         self._spoken_until = 0.0  # end of the last token of the closed segments, in seconds
         self._counts = SegmentCounts()
-        self._previous = BLANK  # the token that the cut before the open segment went through
+        self._previous = BLANK  # the token that was cut in two where this segment begins, else BLANK
         self._search = self._new_search()
         self._partial: Result | None = None  # the result for the frames so far, once requested
 
@@ -72,7 +72,10 @@ class SegmentDecoder:
             scores, encoder_out = scores.part(frames), encoder_out[:, frames:]
 
     def _advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
-        """Search T frames, which `_counts` includes already; commit at multiples of COMMIT_FRAMES, for any T."""
+        """Search T frames. `_counts` already includes them.
+
+        Commits happen at absolute frames divisible by COMMIT_FRAMES, so cuts do not matter.
+        """
         seconds = self._options.commit_seconds
         if seconds is None:
             self._search.advance(scores, encoder_out)
@@ -116,8 +119,8 @@ class SegmentDecoder:
         )
         if result.tokens:
             self._spoken_until = result.tokens[-1].end_seconds
-        # If the cut goes through a token, its remaining frames continue that token in the next segment. They begin a
-        # token there only if the text of this segment lacks it.
+        # The cut may go through a token. If this segment already shows the token, the rest of it must not start a
+        # second one in the next segment.
         last_token = (self._previous, *ids)[-1]
         self._previous = self._counts.previous if self._counts.previous == last_token else BLANK
         self._segment += 1

@@ -20,7 +20,7 @@ class MatchedWord(NamedTuple):
 
 
 class BoundaryErrors(NamedTuple):
-    """Errors of word starts, or of word ends, in seconds: absolute ones, and their signed bias."""
+    """Errors of word starts, or of word ends, in seconds: mean, p50 and p95 are of absolute errors, bias is signed."""
 
     mean: float
     p50: float
@@ -74,7 +74,7 @@ def timestamp_errors(pairs: Sequence[MatchedWord]) -> TimestampErrors:
 
 
 def estimate_emission_delay(pairs: Sequence[MatchedWord]) -> EmissionDelay:
-    """Return the shifts, to the millisecond, that leave as many starts, and ends, too early as too late.
+    """Return the shifts of starts and of ends, rounded to 1 ms, that make the median errors zero.
 
     Args:
         pairs: recognised words at their emission times, not corrected before.
@@ -87,7 +87,7 @@ def estimate_emission_delay(pairs: Sequence[MatchedWord]) -> EmissionDelay:
 
 
 def corrected(pair: MatchedWord, delay: EmissionDelay) -> MatchedWord:
-    """Return the pair with the recognised word moved by the shifts, regardless of its neighbours."""
+    """Return the pair with the recognised word moved by the shifts; words may then overlap."""
     start = pair.recognised.start_seconds + delay.start_shift_seconds
     end = pair.recognised.end_seconds + delay.end_shift_seconds
     return pair._replace(recognised=pair.recognised._replace(start_seconds=start, end_seconds=end))

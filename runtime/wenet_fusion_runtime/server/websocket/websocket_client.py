@@ -19,7 +19,7 @@ from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 
 CONNECT_SECONDS = 10.0
-REPLY_SECONDS = 60.0  # longest time without a message of the server, once all audio is sent
+REPLY_SECONDS = 60.0  # longest wait for a message before the first block and after the last
 CLOSE_SECONDS = 5.0
 MAX_REASON = 1000  # characters of a server's error message
 
@@ -39,7 +39,8 @@ class ServerResult(NamedTuple):
     text: str
     words: tuple[tuple[str, bool], ...]  # each with whether a space precedes it; empty without timestamps
     committed: int  # number of final words: the length of the stable prefix
-    delay: float | None  # seconds since the last audio that it covers was sent; None without timestamps
+    # Time from sending the last audio covered by this result to its arrival; None without timestamps or new audio.
+    delay: float | None
 
 
 @dataclass
@@ -51,12 +52,15 @@ class Timing:
     """
 
     audio: float = 0.0  # length of the recording
-    delays: list[float] = field(default_factory=list)  # of each result that covers more audio than the one before
+    delays: list[float] = field(default_factory=list)  # one per result that covers new audio
     ending: float = 0.0  # time from the end signal to the last result
 
 
 class ServerError(OSError):
-    """The server cannot be reached, refuses the session, or fails; with the server's message where it sent one."""
+    """The server cannot be reached, refuses the session, or fails.
+
+    The text holds the server's message, if it sent one.
+    """
 
 
 async def recognise(
@@ -72,12 +76,14 @@ async def recognise(
 
     Args:
         server: where to connect.
-        blocks: samples (n,), float32, at the options' rate; read in a thread, which has ended on return.
+        blocks: samples (n,), float32, at the options' rate. A thread reads them; it has ended when this function
+            returns.
         options: of the session.
         is_paced: send no faster than real time.
         on_result: called with each result.
         endpoint: endpoint rules by name that differ from the server's.
-        stop: ends `blocks` soon, even while they wait for audio; called if the session ends before them.
+        stop: called if the session ends before the audio. It must make `blocks` stop soon, even if it is waiting for
+            audio.
     Raises:
         ServerError: the server cannot be reached, refuses the session, or fails.
         ValueError, OSError: from `blocks`.
@@ -185,7 +191,10 @@ class _ClientSession:
         return await asyncio.shield(self._reading)
 
     async def _end_reading(self) -> None:
-        """Wait for the thread, which goes on when its task is cancelled: the caller then closes what it reads."""
+        """Wait for the thread that reads.
+
+        Cancelling the task does not stop the thread. Afterwards the caller may close the source.
+        """
         if self._reading is not None and not self._reading.done():
             self._stop()
             await asyncio.gather(self._reading, return_exceptions=True)
