@@ -34,6 +34,8 @@ def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = 
     """
     try:
         with open(path, encoding="utf-8-sig", errors=errors) as file:
+            if isinstance(file.buffer, io.BufferedReader) and file.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise ValueError(f"{path}: not UTF-8 text but UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
             return [line.rstrip("\n") for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error

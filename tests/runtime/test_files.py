@@ -76,6 +76,15 @@ def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
         read_lines(tmp_path / "text")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf16_is_named_even_where_other_bytes_are_kept(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "list").write_bytes(
+        "\ufeffa\nb\n".encode("utf-16-be") if encoding == "utf-16-be" else "a\n".encode(encoding)
+    )
+    with pytest.raises(ValueError, match="list: not UTF-8 text but UTF-16; convert it"):
+        read_lines(tmp_path / "list", "surrogateescape")
+
+
 def test_a_block_that_removes_its_file_leaves_the_old_one(tmp_path: Path) -> None:
     for old in ({}, {"a": "old"}):
         for name, text in old.items():

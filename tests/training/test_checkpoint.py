@@ -119,6 +119,18 @@ def test_every_foreign_file_is_refused_with_its_path_and_the_remedy(tmp_path):
         assert "give a model checkpoint such as" in message or "this version reads" in message
 
 
+@pytest.mark.parametrize(
+    "field, value", [("units", 5), ("units", (1, 2)), ("config_yaml", 5), ("weights", [1]), ("step", "7")]
+)
+def test_fields_of_another_type_are_refused(tmp_path, field, value):
+    content = {"kind": MODEL_KIND, "format": FORMAT, **vars(CHECKPOINT), field: value}
+    torch.save(content, tmp_path / "wrong.pt")
+    with pytest.raises(
+        ValueError, match=f"wrong.pt was not written by this version .{field} .*; give a model checkpoint"
+    ):
+        load_model(tmp_path / "wrong.pt")
+
+
 def test_an_exported_file_is_no_checkpoint(trained, tmp_path):
     path = tmp_path / "exported.pt"
     export_model(trained, path)

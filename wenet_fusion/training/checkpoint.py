@@ -233,9 +233,19 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
             "use the version of wenet_fusion that wrote it, or train again"
         )
     try:
-        return cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
+        loaded = cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
+        _check_types(content)
+        return loaded
     except TypeError as error:
         raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    for name, kind in (("config_yaml", str), ("units", tuple), ("weights", dict), ("step", int)):
+        if not isinstance(content[name], kind):
+            raise TypeError(f"{name} is {type(content[name]).__name__}, expected {kind.__name__}")
+    if not all(isinstance(unit, str) for unit in content["units"]):
+        raise TypeError("units must be texts")
 
 
 def _earlier(path: Path) -> str:

@@ -34,6 +34,8 @@ _MAGIC = (
     ((8, b"WAVEJUNK"), "WAV"),
     ((8, b"WAVELIST"), "WAV"),
 )
+_TEXT_BYTES, _TEXT_LETTERS = 200, 8  # of a text, at least: bytes, and different ones
+_TEXT = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 # What the samples may be instead: floats, which are small numbers or zeros, and other integers, which are smooth.
 _FLOATS = (("64-bit floats", 8), ("32-bit floats", 4))
 _SWAPPED = "big-endian 16-bit samples"
@@ -64,6 +66,8 @@ def file_kind(head: bytes) -> str | None:
     ('FLAC', None)
     """
     found = [kind for (place, magic), kind in _MAGIC if head[place : place + len(magic)] == magic]
+    if not found and len(head) >= _TEXT_BYTES and not head.translate(None, _TEXT):
+        return "text" if len(set(head)) >= _TEXT_LETTERS else None  # fewer: a generated signal
     return found[0] if found else "mp3" if is_mpeg(head) else None
 
 

@@ -94,3 +94,26 @@ def test_positions_far_beyond_the_end_are_the_end() -> None:
         part = FileRange(file, 10, 20)
         part.seek((1 << 63) - 1)
         assert part.read(1) == b""
+
+
+@pytest.mark.parametrize("kind", ["AIFF", "AU", "SVX", "RIFX"])
+def test_a_cut_is_found_where_only_libsndfile_reads_the_header(kind: str) -> None:
+    file = io.BytesIO()
+    endian, form = ("BIG", "WAV") if kind == "RIFX" else ("FILE", kind)
+    soundfile.write(file, NOISE, 16000, format=form, subtype="PCM_16", endian=endian)
+    content = file.getvalue()
+    assert len(load_audio(io.BytesIO(content), 16000)) == len(NOISE)
+    read = 0
+    early = pytest.raises(ValueError, match="cut: is damaged or ends too early, found 0.6. s of 1.2. s")
+    with AudioReader(io.BytesIO(content[:-20_000]), "cut") as reader, early:
+        for block in reader.blocks():
+            read += len(block)
+    assert abs(read - (len(NOISE) - 10_000)) < 50
+
+
+def test_an_empty_recording_before_another_adds_nothing() -> None:
+    empty, full = io.BytesIO(), io.BytesIO()
+    soundfile.write(empty, NOISE[:0], 16000, format="WAV")
+    soundfile.write(full, NOISE, 16000, format="WAV")
+    joined = load_audio(io.BytesIO(2 * empty.getvalue() + full.getvalue() + empty.getvalue()), 16000)
+    assert np.abs(joined - NOISE).max() < 1e-4

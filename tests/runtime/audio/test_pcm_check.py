@@ -93,3 +93,10 @@ def test_recorded_speech_is_left_alone(recorded_data: Path) -> None:
         samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
         for gain in (0.1, 1.0, 10.0):
             assert verdict(int16(gain * samples[:, 0])) is None, path
+
+
+def test_text_is_named_and_generated_signals_are_not() -> None:
+    page = b"<!DOCTYPE html>\n<title>404 Not Found</title>\n" * 8
+    for repeats in (1, 100):  # shorter and longer than a window
+        assert "are a text file" in (verdict(page * repeats) or "")
+    assert verdict(bytes([0x30, 0x30, 0x50, 0x50]) * 3000) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,12 +25,15 @@ from wenet_fusion_runtime.audio.containers.sound_decoders import (
     SoundfileDecoder,
     open_link,
 )
-from wenet_fusion_runtime.audio.wav_header import WavHeader, is_wav, read_wav_header
+from wenet_fusion_runtime.audio.wav_header import SIZE_UNKNOWN, WavHeader, is_wav, read_wav_header
 
 _HEAD_BYTES = 6000  # of a file, that tell its kind: at least three frames of mp3
 _FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
 _MPEG_TAGS = (0x50, 0x55)  # formats of WAV
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
+# In libsndfile's log: a chunk of samples that ends after the file does. By libsndfile's own count, it does not.
+_CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_SLACK_BYTES = 64  # of the numbers in it: padding and offsets
 _FRAMES_PER_BYTE = 16  # of the densest format that only libsndfile reads
 
 
@@ -120,6 +124,8 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
         member = FileRange(file, begin, window.size)
         header = _read_header(member)
         end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
+        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # no samples, rather than unknown
+            end = begin + header.offset
         following = end + end % 2
         is_joined = following < window.size and is_wav(window.look(following, 12))
         links.append(Link(begin, end if is_joined else window.size))
@@ -210,6 +216,10 @@ def _open_other(file: BinaryFile, window: Window) -> Decoder:
         return _checked(lambda: ChainDecoder(file, links, open_link))
     if decoder.frames is None or decoder.frames > _FRAMES_PER_BYTE * window.size:
         raise ValueError(f"is damaged: its header states more audio than its {window.size} bytes can hold")
+    if cut := _CUT_OFF.search(decoder.log):
+        stated, found = map(int, cut.groups())
+        if found and found + _SLACK_BYTES < stated < SIZE_UNKNOWN:
+            decoder.expect(decoder.frames * stated // found)
     return ChainDecoder(file, [Link(0, window.size)], lambda file, link: decoder)
 
 

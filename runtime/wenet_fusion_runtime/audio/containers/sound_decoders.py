@@ -126,6 +126,11 @@ class SoundfileDecoder:
             self.close()
             raise ValueError(f"its header is wrong: {error}") from None
 
+    @property
+    def log(self) -> str:
+        """Return what libsndfile noted of the header."""
+        return str(self._file.extra_info)
+
     def expect(self, frames: int) -> None:
         """Raise ValueError if fewer samples per channel were decoded than expected."""
         self._expected, self.frames = frames, None
