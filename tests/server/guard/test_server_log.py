@@ -49,6 +49,10 @@ def test_a_client_that_writes_too_many_entries_is_cut_and_counted(monkeypatch: p
     now[0] = 1.0
     assert shown("1.2.3.4 /50%") == "1.2.3.4 /50%: failed (50 more entries of 1.2.3.4 suppressed)"
     assert shown("1.2.3.4 /ws") == "1.2.3.4 /ws: failed"
+    for _ in range(LINES_AT_ONCE + 1):
+        shown("fe80::1%eth0 /ws")
+    now[0] = 2.0
+    assert shown("fe80::1%eth0 /ws") == "fe80::1%eth0 /ws: failed (1 more entries of fe80::1%eth0 suppressed)"
 
 
 def test_texts_from_outside_cannot_steer_a_terminal() -> None:

@@ -115,5 +115,6 @@ class PerClientFilter(logging.Filter):
             self._suppressed[client] = self._suppressed.get(client, 0) + 1
             return False
         if count := self._suppressed.pop(client, 0):
-            record.msg = f"{record.msg} ({count} more entries of {visible(client)} suppressed)".replace("%)", "%%)")
+            address = visible(client).replace("%", "%%")  # such as fe80::1%eth0
+            record.msg = f"{record.msg} ({count} more entries of {address} suppressed)"
         return True
