@@ -21,6 +21,7 @@ from wenet_fusion_runtime.server.decoding.decoder_process import (
     REQUEST,
     Kind,
 )
+from wenet_fusion_runtime.server.guard.deadline import within
 
 # The process imports this package from where the server imported it, and nothing from the current folder.
 START = (
@@ -76,7 +77,7 @@ class Decoding:
             OSError: the process cannot be started.
         """
         try:
-            await asyncio.wait_for(self._read(), START_SECONDS)
+            await within(self._read(), START_SECONDS)
         except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             raise OSError("the process that decodes uploads does not start; its output may say why") from None
         kind, content = await self._frame()
@@ -104,7 +105,7 @@ class Decoding:
 
     async def _frame(self) -> tuple[int, bytes]:
         try:
-            kind, content = await asyncio.wait_for(self._read(), self._seconds)
+            kind, content = await within(self._read(), self._seconds)
         except asyncio.TimeoutError:
             raise DecoderFault(f"the decoder made no progress for {self._seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):

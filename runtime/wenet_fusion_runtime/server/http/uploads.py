@@ -17,6 +17,7 @@ from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.server.decoding.decoder_process import NAME
 from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
+from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.http.body import Body
 from wenet_fusion_runtime.server.http.responses import error_response, json_response
 from wenet_fusion_runtime.server.http.upload_options import UploadOptions, parse_upload_options
@@ -91,7 +92,7 @@ class Upload:
         parse_upload_options(query, self._service.file_rules)  # report errors in the query before the file arrives
         with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
             try:
-                fields = await asyncio.wait_for(self._receive(file), limits.upload_seconds)
+                fields = await within(self._receive(file), limits.upload_seconds)
             except web.RequestPayloadError as error:  # e.g. a body that is not gzip although its header says so
                 raise ClientError(Reason.PROTOCOL, f"the body cannot be read ({_shortened(error)})") from None
             except asyncio.TimeoutError:
@@ -246,7 +247,7 @@ class Upload:
         if self._stream is not None and text:
             seconds = self._service.limits.send_seconds
             try:
-                await asyncio.wait_for(self._stream.write(text.encode()), seconds)
+                await within(self._stream.write(text.encode()), seconds)
             except asyncio.TimeoutError:
                 raise ClientError(Reason.SLOW_READER, f"the client read nothing for {seconds:g} s") from None
 

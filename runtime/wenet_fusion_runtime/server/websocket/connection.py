@@ -16,6 +16,7 @@ from wenet_fusion_runtime.server.errors import (
     shutting_down,
 )
 from wenet_fusion_runtime.server.guard.addresses import Visitor
+from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import FINISH_SECONDS, LOG, Service
 from wenet_fusion_runtime.server.session_options import MAX_TEXT, SessionOptions
@@ -100,7 +101,7 @@ class Connection:
         limits = self._service.limits
         self._service.check_draining()
         try:
-            self._options = await self._first(asyncio.wait_for(self._start(), limits.start_seconds))
+            self._options = await self._first(within(self._start(), limits.start_seconds))
         except asyncio.TimeoutError:
             raise ClientError(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
         with self._service.sessions.open(self._visitor):
@@ -235,7 +236,7 @@ class Connection:
             if now - pinged > PING_SECONDS and self._sending_since is None:
                 pinged = now
                 try:
-                    await asyncio.wait_for(self._socket.ping(), limits.send_seconds)
+                    await within(self._socket.ping(), limits.send_seconds)
                 except asyncio.TimeoutError:
                     raise ClientError(Reason.SLOW_READER, "the client did not read a ping") from None
 
@@ -246,7 +247,7 @@ class Connection:
             return
         sending = self._socket.send_str(protocol.failed(error.message))
         try:
-            await asyncio.wait_for(sending, self._service.limits.send_seconds)
+            await within(sending, self._service.limits.send_seconds)
             await self._socket.close(code=error.close_code, message=error.close_reason)
         except (asyncio.TimeoutError, ConnectionError):
             self._socket.abort()

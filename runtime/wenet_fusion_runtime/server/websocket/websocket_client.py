@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 
 from wenet_fusion_runtime.console import visible
+from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 
@@ -208,7 +209,7 @@ class _ClientSession:
         """Return the next message of the server; raise ServerError for an error message, or if none comes."""
         while True:
             try:
-                message = await asyncio.wait_for(self._socket.receive(), REPLY_SECONDS)
+                message = await within(self._socket.receive(), REPLY_SECONDS)
                 break
             except asyncio.TimeoutError:
                 if self._ended_at is not None or not self._sent:

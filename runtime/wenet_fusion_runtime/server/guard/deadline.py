@@ -1,0 +1,33 @@
+"""Deadlines of coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def within(awaitable: Awaitable[T], seconds: float) -> T:
+    """Return the result of an awaitable, which is cancelled after `seconds`.
+
+    Before Python 3.12, `asyncio.wait_for` drops a cancellation that arrives in the same turn as the result: the upload
+    of a client that has hung up would be decoded to its end.
+
+    Raises:
+        asyncio.TimeoutError: the time is over.
+
+    >>> asyncio.run(within(asyncio.sleep(0, "done"), seconds=10))
+    'done'
+    """
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if task.done():
+            return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    raise asyncio.TimeoutError
