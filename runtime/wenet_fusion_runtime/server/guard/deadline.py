@@ -26,8 +26,9 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
         await asyncio.wait([task], timeout=seconds)
         if task.done():
             return task.result()
+        raise asyncio.TimeoutError
     finally:
-        if not task.done():
-            task.cancel()
+        if task.cancel():
             await asyncio.gather(task, return_exceptions=True)
-    raise asyncio.TimeoutError
+        elif not task.cancelled():
+            task.exception()  # asyncio logs errors that nobody has asked for
