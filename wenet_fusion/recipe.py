@@ -7,14 +7,15 @@ from typing import Literal
 import torch
 
 from wenet_fusion.config import load_config, to_yaml
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
+from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.data.dataset import DataReport, SpeechDataset
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.manifest import ListType, read_manifest
+from wenet_fusion.data.lists.manifest import ListType, read_manifest
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.ranks import Placement
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
-from wenet_fusion.training.fingerprint import RunFingerprint
+from wenet_fusion.training.state.fingerprint import RunFingerprint
 from wenet_fusion.training.trainer import Trainer
 from wenet_fusion.training.training_config import TrainingConfig
 

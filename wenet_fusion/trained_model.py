@@ -29,9 +29,9 @@ from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import RecipeConfig, build_dataset
 from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
-from wenet_fusion.training.averaging import average_checkpoints, reestimate_statistics
-from wenet_fusion.training.checkpoint import ModelCheckpoint, load_model, load_weights
-from wenet_fusion.training.validation import validate
+from wenet_fusion.training.progress.validation import validate
+from wenet_fusion.training.state.averaging import average_checkpoints, reestimate_statistics
+from wenet_fusion.training.state.checkpoint import ModelCheckpoint, load_model, load_weights
 
 
 @dataclass(frozen=True)

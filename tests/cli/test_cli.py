@@ -15,7 +15,7 @@ from wenet_fusion_runtime.search.modes import GREEDY
 
 from wenet_fusion.cli.__main__ import build_parser
 from wenet_fusion.config import to_yaml
-from wenet_fusion.training.checkpoint import load_model, save_model
+from wenet_fusion.training.state.checkpoint import load_model, save_model
 
 VERBS = ("train", "average", "evaluate", "score", "report", "align", "export", "check", "inspect")
 

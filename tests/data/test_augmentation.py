@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig, augment, feature_masks, noise
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.augmentation.waveforms import Augmentation, augment, noise
 
 RATE = 8000
 

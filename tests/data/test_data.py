@@ -11,12 +11,13 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.config import ConfigError, config_from_mapping
 from wenet_fusion.data import judgement
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
+from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import FrontendGeometry
+from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.loading import iterate
-from wenet_fusion.data.manifest import read_manifest
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wenet_fusion.data.manifest import read_manifest, scan_manifest
+from wenet_fusion.data.lists.manifest import read_manifest, scan_manifest
 from wenet_fusion.data.sources import read_header, read_samples
 
 RATE = 8000

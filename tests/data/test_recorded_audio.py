@@ -9,7 +9,7 @@ from conftest import absent
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 from wenet_fusion_runtime.audio.resampling import Resampler
 
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.data.sources import AudioSource, Utterance, read_header, read_samples
 
 

@@ -9,7 +9,7 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.text.special_tokens import remove_special_tokens, split_special_tokens
 from wenet_fusion.text.tokenizer import CharTokenizer, TokenizerConfig, UnknownToken, build_tokenizer
-from wenet_fusion.training.checkpoint_migration import FORMAT, migrate
+from wenet_fusion.training.state.checkpoint_migration import FORMAT, migrate
 
 make_vocabulary = load_script("make_vocabulary")
 RESERVED = ("<blank>", "<unk>", "<sos/eos>")

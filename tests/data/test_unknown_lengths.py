@@ -11,7 +11,7 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.manifest import read_manifest, scan_manifest
+from wenet_fusion.data.lists.manifest import read_manifest, scan_manifest
 from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000

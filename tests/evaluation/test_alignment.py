@@ -15,7 +15,7 @@ from support.recipes.scripts import run
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.formats import ctm_lines
 
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.evaluation.timestamps import forced_alignment
 from wenet_fusion.evaluation.timestamps.ctm import read_ctm
 from wenet_fusion.evaluation.timestamps.forced_alignment import AlignmentOptions, align, best_path

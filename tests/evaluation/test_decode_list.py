@@ -12,7 +12,7 @@ from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
 from wenet_fusion_runtime import DecodingOptions, HotWord
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
-from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.evaluation import decode_list as module
 from wenet_fusion.evaluation.decode_list import Condition, Decoded, DecodedBatch, collect, decode_list, plan_batches
 from wenet_fusion.evaluation.options import PLAIN, EvaluationOptions, Variant

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.scoring import error_rate
 from wenet_fusion.scoring.error_rate import LEVEL, AlignedPair, Alignment, ErrorCounts, align, score
 from wenet_fusion.scoring.transcripts import Counting

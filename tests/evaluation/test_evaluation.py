@@ -16,7 +16,7 @@ from wenet_fusion_runtime.stream.offline import offline_step, transcribe_offline
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data import sources
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, EvaluationOptions, Variant
 from wenet_fusion.evaluation.results import condition_folder, read_results

@@ -14,7 +14,7 @@ import torch
 from conftest import randomise
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 
-from wenet_fusion.data.augmentation import Augmentation
+from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.evaluation import inspection, streaming_laws
 from wenet_fusion.evaluation.inspection import Influence, describe, draw_influence, influence
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.model.list_readers import ARPA, PIECES, RAW, language_models, lists, use_model
 from support.runtime.fuzzing import changed_record, damaged, fuzz
 
-from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from strings import (
 )
 from support.recipes.toy_digits import RATE, SPEAKERS, write_checkout
 
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.data.lists.kaldi import read_table
 
 SIZES = ["--train", "60", "--dev", "14", "--test", "70", "--silence", "8"]
 

@@ -11,7 +11,7 @@ import soundfile
 from kaldi_corpus import read_corpus
 from support.recipes.scripts import TOOLS, load_script
 
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.sources import read_samples
 
 RATE = 8000

@@ -12,13 +12,13 @@ from conftest import tiny_recipe
 from support.model.runs import start, with_training
 from support.model.tones import tone_recipe
 
-from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.recipe import RecipeConfig
-from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion.training.optimisation.optim import OptimConfig
 from wenet_fusion.training.trainer import Trainer
 
 RATE = 0.5

@@ -9,7 +9,7 @@ from support.model.runs import start, with_training
 
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT
-from wenet_fusion.training.checkpoint import load_training_state
+from wenet_fusion.training.state.checkpoint import load_training_state
 
 
 def test_features_and_losses_stay_in_float32(tiny_units: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from wenet_fusion.export.flow import export_model
 from wenet_fusion.trained_model import load_trained
-from wenet_fusion.training.checkpoint import (
+from wenet_fusion.training.state.checkpoint import (
     FORMAT,
     MODEL_KIND,
     STATE_KIND,

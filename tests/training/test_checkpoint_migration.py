@@ -13,7 +13,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.trained_model import TrainedModel, load_trained
-from wenet_fusion.training.checkpoint import MODEL_KIND, save_atomically
+from wenet_fusion.training.state.checkpoint import MODEL_KIND, save_atomically
 
 CONFORMER = EncoderConfig(norm="layer", activation="swish", conv_gate="glu", positions="rel_pos")
 BRANCHES = ["feed_forward_in", "attention", "convolution", "feed_forward_out"]

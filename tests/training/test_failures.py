@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, get_worker_info
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.loading import iterate, worker_failure
-from wenet_fusion.training.checkpoint import STATE_BEFORE_NAME, STATE_NAME, list_checkpoints, load_training_state
-from wenet_fusion.training.run_log import RunLog
+from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.state.checkpoint import STATE_BEFORE_NAME, STATE_NAME, list_checkpoints, load_training_state
 
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: 99 bytes"
 

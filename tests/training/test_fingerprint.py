@@ -9,8 +9,8 @@ from conftest import tiny_recipe
 from support.model.runs import differences, killed_run, start, with_training
 from support.model.tones import lively
 
-from wenet_fusion.training.averaging import average_checkpoints
-from wenet_fusion.training.checkpoint import (
+from wenet_fusion.training.state.averaging import average_checkpoints
+from wenet_fusion.training.state.checkpoint import (
     checkpoint_name,
     list_checkpoints,
     load_training_state,

@@ -6,7 +6,7 @@ from torch import nn
 
 from wenet_fusion.config import ConfigError, config_from_mapping
 from wenet_fusion.model.layers.norm import MaskedBatchNorm
-from wenet_fusion.training.optim import OptimConfig, build_optimizer, learning_rate
+from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer, learning_rate
 
 
 def test_the_warm_up_is_linear_and_ends_at_the_peak():

@@ -22,16 +22,16 @@ from support.model.rank_processes import run_ranks
 from support.model.runs import Killed, differences, with_training
 from support.model.tones import ToneRun, lively
 
-from wenet_fusion.data.augmentation import SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers import norm
 from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import RecipeConfig, build_trainer
-from wenet_fusion.training import update
-from wenet_fusion.training.checkpoint import load_model, load_training_state
-from wenet_fusion.training.update import Gradient, Gradients
+from wenet_fusion.training.optimisation import update
+from wenet_fusion.training.optimisation.update import Gradient, Gradients
+from wenet_fusion.training.state.checkpoint import load_model, load_training_state
 
 MASKS = SpecAugmentConfig(2, 10, 2, 6, 0.3)
 CPU = torch.device("cpu")
@@ -233,7 +233,7 @@ ILL_RANK = """
 import os, sys
 from wenet_fusion_runtime.console import exit_status
 from wenet_fusion.cli.__main__ import main
-from wenet_fusion.training.update import Gradients
+from wenet_fusion.training.optimisation.update import Gradients
 
 how, *arguments = sys.argv[1:]
 compute = Gradients.compute

@@ -14,9 +14,9 @@ from support.model.runs import Killed, differences, killed_run, run_until, start
 from support.model.tones import lively
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.training import checkpoint
-from wenet_fusion.training.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
-from wenet_fusion.training.run_log import RunLog
+from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.state import checkpoint
+from wenet_fusion.training.state.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
 
 STEPS = 9
 # 20 utterances in batches of 4 are 5 batches: an epoch has 5 updates, or 3 if two batches make one.

@@ -12,14 +12,15 @@ from conftest import tiny_recipe
 from support.model.runs import start, with_training
 from support.model.tones import lively, tone_recipe
 
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
+from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.model.asr_model import Losses
-from wenet_fusion.training.checkpoint import list_checkpoints, load_model, load_training_state
-from wenet_fusion.training.nonfinite_guard import MAX_NONFINITE_RUN, NonFiniteGuard
-from wenet_fusion.training.optim import OptimConfig
-from wenet_fusion.training.run_log import RunLog
+from wenet_fusion.training.optimisation.nonfinite_guard import MAX_NONFINITE_RUN, NonFiniteGuard
+from wenet_fusion.training.optimisation.optim import OptimConfig
+from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.progress.validation import validate
+from wenet_fusion.training.state.checkpoint import list_checkpoints, load_model, load_training_state
 from wenet_fusion.training.trainer import Trainer
-from wenet_fusion.training.validation import validate
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
-from wenet_fusion.training.validation import choose_counting, validate
+from wenet_fusion.training.progress.validation import choose_counting, validate
 
 CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"), "pieces", "units.txt")
 

@@ -13,7 +13,7 @@ import torch
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import list_problems, write_text
 
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_samples
 from wenet_fusion.model.asr_model import build_fbank

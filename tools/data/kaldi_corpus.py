@@ -14,7 +14,7 @@ from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.files import list_problems, printable
 from wenet_fusion_runtime.results.normalization import normalization_note, normalize_text
 
-from wenet_fusion.data.kaldi import read_rows, read_table
+from wenet_fusion.data.lists.kaldi import read_rows, read_table
 from wenet_fusion.data.sources import AudioSource, Utterance, read_headers
 from wenet_fusion.text.special_tokens import (
     SpecialTokens,

@@ -21,7 +21,7 @@ from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, sear
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.data.manifest import Utterance, scan_manifest
+from wenet_fusion.data.lists.manifest import Utterance, scan_manifest
 from wenet_fusion.evaluation.decode_list import Condition, decode_list
 from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table

@@ -14,7 +14,7 @@ import psutil
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.console import run_main
 
-from wenet_fusion.data.manifest import read_manifest
+from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
 

@@ -19,8 +19,8 @@ from wenet_fusion_runtime.files import list_problems, write_text
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.search.modes import MODES
 
-from wenet_fusion.data.kaldi import read_table
-from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.lists.kaldi import read_table
+from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors

@@ -7,7 +7,7 @@ from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.cli.arguments import Verb, print_skipped
-from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.evaluation.timestamps.forced_alignment import (
     AlignedUtterance,
     AlignmentOptions,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from wenet_fusion.cli.arguments import Verb, device, print_skipped
 from wenet_fusion.trained_model import average, measure
-from wenet_fusion.training.averaging import choose_checkpoints
-from wenet_fusion.training.checkpoint import load_model, save_model
+from wenet_fusion.training.state.averaging import choose_checkpoints
+from wenet_fusion.training.state.checkpoint import load_model, save_model
 
 
 def add(verb: Verb) -> None:

@@ -12,7 +12,7 @@ from wenet_fusion.export.targets.torchscript import reloaded, script, step_graph
 from wenet_fusion.model.chunking import FULL_CONTEXT, parse_chunking
 from wenet_fusion.model.operators import operators
 from wenet_fusion.trained_model import acoustic_model, load_trained
-from wenet_fusion.training.checkpoint import is_exported
+from wenet_fusion.training.state.checkpoint import is_exported
 
 
 def add(verb: Verb) -> None:

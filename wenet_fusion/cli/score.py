@@ -7,7 +7,7 @@ from pathlib import Path
 from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.cli.arguments import Verb, add_counting, counting
-from wenet_fusion.data.kaldi import read_table
+from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report
 from wenet_fusion.evaluation.report.write import check_report_path, write_report
 from wenet_fusion.scoring.error_rate import Scoring, score

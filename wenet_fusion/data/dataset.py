@@ -13,9 +13,9 @@ import torch
 from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.results.normalization import normalization_note
 
-from wenet_fusion.data.augmentation import Augmentation, augment
-from wenet_fusion.data.contents import DataContents, list_contents
+from wenet_fusion.data.augmentation.waveforms import Augmentation, augment
 from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip
+from wenet_fusion.data.lists.contents import DataContents, list_contents
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_headers
 from wenet_fusion.text.special_tokens import count_special_tokens

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.data.manifest import scan_manifest
+from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.evaluation.decode_list import (

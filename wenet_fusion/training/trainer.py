@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.files import hold_lock
 
-from wenet_fusion.data.augmentation import SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.dataset import Batch, SpeechDataset
 from wenet_fusion.data.loading import iterate
@@ -16,7 +16,14 @@ from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers.norm import freeze_statistics
 from wenet_fusion.ranks import Placement
-from wenet_fusion.training.checkpoint import (
+from wenet_fusion.training.failures import describe_update, explaining_failures
+from wenet_fusion.training.optimisation.nonfinite_guard import NonFiniteGuard
+from wenet_fusion.training.optimisation.optim import build_optimizer, learning_rate
+from wenet_fusion.training.optimisation.update import Gradients
+from wenet_fusion.training.progress.loggers import Loggers, TensorBoardLogger
+from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.progress.validation import validate
+from wenet_fusion.training.state.checkpoint import (
     ModelCheckpoint,
     TrainingState,
     checkpoint_name,
@@ -27,16 +34,9 @@ from wenet_fusion.training.checkpoint import (
     save_training_state,
     set_later_checkpoints_aside,
 )
-from wenet_fusion.training.failures import describe_update, explaining_failures
-from wenet_fusion.training.fingerprint import RunFingerprint, check_ranks_agree, check_same_run, has_same_batches
-from wenet_fusion.training.loggers import Loggers, TensorBoardLogger
-from wenet_fusion.training.nonfinite_guard import NonFiniteGuard
-from wenet_fusion.training.optim import build_optimizer, learning_rate
-from wenet_fusion.training.random_state import random_states, restore_random_states
-from wenet_fusion.training.run_log import RunLog
+from wenet_fusion.training.state.fingerprint import RunFingerprint, check_ranks_agree, check_same_run, has_same_batches
+from wenet_fusion.training.state.random_state import random_states, restore_random_states
 from wenet_fusion.training.training_config import TrainingConfig
-from wenet_fusion.training.update import Gradients
-from wenet_fusion.training.validation import validate
 
 
 class Trainer:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from wenet_fusion.model.chunking import ChunkingConfig
-from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion.training.optimisation.optim import OptimConfig
 
 Precision = Literal["float32", "bfloat16", "float16"]
 # What autocast computes matrix products in; None: no autocast.

@@ -13,10 +13,11 @@ from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 
 from wenet_fusion.config import to_yaml
-from wenet_fusion.data.augmentation import Augmentation, SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
+from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import RecipeConfig, build_trainer
-from wenet_fusion.training.optim import OptimConfig
+from wenet_fusion.training.optimisation.optim import OptimConfig
 
 RATE = 8000
 HERTZ = {"one": 350.0, "two": 900.0, "three": 2200.0}

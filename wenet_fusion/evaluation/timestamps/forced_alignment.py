@@ -22,7 +22,7 @@ from wenet_fusion_runtime.results.words import group_words
 from wenet_fusion_runtime.stream.offline import offline_step
 
 from wenet_fusion.data.judgement import Skip
-from wenet_fusion.data.manifest import Utterance
+from wenet_fusion.data.lists.manifest import Utterance
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_batch
 from wenet_fusion.evaluation.decode_list import plan_batches

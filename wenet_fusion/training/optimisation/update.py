@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wenet_fusion.data.augmentation import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
 from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import draw_chunking

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.files import link_or_copy, replacing
 
-from wenet_fusion.training.checkpoint_migration import FORMAT, migrate
+from wenet_fusion.training.state.checkpoint_migration import FORMAT, migrate
 
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"

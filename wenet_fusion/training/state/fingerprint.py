@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion.data.contents import DataContents, describe_changes
+from wenet_fusion.data.lists.contents import DataContents, describe_changes
 from wenet_fusion.ranks import Ranks
-from wenet_fusion.training.checkpoint import TrainingState
+from wenet_fusion.training.state.checkpoint import TrainingState
 
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
 NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")

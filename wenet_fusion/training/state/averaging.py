@@ -12,8 +12,8 @@ from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.norm import estimating_statistics
-from wenet_fusion.training.checkpoint import ModelCheckpoint, list_checkpoints, load_model
-from wenet_fusion.training.fingerprint import weight_settings
+from wenet_fusion.training.state.checkpoint import ModelCheckpoint, list_checkpoints, load_model
+from wenet_fusion.training.state.fingerprint import weight_settings
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from wenet_fusion.data.dataset import Batch
-from wenet_fusion.training.checkpoint import save_atomically
+from wenet_fusion.training.state.checkpoint import save_atomically
 
 MAX_NONFINITE_RUN = 10  # skipped updates in a row after which a run has diverged
 

@@ -1,0 +1,66 @@
+"""SpecAugment masks of features, drawn from given generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """SpecAugment masks of an utterance; each width is drawn from 0 to its maximum.
+
+    >>> SpecAugmentConfig(max_time_fraction=1.5).problems()
+    ['max_time_fraction 1.5 must lie between 0 and 1']
+    """
+
+    num_time_masks: int = 2  # time masks per utterance
+    max_time_frames: int = 50  # widest time mask, feature frames
+    num_freq_masks: int = 2  # frequency masks per utterance
+    max_freq_bins: int = 10  # widest frequency mask, mel bins
+    max_time_fraction: float = 0.2  # widest time mask as a share of the utterance, for short utterances
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
+        names = ("num_time_masks", "max_time_frames", "num_freq_masks", "max_freq_bins")
+        found = [f"{name} {getattr(self, name)} must not be negative" for name in names if getattr(self, name) < 0]
+        if not 0 <= self.max_time_fraction <= 1:
+            found.append(f"max_time_fraction {self.max_time_fraction} must lie between 0 and 1")
+        return found
+
+
+def feature_masks(
+    lengths: Sequence[int], num_mel_bins: int, config: SpecAugmentConfig, rngs: Iterable[np.random.Generator]
+) -> torch.Tensor:
+    """Draw SpecAugment masks (Park et al., 2019, arXiv 1904.08779).
+
+    Frequency masks cover all frames of an utterance, time masks all bins; padding is never masked.
+
+    Args:
+        lengths: feature frames of each utterance.
+        num_mel_bins: F.
+        config: number and widths of the masks.
+        rngs: a generator for each utterance, so that its masks do not depend on the rows beside it.
+
+    Returns:
+        Bool (B, T, F), True where features are masked; T is the largest of `lengths`.
+    """
+    masks = torch.zeros(len(lengths), max(lengths, default=0), num_mel_bins, dtype=torch.bool)
+    for row, length, rng in zip(masks, lengths, rngs):
+        max_width = min(config.max_time_frames, int(config.max_time_fraction * length))
+        for _ in range(config.num_time_masks):
+            start, end = _span(max_width, length, rng)
+            row[start:end] = True
+        for _ in range(config.num_freq_masks):
+            start, end = _span(min(config.max_freq_bins, num_mel_bins), num_mel_bins, rng)
+            row[:length, start:end] = True
+    return masks
+
+
+def _span(max_width: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
+    width = int(rng.integers(max_width + 1))
+    start = int(rng.integers(length - width + 1))
+    return start, start + width

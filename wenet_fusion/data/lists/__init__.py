@@ -1,0 +1,1 @@
+"""Data lists: reading them, and what a training state keeps of them."""

@@ -1,0 +1,1 @@
+"""What a run reports: logs and validation."""
