@@ -74,11 +74,10 @@ def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
 
 
 def _describe(trainer: Trainer) -> None:
-    for name, dataset in (("training", trainer.train_data), ("dev", trainer.dev_data)):
-        report = dataset.report()
-        print(f"{name}: {report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped")
-        print_notes(report.notes)
-        print_skipped(report.skipped)
+    for name, data in (("training", trainer.train_data), ("dev", trainer.dev_data)):
+        print(f"{name}: {data.description()}")
+        print_notes(data.notes())
+        print_skipped(data.skipped)
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     world = trainer.ranks.world
     ranks = "" if world == 1 else f", {world} ranks"

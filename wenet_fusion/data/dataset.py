@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.results.normalization import normalization_note
 
 from wenet_fusion.data.augmentation.waveforms import Augmentation, augment
+from wenet_fusion.data.batch import Batch, Row, pad_rows
+from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
+from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip
 from wenet_fusion.data.lists.contents import DataContents, list_contents
+from wenet_fusion.data.loading import iterate
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_headers
+from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
 
@@ -26,16 +30,6 @@ _MAX_SHOWN = 10
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
 _LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
-
-
-class Batch(NamedTuple):
-    """B utterances, padded with zeros to N samples and U tokens."""
-
-    keys: tuple[str, ...]
-    samples_BN: torch.Tensor  # float32 in [-1, 1]
-    sample_lengths_B: torch.Tensor  # int64, right padding of the model included
-    tokens_BU: torch.Tensor  # int64
-    token_lengths_B: torch.Tensor  # int64
 
 
 class DataReport(NamedTuple):
@@ -110,7 +104,7 @@ class SpeechDataset:
         """Return how much of the data is used, each skipped utterance with its reason, and changes of transcripts."""
         skipped = {skip.key for skip in self.skipped}
         used = [utterance for utterance in self.utterances if utterance.key not in skipped]
-        return DataReport(len(used), sum(utterance.seconds for utterance in used) / 3600, self.skipped, self._notes())
+        return DataReport(len(used), sum(utterance.seconds for utterance in used) / 3600, self.skipped, self.notes())
 
     def decode_all(self) -> None:
         """Decode the audio of every utterance, and count those that training would skip when it loads them.
@@ -137,6 +131,31 @@ class SpeechDataset:
         lines = (f"{utterance.key} {utterance.seconds:.3f}\n" for utterance in self.utterances)
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
+    def description(self) -> str:
+        """Return the number of utterances, their hours, and how many are skipped."""
+        report = self.report()
+        return f"{report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped"
+
+    def keeps_positions(self, before: int, now: int) -> bool:
+        """Return True: any number of ranks shares the same plan."""
+        return True
+
+    def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
+        """Plan an epoch and return the batches of a rank: see `BatchSource`."""
+        plan = epoch_batches(
+            self.seconds, loading.max_batch_seconds, loading.max_batch_rows, loading.seed, epoch=number
+        )
+        rest = rank_batches(plan[start:], ranks.rank, ranks.world)
+        if not rest and start == 0:
+            raise ValueError(f"an epoch has fewer utterances than there are ranks ({ranks.world}); start fewer ranks")
+
+        def loaded() -> Iterator[LoadedBatch]:
+            batches = iterate(self, rest[:most], number, loading.num_workers)
+            for done, batch in enumerate(batches, start=1):
+                yield LoadedBatch(batch, start + done * ranks.world, done == len(rest))
+
+        return Epoch(loaded(), len(rest[:most]))
+
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
         """Load the utterances of `indices` as a batch; random changes depend on seed, epoch and index only.
 
@@ -152,7 +171,7 @@ class SpeechDataset:
 
     def load(self, indices: Sequence[int], epoch: int) -> tuple[Batch, list[Skip]]:
         """Load a batch like `batch`, and return what was skipped instead of counting it; for worker processes."""
-        rows: list[tuple[int, np.ndarray]] = []
+        rows: list[Row] = []
         skips: list[Skip] = []
         stand_ins = ((indices[-1] + step) % len(self) for step in range(1, _MAX_STAND_INS + 1))
         for number, index in enumerate(itertools.chain(indices, stand_ins)):
@@ -162,10 +181,14 @@ class SpeechDataset:
             if isinstance(loaded, Skip):
                 skips.append(loaded)
             else:
-                rows.append((index, loaded))
+                rows.append(Row(self.utterances[index].key, loaded, self._tokens[index]))
         if not rows:
             raise ValueError("\n  ".join(["no utterance in a row could be read:", *map(str, skips[:_MAX_SHOWN])]))
-        return self._pad(rows), skips
+        return pad_rows(rows, self.frontend.right_padding_samples), skips
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys of some utterances."""
+        return [self.utterances[index].key for index in indices]
 
     def record(self, skips: Iterable[Skip]) -> None:
         """Count skipped utterances, each one once.
@@ -191,7 +214,8 @@ class SpeechDataset:
         judged = self._judge.read(self.utterances[index], self._tokens[index])
         return judged if isinstance(judged, Skip) else None
 
-    def _notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
+        """Return what is changed in transcripts, if anything."""
         texts = {utterance.key: utterance.text for utterance in self.utterances}
         notes = [normalization_note(texts)]
         removed = self.tokenizer.special_tokens == "remove" and count_special_tokens(texts.values())
@@ -212,20 +236,3 @@ class SpeechDataset:
             path = printable(utterance.source.path)
             raise RuntimeError(f"while loading {utterance.key} ({path}): {error!r}") from error
         return samples
-
-    def _pad(self, rows: Sequence[tuple[int, np.ndarray]]) -> Batch:
-        tokens = [self._tokens[index] for index, _ in rows]
-        sample_lengths = [samples.size + self.frontend.right_padding_samples for _, samples in rows]
-        token_lengths = [len(ids) for ids in tokens]
-        samples_BN = torch.zeros(len(rows), max(sample_lengths))
-        tokens_BU = torch.zeros(len(rows), max(token_lengths), dtype=torch.int64)
-        for row, ((_, samples), ids) in enumerate(zip(rows, tokens)):
-            samples_BN[row, : samples.size] = torch.from_numpy(samples)
-            tokens_BU[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        return Batch(
-            keys=tuple(self.utterances[index].key for index, _ in rows),
-            samples_BN=samples_BN,
-            sample_lengths_B=torch.tensor(sample_lengths),
-            tokens_BU=tokens_BU,
-            token_lengths_B=torch.tensor(token_lengths),
-        )

@@ -1,20 +1,21 @@
-"""Load the batches of a plan, in this process or in others, and explain why a loading process ended."""
+"""Load planned batches in their order, in this process or in others, and explain why a loading process ended."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from wenet_fusion_runtime.console import error_text
 
-from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.judgement import Skip
 
 T = TypeVar("T")
+Planned = TypeVar("Planned", contravariant=True)  # what a plan says of a batch
 
 _SHARED_MEMORY = (
     "enlarge it (docker run --shm-size=1g ..., or remount /dev/shm), or set training.num_workers=0, which loads "
@@ -25,22 +26,36 @@ _KILLED = re.compile(
 )
 
 
-class _Plan(Dataset):
-    """The batches of a plan, as DataLoader reads them."""
+class LoadsBatches(Protocol[Planned]):
+    """Data of which planned batches can be loaded, also in other processes.
 
-    def __init__(self, dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int) -> None:
-        self._dataset, self._plan, self._epoch = dataset, plan, epoch
+    >>> [name for name in vars(LoadsBatches) if not name.startswith("_")]
+    ['load', 'record', 'keys']
+    """
 
-    def __len__(self) -> int:
-        return len(self._plan)
+    def load(self, planned: Planned, epoch: int) -> tuple[Batch, list[Skip]]:
+        """Load a batch; random changes depend on the epoch. Return it with what was skipped."""
 
-    def __getitem__(self, number: int) -> tuple[Batch, list[Skip]] | Exception:
+    def record(self, skips: Iterable[Skip]) -> None:
+        """Count skipped utterances; raise ValueError if they are too many."""
+
+    def keys(self, planned: Planned) -> Sequence[str]:
+        """Return the keys of a planned batch."""
+
+
+class _Loader(Dataset, Generic[Planned]):
+    """Loads what DataLoader's sampler plans: each index of it is a planned batch."""
+
+    def __init__(self, data: LoadsBatches[Planned], epoch: int) -> None:
+        self._data, self._epoch = data, epoch
+
+    def __getitem__(self, planned: Planned) -> tuple[Batch, list[Skip]] | Exception:
         try:
-            batch, skips = self._dataset.load(self._plan[number], self._epoch)
+            batch, skips = self._data.load(planned, self._epoch)
         except (ValueError, OSError) as error:  # raised in a worker, it would arrive with its traceback as its message
             return error
         except MemoryError as error:
-            keys = [self._dataset.utterances[index].key for index in self._plan[number]]
+            keys = self._data.keys(planned)
             return OSError(
                 f"{error_text(error).partition(';')[0]} while loading {len(keys)} utterances ({keys[0]}, ...): lower "
                 "training.num_workers or training.max_batch_seconds"
@@ -67,12 +82,12 @@ def _received(batch: Batch) -> Batch:
     return Batch(batch.keys, *(torch.as_tensor(value) for value in batch[1:]))
 
 
-def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, num_workers: int) -> Iterator[Batch]:
+def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: int) -> Iterator[Batch]:
     """Load the batches of a plan in its order; torch's global random state stays as it is.
 
     Args:
-        dataset: gives the utterances.
-        plan: the indices of each batch, see `epoch_batches`.
+        data: loads a batch and counts what is skipped.
+        plan: what `data` knows a batch by, such as the indices that `epoch_batches` plans; read as batches are needed.
         epoch: key of the random changes.
         num_workers: processes that load; 0 loads in this one. The batches are the same.
 
@@ -81,8 +96,9 @@ def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, n
         OSError: a process that loads batches was killed, or could not be started; or memory ran out.
     """
     loader = DataLoader(
-        _Plan(dataset, plan, epoch),
+        _Loader(data, epoch),
         batch_size=None,
+        sampler=plan,
         collate_fn=_unchanged,
         num_workers=num_workers,
         # By default every new iterator draws from the global generator, and resumed runs would differ.
@@ -108,7 +124,7 @@ def iterate(dataset: SpeechDataset, plan: Sequence[Sequence[int]], epoch: int, n
         if isinstance(loaded, Exception):
             raise loaded
         batch, skips = loaded
-        dataset.record(skips)
+        data.record(skips)
         yield _received(batch)
 
 

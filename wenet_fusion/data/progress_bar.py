@@ -18,7 +18,7 @@ class _ProgressBar(tqdm):
 
 
 def progress_bar(
-    items: Iterable | None, total: int, description: str, unit: str, leave: bool = True, disable: bool = False
+    items: Iterable | None, total: int | None, description: str, unit: str, leave: bool = True, disable: bool = False
 ) -> tqdm:
     """Return a bar for work that may take minutes. In logs (a file or a pipe), it is printed every 30 s.
 
@@ -26,7 +26,7 @@ def progress_bar(
 
     Args:
         items: what to iterate over; None if the caller counts with `update`.
-        total: number of items.
+        total: number of items; None if it is not known.
         description: text before the bar.
         unit: name of one item.
         leave: keep the finished bar on the terminal.

@@ -9,9 +9,9 @@ from pathlib import Path
 from wenet_fusion_runtime.files import hold_lock
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
-from wenet_fusion.data.batching import epoch_batches, rank_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset
-from wenet_fusion.data.loading import iterate
+from wenet_fusion.data.batch import Batch
+from wenet_fusion.data.batch_source import BatchSource, LoadedBatch, Loading
+from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers.norm import freeze_statistics
@@ -71,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         model: AsrModel,
-        train: SpeechDataset,
+        train: BatchSource,
         dev: SpeechDataset,
         config: TrainingConfig,
         spec_augment: SpecAugmentConfig,
@@ -89,7 +89,7 @@ class Trainer:
         self.guard = NonFiniteGuard(model, model_dir, config.optim.learning_rate)
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
-        self.batch = 0  # batches of the epoch that are done, by all ranks
+        self.batch = 0  # position in the epoch: batches that are done, by all ranks
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum and number of the epoch's updates, without skipped ones
         self.stop_requested = False  # set it true: the run saves its state after the update under way, and ends
@@ -131,24 +131,18 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         """Train on the rest of the epoch, or until `max_steps`."""
-        config, world = self.config, self.ranks.world
-        plan = epoch_batches(
-            self.train_data.seconds, config.max_batch_seconds, config.max_batch_rows, self.fingerprint.seed, self.epoch
-        )
-        rest = rank_batches(plan[self.batch :], self.ranks.rank, world)
-        if not rest and self.batch == 0:
-            raise ValueError(f"an epoch has fewer utterances than there are ranks ({world}); start fewer ranks")
-        todo = rest[: (config.max_steps - self.step) * config.accumulate]
-        taken = 0
+        config = self.config
+        loading = Loading(config.max_batch_seconds, config.max_batch_rows, self.fingerprint.seed, config.num_workers)
+        most = (config.max_steps - self.step) * config.accumulate
+        epoch = self.train_data.epoch(self.epoch, self.batch, most, loading, self.ranks)
+        finished, before = False, self.step
         self.model.train()
-        with progress_bar(None, len(todo), f"epoch {self.epoch}", "batch", disable=not self.ranks.is_first) as bar:
-            for batches in self._batches_of_updates(todo):
-                losses = self._update(batches)
-                self.batch += len(batches) * world
+        with progress_bar(None, epoch.length, f"epoch {self.epoch}", "batch", disable=not self.ranks.is_first) as bar:
+            for batches in self._batches_of_updates(itertools.islice(epoch.batches, most)):
+                losses = self._update([loaded.batch for loaded in batches])
+                self.batch, finished = batches[-1].position, batches[-1].is_last
                 bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
                 bar.update(len(batches))
-                taken += len(batches)
-                finished = taken == len(rest)
                 due = self._validation_is_due(finished)
                 if due:
                     bar.clear()
@@ -159,12 +153,11 @@ class Trainer:
                     self._save_state()
                 if self._is_stopping:
                     return
-        if not rest:  # the state was saved after the epoch's last batch
+        if self.step == before:  # the state was saved after the epoch's last batch
             self._start_next_epoch()
 
-    def _batches_of_updates(self, plan: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
+    def _batches_of_updates(self, batches: Iterator[LoadedBatch]) -> Iterator[list[LoadedBatch]]:
         """Yield the batches of each update: `accumulate`, or fewer at the end of the epoch."""
-        batches = iterate(self.train_data, plan, self.epoch, self.config.num_workers)
         while group := list(itertools.islice(batches, self.config.accumulate)):
             yield group
 
@@ -281,6 +274,9 @@ class Trainer:
         self.skipped_steps = state.skipped_steps
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         self._print(f"resuming {self.model_dir} at step {self.step}")
-        if self.batch and not has_same_batches(state, self.fingerprint):
-            self._print(f"the size of the batches has changed: epoch {self.epoch} starts again")
+        changed = "" if has_same_batches(state, self.fingerprint) else "the size of the batches"
+        if not self.train_data.keeps_positions(len(state.rng), self.ranks.world):
+            changed = "the number of ranks"
+        if self.batch and changed:
+            self._print(f"{changed} has changed: epoch {self.epoch} starts again")
             self.batch, self.epoch_loss, self.epoch_updates = 0, 0.0, 0
