@@ -1,4 +1,4 @@
-"""What training needs of its data: the batches of an epoch, from any position on."""
+"""The protocol between training and its data: the batches of an epoch, from any position on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wenet_fusion.ranks import Ranks
 
 
 class Loading(NamedTuple):
-    """How batches are made and loaded.
+    """The size of batches, their order, and the processes that load them.
 
     >>> Loading(max_batch_seconds=40.0, max_batch_rows=8, seed=0).num_workers
     0
