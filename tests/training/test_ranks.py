@@ -23,6 +23,8 @@ from support.model.runs import Killed, differences, with_training
 from support.model.tones import ToneRun, lively
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
+from wenet_fusion.data.augmentation.feature_substitution import SubstitutionConfig
+from wenet_fusion.data.augmentation.feature_trim import TrimConfig
 from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
@@ -33,7 +35,7 @@ from wenet_fusion.training.optimisation import update
 from wenet_fusion.training.optimisation.update import Gradient, Gradients
 from wenet_fusion.training.state.checkpoint import load_model, load_training_state
 
-MASKS = SpecAugmentConfig(2, 10, 2, 6, 0.3)
+CHANGES = SpecAugmentConfig(2, 10, 2, 6, 0.3, SubstitutionConfig(2, 20), TrimConfig(40))
 CPU = torch.device("cpu")
 
 
@@ -76,7 +78,7 @@ def result(case: Case, batches: list[Batch], ranks: Ranks) -> tuple[Gradient, di
     torch.set_default_dtype(torch.float64)
     try:
         model = copy.deepcopy(case.model).train()
-        gradients = Gradients(model, case.recipe.training, MASKS, case.recipe.seed, ranks)
+        gradients = Gradients(model, case.recipe.training, CHANGES, case.recipe.seed, ranks)
         found = gradients.compute(3, batches, torch.optim.SGD(model.parameters()), stop=ranks.rank == 1)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -127,7 +129,7 @@ def largest_difference(cases: list[Case], found: list[list]) -> float:
 
 
 def test_two_ranks_equal_one(cases: list[Case], tmp_path: Path) -> None:
-    """Gradients, losses and running statistics, with uneven rows and frames, masks, and accumulated batches."""
+    """Gradients, losses and running statistics, with uneven rows and frames, changed features, accumulation."""
     assert largest_difference(cases, run_ranks(results_of_rank, 2, tmp_path, cases, "")) < 1e-8
 
 

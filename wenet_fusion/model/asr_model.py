@@ -203,9 +203,10 @@ class AsrModel(nn.Module):
         token_lengths_B: Tensor,
         chunking: Chunking,
         feature_mask_BTF: Optional[Tensor] = None,
+        feature_sources_BT: Optional[Tensor] = None,
     ) -> Losses:
         """Return the losses of whole utterances under one chunking; arguments as in `encode` and `losses`."""
-        encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF)
+        encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF, feature_sources_BT)
         return self.losses(encoded, tokens_BU, token_lengths_B)
 
     def encode(
@@ -214,6 +215,7 @@ class AsrModel(nn.Module):
         sample_lengths_B: Tensor,
         chunking: Chunking,
         feature_mask_BTF: Optional[Tensor] = None,
+        feature_sources_BT: Optional[Tensor] = None,
     ) -> EncoderOutput:
         """Return encoder frames of whole utterances.
 
@@ -222,9 +224,12 @@ class AsrModel(nn.Module):
             sample_lengths_B: valid samples of each row, right padding included.
             chunking: which frames a frame may attend to.
             feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller.
+            feature_sources_BT: the feature frame that each one is taken from before masks apply; None for itself.
         """
         with torch.no_grad():
             features = self.features(samples_BN, sample_lengths_B)
+            if feature_sources_BT is not None:
+                features = features.gather(1, feature_sources_BT.unsqueeze(2).expand_as(features))
             if feature_mask_BTF is not None:
                 features = features.masked_fill(feature_mask_BTF, 0.0)  # zero is the mean
         state = self.encoder.init_state(samples_BN.size(0), 0)

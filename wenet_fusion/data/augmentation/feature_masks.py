@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from wenet_fusion.data.augmentation.feature_substitution import SubstitutionConfig
+from wenet_fusion.data.augmentation.feature_trim import TrimConfig
+
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """SpecAugment masks of an utterance; each width is drawn from 0 to its maximum.
+    """Random changes of features: SpecAugment masks, whose widths are drawn from 0 to a maximum, SpecSub and TrimTail.
 
     >>> SpecAugmentConfig(max_time_fraction=1.5).problems()
     ['max_time_fraction 1.5 must lie between 0 and 1']
@@ -22,6 +25,8 @@ class SpecAugmentConfig:
     num_freq_masks: int = 2  # frequency masks per utterance
     max_freq_bins: int = 10  # widest frequency mask, mel bins
     max_time_fraction: float = 0.2  # widest time mask as a share of the utterance, for short utterances
+    substitution: SubstitutionConfig = field(default_factory=SubstitutionConfig)  # spans replaced by earlier frames
+    trim: TrimConfig = field(default_factory=TrimConfig)  # frames cut off the end
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, one message each."""

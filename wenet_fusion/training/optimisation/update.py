@@ -1,7 +1,7 @@
 """One update of the weights: the gradient of one or several batches, over all ranks."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.augmentation.feature_substitution import substituted_frames
+from wenet_fusion.data.augmentation.feature_trim import trimmed_lengths
 from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel, Losses
 from wenet_fusion.model.chunking import draw_chunking
+from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.model.layers.norm import synchronise_statistics
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.ranks import Ranks
@@ -134,9 +137,13 @@ class Gradients:
     def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
         """Return the losses of a batch, the `index`-th of its update, whose rows follow `first_row` rows of others."""
         chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
+        rngs = [np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys))]
+        # Generators of their own leave the masks of a run as they are when another change is switched on.
+        substitution_rngs, trim_rngs = zip(*(rng.spawn(2) for rng in rngs))
+        batch = self._trimmed(batch, trim_rngs)
         feature_frames = (self._model.frames(batch.sample_lengths_B) * FACTOR).tolist()
-        rngs = (np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys)))
         masks = feature_masks(feature_frames, self._model.config.frontend.num_mel_bins, self._spec_augment, rngs)
+        sources = substituted_frames(feature_frames, self._spec_augment.substitution, substitution_rngs)
         dtype = AUTOCAST[self._config.precision]
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             return self._parallel(
@@ -146,4 +153,17 @@ class Gradients:
                 batch.token_lengths_B.to(self._device),
                 chunking,
                 masks.to(self._device),
+                None if sources is None else sources.to(self._device),
             )
+
+    def _trimmed(self, batch: Batch, rngs: Iterable[np.random.Generator]) -> Batch:
+        """Return the batch with shorter utterances: a feature depends on no sample after its frame."""
+        if not self._spec_augment.trim.max_frames:
+            return batch
+        hop = self._model.config.frontend.frame_samples // FACTOR
+        tokens = [ids[:length] for ids, length in zip(batch.tokens_BU.tolist(), batch.token_lengths_B.tolist())]
+        shortest = [FACTOR * frames_needed(ids) for ids in tokens]
+        feature_frames = (batch.sample_lengths_B.add(hop - 1) // hop).tolist()
+        trimmed = trimmed_lengths(feature_frames, shortest, self._spec_augment.trim, rngs)
+        lengths = torch.minimum(batch.sample_lengths_B, hop * torch.tensor(trimmed))
+        return batch._replace(samples_BN=batch.samples_BN[:, : int(lengths.max())], sample_lengths_B=lengths)
