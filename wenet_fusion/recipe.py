@@ -15,7 +15,15 @@ from wenet_fusion.data.lists.manifest import ListType, read_manifest
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.ranks import Placement
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
+from wenet_fusion.training.state.checkpoint import STATE_NAME, load_model
 from wenet_fusion.training.state.fingerprint import RunFingerprint
+from wenet_fusion.training.state.initialisation import (
+    NO_ORIGIN,
+    NewTokens,
+    describe_transfer,
+    read_origin,
+    transfer_weights,
+)
 from wenet_fusion.training.trainer import Trainer
 from wenet_fusion.training.training_config import TrainingConfig
 
@@ -106,7 +114,13 @@ def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
 
 
 def build_trainer(
-    config: RecipeConfig, train_list: Path, dev_list: Path, model_dir: Path, placement: Placement
+    config: RecipeConfig,
+    train_list: Path,
+    dev_list: Path,
+    model_dir: Path,
+    placement: Placement,
+    init_from: Path | None = None,
+    new_tokens: NewTokens = "mean",
 ) -> Trainer:
     """Build a trainer that starts a run in the folder `model_dir`, or resumes the run that the folder holds.
 
@@ -115,6 +129,8 @@ def build_trainer(
         train_list, dev_list: data lists.
         model_dir: an existing folder.
         placement: the device, and the ranks that train together.
+        init_from: a model checkpoint whose weights a new run starts from; a resumed run compares it with its own.
+        new_tokens: initial weights of tokens that the checkpoint's vocabulary lacks, see `transfer_weights`.
 
     Raises:
         ValueError, OSError: a file is missing or malformed, or the folder holds another run.
@@ -127,9 +143,21 @@ def build_trainer(
     if config.data.cmvn:
         model.cmvn.load(Path(config.data.cmvn))
     tokens, bpe_model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
+    if init_from is not None and not (model_dir / STATE_NAME).exists():
+        transfer = transfer_weights(model, tokens, load_model(init_from), str(init_from), new_tokens)
+        if placement.ranks.is_first:
+            print(describe_transfer(transfer, str(init_from), new_tokens))
     if placement.ranks.rank:  # equal weights, but dropout of its own
         torch.manual_seed(config.seed + placement.ranks.rank)
     fingerprint = RunFingerprint(
-        to_yaml(config), tokens, bpe_model, config.seed, train.digest, train.contents, dev.contents
+        to_yaml(config),
+        tokens,
+        bpe_model,
+        config.seed,
+        train.digest,
+        train.contents,
+        dev.contents,
+        defaults_yaml=to_yaml(RecipeConfig(TokenizerConfig(units=""))),
+        origin=NO_ORIGIN if init_from is None else read_origin(init_from),
     )
     return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, placement)

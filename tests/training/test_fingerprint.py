@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from wenet_fusion.training.state.checkpoint import (
     load_training_state,
     save_training_state,
 )
+from wenet_fusion.training.state.fingerprint import changed_settings
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +81,45 @@ def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
     for name, changes in (("linear", {"optim": linear}), ("frozen", {"frozen_statistics_steps": 1})):
         short = with_training(recipe, max_steps=1, **changes)
         start(short, corpus, tmp_path / name).run()
-        message = r"then: max_steps: 1; now: max_steps: 2\); .* only with decay: inverse_sqrt and frozen_stat"
+        message = r"then: max_steps: 1; now: max_steps: 2\); .* only with decay: inverse_sqrt or constant and"
         with pytest.raises(ValueError, match=message):
             start(with_training(short, max_steps=2), corpus, tmp_path / name)
+
+
+def test_max_steps_may_change_until_the_last_steps_begin():
+    def settings(max_steps, decay, frozen=0):
+        return (
+            f"training:\n  max_steps: {max_steps}\n  frozen_statistics_steps: {frozen}\n"
+            f"  optim:\n    decay: {decay}\n    decay_steps: 3\n"
+        )
+
+    for decay, frozen, step, changed in (
+        ("wsd", 0, 7, False),
+        ("wsd", 0, 8, True),
+        ("wsd", 5, 6, True),
+        ("constant", 0, 10, False),
+        ("constant", 5, 5, False),
+        ("cosine", 0, 1, True),
+        ("linear", 0, 1, True),
+    ):
+        for lengths in ((10, 20), (20, 10)):
+            one, other = (settings(length, decay, frozen) for length in lengths)
+            found = changed_settings(one, other, step)
+            assert found == ["training.max_steps"] * changed, (decay, frozen, step)
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(recipe, corpus, killed, tmp_path):
+    """A setting that its state lacks stands for the default; any other value is another run."""
+    shutil.copytree(killed, tmp_path / "run")
+    state = load_training_state(killed)
+    older = re.sub(
+        r"^  (average_decay: .*|freeze:\n    steps: .*\n    layers: .*)\n", "", state.config_yaml, flags=re.M
+    )
+    assert len(older.splitlines()) == len(state.config_yaml.splitlines()) - 4
+    save_training_state(dataclasses.replace(state, config_yaml=older), tmp_path / "run")
+    assert start(recipe, corpus, tmp_path / "run").step == 2
+    with pytest.raises(ValueError, match=r"\(then: average_decay: 0.0; now: average_decay: 0.9\)"):
+        start(with_training(recipe, average_decay=0.9), corpus, tmp_path / "run")
 
 
 def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):

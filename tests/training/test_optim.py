@@ -32,6 +32,27 @@ def test_inverse_square_root_decay_does_not_depend_on_the_length_of_the_run():
     assert learning_rate(config, 10_000, 10**6) == pytest.approx(0.1)
 
 
+def test_cosine_decay_and_wsd():
+    cosine = OptimConfig(learning_rate=1.0, warmup_steps=1, decay="cosine")
+    rates = [learning_rate(cosine, step, max_steps=10) for step in range(1, 12)]
+    assert rates[0] == 1.0 and rates[5] == pytest.approx(0.5) and rates[10] == pytest.approx(0.0)
+    assert sorted(rates, reverse=True) == rates
+    wsd = OptimConfig(learning_rate=1.0, warmup_steps=4, decay="wsd", decay_steps=4)
+    rates = [learning_rate(wsd, step, max_steps=12) for step in range(1, 14)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.0])
+    constant = OptimConfig(learning_rate=1.0, warmup_steps=2, decay="constant")
+    assert [learning_rate(constant, step, max_steps=4) for step in range(1, 5)] == [0.5, 1, 1, 1]
+
+
+def test_noam_is_inverse_square_root_decay():
+    """Vaswani et al.: factor * dim^-0.5 * min(step^-0.5, step * warmup^-1.5)."""
+    factor, dim, warmup = 5.0, 256, 40
+    config = OptimConfig(learning_rate=factor * (dim * warmup) ** -0.5, warmup_steps=warmup)
+    for step in (1, 10, 40, 41, 400):
+        noam = factor * dim**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert learning_rate(config, step, max_steps=1000) == pytest.approx(noam, rel=1e-12)
+
+
 def not_decayed(optimizer, model):
     """Names of the parameters without weight decay; asserts that every parameter is in one group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -74,3 +95,5 @@ def test_configuration_problems():
         config_from_mapping(OptimConfig, {"learning_rate": 0, "clip_norm": -1, "warmup_steps": 0}, "c")
     fields = [problem.split(": ")[1] for problem in caught.value.problems]
     assert fields == ["learning_rate", "clip_norm", "warmup_steps"]
+    for wrong in (OptimConfig(decay="wsd"), OptimConfig(decay_steps=5), OptimConfig(decay="wsd", decay_steps=-1)):
+        assert wrong.problems()[0].endswith("belongs to decay: wsd, which needs 1 or more")

@@ -5,12 +5,14 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped, rank_device
 from wenet_fusion.ranks import Placement, joined_ranks, loss_as_error
 from wenet_fusion.recipe import build_trainer, read_recipe
+from wenet_fusion.training.state.initialisation import NewTokens
 from wenet_fusion.training.trainer import Trainer
 
 
@@ -34,6 +36,18 @@ def add(verb: Verb) -> None:
     )
     p.add_argument("--dev_data", type=Path, required=True, help="list of utterances to validate on (data.list)")
     p.add_argument("--model_dir", type=Path, required=True, help="folder for checkpoints, logs and TensorBoard files")
+    p.add_argument(
+        "--init_from",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="model checkpoint whose weights a new run starts from, to fine-tune it; its vocabulary may differ",
+    )
+    p.add_argument(
+        "--new_tokens",
+        choices=get_args(NewTokens),
+        default="mean",
+        help="initial weights of tokens that --init_from lacks: the mean of the others, or fresh random ones",
+    )
     p.add_argument("--device", default="auto", help="device to train on: auto, cpu, cuda, cuda:1, ...")
     p.add_argument(
         "overrides",
@@ -49,7 +63,9 @@ def train(args: argparse.Namespace) -> int:
     args.model_dir.mkdir(parents=True, exist_ok=True)
     where = rank_device(args.device)
     with joined_ranks(where) as ranks, loss_as_error():
-        trainer = build_trainer(config, args.train_data, args.dev_data, args.model_dir, Placement(where, ranks))
+        placement = Placement(where, ranks)
+        lists = args.train_data, args.dev_data
+        trainer = build_trainer(config, *lists, args.model_dir, placement, args.init_from, args.new_tokens)
         if not ranks.is_first:
             with _sigterm_stops(trainer):
                 trainer.run()

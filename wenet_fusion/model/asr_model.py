@@ -183,6 +183,18 @@ class AsrModel(nn.Module):
             return None
         return Decoder(self.vocabulary_size, self.config.encoder.dim, layers, self.config.decoder)
 
+    def vocabulary_parameters(self) -> list[str]:
+        """Return the names of the parameters with a row per token."""
+        rows = (nn.Linear, nn.Embedding)
+        named = [(name, module) for name, module in self.named_modules() if isinstance(module, rows)]
+        ends = ("ctc.linear", "decoder.embedding", "decoder.out")
+        return [
+            f"{name}.{parameter}"
+            for name, module in named
+            if name.endswith(ends) or name.startswith("intermediate_heads.")
+            for parameter, _ in module.named_parameters()
+        ]
+
     def frames(self, sample_lengths_B: Tensor) -> Tensor:
         """Return the number of encoder frames of samples; the last frame may be partly silence."""
         return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples

@@ -14,12 +14,13 @@ from wenet_fusion.data.batch_source import BatchSource, LoadedBatch, Loading
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel
-from wenet_fusion.model.layers.norm import freeze_statistics
 from wenet_fusion.ranks import Placement
 from wenet_fusion.training.failures import describe_update, explaining_failures
+from wenet_fusion.training.optimisation.freezing import freeze_for
 from wenet_fusion.training.optimisation.nonfinite_guard import NonFiniteGuard
 from wenet_fusion.training.optimisation.optim import build_optimizer, learning_rate
 from wenet_fusion.training.optimisation.update import Gradients
+from wenet_fusion.training.optimisation.weight_average import WeightAverage
 from wenet_fusion.training.progress.loggers import Loggers, TensorBoardLogger
 from wenet_fusion.training.progress.run_log import RunLog
 from wenet_fusion.training.progress.validation import validate
@@ -86,6 +87,8 @@ class Trainer:
         self.model_dir = model_dir
         self.optimizer = build_optimizer(config.optim, model)
         self.gradients = Gradients(self.model, config, spec_augment, fingerprint.seed, self.ranks)
+        self.average = WeightAverage(self.model, config.average_decay)
+        self.origin = fingerprint.origin._asdict()
         self.guard = NonFiniteGuard(model, model_dir, config.optim.learning_rate)
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
@@ -182,13 +185,14 @@ class Trainer:
         rate = learning_rate(self.config.optim, self.step, self.config.max_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        freeze_statistics(self.model, self.step > self.config.max_steps - self.config.frozen_statistics_steps)
+        freeze_for(self.model, self.step, self.config.freeze, self.config.has_frozen_statistics(self.step))
         self.guard.start_update()
         found = self.gradients.compute(self.step, batches, self.optimizer, self.stop_requested)
         self._is_stopping = found.stop
         if math.isfinite(found.norm) and math.isfinite(found.loss):
             self.gradients.apply(self.optimizer)
             self.guard.accept()
+            self.average.update(self.step - self.skipped_steps)
             self.epoch_loss += found.loss
             self.epoch_updates += 1
         else:
@@ -206,7 +210,11 @@ class Trainer:
     # ---- validation and checkpoints
 
     def _validate(self) -> None:
-        """Measure the model on the dev set, log it, and write a checkpoint."""
+        """Measure the model, or the average of its weights, on the dev set, log it, and write a checkpoint."""
+        with self.average.in_place():
+            self._validate_weights()
+
+    def _validate_weights(self) -> None:
         seconds = time.monotonic() - self._measured_at  # of training since the last validation
         chunking = self.config.chunking.served()[-1]
         placement = Placement(self.device, self.ranks)
@@ -253,6 +261,8 @@ class Trainer:
             train_hashes=self.fingerprint.train_contents.hashes,
             dev_hashes=self.fingerprint.dev_contents.hashes,
             scaler=self.gradients.scaler.state_dict(),
+            origin=self.origin,
+            average=self.average.average,
         )
         save_training_state(state, self.model_dir)
 
@@ -264,6 +274,8 @@ class Trainer:
         load_weights(self.model, state.weights, str(self.model_dir))
         self.optimizer.load_state_dict(state.optimizer)
         self.gradients.scaler.load_state_dict(state.scaler)
+        self.average.restore(state.average)
+        self.origin = state.origin
         seed = self.fingerprint.seed + 1_000_003 * state.step
         if not restore_random_states(Placement(self.device, self.ranks), state.rng, state.cuda_rng, seed):
             self._print(

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from wenet_fusion.model.chunking import ChunkingConfig
+from wenet_fusion.training.optimisation.freezing import ALWAYS, FreezeConfig
 from wenet_fusion.training.optimisation.optim import OptimConfig
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -33,13 +34,15 @@ class TrainingConfig:
     max_batch_rows: int = 200  # utterances per batch and rank
     accumulate: int = 1  # batches per update; the gradient is their mean
     precision: Precision = "float32"  # of matrix products; norms, losses and weights are always float32
-    frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference
+    frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference; -1: all
+    average_decay: float = 0.0  # moving average of the weights, which is validated and saved: 0.999; 0: none
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
     keep_checkpoints: int = 30  # newest step_*.pt files to keep
     num_workers: int = 1  # processes that load batches; 0 loads them in the training process
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)  # dynamic chunk training
     optim: OptimConfig = field(default_factory=OptimConfig)  # optimiser
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)  # part of the encoder that stays as it is
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, one message each."""
@@ -48,10 +51,17 @@ class TrainingConfig:
         seconds, frozen = self.max_batch_seconds, self.frozen_statistics_steps
         if not 1 <= seconds < math.inf:
             found.append(f"max_batch_seconds: {seconds} must be at least 1 and finite; 40 suits a small CPU")
-        if not 0 <= frozen <= self.max_steps:
-            found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}")
+        if not ALWAYS <= frozen <= self.max_steps:
+            found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}, or -1")
+        if not 0 <= self.average_decay < 1:
+            found.append(f"average_decay: {self.average_decay} is not in [0, 1); 0: no average, 0.999 is usual")
         if self.num_workers < 0:
             found.append(f"num_workers: {self.num_workers} must be at least 0; 0 loads batches in the training process")
         if self.validate_interval_steps < 0:
             found.append(f"validate_interval_steps: {self.validate_interval_steps} is below 0; 0: after every epoch")
         return found
+
+    def has_frozen_statistics(self, step: int) -> bool:
+        """Return whether all BatchNorms use constant statistics in an update."""
+        frozen = self.frozen_statistics_steps
+        return frozen == ALWAYS or step > self.max_steps - frozen

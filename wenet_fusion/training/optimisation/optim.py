@@ -1,10 +1,15 @@
 """The optimiser and its learning-rate schedule."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
+
+# "inverse_sqrt" is the schedule of Vaswani et al. (arXiv 1706.03762, "Noam"), "wsd" is warm-up, stable, decay (Hu et
+# al., arXiv 2404.06395), "cosine" is Loshchilov and Hutter's (arXiv 1608.03983) without restarts.
+Decay = Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class OptimConfig:
 
     learning_rate: float = 1e-3  # peak learning rate
     warmup_steps: int = 1000  # updates over which the rate rises linearly from 0 to the peak
-    decay: Literal["linear", "inverse_sqrt"] = "inverse_sqrt"  # after the warm-up; linear reaches 0 at max_steps
+    decay: Decay = "inverse_sqrt"  # the rate after the warm-up; linear, cosine and wsd reach 0 at max_steps
+    decay_steps: int = 0  # with wsd: last updates, over which the rate falls linearly from the peak to 0
     weight_decay: float = 0.01  # AdamW weight decay of matrices; norms and biases have none
     beta_1: float = 0.9  # AdamW decay of the first moment
     beta_2: float = 0.98  # AdamW decay of the second moment
@@ -33,6 +39,8 @@ class OptimConfig:
         ]
         if self.warmup_steps < 1:
             found.append(f"warmup_steps: {self.warmup_steps} must be at least 1; BatchNorm needs a slow start")
+        if (self.decay_steps > 0) != (self.decay == "wsd") or self.decay_steps < 0:
+            found.append(f"decay_steps: {self.decay_steps} belongs to decay: wsd, which needs 1 or more")
         return found
 
 
@@ -40,9 +48,19 @@ def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
     """Return the learning rate of an update; the first one is step 1."""
     if step < config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
+    return config.learning_rate * _share_of_peak(config, step, max_steps)
+
+
+def _share_of_peak(config: OptimConfig, step: int, max_steps: int) -> float:
+    """Return the rate after the warm-up as a share of the peak."""
+    left = max(0.0, (max_steps - step + 1) / max(1, max_steps - config.warmup_steps + 1))
     if config.decay == "linear":
-        return config.learning_rate * max(0.0, (max_steps - step + 1) / max(1, max_steps - config.warmup_steps + 1))
-    return config.learning_rate * (config.warmup_steps / step) ** 0.5
+        return left
+    if config.decay == "cosine":
+        return (1 - math.cos(math.pi * left)) / 2
+    if config.decay == "wsd":
+        return min(1.0, max(0.0, (max_steps - step + 1) / (config.decay_steps + 1)))
+    return 1.0 if config.decay == "constant" else (config.warmup_steps / step) ** 0.5
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -21,6 +21,7 @@ from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.model.layers.norm import synchronise_statistics
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.ranks import Ranks
+from wenet_fusion.training.optimisation.freezing import drop_frozen_gradients
 from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
 
 
@@ -65,12 +66,20 @@ class Gradients:
         self._ranks = ranks
         self._device = next(model.parameters()).device
         self._parallel: nn.Module = model
+        self._trained: list[bool] = []  # of each parameter whether `_parallel` expects a gradient
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "float16")
         if ranks.world > 1:
             synchronise_statistics(model)
+
+    def _share_gradients(self) -> None:
+        """Let the ranks average their gradients; again if other parameters than before are frozen."""
+        trained = [parameter.requires_grad for parameter in self._model.parameters()]
+        if self._ranks.world > 1 and trained != self._trained:
+            self._parallel = model = self._model  # ends the sharing before: one at a time may watch a parameter
             unused = model.reverse_decoder is not None and model.config.loss.reverse_weight == 0
             # Statistics are equal without a broadcast: every rank computes them from the same numbers.
             self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
+        self._trained = trained
 
     def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
         """Leave the mean gradient of the batches, clipped, in the parameters.
@@ -81,6 +90,7 @@ class Gradients:
             optimizer: holds the parameters.
             stop: this rank was asked to stop.
         """
+        self._share_gradients()
         rows = self._rows(batches)
         optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(4, dtype=torch.float64)
@@ -98,6 +108,7 @@ class Gradients:
             dist.all_reduce(shared)
             sums = shared.cpu()
         self.scaler.unscale_(optimizer)
+        drop_frozen_gradients(self._model, step, self._config.freeze)
         norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optim.clip_norm))
         total, ctc, attention, stopped = sums.tolist()
         return Gradient(total, ctc, attention, norm, stopped > 0)

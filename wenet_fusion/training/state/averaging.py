@@ -13,7 +13,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.norm import estimating_statistics
 from wenet_fusion.training.state.checkpoint import ModelCheckpoint, list_checkpoints, load_model
-from wenet_fusion.training.state.fingerprint import weight_settings
+from wenet_fusion.training.state.fingerprint import changed_settings
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
@@ -58,7 +58,7 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
     sums = {name: value.double().clone() for name, value in last.weights.items() if value.is_floating_point()}
     for path in paths[:-1]:
         other = load_model(path)
-        if other.units != last.units or weight_settings(other.config_yaml) != weight_settings(last.config_yaml):
+        if other.units != last.units or changed_settings(other.config_yaml, last.config_yaml, 0, last.config_yaml):
             raise ValueError(f"{path} and {paths[-1]} are of different models: average checkpoints of one run")
         for name in sums:
             sums[name] += other.weights[name]

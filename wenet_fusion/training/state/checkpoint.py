@@ -69,6 +69,8 @@ class TrainingState:
     train_hashes: Tensor | None = None  # of the training list, see `DataContents`; earlier versions kept none
     dev_hashes: Tensor | None = None  # of the dev list
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
+    origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
+    average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
 
 
 def checkpoint_name(step: int) -> str:
@@ -222,10 +224,8 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     if content is None:
         raise ValueError(f"{path} is an exported model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
-        found = (
-            content.get("kind", "a file of another program") if isinstance(content, dict) else type(content).__name__
-        )
-        raise ValueError(f"{path} is {found!r}; give {expected}")
+        kinds = content if isinstance(content, dict) else {"kind": type(content).__name__}
+        raise ValueError(f"{path} is {kinds.get('kind', 'a file of another program')!r}; give {expected}")
     content = migrate(content)
     if content.get("format") != FORMAT:
         raise ValueError(

@@ -1,21 +1,25 @@
 """Check whether a training state belongs to the run that resumes it."""
 
-import re
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from wenet_fusion.data.lists.contents import DataContents, describe_changes
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.state.checkpoint import TrainingState
+from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
 
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
 NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")
-# Their effect is compared token by token; earlier versions lacked the setting and spelled special tokens.
-_COMPARED_BY_TOKENS = re.compile(r"^  special_tokens: (?:refuse|spell)\n", re.MULTILINE)
+# Its effect is compared token by token.
+_COMPARED_BY_TOKENS = "tokenizer.special_tokens"
 # Settings that a resumed run may change where memory runs out; its epoch starts again, with other batches.
 BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
-_COUNTS_FROM_THE_END = re.compile(r"^    decay: linear$|^  frozen_statistics_steps: [1-9]", re.MULTILINE)
+_MAX_STEPS = "training.max_steps"
 
 
 class RunFingerprint(NamedTuple):
@@ -30,29 +34,66 @@ class RunFingerprint(NamedTuple):
     data_digest: str  # of the training set, see `SpeechDataset.digest`
     train_contents: DataContents
     dev_contents: DataContents
+    defaults_yaml: str = ""  # the configuration of a run that sets nothing: what settings of later versions stand for
+    origin: Origin = NO_ORIGIN  # of the first weights
 
 
-def weight_settings(config_yaml: str) -> str:
-    """Return the lines of a configuration that the weights of each step depend on.
+def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]:
+    """Return the settings that the weights of each step depend on, by their dotted keys.
 
-    `max_steps` belongs to them only if the schedule or the frozen statistics count back from the last step. The weights
-    of rescoring never do, and the size of the batches may change where memory runs out.
+    The weights of rescoring never belong to them, and the size of the batches may change where memory runs out.
 
     Args:
         config_yaml: a configuration as `to_yaml` writes it.
+        defaults_yaml: values of settings that the configuration, of an earlier version, lacks.
+
+    >>> weight_settings("training:\\n  num_workers: 1\\n  precision: float32\\n")
+    {'training.precision': 'float32'}
     """
-    config_yaml = _COMPARED_BY_TOKENS.sub("", config_yaml)
-    config_yaml = re.sub(r"^  rescoring:\n(    .*\n)+", "", config_yaml, flags=re.MULTILINE)
-    neutral = [*NEUTRAL_SETTINGS, *BATCH_SETTINGS]
-    if not _COUNTS_FROM_THE_END.search(config_yaml):
-        neutral.append("max_steps")
-    return re.sub(rf"^  ({'|'.join(neutral)}): .*\n", "", config_yaml, flags=re.MULTILINE)
+    settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
+    neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)} | {_COMPARED_BY_TOKENS}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in neutral and not name.startswith("model.rescoring.")
+    }
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return found
+
+
+def changed_settings(old_yaml: str, new_yaml: str, step: int, defaults_yaml: str = "") -> list[str]:
+    """Return the settings that differ between two configurations and that the weights of `step` depend on.
+
+    `max_steps` belongs to them only if the steps so far depend on it: where the schedule or the frozen statistics count
+    back from the last step.
+    """
+    old, new = (weight_settings(text, defaults_yaml) for text in (old_yaml, new_yaml))
+    found = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    lengths = [settings.get(_MAX_STEPS, 0) for settings in (old, new)]
+    if _MAX_STEPS in found and step <= min(lengths) - _steps_from_the_end(new):
+        found.remove(_MAX_STEPS)
+    return found
+
+
+def _steps_from_the_end(settings: Mapping[str, Any]) -> float:
+    """Return the number of last steps that depend on `max_steps`; minus infinity if none do."""
+    decay = settings.get("training.optim.decay")
+    if decay in ("linear", "cosine"):
+        return math.inf
+    last = [settings.get("training.frozen_statistics_steps", 0)]
+    last += [settings.get("training.optim.decay_steps", 0)] * (decay == "wsd")
+    return max(last) if max(last) > 0 else -math.inf
 
 
 def has_same_batches(state: TrainingState, fingerprint: RunFingerprint) -> bool:
     """Return whether the batches of an epoch are those of the state, so that a run can go on within it."""
-    pattern = re.compile(rf"^  (?:{'|'.join(BATCH_SETTINGS)}): .*$", re.MULTILINE)
-    return pattern.findall(state.config_yaml) == pattern.findall(fingerprint.config_yaml)
+    before, now = (_flat(yaml.safe_load(text)) for text in (state.config_yaml, fingerprint.config_yaml))
+    return all(before.get(f"training.{name}") == now.get(f"training.{name}") for name in BATCH_SETTINGS)
 
 
 def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
@@ -68,12 +109,15 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
             f"{model_dir} was trained with a vocabulary of {len(state.units)} tokens that differ from the "
             f"{len(fingerprint.units)} of this run; choose another --model_dir or use its own vocabulary"
         )
-    before, now = weight_settings(state.config_yaml), weight_settings(fingerprint.config_yaml)
-    if before != now:
+    old, new, defaults = state.config_yaml, fingerprint.config_yaml, fingerprint.defaults_yaml
+    changed = changed_settings(old, new, state.step, defaults)
+    if changed:
+        then, now = (_shown(changed, weight_settings(text, defaults)) for text in (old, new))
         raise ValueError(
-            f"{model_dir} was trained with another configuration ({_changed_lines(before, now)}); "
-            f"choose another --model_dir or restore it{_max_steps_hint(before, now)}"
+            f"{model_dir} was trained with another configuration (then: {then}; now: {now}); "
+            f"choose another --model_dir or restore it{_MAX_STEPS_HINT if _MAX_STEPS in changed else ''}"
         )
+    check_same_origin(state.origin, fingerprint.origin, model_dir)
     changes = ""
     if state.train_hashes is not None:
         changes = describe_changes(state.train_hashes, fingerprint.train_contents)
@@ -107,18 +151,13 @@ def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, mode
         )
 
 
-def _changed_lines(old: str, new: str) -> str:
-    before, after = set(old.splitlines()), set(new.splitlines())
-    removed = [line.strip() for line in old.splitlines() if line not in after]
-    added = [line.strip() for line in new.splitlines() if line not in before]
-    return f"then: {', '.join(removed[:3]) or 'nothing'}; now: {', '.join(added[:3]) or 'nothing'}"
+def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
+    known = [f"{name.rpartition('.')[2]}: {settings[name]}" for name in names if name in settings]
+    return ", ".join(known[:3]) or "nothing"
 
 
-def _max_steps_hint(old: str, new: str) -> str:
-    pattern = re.compile(r"^  max_steps: (.*)$", re.MULTILINE)
-    if pattern.findall(old) == pattern.findall(new):
-        return ""
-    return (
-        " (max_steps can be changed later only with decay: inverse_sqrt and frozen_statistics_steps: 0; "
-        "otherwise the steps so far depend on it)"
-    )
+_MAX_STEPS_HINT = (
+    " (max_steps can be changed later only with decay: inverse_sqrt or constant and frozen_statistics_steps: 0, or "
+    "before the last steps of wsd begin; otherwise the steps so far depend on it. To train on after the end, start "
+    "another run with --init_from)"
+)
