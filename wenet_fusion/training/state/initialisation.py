@@ -34,7 +34,7 @@ NO_ORIGIN = Origin("", "")
 
 
 class Transfer(NamedTuple):
-    """What became of each tensor of the model and of the checkpoint."""
+    """The tensors of a model and of the checkpoint that it starts from, by what was done with them."""
 
     copied: list[str]
     mapped: list[str]  # row by row, by token
