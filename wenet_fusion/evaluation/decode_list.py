@@ -122,8 +122,6 @@ class BatchDecoder:
         start = time.perf_counter()
         step = offline_step(self._model, samples, chunking.size, chunking.left)
         encoder_seconds = time.perf_counter() - start
-        for index in range(len(samples)):
-            step.row(index)  # raises if it is not a number
         for search in self._options.searches:
             start = time.perf_counter()
             tokens = self._search(search, step)

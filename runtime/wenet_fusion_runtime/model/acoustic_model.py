@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from wenet_fusion_runtime.model.conformance import Conformance
 from wenet_fusion_runtime.model.metadata import DYNAMIC, ONNX, Meta
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 
@@ -24,17 +25,9 @@ class StepScores(NamedTuple):
     blank: np.ndarray  # (B, T) float32, log-probability of blank
 
     def row(self, index: int) -> tuple[FrameScores, np.ndarray]:
-        """Return the scores and the encoder output (1, T, D) of the valid frames of one row.
-
-        Raises:
-            ValueError: the model returned NaN.
-        """
+        """Return the scores and the encoder output (1, T, D) of the valid frames of one row."""
         length = int(self.lengths[index])
         scores = FrameScores(self.log_probs[index, :length], self.ids[index, :length], self.blank[index, :length])
-        if np.isnan(scores.blank).any():
-            raise ValueError(
-                "the model's output is not a number: its training diverged, or the file is damaged; use another"
-            )
         return scores, self.encoder_out[index : index + 1, :length]
 
 
@@ -84,6 +77,9 @@ class AcousticModel:
     Args:
         backend: runs the model.
         meta: describes the model.
+        source: the exported file, for messages; None for a module in memory.
+    Raises:
+        ModelFault: (all methods) the model does not run as `meta` describes it; the message names the file.
 
     >>> from types import SimpleNamespace
     >>> backend = SimpleNamespace(rescore=lambda encoder_out, hyps, lengths: -lengths[:, None].repeat(2, axis=1))
@@ -92,9 +88,10 @@ class AcousticModel:
     [[-2.0, -2.0], [-1.0, -1.0]]
     """
 
-    def __init__(self, backend: Backend, meta: Meta) -> None:
+    def __init__(self, backend: Backend, meta: Meta, source: str | None = None) -> None:
         self.backend = backend
         self.meta = meta
+        self._conformance = Conformance(meta, source)
         # A graph takes one chunk per call, and dynamic int8 scales depend on the block: it must be that of a stream.
         self._chunk_by_chunk = meta.kind == ONNX or meta.precision == DYNAMIC
 
@@ -106,7 +103,8 @@ class AcousticModel:
             chunk: encoder frames per chunk.
             left: chunks of left context.
         """
-        return self.backend.init_state(batch, chunk, left)
+        with self._conformance.calling():
+            return self.backend.init_state(batch, chunk, left)
 
     def step(
         self, samples: np.ndarray, lengths: Sequence[int], chunk: int, left: int, state: Any
@@ -135,12 +133,10 @@ class AcousticModel:
         for start in range(0, count, size):
             block = np.ascontiguousarray(clipped[:, start : start + size])
             # A row that has ended gets length 0.
-            scores, state = self.backend.step(block, (ends - start).clip(0, block.shape[1]), chunk, left, state)
-            if scores.ids.max(initial=0) >= len(self.meta.vocabulary):  # an earlier export, see `check_head`
-                raise ValueError(
-                    f"the model scores more tokens than the {len(self.meta.vocabulary)} units of its meta.json: they "
-                    "belong to different models; export the model again"
-                )
+            valid = (ends - start).clip(0, block.shape[1])
+            with self._conformance.calling():
+                scores, state = self.backend.step(block, valid, chunk, left, state)
+                self._conformance.check_step(scores, block.shape[1], valid)
             steps.append(scores)
         return join(steps), state
 
@@ -158,25 +154,31 @@ class AcousticModel:
         padded = np.zeros((len(lengths), lengths.max(initial=1)), dtype=np.int64)  # graphs cannot take an empty axis
         for row, ids in enumerate(hypotheses):
             padded[row, : len(ids)] = ids
-        scores = self.backend.rescore(np.concatenate(encoder_blocks, axis=1), padded, lengths)
+        with self._conformance.calling():
+            scores = self.backend.rescore(np.concatenate(encoder_blocks, axis=1), padded, lengths)
+            self._conformance.check_rescoring(scores, len(lengths))
         return scores.astype(np.float64)
 
     def concat_states(self, states: Sequence[Any]) -> Any:
         """Join states into one batch. Their streams may be at different times, but share chunk and left context."""
-        return self.backend.concat_states(states)
+        with self._conformance.calling():
+            return self.backend.concat_states(states)
 
     def split_state(self, state: Any) -> list[Any]:
         """Split a batch into one state per row: the inverse of `concat_states`."""
-        return self.backend.split_state(state)
+        with self._conformance.calling():
+            return self.backend.split_state(state)
 
     def warm_up(self, batch: int = 1) -> StepScores:
         """Step `batch` silent rows at every trained chunk size, so that no stream pays for first calls.
 
-        First calls are slow once per process and once per thread. Returns the scores of the last step.
+        First calls are slow once per process and once per thread. The last step is that of a stream's end, a frame
+        instead of a chunk. Returns its scores.
         """
         for chunk in self.meta.chunk_sizes:
             silence, left = np.zeros((batch, chunk * self.meta.frame_samples), dtype=np.float32), self.meta.left(chunk)
             state = self.concat_states([self.init_state(1, chunk, left) for _ in range(batch)])
-            scores, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
+            _, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
             self.split_state(state)
-        return scores
+        end = silence[:, : self.meta.frame_samples]
+        return self.step(end, [1] * batch, chunk, left, state)[0]

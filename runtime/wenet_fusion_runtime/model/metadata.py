@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import check_format
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, Vocabulary
 
@@ -19,8 +21,11 @@ DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each blo
 MAX_SIZE = 1 << 24  # samples or frames; more in a field of meta.json is a mistake
 WHOLE = 1 << 30  # frames of a chunk that holds any recording
 MAX_CACHED = 1 << 20  # frames of left context: 11 hours
+MAX_WEIGHT = 1000.0  # of a score, or nats of a penalty: above it a search obeys nothing else
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
 VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, surrogates
+_LAID_OUT = {ord(mark): None for mark in "\n\r\t"}  # the YAML of a training has these
 BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
 
 
@@ -122,6 +127,7 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
     """
     try:
         _check_format(record)
+        _check_texts(record)
         chunkings = tuple((int(pair["size"]), int(pair["left"])) for pair in record["chunkings"])
         default = int(record["default_chunking"]["size"]), int(record["default_chunking"]["left"])
         sizes = [int(record["sample_rate"]), int(record["frame_samples"]), *(size for size, _ in chunkings)]
@@ -154,10 +160,10 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
             default_chunk=default[0],
             default_left=default[1],
             vocabulary=vocabulary,
-            decoder=bool(record["decoder"]),
-            reverse_decoder=bool(record["reverse_decoder"]),
-            ctc_weight=float(record["decoding"]["ctc_weight"]),
-            reverse_weight=float(record["decoding"]["reverse_weight"]),
+            decoder=_flag(record, "decoder"),
+            reverse_decoder=_flag(record, "reverse_decoder"),
+            ctc_weight=_weight(record, "ctc_weight", MAX_WEIGHT),
+            reverse_weight=_weight(record, "reverse_weight", 1.0 if record["reverse_decoder"] else 0.0),
             emission_delay=_emission_delay(record.get("word_times")),
             state=tuple(_state_tensor(*entry) for entry in record["state"]) if record["kind"] == ONNX else (),
             precision=record["precision"],
@@ -199,6 +205,36 @@ def _check_format(record: Mapping[str, Any]) -> None:
         raise ValueError(
             f"blank and sos_eos must be {BLANK} and {SOS_EOS}, found {record['blank']} and {record['sos_eos']}"
         )
+
+
+def _check_texts(record: Mapping[str, Any]) -> None:
+    """Raise ValueError if a text could steer a terminal or a log: keys, units, names, versions, notes."""
+    left: list[tuple[str, Any]] = list(record.items())
+    texts = [("its names", name) for name in record]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, str):
+            texts.append((name, value.translate(_LAID_OUT) if name == "config" else value))
+        elif isinstance(value, Mapping):
+            left += [(name, part) for part in (*value, *value.values())]
+        elif isinstance(value, list):
+            left += [(name, part) for part in value]
+    for name, text in texts:
+        if _CONTROL.search(text):
+            raise ValueError(f"{name} {visible(text, SHOWN)} contains a control character")
+
+
+def _flag(record: Mapping[str, Any], name: str) -> bool:
+    if not isinstance(record[name], bool):
+        raise ValueError(f"{name} must be true or false, found {visible(repr(record[name]), SHOWN)}")
+    return record[name]
+
+
+def _weight(record: Mapping[str, Any], name: str, most: float) -> float:
+    found = float(record["decoding"][name])
+    if not 0 <= found <= most:  # also true for NaN
+        raise ValueError(f"{name} must be 0 to {most:g}, found {found:g}")
+    return found
 
 
 def _emission_delay(record: Mapping[str, Any] | None) -> EmissionDelay:

@@ -65,7 +65,7 @@ def load_model(path: str | Path, threads: int = 1) -> AcousticModel:
     """
     path, meta = Path(path), read_meta(path)
     backend = load_torchscript(path, meta) if meta.kind == TORCHSCRIPT else load_onnx(path, meta, threads)
-    return AcousticModel(backend, meta)
+    return AcousticModel(backend, meta, str(path))
 
 
 def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import numpy as np
 from wenet_fusion_runtime.console import is_out_of_memory, unusable_package
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.model.archive_members import read_member
+from wenet_fusion_runtime.model.conformance import MEMORY, check_state
 from wenet_fusion_runtime.model.metadata import CACHE, VOCABULARY_SIZE, Meta, check_head
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STEP, RESCORE = "step.onnx", "rescore.onnx"
 SCORES = len(StepScores._fields)
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
-_LOG_ERRORS = 3
+_LOG_NOTHING = 4  # its errors are raised too
 
 State = tuple[np.ndarray, ...]
 
@@ -49,9 +50,7 @@ class OnnxBackend:
     ValueError: threads must be at least 1, found 0
     """
 
-    def __init__(
-        self, step: bytes, rescore: bytes | None, meta: Meta, threads: int = 1, source: str = "the model in memory"
-    ) -> None:
+    def __init__(self, step: bytes, rescore: bytes | None, meta: Meta, threads: int = 1, source: str = MEMORY) -> None:
         self._state = meta.state
         self._names = [f"state_{index}" for index in range(len(meta.state))]
         inputs = {"samples": _TYPES["float32"], "lengths": _TYPES["int64"]}
@@ -74,6 +73,7 @@ class OnnxBackend:
 
         Raises:
             ValueError: the state was made for another chunk size or left context.
+            Mismatch: the next state has not the shapes that the metadata describe.
         """
         for tensor, (name, _, shape) in zip(state, self._state):
             cached = tensor.shape[shape.index(CACHE)] if CACHE in shape else chunk * left
@@ -84,6 +84,7 @@ class OnnxBackend:
                 )
         inputs = {"samples": samples, "lengths": lengths, **dict(zip(self._names, state))}
         outputs = self._step.run(None, inputs)
+        check_state(outputs[SCORES:], state)
         return StepScores(*outputs[:SCORES]), tuple(outputs[SCORES:])
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
@@ -128,7 +129,7 @@ def _session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _LOG_ERRORS
+    options.log_severity_level = _LOG_NOTHING
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base class

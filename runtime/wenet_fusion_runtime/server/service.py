@@ -9,6 +9,7 @@ from typing import Protocol
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Unavailable
+from wenet_fusion_runtime.model.conformance import ModelFault
 from wenet_fusion_runtime.server.decoding.decoders import Decoders
 from wenet_fusion_runtime.server.errors import (
     NORMAL,
@@ -100,6 +101,8 @@ class Service:
         try:
             # In a thread: building the prefix trees of many hot words takes time.
             stream = await asyncio.to_thread(self._stream, options, is_file)
+        except ModelFault as error:
+            raise self.session_error(error, "a new session") from None
         except ValueError as error:
             raise ClientError(Reason.OPTION, str(error), NORMAL) from None
         try:
@@ -120,6 +123,9 @@ class Service:
 
     def session_error(self, error: Exception, label: str) -> ClientError:
         """Return the client's error for an error in its session; log unexpected errors."""
+        if isinstance(error, ModelFault):
+            LOG.error("%s: the session failed: %s", label, error)
+            return internal_error()
         if isinstance(error, ValueError):
             return ClientError(Reason.SAMPLES, str(error), NORMAL)
         if isinstance(error, Unavailable):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.model.metadata import MAX_WEIGHT, Meta
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_model import LanguageModel
@@ -15,7 +15,6 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, LONGEST_SECONDS, EndpointRules
 
 DEFAULT_BEAM_SIZE = 10
-LARGEST_WEIGHT = 1000.0  # of a score, or nats of a penalty: above it a search obeys nothing else
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,19 @@ class DecodingOptions:
             raise ValueError(f"beam_size must be at least 1, found {self.beam_size}")
         if self.nbest is not None and self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, found {self.nbest}")
-        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= LARGEST_WEIGHT:
-            raise ValueError(f"ctc_weight must be 0 to {LARGEST_WEIGHT:g}, found {self.ctc_weight}")
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= MAX_WEIGHT:
+            raise ValueError(f"ctc_weight must be 0 to {MAX_WEIGHT:g}, found {self.ctc_weight}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
         for name in ("blank_penalty", "lm_weight"):
-            if not 0 <= getattr(self, name) <= LARGEST_WEIGHT:
-                raise ValueError(f"{name} must be 0 to {LARGEST_WEIGHT:g}, found {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= MAX_WEIGHT:
+                raise ValueError(f"{name} must be 0 to {MAX_WEIGHT:g}, found {getattr(self, name)}")
         for name in ("length_penalty", "word_bonus"):
-            if not abs(getattr(self, name)) <= LARGEST_WEIGHT:  # also true for NaN
-                raise ValueError(
-                    f"{name} must be {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, found {getattr(self, name)}"
-                )
-        if not (0 < self.token_threshold <= LARGEST_WEIGHT or self.token_threshold == math.inf):
+            if not abs(getattr(self, name)) <= MAX_WEIGHT:  # also true for NaN
+                raise ValueError(f"{name} must be {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, found {getattr(self, name)}")
+        if not (0 < self.token_threshold <= MAX_WEIGHT or self.token_threshold == math.inf):
             raise ValueError(
-                f"token_threshold must be positive and at most {LARGEST_WEIGHT:g}, or inf to prune none, found "
+                f"token_threshold must be positive and at most {MAX_WEIGHT:g}, or inf to prune none, found "
                 f"{self.token_threshold}"
             )
         if not 0.5 <= self.blank_skip_threshold <= 1:

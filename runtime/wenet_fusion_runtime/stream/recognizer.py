@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.result import Result
@@ -35,7 +34,8 @@ class Recognizer:
         options: the options with the model's values in place of None.
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is damaged, or the options do not suit the model.
+        ValueError: the file is damaged or does not run as its metadata describe it, or the options do not suit the
+            model.
         ImportError: the package that runs the file is not installed.
 
     >>> samples = np.zeros(16000, dtype=np.float32)
@@ -50,16 +50,7 @@ class Recognizer:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
         self._scorers = self.options.scorers(self.model.meta.vocabulary)
-        try:
-            self._warm_up()
-        except Exception as error:  # torch's and onnxruntime's errors have no common base class
-            if is_out_of_memory(error):
-                raise
-            name = "the model in memory" if isinstance(model, AcousticModel) else model
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"{name}: the model does not run as its meta.json describes it ({reason}); export the model again"
-            ) from error
+        self._warm_up()
 
     def create_stream(
         self,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.runtime.audio_zoo import encoded, speech
 from support.runtime.pipes import through_pipe
 from wenet_fusion_runtime.audio.containers.byte_ranges import FileRange
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
@@ -117,3 +119,18 @@ def test_an_empty_recording_before_another_adds_nothing() -> None:
     soundfile.write(full, NOISE, 16000, format="WAV")
     joined = load_audio(io.BytesIO(2 * empty.getvalue() + full.getvalue() + empty.getvalue()), 16000)
     assert np.abs(joined - NOISE).max() < 1e-4
+
+
+READ_CHANNEL = """
+import sys, numpy, wenet_fusion_runtime
+numpy.save(sys.argv[2], wenet_fusion_runtime.load_audio(sys.argv[1], 16000, channel=8))
+"""
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_many_planes_do_not_end_the_process(tmp_path: Path, channels: int) -> None:
+    """PyAV reads pointers behind those of the planes of 7.1 and more channels. In a process of its own: it crashed."""
+    pytest.importorskip("av")
+    (tmp_path / "a.wv").write_bytes(encoded("wv", "wavpack", 16000, channels))
+    subprocess.run([sys.executable, "-c", READ_CHANNEL, str(tmp_path / "a.wv"), str(tmp_path / "a.npy")], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), speech(16000, channels)[:, 7], atol=8e-3)

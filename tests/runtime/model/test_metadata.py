@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.runtime.fake_model import FRAME, SAVERS, TOKENS, LoudnessModel, meta_record, onnx_record, speak
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.conformance import ModelFault
 from wenet_fusion_runtime.model.metadata import StateTensor, parse_meta
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
@@ -90,6 +91,24 @@ def test_a_record_of_another_kind_is_refused() -> None:
         ({"sample_rate": 1}, "1 Hz is not accepted, expected 4000 to 384000 Hz"),
         ({"frame_samples": 1 << 22}, "a chunk and tail_samples must have at most 16777216 samples"),
         ({"chunkings": [{"size": 8, "left": 2}, {"size": 1 << 15, "left": 64}]}, "a left context 1048576 frames"),
+        ({"decoding": {"ctc_weight": float("nan"), "reverse_weight": 0}}, "ctc_weight must be 0 to 1000, found nan"),
+        ({"decoding": {"ctc_weight": -1, "reverse_weight": 0}}, "ctc_weight must be 0 to 1000, found -1"),
+        ({"decoding": {"ctc_weight": 1, "reverse_weight": 1.5}}, "reverse_weight must be 0 to 1, found 1.5"),
+        (
+            {"reverse_decoder": False, "decoding": {"ctc_weight": 1, "reverse_weight": 0.5}},
+            "reverse_weight must be 0 to 0, found 0.5",
+        ),
+        ({"decoder": "false"}, "decoder must be true or false, found 'false'; export"),
+        (
+            {"units": [*TOKENS[:6], "d\x1b[2J"]},
+            r"units d\\x1b\[2J contains a control character; export the model again",
+        ),
+        ({"precision": "float32\n"}, r"precision float32\\n contains a control character"),
+        ({"engine": "none\u2028"}, r"engine none\\u2028 contains"),
+        ({"versions": {"torch\r": "1"}}, "versions .* contains"),
+        ({"latency": {"8": [{"\x9b": 1}]}}, "latency .* contains"),
+        ({"config": "model:\n\tlayers: \x00"}, r"config model:layers: \\x00 contains"),
+        ({"x\ud800": 1}, "its names .* contains"),
         ({"state": [["x", "int64"]]}, "missing 1 required positional argument: 'shape'"),
     ],
 )
@@ -104,5 +123,11 @@ def test_tokens_beyond_the_units_are_refused_in_files_of_earlier_versions() -> N
     meta = parse_meta(meta_record() | {"units": meta_record()["units"][:4]}, "memory")
     model = AcousticModel(TorchBackend(LoudnessModel().eval()), meta)
     samples = speak("abcd")[None, : 8 * FRAME]
-    with pytest.raises(ValueError, match="the model scores more tokens than the 4 units of its meta.json"):
+    with pytest.raises(ModelFault, match="in memory: .* .ids is 0 to 6, expected tokens of the 4 units.; export the"):
         model.step(samples, [8 * FRAME], 8, 2, model.init_state(1, 8, 2))
+
+
+def test_line_ends_in_the_configuration_and_letters_of_all_scripts_are_no_control_characters() -> None:
+    change = {"config": "model:\r\n\tlayers: 1\n", "units": [*TOKENS[:5], "\u0628\u200d", "\u0161\U0001f600"]}
+    meta = parse_meta(meta_record() | change, "memory")
+    assert meta.config == change["config"] and meta.vocabulary.tokens[6] == "\u0161\U0001f600"

@@ -55,7 +55,7 @@ def encoded(
     import av
 
     target = Pipe() if to_pipe else io.BytesIO()
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "9.1.6"}[channels]
     fragments = {"movflags": "frag_keyframe+empty_moov"} if container == "mp4" and to_pipe else {}
     with av.open(target, "w", format=container, container_options=fragments) as output:
         stream = output.add_stream(
@@ -63,7 +63,7 @@ def encoded(
         )
         if codec.startswith("wma"):
             stream.bit_rate = 64000
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(speech(rate, channels).T), "fltp", layout)
+        frame = av.AudioFrame.from_ndarray(speech(rate, channels).reshape(1, -1), "flt", layout)
         frame.sample_rate = rate
         context = stream.codec_context
         context.open()

@@ -18,6 +18,9 @@ _FORMATS = (
     "tta,w64,wav,wv,xwma"
 )
 _EXACT = ("mov", "matroska")  # containers that state how long they are
+_MOST_PLANES = (
+    7  # with a plane for each of more channels, PyAV (to 18.1 at least) reads pointers beyond theirs: a crash
+)
 _TOLERANCE_SECONDS = 0.25  # largest difference between the stated duration and the audio
 
 
@@ -41,6 +44,7 @@ class MediaDecoder:
     def __init__(self, file: BinaryFile) -> None:
         av = _pyav()
         self._file, self._errors = file, av.FFmpegError
+        self._packing = _Packing()
         self.frames: int | None = None
         self._count, self._format = 0, None
         try:
@@ -101,7 +105,25 @@ class MediaDecoder:
                     f"{self._count / self.sample_rate:.2f} s; convert it to one sample rate"
                 )
             if frame.samples:
-                return _samples(frame)
+                return np.concatenate([_samples(packed) for packed in self._packing.frames(frame)])
+
+
+class _Packing:
+    """Interleave the samples of frames that have more planes than PyAV reads."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[Any, ...] = ()
+        self._resampler: Any = None
+
+    def frames(self, frame: Any) -> list[Any]:
+        """Return a frame that can be read, or several."""
+        if not frame.format.is_planar or frame.layout.nb_channels <= _MOST_PLANES:
+            return [frame]
+        shape = frame.format.name, frame.layout.name, frame.sample_rate
+        if shape != self._shape:
+            self._shape, self._resampler = shape, _pyav().AudioResampler(format=frame.format.packed.name)
+        frames: list[Any] = self._resampler.resample(frame)
+        return frames
 
 
 def _samples(frame: Any) -> np.ndarray:

@@ -1,0 +1,138 @@
+"""What a model's graphs return, compared with what its meta.json promises; no other module judges a model.
+
+Shapes: B rows, T encoder frames, D encoder width, K best tokens of a frame, H hypotheses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from wenet_fusion_runtime.console import is_out_of_memory, visible
+from wenet_fusion_runtime.model.metadata import Meta
+
+MEMORY = "the model in memory"  # the source of a model that no file holds
+_REASON = 200  # characters of a backend's message
+
+
+class ModelFault(ValueError):
+    """A model that does not run as its metadata promise. No audio, option or client is to blame.
+
+    >>> str(ModelFault("final.zip: the model's output is not a number; use another"))
+    "final.zip: the model's output is not a number; use another"
+    """
+
+
+class Mismatch(Exception):
+    """A result of a model that its metadata do not promise; `Conformance.calling` makes it a `ModelFault`.
+
+    Args:
+        what: name of the result.
+        found: what the model returned.
+        expected: what the metadata promise.
+
+    >>> str(Mismatch("encoder_out", (1, 16), (1, 4)))
+    'encoder_out is (1, 16), expected (1, 4)'
+    """
+
+    def __init__(self, what: str, found: object, expected: object) -> None:
+        super().__init__(f"{what} is {found}, expected {expected}")
+
+
+class Conformance:
+    """The judge of one model's results.
+
+    Args:
+        meta: metadata of the model.
+        source: the exported file; None for a module in memory, whose own exceptions pass unchanged.
+
+    >>> judge = Conformance(meta=None, source="final.zip")
+    >>> with judge.calling():
+    ...     raise RuntimeError("the input tensor cannot be reshaped")
+    Traceback (most recent call last):
+    wenet_fusion_runtime.model.conformance.ModelFault: final.zip: the model does not run as its meta.json describes \
+it (the input tensor cannot be reshaped); export the model again
+    """
+
+    def __init__(self, meta: Meta, source: str | None) -> None:
+        self._meta, self._source = meta, source
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Turn exceptions of the model's graphs, and each `Mismatch`, into a `ModelFault` that names the file.
+
+        A ValueError passes: the caller gave something wrong. So does a lack of memory.
+        """
+        try:
+            yield
+        except Exception as error:  # torch's and onnxruntime's errors have no common base class
+            is_ours = isinstance(error, Mismatch)
+            if not is_ours and (self._source is None or isinstance(error, ValueError) or is_out_of_memory(error)):
+                raise
+            reason = visible((str(error).strip().splitlines() or [type(error).__name__])[0], _REASON)
+            raise ModelFault(
+                f"{self._source or MEMORY}: the model does not run as its meta.json describes it ({reason}); "
+                "export the model again"
+            ) from error
+
+    def check_step(self, scores: Sequence[np.ndarray], samples: int, ends: np.ndarray) -> None:
+        """Check the scores of one block.
+
+        Args:
+            scores: the fields of `StepScores`.
+            samples: samples of the block, whole frames.
+            ends: (B,) valid samples of each row.
+        Raises:
+            Mismatch: types, shapes, numbers of frames or tokens are not those that the metadata promise.
+            ModelFault: the scores of a valid frame are not a number.
+        """
+        encoder_out, lengths, log_probs, ids, blank = scores
+        rows, frames = len(ends), samples // self._meta.frame_samples
+        tops, size = ids.shape[-1] if ids.ndim == 3 else 1, len(self._meta.vocabulary)
+        width = encoder_out.shape[-1] if encoder_out.ndim == 3 else 1
+        for name, array, kind, shape in (
+            ("encoder_out", encoder_out, "float", (rows, frames, width)),
+            ("lengths", lengths, "int", (rows,)),
+            ("log_probs", log_probs, "float", (rows, frames, tops)),
+            ("ids", ids, "int", (rows, frames, tops)),
+            ("blank", blank, "float", (rows, frames)),
+        ):
+            _check_array(name, array, kind, shape)
+        expected = -(-ends // self._meta.frame_samples)
+        if (lengths != expected).any():
+            raise Mismatch("lengths", lengths.tolist(), expected.tolist())
+        if not 1 <= tops <= size or ids.min() < 0 or ids.max() >= size:
+            raise Mismatch("ids", f"0 to {ids.max(initial=0)}", f"tokens of the {size} units")
+        wrong = np.isnan(blank) | np.isnan(log_probs).any(2)
+        if wrong.any() and wrong[np.arange(frames) < lengths[:, None]].any():
+            raise self._not_a_number()
+
+    def check_rescoring(self, scores: np.ndarray, hypotheses: int) -> None:
+        """Check the decoders' scores (H, 2); see `check_step`."""
+        _check_array("scores", scores, "float", (hypotheses, 2))
+        if np.isnan(scores).any():
+            raise self._not_a_number()
+
+    def _not_a_number(self) -> ModelFault:
+        return ModelFault(
+            f"{self._source or MEMORY}: the model's output is not a number: its training diverged, or the file is "
+            "damaged; use another"
+        )
+
+
+def check_state(after: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> None:
+    """Check that a state has the types and shapes of the one before, which keeps its size.
+
+    Raises:
+        Mismatch: it does not.
+    """
+    for index, (new, old) in enumerate(zip(after, before)):
+        if new.dtype != old.dtype or new.shape != old.shape:
+            raise Mismatch(f"state_{index}", f"{new.dtype} {new.shape}", f"{old.dtype} {old.shape}")
+
+
+def _check_array(name: str, array: np.ndarray, kind: str, shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype.kind != kind[0]:
+        raise Mismatch(name, f"{array.dtype} {array.shape}", f"{kind} {shape}")
