@@ -82,7 +82,7 @@ class AcousticModel:
         ModelFault: (all methods) the model does not run as `meta` describes it; the message names the file.
 
     >>> from types import SimpleNamespace
-    >>> backend = SimpleNamespace(rescore=lambda encoder_out, hyps, lengths: -lengths[:, None].repeat(2, axis=1))
+    >>> backend = SimpleNamespace(rescore=lambda frames, hyps, lengths: np.repeat(-1.0 * lengths[:, None], 2, 1))
     >>> model = AcousticModel(backend, SimpleNamespace(kind="", precision="float32"))
     >>> model.rescore([np.zeros((1, 50, 256))], [(5, 7), (5,)]).tolist()
     [[-2.0, -2.0], [-1.0, -1.0]]

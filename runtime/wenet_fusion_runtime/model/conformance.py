@@ -1,4 +1,4 @@
-"""What a model's graphs return, compared with what its meta.json promises; no other module judges a model.
+"""Comparison of what a model's graphs return with what its meta.json promises; no other module judges a model.
 
 Shapes: B rows, T encoder frames, D encoder width, K best tokens of a frame, H hypotheses.
 """
