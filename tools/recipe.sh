@@ -16,6 +16,7 @@
 # What the shared stages read. A recipe that sets one before this file changes its default, and makes it an option.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
 : "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
+: "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 
@@ -39,9 +40,10 @@ enter_recipe() {
   [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
   [[ $data_type =~ ^(raw|shard)$ ]] || fail "--data_type $data_type is not raw or shard"
   [[ $special_tokens =~ ^(refuse|remove|keep|spell)$ ]] || fail "--special_tokens $special_tokens is not refuse, remove, keep or spell"
-  for name in seed vocab_size num_workers average_num lm_order; do
+  for name in seed vocab_size num_workers average_num lm_order num_gpus num_nodes job_id num_utts_per_shard; do
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
   done
+  choose_launchers
   caller=$PWD
   cd "$here" || exit 1
   [ -f "$train_config" ] || [ ! -f "$caller/$train_config" ] || train_config=$caller/$train_config
@@ -65,9 +67,26 @@ enter_recipe() {
   # All seeds and vocabularies share data/: a second run would change it under the first one's training.
   mkdir -p data
   exec 8>data/.lock
-  if command -v flock >/dev/null && ! flock -n 8; then
+  # Hosts that train together only read data/.
+  local kind=-x
+  [ "$num_nodes" -le 1 ] || [ "$stage" -lt 4 ] || kind=-s
+  if command -v flock >/dev/null && ! flock -n $kind 8; then
     fail "another run of this recipe uses $PWD/data; wait for it, or use another clone"
   fi
+}
+
+# Set train_launcher and launcher: the command wenet-fusion as the ranks of a training, and as those of this host.
+choose_launchers() {
+  local ranks=(python -m torch.distributed.run --nproc_per_node "$num_gpus" --rdzv_backend c10d)
+  if [ "$num_gpus" -lt 1 ] || [ "$num_nodes" -lt 1 ]; then fail "--num_gpus and --num_nodes must be at least 1"; fi
+  launcher=(wenet-fusion)
+  [ "$num_gpus" = 1 ] || launcher=("${ranks[@]}" --rdzv_endpoint localhost:0 -m wenet_fusion.cli)
+  train_launcher=("${launcher[@]}")
+  [ "$num_nodes" = 1 ] && return
+  [[ $HOST_NODE_ADDR =~ :[1-9][0-9]*$ ]] \
+    || fail "--HOST_NODE_ADDR $HOST_NODE_ADDR: with --num_nodes $num_nodes give HOST:PORT of the first host, such as node1:29400"
+  train_launcher=("${ranks[@]}" --nnodes "$num_nodes" --rdzv_endpoint "$HOST_NODE_ADDR" --rdzv_id "$job_id"
+    -m wenet_fusion.cli)
 }
 
 stage_stamp() {
@@ -83,13 +102,14 @@ frontend() {
 }
 
 stage_settings() {
-  local special=
+  local special='' shards=''
+  if [ "$data_type" = shard ] && [ "$num_utts_per_shard" != 500 ]; then shards=" utterances=$num_utts_per_shard"; fi
   [ "$special_tokens" = refuse ] || special=" special_tokens=$special_tokens"
   case $1 in
     -1 | 0) corpus_settings "$1" ;;
     1) echo "$(stage_settings 0) frontend=$(frontend | cksum | tr ' ' '-')" ;;
     2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size$special" ;;
-    3) echo "$(stage_settings 0) data_type=$data_type$special" ;;
+    3) echo "$(stage_settings 0) data_type=$data_type$shards$special" ;;
     4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
       "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)$special" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
@@ -153,7 +173,7 @@ lists_stage() {
     else
       rm -rf "data/$name/shards"
       # shellcheck disable=SC2046
-      python "$root/tools/data/make_shard_list.py" --num_utts_per_shard 500 --num_threads 2 \
+      python "$root/tools/data/make_shard_list.py" --num_utts_per_shard "$num_utts_per_shard" --num_threads 2 \
         --special_tokens "$special_tokens" "data/$name/"{wav.scp,text,shards,data.list} $(segments_of "$name")
     fi
   done
@@ -182,7 +202,7 @@ training_stage() {
   mkdir -p "$dir"
   stage_settings 4 >"$dir/.training"
   # shellcheck disable=SC2086
-  wenet-fusion train --config "$train_config" --train_data data/train/data.list --dev_data data/dev/data.list \
+  "${train_launcher[@]}" train --config "$train_config" --train_data data/train/data.list --dev_data data/dev/data.list \
     --model_dir "$dir" "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
     "training.num_workers=$num_workers" "${tokenizer[@]}" $overrides
 }
@@ -195,7 +215,7 @@ evaluation_stage() {
   wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list \
     --dev_data data/dev/data.list --output "$averaged"
   # shellcheck disable=SC2086
-  wenet-fusion evaluate --checkpoint "$averaged" --data data/test/data.list --modes $decode_modes \
+  "${launcher[@]}" evaluate --checkpoint "$averaged" --data data/test/data.list --modes $decode_modes \
     --chunkings $chunkings --result_dir "$results"
 }
 

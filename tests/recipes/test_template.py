@@ -49,3 +49,16 @@ def test_what_is_missing_is_named(root: Path) -> None:
     (root.parent / "corpus" / "dev" / "text").unlink()
     done = run_template(root, "--data", "corpus")
     assert done.returncode == 1 and "corpus/dev/text is missing or empty" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_variable_trains_on_two_ranks(root: Path, tone_run: ToneRun) -> None:
+    arguments = ["--data", "corpus", "--units", "words", "--train_config", tone_run.config, "--chunkings", "full",
+        "--overrides", "training.max_steps=4 training.validate_interval_steps=2", "--average_num", "2",
+        "--decode_modes", "ctc_greedy_search", "--num_gpus", "2", "--stop_stage", "5",
+    ]  # fmt: skip
+    done = run_template(root, *arguments)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "M parameters on cpu, 2 ranks" in done.stdout
+    folder = root / TEMPLATE / "exp" / "fusionformer_words_seed0"
+    assert (folder / "step_000004.pt").is_file() and (folder / "results/report.html").is_file()

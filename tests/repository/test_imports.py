@@ -34,6 +34,7 @@ LAYERS = {
     "data": 10,
     "training": 11,
     "recipe": 12,
+    "migration": 13,
     "trained_model": 13,
     "evaluation": 14,
     "export": 15,

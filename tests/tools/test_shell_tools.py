@@ -212,3 +212,50 @@ def test_recipe_names_what_is_wrong_with_its_options(recipe: Path) -> None:
     ):
         done = run_recipe(recipe, *options)
         assert done.returncode == 1 and message in done.stderr, done.stderr
+
+
+# ---- the ranks of a training
+
+
+@pytest.mark.parametrize(
+    "settings, train, evaluate",
+    [
+        ("num_gpus=1", "wenet-fusion", "wenet-fusion"),
+        (
+            "num_gpus=8",
+            "python -m torch.distributed.run --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint localhost:0 -m "
+            "wenet_fusion.cli",
+            None,
+        ),
+        (
+            "num_gpus=8 num_nodes=2 HOST_NODE_ADDR=node1:29400 job_id=7",
+            "python -m torch.distributed.run --nproc_per_node 8 --rdzv_backend c10d --nnodes 2 --rdzv_endpoint "
+            "node1:29400 --rdzv_id 7 -m wenet_fusion.cli",
+            "python -m torch.distributed.run --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint localhost:0 -m "
+            "wenet_fusion.cli",
+        ),
+        (
+            "num_gpus=1 num_nodes=2 HOST_NODE_ADDR=node1:29400",
+            "python -m torch.distributed.run --nproc_per_node 1 --rdzv_backend c10d --nnodes 2 --rdzv_endpoint "
+            "node1:29400 --rdzv_id 2023 -m wenet_fusion.cli",
+            "wenet-fusion",
+        ),
+    ],
+)
+def test_variables_choose_the_ranks(settings: str, train: str, evaluate: str | None, tmp_path: Path) -> None:
+    script = f'{settings}; . "{ROOT}/tools/recipe.sh"; choose_launchers; '
+    done = run(["bash", "-euc", script + 'echo "${train_launcher[*]}"; echo "${launcher[*]}"'], tmp_path)
+    assert done.stdout.splitlines() == [train, evaluate or train], done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ("num_gpus=0", "--num_gpus and --num_nodes must be at least 1"),
+        ("num_nodes=2", "give HOST:PORT of the first host, such as node1:29400"),
+        ("num_nodes=2 HOST_NODE_ADDR=node1", "--HOST_NODE_ADDR node1: with --num_nodes 2 give HOST:PORT"),
+    ],
+)
+def test_ranks_that_cannot_meet_are_refused(settings: str, message: str, tmp_path: Path) -> None:
+    done = run(["bash", "-euc", f'{settings}; . "{ROOT}/tools/recipe.sh"; choose_launchers'], tmp_path)
+    assert done.returncode == 1 and message in done.stderr

@@ -20,17 +20,22 @@ def add(verb: Verb) -> None:
             "--model_dir exp --best --train_data train.list --dev_data dev.list --output exp/avg_best.pt",
         ],
     )
-    p.add_argument("--model_dir", type=Path, required=True, help="folder of the training run, with step_*.pt")
+    p.add_argument(
+        "--model_dir", "--src_path", type=Path, required=True, help="folder of the training run, with step_*.pt"
+    )
     p.add_argument("--num", type=int, default=5, help="number of checkpoints to average")
     p.add_argument(
-        "--best", action="store_true", help="take the checkpoints with the lowest dev loss, not the last ones"
+        "--best",
+        "--val_best",
+        action="store_true",
+        help="take the checkpoints with the lowest dev loss, not the last ones",
     )
     p.add_argument("--train_data", type=Path, required=True, help="data.list to estimate the statistics on")
     p.add_argument("--batches", type=int, default=30, help="number of batches to estimate the statistics on")
     p.add_argument(
         "--dev_data", type=Path, help="data.list to compare on: write the last checkpoint instead if it is better"
     )
-    p.add_argument("--output", type=Path, required=True, help="checkpoint to write")
+    p.add_argument("--output", "--dst_model", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")
 
 

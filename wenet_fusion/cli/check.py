@@ -4,9 +4,13 @@ import argparse
 from pathlib import Path
 
 from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
+from wenet_fusion.migration.rules import MigrationOptions
+from wenet_fusion.migration.translation import table_of, translate
+from wenet_fusion.migration.wenet_file import read_wenet
 from wenet_fusion.recipe import check_data, read_recipe
 from wenet_fusion.trained_model import load_trained
 
@@ -16,26 +20,55 @@ def add(verb: Verb) -> None:
     p = verb(
         "check",
         check,
-        "Check that a checkpoint gives the same result streamed and offline, or that training can use a data.list.",
+        "Check that a checkpoint gives the same result streamed and offline, that training can use a data.list, or "
+        "that a configuration is valid; one of WeNet's is translated.",
         [
             "model exp/avg_3.pt",
             "data data/train/data.list --config conf/train.yaml",
+            "config wenet/conf/train_u2++_conformer.yaml --output conf/train.yaml",
         ],
     )
-    p.add_argument("what", choices=("model", "data"), help="model: check a checkpoint; data: check a data.list")
-    p.add_argument("path", type=Path, help="checkpoint, or data.list")
+    p.add_argument(
+        "what",
+        choices=("model", "data", "config"),
+        help="model: check a checkpoint; data: check a data.list; config: check a YAML file, ours or WeNet's",
+    )
+    p.add_argument("path", type=Path, help="checkpoint, data.list or YAML file")
     p.add_argument("--audio", type=Path, help="for a model: audio file to check on instead of noise")
     p.add_argument("--config", type=Path, help="for data: YAML file of the training configuration")
     p.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for data: configuration values that replace those of the file",
+        help="for data and config: configuration values that replace those of the file",
     )
+    p.add_argument("--output", type=Path, help="for WeNet's YAML: write its translation to this file")
+    p.add_argument(
+        "--encoder",
+        choices=("conformer", "fusionformer"),
+        default="conformer",
+        help="for WeNet's YAML: keep its Conformer, or take our FusionFormer of the same size",
+    )
+    p.add_argument(
+        "--utterances",
+        type=int,
+        default=0,
+        help="for WeNet's YAML: length of the training list, to turn epochs into updates",
+    )
+    p.add_argument(
+        "--hours",
+        type=float,
+        default=0.0,
+        help="for WeNet's YAML with dynamic batches: hours of training audio, likewise",
+    )
+    p.add_argument("--num_gpus", type=int, default=1, help="for WeNet's YAML: processes that will train, likewise")
 
 
 def check(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 1 if a law fails or an utterance cannot be used."""
+    if args.what == "config":
+        _check_config(args)
+        return 0
     if args.what == "data":
         if args.config is None:
             args.usage_error("check data needs --config: its tokenizer and front-end decide what is usable")
@@ -53,3 +86,28 @@ def check(args: argparse.Namespace) -> int:
     failed = sum(not item.holds for item in checks)
     print(f"{len(checks) - failed} of {len(checks)} hold (float64, largest relative difference at most {BOUND:.0e})")
     return 1 if failed else 0
+
+
+def _check_config(args: argparse.Namespace) -> None:
+    """Check a configuration of ours, or translate one of WeNet's.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    file = read_wenet(args.path)
+    if file is None:
+        read_recipe(args.path, args.overrides)
+        print(f"{args.path}: a valid configuration of wenet-fusion; nothing to translate")
+        return
+    if args.output is not None and args.output.resolve() == args.path.resolve():
+        raise ValueError(f"--output {args.output} is the file to translate: give another name")
+    options = MigrationOptions(args.encoder, args.utterances, args.hours, args.num_gpus)
+    translation = translate(file, options, args.overrides)
+    print(table_of(translation.rows))
+    print(f"{args.path}: {translation.summary()}")
+    if args.output is None:
+        print("--output FILE writes our configuration")
+        return
+    write_text(args.output, translation.yaml(str(args.path)))
+    read_recipe(args.output, [])
+    print(f"{args.output}: our configuration; docs/from_wenet.md has the next steps")

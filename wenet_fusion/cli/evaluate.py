@@ -29,7 +29,7 @@ def add(verb: Verb) -> None:
         ],
     )
     p.add_argument("--checkpoint", type=Path, required=True, help="checkpoint to evaluate")
-    p.add_argument("--data", type=Path, required=True, help="data.list with transcripts")
+    p.add_argument("--data", "--test_data", type=Path, required=True, help="data.list with transcripts")
     p.add_argument(
         "--result_dir",
         type=Path,

@@ -34,7 +34,9 @@ def add(verb: Verb) -> None:
         required=True,
         help="list of training utterances (data.list), from tools/data/make_raw_list.py",
     )
-    p.add_argument("--dev_data", type=Path, required=True, help="list of utterances to validate on (data.list)")
+    p.add_argument(
+        "--dev_data", "--cv_data", type=Path, required=True, help="list of utterances to validate on (data.list)"
+    )
     p.add_argument("--model_dir", type=Path, required=True, help="folder for checkpoints, logs and TensorBoard files")
     p.add_argument(
         "--init_from",

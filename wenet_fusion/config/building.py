@@ -52,6 +52,11 @@ def config_from_yaml(cls: type[T], text: str, origin: str, overrides: Iterable[s
     return _build_root(cls, root, problems)
 
 
+def config_from_located(cls: type[T], root: Located) -> T:
+    """Build `cls` from values that know their places like `load_config`."""
+    return _build_root(cls, root, [])
+
+
 def config_from_mapping(cls: type[T], mapping: Mapping[str, Any], origin: str) -> T:
     """Build `cls` from plain nested values like `load_config`; `origin` names them in messages."""
     return _build_root(cls, locate(dict(mapping), origin), [])

@@ -22,10 +22,15 @@ train_strings=4000              # number of training strings; the other sets are
 units=words                     # kind of tokens: words, char or bpe
 vocab_size=30                   # pieces of --units bpe
 data_type=raw                   # raw or shard
+num_utts_per_shard=500          # utterances of a shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=400 model.encoder.layers=6"
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=1                   # processes that prepare batches
+num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
+num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
+job_id=2023                     # with several hosts: a number that only this training has
 average_num=3                   # average this many last checkpoints if the dev set prefers it
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context

@@ -1,0 +1,1 @@
+"""Translate the configurations of WeNet into ours."""

@@ -1,0 +1,124 @@
+"""Rules for the sections of WeNet's configuration that describe data, features and augmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, number, same, whole
+
+_FRAME_SHIFT = "dataset_conf.fbank_conf.frame_shift"
+
+
+def seconds_of(frames: Any, context: Context) -> float:
+    """Return the duration of feature frames.
+
+    Raises:
+        ValueError: the file holds no number there.
+    """
+    return number(frames) * number(context.file.get(_FRAME_SHIFT, 10)) / 1000
+
+
+def _speed(value: Any, context: Context) -> Finding:
+    return Finding("same", (("data.augmentation.speed_factors", [0.9, 1.0, 1.1] if value else [1.0]),))
+
+
+def _masks(key: str, counts: bool) -> Rule:
+    """Return the rule of a number of masks, which spec_aug: false switches off, or of their width."""
+
+    def rule(value: Any, context: Context) -> Finding:
+        if context.file.get("dataset_conf.spec_aug", True) is not True:
+            return Finding("same", ((key, 0),) if counts else (), "spec_aug is false")
+        if counts or key.endswith("bins"):
+            return Finding("same", ((key, whole(value)),))
+        return Finding("differs", ((key, whole(value)),), "at most a fifth of the utterance: max_time_fraction")
+
+    return rule
+
+
+def _spec_aug(value: Any, context: Context) -> Finding:
+    if value:
+        return Finding("same", (), "see spec_aug_conf")
+    names = ("num_time_masks", "num_freq_masks")
+    return Finding("same", tuple((f"data.spec_augment.{name}", 0) for name in names), "no masks")
+
+
+def _switched(switch: str, reason: str) -> Rule:
+    """Return the rule of a setting that matters only while a switch is on."""
+
+    def rule(value: Any, context: Context) -> Finding:
+        on = context.file.get(f"dataset_conf.{switch}", False) is True
+        return Finding("none", (), reason) if on else Finding("same", (), f"{switch} is false")
+
+    return rule
+
+
+def _only_if_on(reason: str) -> Rule:
+    return lambda value, context: Finding("none", (), reason) if value else Finding("same", (), "off, as here")
+
+
+_NO_FILTER = "utterances too short for their text are left out and listed; there is no other filter"
+_NO_SUB = "no SpecSub here; raise spec_augment.num_time_masks instead"
+_NO_TRIM = "no SpecTrim here"
+
+DATA = {
+    "dataset": always("asr", "our data sets are for speech recognition"),
+    "raw_wav": always(True, "features are always computed from audio"),
+    "dataset_conf.feats_type": always("fbank", "ours are log-mel filterbank features as Kaldi's"),
+    "dataset_conf.fbank_conf.num_mel_bins": same("model.frontend.num_mel_bins", whole),
+    "dataset_conf.fbank_conf.frame_shift": same("model.frontend.hop_ms"),
+    "dataset_conf.fbank_conf.frame_length": same("model.frontend.window_ms"),
+    "dataset_conf.fbank_conf.dither": none("no dither; features have a floor, so digital silence is harmless"),
+    "dataset_conf.resample_conf.resample_rate": same("model.frontend.sample_rate", whole),
+    "dataset_conf.speed_perturb": _speed,
+    "dataset_conf.filter_conf.max_length": none(_NO_FILTER),
+    "dataset_conf.filter_conf.min_length": none(_NO_FILTER),
+    "dataset_conf.filter_conf.token_max_length": none(_NO_FILTER),
+    "dataset_conf.filter_conf.token_min_length": none(_NO_FILTER),
+    "dataset_conf.filter_conf.min_output_input_ratio": none(_NO_FILTER),
+    "dataset_conf.filter_conf.max_output_input_ratio": none(_NO_FILTER),
+    "dataset_conf.spec_aug": _spec_aug,
+    "dataset_conf.spec_aug_conf.num_t_mask": _masks("data.spec_augment.num_time_masks", True),
+    "dataset_conf.spec_aug_conf.num_f_mask": _masks("data.spec_augment.num_freq_masks", True),
+    "dataset_conf.spec_aug_conf.max_t": _masks("data.spec_augment.max_time_frames", False),
+    "dataset_conf.spec_aug_conf.max_f": _masks("data.spec_augment.max_freq_bins", False),
+    "dataset_conf.spec_aug_conf.max_w": none("no time warping, which WeNet has dropped, too"),
+    "dataset_conf.spec_aug_conf.warp_for_time": none("no time warping, which WeNet has dropped, too"),
+    "dataset_conf.spec_sub": _only_if_on(_NO_SUB),
+    "dataset_conf.spec_sub_conf.num_t_sub": _switched("spec_sub", _NO_SUB),
+    "dataset_conf.spec_sub_conf.max_t": _switched("spec_sub", _NO_SUB),
+    "dataset_conf.spec_trim": _only_if_on(_NO_TRIM),
+    "dataset_conf.spec_trim_conf.max_t": _switched("spec_trim", _NO_TRIM),
+    "dataset_conf.shuffle": always(True, "training data are always shuffled"),
+    "dataset_conf.shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
+    "dataset_conf.list_shuffle": none("not needed: the whole list is shuffled every epoch"),
+    "dataset_conf.list_shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
+    "dataset_conf.sort": always(True, "batches always hold utterances of similar length"),
+    "dataset_conf.sort_conf.sort_size": none("not needed: utterances are sorted in pools of 50 batches"),
+    "dataset_conf.cycle": none("not needed: training.max_steps counts updates, over as many epochs as it takes"),
+    "dataset_conf.batch_conf.pad_feat": always(True, "batches are padded"),
+    "dataset_conf.mfcc_conf": none("no MFCC here"),
+    "dataset_conf.log_mel_spectrogram_conf": none("no Whisper features here"),
+    "collate_conf.feature_extraction_conf.using_pitch": always(False, "no pitch features"),
+    "collate_conf.wav_distortion_conf.wav_distortion_rate": always((0, 0.0), "no distortion; see data.augmentation"),
+    "collate_conf.wav_distortion_conf.distortion_methods": always(([], None), "no distortion; see data.augmentation"),
+    "collate_conf.feature_dither": always((0, 0.0), "no noise on features"),
+    "collate_conf.spec_swap": _only_if_on("no swapped masks here"),
+}
+
+# Sections of which each key has the reason of the section.
+DATA_SECTIONS_WITHOUT = {
+    "dataset_conf.mfcc_conf": "no MFCC here",
+    "dataset_conf.log_mel_spectrogram_conf": "no Whisper features here",
+    "dataset_conf.padding_conf": "not needed: batches have the shape of their utterances",
+}
+
+DATA_DEFAULTS: dict[str, Any] = {
+    "dataset_conf.fbank_conf.num_mel_bins": 80,
+    "dataset_conf.resample_conf.resample_rate": 16000,
+    "dataset_conf.speed_perturb": False,
+    "dataset_conf.spec_aug": True,
+    "dataset_conf.spec_aug_conf.num_t_mask": 2,
+    "dataset_conf.spec_aug_conf.num_f_mask": 2,
+    "dataset_conf.spec_aug_conf.max_t": 50,
+    "dataset_conf.spec_aug_conf.max_f": 10,
+}
