@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from wenet_fusion.data.augmentation.additive_noise import coloured_noise
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
-from wenet_fusion.data.augmentation.waveforms import Augmentation, augment, noise
+from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
 
 RATE = 8000
 
@@ -15,7 +16,7 @@ def sine(seconds=1.0, hertz=500, amplitude=0.25):
 
 
 def draw(config, samples, seed=0):
-    return augment(samples, config, np.random.default_rng(seed))
+    return WaveformAugmenter(config, RATE).augment(samples, np.random.default_rng(seed))
 
 
 def test_default_augmentation_changes_nothing():
@@ -43,7 +44,7 @@ def test_noise_has_the_asked_ratio_and_gain_never_clips():
 def test_noise_colours():
     rng = np.random.default_rng(0)
     for pink, slope in ((False, 0.0), (True, -1.0)):
-        power = np.abs(np.fft.rfft(noise(1 << 16, pink, rng))) ** 2
+        power = np.abs(np.fft.rfft(coloured_noise(1 << 16, pink, rng))) ** 2
         bands = [power[1 << n : 2 << n].mean() for n in range(6, 15)]
         assert np.polyfit(np.arange(len(bands)), np.log2(bands), 1)[0] == pytest.approx(slope, abs=0.1)
 

@@ -12,7 +12,7 @@ import numpy as np
 from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.results.normalization import normalization_note
 
-from wenet_fusion.data.augmentation.waveforms import Augmentation, augment
+from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
 from wenet_fusion.data.batching import epoch_batches, rank_batches
@@ -61,6 +61,7 @@ class SpeechDataset:
 
     Raises:
         ValueError: too many utterances are unusable, now or when a batch is loaded.
+        OSError: files of the augmentation are missing, now or when a batch is loaded.
 
     >>> dataset = SpeechDataset(read_manifest("data.list"), tokenizer, frontend)  # doctest: +SKIP
     >>> dataset.batch([0, 1], epoch=0).samples_BN.shape  # doctest: +SKIP
@@ -79,7 +80,7 @@ class SpeechDataset:
         self.tokenizer = tokenizer
         self.frontend = frontend
         self.skipped: list[Skip] = []
-        self._augmentation = augmentation
+        self._augmenter = WaveformAugmenter(augmentation, frontend.sample_rate) if augmentation else None
         self._seed = seed
         self._max_skipped = max_skipped
         self._total = len(utterances)
@@ -227,10 +228,10 @@ class SpeechDataset:
         utterance = self.utterances[index]
         try:
             samples = self._judge.read(utterance, self._tokens[index])
-            if self._augmentation and not isinstance(samples, Skip):
+            if self._augmenter and not isinstance(samples, Skip):
                 rng = np.random.default_rng([self._seed, epoch, index])
-                samples = augment(samples, self._augmentation, rng)
-        except MemoryError:
+                samples = self._augmenter.augment(samples, rng)
+        except (MemoryError, OSError):  # files of the augmentation: their message names them
             raise
         except Exception as error:
             path = printable(utterance.source.path)

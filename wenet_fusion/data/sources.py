@@ -94,6 +94,19 @@ def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
         return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel)
 
 
+def read_segment(utterance: Utterance, sample_rate: int, start: float = 0.0, end: float | None = None) -> np.ndarray:
+    """Read a part (seconds) of audio that was readable before; see `read_samples`.
+
+    Raises:
+        OSError: it cannot be read any more.
+    """
+    try:
+        with _open(utterance.source) as audio:
+            return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel)
+    except ValueError as error:
+        raise OSError(str(error)) from error
+
+
 class ReadBatch(NamedTuple):
     """Audio of several utterances, and the reasons why some could not be read."""
 

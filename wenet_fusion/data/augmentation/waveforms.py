@@ -1,18 +1,32 @@
-"""Random changes to waveforms (speed, noise, gain), drawn from a given generator."""
+"""Random changes to waveforms, drawn from a given generator."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torchaudio
 
+from wenet_fusion.data.augmentation.additive_noise import NoiseFiles, NoiseFilesConfig, coloured_noise
+from wenet_fusion.data.augmentation.channels import (
+    ClippingConfig,
+    LowPassConfig,
+    TelephoneConfig,
+    clip,
+    low_pass,
+    telephone,
+)
+from wenet_fusion.data.augmentation.filtering import below_full_scale
+from wenet_fusion.data.augmentation.rooms import RoomConfig, Rooms
+
+_INT16_SCALE = 32768.0
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which `augment` draws; the defaults change nothing.
+    """Ranges from which changes to waveforms are drawn; the defaults change nothing.
 
     >>> Augmentation(speed_factors=(0.9, 1.0, 1.1), gain_db=(-6.0, 6.0)).problems()
     []
@@ -22,6 +36,12 @@ class Augmentation:
     gain_db: tuple[float, float] = (0.0, 0.0)  # range of the gain, dB
     noise_snr_db: tuple[float, float] = (10.0, 30.0)  # range of the ratio of signal to added noise, dB
     noise_probability: float = 0.0  # share of utterances with added noise, half of it white and half pink
+    dither: float = 0.0  # standard deviation of white noise in every utterance, steps of 16-bit samples; Kaldi adds 1
+    room: RoomConfig = field(default_factory=RoomConfig)  # room responses
+    noise_files: NoiseFilesConfig = field(default_factory=NoiseFilesConfig)  # recorded noise
+    clipping: ClippingConfig = field(default_factory=ClippingConfig)  # clipped samples
+    low_pass: LowPassConfig = field(default_factory=LowPassConfig)  # limited bands
+    telephone: TelephoneConfig = field(default_factory=TelephoneConfig)  # telephone bands and codecs
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, one message each."""
@@ -33,51 +53,73 @@ class Augmentation:
                 found.append(f"{name} [{low}, {high}] must be [low, high]")
         if not 0 <= self.noise_probability <= 1:
             found.append(f"noise_probability {self.noise_probability} must lie between 0 and 1")
+        if not 0 <= self.dither <= 1000:
+            found.append(f"dither {self.dither} must lie between 0 and 1000")
         return found
 
 
-def augment(samples: np.ndarray, config: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Return a copy with changed speed, then added noise, then gain.
-
-    A speed factor divides the length by itself. A gain that would clip is lowered. Switching one change on leaves the
-    draws of the others as they are.
+class WaveformAugmenter:
+    """Changes waveforms as an `Augmentation` says.
 
     Args:
-        samples: float32 mono (N,) in [-1, 1].
         config: ranges to draw from.
-        rng: the generator of all draws.
+        sample_rate: of the waveforms, Hz.
 
-    Returns:
-        Float32 samples in [-1, 1].
+    Raises:
+        FileNotFoundError, ValueError: a list of noise files or room responses, or a file of it, cannot be read.
+
+    >>> augmenter = WaveformAugmenter(Augmentation(speed_factors=(2.0,)), 16000)
+    >>> augmenter.augment(np.zeros(1000, np.float32), np.random.default_rng(0)).shape
+    (500,)
     """
-    factor = config.speed_factors[rng.integers(len(config.speed_factors))]
-    gain_db = rng.uniform(*config.gain_db)
-    snr_db = rng.uniform(*config.noise_snr_db)
-    noisy = rng.random() < config.noise_probability
-    pink = rng.random() < 0.5
-    out = np.array(samples, dtype=np.float32)
-    if factor != 1.0 and out.size:
-        out = _speed(factor)(torch.from_numpy(out)).numpy()
-    if noisy and out.size:
-        power = np.square(out, dtype=np.float64).mean()
-        out = out + noise(out.size, pink, rng) * np.float32(np.sqrt(power / 10 ** (snr_db / 10)))
-    peak = float(np.abs(out).max(initial=0.0))
-    gain = min(10 ** (gain_db / 20), 1.0 / max(peak, 1e-9))
-    return out * np.float32(gain)
 
+    def __init__(self, config: Augmentation, sample_rate: int) -> None:
+        self._config, self._sample_rate = config, sample_rate
+        self._noises = NoiseFiles(config.noise_files, sample_rate)
+        self._rooms = Rooms(config.room, sample_rate)
 
-def noise(length: int, pink: bool, rng: np.random.Generator) -> np.ndarray:
-    """Return white or pink (power falls as 1/frequency) Gaussian noise, float32 (length,), mean power 1.
+    def augment(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a copy with another speed, in a room, with noise, with another gain, and through a channel.
 
-    >>> noise(8000, pink=True, rng=np.random.default_rng(0)).shape
-    (8000,)
-    """
-    white = rng.standard_normal(length)
-    if pink:
-        spectrum = np.fft.rfft(white)
-        spectrum[1:] /= np.sqrt(np.arange(1, spectrum.size))
-        white = np.fft.irfft(spectrum, length)
-    return (white / max(np.sqrt(np.square(white).mean()), 1e-12)).astype(np.float32)
+        A speed factor divides the length by itself. A gain that would clip is lowered. Switching one change on leaves
+        the draws of the others as they are.
+
+        Args:
+            samples: float32 mono (N,) in [-1, 1].
+            rng: the generator of all draws.
+
+        Returns:
+            Float32 samples in [-1, 1].
+
+        Raises:
+            OSError: a file of noise or of a room response cannot be read any more.
+        """
+        config, rate = self._config, self._sample_rate
+        factor = config.speed_factors[rng.integers(len(config.speed_factors))]
+        gain_db = rng.uniform(*config.gain_db)
+        snr_db = rng.uniform(*config.noise_snr_db)
+        noisy = rng.random() < config.noise_probability
+        pink = rng.random() < 0.5
+        # Each later change has a generator of its own; new ones go to the end.
+        rooms, noises, clipping, passing, phoning, dithering = rng.spawn(6)
+        out = np.array(samples, dtype=np.float32)
+        if not out.size:
+            return out
+        if factor != 1.0:
+            out = _speed(factor)(torch.from_numpy(out)).numpy()
+        out = self._noises.add(self._rooms.reverberate(out, rooms), noises)
+        if noisy:
+            power = np.square(out, dtype=np.float64).mean()
+            out = out + coloured_noise(out.size, pink, rng) * np.float32(np.sqrt(power / 10 ** (snr_db / 10)))
+        peak = float(np.abs(out).max(initial=0.0))
+        out = out * np.float32(min(10 ** (gain_db / 20), 1.0 / max(peak, 1e-9)))
+        out = clip(out, config.clipping, clipping)
+        out = low_pass(out, rate, config.low_pass, passing)
+        out = telephone(out, rate, config.telephone, phoning)
+        if config.dither:
+            noise = dithering.standard_normal(out.size, np.float32)
+            out = below_full_scale(out + noise * np.float32(config.dither / _INT16_SCALE))
+        return out
 
 
 @functools.lru_cache(maxsize=32)
