@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.results.vocabulary import RESERVED
 
-from wenet_fusion.model.asr_model import AsrModel, LossConfig, ModelConfig
+from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking, ChunkingConfig, chunking_label
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.decoder import DecoderConfig
@@ -22,6 +22,7 @@ from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.norm import norms
 from wenet_fusion.model.layers.position_bias import PositionBias
+from wenet_fusion.model.losses import LossConfig
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, restore_tokenizer
 from wenet_fusion.trained_model import TrainedModel

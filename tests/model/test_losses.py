@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from support.model import laws
 from torch import Tensor
 
-from wenet_fusion.model.asr_model import AsrModel, FrontendConfig, LossConfig, ModelConfig
+from wenet_fusion.model.asr_model import AsrModel, FrontendConfig, ModelConfig
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, ctc_loss
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder import EncoderOutput
+from wenet_fusion.model.losses import LossConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -10,8 +10,9 @@ from support.model.runs import CPU
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 from wenet_fusion.data.dataset import SpeechDataset
-from wenet_fusion.model.asr_model import AsrModel, Losses
+from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
+from wenet_fusion.model.losses import Losses
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
 from wenet_fusion.training.progress.validation import choose_counting, validate
@@ -74,6 +75,6 @@ def test_padding_is_not_decoded(corpus, tiny_units):
     data = build_dataset(recipe, corpus[1], build_tokenizer(recipe.tokenizer, Path()), augmented=False)
     model = AsrModel(recipe.model, 13)
     model.ctc = TokenPerFrame()
-    model.losses = lambda *_: Losses(*torch.zeros(3))
+    model.losses = lambda *_: Losses(*torch.zeros(5))
     alone, together = (validate(model, data, FULL_CONTEXT, seconds, CPU) for seconds in (0.1, 60.0))
     assert alone.errors.insertions == together.errors.insertions > 0

@@ -3,23 +3,28 @@
 Shapes: B rows, N samples, T frames, F mel bins, U tokens, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Optional
+from typing import ClassVar, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.consistency import consistency_loss
 from wenet_fusion.model.ctc import CtcHead, at_least_float32, ctc_loss
 from wenet_fusion.model.decoder import Decoder, DecoderConfig, TeacherForcing, teacher_forcing
+from wenet_fusion.model.delay_penalty import delay_penalised_ctc_loss
 from wenet_fusion.model.encoder import Encoder, EncoderOutput
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.frontend.cmvn import GlobalCmvn
 from wenet_fusion.model.frontend.fbank import Fbank
+from wenet_fusion.model.intermediate_ctc import collecting_layers, unpacked
 from wenet_fusion.model.layers.activation import unknown_name
 from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.model.layers.subsampling import FACTOR
+from wenet_fusion.model.losses import LossConfig, Losses
 
 SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
 
@@ -80,26 +85,6 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses.
-
-    >>> LossConfig(ctc_weight=2).problems()
-    ['ctc_weight: 2 is not between 0 and 1']
-    """
-
-    ctc_weight: float = 0.3  # weight of the CTC loss; the rest goes to the attention decoders
-    reverse_weight: float = 0.3  # share of the right-to-left decoder in the attention loss
-    label_smoothing: float = 0.1  # probability mass spread over the other tokens, attention loss only
-
-    def problems(self) -> list[str]:
-        return [
-            f"{name}: {getattr(self, name)} is not between 0 and 1"
-            for name in ("ctc_weight", "reverse_weight", "label_smoothing")
-            if not 0 <= getattr(self, name) <= 1
-        ]
-
-
-@dataclass(frozen=True)
 class RescoringConfig:
     """Default weights of an exported model's scores. Choose them on a dev set.
 
@@ -143,15 +128,11 @@ class ModelConfig:
             found.append("loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)")
         if not self.decoder.reverse_layers and self.loss.reverse_weight > 0:
             found.append("loss.reverse_weight: must be 0 without a right-to-left decoder (decoder.reverse_layers: 0)")
+        wrong = [layer for layer in self.loss.intermediate_layers if not 1 <= layer < self.encoder.layers]
+        if wrong or len(set(self.loss.intermediate_layers)) < len(self.loss.intermediate_layers):
+            rule = f"must be different and below encoder.layers: {self.encoder.layers}"
+            found.append(f"loss.intermediate_layers: {list(self.loss.intermediate_layers)} {rule}")
         return found
-
-
-class Losses(NamedTuple):
-    """Losses per utterance."""
-
-    total: Tensor  # the loss that training minimises
-    ctc: Tensor
-    attention: Tensor
 
 
 class AsrModel(nn.Module):
@@ -177,6 +158,8 @@ class AsrModel(nn.Module):
         self.ctc = CtcHead(config.encoder.dim, vocabulary_size)
         self.decoder = self._build_decoder(config.decoder.layers)
         self.reverse_decoder = self._build_decoder(config.decoder.reverse_layers)
+        own = config.loss.intermediate_layers if config.loss.intermediate_heads == "own" else ()
+        self.intermediate_heads = nn.ModuleList(CtcHead(config.encoder.dim, vocabulary_size) for _ in own)
 
     def _build_decoder(self, layers: int) -> Optional[Decoder]:
         if layers == 0:
@@ -216,10 +199,13 @@ class AsrModel(nn.Module):
         chunking: Chunking,
         feature_mask_BTF: Optional[Tensor] = None,
         feature_sources_BT: Optional[Tensor] = None,
+        consistency_weight: float = 0.0,
     ) -> Losses:
         """Return the losses of whole utterances under one chunking; arguments as in `encode` and `losses`."""
-        encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF, feature_sources_BT)
-        return self.losses(encoded, tokens_BU, token_lengths_B)
+        layers = self.config.loss.intermediate_layers if self.training else ()
+        with collecting_layers(self.encoder, layers) as outputs:
+            encoded = self.encode(samples_BN, sample_lengths_B, chunking, feature_mask_BTF, feature_sources_BT)
+        return self.losses(encoded, tokens_BU, token_lengths_B, outputs, consistency_weight)
 
     def encode(
         self,
@@ -235,30 +221,48 @@ class AsrModel(nn.Module):
             samples_BN: in [-1, 1] at the model's rate.
             sample_lengths_B: valid samples of each row, right padding included.
             chunking: which frames a frame may attend to.
-            feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller.
+            feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller. With masks of 2B rows, the
+                output has 2B rows: a first view of each utterance, then a second one of each.
             feature_sources_BT: the feature frame that each one is taken from before masks apply; None for itself.
         """
         with torch.no_grad():
             features = self.features(samples_BN, sample_lengths_B)
+            views = 1 if feature_mask_BTF is None else feature_mask_BTF.size(0) // features.size(0)
+            features = features.repeat(views, 1, 1)
             if feature_sources_BT is not None:
                 features = features.gather(1, feature_sources_BT.unsqueeze(2).expand_as(features))
             if feature_mask_BTF is not None:
                 features = features.masked_fill(feature_mask_BTF, 0.0)  # zero is the mean
-        state = self.encoder.init_state(samples_BN.size(0), 0)
-        return self.encoder(features, self.frames(sample_lengths_B), chunking, state)
+        state = self.encoder.init_state(features.size(0), 0)
+        return self.encoder(features, self.frames(sample_lengths_B).repeat(views), chunking, state)
 
-    def losses(self, encoded: EncoderOutput, tokens_BU: Tensor, token_lengths_B: Tensor) -> Losses:
+    def losses(
+        self,
+        encoded: EncoderOutput,
+        tokens_BU: Tensor,
+        token_lengths_B: Tensor,
+        layers: Sequence[Tensor] = (),
+        consistency_weight: float = 0.0,
+    ) -> Losses:
         """Return the losses of transcripts, given the encoder frames; in float32 or better, also under autocast.
 
         Args:
-            encoded: output of `encode`.
+            encoded: output of `encode`, of one view or two.
             tokens_BU: transcripts without sos and eos; empty ones are legal.
             token_lengths_B: tokens of each row.
+            layers: outputs of the intermediate layers; empty for no loss of theirs.
+            consistency_weight: of CR-CTC, which needs two views.
         """
         loss, rows = self.config.loss, encoded.lengths_B.size(0)
+        views = rows // tokens_BU.size(0)
+        tokens_BU, token_lengths_B = tokens_BU.repeat(views, 1), token_lengths_B.repeat(views)
         log_probs = self.ctc(encoded.frames_BTD)
-        ctc = ctc_loss(log_probs, encoded.lengths_B, tokens_BU, token_lengths_B) / rows
-        attention = ctc.new_zeros(())
+        aligned = encoded.lengths_B, tokens_BU, token_lengths_B
+        if self.training and loss.delay_penalty:
+            ctc = delay_penalised_ctc_loss(log_probs, *aligned, loss.delay_penalty) / rows
+        else:
+            ctc = ctc_loss(log_probs, *aligned) / rows
+        attention = intermediate = consistency = ctc.new_zeros(())
         if self.decoder is not None:
             forward = teacher_forcing(tokens_BU, token_lengths_B, SOS_EOS, reverse=False)
             attention = self._decoder_loss(self.decoder, forward, encoded.frames_BTD, encoded.lengths_B)
@@ -266,8 +270,17 @@ class AsrModel(nn.Module):
                 backward = teacher_forcing(tokens_BU, token_lengths_B, SOS_EOS, reverse=True)
                 reverse = self._decoder_loss(self.reverse_decoder, backward, encoded.frames_BTD, encoded.lengths_B)
                 attention = (1 - loss.reverse_weight) * attention + loss.reverse_weight * reverse
-        total = loss.ctc_weight * ctc + (1 - loss.ctc_weight) * attention
-        return Losses(total, ctc, attention)
+        total_ctc = ctc
+        if layers:
+            heads = self.intermediate_heads or [self.ctc] * len(layers)
+            outputs = [head(unpacked(rows_ND, encoded)) for head, rows_ND in zip(heads, layers)]
+            intermediate = torch.stack([ctc_loss(output, *aligned) for output in outputs]).mean() / rows
+            total_ctc = (1 - loss.intermediate_weight) * ctc + loss.intermediate_weight * intermediate
+        if views == 2:
+            consistency = consistency_loss(log_probs, encoded.lengths_B) / rows
+            total_ctc = total_ctc + consistency_weight * consistency
+        total = loss.ctc_weight * total_ctc + (1 - loss.ctc_weight) * attention
+        return Losses(total, ctc, attention, intermediate, consistency)
 
     def _decoder_loss(self, decoder: Decoder, forcing: TeacherForcing, memory_BTD: Tensor, lengths_B: Tensor) -> Tensor:
         logits = at_least_float32(decoder(forcing.inputs_BU, memory_BTD, lengths_B))

@@ -202,6 +202,10 @@ class Trainer:
             else:
                 self.guard.skip(self.step, batches)
         entry = {"loss": found.loss, "ctc_loss": found.ctc_loss, "attention_loss": found.attention_loss}
+        if self.model.config.loss.intermediate_layers:
+            entry["intermediate_loss"] = found.intermediate_loss
+        if self.model.config.loss.consistency_weight:
+            entry["consistency_loss"] = found.consistency_loss
         entry |= {"lr": rate, "grad_norm": found.norm, "seconds": time.monotonic() - started}
         self.log.step(self.step, self.epoch, entry)
         self._updating = ()

@@ -11,9 +11,10 @@ from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.feature_substitution import SubstitutionConfig
 from wenet_fusion.data.augmentation.feature_trim import TrimConfig
 from wenet_fusion.data.dataset import Batch
-from wenet_fusion.model.asr_model import AsrModel, Losses
+from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT
 from wenet_fusion.model.ctc import frames_needed
+from wenet_fusion.model.losses import Losses
 from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import TrainingConfig
 
@@ -39,7 +40,7 @@ def calls(changes: SpecAugmentConfig, model: AsrModel, steps: int = 20) -> list[
     class Recorder(torch.nn.Module):
         def forward(self, *arguments: torch.Tensor) -> Losses:
             found.append(arguments)
-            return Losses(*(torch.zeros((), requires_grad=True) for _ in range(3)))
+            return Losses(*(torch.zeros((), requires_grad=True) for _ in range(5)))
 
     gradients = Gradients(model, TrainingConfig(), changes, seed=0)
     gradients._parallel = Recorder()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,11 +16,12 @@ from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feat
 from wenet_fusion.data.augmentation.feature_substitution import substituted_frames
 from wenet_fusion.data.augmentation.feature_trim import trimmed_lengths
 from wenet_fusion.data.dataset import Batch
-from wenet_fusion.model.asr_model import AsrModel, Losses
+from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.model.layers.norm import synchronise_statistics
 from wenet_fusion.model.layers.subsampling import FACTOR
+from wenet_fusion.model.losses import Losses
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.optimisation.freezing import drop_frozen_gradients
 from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
@@ -31,6 +33,8 @@ class Gradient(NamedTuple):
     loss: float  # mean over utterances of all ranks, and over batches
     ctc_loss: float
     attention_loss: float
+    intermediate_loss: float  # see `Losses`
+    consistency_loss: float
     norm: float
     stop: bool  # a rank was asked to stop
 
@@ -93,7 +97,7 @@ class Gradients:
         self._share_gradients()
         rows = self._rows(batches)
         optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(len(Losses._fields) + 1, dtype=torch.float64)
         for index, batch in enumerate(batches):
             share = len(batch.keys) / int(rows[:, index].sum())
             with self._synchronised_at(index == len(batches) - 1):
@@ -101,8 +105,8 @@ class Gradients:
                 # The ranks' gradients are averaged, not summed.
                 scaled = losses.total * (share * self._ranks.world / len(batches))
                 self.scaler.scale(scaled).backward()
-            sums[:3] += share / len(batches) * torch.stack([loss.detach() for loss in losses]).double().cpu()
-        sums[3] = stop
+            sums[:-1] += share / len(batches) * torch.stack([loss.detach() for loss in losses]).double().cpu()
+        sums[-1] = stop
         if self._ranks.world > 1:
             shared = sums.to(self._device)
             dist.all_reduce(shared)
@@ -110,8 +114,8 @@ class Gradients:
         self.scaler.unscale_(optimizer)
         drop_frozen_gradients(self._model, step, self._config.freeze)
         norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optim.clip_norm))
-        total, ctc, attention, stopped = sums.tolist()
-        return Gradient(total, ctc, attention, norm, stopped > 0)
+        total, ctc, attention, intermediate, consistency, stopped = sums.tolist()
+        return Gradient(total, ctc, attention, intermediate, consistency, norm, stopped > 0)
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the weights with a finite gradient."""
@@ -152,9 +156,13 @@ class Gradients:
         # Generators of their own leave the masks of a run as they are when another change is switched on.
         substitution_rngs, trim_rngs = zip(*(rng.spawn(2) for rng in rngs))
         batch = self._trimmed(batch, trim_rngs)
-        feature_frames = (self._model.frames(batch.sample_lengths_B) * FACTOR).tolist()
-        masks = feature_masks(feature_frames, self._model.config.frontend.num_mel_bins, self._spec_augment, rngs)
-        sources = substituted_frames(feature_frames, self._spec_augment.substitution, substitution_rngs)
+        masks, sources = self._feature_changes(batch, rngs, substitution_rngs)
+        weight = self._model.config.loss.consistency_at(step)
+        if weight:  # a second view of each utterance
+            views = (rng.spawn(2) for rng in rngs)
+            others = self._feature_changes(batch, *zip(*views))
+            masks = torch.cat([masks, others[0]])
+            sources = None if sources is None or others[1] is None else torch.cat([sources, others[1]])
         dtype = AUTOCAST[self._config.precision]
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             return self._parallel(
@@ -165,9 +173,18 @@ class Gradients:
                 chunking,
                 masks.to(self._device),
                 None if sources is None else sources.to(self._device),
+                weight,
             )
 
-    def _trimmed(self, batch: Batch, rngs: Iterable[np.random.Generator]) -> Batch:
+    def _feature_changes(
+        self, batch: Batch, mask_rngs: Sequence[Generator], substitution_rngs: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draw the masks and substitutions of one view of each utterance."""
+        frames, config = (self._model.frames(batch.sample_lengths_B) * FACTOR).tolist(), self._spec_augment
+        masks = feature_masks(frames, self._model.config.frontend.num_mel_bins, config, mask_rngs)
+        return masks, substituted_frames(frames, config.substitution, substitution_rngs)
+
+    def _trimmed(self, batch: Batch, rngs: Iterable[Generator]) -> Batch:
         """Return the batch with shorter utterances: a feature depends on no sample after its frame."""
         if not self._spec_augment.trim.max_frames:
             return batch

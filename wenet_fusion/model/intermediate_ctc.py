@@ -1,0 +1,41 @@
+"""CTC losses after chosen encoder layers (Lee and Watanabe, "Intermediate Loss Regularization", arXiv 2102.03216).
+
+Shapes: B utterances, T encoder frames, N packed encoder frames, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from wenet_fusion.model.encoder import Encoder, EncoderOutput
+from wenet_fusion.model.layers.packing import unpack, valid_frames
+
+
+@contextmanager
+def collecting_layers(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Yield a list that receives the outputs of encoder layers, packed (N, D) in training, within the context.
+
+    Hooks collect them, so the encoder's step, which is exported, knows nothing of them.
+
+    Args:
+        encoder: runs within the context.
+        layers: numbers of the layers, 1 for the lowest.
+    """
+    outputs: list[Tensor] = []
+
+    def collect(module: nn.Module, inputs: object, output: tuple[Tensor, list[Tensor]]) -> None:
+        outputs.append(output[0])
+
+    hooks = [encoder.layers[layer - 1].register_forward_hook(collect) for layer in sorted(layers)]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def unpacked(rows_ND: Tensor, encoded: EncoderOutput) -> Tensor:
+    """Return the output of a layer (B, T, D), given the encoder's output."""
+    batch, frames = encoded.frames_BTD.size(0), encoded.frames_BTD.size(1)
+    return unpack(rows_ND, valid_frames(encoded.lengths_B, frames) if rows_ND.dim() == 2 else None, batch, frames)
