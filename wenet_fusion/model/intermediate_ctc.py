@@ -14,9 +14,9 @@ from wenet_fusion.model.layers.packing import unpack, valid_frames
 
 @contextmanager
 def collecting_layers(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """Yield a list that receives the outputs of encoder layers, packed (N, D) in training, within the context.
+    """Collect the outputs of encoder layers within the context: packed rows (N, D) in training.
 
-    Hooks collect them, so the encoder's step, which is exported, knows nothing of them.
+    Hooks collect them, so the encoder's step, which is exported, stays as it is.
 
     Args:
         encoder: runs within the context.
