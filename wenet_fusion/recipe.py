@@ -10,8 +10,9 @@ from wenet_fusion.config import load_config, to_yaml
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.data.dataset import DataReport, SpeechDataset
+from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.lists.manifest import ListType, read_manifest
+from wenet_fusion.data.lists.manifest import ListType, read_table
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.ranks import Placement
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
@@ -39,6 +40,7 @@ class DataConfig:
     data_type: ListType = "raw"  # format of the training and dev lists
     cmvn: str = ""  # global_cmvn file that normalises the features; empty: none
     max_skipped: float = 0.01  # training stops if a larger share of the utterances is unusable
+    filters: Filters = field(default_factory=Filters)  # limits beyond which training leaves utterances out
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # masks on features
 
@@ -96,7 +98,9 @@ def build_dataset(
     geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
     augmentation = config.data.augmentation if augmented else None
     share = config.data.max_skipped if max_skipped is None else max_skipped
-    return SpeechDataset(read_manifest(data_list, data_type), tokenizer, geometry, augmentation, config.seed, share)
+    filters = config.data.filters
+    table = read_table(data_list, data_type)
+    return SpeechDataset(table, tokenizer, geometry, augmentation, config.seed, share, filters, not augmented)
 
 
 def check_data(config: RecipeConfig, data_list: Path) -> DataReport:

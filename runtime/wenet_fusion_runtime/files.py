@@ -32,11 +32,17 @@ def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = 
         OSError: the file cannot be read.
         ValueError: the file is not UTF-8.
     """
+    return list(iterate_lines(path, errors))
+
+
+def iterate_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = "strict") -> Iterator[str]:
+    """Yield the lines of a UTF-8 file like `read_lines`, without keeping them."""
     try:
         with open(path, encoding="utf-8-sig", errors=errors) as file:
             if isinstance(file.buffer, io.BufferedReader) and file.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise ValueError(f"{path}: not UTF-8 text but UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
-            return [line.rstrip("\n") for line in file]
+            for line in file:
+                yield line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
 

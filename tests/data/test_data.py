@@ -102,7 +102,7 @@ def test_a_digest_says_whether_epochs_are_the_same(tmp_path):
     digest = SpeechDataset(utterances, TOKENIZER, FRONTEND).digest
     assert digest == SpeechDataset(utterances, TOKENIZER, FRONTEND).digest
     renamed = [dataclasses.replace(utterances[0], key="other"), *utterances[1:]]
-    shorter = [dataclasses.replace(utterances[3], start=0.0, end=0.5)]
+    shorter = [dataclasses.replace(utterances[3], seconds=0.5, start=0.0, end=0.5)]
     for changed in (renamed, utterances[1:], [*utterances[:3], *shorter, *utterances[4:]], utterances[::-1]):
         assert SpeechDataset(changed, TOKENIZER, FRONTEND).digest != digest
 
@@ -126,7 +126,7 @@ def test_random_state_check_sees_a_loader_without_its_own_generator():
 
 
 def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
-    utterances = corpus(tmp_path)
+    utterances = [dataclasses.replace(item, seconds=0.0) for item in corpus(tmp_path)]
     (tmp_path / "u1.wav").write_bytes(b"")
     (tmp_path / "u2.wav").write_bytes(b"RIFF....WAVEjunk")
     soundfile.write(tmp_path / "u3.wav", np.zeros(0), RATE)
@@ -143,7 +143,9 @@ def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
         "u5": "25 frames are too few for the 99 that its 50 tokens need",
     }.items():
         assert words in reasons[key]
-    with pytest.raises(ValueError, match="5 of 12 utterances cannot be used:\n  u1: (.*\n)*more than 40 % is too many"):
+    with pytest.raises(
+        ValueError, match="5 of 12 utterances cannot be used:\n  .*data.list:2: u1: (.*\n)*more than 40 % is too many"
+    ):
         SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.4)
 
 
@@ -167,7 +169,7 @@ def test_audio_that_breaks_later_is_skipped_and_counted(tmp_path, workers):
         assert keys == [("u0", "u1"), ("u10",), ("u4",)], "one batch for every entry of the plan"
         assert [skip.key for skip in dataset.skipped] == ["u2", "u9"], "each is counted once"
     (tmp_path / "u5.wav").write_bytes(b"")
-    with pytest.raises(ValueError, match="^3 of 12 utterances cannot be used:\n  u2: .*u2.wav"):
+    with pytest.raises(ValueError, match="^3 of 12 utterances cannot be used:\n  .*data.list:3: u2: .*u2.wav"):
         list(iterate(dataset, [[5]], 0, workers))
 
 
@@ -204,7 +206,7 @@ def test_a_reading_shorter_than_its_header_is_judged_at_the_highest_speed(tmp_pa
     """Else whether an utterance is used would depend on the draw of its speed."""
     utterances = [dataclasses.replace(corpus(tmp_path, 1)[0], text=" ".join(["one", "two"] * 3))]
     dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation((0.5, 1.0, 2.0)), max_skipped=1.0)
-    monkeypatch.setattr(judgement, "read_samples", lambda utterance, rate: np.zeros(1200, np.float32))
+    monkeypatch.setattr(judgement, "read_samples", lambda utterance, rate, longest: np.zeros(1200, np.float32))
     for epoch in range(5):
         with pytest.raises(ValueError, match=r"u0.wav: 4 frames at the highest speed factor 2 are too few for the 6"):
             dataset.load([0], epoch)
@@ -228,9 +230,10 @@ def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     for workers in (0, 1):
-        with pytest.raises(ValueError, match="^no utterance in a row could be read:\n  u0: "):
+        with pytest.raises(ValueError, match="^no utterance in a row could be read:\n  .*data.list:1: u0: "):
             list(iterate(dataset, [[0]], 0, workers))
     with pytest.raises(ValueError, match="there are no utterances"):
         SpeechDataset([], TOKENIZER, FRONTEND)
-    with pytest.raises(ValueError, match="there are no utterances to use\n  u0: .*u0.wav.*\n  u1: "):
-        SpeechDataset([*gone], TOKENIZER, FRONTEND, max_skipped=1.0)
+    unknown = [dataclasses.replace(utterance, seconds=0.0) for utterance in gone]
+    with pytest.raises(ValueError, match="there are no utterances to use\n  .*:1: u0: .*u0.wav.*\n  .*:2: u1: "):
+        SpeechDataset(unknown, TOKENIZER, FRONTEND, max_skipped=1.0)

@@ -168,7 +168,7 @@ def test_check_data_judges_as_training_does(trained: TrainedModel, tmp_path: Pat
     (skip,) = check_data(config, tmp_path / "data.list").skipped
     assert skip.key == "a" and "at the highest speed factor 1.5" in skip.reason
     (tmp_path / "data.list").write_text(json.dumps(line) + "\n")
-    with pytest.raises(ValueError, match="there are no utterances to use\n  a: .*highest speed factor"):
+    with pytest.raises(ValueError, match="there are no utterances to use\n  .*data.list:1: a: .*highest speed factor"):
         check_data(config, tmp_path / "data.list")
 
 

@@ -74,7 +74,7 @@ def train(args: argparse.Namespace) -> int:
         else:
             _describe(trainer)
             write_text(args.model_dir / "train.yaml", trainer.fingerprint.config_yaml)
-            printed = [len(dataset.skipped) for dataset in (trainer.train_data, trainer.dev_data)]
+            printed = [(len(data.skipped), data.notes()) for data in (trainer.train_data, trainer.dev_data)]
             with _sigterm_stops(trainer):
                 trainer.run()
             _print_end(trainer, printed)
@@ -102,11 +102,12 @@ def _describe(trainer: Trainer) -> None:
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}{ranks}", flush=True)
 
 
-def _print_end(trainer: Trainer, printed: Sequence[int]) -> None:
-    """Print what became of the run, and the utterances skipped since `printed` of each dataset."""
+def _print_end(trainer: Trainer, printed: Sequence[tuple[int, tuple[str, ...]]]) -> None:
+    """Print what became of the run, and the skipped utterances and notes of each dataset since `printed`."""
     datasets = (trainer.train_data, trainer.dev_data)
-    for dataset, already in zip(datasets, printed):
-        print_skipped(dataset.skipped[already:])
+    for dataset, (skipped_before, notes_before) in zip(datasets, printed):
+        print_skipped(dataset.skipped[skipped_before:])
+        print_notes([note for note in dataset.notes() if note not in notes_before])
     skipped = sum(len(dataset.skipped) for dataset in datasets)
     counts = f"{trainer.skipped_steps} updates skipped, {skipped} utterances skipped"
     if trainer.step >= trainer.config.max_steps:

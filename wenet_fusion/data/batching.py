@@ -11,7 +11,7 @@ _POOL_BATCHES = 50
 
 
 def epoch_batches(
-    seconds: Sequence[float], max_batch_seconds: float, max_batch_rows: int, seed: int, epoch: int
+    seconds: Sequence[float] | np.ndarray, max_batch_seconds: float, max_batch_rows: int, seed: int, epoch: int
 ) -> list[list[int]]:
     """Plan batches of similar durations in random order that hold each utterance exactly once.
 
@@ -48,14 +48,15 @@ def epoch_batches(
     orders = [pool[np.argsort(durations[pool], kind="stable")[:: 1 - 2 * (n % 2)]] for n, pool in enumerate(pools)]
     batches: list[list[int]] = []
     longest = 0.0
-    for index in np.concatenate(orders).tolist():
-        longest = max(longest, durations[index])
+    order = np.concatenate(orders)
+    for index, duration in zip(order.tolist(), durations[order].tolist()):
+        longest = max(longest, duration)
         fits = batches and len(batches[-1]) < max_batch_rows and (len(batches[-1]) + 1) * longest <= max_batch_seconds
         if fits:
             batches[-1].append(index)
         else:
             batches.append([index])
-            longest = durations[index]
+            longest = duration
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
@@ -78,7 +79,7 @@ def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[l
     return [*batches, rest[rank::world]] if len(rest) >= world else batches
 
 
-def padding_fraction(seconds: Sequence[float], batches: Sequence[Sequence[int]]) -> float:
+def padding_fraction(seconds: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:
     """Return the share of padding in all batches, between 0 and 1.
 
     >>> padding_fraction([1.0, 3.0], [[0, 1]])

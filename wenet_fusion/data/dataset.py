@@ -16,16 +16,20 @@ from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugme
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
 from wenet_fusion.data.batching import epoch_batches, rank_batches
-from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip
+from wenet_fusion.data.filters import Filters
+from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip
 from wenet_fusion.data.lists.contents import DataContents, list_contents
 from wenet_fusion.data.loading import iterate
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_headers
+from wenet_fusion.data.utterance_table import TokenColumn, UtteranceTable
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
 
-_MAX_SHOWN = 10
+_MAX_SHOWN, _SHOWN = 10, 3
+# A batch has room for audio that is longer than the longest stated duration by this much.
+_ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
 # If a whole batch cannot be read, this many utterances after it are tried before loading fails.
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
@@ -41,15 +45,17 @@ class DataReport(NamedTuple):
 
     utterances: int  # that it uses
     hours: float  # of those
-    skipped: list[Skip]
-    notes: tuple[str, ...] = ()  # changes of the transcripts
+    skipped: list[Skip]  # unusable ones
+    notes: tuple[str, ...] = ()  # what the filters leave out, wrong durations, changes of the transcripts
 
 
 class SpeechDataset:
-    """The usable utterances of a list, in its order, as padded batches; `skipped` lists the others.
+    """The usable utterances of a list, in its order, as padded batches; `skipped` and `filtered` list the others.
 
-    Unreadable headers, transcripts with unknown tokens and audio too short for its transcript are found at once; audio
-    that cannot be decoded is found, and skipped, when its batch is loaded.
+    Durations of the list are trusted: only the headers of utterances without one are read. Transcripts with unknown
+    tokens and audio too short for its transcript are found at once; audio that cannot be decoded is found, and
+    skipped, when its batch is loaded, and so is audio for which the batch has no room, because its list states a
+    shorter duration.
 
     Args:
         utterances: entries of a data list.
@@ -58,6 +64,8 @@ class SpeechDataset:
         augmentation: random changes to the waveforms; None for none.
         seed: key of the random changes, beside epoch and index.
         max_skipped: largest share of unusable utterances.
+        filters: limits beyond which utterances are left out; they do not count as unusable.
+        keeps_all: filters leave nothing out; `notes` says what is beyond them. For dev lists.
 
     Raises:
         ValueError: too many utterances are unusable, now or when a batch is loaded.
@@ -76,36 +84,53 @@ class SpeechDataset:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         max_skipped: float = 0.01,
+        filters: Filters | None = None,
+        keeps_all: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.frontend = frontend
         self.skipped: list[Skip] = []
         self._augmenter = WaveformAugmenter(augmentation, frontend.sample_rate) if augmentation else None
+        self.filtered: list[Skip] = []
+        self.misstated: list[Skip] = []  # used, although their list states another duration
         self._seed = seed
         self._max_skipped = max_skipped
         self._total = len(utterances)
-        self._judge = Judge(tokenizer, frontend, max(augmentation.speed_factors) if augmentation else 1.0)
-        checked = list(map(self._judge.check, utterances, read_headers(utterances)))
-        kept = [item for item in checked if not isinstance(item, Skip)]
-        self.utterances = tuple(utterance for utterance, _ in kept)
-        self._tokens = [tokens for _, tokens in kept]
-        self.record(item for item in checked if isinstance(item, Skip))
-        if not kept:
-            raise ValueError("\n  ".join(["there are no utterances to use", *map(str, self.skipped[:_MAX_SHOWN])]))
+        self._filters, self._keeps_all = filters, keeps_all
+        fastest = max(augmentation.speed_factors) if augmentation else 1.0
+        self._judge = Judge(tokenizer, frontend, fastest, None if keeps_all else filters)
+        self._tokens = TokenColumn(len(tokenizer.vocabulary))
+        table = utterances if isinstance(utterances, UtteranceTable) else UtteranceTable(utterances)
+        self.utterances = self._take(table)
+        self.seconds = self.utterances.seconds  # as `epoch_batches` takes them; before padding and changes of speed
+        if not len(self):
+            left_out = [*self.skipped, *self.filtered][:_MAX_SHOWN]
+            raise ValueError("\n  ".join(["there are no utterances to use", *map(str, left_out)]))
+
+    def _take(self, table: UtteranceTable) -> UtteranceTable:
+        """Encode the usable utterances and return them; record the others."""
+        unknown = np.flatnonzero(table.seconds == 0.0).tolist()
+        headers = dict(zip(unknown, read_headers([table[index] for index in unknown])))
+        usable, skips = np.ones(len(table), bool), []
+        for index, utterance in enumerate(table):
+            judged = self._judge.check(utterance, headers.get(index))
+            if isinstance(judged, Skip):
+                skips.append(judged)
+                usable[index] = False
+            else:
+                table.set_seconds(index, judged[0].seconds)
+                self._tokens.append(judged[1])
+        self.record(skips)
+        return table if usable.all() else UtteranceTable(table[index] for index in np.flatnonzero(usable).tolist())
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    @property
-    def seconds(self) -> list[float]:
-        """Return the duration of each utterance, as `epoch_batches` takes them; before padding and changes of speed."""
-        return [utterance.seconds for utterance in self.utterances]
-
     def report(self) -> DataReport:
         """Return how much of the data is used, each skipped utterance with its reason, and changes of transcripts."""
-        skipped = {skip.key for skip in self.skipped}
-        used = [utterance for utterance in self.utterances if utterance.key not in skipped]
-        return DataReport(len(used), sum(utterance.seconds for utterance in used) / 3600, self.skipped, self.notes())
+        lost = {skip.key for skip in self.skipped}
+        used = ~np.array([key in lost for key in self.utterances.keys]) if lost else np.ones(len(self), bool)
+        return DataReport(int(used.sum()), float(self.seconds[used].sum()) / 3600, self.skipped, self.notes())
 
     def decode_all(self) -> None:
         """Decode the audio of every utterance, and count those that training would skip when it loads them.
@@ -114,28 +139,26 @@ class SpeechDataset:
             ValueError: too many utterances are unusable.
         """
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-            decoded = pool.map(self._problem, range(len(self)))
+            decoded = pool.map(self._check, range(len(self)))
             bar = progress_bar(decoded, len(self), "decode", "utt", leave=False, disable=len(self) < _LONG_LIST)
             self.record(filter(None, bar))
 
     @property
     def contents(self) -> DataContents:
         """Return hashes of keys, durations and token ids, from which a resumed run says what has changed."""
-        return list_contents(
-            (item.key, f"{item.seconds:.3f} {item.start} {item.channel}", tokens)
-            for item, tokens in zip(self.utterances, self._tokens)
-        )
+        return list_contents(self.utterances.keys, self.utterances.extents(), self._tokens)
 
     @property
     def digest(self) -> str:
         """Return the number of utterances and a checksum of keys and durations; epochs of equal digests are equal."""
-        lines = (f"{utterance.key} {utterance.seconds:.3f}\n" for utterance in self.utterances)
+        lines = (f"{key} {seconds:.3f}\n" for key, seconds in zip(self.utterances.keys, self.seconds.tolist()))
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
     def description(self) -> str:
         """Return the number of utterances, their hours, and how many are skipped."""
         report = self.report()
-        return f"{report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped"
+        filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
+        return f"{report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped{filtered}"
 
     def keeps_positions(self, before: int, now: int) -> bool:
         """Return True: any number of ranks shares the same plan."""
@@ -174,22 +197,22 @@ class SpeechDataset:
         """Load a batch like `batch`, and return what was skipped instead of counting it; for worker processes."""
         rows: list[Row] = []
         skips: list[Skip] = []
+        longest = float(self.seconds[list(indices)].max())
         stand_ins = ((indices[-1] + step) % len(self) for step in range(1, _MAX_STAND_INS + 1))
         for number, index in enumerate(itertools.chain(indices, stand_ins)):
             if number >= len(indices) and rows:
                 break
-            loaded = self._load_samples(index, epoch)
-            if isinstance(loaded, Skip):
-                skips.append(loaded)
-            else:
-                rows.append(Row(self.utterances[index].key, loaded, self._tokens[index]))
+            loaded, skip = self._load_samples(index, epoch, longest)
+            skips += [skip] if skip else []
+            if loaded is not None:
+                rows.append(Row(self.utterances.keys[index], loaded, self._tokens[index]))
         if not rows:
             raise ValueError("\n  ".join(["no utterance in a row could be read:", *map(str, skips[:_MAX_SHOWN])]))
         return pad_rows(rows, self.frontend.right_padding_samples), skips
 
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return the keys of some utterances."""
-        return [self.utterances[index].key for index in indices]
+        return [self.utterances.keys[index] for index in indices]
 
     def record(self, skips: Iterable[Skip]) -> None:
         """Count skipped utterances, each one once.
@@ -197,10 +220,15 @@ class SpeechDataset:
         Raises:
             ValueError: more than the share `max_skipped` is unusable.
         """
-        by_key = {skip.key: skip for skip in self.skipped}
+        known = {skip.key for found in (self.skipped, self.filtered, self.misstated) for skip in found}
+        before = len(self.skipped)
         for skip in skips:
-            by_key.setdefault(skip.key, skip)
-        self.skipped = list(by_key.values())
+            if skip.key not in known:
+                found = self.misstated if skip.rule == MISSTATED else self.filtered if skip.rule else self.skipped
+                found.append(skip)
+                known.add(skip.key)
+        if len(self.skipped) == before:
+            return
         if len(self.skipped) > self._max_skipped * self._total:
             lines = list(map(str, self.skipped[:_MAX_SHOWN]))
             if len(self.skipped) > _MAX_SHOWN:
@@ -211,29 +239,57 @@ class SpeechDataset:
                 "or raise data.max_skipped"
             )
 
-    def _problem(self, index: int) -> Skip | None:
-        judged = self._judge.read(self.utterances[index], self._tokens[index])
-        return judged if isinstance(judged, Skip) else None
+    def _check(self, index: int) -> Skip | None:
+        return self._read(index, float(self.seconds[index]))[1]
 
     def notes(self) -> tuple[str, ...]:
-        """Return what is changed in transcripts, if anything."""
-        texts = {utterance.key: utterance.text for utterance in self.utterances}
-        notes = [normalization_note(texts)]
+        """Return what the filters leave out, which durations are wrong, and what is changed in transcripts."""
+        beyond = self._beyond() if self._keeps_all and self._filters else self.filtered
+        left_out = "are kept: this list is never filtered" if self._keeps_all else "are left out"
+        notes = [
+            f"{len(found)} of {self._total} utterances are beyond data.filters.{rule} and {left_out}: {_first(found)}"
+            for rule in dict.fromkeys(skip.rule for skip in beyond)
+            for found in [[skip for skip in beyond if skip.rule == rule]]
+        ]
+        if self.misstated:
+            notes.append(f"{len(self.misstated)} utterances have another duration: {_first(self.misstated)}")
+        texts = dict(zip(self.utterances.keys, self.utterances.texts))
+        notes.append(normalization_note(texts))
         removed = self.tokenizer.special_tokens == "remove" and count_special_tokens(texts.values())
         if removed:
             notes.append(f"special tokens were removed from transcripts: {removed}")
         return tuple(filter(None, notes))
 
-    def _load_samples(self, index: int, epoch: int) -> np.ndarray | Skip:
+    def _beyond(self) -> list[Skip]:
+        """Return what the filters would leave out."""
+        lengths = self._tokens.lengths.tolist()
+        found = (self._judge.filter(item, tokens, self._filters) for item, tokens in zip(self.utterances, lengths))
+        return [skip for skip in found if skip is not None]
+
+    def _read(self, index: int, longest: float) -> tuple[np.ndarray | None, Skip | None]:
+        """Return samples, and what is wrong; `longest` is the longest duration that is planned for their batch."""
         utterance = self.utterances[index]
+        longest = max(longest, utterance.seconds)
+        room = longest + max(_ROOM_SECONDS, _ROOM_SHARE * longest)
+        samples = self._judge.read(utterance, self._tokens[index], room)
+        if isinstance(samples, Skip):
+            return None, samples
+        return samples, self._judge.misstated(utterance, samples.size)
+
+    def _load_samples(self, index: int, epoch: int, longest: float) -> tuple[np.ndarray | None, Skip | None]:
         try:
-            samples = self._judge.read(utterance, self._tokens[index])
-            if self._augmenter and not isinstance(samples, Skip):
+            samples, skip = self._read(index, longest)
+            if self._augmenter and samples is not None:
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = self._augmenter.augment(samples, rng)
         except (MemoryError, OSError):  # files of the augmentation: their message names them
             raise
         except Exception as error:
+            utterance = self.utterances[index]
             path = printable(utterance.source.path)
             raise RuntimeError(f"while loading {utterance.key} ({path}): {error!r}") from error
-        return samples
+        return samples, skip
+
+
+def _first(skips: Sequence[Skip]) -> str:
+    return "; ".join([*map(str, skips[:_SHOWN])] + ["..."] * (len(skips) > _SHOWN))

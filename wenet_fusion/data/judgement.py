@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,9 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from wenet_fusion_runtime.files import printable
 
+from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.sources import AudioHeader, Utterance, read_samples
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
+
+MISSTATED = "misstated"  # rule of utterances that are used although their list states another duration
+# By how much a stated duration may differ from that of the audio: lists round, codecs pad.
+_STATED_SECONDS, _STATED_SHARE = 0.1, 0.02
 
 
 class FrontendGeometry(NamedTuple):
@@ -23,59 +29,88 @@ class FrontendGeometry(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """An unusable utterance and its reason.
+    """An utterance that is left out, and the reason; or one that is used although its list states a wrong duration.
 
-    >>> print(Skip("u1", "u1.wav: is empty"))
-    u1: u1.wav: is empty
+    >>> print(Skip("u1", "u1.wav: is empty", "data.list:1"))
+    data.list:1: u1: u1.wav: is empty
     """
 
     key: str
     reason: str
+    place: str = ""  # list and line, if known
+    rule: str = ""  # the limit of `Filters` that leaves it out, or MISSTATED; empty: it is unusable
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.reason}"
+        return f"{self.place}: {self.key}: {self.reason}" if self.place else f"{self.key}: {self.reason}"
 
 
 class Judge:
-    """Judge utterances twice: by header and transcript when a list is read, by their samples when they are decoded.
+    """Judge utterances twice: by duration and transcript when a list is read, by their samples when they are decoded.
 
     Args:
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
         fastest: highest speed factor of the augmentation; faster speech has fewer frames.
+        filters: limits beyond which utterances are left out; None for none.
 
     >>> import inspect
     >>> list(inspect.signature(Judge.read).parameters)
-    ['self', 'utterance', 'tokens']
+    ['self', 'utterance', 'tokens', 'room']
     """
 
-    def __init__(self, tokenizer: Tokenizer, frontend: FrontendGeometry, fastest: float) -> None:
-        self._tokenizer, self._frontend, self._fastest = tokenizer, frontend, fastest
+    def __init__(
+        self, tokenizer: Tokenizer, frontend: FrontendGeometry, fastest: float, filters: Filters | None = None
+    ) -> None:
+        self._tokenizer, self._frontend, self._fastest, self._filters = tokenizer, frontend, fastest, filters
 
-    def check(self, utterance: Utterance, header: AudioHeader | str) -> tuple[Utterance, list[int]] | Skip:
-        """Return the utterance with its duration and its token ids, or the reason why it cannot be used.
+    def check(self, utterance: Utterance, header: AudioHeader | str | None) -> tuple[Utterance, list[int]] | Skip:
+        """Return the utterance with its duration and its token ids, or the reason why it is left out.
 
         Args:
             utterance: an entry of a list.
-            header: the header of its audio, or the reason why it cannot be read.
+            header: the header of its audio, or the reason why it cannot be read; None trusts the list's duration.
         """
         if isinstance(header, str):
-            return Skip(utterance.key, header)
+            return Skip(utterance.key, header, utterance.place)
+        if header is not None:
+            utterance = replace(utterance, seconds=header.seconds)
         try:
             tokens = self._tokenizer.encode(utterance.text)
         except UnknownToken as error:
-            return Skip(utterance.key, str(error))
-        skip = self._too_short(utterance, int(header.seconds * self._frontend.sample_rate), tokens)
-        return skip or (replace(utterance, seconds=header.seconds), tokens)
+            return Skip(utterance.key, str(error), utterance.place)
+        skip = self._too_short(utterance, int(utterance.seconds * self._frontend.sample_rate), tokens)
+        return skip or self.filter(utterance, len(tokens), self._filters) or (utterance, tokens)
 
-    def read(self, utterance: Utterance, tokens: Sequence[int]) -> np.ndarray | Skip:
-        """Return the samples of an utterance that `check` found usable, (N,) float32; or the reason why not."""
+    def filter(self, utterance: Utterance, tokens: int, filters: Filters | None) -> Skip | None:
+        """Return the limit that a usable utterance exceeds, or None."""
+        text = utterance.text
+        found = filters and filters.exceeded(utterance.seconds, tokens, len(text) - text.count(" "))
+        return Skip(utterance.key, found[1], utterance.place, found[0]) if found else None
+
+    def read(self, utterance: Utterance, tokens: Sequence[int], room: float = math.inf) -> np.ndarray | Skip:
+        """Return the samples of an utterance that `check` found usable, (N,) float32; or the reason why not.
+
+        Args:
+            utterance: with its duration.
+            tokens: of its transcript.
+            room: the longest audio that its batch has room for, seconds; what lasts longer is not decoded to its end.
+        """
         try:
-            samples = read_samples(utterance, self._frontend.sample_rate)
+            samples = read_samples(utterance, self._frontend.sample_rate, room)
         except (ValueError, OSError) as error:
-            return Skip(utterance.key, str(error))
+            stated = f"; its list states {utterance.seconds:.2f} s" if "lasts more than" in str(error) else ""
+            return Skip(utterance.key, f"{error}{stated}", utterance.place)
         # Headers of compressed audio may promise a little more than there is.
         return self._too_short(utterance, samples.size, tokens) or samples
+
+    def misstated(self, utterance: Utterance, samples: int) -> Skip | None:
+        """Return how the duration of audio that was read differs from the stated one; None if it does not."""
+        seconds, stated = samples / self._frontend.sample_rate, utterance.seconds
+        if abs(seconds - stated) <= max(_STATED_SECONDS, _STATED_SHARE * stated):
+            return None
+        path = printable(utterance.source.path)
+        reason = f"{path}: lasts {seconds:.2f} s, its list states {stated:.2f} s"
+        return Skip(utterance.key, reason, utterance.place, MISSTATED)
 
     def _too_short(self, utterance: Utterance, samples: int, tokens: Sequence[int]) -> Skip | None:
         shortest = int(samples / self._fastest)
@@ -88,4 +123,5 @@ class Judge:
             utterance.key,
             f"{printable(utterance.source.path)}: {frames} frames{speed} are too few for the {needed} that its "
             f"{len(tokens)} tokens need",
+            utterance.place,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 from wenet_fusion_runtime.files import printable
 
 # How far a segment may end after its audio: lists round their times, and codecs pad.
-_TOLERANCE_SECONDS = 0.1
+SEGMENT_TOLERANCE = 0.1  # seconds
 _HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
@@ -42,6 +43,7 @@ class Utterance:
     end: float | None = None  # of a segment in the audio, seconds; None: the audio's end
     speaker: str | None = None
     channel: int | None = None  # from 1; 0 is the mean of all; None too, unless they cancel each other
+    place: str = field(default="", compare=False)  # list and line that it comes from, for messages
 
 
 class AudioHeader(NamedTuple):
@@ -63,7 +65,7 @@ def read_header(utterance: Utterance) -> AudioHeader:
         raise ValueError(f"{_name(utterance)}: has no samples")
     start = utterance.start or 0.0
     end = total if utterance.end is None else utterance.end
-    if not start < total or not start < end <= total + _TOLERANCE_SECONDS:
+    if not start < total or not start < end <= total + SEGMENT_TOLERANCE:
         raise ValueError(f"{_name(utterance)}: segment {start:.3f}-{end:.3f} s is not inside its {total:.3f} s")
     return AudioHeader(sample_rate, min(end, total) - start)
 
@@ -81,17 +83,17 @@ def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
         return list(pool.map(header_or_message, utterances))
 
 
-def read_samples(utterance: Utterance, sample_rate: int) -> np.ndarray:
+def read_samples(utterance: Utterance, sample_rate: int, longest: float = math.inf) -> np.ndarray:
     """Read float32 mono samples (N,) in [-1, 1], resampled to `sample_rate` (Hz): the utterance's channel.
 
     Raises:
-        OSError, ValueError: the audio is missing, damaged, truncated or empty.
+        OSError, ValueError: the audio is missing, damaged, truncated or empty, or lasts more than `longest` seconds.
     """
     start, end = utterance.start or 0.0, utterance.end
     if end is not None:  # which may lie a little after the audio's end
         end = start + read_header(utterance).seconds
     with _open(utterance.source) as audio:
-        return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel)
+        return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel, longest)
 
 
 def read_segment(utterance: Utterance, sample_rate: int, start: float = 0.0, end: float | None = None) -> np.ndarray:

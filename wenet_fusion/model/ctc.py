@@ -5,6 +5,7 @@ Shapes: B utterances, T encoder frames, D width, U tokens, V vocabulary.
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ def frames_needed(tokens: Sequence[int]) -> int:
     >>> frames_needed([3, 3, 4])
     4
     """
-    return len(tokens) + sum(left == right for left, right in itertools.pairwise(tokens))
+    return len(tokens) + sum(map(operator.eq, tokens, itertools.islice(tokens, 1, None)))
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:

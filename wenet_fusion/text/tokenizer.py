@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import sentencepiece
 from wenet_fusion_runtime.results.normalization import spellings
@@ -100,6 +100,7 @@ class _VocabularyTokenizer:
     def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
         self.vocabulary = vocabulary
         self.special_tokens: SpecialTokens = special_tokens
+        self._known = {token: number for token in vocabulary.tokens if (number := vocabulary.id(token)) is not None}
 
     @property
     def join(self) -> str:
@@ -155,16 +156,11 @@ class _VocabularyTokenizer:
         )
 
     def _ids(self, tokens: Sequence[str], text: str) -> list[int]:
-        ids = []
-        for token in tokens:
-            number = self.vocabulary.id(token)
-            if number is None:
-                source = self.vocabulary.source
-                raise UnknownToken(
-                    f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text"
-                )
-            ids.append(number)
-        return ids
+        ids = list(map(self._known.get, tokens))
+        if None in ids:
+            token, source = tokens[ids.index(None)], self.vocabulary.source
+            raise UnknownToken(f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text")
+        return cast("list[int]", ids)
 
 
 class CharTokenizer(_VocabularyTokenizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,7 @@ def load_audio(
     end: float | None = None,
     name: str | None = None,
     channel: int | None = None,
+    longest: float = math.inf,
 ) -> np.ndarray:
     """Read a file, or a part of it, resampled as a stream would resample it.
 
@@ -163,14 +165,20 @@ def load_audio(
         end: where to end, in seconds; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
+        longest: longest result, in seconds; nothing beyond it is decoded.
     Returns:
         (n,) float32 mono.
     Raises:
-        OSError, ValueError: see `AudioReader`.
+        OSError, ValueError: see `AudioReader`; or the result is longer than `longest`.
     """
+    blocks = []
     with AudioReader(source, name, channel) as reader:
-        resampler = Resampler(reader.sample_rate, sample_rate)
-        blocks = [resampler.process(block) for block in reader.blocks(_LOAD_SECONDS, start, end)]
+        resampler, room = Resampler(reader.sample_rate, sample_rate), longest * reader.sample_rate
+        for block in reader.blocks(_LOAD_SECONDS, start, end):
+            room -= len(block)
+            if room < 0:
+                raise ValueError(f"{reader.name}: lasts more than {longest:.1f} s")
+            blocks.append(resampler.process(block))
     blocks.append(resampler.process(np.zeros(0, dtype=np.float32), last=True))
     return np.concatenate(blocks)
 

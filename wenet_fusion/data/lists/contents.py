@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,22 +16,22 @@ _SHOWN_KEYS = 3
 class DataContents(NamedTuple):
     """N utterances of a list, each with hashes of its key, its extent and its token ids.
 
-    >>> contents = list_contents([("u1", "1.000 s", [3, 4]), ("u2", "2.000 s", [5])])
-    >>> describe_changes(contents.hashes, list_contents([("u1", "1.000 s", [3, 3]), ("u3", "1.000 s", [])]))
+    >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], [[3, 4], [5]])
+    >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], [[3, 3], []]))
     'the transcript of u1 changed; u3 was added; 1 is gone'
     """
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     hashes: Tensor  # (N, 3) int64
 
 
-def list_contents(utterances: Iterable[tuple[str, str, Sequence[int]]]) -> DataContents:
+def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[Sequence[int]]) -> DataContents:
     """Return the contents of a list from each utterance's key, extent (duration, start, channel) and token ids."""
-    rows = list(utterances)
-    hashes = [[_hash(key), _hash(extent), _hash(str(list(ids)))] for key, extent, ids in rows]
-    return DataContents(
-        tuple(key for key, _, _ in rows), torch.tensor(hashes, dtype=torch.int64).reshape(len(hashes), 3)
-    )
+    digests = bytearray()
+    for key, extent, ids in zip(keys, extents, tokens):
+        digests += _hash(key) + _hash(extent) + _hash(str(ids))
+    hashes = np.frombuffer(digests, dtype=">i8").astype(np.int64).reshape(-1, 3)
+    return DataContents(keys, torch.from_numpy(hashes))
 
 
 def describe_changes(before: Tensor, now: DataContents) -> str:
@@ -55,8 +56,9 @@ def describe_changes(before: Tensor, now: DataContents) -> str:
     return "; ".join(found) or "the order changed"
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+def _hash(text: str) -> bytes:
+    """Return 8 bytes, a signed number with its most significant byte first."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _names(keys: Sequence[str]) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import posixpath
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.console import error_text
-from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
+from wenet_fusion_runtime.files import iterate_lines, list_problems, parse_json, printable
 
-from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
+from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
+from wenet_fusion.data.utterance_table import UtteranceTable
 
 ListType = Literal["raw", "shard"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
 LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
+LONGEST_STATED_SECONDS = 86400.0  # a longer duration is not trusted: the audio's header is read
 _TO_THE_END = -1  # as an end or a duration
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # stands for such bytes
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
@@ -27,8 +31,20 @@ _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_li
 class Listed(NamedTuple):
     """Utterances of a list, and what is wrong with its other lines; each message begins with the line."""
 
-    utterances: list[Utterance]
+    utterances: Sequence[Utterance]
     problems: list[str]
+
+
+def read_table(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> UtteranceTable:
+    """Read all utterances of a data list like `read_manifest`, in columns; durations that are not stated stay 0.0.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_manifest`.
+    """
+    table, problems = read_columns(data_list, data_type)
+    if problems:
+        raise ValueError(list_problems(problems))
+    return table
 
 
 def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> list[Utterance]:
@@ -49,10 +65,7 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
         FileNotFoundError: there is no such list.
         ValueError: lists the malformed lines, and the members of a tar that are wrong.
     """
-    listed = _read_list(Path(data_list), data_type)
-    if listed.problems:
-        raise ValueError(list_problems(listed.problems))
-    return _fill_seconds(listed.utterances)
+    return _fill_seconds(read_table(data_list, data_type))
 
 
 def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> Listed:
@@ -62,41 +75,47 @@ def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
         FileNotFoundError: there is no such list.
         ValueError: no utterance is usable.
     """
-    listed = _read_list(Path(data_list), data_type)
-    if not listed.utterances:
-        raise ValueError(list_problems(listed.problems))
-    return listed._replace(utterances=_fill_seconds(listed.utterances))
+    table, problems = read_columns(data_list, data_type)
+    if not table:
+        raise ValueError(list_problems(problems))
+    return Listed(_fill_seconds(table), problems)
 
 
-def _read_list(path: Path, data_type: ListType | Literal["auto"]) -> Listed:
+def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -> tuple[UtteranceTable, list[str]]:
+    """Return the usable utterances of a data list, and what is wrong with its other lines.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: it lists nothing.
+    """
+    path = Path(data_list)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
-    lines = [
-        (f"{printable(path)}:{number}", line.strip())
-        for number, line in enumerate(read_lines(path, "surrogateescape"), 1)
-        if line.strip()
-    ]
-    if not lines:
-        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
-    if data_type == "auto":
-        data_type = "raw" if lines[0][1].startswith("{") else "shard"
     problems: list[str] = []
-    utterances: list[Utterance] = []
-    first_place: dict[str, str] = {}
-    for place, line in lines:
+    table = UtteranceTable()
+    first_line: dict[str, int] = {}
+    name = printable(path)
+    for number, line in enumerate(iterate_lines(path, "surrogateescape"), 1):
+        line = line.strip()
+        if not line:
+            continue
+        if data_type == "auto":
+            data_type = "raw" if line.startswith("{") else "shard"
+        place = f"{name}:{number}"
         found, wrong = _parse_line(line, path.parent) if data_type == "raw" else _index_shard(line, path.parent)
         problems += [f"{place}: {problem}" for problem in wrong]
         for utterance in found:
-            if utterance.key in first_place:
-                first = first_place[utterance.key]
-                problems.append(f'{place}: key {utterance.key!r} is already in {first}; give each its own "key"')
+            first = first_line.setdefault(utterance.key, number)
+            if first != number:
+                problems.append(f'{place}: key {utterance.key!r} is already in {name}:{first}; give each its own "key"')
                 continue
-            first_place[utterance.key] = place
-            utterances.append(utterance)
-    return Listed(utterances, problems)
+            table.append(utterance, place)
+    if not table and not problems:
+        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
+    return table, problems
 
 
-def _fill_seconds(utterances: list[Utterance]) -> list[Utterance]:
+def _fill_seconds(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Read missing durations from the audio's headers; they stay 0.0 where that fails."""
     headers = iter(read_headers([utterance for utterance in utterances if not utterance.seconds]))
     filled = []
@@ -142,16 +161,18 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end} must come after start {start or 0.0}")
-    wav = _find(record["wav"], folder, "audio file")
     if end is not None:
-        duration = end - (start or 0.0)
-    elif start is not None:
-        duration = None
-    source = AudioSource(str(wav))
+        segment = end - (start or 0.0)
+        duration = duration if duration and abs(duration - segment) <= SEGMENT_TOLERANCE else segment
+    is_stated = duration is not None and 0 < duration <= LONGEST_STATED_SECONDS
+    # Training trusts a list with durations: it looks for 281,000 files when it loads them.
+    is_trusted = is_stated and os.path.isabs(record["wav"])
+    source = AudioSource(record["wav"] if is_trusted else str(_find(record["wav"], folder, "audio file")))
     channel = record.get("channel")
     if channel is not None and (type(channel) is not int or not 0 <= channel <= MAX_CHANNELS):
         raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
-    return Utterance(record["key"], source, record["txt"], duration or 0.0, start, end, record.get("speaker"), channel)
+    seconds = duration if duration is not None and is_stated else 0.0
+    return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
 
 
 def _find(path: str, folder: Path, kind: str) -> Path:

@@ -1,0 +1,164 @@
+"""Utterances in columns: a list of 281,000 takes 200 MB as objects and 100 MB here, which worker processes share."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from wenet_fusion.data.sources import AudioSource, Utterance
+
+_NUMBERS = 5  # per utterance: offset, size, start, end, channel
+
+
+class StringColumn(Sequence[str]):
+    """Strings in one buffer. Bytes that are not UTF-8, as in file names, stay as they are.
+
+    >>> column = StringColumn(["one", "", "two"])
+    >>> len(column), column[2], list(column)
+    (3, 'two', ['one', '', 'two'])
+    """
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        self._buffer, self._ends = bytearray(), array("q", [0])
+        for string in strings:
+            self.append(string)
+
+    def append(self, string: str) -> None:
+        """Add a string."""
+        self._buffer += string.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._buffer))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return a string, or a list of them."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return self._buffer[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogatepass")
+
+
+class TokenColumn(Sequence[list[int]]):
+    """Lists of token ids in one array.
+
+    >>> column = TokenColumn(vocabulary_size=5000)
+    >>> column.append([3, 4]); column.append([])
+    >>> list(column), column.lengths.tolist()
+    ([[3, 4], []], [2, 0])
+    """
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._ids, self._ends = array("H" if vocabulary_size <= 1 << 16 else "i"), array("q", [0])
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Add a list of ids."""
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the number of ids of each list."""
+        return np.diff(np.array(self._ends))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        """Return a list of ids, or a list of them."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return self._ids[self._ends[number] : self._ends[number + 1]].tolist()
+
+
+class UtteranceTable(Sequence[Utterance]):
+    """Utterances in columns. Each is made again when it is asked for.
+
+    >>> table = UtteranceTable([Utterance("u1", AudioSource("u1.wav"), "one two", seconds=1.3, channel=2)])
+    >>> table[0].text, table[0].channel, table.seconds.tolist(), list(table.keys)
+    ('one two', 2, [1.3], ['u1'])
+    """
+
+    def __init__(self, utterances: Iterable[Utterance] = ()) -> None:
+        self.keys, self.texts = StringColumn(), StringColumn()
+        self._paths, self._places = StringColumn(), StringColumn()
+        self._speakers: dict[int, str] = {}
+        self._seconds, self._numbers = array("d"), array("d")
+        for utterance in utterances:
+            self.append(utterance)
+
+    def append(self, utterance: Utterance, place: str = "") -> None:
+        """Add an utterance; `place` replaces its own."""
+        if utterance.speaker is not None:
+            self._speakers[len(self)] = utterance.speaker
+        self.keys.append(utterance.key)
+        self.texts.append(utterance.text)
+        self._paths.append(utterance.source.path)
+        self._places.append(place or utterance.place)
+        _, *numbers = utterance.source
+        optional = (utterance.start, utterance.end, utterance.channel)
+        self._numbers.extend((*numbers, *(math.nan if value is None else value for value in optional)))
+        self._seconds.append(utterance.seconds)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Return the duration of each utterance; 0.0 where it is unknown."""
+        return np.array(self._seconds)
+
+    def set_seconds(self, index: int, seconds: float) -> None:
+        """Change the duration of an utterance."""
+        self._seconds[index] = seconds
+
+    def extents(self) -> Iterator[str]:
+        """Yield duration, start and channel of each utterance, as `DataContents` hashes them."""
+        for row, seconds in enumerate(self._seconds):
+            start, channel = self._optional(row, 2), self._optional(row, 4)
+            yield f"{seconds:.3f} {start} {None if channel is None else int(channel)}"
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return map(self.__getitem__, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        """Return an utterance, or a list of them."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        channel = self._optional(row, 4)
+        return Utterance(
+            key=self.keys[row],
+            source=AudioSource(self._paths[row], *(int(self._numbers[row * _NUMBERS + column]) for column in (0, 1))),
+            text=self.texts[row],
+            seconds=self._seconds[row],
+            start=self._optional(row, 2),
+            end=self._optional(row, 3),
+            speaker=self._speakers.get(row),
+            channel=None if channel is None else int(channel),
+            place=self._places[row],
+        )
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def _optional(self, row: int, column: int) -> float | None:
+        value = self._numbers[row * _NUMBERS + column]
+        return None if math.isnan(value) else value
