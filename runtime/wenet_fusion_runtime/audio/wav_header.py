@@ -12,6 +12,7 @@ SIZE_UNKNOWN = 0x7FFF0000  # bytes; programs that write WAV to a pipe state a si
 MAGIC = (b"RIFF", b"RF64", b"BW64")
 _EXTENSIBLE = 0xFFFE
 _SIZE_IN_DS64 = 0xFFFFFFFF
+MOST_CHUNKS = 1000  # before the samples, or after them; programs write up to about twenty
 _PIECE = 1 << 16  # bytes of a chunk that are read at once
 
 
@@ -65,7 +66,7 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
         ValueError: the header is damaged or cut off, or states a format that nobody records with.
     """
     offset, size64, found = 12, 0, None
-    while True:
+    for _ in range(MOST_CHUNKS):
         kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\xff"))
         offset += 8
         if kind == b"data" and found is not None:
@@ -89,3 +90,23 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
             if tag == _EXTENSIBLE and len(content) >= 26:
                 (tag,) = struct.unpack("<H", content[24:26])
             found = tag, channels, rate, block or channels * -(-bits // 8)
+    raise ValueError(f"its WAV header has more than {MOST_CHUNKS} chunks")
+
+
+def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) -> tuple[bytes, int]:
+    """Skip chunks up to one with samples, or up to another file.
+
+    Args:
+        read: see `read_wav_header`.
+        skip: skips that many bytes.
+    Returns:
+        "data" or one of MAGIC, and the size that the chunk states; two empty values at the end.
+    """
+    for _ in range(MOST_CHUNKS):
+        kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\0"))
+        if kind == b"data" or kind in MAGIC:
+            return kind, size
+        if kind == bytes(4):
+            break
+        skip(size + size % 2)
+    return b"", 0

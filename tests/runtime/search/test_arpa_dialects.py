@@ -1,35 +1,11 @@
 """ARPA files as other programs write them: read as KenLM reads them where it does, else as they are meant."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from wenet_fusion_runtime.search.language_model import NgramModel, load_language_model
+from support.runtime.arpa_models import ARPA, load, scores
 
-ARPA = r"""\data\
-ngram 1=5
-ngram 2=4
-ngram 3=1
-
-\1-grams:
--1.0	<unk>
--99	<s>	-0.5
--0.7	</s>
--0.6	a	-0.4
--0.8	b	-0.3
-
-\2-grams:
--0.2	<s> a	-0.1
--0.5	a b	-0.2
--0.9	b </s>
--0.3	b a
-
-\3-grams:
--0.05	<s> a b
-
-\end\
-"""
 A_B_A_B = [-0.2, -0.05, -0.2 - 0.3, -0.5, -0.2 - 0.9]  # log10 of "a b a b" and its end
 DIALECTS = {
     "text before": "made by\nsome program 1=2\n\n" + ARPA,
@@ -42,22 +18,6 @@ DIALECTS = {
     "an empty order without header": ARPA.replace("ngram 3=1", "ngram 3=1\nngram 4=0"),
     "all at once, by Windows": ("\ufeffmade by X\n" + ARPA).replace("\t", " ").replace("\n", "\r\n"),
 }
-
-
-def load(folder: Path, text: str) -> NgramModel:
-    """Write and load a model."""
-    path = folder / "lm.arpa"
-    path.write_bytes(text.encode())
-    return load_language_model(path)
-
-
-def scores(model: NgramModel, words: list[str]) -> list[float]:
-    """Return log10 of each word and of the end."""
-    state, found = model.start(), []
-    for word in words:
-        log_prob, state = model.advance(state, word)
-        found.append(log_prob / math.log(10))
-    return [*found, model.finish(state) / math.log(10)]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -1,7 +1,6 @@
 """Language models: backoff against values worked out by hand, its definition and KenLM; damaged files."""
 
 import gzip
-import math
 import random
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.recipes import lmplz_expected
+from support.runtime import arpa_models
+from support.runtime.arpa_models import load, scores
 from wenet_fusion_runtime.search import language_model
 from wenet_fusion_runtime.search.language_model import NgramModel, load_language_model
 
@@ -23,46 +24,7 @@ needs_kenlm = pytest.mark.skipif(
     kenlm is None, reason="kenlm is not installed: pip install -c constraints.txt -e 'runtime[lm]'"
 )
 
-ARPA = r"""
-# written by hand
-\data\
-ngram 1=5
-ngram 2=4
-ngram 3=1
-
-\1-grams:
--1.0	<unk>
--99	<s>	-0.5
--0.7	</s>
--0.6	a	-0.4
--0.8	b	-0.3
-
-\2-grams:
--0.2	<s> a	-0.1
--0.5	a b	-0.2
--0.9	b </s>
--0.3	b a
-
-\3-grams:
--0.05	<s> a b
-
-\end\
-"""
-
-
-def load(folder: Path, text: str | bytes, name: str = "lm.arpa") -> NgramModel:
-    path = folder / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_language_model(path)
-
-
-def scores(model: NgramModel, words: list[str]) -> list[float]:
-    """log10 of each word and of the end."""
-    state, found = model.start(), []
-    for word in words:
-        log_prob, state = model.advance(state, word)
-        found.append(log_prob / math.log(10))
-    return [*found, model.finish(state) / math.log(10)]
+ARPA = "\n# written by hand\n" + arpa_models.ARPA
 
 
 BY_HAND = {

@@ -4,6 +4,7 @@ import functools
 import io
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ def kinds() -> Iterator[Kind]:
         ("webm", "libopus", 48000, 1), ("matroska", "aac", 44100, 2), ("matroska", "pcm_s16le", 16000, 1),
         ("asf", "wmav2", 44100, 2), ("amr", "libopencore_amrnb", 8000, 1), ("aiff", "pcm_s16be", 16000, 1),
         ("au", "pcm_s16be", 16000, 1), ("caf", "alac", 16000, 1), ("wv", "wavpack", 16000, 1),
-        ("mpegts", "aac", 48000, 2),
+        ("mpegts", "aac", 48000, 2), ("asf", "wmav1", 16000, 1),
         ("matroska", "ac3", 48000, 6), ("flv", "aac", 44100, 1), ("tta", "tta", 16000, 1),
     ):  # fmt: skip
         for to_pipe in (False, True):
@@ -134,6 +135,8 @@ def kinds() -> Iterator[Kind]:
                 f"{container} {codec} {rate} x{channels}{' to a pipe' * to_pipe}",
                 lambda a=(container, codec, rate, channels, to_pipe): encoded(*a),
             )
+    # `speech(16000)` through Debian's `speexenc -w --quality 4 --comp 5`: neither FFmpeg nor libsndfile writes Speex.
+    yield Kind("ogg speex 16000 x1", Path(__file__).with_name("speech.spx").read_bytes)
     yield Kind("mp4 in fragments", lambda: encoded("mp4", "aac", 16000, 1, True))
     for rate, channels in ((16000, 1), (44100, 2)):
         yield Kind(f"vbr mp3 {rate}", lambda r=rate, c=channels: encoded("mp3", "libmp3lame", r, c, False, True))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ class Link(NamedTuple):
     end: int
     frames: int | None = None  # samples per channel; None if counting them needs a decoder
     is_endless: bool = False  # decoders must not derive a length from the number of bytes
+    parts: tuple[tuple[int, int], ...] = ()  # the ranges that a decoder needs; empty: all bytes
 
 
 class FileRange(io.RawIOBase):
@@ -69,10 +73,13 @@ class FileRange(io.RawIOBase):
         left = self._size - self._position
         if left <= 0:  # damaged headers lead far beyond the end, where the system cannot seek
             return b""
-        self._file.seek(self._start + self._position)
-        data = self._file.read(left if count < 0 else min(count, left))
+        data = self._read_at(self._position, left if count < 0 else min(count, left))
         self._position += len(data)
         return data
+
+    def _read_at(self, position: int, count: int) -> bytes:
+        self._file.seek(self._start + position)
+        return self._file.read(count)
 
     def readinto(self, buffer: Buffer) -> int:
         """See `io.RawIOBase`."""
@@ -86,6 +93,37 @@ class FileRange(io.RawIOBase):
         if self._closes:
             self._file.close()
         super().close()
+
+
+class FileParts(FileRange):
+    """A read-only file of several ranges of bytes of an open file, one after another; see `FileRange`.
+
+    Args:
+        file: open file that can seek.
+        parts: start and end of each.
+        is_endless: report a far larger size.
+
+    >>> FileParts(io.BytesIO(b"abcdefgh"), [(1, 3), (5, 7)]).read()
+    b'bcfg'
+    """
+
+    def __init__(self, file: BinaryFile, parts: Sequence[tuple[int, int]], is_endless: bool = False) -> None:
+        self._ends = list(accumulate(end - start for start, end in parts))
+        super().__init__(file, 0, self._ends[-1], is_endless)
+        self._parts = parts
+
+    def _read_at(self, position: int, count: int) -> bytes:
+        found = []
+        while count > 0 and position < self._ends[-1]:
+            index = bisect_right(self._ends, position)
+            left = self._ends[index] - position
+            self._file.seek(self._parts[index][1] - left)
+            data = self._file.read(min(count, left))
+            if not data:
+                break
+            found.append(data)
+            position, count = position + len(data), count - len(data)
+        return b"".join(found)
 
 
 BinaryFile = BinaryIO | FileRange

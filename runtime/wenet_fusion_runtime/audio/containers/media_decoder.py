@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile
-from wenet_fusion_runtime.audio.containers.sound_decoders import ends_too_early, skip_by_reading
+from wenet_fusion_runtime.audio.containers.sound_decoders import changes_rate, ends_too_early, skip_by_reading
 from wenet_fusion_runtime.audio.sample_formats import check_format
 
 INSTALL = "pip install 'wenet-fusion-runtime[media]'"
@@ -100,10 +100,7 @@ class MediaDecoder:
                 check_format(frame.sample_rate, frame.layout.nb_channels)
                 self._format, self.sample_rate = frame.format.name, frame.sample_rate
             if frame.sample_rate != self.sample_rate:
-                raise ValueError(
-                    f"changes from {self.sample_rate} to {frame.sample_rate} Hz after "
-                    f"{self._count / self.sample_rate:.2f} s; convert it to one sample rate"
-                )
+                raise changes_rate(self.sample_rate, frame.sample_rate, self._count)
             if frame.samples:
                 return np.concatenate([_samples(packed) for packed in self._packing.frames(frame)])
 

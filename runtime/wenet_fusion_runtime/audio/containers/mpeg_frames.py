@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from wenet_fusion_runtime.audio.containers.byte_ranges import Link, Window
 
 # kbit/s by index, for MPEG 1 layers I to III, and MPEG 2 layers I, and II and III.
@@ -25,6 +27,8 @@ _SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; halved in 2, quartered in 2.
 _SYNC_BYTES = 6000  # at least three frames
 _HEAD_BYTES = 48  # of a frame, up to the mark of an encoder's notes
 _NOTES_BYTES = 192
+_SEARCHED = 1 << 15  # bytes that are searched for frames at once
+_MOST_PARTS = 100_000  # runs of frames of a stream that are told from the damage between them
 _MARKS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -79,20 +83,95 @@ class _Stream:
 
     def __init__(self, start: int, frame: Frame, notes: tuple[int, int] | None) -> None:
         self.kind = frame.kind
-        self._start, self._notes, self._count, self._frame = start, notes, 0, frame
+        self._notes, self._count, self._frame = notes, 0, frame
+        self._runs = [[start, start]]  # bytes of frames that follow each other
 
-    def add(self) -> None:
-        self._count += 1
+    def add(self, start: int, frame: Frame, is_audio: bool) -> None:
+        self._count += is_audio
+        if start != self._runs[-1][1] and len(self._runs) < _MOST_PARTS:
+            self._runs.append([start, start])
+        self._runs[-1][1] = start + frame.size
 
-    def link(self, end: int) -> Link:
-        """Return the stream, without its encoder's notes if they state a wrong number of frames."""
-        samples = self._count * self._frame.samples
-        if self._notes is None:
-            return Link(self._start, end, samples, is_endless=True)
-        stated, trimmed = self._notes
-        if stated != self._count:
-            return Link(self._start + self._frame.size, end, samples, is_endless=True)
-        return Link(self._start, end, max(0, samples - trimmed))
+    def end_within(self, start: int, end: int) -> None:
+        """Leave the beginning of a frame that is cut off to the decoder."""
+        if start == self._runs[-1][1]:
+            self._runs[-1][1] = end
+
+    def link(self) -> Link:
+        """Return the stream, without its encoder's notes if they state a wrong number of frames, and without damage
+        between frames: a decoder would complain on standard error, or give up."""
+        samples, is_endless = self._count * self._frame.samples, True
+        if self._notes is not None:
+            stated, trimmed = self._notes
+            if stated == self._count:
+                samples, is_endless = max(0, samples - trimmed), False
+            else:
+                self._runs[0][0] += self._frame.size
+        parts = tuple((start, end) for start, end in self._runs if start < end)
+        if not parts:
+            return Link(self._runs[0][0], self._runs[0][0], 0)
+        return Link(parts[0][0], parts[-1][1], samples, is_endless, parts)
+
+
+class _FrameSearch:
+    """Places where frames begin, found a block of bytes at a time: damage costs little time per byte."""
+
+    def __init__(self, window: Window, end: int) -> None:
+        self._window, self._end = window, end
+        self._begin = self._stop = 0  # the block
+        self._places = self._kinds = np.zeros(0, np.int64)  # of all headers in it
+        self._is_paired = self._is_followed = np.zeros(0, bool)  # by one more of its kind, by two
+        self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # the last kind that was looked for, and its places
+
+    def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
+        """Return where two frames of a kind begin, or the last one, or three of any other kind; the end without any."""
+        number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
+        while position + 4 <= self._end:
+            if not self._begin <= position < self._stop:
+                self._search(position)
+                self._wanted = (-1, self._places)
+            if self._wanted[0] != number:
+                self._wanted = number, self._places[self._is_followed | self._is_paired & (self._kinds == number)]
+            found = self._wanted[1]
+            if (at := int(np.searchsorted(found, position))) < len(found):
+                return int(found[at])
+            position = self._stop
+        return self._end
+
+    def _search(self, position: int) -> None:
+        count = min(_SEARCHED + _SYNC_BYTES, self._end - position)
+        data = np.frombuffer(self._window.look(position, count), np.uint8)
+        table, last = _headers(), len(data)
+        at = np.flatnonzero((data[:-3] == 0xFF) & (data[1:-2] >= 0xE0))
+        keys = (data[at + 1] & 0x1F).astype(np.int64) << 8 | data[at + 2]
+        at, keys = at[table.sizes[keys] > 0], keys[table.sizes[keys] > 0]
+        kinds = 2 * table.kinds[keys] + (data[at + 3] >> 6 == 3)
+        sizes_at, kinds_at = np.zeros(last + 1, np.int64), np.full(last + 1, -1)
+        sizes_at[at], kinds_at[at] = table.sizes[keys], kinds
+        second = np.minimum(at + sizes_at[at], last)
+        third = np.minimum(second + sizes_at[second], last)
+        self._is_paired = (kinds_at[second] == kinds) | (second == self._end - position)
+        self._is_followed = (kinds_at[second] == kinds) & (kinds_at[third] == kinds)
+        self._begin, self._stop = position, position + min(last, _SEARCHED)
+        self._places, self._kinds = position + at, kinds
+
+
+class _Headers(NamedTuple):
+    """Sizes and kinds of frames by 13 bits of their headers: the lower five of the second byte, and the third."""
+
+    sizes: np.ndarray  # bytes; 0: no frame
+    kinds: np.ndarray
+    numbers: dict[tuple[int, int, int], int]  # of version, layer and sample rate
+
+
+@lru_cache(maxsize=1)
+def _headers() -> _Headers:
+    sizes, kinds = np.zeros(1 << 13, np.int64), np.zeros(1 << 13, np.int64)
+    numbers: dict[tuple[int, int, int], int] = {}
+    for key in range(1 << 13):
+        if frame := _parse(0xE0 | key >> 8, key & 0xFF, False):
+            sizes[key], kinds[key] = frame.size, numbers.setdefault(frame.kind[:3], len(numbers))
+    return _Headers(sizes, kinds, numbers)
 
 
 def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
@@ -101,37 +180,29 @@ def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
     A stream ends where version, layer, sample rate or number of channels change, and before an encoder's notes.
     """
     links: list[Link] = []
-    position, stream = start, None
+    position, stream, search = start, None, _FrameSearch(window, end)
     while position + 4 <= end:
         head = window.look(position, _HEAD_BYTES)
         frame = parse_frame(head)
         is_new = frame is not None and (stream is None or frame.kind != stream.kind)
         if frame is None or (is_new and not is_mpeg(window.look(position, _SYNC_BYTES))):
-            position = _next_frame(window, position + 1, end)
+            position = search.next(position + 1, None if stream is None else stream.kind)
             continue
         if position + frame.size > end:
+            if stream is not None:
+                stream.end_within(position, end)
             break
         has_notes = any(mark in head for mark in _MARKS)
         notes = _read_notes(window.look(position, min(frame.size, _NOTES_BYTES)), frame) if has_notes else None
         if stream is None or is_new or notes is not None:
             if stream is not None:
-                links.append(stream.link(position))
+                links.append(stream.link())
             stream = _Stream(position, frame, notes)
-        if notes is None:
-            stream.add()
+        stream.add(position, frame, is_audio=notes is None)
         position += frame.size
     if stream is not None:
-        links.append(stream.link(end))
+        links.append(stream.link())
     return [link for link in links if link.frames]
-
-
-def _next_frame(window: Window, position: int, end: int) -> int:
-    """Return where the next frame may begin."""
-    while 0 <= (position := window.find(b"\xff", position)) < end:
-        if parse_frame(window.look(position, 4)) is not None:
-            return position
-        position += 1
-    return end
 
 
 def _read_notes(data: bytes, frame: Frame) -> tuple[int, int] | None:

@@ -14,18 +14,27 @@ from typing import cast
 
 import soundfile
 
-from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, Borrowed, FileRange, Link, Window
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, Borrowed, FileParts, FileRange, Link, Window
 from wenet_fusion_runtime.audio.containers.media_decoder import MediaDecoder
 from wenet_fusion_runtime.audio.containers.mpeg_frames import find_mpeg_streams, is_mpeg
 from wenet_fusion_runtime.audio.containers.ogg_pages import find_ogg_streams
+from wenet_fusion_runtime.audio.containers.pcm_decoder import PcmDecoder
 from wenet_fusion_runtime.audio.containers.sound_decoders import (
     ChainDecoder,
     Decoder,
-    PcmDecoder,
     SoundfileDecoder,
+    check_links,
     open_link,
 )
-from wenet_fusion_runtime.audio.wav_header import SIZE_UNKNOWN, WavHeader, is_wav, read_wav_header
+from wenet_fusion_runtime.audio.wav_header import (
+    MAGIC,
+    MOST_CHUNKS,
+    SIZE_UNKNOWN,
+    WavHeader,
+    is_wav,
+    next_samples,
+    read_wav_header,
+)
 
 _HEAD_BYTES = 6000  # of a file, that tell its kind: at least three frames of mp3
 _FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
@@ -33,6 +42,7 @@ _MPEG_TAGS = (0x50, 0x55)  # formats of WAV
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
 # In libsndfile's log: a chunk of samples that ends after the file does. By libsndfile's own count, it does not.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_ID3_END = 128  # bytes of a tag at the end of mp3
 _SLACK_BYTES = 64  # of the numbers in it: padding and offsets
 _FRAMES_PER_BYTE = 16  # of the densest format that only libsndfile reads
 
@@ -109,7 +119,8 @@ def _open_file(file: BinaryFile, path: str | None) -> Decoder:
 def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decoder:
     """Open streams of libsndfile; a file of one stream by its path, which is faster."""
     (link, *more) = links
-    if path is not None and not more and not link.start and not link.is_endless:
+    is_whole = not more and not link.start and file.seek(0, io.SEEK_END) <= link.end + _ID3_END
+    if path is not None and is_whole and not link.is_endless and len(link.parts) < 2:
         decoder = _checked(lambda: SoundfileDecoder(_encoded(path), link.frames))
         file.close()
         return decoder
@@ -126,13 +137,32 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
         end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
         if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # no samples, rather than unknown
             end = begin + header.offset
-        following = end + end % 2
-        is_joined = following < window.size and is_wav(window.look(following, 12))
-        links.append(Link(begin, end if is_joined else window.size))
-        if not is_joined:
+        chunks, following = _after_samples(file, window, end)
+        links.append(Link(begin, following, parts=((begin + header.offset, end), *chunks)))
+        check_links(len(links))
+        if following == window.size:
             break
         begin = following
     return ChainDecoder(file, links, lambda file, link: _open_wav_link(file, window, link))
+
+
+def _after_samples(file: BinaryFile, window: Window, end: int) -> tuple[list[tuple[int, int]], int]:
+    """Return the bytes of further chunks with samples, as they are stated, and where the next file begins."""
+    chunks: list[tuple[int, int]] = []
+    rest = FileRange(file, 0, window.size)
+    if is_wav(window.look(end, 12)):  # an odd size without padding
+        return chunks, end
+    while len(chunks) < MOST_CHUNKS:
+        rest.seek(end + end % 2)
+        kind, size = next_samples(rest.read, lambda count: rest.seek(count, io.SEEK_CUR))
+        place = rest.tell()
+        if kind in MAGIC and is_wav(window.look(place - 8, 12)):
+            return chunks, place - 8
+        if kind != b"data":
+            break
+        end = place + size if size < SIZE_UNKNOWN else window.size
+        chunks.append((place, end))
+    return chunks, window.size
 
 
 def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
@@ -141,6 +171,12 @@ def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
     available = link.end - link.start - header.offset
     if not header.stated and _is_trailer(window, link.start + header.offset):
         available = 0
+    if len(link.parts) > 1:
+        if header.is_plain:
+            return _open_chunks(file, header, link)
+        raise ValueError(
+            "cannot be read as audio (it has compressed samples in several chunks); convert it to wav or flac"
+        )
     if header.is_plain:
         return PcmDecoder(member, header, available)
     stated = header.data_bytes(available) or 0
@@ -160,6 +196,14 @@ def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
     if stated > available and decoder.frames:
         decoder.expect(decoder.frames * stated // available)
     return decoder
+
+
+def _open_chunks(file: BinaryFile, header: WavHeader, link: Link) -> Decoder:
+    """Open plain samples in several chunks; other decoders read one of them."""
+    sizes = [(end - start) // header.block * header.block for start, end in link.parts]
+    parts = [(start, max(start, min(start + size, link.end))) for (start, _), size in zip(link.parts, sizes)]
+    available = sum(end - start for start, end in parts)
+    return PcmDecoder(FileParts(file, parts), header._replace(stated=sum(sizes)), available)
 
 
 def _read_header(member: FileRange) -> WavHeader:

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 import soundfile
 
-from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileRange, Link
-from wenet_fusion_runtime.audio.sample_formats import check_format, from_bytes
-from wenet_fusion_runtime.audio.wav_header import WavHeader
+from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileParts, FileRange, Link
+from wenet_fusion_runtime.audio.sample_formats import check_format
 
 _MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 for an unknown length
 _TOLERANCE_SECONDS = 0.1  # samples that a decoder may return less than counted
+MOST_LINKS = 2000  # streams of a file; each costs time before it gives samples
 _SKIPPED = 1 << 16  # frames that are dropped at once
 
 
@@ -41,57 +41,6 @@ def skip_by_reading(decoder: Decoder, count: int) -> None:
     """Drop samples of a decoder that cannot seek exactly."""
     while count and len(block := decoder.read(min(count, _SKIPPED))):
         count -= len(block)
-
-
-class PcmDecoder:
-    """Decode uncompressed samples of a WAV file or pipe whose header has been read.
-
-    Args:
-        file: open binary file.
-        header: of the file.
-        available: bytes after the header; None for a pipe.
-
-    >>> import io
-    >>> header = WavHeader(tag=1, channels=1, sample_rate=8000, block=2, offset=44, stated=0)
-    >>> PcmDecoder(io.BytesIO(bytes([0, 64])), header, available=2).read(9).tolist()
-    [[16384]]
-    """
-
-    def __init__(self, file: BinaryFile, header: WavHeader, available: int | None) -> None:
-        self.sample_rate = header.sample_rate
-        self._file, self._header, self._is_seekable = file, header, available is not None
-        stated = header.data_bytes(available)
-        self._left = None if stated is None else stated // header.block  # frames
-        self._count, self._stated = 0, self._left or 0
-        self.frames = self._left if available is not None and self._stated * header.block <= available else None
-
-    def read(self, count: int) -> np.ndarray:
-        """See `Decoder`."""
-        header = self._header
-        wanted = count if self._left is None else min(count, self._left)
-        data = self._file.read(wanted * header.block)
-        found = len(data) // header.block
-        samples = from_bytes(data[: found * header.block], header.tag, header.width, header.channels)
-        self._count += found
-        if self._left is not None:
-            self._left -= found
-            if found < wanted and not found:
-                raise ends_too_early(self._count, self._stated, self.sample_rate)
-        return samples
-
-    def skip(self, count: int) -> None:
-        """See `Decoder`."""
-        if not self._is_seekable:
-            skip_by_reading(self, count)
-            return
-        self._file.seek(count * self._header.block, 1)
-        self._count += count
-        if self._left is not None:
-            self._left = max(0, self._left - count)
-
-    def close(self) -> None:
-        """See `Decoder`."""
-        self._file.close()
 
 
 class SoundfileDecoder:
@@ -188,6 +137,7 @@ class ChainDecoder:
         open_link: Callable[[BinaryFile, Link], Decoder],
         find_more: Callable[[], list[Link]] = list,
     ) -> None:
+        check_links(len(links))
         self._file, self._links, self._open, self._find_more = file, list(links), open_link, find_more
         self._current = self._next()
         self.sample_rate = self._current.sample_rate
@@ -202,6 +152,7 @@ class ChainDecoder:
             block = self._current.read(count)
             if not len(block) and not self._links:
                 self._links, self._find_more = self._find_more(), list
+                check_links(len(self._links))
             if len(block) or not self._links:
                 self._count += len(block)
                 return block
@@ -212,10 +163,7 @@ class ChainDecoder:
             self._current.close()
             self._current = following
             if following.sample_rate != self.sample_rate:
-                raise ValueError(
-                    f"changes from {self.sample_rate} to {following.sample_rate} Hz after "
-                    f"{self._count / self.sample_rate:.2f} s; convert it to one sample rate"
-                )
+                raise changes_rate(self.sample_rate, following.sample_rate, self._count)
 
     def skip(self, count: int) -> None:
         """See `Decoder`."""
@@ -233,9 +181,28 @@ class ChainDecoder:
         return self._open(self._file, self._links.pop(0))
 
 
+def check_links(count: int) -> None:
+    """Raise ValueError if a file consists of too many streams."""
+    if count > MOST_LINKS:
+        raise ValueError(f"consists of more than {MOST_LINKS} joined recordings; split it")
+
+
 def open_link(file: BinaryFile, link: Link) -> SoundfileDecoder:
     """Return a decoder of one stream of a file; see `SoundfileDecoder`."""
-    return SoundfileDecoder(FileRange(file, link.start, link.end, link.is_endless), link.frames)
+    whole = len(link.parts) < 2
+    source = (
+        FileRange(file, link.start, link.end, link.is_endless)
+        if whole
+        else FileParts(file, link.parts, link.is_endless)
+    )
+    return SoundfileDecoder(source, link.frames)
+
+
+def changes_rate(before: int, after: int, count: int) -> ValueError:
+    """Return the error for a sample rate that changes after `count` samples."""
+    return ValueError(
+        f"changes from {before} to {after} Hz after {count / before:.2f} s; convert it to one sample rate and format"
+    )
 
 
 def ends_too_early(found: int, expected: int, sample_rate: int) -> ValueError:
