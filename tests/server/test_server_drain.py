@@ -1,6 +1,7 @@
 """Shutdown of the server: open sessions finish, or are ended with their text so far."""
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 
@@ -25,8 +26,13 @@ def test_sigterm_lets_open_sessions_finish(tmp_path: Path) -> None:
             server.stop()
             await not_begun.rest()
             assert "shutting down" in not_begun.failure and not_begun.close_code == 1001
-            with pytest.raises(OSError):
-                await http("GET", f"{server.url}healthz")
+            status, _, body = await http("GET", f"{server.url}healthz")  # over a new connection
+            assert (status, json.loads(body)) == (503, {"status": "draining", "sessions": 2})
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                async with connected(server.url):
+                    pass
+            status, headers, body = await http("POST", f"{server.url}transcribe", data=b"RIFF")
+            assert status == 503 and b"shutting down" in body and "Retry-After" in headers
             await open_one.send(pcm(speak("cd")).tobytes())
             await open_one.say(signal="end")
             await open_one.rest()
@@ -61,6 +67,27 @@ def test_balancers_see_the_drain_on_connections_that_they_keep(tmp_path: Path) -
             await socket.rest()
 
     with ServerProcess(save_archive(tmp_path / "model.zip")) as server:
+        asyncio.run(run(server))
+        assert server.wait() == 0
+
+
+def test_a_shared_port_is_left_to_the_other_processes(tmp_path: Path) -> None:
+    async def run(server: ServerProcess) -> None:
+        async with connected(server.url) as socket:
+            await socket.start()
+            server.stop()
+
+            async def is_closed() -> bool:
+                try:
+                    return not await http("GET", f"{server.url}healthz")
+                except OSError:
+                    return True
+
+            assert await eventually(is_closed)
+            await socket.say(signal="end")
+            await socket.rest()
+
+    with ServerProcess(save_archive(tmp_path / "model.zip"), "--reuse_port") as server:
         asyncio.run(run(server))
         assert server.wait() == 0
 

@@ -255,3 +255,22 @@ def test_an_upload_whose_client_vanishes_leaves_nothing(server: ServerProcess) -
 
 async def _is_empty(server: ServerProcess) -> bool:
     return json.loads((await http("GET", f"{server.url}healthz"))[2])["sessions"] == 0
+
+
+@pytest.mark.parametrize("end", [b"0\r\n" + b"no trailer\r\n" * 2000, b"zz\r\n", b"4\r\nabcdefgh\r\n"])
+def test_a_body_that_breaks_off_ends_at_once(server: ServerProcess, end: bytes) -> None:
+    """The deadline of uploads is five minutes. The parser's error comes in a later turn than the request's head."""
+
+    async def run() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for piece in (head + b"4\r\nabcd\r\n", end):
+            writer.write(piece)
+            await asyncio.sleep(0.2)
+        try:
+            return await asyncio.wait_for(reader.read(1 << 16), PATIENCE)
+        finally:
+            writer.close()
+
+    answer = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 400") and b"the body cannot be read" in answer, answer

@@ -45,6 +45,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         int,
         "sessions open at once for one address, uploads included (default: half of --max_sessions)",
     ),
+    ("max_decoders", "decoders", int, "uploads that are decoded at once; others wait (default: one per core)"),
     (
         "max_frames_per_second",
         "frames_per_second",

@@ -25,6 +25,7 @@ class Reason(str, Enum):
     AUDIO_SECONDS = "audio_seconds"
     START = "start_deadline"
     IDLE = "idle"
+    FLOOD = "flood"  # the client stays above a budget of frames or pieces
     SLOW_READER = "slow_reader"  # the client does not read what is sent
     FULL = "full"  # too many sessions or connections
     SHUTDOWN = "shutdown"

@@ -29,6 +29,7 @@ class Limits:
     send_seconds: float = 10.0  # time in which a client must read a message
     progress_seconds: float = 120.0  # time in which decoding and recognition of an upload must make progress
     address_sessions: int | None = None  # open at once for one address, uploads included; None: half of `sessions`
+    decoders: int | None = None  # processes of uploads that decode at once; None: one per core
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
     bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
 

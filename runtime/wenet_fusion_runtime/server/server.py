@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let open sessions finish within `drain_seconds`.
 
-    A second signal ends them.
+    Meanwhile health checks are answered and new sessions refused. A second signal ends the open ones.
 
     Args:
         recognizer: decodes live sessions; uploads use the endpoint rules of files.
@@ -97,8 +97,9 @@ async def _run(
         announce([socket_url(opened, context is not None) for opened in listeners])
         await stop.wait()
         LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
-        for server in servers:
-            server.close()
+        if settings.bind.reuse_port:  # new clients of the port reach another process
+            for server in servers:
+                server.close()
         ended = await service.drain(drain_seconds, hurry)
         LOG.info("stopped; clients that were ended before they finished: %d", ended)
     finally:

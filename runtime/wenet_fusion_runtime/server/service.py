@@ -66,7 +66,7 @@ class Service:
         self.metrics = Metrics(lambda: engine.statistics)
         self.sessions = Sessions(limits.sessions_of_one_address)
         self.rules, self.file_rules = recognizer.options.endpoint, FILE_OPTIONS.endpoint
-        self.decoders = Decoders(limits.progress_seconds)
+        self.decoders = Decoders(limits.progress_seconds, limits.decoders)
         self.is_draining = False
         self._files = Recognizer(
             recognizer.model,

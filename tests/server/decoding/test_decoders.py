@@ -13,8 +13,10 @@ import pytest
 from support.runtime import faulty_decoder
 from support.runtime.server_process import PATIENCE, encoded
 from wenet_fusion_runtime.server.decoding import decoders as module
+from wenet_fusion_runtime.server.decoding import turns
 from wenet_fusion_runtime.server.decoding.decoder_process import BLOCK_SAMPLES
-from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoders
+from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoders, DecodersBusy
+from wenet_fusion_runtime.server.decoding.turns import Turns
 
 RATE = 8000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * RATE).astype(np.float32)
@@ -145,6 +147,65 @@ def test_a_cancelled_upload_ends_its_process(shared: Decoders) -> None:
             assert await eventually(lambda: not starter_of(shared).children())
 
     run(shared, work)
+
+
+def test_decoders_compute_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "START", faulty_decoder.START)
+    monkeypatch.setattr(turns, "LEASE_SECONDS", 1000.0)
+    decoders, good = Decoders(PATIENCE, at_once=2), encoded(NOISE, RATE)
+
+    async def work() -> None:
+        await decoded(decoders, good)
+        hanging = [asyncio.ensure_future(decoded(decoders, faulty_decoder.HANG)) for _ in range(2)]
+        assert await eventually(lambda: decoders._turns.running == 2)
+        waiting = asyncio.ensure_future(decoded(decoders, good))
+        assert await eventually(lambda: decoders._turns.waiting == 1)
+        monkeypatch.setattr(decoders, "_seconds", 0.05)
+        with pytest.raises(DecodersBusy, match=r"busy with other uploads for 0.05 s; try again later"):
+            await decoded(decoders, good)
+        monkeypatch.setattr(decoders, "_seconds", PATIENCE)
+        assert not waiting.done()
+        hanging[0].cancel()
+        await waiting
+        # A turn that lasts too long is over for the others.
+        monkeypatch.setattr(turns, "LEASE_SECONDS", 0.5)
+        hanging[0] = asyncio.ensure_future(decoded(decoders, faulty_decoder.HANG))
+        assert await eventually(lambda: decoders._turns.running == 2)
+        monkeypatch.setattr(decoders, "_seconds", 10.0)
+        await decoded(decoders, good)
+        assert not any(one.done() for one in hanging)
+        for one in hanging:
+            one.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+
+    run(decoders, work)
+    asyncio.run(decoders.close())
+
+
+def test_turns_come_in_order_and_none_is_lost() -> None:
+    async def work() -> None:
+        given, served = Turns(1), []
+
+        async def take(number: int) -> None:
+            turn = await given.take(PATIENCE)
+            served.append(number)
+            await asyncio.sleep(0)
+            turn.end()
+            turn.end()
+
+        first = await given.take(PATIENCE)
+        tasks = [asyncio.ensure_future(take(number)) for number in range(6)]
+        await asyncio.sleep(0)
+        assert given.waiting == 6
+        with pytest.raises(asyncio.TimeoutError):
+            await given.take(0.01)
+        tasks[3].cancel()
+        first.end()
+        tasks[0].cancel()  # in the turn of the loop in which it gets its own
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert served == [1, 2, 4, 5] and given.running == given.waiting == 0
+
+    asyncio.run(asyncio.wait_for(work(), PATIENCE))
 
 
 def test_a_decoder_that_nobody_reads_waits_with_little_memory(shared: Decoders) -> None:

@@ -1,6 +1,8 @@
 """Reading from connections in slices and within budgets."""
 
 import asyncio
+import select
+import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,6 +12,8 @@ import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from wenet_fusion_runtime.server.errors import ClientError, Reason
+from wenet_fusion_runtime.server.guard import budget, fair_protocol
+from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
 from wenet_fusion_runtime.server.http.body import PIECES_AT_ONCE, Body
 from wenet_fusion_runtime.server.limits import Limits
@@ -18,9 +22,11 @@ from wenet_fusion_runtime.server.limits import Limits
 class Transport:
     """Counts what happens to a connection's reading."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket | None = None) -> None:
         self.is_reading = True
+        self.is_aborted = False
         self.holds = 0
+        self._connection = connection
 
     def pause_reading(self) -> None:
         self.holds += self.is_reading
@@ -29,8 +35,11 @@ class Transport:
     def resume_reading(self) -> None:
         self.is_reading = True
 
+    def abort(self) -> None:
+        self.is_aborted = True
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+        return self._connection if name == "socket" else default
 
 
 class Receiver(asyncio.Protocol):
@@ -91,6 +100,34 @@ def test_a_connection_whose_data_takes_long_to_parse_waits() -> None:
     assert not asyncio.run(run(work)) and asyncio.run(run(lambda: None))
 
 
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of an end before unread data")
+@pytest.mark.parametrize("pause", ["budget", "parser"])
+def test_a_client_that_hangs_up_while_it_is_not_read_is_dropped(pause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_protocol, "HANG_UP_SECONDS", 0.01)
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"unread")
+            transport, receiver = Transport(ours), Receiver()
+            fair = FairProtocol(receiver, Limits(bytes_per_second=10), bytearray(SLICE_BYTES))
+            fair.connection_made(transport)
+            if pause == "budget":
+                feed(fair, bytes(1000))
+            else:
+                receiver.transport.pause_reading()
+            await asyncio.sleep(0.1)
+            assert not transport.is_reading and not transport.is_aborted
+            theirs.close()
+            end = time.monotonic() + 10
+            while not transport.is_aborted and time.monotonic() < end:
+                await asyncio.sleep(0.01)
+            assert transport.is_aborted
+            fair.connection_lost(None)
+
+    asyncio.run(run())
+
+
 def stream_of(data: bytes) -> StreamReader:
     stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1 << 16, loop=asyncio.get_running_loop())
     stream.feed_data(data)
@@ -128,6 +165,35 @@ def test_lines_and_small_chunks_leave_others_their_turns(kind: str) -> None:
 
     turns, taken = asyncio.run(run())
     assert turns > PIECES_AT_ONCE and 0 < taken < 10 * PIECES_AT_ONCE
+
+
+@pytest.mark.parametrize("is_useful", [False, True])
+def test_a_client_that_stays_above_a_budget_is_ended(is_useful: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLOOD_SECONDS", 0.1)
+
+    async def run() -> int:
+        pace = Pace(Budget(rate=100, burst=5), "too many pieces")
+        for number in range(30):
+            try:
+                await pace.wait(1, is_useful)
+            except ClientError as error:
+                assert error.reason is Reason.FLOOD and error.message == "too many pieces for 0.1 s"
+                return number
+        return 30
+
+    assert asyncio.run(run()) == 30 if is_useful else 5 < asyncio.run(run()) < 30
+
+
+def test_pieces_and_empty_frames_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLOOD_SECONDS", 0.05)
+
+    async def run() -> None:
+        body = Body(stream_of(b"\n" * (PIECES_AT_ONCE + 1000)), 1 << 20)
+        with pytest.raises(ClientError, match=r"pieces of less than 1024 bytes, or has too many lines"):
+            while True:
+                await body.readline()
+
+    asyncio.run(run())
 
 
 def test_every_byte_of_a_body_counts() -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
+from support.runtime.flooding import START, flood, flooded_server, is_exact
 from support.runtime.server_process import (
     PATIENCE,
     PROGRAM,
     ServerProcess,
     connected,
+    eventually,
     frame,
     http,
     metric,
@@ -25,26 +27,11 @@ from support.runtime.server_process import (
     spoken_to,
 )
 
-START = frame(1, b'{"signal":"start","continuous_decoding":true}')
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    model = save_archive(tmp_path_factory.mktemp("floods") / "model.zip")
-    with ServerProcess(model, "--max_upload_bytes", 1_000_000, "--idle_seconds", 20) as started:
+    with flooded_server(tmp_path_factory.mktemp("floods")) as started:
         yield started
-
-
-async def flood(raw: sockets.socket, data: bytes) -> None:
-    try:
-        while True:
-            await asyncio.get_running_loop().sock_sendall(raw, data)
-    except ConnectionError:
-        pass
-
-
-async def is_exact(server: ServerProcess) -> bool:
-    return (await spoken_to(server.url, pcm(speak("abcd")), sample_rate=SAMPLE_RATE)).text == "a b c d"
 
 
 def test_pings_are_answered_within_a_budget(server: ServerProcess) -> None:
@@ -84,6 +71,25 @@ def test_honest_sessions_beside_floods_of_empty_frames(server: ServerProcess, op
             task.cancel()
         for raw in raws:
             raw.close()
+
+    asyncio.run(run())
+
+
+def test_clients_that_hung_up_keep_no_place(server: ServerProcess) -> None:
+    """200 s of what they sent waits for its budget, before the end of the connection, which nobody reads meanwhile."""
+
+    async def run() -> None:
+        loop, found = asyncio.get_running_loop(), b""
+        with await raw_socket(server) as raw:
+            await loop.sock_sendall(raw, START)
+            while b"server_ready" not in found:  # unread data would reset the connection, which is easier to see
+                found += await asyncio.wait_for(loop.sock_recv(raw, 4096), PATIENCE)
+            await loop.sock_sendall(raw, frame(2, b"") * 10_000)
+
+        async def nothing_is_left() -> bool:
+            return await metric(server.url, "sessions") == 0
+
+        assert await eventually(nothing_is_left)  # the deadline is 60 s
 
     asyncio.run(run())
 

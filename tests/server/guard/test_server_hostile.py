@@ -2,43 +2,19 @@
 
 import asyncio
 import signal
-import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.server_process import (
-    ServerProcess,
-    connected,
-    eventually,
-    frame,
-    metric,
-    pcm,
-    raw_socket,
-    spoken_to,
-)
-
-START = frame(1, b'{"signal":"start","continuous_decoding":true}')
+from support.runtime.flooding import CHUNKED, START, flood_for, flooded_server, is_exact, plain_socket
+from support.runtime.server_process import ServerProcess, connected, eventually, frame, metric, pcm, raw_socket
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    model = save_archive(tmp_path_factory.mktemp("floods") / "model.zip")
-    with ServerProcess(model, "--max_upload_bytes", 1_000_000, "--idle_seconds", 20) as started:
+    with flooded_server(tmp_path_factory.mktemp("floods")) as started:
         yield started
-
-
-async def flood(raw: sockets.socket, data: bytes) -> None:
-    try:
-        while True:
-            await asyncio.get_running_loop().sock_sendall(raw, data)
-    except ConnectionError:
-        pass
-
-
-async def is_exact(server: ServerProcess) -> bool:
-    return (await spoken_to(server.url, pcm(speak("abcd")), sample_rate=SAMPLE_RATE)).text == "a b c d"
 
 
 @pytest.mark.slow
@@ -67,7 +43,6 @@ def test_hundreds_of_hostile_connections_and_honest_sessions(server: ServerProce
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        chunked = b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         form = (
             b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -76,32 +51,16 @@ def test_hundreds_of_hostile_connections_and_honest_sessions(server: ServerProce
 
         async def hostile(head: bytes, data: bytes) -> None:
             while True:
-                raw = sockets.socket()
-                raw.setblocking(False)
-                await loop.sock_connect(raw, ("127.0.0.1", server.port))
-                try:
-                    await loop.sock_sendall(raw, head)
-                    await asyncio.wait_for(flood(raw, data), 5)
-                except (ConnectionError, asyncio.TimeoutError):
-                    pass
-                finally:
-                    raw.close()
+                await flood_for(5, await plain_socket(server), head, data)
 
         async def frames(data: bytes) -> None:
             while True:
-                raw = await raw_socket(server)
-                try:
-                    await loop.sock_sendall(raw, START)
-                    await asyncio.wait_for(flood(raw, data), 5)
-                except (ConnectionError, asyncio.TimeoutError):
-                    pass
-                finally:
-                    raw.close()
+                await flood_for(5, await raw_socket(server), START, data)
 
         tasks = [
             asyncio.ensure_future(one)
             for one in (
-                hostile(chunked, b"1\r\nx\r\n" * 1000),
+                hostile(CHUNKED, b"1\r\nx\r\n" * 1000),
                 hostile(form, b"\n" * 6000),
                 hostile(b"", asked),
                 frames(frame(9, b"") * 1000),

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import aiohttp
 import numpy as np
 import soundfile
+from support.runtime.flooding import CHUNKED, START, plain_socket
 from support.runtime.hostile_clients import QUICK, huge_frame, many_fragments, never_reads
 from support.runtime.server_process import connected, frame, http, raw_socket
 
-START = frame(1, b'{"signal":"start","continuous_decoding":true}')
 FLOOD_SECONDS, FLOOD_BYTES = 10.0, 1_000_000  # of one connection, and per second
 CUT_SECONDS = (0.02, 1.0)  # after which a client hangs up
 REFUSED = (OSError, EOFError, AssertionError, ValueError, asyncio.TimeoutError, aiohttp.ClientError)  # or hung up
@@ -92,32 +92,28 @@ async def uploads(target: Target, body: bytes) -> None:
 
 async def floods(target: Target, head: bytes, data: bytes) -> None:
     """A WebSocket that sends 1 MB/s after its start."""
-    raw, loop = await raw_socket(target), asyncio.get_running_loop()  # type: ignore[arg-type]
-    try:
-        await loop.sock_sendall(raw, head)
-        await asyncio.wait_for(_send(raw, data), FLOOD_SECONDS)
-    finally:
-        raw.close()
+    await _send(await raw_socket(target), head, data)  # type: ignore[arg-type]
 
 
 async def floods_http(target: Target, head: bytes, data: bytes) -> None:
     """A request whose body never ends."""
-    raw, loop = sockets.socket(), asyncio.get_running_loop()
-    raw.setblocking(False)
+    await _send(await plain_socket(target), head, data)
+
+
+async def _send(raw: sockets.socket, head: bytes, data: bytes) -> None:
+    loop, pieces = asyncio.get_running_loop(), data * max(1, FLOOD_BYTES // 20 // len(data))
+
+    async def at_its_rate() -> None:
+        while True:
+            begun = loop.time()
+            await loop.sock_sendall(raw, pieces)
+            await asyncio.sleep(max(0.0, begun + 0.05 - loop.time()))
+
     try:
-        await loop.sock_connect(raw, ("127.0.0.1", target.port))
         await loop.sock_sendall(raw, head)
-        await asyncio.wait_for(_send(raw, data), FLOOD_SECONDS)
+        await asyncio.wait_for(at_its_rate(), FLOOD_SECONDS)
     finally:
         raw.close()
-
-
-async def _send(raw: sockets.socket, data: bytes) -> None:
-    loop, pieces = asyncio.get_running_loop(), data * max(1, FLOOD_BYTES // 20 // len(data))
-    while True:
-        begun = loop.time()
-        await loop.sock_sendall(raw, pieces)
-        await asyncio.sleep(max(0.0, begun + 0.05 - loop.time()))
 
 
 async def long_text(target: Target, text: str) -> None:
@@ -129,12 +125,7 @@ async def long_text(target: Target, text: str) -> None:
 async def idle(target: Target, is_socket: bool) -> None:
     """A connection without a start, kept until the server closes it."""
     loop = asyncio.get_running_loop()
-    if is_socket:
-        raw = await raw_socket(target)  # type: ignore[arg-type]
-    else:
-        raw = sockets.socket()
-        raw.setblocking(False)
-        await loop.sock_connect(raw, ("127.0.0.1", target.port))
+    raw = await (raw_socket(target) if is_socket else plain_socket(target))  # type: ignore[arg-type]
     try:
         while await asyncio.wait_for(loop.sock_recv(raw, 4096), FLOOD_SECONDS):
             pass
@@ -142,7 +133,6 @@ async def idle(target: Target, is_socket: bool) -> None:
         raw.close()
 
 
-CHUNKED = b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 FORM = (
     b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n"
     b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"

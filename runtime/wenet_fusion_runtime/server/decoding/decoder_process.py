@@ -2,6 +2,7 @@
 
 A crash, a hang or a lack of memory ends one upload only. The process has one thread, so forking it is safe.
 `Decoders` starts it with a socket as its standard input and sends a request per upload; the answer is a row of frames.
+A process of an upload computes a frame each time that it gets a byte, so `Decoders` bounds how many compute at once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ REQUEST = struct.Struct("<i")  # channel; comes with two descriptors: the connec
 ANY_CHANNEL = -1  # None of AudioReader
 FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its content in bytes
 RATE = struct.Struct("<I")
+GO = b"+"  # lets the process of an upload compute its next frame
 NAME = "upload"  # of the file in messages
 MEMORY_BYTES = 256 * 1024 * 1024  # for one upload, above what the imports need
 BLOCK_SAMPLES = 1 << 16  # per channel and frame, whatever rate the file states
@@ -114,10 +116,20 @@ def decode(connection: socket.socket, source: str, channel: int | None) -> None:
 
 
 def _send_audio(connection: socket.socket, source: str, channel: int | None) -> None:
+    _wait_for_turn(connection)
     with AudioReader(source, NAME, channel) as reader:
         _send(connection, Kind.OPENED, RATE.pack(reader.sample_rate))
-        for block in reader.blocks(BLOCK_SAMPLES / reader.sample_rate):
+        blocks = reader.blocks(BLOCK_SAMPLES / reader.sample_rate)
+        while True:
+            _wait_for_turn(connection)
+            if (block := next(blocks, None)) is None:
+                return
             _send(connection, Kind.BLOCK, np.asarray(block, dtype="<f4").tobytes())
+
+
+def _wait_for_turn(connection: socket.socket) -> None:
+    if not connection.recv(len(GO)):
+        raise ConnectionResetError("the server has hung up")
 
 
 def _start(connection: socket.socket, file: int, channel: int, others: list[socket.socket]) -> int:

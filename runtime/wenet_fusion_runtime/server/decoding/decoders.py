@@ -15,12 +15,14 @@ from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.decoding.decoder_process import (
     ANY_CHANNEL,
     FRAME,
+    GO,
     MEMORY_BYTES,
     NAME,
     RATE,
     REQUEST,
     Kind,
 )
+from wenet_fusion_runtime.server.decoding.turns import Turns, cores
 from wenet_fusion_runtime.server.guard.deadline import within
 
 # The process imports this package from where the server imported it, and nothing from the current folder.
@@ -50,13 +52,18 @@ class DecoderFault(Exception):
         self.details = visible(" ".join(details.split())[-MAX_DETAILS:])
 
 
+class DecodersBusy(Exception):
+    """Other uploads kept the decoders from this one. Its text is for the client."""
+
+
 class Decoding:
     """The audio of one upload, decoded block by block no faster than it is read.
 
     Args:
         reader: frames of the process that decodes it.
         writer: the same connection; closing it ends that process.
-        seconds: longest time without a frame.
+        seconds: longest time without a frame, and longest wait for a turn.
+        turns: the process computes a frame in its turn.
 
     >>> async def count(decoders: Decoders, file: BinaryIO) -> float:
     ...     decoding, samples = await decoders.open(file), 0
@@ -65,15 +72,17 @@ class Decoding:
     ...     return samples / decoding.sample_rate
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-        self._reader, self._writer, self._seconds = reader, writer, seconds
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float, turns: Turns
+    ) -> None:
+        self._reader, self._writer, self._seconds, self._turns = reader, writer, seconds, turns
         self.sample_rate = 0  # Hz; set by `begin`
 
     async def begin(self) -> None:
         """Wait until the file is open.
 
         Raises:
-            ValueError, DecoderFault: see `block`.
+            ValueError, DecoderFault, DecodersBusy: see `block`.
             OSError: the process cannot be started.
         """
         try:
@@ -91,6 +100,7 @@ class Decoding:
         Raises:
             ValueError: the file cannot be read as audio, or is damaged.
             DecoderFault: the decoder failed.
+            DecodersBusy: no turn came.
         """
         kind, content = await self._frame()
         if kind == Kind.END:
@@ -104,6 +114,20 @@ class Decoding:
         self._writer.transport.abort()
 
     async def _frame(self) -> tuple[int, bytes]:
+        """Let the process compute its next frame. Its time runs from its turn on."""
+        try:
+            turn = await self._turns.take(self._seconds)
+        except asyncio.TimeoutError:
+            raise DecodersBusy(
+                f"{NAME}: the decoders were busy with other uploads for {self._seconds:g} s; try again later"
+            ) from None
+        try:
+            self._writer.write(GO)
+            return await self._computed()
+        finally:
+            turn.end()
+
+    async def _computed(self) -> tuple[int, bytes]:
         try:
             kind, content = await within(self._read(), self._seconds)
         except asyncio.TimeoutError:
@@ -130,13 +154,14 @@ class Decoders:
 
     Args:
         seconds: longest time in which a decoder may deliver nothing.
+        at_once: decoders that compute at once; None: one per core.
 
     >>> decoders = Decoders(seconds=60.0)
     >>> asyncio.run(decoders.close())  # no upload came
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, at_once: int | None = None) -> None:
+        self._seconds, self._turns = seconds, Turns(at_once or cores())
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
 
@@ -170,6 +195,7 @@ class Decoders:
         Raises:
             ValueError: the file cannot be read as audio.
             DecoderFault: the decoder failed.
+            DecodersBusy: no turn came.
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair()
@@ -180,7 +206,7 @@ class Decoders:
         except BaseException:
             ours.close()
             raise
-        decoding = Decoding(reader, writer, self._seconds)
+        decoding = Decoding(reader, writer, self._seconds, self._turns)
         try:
             await decoding.begin()
         except BaseException:

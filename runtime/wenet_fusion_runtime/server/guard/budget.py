@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from wenet_fusion_runtime.server.errors import ClientError, Reason
+
+FLOOD_SECONDS = 10.0  # longest time for which a client may use all of a budget, without a pause
+
 
 class Budget:
     """An allowance per second; larger amounts must wait.
@@ -33,7 +39,54 @@ class Budget:
         self._left -= amount
         return True
 
+    @property
+    def is_rested(self) -> bool:
+        """Return whether half of the burst is saved."""
+        return self._left > self._burst / 2
+
     def _refill(self, now: float) -> None:
         if now > self._at:
             self._left = min(self._burst, self._left + (now - self._at) * self._rate)
             self._at = now
+
+
+class Pace:
+    """Makes a client wait as a budget asks, and ends one that wants more for FLOOD_SECONDS without a pause.
+
+    While the server does not read, it cannot see whether such a client has hung up: its system sends the end of the
+    connection after the data.
+
+    Args:
+        budget: may be shared.
+        problem: what is too much, and the remedy.
+
+    >>> async def receive(pace: Pace, pieces: list[bytes]) -> bytes:
+    ...     for piece in pieces:
+    ...         await pace.wait(1)
+    ...     return b"".join(pieces)
+    >>> asyncio.run(receive(Pace(Budget(rate=10, burst=20), "too many pieces"), [b"a", b"b"]))
+    b'ab'
+    """
+
+    def __init__(self, budget: Budget, problem: str) -> None:
+        self._budget, self._problem = budget, problem
+        self._since: float | None = None  # loop time at which the budget was used up
+
+    async def wait(self, amount: float, is_useful: bool = False) -> None:
+        """Take an amount of the budget, and wait until it is covered.
+
+        Args:
+            amount: what the client has sent.
+            is_useful: it was audio, so the client may go on at the pace of the budget.
+        Raises:
+            ClientError: the client wanted more for too long.
+        """
+        now = asyncio.get_running_loop().time()
+        seconds = self._budget.spend(amount, now)
+        if is_useful or self._budget.is_rested:
+            self._since = None
+        elif seconds > 0 and self._since is None:
+            self._since = now
+        if self._since is not None and now - self._since > FLOOD_SECONDS:
+            raise ClientError(Reason.FLOOD, f"{self._problem} for {FLOOD_SECONDS:g} s")
+        await asyncio.sleep(seconds)

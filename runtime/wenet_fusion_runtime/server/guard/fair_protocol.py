@@ -2,12 +2,15 @@
 
 asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: tens
 of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection. If it exceeds
-a budget, it is read later; meanwhile its data wait in the client's system.
+a budget, it is read later; meanwhile its data wait in the client's system. While nothing is read, nothing tells asyncio
+that the client has hung up, so the system is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import time
 from typing import Any, Protocol, cast
 
@@ -18,6 +21,7 @@ SLICE_BYTES = 16 * 1024  # read from a connection in one turn of the event loop
 PARSING_SHARE = 0.02  # share of the event loop's time for parsing the data of one connection
 PARSING_BURST = 0.02  # seconds
 BURST_SECONDS = 2.0  # saved budgets of bytes and frames
+HANG_UP_SECONDS = 1.0  # between two looks at a connection that is not read
 
 
 class Seat(Protocol):
@@ -80,7 +84,7 @@ class FairProtocol(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the loss of the connection on."""
         if self._transport is not None:
-            self._transport.release()
+            self._transport.end()
         self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -97,13 +101,29 @@ def frame_budget(limits: Limits) -> Budget:
     return Budget(limits.frames_per_second, BURST_SECONDS * limits.frames_per_second)
 
 
+def has_hung_up(connection: socket.socket | None) -> bool:
+    """Return whether the other end has closed a connection, even if data that it sent before are unread.
+
+    Systems without poll(2) do not say; macOS says it of a reset connection only.
+    """
+    if connection is None or connection.fileno() < 0 or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(connection, getattr(select, "POLLRDHUP", 0))  # POLLHUP and POLLERR are always reported
+    return bool(poll.poll(0))
+
+
 class _HeldTransport:
-    """A transport that reads while neither its protocol has paused it nor a budget holds it."""
+    """A transport that reads while neither its protocol has paused it nor a budget holds it.
+
+    It is aborted if its client hangs up meanwhile: nobody is left who could get a result of the data.
+    """
 
     def __init__(self, transport: asyncio.Transport, fair: FairProtocol, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._fair, self._loop = transport, fair, loop
         self._is_paused = False
         self._held: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None  # the next look at a connection that is not read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -114,6 +134,7 @@ class _HeldTransport:
     def pause_reading(self) -> None:
         self._is_paused = True
         self._transport.pause_reading()
+        self._look_later()
 
     def resume_reading(self) -> None:
         self._is_paused = False
@@ -125,6 +146,7 @@ class _HeldTransport:
             self._held.cancel()
         self._held = self._loop.call_later(seconds, self.release)
         self._transport.pause_reading()
+        self._look_later()
 
     def release(self) -> None:
         if self._held is not None:
@@ -132,3 +154,21 @@ class _HeldTransport:
             self._held = None
             if not self._is_paused:
                 self._transport.resume_reading()
+
+    def end(self) -> None:
+        self.release()
+        if self._look is not None:
+            self._look.cancel()
+
+    def _look_later(self) -> None:
+        if self._look is None:
+            self._look = self._loop.call_later(HANG_UP_SECONDS, self._look_at_client)
+
+    def _look_at_client(self) -> None:
+        self._look = None
+        if not self._is_paused and self._held is None:
+            return  # the event loop reads, and so it sees the end
+        if has_hung_up(self._transport.get_extra_info("socket")):
+            self._transport.abort()
+        else:
+            self._look_later()

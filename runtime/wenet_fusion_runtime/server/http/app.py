@@ -140,6 +140,7 @@ class _Routes:
         """Serve a WebSocket."""
         if not _wants_socket(request):
             raise ClientError(Reason.PROTOCOL, f"{request.path} accepts WebSockets only")
+        self._service.check_draining()  # with a status, so that a proxy tries another server
         fair = _fair(request)
         socket = WebSocket(
             request, self._service.limits.message_bytes, protocol.failed, None if fair is None else fair.frames

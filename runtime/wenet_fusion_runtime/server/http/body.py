@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 from aiohttp import MultipartReader, StreamReader, web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
-from wenet_fusion_runtime.server.guard.budget import Budget
+from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 
 SMALL = 1024  # bytes of a piece that counts
 PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
@@ -35,7 +34,11 @@ class Body:
 
     def __init__(self, content: StreamReader, limit: int) -> None:
         self._content, self._limit = content, limit
-        self._pieces = Budget(PIECES_PER_SECOND, PIECES_AT_ONCE)
+        self._pace = Pace(
+            Budget(PIECES_PER_SECOND, PIECES_AT_ONCE),
+            f"the request is sent in pieces of less than {SMALL} bytes, or has too many lines; send larger pieces. It "
+            f"had more than {PIECES_PER_SECOND:g} of them per second",
+        )
         self._rest = b""
 
     def form(self, request: web.Request) -> MultipartReader:
@@ -68,7 +71,7 @@ class Body:
         Raises:
             ValueError: the line is too long.
         """
-        await self._pace()
+        await self._pace.wait(1)
         while (end := self._rest.find(b"\n")) < 0:
             if len(self._rest) > (max_line_length or MAX_LINE):
                 raise ValueError("a line of the form is too long")
@@ -87,9 +90,6 @@ class Body:
                 )
             data, _ = await self._content.readchunk()
             if len(data) < SMALL:
-                await self._pace()
+                await self._pace.wait(1)
             if data or self._content.at_eof():
                 return data
-
-    async def _pace(self) -> None:
-        await asyncio.sleep(self._pieces.spend(1, asyncio.get_running_loop().time()))

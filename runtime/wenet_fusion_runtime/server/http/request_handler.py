@@ -1,15 +1,17 @@
-"""aiohttp's protocol, with error responses that do not name libraries."""
+"""aiohttp's protocol, with error responses that do not name libraries, and an end for requests that break off."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from aiohttp import http_exceptions, web
+from aiohttp.web_protocol import _ErrInfo
 from aiohttp.web_request import BaseRequest
 
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
 from wenet_fusion_runtime.server.http.responses import HEADERS, error_response
+from wenet_fusion_runtime.server.websocket.masked_frames import MaskedFrames
 
 
 class RequestHandler(web.RequestHandler):
@@ -20,6 +22,22 @@ class RequestHandler(web.RequestHandler):
     >>> RequestHandler.handle_error.__name__
     'handle_error'
     """
+
+    def data_received(self, data: bytes) -> None:
+        """Parse data of the client. If they end a body with an error, say so to its reader, who would wait on."""
+        super().data_received(data)
+        if not self._messages or not isinstance(error := self._messages[-1][0], _ErrInfo):
+            return
+        bodies = [body for _, body in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for body in bodies:
+            if not body.is_eof() and body.exception() is None:
+                body.set_exception(web.RequestPayloadError(error.message))
+
+    def set_parser(self, parser: Any, *args: Any, **kw: Any) -> None:
+        """Switch to a parser of WebSocket frames; refuse unmasked ones."""
+        super().set_parser(MaskedFrames(parser), *args, **kw)  # type: ignore[arg-type]
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.server.decoding.decoder_process import NAME
-from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, Decoding
+from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, DecodersBusy, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
 from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.http.body import Body
@@ -25,6 +25,7 @@ from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.session_options import MAX_TEXT, option_error
 
+_AUDIO_ERRORS = (ValueError, DecoderFault, DecodersBusy)  # of a decoder
 CHUNK_BYTES = 64 * 1024  # received at once
 MAX_FIELDS = 32  # options in a form
 FORM_BYTES = 64 * 1024 + MAX_TEXT  # of a form besides its file
@@ -104,7 +105,7 @@ class Upload:
             file.flush()
             try:
                 decoding = await self._service.decoders.open(file, options.channel)
-            except (ValueError, DecoderFault) as error:
+            except _AUDIO_ERRORS as error:
                 raise self._audio_error(error) from None
         with contextlib.closing(decoding):
             self._session = await self._service.open(options.session, is_file=True)
@@ -176,7 +177,7 @@ class Upload:
                     raise ClientError(Reason.AUDIO_SECONDS, f"the file has more than {limit:g} s of audio; cut it")
         except ClientError as error:
             self._error = error
-        except (ValueError, DecoderFault) as error:
+        except _AUDIO_ERRORS as error:
             self._error = self._audio_error(error)
         except Exception:
             LOG.exception("%s: reading the audio failed", self._label)
@@ -193,9 +194,11 @@ class Upload:
     def _move_on(self) -> None:
         self._progressed = asyncio.get_running_loop().time()
 
-    def _audio_error(self, error: ValueError | DecoderFault) -> ClientError:
+    def _audio_error(self, error: ValueError | DecoderFault | DecodersBusy) -> ClientError:
         if isinstance(error, ValueError):
             return ClientError(Reason.SAMPLES, str(error))
+        if isinstance(error, DecodersBusy):
+            return ClientError(Reason.PROGRESS, str(error))
         LOG.warning("%s: %s (%s)", self._label, error, error.details or "no details")
         return ClientError(Reason.DECODER, str(error))
 

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
-from wenet_fusion_runtime.server.guard.budget import Budget
+from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 from wenet_fusion_runtime.server.guard.fair_protocol import frame_budget
 from wenet_fusion_runtime.server.limits import Limits
 
@@ -52,7 +52,9 @@ class WebSocket(web.WebSocketResponse):
             compress=False,
             autoping=False,
         )
-        self._frames = frames or frame_budget(Limits())
+        self._pace = Pace(
+            frames or frame_budget(Limits()), "pings and empty frames without audio exceeded --max_frames_per_second"
+        )
         self.read_error: ClientError | None = None
         self._request = request
         self._write_error = write_error
@@ -69,14 +71,17 @@ class WebSocket(web.WebSocketResponse):
         """Return the next message that is not a ping or a pong, no sooner than the budget of frames allows.
 
         Other connections get their turn after every frame, even if the next one has arrived.
+
+        Raises:
+            ClientError: pings and empty frames exceeded the budget for too long.
         """
         while True:
             message = await super().receive(timeout)
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
                 return message
             is_data = message.type in (WSMsgType.TEXT, WSMsgType.BINARY)
-            cost = 1 if is_data and message.data else EMPTY_FRAMES
-            await asyncio.sleep(self._frames.spend(cost, asyncio.get_running_loop().time()))
+            is_useful = is_data and bool(message.data)
+            await self._pace.wait(1 if is_useful else EMPTY_FRAMES, is_useful)
             if is_data:
                 return message
             if message.type is WSMsgType.PING and not self.closed:
