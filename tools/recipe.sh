@@ -16,7 +16,7 @@
 # What the shared stages read. A recipe that sets one before this file changes its default, and makes it an option.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
 : "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
-: "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
+: "${checkpoint:=}" "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 
@@ -45,6 +45,8 @@ enter_recipe() {
   done
   choose_launchers
   caller=$PWD
+  checkpoint=$(from_caller "$checkpoint")
+  [ -z "$checkpoint" ] || [ -f "$checkpoint" ] || fail "--checkpoint $checkpoint: no such file"
   cd "$here" || exit 1
   [ -f "$train_config" ] || [ ! -f "$caller/$train_config" ] || train_config=$caller/$train_config
   [ -f "$train_config" ] || fail "--train_config $train_config: no such file in $here or $caller"
@@ -102,7 +104,8 @@ frontend() {
 }
 
 stage_settings() {
-  local special='' shards=''
+  local special='' shards='' start=''
+  [ -z "$checkpoint" ] || start=" checkpoint=$(fingerprint "$checkpoint")"
   if [ "$data_type" = shard ] && [ "$num_utts_per_shard" != 500 ]; then shards=" utterances=$num_utts_per_shard"; fi
   [ "$special_tokens" = refuse ] || special=" special_tokens=$special_tokens"
   case $1 in
@@ -111,7 +114,7 @@ stage_settings() {
     2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size$special" ;;
     3) echo "$(stage_settings 0) data_type=$data_type$shards$special" ;;
     4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
-      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)$special" ;;
+      "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)$special$start" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
       "training=$(fingerprint "$dir/.stage4")" ;;
     6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
@@ -203,7 +206,7 @@ training_stage() {
   stage_settings 4 >"$dir/.training"
   # shellcheck disable=SC2086
   "${train_launcher[@]}" train --config "$train_config" --train_data data/train/data.list --dev_data data/dev/data.list \
-    --model_dir "$dir" "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
+    --model_dir "$dir" ${checkpoint:+--init_from "$checkpoint"} "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
     "training.num_workers=$num_workers" "${tokenizer[@]}" $overrides
 }
 

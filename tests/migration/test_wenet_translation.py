@@ -129,6 +129,7 @@ def test_values_arrive_under_our_keys(tmp_path: Path) -> None:
     assert (frontend.sample_rate, frontend.num_mel_bins, frontend.hop_ms, frontend.window_ms) == (8000, 40, 10, 20)
     masks = recipe.data.spec_augment
     assert (masks.num_time_masks, masks.num_freq_masks, masks.max_time_frames, masks.max_freq_bins) == (3, 1, 40, 7)
+    assert (masks.substitution.num_spans, masks.substitution.max_frames, masks.trim.max_frames) == (3, 30, 0)
     assert recipe.data.augmentation.speed_factors == (0.9, 1.0, 1.1)
     assert recipe.data.cmvn == "data/train/global_cmvn"
     tokenizer = recipe.tokenizer
@@ -169,9 +170,12 @@ def test_what_depends_on_other_keys(tmp_path: Path) -> None:
     assert large.recipe.training.max_batch_seconds == 360.0
     assert large.recipe.training.max_steps == 360 * 6250, "36,000,000 s in 360 s * 8 GPUs * 2"
     assert large.recipe.training.validate_interval_steps == large.recipe.training.save_interval_steps == 1000
+    assert large.recipe.data.spec_augment.trim.max_frames == 50
     squeezed = of("librispeech u2++ squeezeformer")
     assert finding(squeezed, "encoder").outcome == finding(squeezed, "encoder_conf.reduce_idx").outcome == "none"
     assert squeezed.recipe.training.optim.warmup_steps == 200 and squeezed.recipe.training.optim.weight_decay == 4e-5
+    optim = squeezed.recipe.training.optim
+    assert (optim.decay, optim.decay_steps, squeezed.recipe.training.max_steps) == ("wsd", 500, 1000)
     assert of("aishell u2++ rnnt").recipe.model.loss.ctc_weight == 0.4, "0.4 of 0.4 + 0.6"
     assert of("written by train.py").recipe.training.precision == "bfloat16"
     assert of("written by train.py").recipe.data.cmvn == "data/cmvn"

@@ -40,6 +40,7 @@ def add(verb: Verb) -> None:
     p.add_argument("--model_dir", type=Path, required=True, help="folder for checkpoints, logs and TensorBoard files")
     p.add_argument(
         "--init_from",
+        "--checkpoint",
         type=Path,
         metavar="CHECKPOINT",
         help="model checkpoint whose weights a new run starts from, to fine-tune it; its vocabulary may differ",

@@ -42,12 +42,12 @@ def _spec_aug(value: Any, context: Context) -> Finding:
     return Finding("same", tuple((f"data.spec_augment.{name}", 0) for name in names), "no masks")
 
 
-def _switched(switch: str, reason: str) -> Rule:
+def _switched(switch: str, key: str) -> Rule:
     """Return the rule of a setting that matters only while a switch is on."""
 
     def rule(value: Any, context: Context) -> Finding:
         on = context.file.get(f"dataset_conf.{switch}", False) is True
-        return Finding("none", (), reason) if on else Finding("same", (), f"{switch} is false")
+        return Finding("same", ((key, whole(value)),)) if on else Finding("same", (), f"{switch} is false")
 
     return rule
 
@@ -57,8 +57,7 @@ def _only_if_on(reason: str) -> Rule:
 
 
 _NO_FILTER = "utterances too short for their text are left out and listed; there is no other filter"
-_NO_SUB = "no SpecSub here; raise spec_augment.num_time_masks instead"
-_NO_TRIM = "no SpecTrim here"
+_SUBSTITUTION, _TRIM = "data.spec_augment.substitution", "data.spec_augment.trim"
 
 DATA = {
     "dataset": always("asr", "our data sets are for speech recognition"),
@@ -83,11 +82,11 @@ DATA = {
     "dataset_conf.spec_aug_conf.max_f": _masks("data.spec_augment.max_freq_bins", False),
     "dataset_conf.spec_aug_conf.max_w": none("no time warping, which WeNet has dropped, too"),
     "dataset_conf.spec_aug_conf.warp_for_time": none("no time warping, which WeNet has dropped, too"),
-    "dataset_conf.spec_sub": _only_if_on(_NO_SUB),
-    "dataset_conf.spec_sub_conf.num_t_sub": _switched("spec_sub", _NO_SUB),
-    "dataset_conf.spec_sub_conf.max_t": _switched("spec_sub", _NO_SUB),
-    "dataset_conf.spec_trim": _only_if_on(_NO_TRIM),
-    "dataset_conf.spec_trim_conf.max_t": _switched("spec_trim", _NO_TRIM),
+    "dataset_conf.spec_sub": lambda value, context: Finding("same", (), "see spec_sub_conf" if value else "off"),
+    "dataset_conf.spec_sub_conf.num_t_sub": _switched("spec_sub", f"{_SUBSTITUTION}.num_spans"),
+    "dataset_conf.spec_sub_conf.max_t": _switched("spec_sub", f"{_SUBSTITUTION}.max_frames"),
+    "dataset_conf.spec_trim": lambda value, context: Finding("same", (), "see spec_trim_conf" if value else "off"),
+    "dataset_conf.spec_trim_conf.max_t": _switched("spec_trim", f"{_TRIM}.max_frames"),
     "dataset_conf.shuffle": always(True, "training data are always shuffled"),
     "dataset_conf.shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
     "dataset_conf.list_shuffle": none("not needed: the whole list is shuffled every epoch"),
@@ -121,4 +120,7 @@ DATA_DEFAULTS: dict[str, Any] = {
     "dataset_conf.spec_aug_conf.num_f_mask": 2,
     "dataset_conf.spec_aug_conf.max_t": 50,
     "dataset_conf.spec_aug_conf.max_f": 10,
+    "dataset_conf.spec_sub_conf.num_t_sub": 3,
+    "dataset_conf.spec_sub_conf.max_t": 20,
+    "dataset_conf.spec_trim_conf.max_t": 20,
 }

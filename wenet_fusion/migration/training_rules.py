@@ -79,11 +79,30 @@ def _betas(value: Any, context: Context) -> Finding:
     return Finding("same", (("training.optim.beta_1", value[0]), ("training.optim.beta_2", value[1])))
 
 
+def _decay_steps(context: Context) -> int:
+    """Return the updates of NoamHoldAnnealing behind its warm-up and its constant part; 0: its length is unknown."""
+    get = context.file.get
+    length = number(get("scheduler_conf.max_steps", 0))
+    parts = [
+        number(get(f"scheduler_conf.{name}_steps") or number(get(f"scheduler_conf.{name}_ratio") or 0) * length)
+        for name in ("warmup", "hold")
+    ]
+    return max(0, round(length - sum(parts)))
+
+
 def _scheduler(value: Any, context: Context) -> Finding:
-    setting = (("training.optim.decay", "inverse_sqrt"),)
     if value == "warmuplr":
-        return Finding("same", setting, "the same formula")
-    return Finding("differs", setting, f"no {value} here; linear warm-up, then the inverse square root of the step")
+        return Finding("same", (("training.optim.decay", "inverse_sqrt"),), "the same formula")
+    decay_steps = _decay_steps(context) if value == "NoamHoldAnnealing" else 0
+    if decay_steps:
+        settings = (("training.optim.decay", "wsd"), ("training.optim.decay_steps", decay_steps))
+        return Finding("differs", settings, "the same warm-up and constant part, then a linear fall to 0")
+    remark = f"no {value} here; linear warm-up, then the inverse square root of the step"
+    return Finding("differs", (("training.optim.decay", "inverse_sqrt"),), remark)
+
+
+def _hold(value: Any, context: Context) -> Finding:
+    return Finding("same", (), "see scheduler") if _decay_steps(context) else Finding("none", (), "give max_steps")
 
 
 def _warmup(value: Any, context: Context) -> Finding:
@@ -137,10 +156,10 @@ TRAINING = {
     "scheduler": _scheduler,
     "scheduler_conf.warmup_steps": _warmup,
     "scheduler_conf.warmup_ratio": _warmup_ratio,
-    "scheduler_conf.hold_ratio": none("no phase of constant rate here"),
-    "scheduler_conf.hold_steps": none("no phase of constant rate here"),
+    "scheduler_conf.hold_ratio": _hold,
+    "scheduler_conf.hold_steps": _hold,
     "scheduler_conf.max_steps": _schedule_steps,
-    "scheduler_conf.decay_rate": none("the exponent is 0.5"),
+    "scheduler_conf.decay_rate": none("wsd falls linearly"),
     "scheduler_conf.min_lr": none("the rate falls without a floor"),
     "dtype": _precision,
     "use_amp": _amp,

@@ -29,6 +29,7 @@ data_type=raw                   # raw or shard
 num_utts_per_shard=500          # utterances of a shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
+checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=2                   # processes that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
