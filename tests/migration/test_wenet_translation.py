@@ -131,6 +131,9 @@ def test_values_arrive_under_our_keys(tmp_path: Path) -> None:
     assert (masks.num_time_masks, masks.num_freq_masks, masks.max_time_frames, masks.max_freq_bins) == (3, 1, 40, 7)
     assert (masks.substitution.num_spans, masks.substitution.max_frames, masks.trim.max_frames) == (3, 30, 0)
     assert recipe.data.augmentation.speed_factors == (0.9, 1.0, 1.1)
+    filters = recipe.data.filters
+    assert (filters.longest_seconds, filters.shortest_seconds, filters.longest_tokens) == (409.6, 0, 200)
+    assert recipe.data.augmentation.dither == 1.0
     assert recipe.data.cmvn == "data/train/global_cmvn"
     tokenizer = recipe.tokenizer
     assert (tokenizer.kind, tokenizer.units, tokenizer.bpe_model) == ("bpe", "data/units.txt", "data/bpe.model")
@@ -170,6 +173,9 @@ def test_what_depends_on_other_keys(tmp_path: Path) -> None:
     assert large.recipe.training.max_batch_seconds == 360.0
     assert large.recipe.training.max_steps == 360 * 6250, "36,000,000 s in 360 s * 8 GPUs * 2"
     assert large.recipe.training.validate_interval_steps == large.recipe.training.save_interval_steps == 1000
+    assert large.recipe.data.filters.most_characters_per_second == 50, "of pieces we cannot know the characters"
+    chars = merged(U2PP + V3, RECIPES["wenetspeech u2++ conformer"] | {"tokenizer": "char"})
+    assert translated(tmp_path, chars).recipe.data.filters.most_characters_per_second == 25
     assert large.recipe.data.spec_augment.trim.max_frames == 50
     squeezed = of("librispeech u2++ squeezeformer")
     assert finding(squeezed, "encoder").outcome == finding(squeezed, "encoder_conf.reduce_idx").outcome == "none"
@@ -194,6 +200,7 @@ def test_the_fusionformer_of_the_same_size(tmp_path: Path) -> None:
 def test_what_wenet_does_without_a_key(tmp_path: Path) -> None:
     recipe = translated(tmp_path, "encoder: conformer\nmodel_conf: {ctc_weight: 0.3}\n").recipe
     assert (recipe.model.encoder.layers, recipe.model.encoder.conv_kernel) == (6, 15)
+    assert recipe.data.filters.longest_seconds == 102.4
     assert recipe.training.optim.clip_norm == 50 and recipe.data.augmentation.speed_factors == (1.0,)
     assert recipe.training.chunking.full_context_probability == 1.0, "WeNet trains offline models by default"
     assert set(DEFAULTS) <= set(RULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wenet_fusion.data.filters import Filters
 from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, number, same, whole
 
 _FRAME_SHIFT = "dataset_conf.fbank_conf.frame_shift"
@@ -56,7 +57,32 @@ def _only_if_on(reason: str) -> Rule:
     return lambda value, context: Finding("none", (), reason) if value else Finding("same", (), "off, as here")
 
 
-_NO_FILTER = "utterances too short for their text are left out and listed; there is no other filter"
+def _filter_seconds(key: str) -> Rule:
+    """Return the rule of a duration, which WeNet's filter counts in hundredths of a second at every frame shift."""
+    usual = getattr(Filters(), key)
+
+    def rule(value: Any, context: Context) -> Finding:
+        seconds = number(value) / 100
+        remark = f"our default of {usual:g} s protects the memory" if key == _LONGEST and seconds > usual else "seconds"
+        return Finding("same", ((f"data.filters.{key}", seconds),), remark)
+
+    return rule
+
+
+def _token_min_length(value: Any, context: Context) -> Finding:
+    if not number(value):
+        return Finding("same", (), "always so")
+    return Finding("none", (), "utterances without words are trained: they teach the model to stay silent")
+
+
+def _most_tokens(value: Any, context: Context) -> Finding:
+    if context.file.get("tokenizer", "char") != "char" or context.file.get("tokenizer_conf.split_with_space") is True:
+        return Finding("none", (), "our limit is that of characters: data.filters.most_characters_per_second")
+    setting = (("data.filters.most_characters_per_second", 100 * number(value)),)
+    return Finding("same", setting, "characters per second")
+
+
+_LONGEST = "longest_seconds"
 _SUBSTITUTION, _TRIM = "data.spec_augment.substitution", "data.spec_augment.trim"
 
 DATA = {
@@ -66,15 +92,15 @@ DATA = {
     "dataset_conf.fbank_conf.num_mel_bins": same("model.frontend.num_mel_bins", whole),
     "dataset_conf.fbank_conf.frame_shift": same("model.frontend.hop_ms"),
     "dataset_conf.fbank_conf.frame_length": same("model.frontend.window_ms"),
-    "dataset_conf.fbank_conf.dither": none("no dither; features have a floor, so digital silence is harmless"),
+    "dataset_conf.fbank_conf.dither": same("data.augmentation.dither"),
     "dataset_conf.resample_conf.resample_rate": same("model.frontend.sample_rate", whole),
     "dataset_conf.speed_perturb": _speed,
-    "dataset_conf.filter_conf.max_length": none(_NO_FILTER),
-    "dataset_conf.filter_conf.min_length": none(_NO_FILTER),
-    "dataset_conf.filter_conf.token_max_length": none(_NO_FILTER),
-    "dataset_conf.filter_conf.token_min_length": none(_NO_FILTER),
-    "dataset_conf.filter_conf.min_output_input_ratio": none(_NO_FILTER),
-    "dataset_conf.filter_conf.max_output_input_ratio": none(_NO_FILTER),
+    "dataset_conf.filter_conf.max_length": _filter_seconds(_LONGEST),
+    "dataset_conf.filter_conf.min_length": _filter_seconds("shortest_seconds"),
+    "dataset_conf.filter_conf.token_max_length": same("data.filters.longest_tokens", whole),
+    "dataset_conf.filter_conf.token_min_length": _token_min_length,
+    "dataset_conf.filter_conf.min_output_input_ratio": none("long recordings with little text are trained"),
+    "dataset_conf.filter_conf.max_output_input_ratio": _most_tokens,
     "dataset_conf.spec_aug": _spec_aug,
     "dataset_conf.spec_aug_conf.num_t_mask": _masks("data.spec_augment.num_time_masks", True),
     "dataset_conf.spec_aug_conf.num_f_mask": _masks("data.spec_augment.num_freq_masks", True),
@@ -115,6 +141,9 @@ DATA_DEFAULTS: dict[str, Any] = {
     "dataset_conf.fbank_conf.num_mel_bins": 80,
     "dataset_conf.resample_conf.resample_rate": 16000,
     "dataset_conf.speed_perturb": False,
+    "dataset_conf.filter_conf.max_length": 10240,
+    "dataset_conf.filter_conf.min_length": 10,
+    "dataset_conf.filter_conf.token_max_length": 200,
     "dataset_conf.spec_aug": True,
     "dataset_conf.spec_aug_conf.num_t_mask": 2,
     "dataset_conf.spec_aug_conf.num_f_mask": 2,
