@@ -14,7 +14,7 @@ from wenet_fusion_runtime.audio.live_audio import AudioBlock, BlockQueue
 from wenet_fusion_runtime.audio.pcm_check import PcmCheck
 from wenet_fusion_runtime.audio.resampling import to_float
 from wenet_fusion_runtime.audio.sample_formats import PCM, check_format, from_bytes
-from wenet_fusion_runtime.audio.wav_header import WavHeader, is_wav, read_wav_header
+from wenet_fusion_runtime.audio.wav_header import WavHeader, is_wav, read_following_header, read_wav_header
 
 RAW_RATE = 16000
 ARECORD = f"arecord -t raw -f S16_LE -r {RAW_RATE} -c 1"  # a command that writes to such a pipe
@@ -88,16 +88,21 @@ class PcmPipe:
             self._queue.close()
 
     def _read(self) -> None:
-        rest, size, header = self._exactly(12), None, None
+        rest, size = self._exactly(12), None
+        header: WavHeader | None = None
         if is_wav(rest):
             rest, header = b"", self._read_header()
-            size = header.data_bytes(None)
+            size = header.data_bytes(None) if header is not None else None
         rate, channels = self._sample_rate or RAW_RATE, self._channels or 1
         check_format(rate, channels)
         check = PcmCheck(channels) if header is None else None
         width = 2 * channels if header is None else header.block
         wanted, total, ended, is_empty = max(1, round(BLOCK_SECONDS * rate)) * width, 0, False, True
         while not ended and not self._queue.closed:
+            if header is not None and total == size:
+                if (header := self._read_header(header)) is None:
+                    break
+                rest, size, total, width = b"", header.data_bytes(None), 0, header.block
             left = wanted if size is None else min(wanted, size - total)
             data = os.read(self._descriptor, left) if left else b""
             captured, ended, total = time.monotonic(), not data, total + len(data)
@@ -116,12 +121,18 @@ class PcmPipe:
         if ended and is_empty:
             raise ValueError("no audio came through the pipe; check the program that writes to it")
 
-    def _read_header(self) -> WavHeader:
-        """Read the chunks between "WAVE" and the samples; set rate and channels."""
+    def _read_header(self, before: WavHeader | None = None) -> WavHeader | None:
+        """Read the chunks up to the samples, set rate and channels; None at the end of the pipe.
+
+        Args:
+            before: header of the samples that were read; None at the beginning.
+        """
         try:
-            header = read_wav_header(self._exactly)
+            header = read_wav_header(self._exactly) if before is None else read_following_header(self._exactly, before)
         except ValueError as error:
             raise ValueError(f"the pipe: {error}; write raw samples or a valid header") from None
+        if header is None:
+            return None
         if not header.is_plain:
             raise ValueError(
                 f"the pipe's WAV header states format {header.tag} with {header.block} bytes for {header.channels} "

@@ -104,9 +104,33 @@ def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) ->
     """
     for _ in range(MOST_CHUNKS):
         kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\0"))
-        if kind == b"data" or kind in MAGIC:
+        if (kind == b"data" and size) or kind in MAGIC:
             return kind, size
         if kind == bytes(4):
             break
         skip(size + size % 2)
     return b"", 0
+
+
+def read_following_header(read: Callable[[int], bytes], header: WavHeader, unread: int = 0) -> WavHeader | None:
+    """Go on in a pipe after the samples of a chunk: to another chunk of them, or to another file.
+
+    Args:
+        read: see `read_wav_header`.
+        header: states the size of the samples that were read.
+        unread: bytes of these samples that are left.
+    Returns:
+        The header of the next samples, with their size; None at the end of the pipe.
+    Raises:
+        ValueError: see `read_wav_header`.
+    """
+
+    def skip(count: int) -> None:
+        while count and (piece := read(min(count, _PIECE))):
+            count -= len(piece)
+
+    skip(unread + header.stated % 2)
+    kind, size = next_samples(read, skip)
+    if kind == b"data":
+        return header._replace(stated=size)
+    return read_wav_header(read) if kind and read(4) == b"WAVE" else None

@@ -79,6 +79,21 @@ def test_bare_samples_are_16_khz_mono_unless_told_otherwise() -> None:
     assert rate == 16000 and np.array_equal(samples, SAMPLES.reshape(-1, 1))
 
 
+def test_all_chunks_of_samples_and_all_files_of_a_pipe_are_read() -> None:
+    """A file may end with other chunks; another rate is an error after the audio before it."""
+    first, note = header_of(8000, 1), b"LIST\x03\0\0\0abc\0"
+    more = b"data" + struct.pack("<I", 60) + bytes(60)
+    for pieces, count in (
+        ([first, note, more], 80),
+        ([first + b"data\0\0\0\0" + more], 80),
+        ([first, note, first], 100),
+    ):
+        samples, rate = through_a_pipe(pieces)
+        assert (samples.shape, rate) == ((count, 1), 8000)
+    with pytest.raises(ValueError, match="the pipe's WAV header states 16000 Hz, expected 8000 as given"):
+        through_a_pipe([first, header_of(16000, 1)])
+
+
 def test_a_slow_recogniser_makes_the_pipe_wait() -> None:
     spoken = np.random.default_rng(1).integers(-9, 9, (15 * 8000, 1)).astype(np.int16)  # 10 s may wait
     samples, _ = through_a_pipe([spoken.tobytes()], pause=0.3, sample_rate=8000)

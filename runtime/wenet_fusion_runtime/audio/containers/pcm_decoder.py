@@ -12,9 +12,7 @@ from wenet_fusion_runtime.audio.containers.sound_decoders import (
     skip_by_reading,
 )
 from wenet_fusion_runtime.audio.sample_formats import from_bytes
-from wenet_fusion_runtime.audio.wav_header import WavHeader, next_samples, read_wav_header
-
-_DROPPED = 1 << 16  # bytes that are read at once to skip them
+from wenet_fusion_runtime.audio.wav_header import WavHeader, read_following_header
 
 
 class PcmDecoder:
@@ -67,27 +65,17 @@ class PcmDecoder:
 
     def _find_more(self) -> bool:
         """Go on to the next samples of a pipe, in another chunk or another file; return whether there are any."""
-        header, read = self._header, self._file.read
-        read(header.stated % header.block + header.stated % 2)
-        kind, size = next_samples(read, self._drop)
-        if kind == b"data":
-            header = header._replace(stated=size)
-        elif kind and read(4) == b"WAVE":
-            header = read_wav_header(read)
-            if not header.is_plain or header.sample_rate != self.sample_rate:
-                raise changes_rate(self.sample_rate, header.sample_rate, self._count)
-        else:
+        header = read_following_header(self._file.read, self._header, self._header.stated % self._header.block)
+        if header is None:
             return False
+        if not header.is_plain or header.sample_rate != self.sample_rate:
+            raise changes_rate(self.sample_rate, header.sample_rate, self._count)
         self._chunks += 1
         check_links(self._chunks)
-        self._header, stated = header, 0 if kind == b"data" and not size else header.data_bytes(None)
+        self._header, stated = header, header.data_bytes(None)
         self._left = None if stated is None else stated // header.block
         self._stated += self._left or 0
         return True
-
-    def _drop(self, count: int) -> None:
-        while count and (piece := self._file.read(min(count, _DROPPED))):
-            count -= len(piece)
 
     def close(self) -> None:
         """See `Decoder`."""
