@@ -1,5 +1,6 @@
 """The whole configuration of a training run, and functions that build its parts from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,10 @@ from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.data.dataset import DataReport, SpeechDataset
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.lists.manifest import ListType, read_table
+from wenet_fusion.data.lists.manifest import read_table
+from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset, SkipLimits, read_into_memory
+from wenet_fusion.data.sequential.shard_list import SequentialConfig, read_shards
+from wenet_fusion.data.sources import Utterance
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.ranks import Placement
 from wenet_fusion.text.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
@@ -28,6 +32,8 @@ from wenet_fusion.training.state.initialisation import (
 from wenet_fusion.training.trainer import Trainer
 from wenet_fusion.training.training_config import TrainingConfig
 
+DataType = Literal["raw", "shard", "lhotse", "sequential"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -37,9 +43,10 @@ class DataConfig:
     'raw'
     """
 
-    data_type: ListType = "raw"  # format of the training and dev lists
+    data_type: DataType = "raw"  # format of the training and dev lists; sequential: shards without an index
     cmvn: str = ""  # global_cmvn file that normalises the features; empty: none
     max_skipped: float = 0.01  # training stops if a larger share of the utterances is unusable
+    sequential: SequentialConfig = field(default_factory=SequentialConfig)  # reading with data_type: sequential
     filters: Filters = field(default_factory=Filters)  # limits beyond which training leaves utterances out
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # masks on features
@@ -78,29 +85,53 @@ def build_dataset(
     data_list: Path,
     tokenizer: Tokenizer,
     augmented: bool,
-    data_type: ListType | Literal["auto"] = "auto",
+    data_type: DataType | Literal["auto"] = "auto",
     max_skipped: float | None = None,
 ) -> SpeechDataset:
     """Build the dataset of a data list.
 
     Args:
         config: gives sample rate, augmentation and seed.
-        data_list: raw list or list of shards.
+        data_list: raw list, list of shards, or lhotse's cuts.
         tokenizer: encodes the transcripts.
         augmented: change the waveforms at random, as for training.
-        data_type: format of the list; "auto" looks at its first line.
+        data_type: format of the list; "auto" looks at its name and first line. Of "sequential", all shards are read
+            into memory.
         max_skipped: largest share of unusable utterances; None takes the configuration's.
 
     Raises:
         ValueError: the list is malformed, or too much of its audio is unusable.
     """
-    frontend = config.model.frontend
-    geometry = FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
     augmentation = config.data.augmentation if augmented else None
     share = config.data.max_skipped if max_skipped is None else max_skipped
-    filters = config.data.filters
-    table = read_table(data_list, data_type)
-    return SpeechDataset(table, tokenizer, geometry, augmentation, config.seed, share, filters, not augmented)
+    filters, settings = config.data.filters, config.data.sequential
+    table: Sequence[Utterance]
+    if data_type == "sequential":
+        table = read_into_memory(read_shards(data_list, settings), settings.retries)
+    else:
+        table = read_table(data_list, data_type)
+    return SpeechDataset(table, tokenizer, _geometry(config), augmentation, config.seed, share, filters, not augmented)
+
+
+def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) -> SpeechDataset | SequentialDataset:
+    """Build the training data of a data list: its type is the configuration's.
+
+    Raises:
+        ValueError: the list is malformed, or too much of its audio is unusable.
+    """
+    data = config.data
+    if data.data_type != "sequential":
+        return build_dataset(config, data_list, tokenizer, augmented=True, data_type=data.data_type)
+    shards = read_shards(data_list, data.sequential)
+    limits = SkipLimits(data.max_skipped, data.filters)
+    return SequentialDataset(
+        shards, tokenizer, _geometry(config), data.sequential, data.augmentation, config.seed, limits
+    )
+
+
+def _geometry(config: RecipeConfig) -> FrontendGeometry:
+    frontend = config.model.frontend
+    return FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
 
 
 def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
@@ -112,6 +143,10 @@ def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
         ValueError: the list is malformed, or nothing in it is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
+    if config.data.data_type == "sequential":
+        source = build_source(config, data_list, tokenizer)
+        assert isinstance(source, SequentialDataset)
+        return source.check_all()
     dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
     dataset.decode_all()
     return dataset.report()
@@ -140,7 +175,7 @@ def build_trainer(
         ValueError, OSError: a file is missing or malformed, or the folder holds another run.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
-    train = build_dataset(config, train_list, tokenizer, augmented=True, data_type=config.data.data_type)
+    train = build_source(config, train_list, tokenizer)
     dev = build_dataset(config, dev_list, tokenizer, augmented=False, data_type=config.data.data_type)
     torch.manual_seed(config.seed)
     model = AsrModel(config.model, len(tokenizer.vocabulary))

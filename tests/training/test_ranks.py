@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -12,14 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import randomise, tiny_recipe
 from support.model.rank_processes import run_ranks
-from support.model.runs import Killed, differences, with_training
+from support.model.rank_runs import run_all
+from support.model.runs import differences, with_training
 from support.model.tones import ToneRun, lively
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
@@ -30,8 +29,8 @@ from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers import norm
 from wenet_fusion.model.losses import LossConfig
-from wenet_fusion.ranks import Placement, Ranks
-from wenet_fusion.recipe import RecipeConfig, build_trainer
+from wenet_fusion.ranks import Ranks
+from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.training.optimisation import update
 from wenet_fusion.training.optimisation.update import Gradient, Gradients
 from wenet_fusion.training.state.checkpoint import load_model, load_training_state
@@ -161,30 +160,6 @@ def test_ranks_share_all_batches_and_take_the_same_number_of_steps() -> None:
 
 
 # ---- runs
-
-
-def run_rank(ranks: Ranks, recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path, kill_at: int) -> None:
-    trainer = build_trainer(recipe, *corpus, model_dir, Placement(CPU, ranks))
-    steps = trainer.gradients.compute
-
-    def until_killed(step: int, *arguments: Any) -> Gradient:
-        if step == kill_at:
-            raise Killed
-        return steps(step, *arguments)
-
-    trainer.gradients.compute = until_killed  # type: ignore[method-assign]
-    with contextlib.suppress(Killed):
-        trainer.run()
-
-
-def run_all(tmp_path: Path, name: str, recipe: RecipeConfig, corpus: tuple[Path, Path], kills: tuple[int, ...]) -> Path:
-    model_dir = tmp_path / name
-    model_dir.mkdir()
-    for number, kill_at in enumerate((*kills, 10**9)):
-        folder = tmp_path / f"{name}_{number}"
-        folder.mkdir()
-        run_ranks(run_rank, 2, folder, recipe, corpus, model_dir, kill_at)
-    return model_dir
 
 
 def test_two_ranks_resume_where_they_were(tiny_units: Path, corpus: tuple[Path, Path], tmp_path: Path) -> None:

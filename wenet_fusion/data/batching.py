@@ -46,9 +46,20 @@ def epoch_batches(
     pools = np.array_split(rng.permutation(durations.size), max(1, round(durations.size / (rows * _POOL_BATCHES))))
     # Pools rise and fall in turn, so that neighbours are alike across pools too, and only the last batch is cut.
     orders = [pool[np.argsort(durations[pool], kind="stable")[:: 1 - 2 * (n % 2)]] for n, pool in enumerate(pools)]
+    batches = cut_batches(np.concatenate(orders), durations, max_batch_seconds, max_batch_rows)
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def cut_batches(
+    order: np.ndarray, durations: np.ndarray, max_batch_seconds: float, max_batch_rows: int
+) -> list[list[int]]:
+    """Cut utterances, in a given order, into batches as large as the limits of `epoch_batches` allow.
+
+    >>> cut_batches(np.array([2, 0, 1]), np.array([1.0, 2.0, 1.0]), max_batch_seconds=2.5, max_batch_rows=8)
+    [[2, 0], [1]]
+    """
     batches: list[list[int]] = []
     longest = 0.0
-    order = np.concatenate(orders)
     for index, duration in zip(order.tolist(), durations[order].tolist()):
         longest = max(longest, duration)
         fits = batches and len(batches[-1]) < max_batch_rows and (len(batches[-1]) + 1) * longest <= max_batch_seconds
@@ -57,7 +68,7 @@ def epoch_batches(
         else:
             batches.append([index])
             longest = duration
-    return [batches[number] for number in rng.permutation(len(batches))]
+    return batches
 
 
 def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[list[int]]:

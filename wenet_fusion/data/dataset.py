@@ -17,7 +17,7 @@ from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
 from wenet_fusion.data.batching import epoch_batches, rank_batches
 from wenet_fusion.data.filters import Filters
-from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip
+from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents
 from wenet_fusion.data.loading import iterate
 from wenet_fusion.data.progress_bar import progress_bar
@@ -230,13 +230,8 @@ class SpeechDataset:
         if len(self.skipped) == before:
             return
         if len(self.skipped) > self._max_skipped * self._total:
-            lines = list(map(str, self.skipped[:_MAX_SHOWN]))
-            if len(self.skipped) > _MAX_SHOWN:
-                lines.append("...")
             raise ValueError(
-                "\n  ".join([f"{len(self.skipped)} of {self._total} utterances cannot be used:", *lines])
-                + f"\nmore than {100 * self._max_skipped:g} % is too many: mend them, take them out of the list, "
-                "or raise data.max_skipped"
+                too_many_skipped(self.skipped, self._total, "utterances cannot be used", self._max_skipped)
             )
 
     def _check(self, index: int) -> Skip | None:

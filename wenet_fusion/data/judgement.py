@@ -18,6 +18,7 @@ from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 MISSTATED = "misstated"  # rule of utterances that are used although their list states another duration
 # By how much a stated duration may differ from that of the audio: lists round, codecs pad.
 _STATED_SECONDS, _STATED_SHARE = 0.1, 0.02
+_MAX_SHOWN = 10
 
 
 class FrontendGeometry(NamedTuple):
@@ -42,6 +43,22 @@ class Skip(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.key}: {self.reason}" if self.place else f"{self.key}: {self.reason}"
+
+
+def too_many_skipped(skips: Sequence[Skip], total: int, what: str, max_skipped: float) -> str:
+    """Return the message of an error: `skips` of `total` are more than the share `max_skipped`.
+
+    >>> print(too_many_skipped([Skip("u1", "u1.wav: is empty")], 20, "utterances cannot be used", 0.01))
+    1 of 20 utterances cannot be used:
+      u1: u1.wav: is empty
+    more than 1 % is too many: mend them, take them out of the list, or raise data.max_skipped
+    """
+    lines = list(map(str, skips[:_MAX_SHOWN])) + ["..."] * (len(skips) > _MAX_SHOWN)
+    return (
+        "\n  ".join([f"{len(skips)} of {total} {what}:", *lines])
+        + f"\nmore than {100 * max_skipped:g} % is too many: mend them, take them out of the list, "
+        "or raise data.max_skipped"
+    )
 
 
 class Judge:

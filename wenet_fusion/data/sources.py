@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,12 @@ _HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
 class AudioSource(NamedTuple):
-    """A place of audio: a whole file (size 0), or `size` bytes from byte `offset` of a tar."""
+    """A place of audio: a whole file (size 0), or `size` bytes from byte `offset` of a tar; or the bytes themselves."""
 
     path: str
     offset: int = 0
     size: int = 0
+    content: bytes | None = None  # audio in memory, which came from that place
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,16 @@ def read_header(utterance: Utterance) -> AudioHeader:
 
 def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
     """Read the headers of utterances in their order; a header that cannot be read is replaced by the message."""
-
-    def header_or_message(utterance: Utterance) -> AudioHeader | str:
-        try:
-            return read_header(utterance)
-        except (OSError, ValueError) as error:
-            return str(error)
-
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        return list(pool.map(header_or_message, utterances))
+        return list(pool.map(header_or_problem, utterances))
+
+
+def header_or_problem(utterance: Utterance) -> AudioHeader | str:
+    """Read the header of an utterance's audio; if that fails, return the message."""
+    try:
+        return read_header(utterance)
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def read_samples(utterance: Utterance, sample_rate: int, longest: float = math.inf) -> np.ndarray:
@@ -133,7 +136,9 @@ def _name(utterance: Utterance) -> str:
     return f"{path} ({utterance.key} at byte {source.offset})" if source.size else path
 
 
-def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | FileRange]:
+def _open(source: AudioSource) -> contextlib.AbstractContextManager[str | FileRange | io.BytesIO]:
+    if source.content is not None:
+        return io.BytesIO(source.content)
     if not source.size:
         return contextlib.nullcontext(source.path)
     return FileRange(open(source.path, "rb"), source.offset, source.offset + source.size, closes=True)

@@ -96,6 +96,7 @@ class UtteranceTable(Sequence[Utterance]):
         self.keys, self.texts = StringColumn(), StringColumn()
         self._paths, self._places = StringColumn(), StringColumn()
         self._speakers: dict[int, str] = {}
+        self._contents: dict[int, bytes] = {}  # audio in memory
         self._seconds, self._numbers = array("d"), array("d")
         for utterance in utterances:
             self.append(utterance)
@@ -108,9 +109,13 @@ class UtteranceTable(Sequence[Utterance]):
         self.texts.append(utterance.text)
         self._paths.append(utterance.source.path)
         self._places.append(place or utterance.place)
-        _, *numbers = utterance.source
+        source = utterance.source
+        if source.content is not None:
+            self._contents[len(self) - 1] = source.content
         optional = (utterance.start, utterance.end, utterance.channel)
-        self._numbers.extend((*numbers, *(math.nan if value is None else value for value in optional)))
+        self._numbers.extend(
+            (source.offset, source.size, *(math.nan if value is None else value for value in optional))
+        )
         self._seconds.append(utterance.seconds)
 
     @property
@@ -144,9 +149,10 @@ class UtteranceTable(Sequence[Utterance]):
             return [self[number] for number in range(*index.indices(len(self)))]
         row = range(len(self))[index]
         channel = self._optional(row, 4)
+        offset, size = map(int, self._numbers[row * _NUMBERS : row * _NUMBERS + 2])
         return Utterance(
             key=self.keys[row],
-            source=AudioSource(self._paths[row], *(int(self._numbers[row * _NUMBERS + column]) for column in (0, 1))),
+            source=AudioSource(self._paths[row], offset, size, self._contents.get(row)),
             text=self.texts[row],
             seconds=self._seconds[row],
             start=self._optional(row, 2),

@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -16,10 +16,12 @@ from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.console import error_text
 from wenet_fusion_runtime.files import iterate_lines, list_problems, parse_json, printable
 
+from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.data.utterance_table import UtteranceTable
 
-ListType = Literal["raw", "shard"]
+ListType = Literal["raw", "shard", "lhotse"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
 LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
 LONGEST_STATED_SECONDS = 86400.0  # a longer duration is not trusted: the audio's header is read
@@ -59,7 +61,8 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
             {"audio_filepath", "text"} with optional "offset", "duration" and "key". Without "key", the path below the
             list's folder becomes the key.
             "shard" for the path of a tar per line, with members key.txt and key.wav (or another of AUDIO_SUFFIXES).
-            "auto" looks at the first line.
+            "lhotse" for a CutSet (*.jsonl.gz), or for supervisions with the recordings beside them.
+            "auto" looks at the name and the first line.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -91,28 +94,42 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
     path = Path(data_list)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; if it holds lhotse's Shar, set data.data_type=sequential")
     problems: list[str] = []
     table = UtteranceTable()
-    first_line: dict[str, int] = {}
+    first_place: dict[str, str] = {}
+    for place, found, wrong in _entries(path, data_type):
+        problems += [f"{place}: {problem}" for problem in wrong]
+        for utterance in found:
+            first = first_place.setdefault(utterance.key, place)
+            if first != place:
+                problems.append(f'{place}: key {utterance.key!r} is already in {first}; give each its own "key"')
+                continue
+            table.append(utterance, place)
+    if not table and not problems:
+        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
+    return table, problems
+
+
+def _entries(
+    path: Path, data_type: ListType | Literal["auto"]
+) -> Iterator[tuple[str, Sequence[Utterance], Sequence[str]]]:
+    """Yield the entries of a list: where each is, its utterances, and what is wrong with it."""
     name = printable(path)
+    if data_type == "lhotse" or (data_type == "auto" and is_lhotse(path)):
+        for number, found in enumerate(iterate_cuts(path), 1):
+            place = f"{name} (utterance {number})"
+            yield (place, [], [str(found)]) if isinstance(found, Skip) else (place, [found], [])
+        return
     for number, line in enumerate(iterate_lines(path, "surrogateescape"), 1):
         line = line.strip()
         if not line:
             continue
         if data_type == "auto":
             data_type = "raw" if line.startswith("{") else "shard"
-        place = f"{name}:{number}"
-        found, wrong = _parse_line(line, path.parent) if data_type == "raw" else _index_shard(line, path.parent)
-        problems += [f"{place}: {problem}" for problem in wrong]
-        for utterance in found:
-            first = first_line.setdefault(utterance.key, number)
-            if first != number:
-                problems.append(f'{place}: key {utterance.key!r} is already in {name}:{first}; give each its own "key"')
-                continue
-            table.append(utterance, place)
-    if not table and not problems:
-        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
-    return table, problems
+        parse = _parse_line if data_type == "raw" else _index_shard
+        yield (f"{name}:{number}", *parse(line, path.parent))
 
 
 def _fill_seconds(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -167,7 +184,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     is_stated = duration is not None and 0 < duration <= LONGEST_STATED_SECONDS
     # Training trusts a list with durations: it looks for 281,000 files when it loads them.
     is_trusted = is_stated and os.path.isabs(record["wav"])
-    source = AudioSource(record["wav"] if is_trusted else str(_find(record["wav"], folder, "audio file")))
+    source = AudioSource(record["wav"] if is_trusted else str(find_file(record["wav"], folder, "audio file")))
     channel = record.get("channel")
     if channel is not None and (type(channel) is not int or not 0 <= channel <= MAX_CHANNELS):
         raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
@@ -175,8 +192,12 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
 
 
-def _find(path: str, folder: Path, kind: str) -> Path:
-    """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory."""
+def find_file(path: str, folder: Path, kind: str) -> Path:
+    """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory.
+
+    Raises:
+        ValueError: it is in neither.
+    """
     place = folder / path
     if _is_file(place):
         return place
@@ -238,12 +259,13 @@ def _index_shard(line: str, folder: Path) -> Listed:
 
     A bad member loses its own utterance only; a damaged tar keeps the utterances before the damage.
     """
-    if "://" in line:
-        return Listed([], [f"{line}: shards are read from files; download it and list its path"])
+    if "://" in line or line.startswith("pipe:"):
+        remedy = "set data.data_type=sequential to read it without an index, or download it and list its path"
+        return Listed([], [f"{line}: shards with an index are files; {remedy}"])
     if line.startswith("{"):
         return Listed([], ["expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw"])
     try:
-        tar_path = _find(line, folder, "shard")
+        tar_path = find_file(line, folder, "shard")
     except (ValueError, OSError) as error:
         return Listed([], [str(error)])
     shard = printable(tar_path)

@@ -52,6 +52,7 @@ def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]
     """
     settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
     neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)} | {_COMPARED_BY_TOKENS}
+    neutral |= {"data.sequential.retries", "data.sequential.allow_commands"}
     return {
         name: value
         for name, value in settings.items()

@@ -1,0 +1,169 @@
+"""Shards read in sequence: order, ranks, positions, places."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_recipe
+from support.model.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, same, sequential_recipe, source
+from support.model.shards import in_ranks, served, tar, wav, write_shards
+from support.model.tones import speak
+
+from wenet_fusion.data.sequential import tar_members
+from wenet_fusion.data.sequential.shard_list import read_shards
+from wenet_fusion.ranks import Placement, Ranks
+from wenet_fusion.recipe import RecipeConfig, build_source, build_trainer
+from wenet_fusion.text.tokenizer import build_tokenizer
+
+SIZES = (7, 4, 9, 1, 6)
+
+
+@pytest.fixture(scope="module")
+def shard_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), SIZES)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_units: Path) -> RecipeConfig:
+    return sequential_recipe(tiny_recipe(tiny_units))
+
+
+# ---- the order
+
+
+def test_an_epoch_has_every_utterance_once_in_an_order_of_its_own(recipe: RecipeConfig, shard_list: Path) -> None:
+    dataset = source(recipe, shard_list)
+    seen = [list(dataset.epoch(number, 0, ENDLESS, LOADING, Ranks()).batches) for number in (0, 1)]
+    expected = sorted(f"s{number}-u{index:02d}" for number, size in enumerate(SIZES) for index in range(size))
+    for batches in seen:
+        assert sorted(key for batch in keys(batches) for key in batch) == expected
+        assert [loaded.is_last for loaded in batches] == [False] * (len(batches) - 1) + [True]
+        assert max(map(len, keys(batches))) == 3
+    assert keys(seen[0]) != keys(seen[1])
+    assert dataset.description() == "5 shards, read in sequence" and dataset.skipped == []
+
+
+def test_workers_and_ranks_change_no_batch(recipe: RecipeConfig, shard_list: Path) -> None:
+    alone = epoch(recipe, shard_list)
+    assert same(alone, epoch(recipe, shard_list, loading=LOADING._replace(num_workers=2)))
+    first, second = in_ranks(2, lambda ranks: epoch(recipe, shard_list, ranks))
+    together = [keys for pair in zip(keys(first), keys(second)) for keys in pair]
+    assert together[:6] == keys(alone)[:6], "while no lane has ended"
+    samples = {key: batch for loaded in alone for key, batch in zip(loaded.batch.keys, loaded.batch.samples_BN)}
+    for loaded in first + second:
+        for b, key in enumerate(loaded.batch.keys):
+            length = int(loaded.batch.sample_lengths_B[b])
+            assert torch.equal(loaded.batch.samples_BN[b, :length], samples[key][:length]), "drawn by place"
+
+
+@pytest.mark.parametrize("world, rows", [(1, 3), (2, 3), (2, 1), (3, 1), (3, 2)])
+def test_ranks_share_an_epoch_and_any_position_goes_on(
+    recipe: RecipeConfig, shard_list: Path, world: int, rows: int
+) -> None:
+    """With one row per batch, some steps of the end are made of rows that waited."""
+    loading = LOADING._replace(max_batch_rows=rows)
+    shares = in_ranks(world, lambda ranks: epoch(recipe, shard_list, ranks, loading=loading))
+    assert len({tuple((loaded.position, loaded.is_last) for loaded in share) for share in shares}) == 1
+    dealt = [key for share in shares for batch in keys(share) for key in batch]
+    assert len(set(dealt)) == len(dealt) > sum(SIZES) - world
+    assert all(0 < len(batch) <= rows for share in shares for batch in keys(share))
+    for done in range(1, len(shares[0]) - 1):
+        start = shares[0][done - 1].position
+        rest = in_ranks(world, lambda ranks: epoch(recipe, shard_list, ranks, start, loading))
+        assert all(same(share[done:], left) for share, left in zip(shares, rest)), done
+
+
+def test_positions_survive_other_ranks_that_share_the_lanes(recipe: RecipeConfig, shard_list: Path) -> None:
+    dataset = source(recipe, shard_list)
+    assert dataset.keeps_positions(1, 2) and dataset.keeps_positions(2, 4) and not dataset.keeps_positions(2, 3)
+    pair = in_ranks(2, lambda ranks: epoch(recipe, shard_list, ranks))
+    assert keys(epoch(recipe, shard_list, start=pair[0][0].position))[:4] == keys(epoch(recipe, shard_list))[2:6]
+
+
+# ---- places
+
+
+def test_urls_commands_and_compression_give_the_same_batches(
+    recipe: RecipeConfig, shard_list: Path, tmp_path: Path
+) -> None:
+    expected = epoch(recipe, shard_list)
+    flaws = {("shard_0.tar", 1): "busy", ("shard_0.tar", 2): "cut", ("shard_2.tar", 1): "cut"}
+    with served(shard_list.parent, lambda name, count: flaws.get((name, count), "")) as url:
+        (tmp_path / "urls.list").write_text(f"{url}/shard_{{0..4}}.tar\n")
+        assert same(epoch(recipe, tmp_path / "urls.list"), expected)
+    (tmp_path / "pipes.list").write_text(f"pipe:cat {shard_list.parent}/shard_{{0..4}}.tar\n")
+    assert same(epoch(changed(recipe, allow_commands=True), tmp_path / "pipes.list"), expected)
+    (tmp_path / "packed.list").write_text(f"pipe:gzip -c {shard_list.parent}/shard_{{0..4}}.tar\n")
+    assert same(epoch(changed(recipe, allow_commands=True), tmp_path / "packed.list"), expected)
+    with pytest.raises(ValueError, match=r"pipes.list:1: pipe:cat .* set data.sequential.allow_commands=true"):
+        epoch(recipe, tmp_path / "pipes.list")
+
+
+def test_object_stores_are_read_through_fsspec(recipe: RecipeConfig, shard_list: Path, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for path in shard_list.parent.glob("*.tar"):
+        memory.pipe(f"/corpus/{path.name}", path.read_bytes())
+    (tmp_path / "store.list").write_text("memory://corpus/shard_{0..4}.tar\n")
+    assert same(epoch(recipe, tmp_path / "store.list"), epoch(recipe, shard_list))
+    (tmp_path / "store.list").write_text("memory://corpus/none.tar\n")
+    with pytest.raises(ValueError, match="memory://corpus/none.tar"):
+        epoch(recipe, tmp_path / "store.list")
+
+
+def test_nemo_manifests_of_tars(recipe: RecipeConfig, tmp_path: Path) -> None:
+    words = ["one two", "three", "two"]
+    clips = [
+        wav(speak(text.split(), torch.manual_seed(0) and __import__("numpy").random.default_rng(0))) for text in words
+    ]
+    (tmp_path / "audio_0.tar").write_bytes(tar([("a.wav", clips[0]), ("filtered.wav", clips[1])]))
+    (tmp_path / "audio_1.tar").write_bytes(tar([("b.wav", clips[1]), ("c.wav", clips[2])]))
+    lines = [
+        {"audio_filepath": "a.wav", "text": "one two", "duration": 1.0, "shard_id": 0},
+        {"audio_filepath": "b-sub1.wav", "text": "three", "offset": 0.0, "duration": 0.2, "shard_id": 1},
+        {"audio_filepath": "b-sub2.wav", "text": "two", "offset": 0.1, "duration": 0.15, "shard_id": 1},
+        {"audio_filepath": "c.wav", "text": "two", "duration": 0.5, "shard_id": 1},
+    ]
+    manifest = tmp_path / "tarred_audio_manifest.json"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = {}
+    for loaded in epoch(recipe, manifest):
+        found |= dict(zip(loaded.batch.keys, loaded.batch.token_lengths_B.tolist()))
+    assert found == {"a": 2, "b-sub1-00000000": 1, "b-sub2-00000100": 1, "c": 1}
+    moved = changed(recipe, nemo_tars=f"{tmp_path}/audio__OP_0..1_CL_.tar")
+    assert [shard.name for shard in read_shards(manifest, moved.data.sequential)] == [
+        f"{tmp_path}/audio_{number}.tar" for number in (0, 1)
+    ]
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "text": "one"}) + "\n")
+    with pytest.raises(ValueError, match="manifest.json:1: no shard_id .*data.data_type=raw"):
+        epoch(recipe, manifest)
+
+
+def test_lists_name_their_wrong_lines(recipe: RecipeConfig, shard_list: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shards.list"
+    path.write_text(f"{shard_list.parent}/shard_0.tar\nabsent.tar\n{shard_list.parent}/shard_0.tar\n{{}}\n")
+    with pytest.raises(
+        ValueError, match=r"list:2: there is no shard .*absent.tar\n.*:3: .* is already in line 1\n.*:4"
+    ):
+        epoch(recipe, path)
+    path.write_text("http://127.0.0.1:9/a.tar\n")
+    indexed = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, data_type="shard"))
+    with pytest.raises(ValueError, match=r"list:1: http://127.0.0.1:9/a.tar: .*set data.data_type=sequential"):
+        build_source(indexed, path, build_tokenizer(recipe.tokenizer, Path()))
+
+
+def test_a_run_starts_with_shards_to_train_and_to_validate_on(
+    recipe: RecipeConfig, shard_list: Path, tmp_path: Path
+) -> None:
+    trainer = build_trainer(recipe, shard_list, shard_list, tmp_path, Placement(torch.device("cpu")))
+    assert len(trainer.dev_data) == sum(SIZES) and trainer.dev_data.utterances[0].seconds > 0
+    assert trainer.dev_data.frontend.sample_rate == 8000

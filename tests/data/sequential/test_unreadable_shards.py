@@ -1,0 +1,127 @@
+"""Shards read in sequence: utterances that cannot be used, shards that cannot be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import tiny_recipe
+from support.model.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, sequential_recipe, source
+from support.model.shards import served, tar, utterance_members, write_shards
+
+from wenet_fusion.data.sequential import byte_stream, tar_members
+from wenet_fusion.ranks import Ranks
+from wenet_fusion.recipe import RecipeConfig, check_data
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_units: Path) -> RecipeConfig:
+    return sequential_recipe(tiny_recipe(tiny_units))
+
+
+def damaged_list(folder: Path, data: bytes) -> Path:
+    path = write_shards(folder, (3, 3))
+    (folder / "shard_1.tar").write_bytes(data)
+    return path
+
+
+def test_what_is_wrong_with_utterances_is_counted_and_named(recipe: RecipeConfig, tmp_path: Path) -> None:
+    good, torn = utterance_members("good", 1), utterance_members("torn", 2)
+    members = [
+        *good,
+        ("textless.wav", good[1][1]),
+        ("silent.txt", b"one"),
+        ("latin.txt", b"\xe9"),
+        ("latin.wav", good[1][1]),
+        ("noise.txt", b"one"),
+        ("noise.wav", b"no audio"),
+        ("empty.txt", b"one"),
+        ("empty.wav", b""),
+        ("eleven.txt", b"eleven"),
+        ("eleven.wav", good[1][1]),
+        torn[0],
+        ("torn.wav", torn[1][1][:-300]),
+    ]
+    path = damaged_list(tmp_path, tar(members))
+    dataset = source(changed(recipe, max_skipped=1.0), path)
+    batches = list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches)
+    assert sum(len(batch) for batch in keys(batches)) == 4
+    reasons = {skip.key: skip.reason for skip in dataset.skipped}
+    assert sorted(reasons) == ["eleven", "empty", "latin", "noise", "silent", "textless", "torn"]
+    assert all(str(tmp_path / "shard_1.tar") in reasons[key] for key in reasons if key != "eleven"), reasons
+    with pytest.raises(ValueError, match="7 of 11 utterances cannot be used:\n(.|\n)*raise data.max_skipped"):
+        epoch(recipe, path)
+    report = check_data(changed(recipe, max_skipped=1.0), path)
+    assert report.utterances == 4 and {skip.key for skip in report.skipped} == set(reasons)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("truncated", r"shard_1.tar: damaged, or no tar, after its first 3 members"),
+        ("no tar", r"shard_1.tar: damaged, or no tar, at its beginning"),
+        ("absent", r"http://\S+/absent.tar: the server answers 404"),
+        ("busy", r"http://\S+/busy.tar: the server answers 503 .*in 4 tries"),
+        ("cut", r"http://\S+/cut.tar: the connection ended \d+ bytes too early \(after \d members, in 4 tries"),
+        ("unreachable", r"http://127.0.0.1:9/a.tar: .*refused.* \(in 4 tries\); check the network"),
+        ("command", r"pipe:echo lost .*: the command ended with status 3: lost the key \(in 4 tries\)"),
+        ("pipeline", r"pipe:false \| cat: the command ended with status 1: without a message"),
+    ],
+)
+def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_used(
+    recipe: RecipeConfig, tmp_path: Path, how: str, message: str
+) -> None:
+    path = write_shards(tmp_path, (3, 3))
+    whole = (tmp_path / "shard_1.tar").read_bytes()
+    places = {
+        "absent": "{}/absent.tar",
+        "busy": "{}/busy.tar",
+        "cut": "{}/cut.tar",
+        "unreachable": "http://127.0.0.1:9/a.tar",
+        "command": "pipe:echo lost the key >&2; exit 3",
+        "pipeline": "pipe:false | cat",
+    }
+    (tmp_path / "cut.tar").write_bytes(whole)
+    (tmp_path / "shard_1.tar").write_bytes(whole[: len(whole) * 3 // 5] if how == "truncated" else b"no tar" * 200)
+    with served(tmp_path, lambda name, count: name.partition(".")[0]) as url:
+        path.write_text(f"shard_0.tar\n{places.get(how, 'shard_1.tar').format(url)}\n")
+        dataset = source(changed(recipe, max_skipped=0.5, allow_commands=True), path)
+        batches = list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches)
+        used = {key for batch in keys(batches) for key in batch}
+        assert used >= {"s0-u00", "s0-u01", "s0-u02"}
+        assert ("s1-u00" in used) == (how in ("truncated", "cut")), "what came before the damage is used"
+        assert any(re.search(message, str(skip)) for skip in dataset.skipped), dataset.skipped
+        with pytest.raises(ValueError, match=r"1 of 2 shards cannot be read:\n  " + ".*" + message):
+            epoch(changed(recipe, allow_commands=True), path)
+
+
+def test_the_status_of_a_command_counts_after_the_end_of_its_tar(recipe: RecipeConfig, tmp_path: Path) -> None:
+    path = write_shards(tmp_path, (7,))
+    path.write_text(f"pipe:cat {tmp_path}/shard_0.tar; echo more; exit 4\n")
+    dataset = source(changed(recipe, max_skipped=1.0, allow_commands=True, retries=0), path)
+    assert len(keys(list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches))) == 3
+    assert "ended with status 4" in dataset.skipped[0].reason
+
+
+def test_an_epoch_without_utterances_is_an_error(recipe: RecipeConfig, tmp_path: Path) -> None:
+    path = write_shards(tmp_path, (1,))
+    (tmp_path / "shard_0.tar").write_bytes(tar([("a.txt", b"one")]))
+    with pytest.raises(ValueError, match="fewer usable utterances than there are ranks(.|\n)*a: .*has no audio"):
+        epoch(changed(recipe, max_skipped=1.0), path)
+
+
+def test_a_command_that_says_nothing_is_ended(
+    recipe: RecipeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_stream, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(byte_stream, "_PATIENCE_SECONDS", 0.1)
+    path = tmp_path / "shards.list"
+    path.write_text("pipe:sleep 1000\n")
+    with pytest.raises(ValueError, match=r"pipe:sleep 1000: no bytes for 0.2 s \(in 1 tries\)"):
+        epoch(changed(recipe, allow_commands=True, retries=0), path)

@@ -1,0 +1,110 @@
+"""Read lhotse's manifests: cuts, or supervisions beside their recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.sources import AudioSource, Utterance
+
+
+def load_lhotse(name: str) -> Any:
+    """Return the package lhotse.
+
+    Raises:
+        ImportError: it is not installed; the message names what needs it, and the remedy.
+    """
+    try:
+        import lhotse
+    except ImportError as error:
+        raise ImportError(f"{name}: needs lhotse ({error}): pip install 'wenet-fusion[lhotse]'") from error
+    return lhotse
+
+
+def is_lhotse(path: Path) -> bool:
+    """Return whether a file has a name of lhotse's manifests.
+
+    >>> is_lhotse(Path("librispeech_cuts_train.jsonl.gz")), is_lhotse(Path("data.list"))
+    (True, False)
+    """
+    return path.name.endswith((".jsonl.gz", ".jsonl"))
+
+
+def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
+    """Yield the utterances of a CutSet, or of supervisions whose recordings have the same name beside them.
+
+    Raises:
+        ImportError: lhotse is not installed.
+        ValueError: the file is no such manifest.
+    """
+    lhotse = load_lhotse(str(path))
+    try:
+        for cut in _cuts(lhotse, path):
+            yield from utterances_of_cut(cut)
+    except Exception as error:  # lhotse asserts, and raises KeyError and others
+        raise ValueError(f"{path}: is no lhotse manifest of cuts ({error!r})") from error
+
+
+def _cuts(lhotse: Any, path: Path) -> Any:
+    if "supervisions" not in path.name:
+        return lhotse.CutSet.from_file(path)
+    recordings = path.with_name(path.name.replace("supervisions", "recordings"))
+    if not recordings.exists():
+        raise ValueError(f"there is no {recordings.name} beside it")
+    cuts = lhotse.CutSet.from_manifests(lhotse.load_manifest(recordings), lhotse.load_manifest(path))
+    return cuts.trim_to_supervisions(keep_overlapping=False)
+
+
+def utterances_of_cut(cut: Any) -> Iterator[Utterance | Skip]:
+    """Yield the utterance of a MonoCut; of several supervisions, each is an utterance."""
+    if len(cut.supervisions) > 1:
+        for part in cut.trim_to_supervisions(keep_overlapping=False):
+            yield from utterances_of_cut(part)
+        return
+    problem = _problem(cut)
+    if problem:
+        yield Skip(str(cut.id), problem)
+        return
+    supervision, recording = cut.supervisions[0], cut.recording
+    source = _source(recording)
+    if isinstance(source, str):
+        yield Skip(str(cut.id), source)
+        return
+    whole = cut.start == 0 and abs(cut.duration - recording.duration) < 1e-3
+    channel = cut.channel + 1 if recording.num_channels > 1 else None
+    yield Utterance(
+        "_".join(str(cut.id).split()),
+        source,
+        supervision.text,
+        cut.duration,
+        None if whole else cut.start,
+        None if whole else cut.start + cut.duration,
+        supervision.speaker,
+        channel,
+    )
+
+
+def _problem(cut: Any) -> str:
+    if not cut.supervisions or cut.supervisions[0].text is None:
+        return "the cut has no supervision with a text"
+    if type(cut).__name__ != "MonoCut":
+        return f"is a {type(cut).__name__}; only MonoCuts are read: mixed and padded cuts are made in training"
+    if not cut.has_recording:
+        return "the cut has no recording; features alone are not enough"
+    if getattr(cut.recording, "transforms", None):
+        return "its recording has transforms (speed, resampling, ...): set them in data.augmentation instead"
+    return ""
+
+
+def _source(recording: Any) -> AudioSource | str:
+    """Return where a recording is, or why it cannot be read."""
+    if len(recording.sources) != 1:
+        return f"its recording has {len(recording.sources)} files; only one is read"
+    kind, source = recording.sources[0].type, recording.sources[0].source
+    if kind == "file":
+        return AudioSource(str(source))
+    if kind == "memory":
+        return AudioSource(f"memory of {recording.id}", 0, len(source), bytes(source))
+    return f"its recording is a {kind}; copy it to files (lhotse cut move ..., or lhotse shar export)"

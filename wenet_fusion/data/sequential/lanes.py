@@ -1,0 +1,164 @@
+"""Lanes: parts of an epoch's shards, each read in sequence, from which batches come in turn.
+
+The number of lanes does not depend on the number of ranks that divide it, so neither do the batches: batch n of an
+epoch is the next one of lane n modulo the number of lanes, and of rank n modulo the number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wenet_fusion.data.batching import cut_batches
+from wenet_fusion.data.judgement import Judge, Skip
+from wenet_fusion.data.sequential.shards import Shard
+from wenet_fusion.data.sources import Utterance, header_or_problem
+
+
+class PlannedUtterance(NamedTuple):
+    """A usable utterance in memory, not yet decoded."""
+
+    utterance: Utterance
+    tokens: list[int]
+    place: tuple[int, int]  # number of its shard in the list, and its number in the shard
+
+
+class Release(NamedTuple):
+    """The next batches of a lane, and what was read since its last release."""
+
+    batches: list[list[PlannedUtterance]]
+    seen: int  # utterances read
+    skips: list[Skip]  # utterances that cannot be used, or are beyond the filters
+    failed: list[Skip]  # shards that cannot be read, or not to their end
+
+
+class LaneSettings(NamedTuple):
+    """Limits of the batches of a lane, and of its buffer.
+
+    >>> LaneSettings(shuffle_buffer=500, retries=5, max_batch_seconds=400.0, max_batch_rows=200).retries
+    5
+    """
+
+    shuffle_buffer: int  # utterances of the lane in memory; a random half of them leaves as batches
+    retries: int  # see `read_members`
+    max_batch_seconds: float
+    max_batch_rows: int
+
+
+class Slots(NamedTuple):
+    """The share of a rank in the lanes.
+
+    >>> Slots(lanes=8, rank=1, world=2, start=3).own()
+    [1, 3, 5, 7]
+    """
+
+    lanes: int  # a multiple of `world`
+    rank: int
+    world: int
+    start: int  # batches of this rank that are already done
+
+    def own(self) -> list[int]:
+        """Return the lanes of the rank, in the order of their turns."""
+        return list(range(self.rank, self.lanes, self.world))
+
+
+def deal_shards(shards: int, lanes: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the numbers of the shards of each lane in an epoch, in random order.
+
+    >>> sorted(number for lane in deal_shards(7, 3, seed=0, epoch=1) for number in lane)
+    [0, 1, 2, 3, 4, 5, 6]
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(shards).tolist()
+    return [order[lane::lanes] for lane in range(lanes)]
+
+
+def lane_releases(
+    shards: Sequence[tuple[int, Shard]], judge: Judge, settings: LaneSettings, key: str
+) -> Generator[Release, None, None]:
+    """Read shards in sequence; whenever the buffer is full, release a random half of it as batches.
+
+    Args:
+        shards: the lane's shards with their numbers.
+        judge: decides what is usable.
+        settings: see `LaneSettings`.
+        key: of the random draws.
+    """
+    rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
+    buffer: list[PlannedUtterance] = []
+    release = Release([], 0, [], [])
+    for number, shard in shards:
+        for index, found in enumerate(_read_whole(shard, settings.retries)):
+            release = release._replace(seen=release.seen + 1)
+            judged = found if isinstance(found, Skip) else judge.check(found, header_or_problem(found))
+            if isinstance(judged, Skip):
+                (release.failed if isinstance(found, _Failure) else release.skips).append(judged)
+                continue
+            buffer.append(PlannedUtterance(*judged, (number, index)))
+            if len(buffer) >= settings.shuffle_buffer:
+                batches, buffer = _batches(buffer, settings, rng, is_end=False)
+                yield release._replace(batches=batches)
+                release = Release([], 0, [], [])
+    yield release._replace(batches=_batches(buffer, settings, rng, is_end=True)[0])
+
+
+def take_turns(lanes: Sequence[Iterator[list[PlannedUtterance]]], start: int) -> Iterator[list[PlannedUtterance]]:
+    """Yield a rank's batches: the next one of each lane in turn, none in the turn of a lane that has ended.
+
+    Args:
+        lanes: the batches of the rank's lanes; see `Slots.own`.
+        start: number of turns to leave out.
+
+    >>> list(take_turns([iter([["a"], ["b"]]), iter([["c"]])], start=1))
+    [['c'], ['b'], []]
+    """
+    open_lanes = list(range(len(lanes)))
+    for lane, batches in enumerate(lanes):
+        for _ in range((start - lane + len(lanes) - 1) // len(lanes)):
+            next(batches, None)
+    turn = start
+    while open_lanes:
+        lane = turn % len(lanes)
+        batch = next(lanes[lane], None) if lane in open_lanes else []
+        if batch is None:
+            open_lanes.remove(lane)
+        if open_lanes:
+            yield batch or []
+        turn += 1
+
+
+class _Failure(Skip):
+    """A shard that cannot be read; the reason names it."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def _read_whole(shard: Shard, retries: int) -> Iterator[Utterance | Skip]:
+    try:
+        yield from shard.read(retries)
+    except (OSError, ValueError) as error:
+        yield _Failure(shard.name, str(error))
+
+
+def _batches(
+    buffer: list[PlannedUtterance], settings: LaneSettings, rng: np.random.Generator, is_end: bool
+) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
+    """Cut a random half of a buffer into batches of similar lengths in random order; at the end, all of it.
+
+    The last batch would be a short one: its utterances stay with the other half, unless they are all.
+    """
+    order = rng.permutation(len(buffer))
+    chosen = order if is_end else order[: (len(buffer) + 1) // 2]
+    seconds = np.array([planned.utterance.seconds for planned in buffer])
+    ascending = chosen[np.argsort(seconds[chosen], kind="stable")]
+    direction = 1 - 2 * int(rng.integers(2))
+    batches = cut_batches(ascending[::direction], seconds, settings.max_batch_seconds, settings.max_batch_rows)
+    if not is_end and len(batches) > 1:
+        batches.pop()
+    gone = {index for batch in batches for index in batch}
+    rest = [planned for index, planned in enumerate(buffer) if index not in gone]
+    shuffled = [batches[number] for number in rng.permutation(len(batches))]
+    return [[buffer[index] for index in batch] for batch in shuffled], rest

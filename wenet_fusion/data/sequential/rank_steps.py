@@ -1,0 +1,81 @@
+"""Give all ranks a batch in every step, also where some of them have none left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from wenet_fusion.data.batch import Batch, Row, pad_rows, split_rows
+from wenet_fusion.ranks import Ranks
+
+_FINE = 1 << 16  # positions per batch: see `Position`
+
+
+class Position(NamedTuple):
+    """A place between two steps: batches of all ranks before it, and steps made since then from held rows.
+
+    >>> Position.decode(Position(12, 1).encode())
+    Position(batches=12, steps=1)
+    """
+
+    batches: int
+    steps: int = 0  # almost always 0
+
+    def encode(self) -> int:
+        """Return the position as the integer that a training state keeps."""
+        return self.batches * _FINE + self.steps
+
+    @staticmethod
+    def decode(number: int) -> Position:
+        """Return the position that `encode` made an integer of."""
+        return Position(*divmod(number, _FINE))
+
+
+def even_steps(
+    batches: Iterator[Batch], start: Position, ranks: Ranks, right_padding: int
+) -> Iterator[tuple[Batch, Position]]:
+    """Yield the batches of a rank and the position after each, as many in all ranks.
+
+    While every rank has a batch, each takes its own. Where some have none (an ended lane, audio that cannot be
+    decoded), the ranks exchange their rows, and larger batches are divided. Rows that are fewer than ranks wait for the
+    next ones; the last such rows are left out.
+
+    Args:
+        batches: of this rank from `start.batches` on; they may have no rows.
+        start: position of the first batch.
+        ranks: this process and the others, which all call this.
+        right_padding: samples that end every row, see `pad_rows`.
+    """
+    base, turn, steps = start.batches, start.batches, 0
+    held: list[list[Row]] = []  # the same in all ranks
+    while True:
+        batch = next(batches, None)
+        counts = ranks.all(-1 if batch is None else len(batch.keys))
+        if max(counts) < 0:
+            return
+        turn += ranks.world
+        if batch is not None and min(counts) > 0 and not held:
+            base = turn
+            yield batch, Position(turn)
+            continue
+        own = split_rows(batch, right_padding) if batch is not None else []
+        held += [rows for rows in ranks.all(own) if rows]
+        while sum(map(len, held)) >= ranks.world:
+            parts, held = _take(held, ranks.world)
+            steps += 1
+            position = Position(base, steps) if held else Position(turn)
+            if base == start.batches and 0 < steps <= start.steps:
+                continue  # the run that is resumed has made this step
+            yield pad_rows(parts[ranks.rank], right_padding), position
+        if not held:
+            base, steps = turn, 0
+
+
+def _take(held: list[list[Row]], count: int) -> tuple[list[list[Row]], list[list[Row]]]:
+    """Return `count` parts, none of them larger than a batch, and what is left."""
+    parts = held[:count]
+    while len(parts) < count:
+        parts.sort(key=len)
+        largest = parts.pop()
+        parts += [largest[::2], largest[1::2]]
+    return parts, held[count:]

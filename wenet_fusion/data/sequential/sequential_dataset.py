@@ -1,0 +1,245 @@
+"""Training data that is read in sequence: shards, lanes, batches, ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
+from wenet_fusion.data.batch import Batch, Row, pad_rows
+from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
+from wenet_fusion.data.dataset import DataReport
+from wenet_fusion.data.filters import Filters
+from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip, too_many_skipped
+from wenet_fusion.data.lists.contents import DataContents, list_contents
+from wenet_fusion.data.loading import iterate
+from wenet_fusion.data.sequential.lanes import (
+    LaneSettings,
+    PlannedUtterance,
+    Release,
+    Slots,
+    deal_shards,
+    lane_releases,
+    take_turns,
+)
+from wenet_fusion.data.sequential.rank_steps import Position, even_steps
+from wenet_fusion.data.sequential.read_ahead import read_ahead
+from wenet_fusion.data.sequential.shard_list import SequentialConfig
+from wenet_fusion.data.sequential.shards import Shard
+from wenet_fusion.data.sources import Utterance, header_or_problem
+from wenet_fusion.ranks import Ranks
+from wenet_fusion.text.tokenizer import Tokenizer
+
+# A share of skipped utterances means something from this many on; at the end of an epoch, of fewer too.
+_ENOUGH = 1000
+_SHOWN = 3  # utterances that a note names
+
+
+class SkipLimits(NamedTuple):
+    """What of a corpus may be left out.
+
+    >>> SkipLimits().max_skipped
+    0.01
+    """
+
+    max_skipped: float = 0.01  # largest share of unusable utterances, and of shards that cannot be read
+    filters: Filters | None = None  # limits beyond which utterances are left out; they do not count as unusable
+
+
+class SequentialDataset:
+    """A corpus of shards that training reads in sequence, epoch by epoch: see `BatchSource`.
+
+    Args:
+        shards: the corpus.
+        tokenizer: encodes the transcripts.
+        frontend: sample rate and frame length of the model.
+        settings: lanes, buffer, retries.
+        augmentation: random changes to the waveforms; None for none.
+        seed: key of the random changes.
+        limits: what may be left out.
+
+    >>> from wenet_fusion.data.sequential.shards import TarShard
+    >>> from wenet_fusion.text.tokenizer import CharTokenizer
+    >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
+    >>> tokenizer = CharTokenizer(Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"], "words"))
+    >>> shards = [TarShard("a.tar"), TarShard("https://example.org/b.tar")]
+    >>> SequentialDataset(shards, tokenizer, FrontendGeometry(16000, 640, 0), SequentialConfig()).description()
+    '2 shards, read in sequence'
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        tokenizer: Tokenizer,
+        frontend: FrontendGeometry,
+        settings: SequentialConfig,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        limits: SkipLimits = SkipLimits(),
+    ) -> None:
+        self.tokenizer, self.frontend = tokenizer, frontend
+        self.skipped: list[Skip] = []  # utterances, and shards that cannot be read
+        self._shards, self._settings = tuple(shards), settings
+        self._seed, self._max_skipped = seed, limits.max_skipped
+        self._augmenter = WaveformAugmenter(augmentation, frontend.sample_rate) if augmentation else None
+        self.filtered: list[Skip] = []
+        fastest = max(augmentation.speed_factors) if augmentation else 1.0
+        self._judge = Judge(tokenizer, frontend, fastest, limits.filters)
+        self._seen = 0  # utterances of the epoch under way, in this rank
+        self._skipped_now: dict[str, Skip] = {}  # in that epoch
+        self._failed_now: dict[str, Skip] = {}
+
+    @property
+    def contents(self) -> DataContents:
+        """Return hashes of the shards' places."""
+        n = len(self._shards)
+        return list_contents([shard.name for shard in self._shards], [""] * n, [[]] * n)
+
+    @property
+    def digest(self) -> str:
+        """Return the number of shards and a checksum of their places."""
+        return f"{len(self._shards)} shards, checksum {int(self.contents.hashes.sum()) & 0xFFFFFFFFFFFF:012x}"
+
+    def description(self) -> str:
+        """Return the number of shards."""
+        return f"{len(self._shards)} shard{'s' * (len(self._shards) != 1)}, read in sequence"
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the filters have left out so far."""
+        first = "; ".join(map(str, self.filtered[:_SHOWN]))
+        return (f"{len(self.filtered)} utterances are beyond data.filters: {first}",) if self.filtered else ()
+
+    def keeps_positions(self, before: int, now: int) -> bool:
+        """Return whether both numbers of ranks share the same lanes."""
+        return self._lanes(before) == self._lanes(now)
+
+    def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
+        """Return the batches of a rank: see `BatchSource`. Earlier ones are read again, but not decoded."""
+        return Epoch(self._epoch(number, Position.decode(start), loading, ranks), None)
+
+    def load(self, planned: Sequence[PlannedUtterance], epoch: int) -> tuple[Batch, list[Skip]]:
+        """Decode a batch, and return it with what was skipped; a batch may have no rows."""
+        rows, skips = [], []
+        for utterance, tokens, place in planned:
+            key = [self._seed, epoch, *place]
+            samples = self._judge.read(utterance, tokens)
+            if isinstance(samples, Skip):
+                skips.append(samples)
+                continue
+            if self._augmenter:
+                samples = self._augmenter.augment(samples, np.random.default_rng(key))
+            rows.append(Row(utterance.key, samples, tokens))
+        return pad_rows(rows, self.frontend.right_padding_samples), skips
+
+    def keys(self, planned: Sequence[PlannedUtterance]) -> list[str]:
+        """Return the keys of a planned batch."""
+        return [item.utterance.key for item in planned]
+
+    def record(self, skips: Iterable[Skip]) -> None:
+        """Count skipped utterances of this epoch.
+
+        Raises:
+            ValueError: more than the share `max_skipped` is unusable.
+        """
+        for skip in skips:
+            if skip.rule:
+                self.filtered.append(skip)
+            else:
+                self._skipped_now.setdefault(skip.key, skip)
+        self._check_share(max(self._seen, _ENOUGH))
+
+    def check_all(self) -> DataReport:
+        """Read and decode the whole corpus, and report what training would use and what it would skip."""
+        count, seconds = 0, 0.0
+        for shard in self._shards:
+            try:
+                for found in shard.read(self._settings.retries):
+                    judged = found if isinstance(found, Skip) else self._judge.check(found, header_or_problem(found))
+                    if not isinstance(judged, Skip):
+                        samples = self._judge.read(*judged)
+                        if not isinstance(samples, Skip):
+                            count, seconds = count + 1, seconds + judged[0].seconds
+                            continue
+                        judged = samples
+                    (self.filtered if judged.rule else self.skipped).append(judged)
+            except (OSError, ValueError) as error:
+                self.skipped.append(Skip(shard.name, str(error)))
+        return DataReport(count, seconds / 3600, self.skipped, self.notes())
+
+    def _lanes(self, world: int) -> int:
+        return math.ceil(self._settings.lanes / world) * world
+
+    def _epoch(self, number: int, start: Position, loading: Loading, ranks: Ranks) -> Iterator[LoadedBatch]:
+        self._seen, self._skipped_now, self._failed_now = 0, {}, {}
+        slots = Slots(self._lanes(ranks.world), ranks.rank, ranks.world, start.batches // ranks.world)
+        batches = iterate(self, self._plan(number, slots, loading), number, loading.num_workers)
+        steps = even_steps(batches, start, ranks, self.frontend.right_padding_samples)
+        current = next(steps, None)
+        if current is None and start == Position(0):
+            raise ValueError(
+                "\n  ".join(
+                    [
+                        f"an epoch has fewer usable utterances than there are ranks ({ranks.world})",
+                        *map(str, [*self._failed_now.values(), *self._skipped_now.values()][:10]),
+                    ]
+                )
+            )
+        while current is not None:
+            following = next(steps, None)
+            yield LoadedBatch(current[0], current[1].encode(), following is None)
+            current = following
+
+    def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
+        """Yield the batches of a rank; DataLoader's workers are started before the first one is asked for."""
+        dealt = deal_shards(len(self._shards), slots.lanes, self._seed, epoch)
+        buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
+        settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)
+        releases = [
+            read_ahead(
+                lane_releases(
+                    [(number, self._shards[number]) for number in dealt[lane]],
+                    self._judge,
+                    settings,
+                    f"{self._seed}/{epoch}/{lane}",
+                )
+            )
+            for lane in slots.own()
+        ]
+        yield from take_turns([self._counted(lane) for lane in releases], slots.start)
+        self._check_share(self._seen)
+
+    def _counted(self, releases: Iterator[Release]) -> Iterator[list[PlannedUtterance]]:
+        for release in releases:
+            self._seen += release.seen
+            self._failed_now |= {skip.key: skip for skip in release.failed}
+            self.record(release.skips)
+            yield from release.batches
+
+    def _check_share(self, total: int) -> None:
+        known = {skip.key for skip in self.skipped}
+        now = [*self._failed_now.values(), *self._skipped_now.values()]
+        self.skipped += [skip for skip in now if skip.key not in known]
+        for skips, count, what in (
+            (self._failed_now, len(self._shards), "shards cannot be read"),
+            (self._skipped_now, total, "utterances cannot be used"),
+        ):
+            if len(skips) > self._max_skipped * count:
+                raise ValueError(too_many_skipped(list(skips.values()), count, what, self._max_skipped))
+
+
+def read_into_memory(shards: Iterable[Shard], retries: int) -> list[Utterance]:
+    """Return all utterances of shards with their audio, such as those of a dev set.
+
+    Raises:
+        OSError, ValueError: a shard cannot be read, or an utterance in it is no utterance.
+    """
+    utterances = []
+    for shard in shards:
+        for found in shard.read(retries):
+            if isinstance(found, Skip):
+                raise ValueError(str(found))
+            utterances.append(found)
+    return utterances

@@ -1,0 +1,146 @@
+"""Read lists of shards for sequential reading: tars, NeMo's tarred manifests, lhotse's Shar folders."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
+
+from wenet_fusion.data.lists.manifest import find_file
+from wenet_fusion.data.sequential.byte_stream import COMMAND, is_elsewhere
+from wenet_fusion.data.sequential.shar import shar_shards
+from wenet_fusion.data.sequential.shards import Excerpt, NemoShard, Shard, TarShard, member_stem
+
+# {000..281}, and as NeMo writes it _OP_0..7_CL_
+_RANGE = re.compile(r"(?:\{|_OP_)(\d+)\.\.(\d+)(?:\}|_CL_)")
+_SUBSEGMENT = re.compile(r"-sub\d+$")  # NeMo's mark of several utterances in one member
+_NEMO_TAR = "audio_{}.tar"
+
+
+@dataclass(frozen=True)
+class SequentialConfig:
+    """Settings of `data.data_type: sequential`.
+
+    >>> SequentialConfig(lanes=0).problems()
+    ['lanes: 0 must be at least 1']
+    """
+
+    lanes: int = 8  # shards that are read at the same time, by all ranks together; a multiple of the ranks is best
+    shuffle_buffer: int = 4000  # utterances in memory from which batches are drawn, in all ranks together
+    retries: int = 5  # further tries to read a URL or command that fails, after 1 s, 2 s, 4 s, ...
+    allow_commands: bool = False  # run the commands of lines "pipe:COMMAND"
+    nemo_tars: str = ""  # tars of a NeMo manifest, such as s3://corpus/audio__OP_0..7_CL_.tar; empty: beside it
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
+        lowest = (("lanes", 1), ("shuffle_buffer", 2), ("retries", 0))
+        return [
+            f"{name}: {getattr(self, name)} must be at least {least}"
+            for name, least in lowest
+            if getattr(self, name) < least
+        ]
+
+
+def read_shards(data_list: str | Path, config: SequentialConfig) -> list[Shard]:
+    """Read which shards a corpus has, in their order; nothing is read from the shards.
+
+    Args:
+        data_list: a list of tars, one path, URL or "pipe:COMMAND" per line, where {000..099} stands for 100 numbers; a
+            NeMo manifest whose lines have a shard_id; or a folder that lhotse has written as Shar.
+        config: whether commands may run, and where NeMo's tars are.
+
+    Raises:
+        OSError: there is no such list.
+        ValueError: lists the wrong lines.
+        ImportError: Shar needs lhotse.
+    """
+    path = Path(data_list)
+    if path.is_dir():
+        return list(shar_shards(path))
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "surrogateescape"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise ValueError(f"{path}: lists no shards; write it with tools/data/make_shard_list.py")
+    if lines[0][1].startswith("{"):
+        return _nemo_shards(path, lines, config)
+    problems: list[str] = []
+    places: dict[str, int] = {}
+    for number, line in lines:
+        try:
+            for place in _places(line, path.parent, config):
+                if place in places:
+                    raise ValueError(f"{printable(place)} is already in line {places[place]}")
+                places[place] = number
+        except (ValueError, OSError) as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        raise ValueError(list_problems(problems))
+    return [TarShard(place) for place in places]
+
+
+def expand_numbers(text: str) -> Iterator[str]:
+    """Yield a name with each number of its ranges.
+
+    >>> list(expand_numbers("s3://corpus/shard_{008..010}.tar"))
+    ['s3://corpus/shard_008.tar', 's3://corpus/shard_009.tar', 's3://corpus/shard_010.tar']
+    >>> list(expand_numbers("audio__OP_0..1_CL_.tar"))
+    ['audio_0.tar', 'audio_1.tar']
+    """
+    found = _RANGE.search(text)
+    if found is None:
+        yield text
+        return
+    width = len(found[1]) if found[1].startswith("0") else 0
+    for number in range(int(found[1]), int(found[2]) + 1):
+        yield from expand_numbers(f"{text[: found.start()]}{number:0{width}}{text[found.end() :]}")
+
+
+def _places(line: str, folder: Path, config: SequentialConfig) -> Iterator[str]:
+    if line.startswith("{"):
+        raise ValueError("expected a shard, found JSON; is this a raw list? Then set data.data_type=raw")
+    if line.startswith(COMMAND) and not config.allow_commands:
+        raise ValueError(f"{printable(line[:80])}: set data.sequential.allow_commands=true to run commands of the list")
+    for place in expand_numbers(line):
+        yield place if is_elsewhere(place) else str(find_file(place, folder, "shard"))
+
+
+def _nemo_shards(path: Path, lines: Sequence[tuple[int, str]], config: SequentialConfig) -> list[Shard]:
+    excerpts: dict[int, dict[str, list[Excerpt]]] = defaultdict(lambda: defaultdict(list))
+    problems = []
+    for number, line in lines:
+        try:
+            shard, stem, excerpt = _nemo_line(line)
+            excerpts[shard][stem].append(excerpt)
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        raise ValueError(list_problems(problems))
+    if config.nemo_tars:
+        tars = list(expand_numbers(config.nemo_tars))
+    else:
+        tars = [str(path.parent / _NEMO_TAR.format(shard)) for shard in range(max(excerpts) + 1)]
+    missing = [shard for shard in excerpts if shard >= len(tars)]
+    if missing:
+        raise ValueError(
+            f"{path}: lists utterances of shard {missing[0]}, and data.sequential.nemo_tars names {len(tars)} tars"
+        )
+    return [NemoShard(tars[shard], dict(excerpts[shard])) for shard in sorted(excerpts)]
+
+
+def _nemo_line(line: str) -> tuple[int, str, Excerpt]:
+    record: Any = parse_json(line)
+    missing = [name for name in ("audio_filepath", "text", "shard_id") if name not in record]
+    if missing:
+        hint = "; a manifest without tars has data.data_type=raw" if missing == ["shard_id"] else ""
+        raise ValueError(f"no {', '.join(missing)} in {line[:80]}{hint}")
+    stem = member_stem(record["audio_filepath"])
+    start, duration = record.get("offset"), record.get("duration")
+    end = None if start is None or duration is None else float(start) + float(duration)
+    key = record.get("key", stem if start is None else f"{stem}-{round(1000 * start):08d}")
+    excerpt = Excerpt(str(key), str(record["text"]), None if start is None else float(start), end)
+    return int(record["shard_id"]), _SUBSEGMENT.sub("", stem), excerpt
