@@ -1,5 +1,6 @@
 """The shell side: option parsing, the environment, stages that refuse, and where typed paths start."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -208,13 +209,37 @@ def test_recipe_names_what_is_wrong_with_its_options(recipe: Path) -> None:
         (["--units", "phones"], "--units phones is not words, char or bpe"),
         (["--seed", "one"], "--seed one is not a number"),
         (["--train_config", "absent.yaml"], "--train_config absent.yaml: no such file"),
+        (["--checkpoint", "absent.pt"], f"--checkpoint {recipe.parent}/absent.pt: no such file"),
         (["surplus"], "unexpected argument 'surplus'"),
     ):
         done = run_recipe(recipe, *options)
         assert done.returncode == 1 and message in done.stderr, done.stderr
 
 
-# ---- the ranks of a training
+# ---- the ranks of a training, and its start
+
+
+def test_hosts_that_train_together_share_the_data(recipe: Path) -> None:
+    (recipe / RECIPE / "data").mkdir()
+    with open(recipe / RECIPE / "data" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as another host holds it
+        alone = run_recipe(recipe, "--stage", "4", "--stop_stage", "4")
+        assert "another run of this recipe uses" in alone.stderr
+        together = run_recipe(
+            recipe, "--stage", "4", "--stop_stage", "4", "--num_nodes", "2", "--HOST_NODE_ADDR", "node1:29400"
+        )
+        assert "stage 0 (digit strings) was not finished" in together.stderr
+        preparing = run_recipe(recipe, "--num_nodes", "2", "--HOST_NODE_ADDR", "node1:29400")
+        assert "another run of this recipe uses" in preparing.stderr
+
+
+def test_a_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    quiet = (
+        "need_stage() { :; }; change_stage() { :; }; stage_settings() { :; }; tokenizer=(t=1); train_launcher=(echo)"
+    )
+    for checkpoint, shown in (("/models/m.pt", "--model_dir exp --init_from /models/m.pt seed=0"), ("", "exp seed=0")):
+        script = f'dir=exp; checkpoint={checkpoint}; . "{ROOT}/tools/recipe.sh"; {quiet}; training_stage'
+        assert shown in run(["bash", "-euc", script], tmp_path).stdout
 
 
 @pytest.mark.parametrize(

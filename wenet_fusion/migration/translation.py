@@ -99,9 +99,8 @@ def _find(setting: WenetSetting, context: Context) -> Finding:
     if setting.value in (None, {}) and any(name.startswith(f"{setting.name}.") for name in RULES):
         return Finding("same", (), "empty section")
     close = difflib.get_close_matches(setting.name, RULES, n=1, cutoff=0.8)
-    return Finding(
-        "unknown", (), f"did you mean {close[0]}?" if close else "not a setting of WeNet that we know; ignored"
-    )
+    remark = f"did you mean {close[0]}?" if close else "not a setting of WeNet that we know; ignored"
+    return Finding("unknown", (), remark)
 
 
 _MAY_BE_NULL = frozenset(
