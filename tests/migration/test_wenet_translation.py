@@ -133,7 +133,7 @@ def test_values_arrive_under_our_keys(tmp_path: Path) -> None:
     assert recipe.data.augmentation.speed_factors == (0.9, 1.0, 1.1)
     filters = recipe.data.filters
     assert (filters.longest_seconds, filters.shortest_seconds, filters.longest_tokens) == (409.6, 0, 200)
-    assert recipe.data.augmentation.dither == 1.0
+    assert recipe.data.augmentation.dither == 1.0 and recipe.data.sequential.shuffle_buffer == 1500
     assert recipe.data.cmvn == "data/train/global_cmvn"
     tokenizer = recipe.tokenizer
     assert (tokenizer.kind, tokenizer.units, tokenizer.bpe_model) == ("bpe", "data/units.txt", "data/bpe.model")

@@ -82,6 +82,11 @@ def _most_tokens(value: Any, context: Context) -> Finding:
     return Finding("same", setting, "characters per second")
 
 
+def _shuffle_size(value: Any, context: Context) -> Finding:
+    setting = (("data.sequential.shuffle_buffer", whole(value)),)
+    return Finding("differs", setting, "for data_type: sequential, in all ranks; other lists are shuffled as a whole")
+
+
 _LONGEST = "longest_seconds"
 _SUBSTITUTION, _TRIM = "data.spec_augment.substitution", "data.spec_augment.trim"
 
@@ -114,7 +119,7 @@ DATA = {
     "dataset_conf.spec_trim": lambda value, context: Finding("same", (), "see spec_trim_conf" if value else "off"),
     "dataset_conf.spec_trim_conf.max_t": _switched("spec_trim", f"{_TRIM}.max_frames"),
     "dataset_conf.shuffle": always(True, "training data are always shuffled"),
-    "dataset_conf.shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
+    "dataset_conf.shuffle_conf.shuffle_size": _shuffle_size,
     "dataset_conf.list_shuffle": none("not needed: the whole list is shuffled every epoch"),
     "dataset_conf.list_shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
     "dataset_conf.sort": always(True, "batches always hold utterances of similar length"),
