@@ -100,7 +100,7 @@ def cases(tiny_units: Path) -> list[Case]:
     methods = LossConfig(consistency_weight=0.2, intermediate_layers=(1,), intermediate_heads="own", delay_penalty=0.01)
     plans = [(1, (3, 2)), (1, (1, 4)), (2, (2, 3)), (1, (2, 1))]
     for number, (accumulate, rows) in enumerate(plans):
-        recipe = with_training(tiny_recipe(tiny_units), accumulate=accumulate)
+        recipe = with_training(tiny_recipe(tiny_units), accumulate=accumulate, checkpoint_activations=number in (2, 3))
         torch.manual_seed(number)
         encoder = dataclasses.replace(recipe.model.encoder, dropout=0.0, norm="batch" if number == 1 else "fusion")
         decoder = dataclasses.replace(recipe.model.decoder, dropout=0.0)

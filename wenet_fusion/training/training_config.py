@@ -33,6 +33,7 @@ class TrainingConfig:
     max_batch_seconds: float = 400.0  # audio per batch and rank, padding included, seconds
     max_batch_rows: int = 200  # utterances per batch and rank
     accumulate: int = 1  # batches per update; the gradient is their mean
+    checkpoint_activations: bool = False  # keep only the inputs of encoder layers: less memory, more time
     precision: Precision = "float32"  # of matrix products; norms, losses and weights are always float32
     frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference; -1: all
     average_decay: float = 0.0  # moving average of the weights, which is validated and saved: 0.999; 0: none

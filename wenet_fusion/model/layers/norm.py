@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from wenet_fusion.model.layers.packing import pack
-from wenet_fusion.model.layers.synchronised_norm import synchronised_batch_norm
+from wenet_fusion.model.layers.synchronised_norm import Moments, moments_of_all_ranks, synchronised_batch_norm
 
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
@@ -44,11 +44,14 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         nn.init.constant_(self.weight, gamma)
         self.planes = planes
         self.frozen = False  # true: training uses the running statistics, as inference will
+        self.recomputing = False  # true: a second pass over the same rows, which moves no statistic
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the normalised rows."""
         use_batch = self.training and not self.frozen
         momentum = self.momentum
+        if self.recomputing:
+            momentum = 0.0
         if use_batch and momentum is None:  # average over all batches, see `estimating_statistics`
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
@@ -71,10 +74,14 @@ class SynchronisedBatchNorm(MaskedBatchNorm):
     torch.Size([10, 4])
     """
 
+    _moments: Moments
+
     def _normed(self, rows: Tensor, use_batch: bool, momentum: float) -> Tensor:
         if not use_batch:
             return super()._normed(rows, use_batch, momentum)
-        normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps)
+        moments = self._moments if self.recomputing else moments_of_all_ranks(rows.detach())
+        self._moments = moments  # of the rows that a second pass will be over
+        normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps, moments)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             assert running is not None
             running.lerp_(value.to(running.dtype), momentum)
@@ -113,7 +120,10 @@ class LinearNorm(nn.Module):
 
     def forward(self, rows_NC: Tensor) -> Tensor:
         """Return (N, C_out)."""
-        y_NC = self.linear(rows_NC)
+        return self.normed(self.linear(rows_NC))
+
+    def normed(self, y_NC: Tensor) -> Tensor:
+        """Return (N, C_out), given the linear layer's output."""
         if self.norm is not None:
             y_NC = self.norm(y_NC)
         return y_NC if self.scale is None else y_NC * self.scale

@@ -3,19 +3,29 @@
 Shapes: N rows of this rank, C channels, F frequency bins.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
+class Moments(NamedTuple):
+    """Mean (C,), biased variance (C,) and number of values per channel (1,), over all ranks."""
+
+    mean: Tensor
+    variance: Tensor
+    values: Tensor
+
+
 class _SynchronisedNorm(torch.autograd.Function):
     """Normalise rows by the mean and variance of the rows of all ranks; differentiable in all ranks' rows."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance, count = _moments_of_all_ranks(rows)
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Moments
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance, count = moments
         inverse_std = (variance + eps).rsqrt()
         normed = (rows - _channels(mean, rows)) * _channels(inverse_std, rows)
         ctx.save_for_backward(normed, weight, inverse_std, count)
@@ -24,7 +34,7 @@ class _SynchronisedNorm(torch.autograd.Function):
         return normed * _channels(weight, rows) + _channels(bias, rows), mean, unbiased
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         normed, weight, inverse_std, count = ctx.saved_tensors
         gradient = gradients[0]
         axes = _reduced_axes(normed)
@@ -33,26 +43,30 @@ class _SynchronisedNorm(torch.autograd.Function):
         dist.all_reduce(everywhere)
         mean_gradient, mean_product = everywhere / count
         centred = gradient - _channels(mean_gradient, normed) - normed * _channels(mean_product, normed)
-        return centred * _channels(weight * inverse_std, normed), own[1], own[0], None
+        return centred * _channels(weight * inverse_std, normed), own[1], own[0], None, None
 
 
-def synchronised_batch_norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def synchronised_batch_norm(
+    rows: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Moments | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise the rows of this rank with the statistics of all ranks' rows. Every rank calls it, in the same order.
 
     Args:
         rows: (N, C) or (N, C, F); N may differ between ranks and be 0, but not in all of them.
         weight, bias: (C,) scale and shift. Their gradients are those of this rank's rows.
         eps: added to the variance.
+        moments: of the rows, if they are known, which saves a transfer.
 
     Returns:
         The normalised rows, and (C,) mean and unbiased variance of all ranks' rows.
     """
-    normed, mean, variance = _SynchronisedNorm.apply(rows, weight, bias, eps)
+    moments = moments_of_all_ranks(rows.detach()) if moments is None else moments
+    normed, mean, variance = _SynchronisedNorm.apply(rows, weight, bias, eps, moments)
     return normed, mean, variance
 
 
-def _moments_of_all_ranks(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean (C,), biased variance (C,) and number of values per channel over all ranks.
+def moments_of_all_ranks(rows: Tensor) -> Moments:
+    """Return the moments of the rows of all ranks. Every rank calls it.
 
     Means and squared deviations are combined pairwise, not sums of squares, which would cancel (Chan, Golub and LeVeque
     1983, "Algorithms for computing the sample variance").
@@ -68,7 +82,7 @@ def _moments_of_all_ranks(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     total = counts.sum()
     mean = (counts * means).sum(0) / total
     deviations = (deviations + counts * (means - mean).square()).sum(0)
-    return mean, deviations / total, total
+    return Moments(mean, deviations / total, total)
 
 
 def _reduced_axes(rows: Tensor) -> list[int]:

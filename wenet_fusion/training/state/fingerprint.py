@@ -14,7 +14,9 @@ from wenet_fusion.training.state.checkpoint import TrainingState
 from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
 
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
-NEUTRAL_SETTINGS = ("save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers")
+NEUTRAL_SETTINGS = (
+    "save_interval_steps", "validate_interval_steps", "keep_checkpoints", "num_workers", "checkpoint_activations"
+)  # fmt: skip
 # Its effect is compared token by token.
 _COMPARED_BY_TOKENS = "tokenizer.special_tokens"
 # Settings that a resumed run may change where memory runs out; its epoch starts again, with other batches.

@@ -1,0 +1,120 @@
+"""Activations that are computed again: the same gradients, statistics and dropout, bit for bit, from less memory."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomise, tiny_recipe
+from support.model import laws
+from torch import Tensor, nn
+
+from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.layers import feed_forward, recomputation
+from wenet_fusion.model.layers.feed_forward import FeedForward
+from wenet_fusion.model.layers.norm import estimating_statistics, norms
+from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_layers
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LENGTHS = torch.tensor([5000, 2561, 3200])
+TOKENS, TOKEN_LENGTHS = torch.tensor([[3, 4, 5], [6, 0, 0], [7, 7, 0]]), torch.tensor([3, 1, 2])
+
+
+def asr_model(norm: str = "fusion") -> AsrModel:
+    config = tiny_recipe(Path()).model
+    encoder = dataclasses.replace(config.encoder, dropout=0.2, layers=3, norm=norm)
+    torch.manual_seed(0)
+    model = AsrModel(dataclasses.replace(config, encoder=encoder), 13)
+    randomise(model, 0)
+    return model.train()
+
+
+def kept(function: nn.Module, *inputs: Tensor) -> tuple[Tensor, int]:
+    """Return a result, and the bytes that its backward pass keeps beside the parameters."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in function.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function(*inputs)
+    return result, sum(found.values())
+
+
+def update(model: AsrModel) -> laws.Tree:
+    torch.manual_seed(7)
+    losses = model(0.1 * laws.noise(0, 3, 5000), LENGTHS, TOKENS, TOKEN_LENGTHS, Chunking(4, 2))
+    return [*losses, *laws.gradients(losses.total, model), *laws.statistics(model), torch.rand(1)]
+
+
+def plainly(function, layers, *inputs, draws=False):
+    return function(*inputs)
+
+
+@pytest.mark.parametrize("norm", ["fusion", "batch", "layer"])
+def test_an_update_keeps_every_bit(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = asr_model(norm)
+    recomputing = copy.deepcopy(model)
+    recompute_layers(recomputing)
+    assert all(type(layer) is RecomputedChain for layer in recomputing.encoder.layers)
+    found, branches = update(recomputing), update(copy.deepcopy(model))
+    monkeypatch.setattr(feed_forward, "recomputed", plainly)
+    expected = update(model)
+    for values in (found, branches):
+        assert len(values) == len(expected)
+        assert all(torch.equal(value, target) for value, target in zip(values, expected))
+    assert not any(norm.recomputing for norm in norms(recomputing))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_law_sees_statistics_that_move_twice(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = asr_model(), asr_model()
+    expected = update(model)
+    monkeypatch.setattr(recomputation, "_passes", _both_passes_alike)
+    if recompute:
+        recompute_layers(other)
+    assert laws.difference(update(other), expected) > laws.BROKEN
+
+
+def _both_passes_alike(layers):
+    return torch.enable_grad(), torch.enable_grad()
+
+
+def test_a_feed_forward_branch_keeps_one_hidden_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch, rows = FeedForward(dim=4, hidden=256).train(), laws.noise(0, 50, 4).requires_grad_()
+    context = None
+
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = branch
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.branch(x, [], context)[0]
+
+    hidden = 50 * 256 * 8
+    _, now = kept(Alone(), rows)
+    monkeypatch.setattr(feed_forward, "recomputed", plainly)
+    _, before = kept(Alone(), rows)
+    assert hidden <= now < 1.5 * hidden and before > 1.9 * hidden
+
+
+def test_statistics_are_estimated_as_before() -> None:
+    """Without gradients nothing is computed again."""
+    values = []
+    for recompute in (False, True):
+        model = asr_model()
+        if recompute:
+            recompute_layers(model)
+        with torch.no_grad(), estimating_statistics(model):
+            for seed in (1, 2):
+                model.encode(0.1 * laws.noise(seed, 3, 5000), LENGTHS, Chunking(4, 2))
+        values.append(laws.statistics(model))
+    assert all(torch.equal(*pair) for pair in zip(*values))

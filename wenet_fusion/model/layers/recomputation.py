@@ -1,0 +1,71 @@
+"""Compute activations again in the backward pass instead of keeping them (Chen et al., arXiv 1604.06174).
+
+The second forward pass gives the same bits: it draws the same dropout, and BatchNorm moves no statistic.
+
+Shapes: N packed encoder frames, D width.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, List, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from wenet_fusion.model.layers.layer_protocol import StepContext
+from wenet_fusion.model.layers.norm import MaskedBatchNorm, norms
+from wenet_fusion.model.layers.residual import LayerChain
+
+
+@contextlib.contextmanager
+def _second_pass(layers: Sequence[MaskedBatchNorm]) -> Iterator[None]:
+    before = [norm.recomputing for norm in layers]
+    for norm in layers:
+        norm.recomputing = True
+    try:
+        yield
+    finally:
+        for norm, value in zip(layers, before):
+            norm.recomputing = value
+
+
+def _passes(layers: Sequence[MaskedBatchNorm]) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _second_pass(layers)
+
+
+def recomputed(
+    function: Callable[..., Any], layers: Sequence[MaskedBatchNorm], *inputs: Any, draws: bool = False
+) -> Any:
+    """Call a function, and again in the backward pass, up to the last tensor that the gradient needs.
+
+    Args:
+        function: part of a model.
+        layers: the BatchNorms in it.
+        inputs: its arguments; only these stay in memory.
+        draws: it draws random numbers.
+    """
+    passes = functools.partial(_passes, layers)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=passes, preserve_rng_state=draws)
+
+
+class RecomputedChain(LayerChain):
+    """A `LayerChain` that keeps only its input for the backward pass.
+
+    >>> len(RecomputedChain({}))
+    0
+    """
+
+    def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
+        """Return the last op's output, and the ops' next states."""
+        if self.training and torch.is_grad_enabled():
+            return recomputed(super().forward, norms(self), x_ND, state, context, draws=True)
+        return super().forward(x_ND, state, context)
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Make training keep the inputs of encoder layers only: less memory, about a third more time."""
+    for module in list(model.modules()):
+        if type(module) is LayerChain:
+            module.__class__ = RecomputedChain  # the same parameters, otherwise computed
