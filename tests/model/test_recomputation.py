@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
-from wenet_fusion.model.layers import feed_forward, recomputation
+from wenet_fusion.model.layers import recomputation
 from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.norm import estimating_statistics, norms
-from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_layers
+from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_activations
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -54,20 +54,15 @@ def update(model: AsrModel) -> laws.Tree:
     return [*losses, *laws.gradients(losses.total, model), *laws.statistics(model), torch.rand(1)]
 
 
-def plainly(function, layers, *inputs, draws=False):
-    return function(*inputs)
-
-
 @pytest.mark.parametrize("norm", ["fusion", "batch", "layer"])
-def test_an_update_keeps_every_bit(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_keeps_every_bit(norm: str) -> None:
     model = asr_model(norm)
-    recomputing = copy.deepcopy(model)
-    recompute_layers(recomputing)
+    recomputing, branches = copy.deepcopy(model), copy.deepcopy(model)
+    recompute_activations(recomputing, whole_layers=True)
+    recompute_activations(branches, whole_layers=False)
     assert all(type(layer) is RecomputedChain for layer in recomputing.encoder.layers)
-    found, branches = update(recomputing), update(copy.deepcopy(model))
-    monkeypatch.setattr(feed_forward, "recomputed", plainly)
     expected = update(model)
-    for values in (found, branches):
+    for values in (update(recomputing), update(branches)):
         assert len(values) == len(expected)
         assert all(torch.equal(value, target) for value, target in zip(values, expected))
     assert not any(norm.recomputing for norm in norms(recomputing))
@@ -78,8 +73,7 @@ def test_the_law_sees_statistics_that_move_twice(recompute: bool, monkeypatch: p
     model, other = asr_model(), asr_model()
     expected = update(model)
     monkeypatch.setattr(recomputation, "_passes", _both_passes_alike)
-    if recompute:
-        recompute_layers(other)
+    recompute_activations(other, recompute)
     assert laws.difference(update(other), expected) > laws.BROKEN
 
 
@@ -87,7 +81,7 @@ def _both_passes_alike(layers):
     return torch.enable_grad(), torch.enable_grad()
 
 
-def test_a_feed_forward_branch_keeps_one_hidden_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feed_forward_branch_keeps_one_hidden_activation() -> None:
     branch, rows = FeedForward(dim=4, hidden=256).train(), laws.noise(0, 50, 4).requires_grad_()
     context = None
 
@@ -100,9 +94,9 @@ def test_a_feed_forward_branch_keeps_one_hidden_activation(monkeypatch: pytest.M
             return self.branch(x, [], context)[0]
 
     hidden = 50 * 256 * 8
-    _, now = kept(Alone(), rows)
-    monkeypatch.setattr(feed_forward, "recomputed", plainly)
     _, before = kept(Alone(), rows)
+    recompute_activations(branch, whole_layers=False)
+    _, now = kept(Alone(), rows)
     assert hidden <= now < 1.5 * hidden and before > 1.9 * hidden
 
 
@@ -112,7 +106,7 @@ def test_statistics_are_estimated_as_before() -> None:
     for recompute in (False, True):
         model = asr_model()
         if recompute:
-            recompute_layers(model)
+            recompute_activations(model, whole_layers=True)
         with torch.no_grad(), estimating_statistics(model):
             for seed in (1, 2):
                 model.encode(0.1 * laws.noise(seed, 3, 5000), LENGTHS, Chunking(4, 2))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from wenet_fusion.model.layers.activation import build_activation
 from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.norm import LinearNorm
-from wenet_fusion.model.layers.recomputation import recomputed
 
 
 class FeedForward(nn.Module):
@@ -52,16 +51,4 @@ class FeedForward(nn.Module):
 
     def forward(self, x_ND: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
         """Return the branch's output and the empty state."""
-        if not torch.jit.is_scripting() and self.training and self.expand.norm is not None:
-            return self._trained(x_ND), state
         return self.dropout(self.reduce(self.activation(self.expand(x_ND)))), state
-
-    def _trained(self, x_ND: Tensor) -> Tensor:
-        """Return the branch's output. Of its two hidden activations, only the one before the norm is kept."""
-        norm = self.expand.norm
-        assert norm is not None
-
-        def reduced(hidden_NC: Tensor) -> Tensor:
-            return self.reduce.linear(self.activation(self.expand.normed(hidden_NC)))
-
-        return self.dropout(self.reduce.normed(recomputed(reduced, [norm], self.expand.linear(x_ND))))

@@ -20,7 +20,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.model.layers.norm import synchronise_statistics
-from wenet_fusion.model.layers.recomputation import recompute_layers
+from wenet_fusion.model.layers.recomputation import recompute_activations
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.model.losses import Losses
 from wenet_fusion.ranks import Ranks
@@ -73,8 +73,7 @@ class Gradients:
         self._parallel: nn.Module = model
         self._trained: list[bool] = []  # of each parameter whether `_parallel` expects a gradient
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "float16")
-        if config.checkpoint_activations:
-            recompute_layers(model)
+        recompute_activations(model, config.checkpoint_activations)
         if ranks.world > 1:
             synchronise_statistics(model)
 
