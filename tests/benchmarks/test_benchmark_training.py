@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import training as training_benchmark  # noqa: E402
-from parts.training.loader_speed import Speeds  # noqa: E402
+import training as training_benchmark
+from parts.training.loader_speed import Speeds
 
 
 def test_the_section_loader_measures_every_format(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

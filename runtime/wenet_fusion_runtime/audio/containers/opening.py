@@ -15,6 +15,7 @@ from typing import cast
 import soundfile
 
 from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, Borrowed, FileParts, FileRange, Link, Window
+from wenet_fusion_runtime.audio.containers.kept_scans import scan
 from wenet_fusion_runtime.audio.containers.media_decoder import MediaDecoder
 from wenet_fusion_runtime.audio.containers.mpeg_frames import find_mpeg_streams, is_mpeg
 from wenet_fusion_runtime.audio.containers.ogg_pages import find_ogg_streams
@@ -102,7 +103,7 @@ def _open_file(file: BinaryFile, path: str | None) -> Decoder:
     if head.startswith(b"fLaC"):
         return _open_flac(file, path, window)
     if head.startswith(b"OggS"):
-        streams = find_ogg_streams(window)
+        streams = scan(find_ogg_streams, window, path)
         if streams.links and not streams.is_multiplexed and streams.codecs <= {"vorbis", "opus", "flac"}:
             return _open_links(file, path, streams.links)
         return _open_media(file, "Ogg with other sound than Vorbis, Opus or FLAC, or with pictures")
@@ -110,10 +111,14 @@ def _open_file(file: BinaryFile, path: str | None) -> Decoder:
         after_tag = _after_id3(head)
         if window.look(after_tag, 4) == b"fLaC":
             return _open_links(file, path, [Link(after_tag, window.size)])
-        links = find_mpeg_streams(window, after_tag, window.size)
+        links = scan(_mpeg_streams, window, path)
         if links:
             return _open_links(file, path, links)
     return _open_other(file, window)
+
+
+def _mpeg_streams(window: Window) -> list[Link]:
+    return find_mpeg_streams(window, _after_id3(window.look(0, _HEAD_BYTES)), window.size)
 
 
 def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decoder:

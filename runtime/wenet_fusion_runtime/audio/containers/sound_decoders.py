@@ -14,6 +14,7 @@ from wenet_fusion_runtime.audio.sample_formats import check_format
 _MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 for an unknown length
 _TOLERANCE_SECONDS = 0.1  # samples that a decoder may return less than counted
 MOST_LINKS = 2000  # streams of a file; each costs time before it gives samples
+_MPEG_LEAD = 32 * 1152  # samples of mp3 that are decoded before those that are wanted
 _SKIPPED = 1 << 16  # frames that are dropped at once
 
 
@@ -101,8 +102,17 @@ class SoundfileDecoder:
 
     def skip(self, count: int) -> None:
         """See `Decoder`."""
-        self._file.seek(count, 1)
-        self._count += count
+        if self.format == "MP3":  # its frames need bits of those before
+            far = max(0, count - _MPEG_LEAD)
+            self._seek(far)
+            skip_by_reading(self, count - far)
+        else:
+            self._seek(count)
+
+    def _seek(self, count: int) -> None:
+        if count:
+            self._file.seek(count, 1)
+            self._count += count
 
     def close(self) -> None:
         """See `Decoder`."""

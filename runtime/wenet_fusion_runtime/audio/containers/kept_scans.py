@@ -1,0 +1,35 @@
+"""Scan large files once: segments of a long recording open it again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar, cast
+
+from wenet_fusion_runtime.audio.containers.byte_ranges import Window
+
+LARGE_BYTES = 1 << 20  # of a file whose scan is kept
+_MOST_KEPT = 4096  # scans
+T = TypeVar("T")
+
+
+def scan(find: Callable[[Window], T], window: Window, path: str | None) -> T:
+    """Return what `find` finds in a file; of a large file on a path, unchanged since its last scan, from memory.
+
+    Args:
+        find: a function of a module; its result must not be changed.
+        window: of the file.
+        path: of the file, if it has one.
+    """
+    if path is None or window.size < LARGE_BYTES:
+        return find(window)
+    status = os.stat(path)
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return cast(T, _kept(find, path, state))
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _kept(find: Callable[[Window], object], path: str, state: tuple[int, ...]) -> object:
+    with open(path, "rb") as file:
+        return find(Window(file))
