@@ -142,7 +142,7 @@ ENCODER = {
     "encoder_conf.use_dynamic_chunk": _dynamic_chunk,
     "encoder_conf.static_chunk_size": _static_chunk,
     "encoder_conf.use_dynamic_left_chunk": _left_chunks,
-    "encoder_conf.gradient_checkpointing": none("lower training.max_batch_seconds and raise accumulate"),
+    "encoder_conf.gradient_checkpointing": same("training.checkpoint_activations"),
     "encoder_conf.use_sdpa": none("not needed: our attention picks its kernel itself"),
     "encoder_conf.layer_norm_type": always("layer_norm", "norm: layer is a LayerNorm"),
     "encoder_conf.norm_eps": always((1e-5, "1e-5"), "ours is 1e-5"),
