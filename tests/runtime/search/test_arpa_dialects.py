@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runtime.arpa_models import ARPA, load, scores
+from support.recipes.arpa_models import ARPA, load, scores
 
 A_B_A_B = [-0.2, -0.05, -0.2 - 0.3, -0.5, -0.2 - 0.9]  # log10 of "a b a b" and its end
 DIALECTS = {

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recipes import lmplz_expected
-from support.runtime import arpa_models
-from support.runtime.arpa_models import load, scores
+from support.recipes import arpa_models, lmplz_expected
+from support.recipes.arpa_models import load, scores
 from wenet_fusion_runtime.search import language_model
 from wenet_fusion_runtime.search.language_model import NgramModel, load_language_model
 
