@@ -51,12 +51,25 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON text that comes from outside.
 
     Raises:
-        ValueError: it is not JSON, or nested so deeply that Python cannot read it.
+        ValueError: it is not JSON, nested so deeply that Python cannot read it, or an object has a key twice.
+
+    >>> parse_json('{"wav": "a.wav", "wav": "b.wav"}')
+    Traceback (most recent call last):
+    ValueError: the key 'wav' stands twice in an object
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these members; `json` alone keeps the last value of a key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key {printable(twice[:100])!r} stands twice in an object")
+    return found
 
 
 def file_sha256(path: str | Path) -> str:

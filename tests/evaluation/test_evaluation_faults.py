@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import changed, tiny_recipe, tiny_trained
+from support.runtime.full_disk import files_of_at_most
 from test_evaluation import data_list, model  # noqa: F401  # fixtures
 from wenet_fusion_runtime import DecodingOptions
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
@@ -70,6 +71,27 @@ def test_what_was_decoded_before_a_kill_is_not_decoded_again(
     whole = evaluate(model, data_list, options, tmp_path_factory.mktemp("whole"))
     assert same_results(resumed.evaluation, whole.evaluation)
     assert not (tmp_path / "unfinished").exists()
+
+
+@pytest.mark.parametrize("room", [-100, 100])
+def test_a_full_disk_loses_nothing_that_was_decoded(
+    killed, model, data_list, tmp_path, tmp_path_factory, read_keys, room
+):
+    """The disk has no room for what was decoded before, which is written anew, or for that alone."""
+    options, done = killed
+    folder = tmp_path / "unfinished"
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    name = "earlier" if room < 0 else "rank0"
+    with files_of_at_most(size + room), pytest.raises(OSError) as caught:
+        evaluate(model, data_list, options, tmp_path)
+    assert str(caught.value) == (
+        f"{folder / name}.jsonl cannot be written (File too large); free some space, or name another place"
+    )
+    read_keys.clear()
+    resumed = evaluate(model, data_list, options, tmp_path)
+    assert not set(read_keys) & done
+    whole = evaluate(model, data_list, options, tmp_path_factory.mktemp("whole"))
+    assert same_results(resumed.evaluation, whole.evaluation)
 
 
 @pytest.mark.parametrize("change", ["settings", "weights", "audio"])

@@ -74,11 +74,17 @@ def test_resampled_shards(corpus):
         assert read_samples(utterance, 16000).size == round(16000 * utterance.seconds)
 
 
+def write_call():
+    """Write call.wav, a stereo file of opposite channels, and return the first channel."""
+    side = soundfile.read("r0.wav", dtype="int16")[0] // 2
+    soundfile.write("call.wav", np.stack([side, -side], axis=1), RATE)
+    return side
+
+
 @pytest.mark.parametrize("kind", ["raw", "shard"])
 def test_channels(corpus, kind):
     """A stereo file is two recordings, as in Kaldi's telephone corpora."""
-    side = soundfile.read("r0.wav", dtype="int16")[0] // 2
-    soundfile.write("call.wav", np.stack([side, -side], axis=1), RATE)
+    side = write_call()
     (corpus / "wav.scp").write_text("call call.wav\nr2 r2.wav\n")
     (corpus / "channels").write_text("call-A call A\ncall-B call 2\n")
     (corpus / "segments").write_text("a call-A 0.1 0.3\nb call-B 0.1 0.3\nc r2 0 0.2\n")
@@ -98,8 +104,7 @@ def test_channels(corpus, kind):
 
 def test_channels_of_segments_count_from_0(corpus):
     """As in Kaldi's extract-segments; they win over reco2file_and_channel."""
-    side = soundfile.read("r0.wav", dtype="int16")[0] // 2
-    soundfile.write("call.wav", np.stack([side, -side], axis=1), RATE)
+    side = write_call()
     (corpus / "wav.scp").write_text("call call.wav\n")
     (corpus / "channels").write_text("call call 1\n")
     (corpus / "segments").write_text("a call 0 -1 0\nb call 0 0.5 1\nc call 0 -1 B\nd call 0 -1\n")

@@ -196,3 +196,23 @@ def test_a_flipped_bit_is_found(tmp_path):
     (tmp_path / "step.pt").write_bytes(content)
     with pytest.raises(ValueError, match="step.pt cannot be read .*the checksum of .* is wrong"):
         load_model(tmp_path / "step.pt")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"weights": {"w": torch.tensor([1.0, float("nan")])}}, "holds NaN or infinity in w: the training diverged"),
+        ({"weights": {"w": torch.tensor([float("inf")])}}, "holds NaN or infinity in w"),
+        ({"weights": {"w": 1.0}}, "was not written by this version (weights must be tensors)"),
+        ({"step": -1}, "was not written by this version (step is -1, expected 0 or more)"),
+    ],
+)
+def test_weights_and_steps_that_no_training_leaves_are_refused(tmp_path, change, message):
+    save_model(CHECKPOINT, tmp_path / checkpoint_name(7))
+    path = tmp_path / checkpoint_name(8)
+    save_model(dataclasses.replace(CHECKPOINT, **change), path)
+    with pytest.raises(ValueError) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path} {message}")
+    if "NaN" in message:
+        assert str(caught.value).endswith("; the checkpoint before it is " + str(tmp_path / checkpoint_name(7)))

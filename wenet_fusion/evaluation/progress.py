@@ -41,10 +41,13 @@ class Progress:
         One rank calls this, before any rank keeps a batch.
         """
         found = {batch.number: batch for path in sorted(self._folder.glob("*.jsonl")) for batch in self._read(path)}
-        shutil.rmtree(self._folder, ignore_errors=True)
         batches = [found[number] for number in sorted(found)]
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_text(self._folder / "earlier.jsonl", "".join([self._header(), *map(_line, batches)]))
+        earlier = self._folder / "earlier.jsonl"
+        write_text(earlier, "".join([self._header(), *map(_line, batches)]))
+        for path in self._folder.glob("*.jsonl"):  # no sooner: a disk may be full
+            if path != earlier:
+                path.unlink()
         return batches
 
     def keep(self, rank: int, batch: DecodedBatch) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 
+from wenet_fusion_runtime.files import parse_json
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.archive_members import DAMAGE, read_member
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
@@ -44,8 +44,8 @@ def read_meta(path: str | Path) -> Meta:
             raise ValueError(f"{path}: its meta.json is larger than {MAX_META_BYTES >> 20} MiB; export the model again")
         content = read_member(archive, member, path)
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(content)
+    except ValueError as error:
         raise ValueError(f"{path}: its meta.json is damaged ({error}); export the model again") from None
     meta = parse_meta(record, str(path))
     if meta.kind != kind:

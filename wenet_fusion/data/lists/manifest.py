@@ -173,8 +173,8 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
             raise ValueError(f"{name} {printable(record[name])!r} is not UTF-8 text; convert the list")
         if "\0" in record.get(name, ""):
             raise ValueError(f"{name} {record[name][:80]!r} holds a NUL character; take it out")
-    if len(record["key"].split()) != 1:
-        raise ValueError(f"key {record['key']!r} must be one word")
+    if problem := key_problem(record["key"]):
+        raise ValueError(problem)
     start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end} must come after start {start or 0.0}")
@@ -190,6 +190,21 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
     seconds = duration if duration is not None and is_stated else 0.0
     return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
+
+
+def key_problem(key: str) -> str:
+    """Return what is wrong with the key of an utterance, or nothing.
+
+    >>> key_problem("a/b"), key_problem("a b")
+    ('', "key 'a b' must be one word")
+    """
+    if len(key.split()) != 1:
+        return f"key {key!r} must be one word"
+    if printable(key) != key:
+        return f"key {key!r} holds control characters; take them out"
+    if ".." in key.split("/") or key.startswith("/"):
+        return f"key {key!r} leads out of a folder, where files are named by keys; take out '..' and the leading '/'"
+    return ""
 
 
 def find_file(path: str, folder: Path, kind: str) -> Path:
@@ -295,6 +310,10 @@ def _index_shard(line: str, folder: Path) -> Listed:
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})")
         reported.add(key)  # its audio may be cut off, or be what is missing
+    for key in texts.keys() | sources.keys():
+        if problem := key_problem(key):
+            problems.append(f"{shard}: {problem}")
+            reported.add(key)
     usable = texts.keys() & sources.keys() - reported
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
     problems += [

@@ -235,9 +235,15 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     try:
         loaded = cls(**{key: value for key, value in content.items() if key not in ("kind", "format")})
         _check_types(content)
-        return loaded
     except TypeError as error:
         raise ValueError(f"{path} was not written by this version ({error}); give {expected}") from None
+    for name, weight in content["weights"].items():
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(
+                f"{path} holds NaN or infinity in {name}: the training diverged, or another program wrote the file; "
+                f"give {expected}{_earlier(path)}"
+            )
+    return loaded
 
 
 def _check_types(content: dict[str, Any]) -> None:
@@ -246,6 +252,10 @@ def _check_types(content: dict[str, Any]) -> None:
             raise TypeError(f"{name} is {type(content[name]).__name__}, expected {kind.__name__}")
     if not all(isinstance(unit, str) for unit in content["units"]):
         raise TypeError("units must be texts")
+    if not all(isinstance(weight, Tensor) for weight in content["weights"].values()):
+        raise TypeError("weights must be tensors")
+    if content["step"] < 0:
+        raise TypeError(f"step is {content['step']}, expected 0 or more")
 
 
 def _earlier(path: Path) -> str:
