@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import deque
 
-LEASE_SECONDS = 2.0  # longest turn; then the next one begins, so decoders that hang do not stop the others
+LEASE_SECONDS = 0.25  # longest turn; then the next one begins, so decoders that hang or lack a core stop no others
 
 
 def cores() -> int:
