@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.runtime.fake_model import save_archive
-from support.runtime.flooding import START
+from support.runtime.hostile_clients import START
 from support.runtime.server_process import PATIENCE, ServerProcess, frame, raw_socket
 from wenet_fusion_runtime.server.websocket.masked_frames import MaskedFrames
 

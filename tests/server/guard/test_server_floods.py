@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.flooding import START, flood, flooded_server, is_exact
+from support.runtime.hostile_clients import START, flood, flooded_server, is_exact
 from support.runtime.server_process import (
     PATIENCE,
     PROGRAM,

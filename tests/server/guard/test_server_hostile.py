@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.flooding import CHUNKED, START, flood_for, flooded_server, is_exact, plain_socket
+from support.runtime.hostile_clients import CHUNKED, START, flood_for, flooded_server, is_exact, plain_socket
 from support.runtime.server_process import ServerProcess, connected, eventually, frame, metric, pcm, raw_socket
 
 

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import aiohttp
 import numpy as np
 import soundfile
-from support.runtime.flooding import CHUNKED, START, plain_socket
-from support.runtime.hostile_clients import QUICK, huge_frame, many_fragments, never_reads
+from support.runtime.hostile_clients import CHUNKED, QUICK, START, huge_frame, many_fragments, never_reads, plain_socket
 from support.runtime.server_process import connected, frame, http, raw_socket
 
 FLOOD_SECONDS, FLOOD_BYTES = 10.0, 1_000_000  # of one connection, and per second

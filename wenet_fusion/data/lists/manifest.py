@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from wenet_fusion_runtime.console import error_text
 from wenet_fusion_runtime.files import iterate_lines, list_problems, parse_json, printable
 
 from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.lists.keys import key_of_path, key_problem
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.data.utterance_table import UtteranceTable
@@ -192,21 +192,6 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
 
 
-def key_problem(key: str) -> str:
-    """Return what is wrong with the key of an utterance, or nothing.
-
-    >>> key_problem("a/b"), key_problem("a b")
-    ('', "key 'a b' must be one word")
-    """
-    if len(key.split()) != 1:
-        return f"key {key!r} must be one word"
-    if printable(key) != key:
-        return f"key {key!r} holds control characters; take them out"
-    if ".." in key.split("/") or key.startswith("/"):
-        return f"key {key!r} leads out of a folder, where files are named by keys; take out '..' and the leading '/'"
-    return ""
-
-
 def find_file(path: str, folder: Path, kind: str) -> Path:
     """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory.
 
@@ -233,7 +218,7 @@ def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Convert NeMo's names; without a key, the path and the offset in milliseconds become the key."""
     start, duration = _number(record, "offset"), _number(record, "duration")
     wav = record["audio_filepath"]
-    key = _key_of_path(wav, folder) if isinstance(wav, str) else ""
+    key = key_of_path(wav, folder) if isinstance(wav, str) else ""
     converted = {"wav": wav}
     if "text" in record:
         converted["txt"] = record["text"]
@@ -245,16 +230,6 @@ def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     elif duration is not None:
         converted["duration"] = duration
     return {**converted, "key": record.get("key", key)}
-
-
-def _key_of_path(wav: str, folder: Path) -> str:
-    """Return a path without suffix as a key: below the list's folder, or whole without its leading steps."""
-    path = PurePosixPath(posixpath.normpath(wav))
-    root = PurePosixPath(posixpath.abspath(folder))
-    if path.is_relative_to(root):
-        path = path.relative_to(root)
-    parts = [part for part in path.parts if part not in ("/", "//", "..")]
-    return "_".join(printable("/".join([*parts[:-1], PurePosixPath(*parts[-1:]).stem])).split())
 
 
 def _number(record: dict[str, Any], name: str) -> float | None:
