@@ -13,6 +13,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import NoReturn
 
 # What comes from outside: files, values, packages, the machine.
@@ -146,6 +147,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(part in str(error) for part in _NO_MEMORY)
     )
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Add the path and a remedy to the error of a full disk, which names neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise OSError(f"{path} cannot be written ({error.strerror}); {_SPACE_REMEDY}") from error
 
 
 def unusable_package(package: str, missing: str, error: BaseException) -> ImportError:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wenet_fusion_runtime.console import FULL_DISK
+from wenet_fusion_runtime.console import naming_full_disk
 
 MAX_SHOWN, MAX_LENGTH = 20, 400  # problems of a list, and characters of each: a binary file is one long line
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -54,14 +54,15 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, nested so deeply that Python cannot read it, or an object has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique_members)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; `json` alone keeps the last value of a key that stands twice."""
     found, names = dict(pairs), [name for name, _ in pairs]
-    if len(found) < len(names):  # `json` alone keeps the last value
+    if len(found) < len(names):
         raise ValueError(f"the key {printable(max(names, key=names.count)[:100])!r} stands twice in an object")
     return found
 
@@ -207,17 +208,6 @@ def hold_lock(path: Path, message: str) -> io.FileIO:
     file.seek(0)
     append_whole(file, f"{os.getpid()}\n".encode())
     return file
-
-
-@contextlib.contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
-    """Add the path and a remedy to the error of a full disk, which names neither."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        raise OSError(f"{path} cannot be written ({error.strerror}); free some space, or name another place") from error
 
 
 def link_or_copy(path: Path, other: Path) -> None:

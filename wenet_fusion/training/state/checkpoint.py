@@ -4,7 +4,6 @@ A run's folder holds `step_N.pt` for each validation, a model to evaluate, avera
 from which the run resumes.
 """
 
-import io
 import re
 import warnings
 import zipfile
@@ -18,6 +17,7 @@ from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.files import link_or_copy, replacing
 
 from wenet_fusion.training.state.checkpoint_migration import FORMAT, migrate
+from wenet_fusion.training.state.disk_file import DiskFile
 
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
@@ -123,42 +123,12 @@ def save_atomically(content: Any, path: Path, before: Path | None = None) -> Non
         OSError: the disk is full, or the folder cannot be written; the old file stays.
     """
     with replacing(path) as temporary:
-        with _Disk(temporary) as disk:
+        with DiskFile(temporary) as disk:
             torch.save(content, disk)
         disk.raise_failure()
         if before is not None and path.exists():
             with replacing(before) as kept:
                 link_or_copy(path, kept)
-
-
-class _Disk(io.FileIO):
-    """A file that keeps its first error for `raise_failure`: raised within torch's C++ writer, it would lose its cause.
-
-    >>> with _Disk(Path("/dev/full")) as disk:
-    ...     _ = disk.write(b"weights")
-    >>> disk.raise_failure()
-    Traceback (most recent call last):
-    OSError: [Errno 28] No space left on device
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w")
-        self._failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest and self._failure is None:
-            try:
-                rest = rest[super().write(rest) :]
-            except OSError as error:
-                self._failure = error
-        return size
-
-    def raise_failure(self) -> None:
-        """Raise the first error of `write`, if there was one."""
-        if self._failure is not None:
-            raise self._failure
 
 
 def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
