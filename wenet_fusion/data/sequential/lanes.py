@@ -18,6 +18,9 @@ from wenet_fusion.data.sequential.shards import Shard
 from wenet_fusion.data.sources import Utterance, header_or_problem
 
 
+_EARLY = 8  # the first batches leave a lane when this fraction of its buffer is full
+
+
 class PlannedUtterance(NamedTuple):
     """A usable utterance in memory, not yet decoded."""
 
@@ -80,6 +83,8 @@ def lane_releases(
 ) -> Generator[Release, None, None]:
     """Read shards in sequence; whenever the buffer is full, release a random half of it as batches.
 
+    The buffer is small at first, so that training need not wait for all of it, and doubles with each release.
+
     Args:
         shards: the lane's shards with their numbers.
         judge: decides what is usable.
@@ -88,6 +93,7 @@ def lane_releases(
     """
     rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
     buffer: list[PlannedUtterance] = []
+    full = max(2, settings.shuffle_buffer // _EARLY)
     release = Release([], 0, [], [])
     for number, shard in shards:
         for index, found in enumerate(_read_whole(shard, settings.retries)):
@@ -97,7 +103,8 @@ def lane_releases(
                 (release.failed if isinstance(found, _Failure) else release.skips).append(judged)
                 continue
             buffer.append(PlannedUtterance(*judged, (number, index)))
-            if len(buffer) >= settings.shuffle_buffer:
+            if len(buffer) >= full:
+                full = min(2 * full, settings.shuffle_buffer)
                 batches, buffer = _batches(buffer, settings, rng, is_end=False)
                 yield release._replace(batches=batches)
                 release = Release([], 0, [], [])
