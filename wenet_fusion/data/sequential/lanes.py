@@ -17,7 +17,6 @@ from wenet_fusion.data.judgement import Judge, Skip
 from wenet_fusion.data.sequential.shards import Shard
 from wenet_fusion.data.sources import Utterance, header_or_problem
 
-
 _EARLY = 8  # the first batches leave a lane when this fraction of its buffer is full
 
 

@@ -39,7 +39,7 @@ _SHOWN = 3  # utterances that a note names
 
 
 class SkipLimits(NamedTuple):
-    """What of a corpus may be left out.
+    """Limits of what a corpus may lose.
 
     >>> SkipLimits().max_skipped
     0.01
