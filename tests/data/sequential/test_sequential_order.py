@@ -59,7 +59,8 @@ def test_workers_and_ranks_change_no_batch(recipe: RecipeConfig, shard_list: Pat
     together = [keys for pair in zip(keys(first), keys(second)) for keys in pair]
     assert together[:6] == keys(alone)[:6], "while no lane has ended"
     samples = {key: batch for loaded in alone for key, batch in zip(loaded.batch.keys, loaded.batch.samples_BN)}
-    for loaded in first + second:
+    smaller = epoch(recipe, shard_list, loading=LOADING._replace(max_batch_rows=2))
+    for loaded in first + second + smaller:
         for b, key in enumerate(loaded.batch.keys):
             length = int(loaded.batch.sample_lengths_B[b])
             assert torch.equal(loaded.batch.samples_BN[b, :length], samples[key][:length]), "drawn by place"
