@@ -17,7 +17,7 @@ from wenet_fusion.data.judgement import Judge, Skip
 from wenet_fusion.data.sequential.shards import Shard
 from wenet_fusion.data.sources import Utterance, header_or_problem
 
-_EARLY = 8  # the first batches leave a lane when this fraction of its buffer is full
+_EARLY = 64  # the first batches leave a lane when it has this number of utterances
 
 
 class PlannedUtterance(NamedTuple):
@@ -92,7 +92,7 @@ def lane_releases(
     """
     rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
     buffer: list[PlannedUtterance] = []
-    full = max(2, settings.shuffle_buffer // _EARLY)
+    full = min(_EARLY, settings.shuffle_buffer)
     release = Release([], 0, [], [])
     for number, shard in shards:
         for index, found in enumerate(_read_whole(shard, settings.retries)):
