@@ -16,6 +16,7 @@ from wenet_fusion_runtime.console import error_text
 from wenet_fusion_runtime.files import iterate_lines, list_problems, parse_json, printable
 
 from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.lists.find_file import find_file
 from wenet_fusion.data.lists.keys import key_of_path, key_problem
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
@@ -190,28 +191,6 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
     seconds = duration if duration is not None and is_stated else 0.0
     return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
-
-
-def find_file(path: str, folder: Path, kind: str) -> Path:
-    """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory.
-
-    Raises:
-        ValueError: it is in neither.
-    """
-    place = folder / path
-    if _is_file(place):
-        return place
-    if _is_file(Path(path)):
-        return Path(path).absolute()
-    also = "" if Path(path).absolute() == place.absolute() else f", nor {printable(Path(path).absolute())}"
-    raise ValueError(f"there is no {kind} {printable(place)}{also}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # the name is too long, or holds a NUL character
-        return False
 
 
 def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wenet_fusion_runtime.files import list_problems, parse_json, printable, read_lines
 
-from wenet_fusion.data.lists.manifest import find_file
+from wenet_fusion.data.lists.find_file import find_file
 from wenet_fusion.data.sequential.byte_stream import COMMAND, is_elsewhere
 from wenet_fusion.data.sequential.shar import shar_shards
 from wenet_fusion.data.sequential.shards import Excerpt, NemoShard, Shard, TarShard, member_stem
