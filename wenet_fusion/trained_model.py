@@ -26,7 +26,7 @@ from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.position_bias import PrecomputedBias
 from wenet_fusion.model.streaming import StreamingModel
-from wenet_fusion.ranks import Placement
+from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import RecipeConfig, build_dataset
 from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
 from wenet_fusion.training.progress.validation import validate
@@ -77,10 +77,16 @@ class Averaged(NamedTuple):
     skipped: list[Skip]
 
 
-def average(paths: list[Path], train_list: Path, batches: int, device: torch.device) -> Averaged:
+def average(paths: list[Path], train_list: Path, batches: int, placement: Placement) -> Averaged:
     """Average checkpoints and re-estimate the BatchNorm statistics from `batches` batches of training data.
 
     Chunkings alternate between those that the model serves and full context, so that the statistics suit each.
+
+    Args:
+        paths: checkpoints of one run, oldest first.
+        train_list: data list to estimate the statistics on.
+        batches: their number.
+        placement: the device, and the ranks, which share the batches and get the same average.
 
     Raises:
         ValueError, OSError: a file is not what it should be, or `batches` is below 1.
@@ -90,17 +96,26 @@ def average(paths: list[Path], train_list: Path, batches: int, device: torch.dev
     averaged = average_checkpoints(paths)
     trained = restore(averaged, paths[-1])
     dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
-    reestimate_statistics(trained.model.to(device), estimation_batches(trained.config, dataset, batches), device)
+    share = estimation_batches(trained.config, dataset, batches, placement.ranks)
+    reestimate_statistics(trained.model.to(placement.device), share, placement)
     weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
-    return Averaged(replace(averaged, weights=weights), dataset.skipped)
+    skipped = [skip for skips in placement.ranks.all(dataset.skipped) for skip in skips]
+    return Averaged(replace(averaged, weights=weights), list(dict.fromkeys(skipped)))
 
 
-def estimation_batches(config: RecipeConfig, dataset: SpeechDataset, count: int) -> Iterator[tuple[Batch, Chunking]]:
-    """Yield up to `count` batches of one epoch, each with the next of the chunkings that the model serves."""
+def estimation_batches(
+    config: RecipeConfig, dataset: SpeechDataset, count: int, ranks: Ranks = Ranks()
+) -> Iterator[tuple[Batch, Chunking]]:
+    """Yield a rank's share of `count` batches of one epoch, each with the next of the chunkings that the model serves.
+
+    An epoch may have fewer batches.
+    """
     training = config.training
     plan = epoch_batches(dataset.seconds, training.max_batch_seconds, training.max_batch_rows, config.seed, epoch=0)
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
-    yield from zip(iterate(dataset, plan[:count], epoch=0, num_workers=training.num_workers), chunkings)
+    share = ranks.share(list(zip(plan[:count], chunkings)))
+    batches = iterate(dataset, [indices for indices, _ in share], epoch=0, num_workers=training.num_workers)
+    yield from zip(batches, (chunking for _, chunking in share))
 
 
 class Measured(NamedTuple):
@@ -111,15 +126,16 @@ class Measured(NamedTuple):
     skipped: list[Skip]
 
 
-def measure(checkpoint: ModelCheckpoint, dev_list: Path, device: torch.device) -> Measured:
-    """Measure loss and error rate of a checkpoint on a data list, as training does."""
+def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -> Measured:
+    """Measure loss and error rate of a checkpoint on a data list, as training does; ranks share the list."""
     trained = restore(checkpoint, Path("checkpoint"))
     dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
     training = trained.config.training
-    model = trained.model.to(device)
-    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, Placement(device))
+    model = trained.model.to(placement.device)
+    result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, placement)
     measured = replace(checkpoint, dev_loss=result.loss, dev_error_rate=result.errors.rate)
-    return Measured(measured, result.rate_name, dataset.skipped)
+    skipped = [skip for skips in placement.ranks.all(dataset.skipped) for skip in skips]
+    return Measured(measured, result.rate_name, list(dict.fromkeys(skipped)))
 
 
 # --- as the runtime sees a model

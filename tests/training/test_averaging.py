@@ -14,12 +14,13 @@ from support.model.tones import lively
 
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers.norm import MOMENTUM, norms
+from wenet_fusion.ranks import Placement
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.trained_model import average, estimation_batches, load_trained, measure, restore
 from wenet_fusion.training.state.averaging import average_checkpoints, choose_checkpoints, reestimate_statistics
 from wenet_fusion.training.state.checkpoint import list_checkpoints, load_model, save_model
 
-CPU = torch.device("cpu")
+CPU = Placement(torch.device("cpu"))
 BATCHES = 5
 
 

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from wenet_fusion.cli.arguments import Verb, device, print_skipped
+from wenet_fusion.cli.arguments import Verb, print_skipped, rank_device
+from wenet_fusion.ranks import Placement, joined_ranks, loss_as_error
 from wenet_fusion.trained_model import average, measure
 from wenet_fusion.training.state.averaging import choose_checkpoints
-from wenet_fusion.training.state.checkpoint import load_model, save_model
+from wenet_fusion.training.state.checkpoint import ModelCheckpoint, load_model, save_model
 
 
 def add(verb: Verb) -> None:
@@ -41,22 +42,32 @@ def add(verb: Verb) -> None:
 
 def average_command(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status."""
+    where = rank_device(args.device)
+    with joined_ranks(where) as ranks, loss_as_error():
+        checkpoint, name = _chosen(args, Placement(where, ranks))
+        if ranks.is_first:
+            save_model(checkpoint, args.output)
+            print(f"{args.output}: {name}")
+    return 0
+
+
+def _chosen(args: argparse.Namespace, placement: Placement) -> tuple[ModelCheckpoint, str]:
+    """Return the average, or the last checkpoint if it is better on the dev data, and its description."""
+    is_first = placement.ranks.is_first  # it alone prints
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
-    print(f"averaging {', '.join(path.name for path in paths)}")
-    where = device(args.device)
-    averaged = average(paths, args.train_data, args.batches, where)
-    print_skipped(averaged.skipped)
+    if is_first:
+        print(f"averaging {', '.join(path.name for path in paths)}")
+    averaged = average(paths, args.train_data, args.batches, placement)
+    print_skipped(averaged.skipped if is_first else ())
     candidates = {f"average of {len(paths)}": averaged.checkpoint}
     if args.dev_data is not None:
         candidates[f"{paths[-1].name} alone"] = load_model(paths[-1])
-        measured = {name: measure(checkpoint, args.dev_data, where) for name, checkpoint in candidates.items()}
+        measured = {name: measure(checkpoint, args.dev_data, placement) for name, checkpoint in candidates.items()}
         for name, (checkpoint, rate_name, _) in measured.items():
             candidates[name] = checkpoint
-            print(
-                f"{name}: dev {rate_name} {100 * checkpoint.dev_error_rate:.2f} %, dev loss {checkpoint.dev_loss:.3f}"
-            )
-        print_skipped(next(iter(measured.values())).skipped)  # the same for each
-    chosen = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
-    save_model(candidates[chosen], args.output)
-    print(f"{args.output}: {chosen}")
-    return 0
+            rate = f"dev {rate_name} {100 * checkpoint.dev_error_rate:.2f} %"
+            if is_first:
+                print(f"{name}: {rate}, dev loss {checkpoint.dev_loss:.3f}")
+        print_skipped(next(iter(measured.values())).skipped if is_first else ())  # the same for each
+    best = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
+    return candidates[best], best

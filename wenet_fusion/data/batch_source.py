@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from wenet_fusion.data.batch import Batch
+from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.data.judgement import FrontendGeometry, Skip
 from wenet_fusion.data.lists.contents import DataContents
 from wenet_fusion.ranks import Ranks
@@ -37,6 +39,7 @@ class Epoch(NamedTuple):
 
     batches: Iterator[LoadedBatch]
     length: int | None  # number of batches; None if only reading them tells
+    largest: tuple[BatchSize, ...] = ()  # of all ranks' batches those that need most memory, as far as is known
 
 
 class BatchSource(Protocol):
@@ -87,3 +90,13 @@ class BatchSource(Protocol):
             ValueError: too many utterances are unusable, or an epoch has fewer of them than there are ranks.
             OSError: data cannot be read, or a process that loads batches or another rank has ended.
         """
+
+
+def groups(batches: Iterator[LoadedBatch], size: int) -> Iterator[list[LoadedBatch]]:
+    """Yield `size` batches at a time, and the rest at the end.
+
+    >>> list(groups(iter("abc"), 2))
+    [['a', 'b'], ['c']]
+    """
+    while group := list(itertools.islice(batches, size)):
+        yield group

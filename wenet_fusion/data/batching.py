@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,6 +89,38 @@ def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[l
     batches = [list(batch) for batch in plan[rank:whole:world]]
     rest = [index for batch in plan[whole:] for index in batch]
     return [*batches, rest[rank::world]] if len(rest) >= world else batches
+
+
+class BatchSize(NamedTuple):
+    """The size of a batch, padding included."""
+
+    rows: int
+    seconds: float  # of the longest utterance
+    tokens: int  # of the longest transcript
+    stretch: float = 1.0  # how much longer changes of speed and right padding may make it
+
+
+def largest_batches(
+    plan: Sequence[Sequence[int]], seconds: Sequence[float] | np.ndarray, tokens: Sequence[int] | np.ndarray
+) -> list[BatchSize]:
+    """Return the batches that need most memory: in the attention of the encoder, and in the output of the decoders.
+
+    Args:
+        plan: indices of each batch's utterances.
+        seconds, tokens: duration and number of tokens of each utterance.
+
+    >>> found = largest_batches([[0, 1], [2]], seconds=[1.0, 2.0, 9.0], tokens=[50, 40, 3])
+    >>> [(size.rows, size.seconds, size.tokens) for size in found]
+    [(1, 9.0, 3), (2, 2.0, 50)]
+    """
+    if not plan:
+        return []
+    rows = np.array([len(batch) for batch in plan])
+    order, starts = np.concatenate(plan), np.cumsum(rows) - rows
+    longest = np.maximum.reduceat(np.asarray(seconds)[order], starts)
+    widest = np.maximum.reduceat(np.asarray(tokens)[order], starts)
+    found = dict.fromkeys([int((rows * longest**2).argmax()), int((rows * widest).argmax())])
+    return [BatchSize(int(rows[n]), float(longest[n]), int(widest[n])) for n in found]
 
 
 def padding_fraction(seconds: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:

@@ -3,40 +3,38 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.files import hold_lock
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.batch import Batch
-from wenet_fusion.data.batch_source import BatchSource, LoadedBatch, Loading
+from wenet_fusion.data.batch_source import BatchSource, Loading, groups
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.ranks import Placement
 from wenet_fusion.training.failures import describe_update, explaining_failures
 from wenet_fusion.training.optimisation.freezing import freeze_for
+from wenet_fusion.training.optimisation.largest_batch import check_largest_batches
 from wenet_fusion.training.optimisation.nonfinite_guard import NonFiniteGuard
 from wenet_fusion.training.optimisation.optim import build_optimizer, learning_rate
 from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.optimisation.weight_average import WeightAverage
-from wenet_fusion.training.progress.loggers import Loggers, TensorBoardLogger
-from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.progress.diagnostics import Speedometer, norm_statistics
+from wenet_fusion.training.progress.loggers import Loggers, open_loggers
 from wenet_fusion.training.progress.validation import validate
 from wenet_fusion.training.state.checkpoint import (
     ModelCheckpoint,
     TrainingState,
-    checkpoint_name,
-    delete_oldest_checkpoints,
     load_training_state,
     load_weights,
-    save_model,
-    save_training_state,
     set_later_checkpoints_aside,
 )
 from wenet_fusion.training.state.fingerprint import RunFingerprint, check_ranks_agree, check_same_run, has_same_batches
 from wenet_fusion.training.state.random_state import random_states, restore_random_states
+from wenet_fusion.training.state.run_files import Keeping, RunFiles
 from wenet_fusion.training.training_config import TrainingConfig
 
 
@@ -89,7 +87,11 @@ class Trainer:
         self.gradients = Gradients(self.model, config, spec_augment, fingerprint.seed, self.ranks)
         self.average = WeightAverage(self.model, config.average_decay)
         self.origin = fingerprint.origin._asdict()
-        self.guard = NonFiniteGuard(model, model_dir, config.optim.learning_rate)
+        self.guard = NonFiniteGuard(self.model, model_dir, config.optim.learning_rate, self.ranks.rank)
+        keeping = Keeping(config.keep_checkpoints, config.keep_best_checkpoints, config.best_by)
+        self.files = RunFiles(model_dir, config.save_interval_steps, keeping, config.save_in_background)
+        self._speed = Speedometer(train.frontend.sample_rate, placement)
+        self._is_tried = not config.check_largest_batch  # the largest batch
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
         self.batch = 0  # position in the epoch: batches that are done, by all ranks
@@ -107,8 +109,7 @@ class Trainer:
         self.log = Loggers([])
         if self.ranks.is_first:
             set_later_checkpoints_aside(model_dir, self.step)
-            run_log = RunLog(model_dir / "train_log.jsonl", self.step)
-            self.log = Loggers([run_log, TensorBoardLogger(model_dir / "tensorboard", self.step)])
+            self.log = open_loggers(config.loggers, model_dir, self.step, fingerprint.config_yaml)
 
     def run(self) -> None:
         """Train up to `max_steps`, or until `stop_requested` in any rank.
@@ -122,10 +123,12 @@ class Trainer:
             with explaining_failures(self._work):
                 while self.step < self.config.max_steps and not self._is_stopping:
                     self._run_epoch()
+                self.files.wait()
         except KeyboardInterrupt:
             self._print(f"interrupted at step {self.step}; the same command goes on from the last saved state")
             raise
         finally:
+            self.files.close()
             self.log.close()
 
     def _work(self) -> str:
@@ -139,9 +142,14 @@ class Trainer:
         most = (config.max_steps - self.step) * config.accumulate
         epoch = self.train_data.epoch(self.epoch, self.batch, most, loading, self.ranks)
         finished, before = False, self.step
+        self.files.wait()  # processes that load batches are forked: no thread should be at work
         self.model.train()
+        if not self._is_tried:
+            check_largest_batches(epoch.largest, config.max_steps, self.gradients, self.optimizer, self.ranks)
+            self._is_tried = True
+        self._speed.restart()
         with progress_bar(None, epoch.length, f"epoch {self.epoch}", "batch", disable=not self.ranks.is_first) as bar:
-            for batches in self._batches_of_updates(itertools.islice(epoch.batches, most)):
+            for batches in groups(itertools.islice(epoch.batches, most), config.accumulate):
                 losses = self._update([loaded.batch for loaded in batches])
                 self.batch, finished = batches[-1].position, batches[-1].is_last
                 bar.set_postfix(loss=f"{losses['loss']:.2f}", lr=f"{losses['lr']:.1e}")
@@ -152,17 +160,13 @@ class Trainer:
                     self._validate()
                 if finished:
                     self._start_next_epoch()
-                if due or self._is_stopping or self.step % config.save_interval_steps == 0:
+                if due or self._is_stopping or self.files.is_due(self.step):
                     self._save_state()
+                self.files.step_done(self.step)
                 if self._is_stopping:
                     return
         if self.step == before:  # the state was saved after the epoch's last batch
             self._start_next_epoch()
-
-    def _batches_of_updates(self, batches: Iterator[LoadedBatch]) -> Iterator[list[LoadedBatch]]:
-        """Yield the batches of each update: `accumulate`, or fewer at the end of the epoch."""
-        while group := list(itertools.islice(batches, self.config.accumulate)):
-            yield group
 
     def _validation_is_due(self, epoch_finished: bool) -> bool:
         interval = self.config.validate_interval_steps
@@ -200,13 +204,14 @@ class Trainer:
             if self.gradients.lower_scale() and math.isfinite(found.loss):
                 self.guard.restore()
             else:
-                self.guard.skip(self.step, batches)
+                self.guard.skip(self.step, batches, lambda: self.gradients.repeat(self.step, batches))
         entry = {"loss": found.loss, "ctc_loss": found.ctc_loss, "attention_loss": found.attention_loss}
         if self.model.config.loss.intermediate_layers:
             entry["intermediate_loss"] = found.intermediate_loss
         if self.model.config.loss.consistency_weight:
             entry["consistency_loss"] = found.consistency_loss
         entry |= {"lr": rate, "grad_norm": found.norm, "seconds": time.monotonic() - started}
+        entry |= self._speed.update(batches)
         self.log.step(self.step, self.epoch, entry)
         self._updating = ()
         return entry
@@ -227,21 +232,20 @@ class Trainer:
         train_loss = self.epoch_loss / max(self.epoch_updates, 1)
         entry = {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds}
         self.log.epoch(self.step, self.epoch, entry)
+        details = norm_statistics(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement)
+        self.log.details(self.step, details, result.samples)
         error_rate = f"dev {result.rate_name} {100 * rate:.2f} %"
         self._print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, {error_rate}")
         if self.ranks.is_first:
             self._save_model(result.loss, rate)
         self._measured_at = time.monotonic()
+        self._speed.restart()
 
     def _save_model(self, dev_loss: float, dev_error_rate: float) -> None:
-        """Write step_N.pt, and delete the oldest checkpoints beyond `keep_checkpoints`."""
+        """Write step_N.pt, and delete checkpoints that need not be kept."""
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
-        run = self.fingerprint
-        checkpoint = ModelCheckpoint(
-            run.config_yaml, run.units, run.bpe_model, weights, self.step, dev_loss, dev_error_rate
-        )
-        save_model(checkpoint, self.model_dir / checkpoint_name(self.step))
-        delete_oldest_checkpoints(self.model_dir, self.config.keep_checkpoints)
+        model = (self.fingerprint.config_yaml, self.fingerprint.units, self.fingerprint.bpe_model, weights)
+        self.files.save_model(ModelCheckpoint(*model, self.step, dev_loss, dev_error_rate))
 
     def _save_state(self) -> None:
         """Write training_state.pt, from which `_resume` goes on. Every rank calls it: each has its own generator."""
@@ -268,7 +272,7 @@ class Trainer:
             origin=self.origin,
             average=self.average.average,
         )
-        save_training_state(state, self.model_dir)
+        self.files.save_state(state)
 
     def _resume(self) -> None:
         state = load_training_state(self.model_dir)

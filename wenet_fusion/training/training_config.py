@@ -9,6 +9,8 @@ import torch
 from wenet_fusion.model.chunking import ChunkingConfig
 from wenet_fusion.training.optimisation.freezing import ALWAYS, FreezeConfig
 from wenet_fusion.training.optimisation.optim import OptimConfig
+from wenet_fusion.training.progress.logger_protocol import LoggerName
+from wenet_fusion.training.state.run_files import Score
 
 Precision = Literal["float32", "bfloat16", "float16"]
 # What autocast computes matrix products in; None: no autocast.
@@ -32,14 +34,19 @@ class TrainingConfig:
     max_steps: int = 100_000  # updates of the weights
     max_batch_seconds: float = 400.0  # audio per batch and rank, padding included, seconds
     max_batch_rows: int = 200  # utterances per batch and rank
-    accumulate: int = 1  # batches per update; the gradient is their mean
+    accumulate: int = 1  # batches per update; all their utterances count equally
     checkpoint_activations: bool = False  # keep only the inputs of encoder layers: less memory, more time
     precision: Precision = "float32"  # of matrix products; norms, losses and weights are always float32
     frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference; -1: all
     average_decay: float = 0.0  # moving average of the weights, which is validated and saved: 0.999; 0: none
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
+    save_in_background: bool = False  # write while training goes on; takes memory for a copy of the training state
     keep_checkpoints: int = 30  # newest step_*.pt files to keep
+    keep_best_checkpoints: int = 0  # best ones to keep beside the newest
+    best_by: Score = "error_rate"  # what makes a checkpoint better on the dev set; the other one decides between equals
+    check_largest_batch: bool = True  # run the largest batch before training, to see whether it fits into memory
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)  # where numbers go beside train_log.jsonl
     num_workers: int = 1  # processes that load batches; 0 loads them in the training process
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)  # dynamic chunk training
     optim: OptimConfig = field(default_factory=OptimConfig)  # optimiser
@@ -56,6 +63,8 @@ class TrainingConfig:
             found.append(f"frozen_statistics_steps: {frozen} must lie between 0 and max_steps: {self.max_steps}, or -1")
         if not 0 <= self.average_decay < 1:
             found.append(f"average_decay: {self.average_decay} is not in [0, 1); 0: no average, 0.999 is usual")
+        if self.keep_best_checkpoints < 0:
+            found.append(f"keep_best_checkpoints: {self.keep_best_checkpoints} is below 0; 0 keeps the newest only")
         if self.num_workers < 0:
             found.append(f"num_workers: {self.num_workers} must be at least 0; 0 loads batches in the training process")
         if self.validate_interval_steps < 0:

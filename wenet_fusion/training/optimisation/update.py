@@ -31,7 +31,7 @@ from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
 class Gradient(NamedTuple):
     """The losses of an update, and the norm of its gradient before clipping. The same in all ranks."""
 
-    loss: float  # mean over utterances of all ranks, and over batches
+    loss: float  # mean over the utterances of all batches and ranks
     ctc_loss: float
     attention_loss: float
     intermediate_loss: float  # see `Losses`
@@ -67,7 +67,7 @@ class Gradients:
         seed: int,
         ranks: Ranks = Ranks(),
     ) -> None:
-        self._model, self._config, self._spec_augment, self._seed = model, config, spec_augment, seed
+        self.model, self._config, self._spec_augment, self._seed = model, config, spec_augment, seed
         self._ranks = ranks
         self._device = next(model.parameters()).device
         self._parallel: nn.Module = model
@@ -79,16 +79,16 @@ class Gradients:
 
     def _share_gradients(self) -> None:
         """Let the ranks average their gradients; again if other parameters than before are frozen."""
-        trained = [parameter.requires_grad for parameter in self._model.parameters()]
+        trained = [parameter.requires_grad for parameter in self.model.parameters()]
         if self._ranks.world > 1 and trained != self._trained:
-            self._parallel = model = self._model  # ends the sharing before: one at a time may watch a parameter
+            self._parallel = model = self.model  # ends the sharing before: one at a time may watch a parameter
             unused = model.reverse_decoder is not None and model.config.loss.reverse_weight == 0
             # Statistics are equal without a broadcast: every rank computes them from the same numbers.
             self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         self._trained = trained
 
     def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
-        """Leave the mean gradient of the batches, clipped, in the parameters.
+        """Leave the mean gradient of the utterances of all batches, clipped, in the parameters.
 
         Args:
             step: number of the update.
@@ -101,23 +101,32 @@ class Gradients:
         optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(Losses._fields) + 1, dtype=torch.float64)
         for index, batch in enumerate(batches):
-            share = len(batch.keys) / int(rows[:, index].sum())
+            share = len(batch.keys) / int(rows.sum())
             with self._synchronised_at(index == len(batches) - 1):
                 losses = self._losses(batch, step, index, first_row=int(rows[: self._ranks.rank, index].sum()))
                 # The ranks' gradients are averaged, not summed.
-                scaled = losses.total * (share * self._ranks.world / len(batches))
+                scaled = losses.total * (share * self._ranks.world)
                 self.scaler.scale(scaled).backward()
-            sums[:-1] += share / len(batches) * torch.stack([loss.detach() for loss in losses]).double().cpu()
+            sums[:-1] += share * torch.stack([loss.detach() for loss in losses]).double().cpu()
         sums[-1] = stop
         if self._ranks.world > 1:
             shared = sums.to(self._device)
             dist.all_reduce(shared)
             sums = shared.cpu()
         self.scaler.unscale_(optimizer)
-        drop_frozen_gradients(self._model, step, self._config.freeze)
-        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optim.clip_norm))
+        drop_frozen_gradients(self.model, step, self._config.freeze)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._config.optim.clip_norm))
         total, ctc, attention, intermediate, consistency, stopped = sums.tolist()
         return Gradient(total, ctc, attention, intermediate, consistency, norm, stopped > 0)
+
+    def repeat(self, step: int, batches: Sequence[Batch]) -> None:
+        """Run the forward and backward passes of an update; every rank keeps the sum of its own gradients."""
+        self._share_gradients()
+        rows = self._rows(batches)
+        for index, batch in enumerate(batches):
+            with self._synchronised_at(False):
+                first_row = int(rows[: self._ranks.rank, index].sum())
+                self._losses(batch, step, index, first_row).total.backward()
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the weights with a finite gradient."""
@@ -159,7 +168,7 @@ class Gradients:
         substitution_rngs, trim_rngs = zip(*(rng.spawn(2) for rng in rngs))
         batch = self._trimmed(batch, trim_rngs)
         masks, sources = self._feature_changes(batch, rngs, substitution_rngs)
-        weight = self._model.config.loss.consistency_at(step)
+        weight = self.model.config.loss.consistency_at(step)
         if weight:  # a second view of each utterance
             views = (rng.spawn(2) for rng in rngs)
             others = self._feature_changes(batch, *zip(*views))
@@ -182,15 +191,15 @@ class Gradients:
         self, batch: Batch, mask_rngs: Sequence[Generator], substitution_rngs: Sequence[Generator]
     ) -> tuple[Tensor, Tensor | None]:
         """Draw the masks and substitutions of one view of each utterance."""
-        frames, config = (self._model.frames(batch.sample_lengths_B) * FACTOR).tolist(), self._spec_augment
-        masks = feature_masks(frames, self._model.config.frontend.num_mel_bins, config, mask_rngs)
+        frames, config = (self.model.frames(batch.sample_lengths_B) * FACTOR).tolist(), self._spec_augment
+        masks = feature_masks(frames, self.model.config.frontend.num_mel_bins, config, mask_rngs)
         return masks, substituted_frames(frames, config.substitution, substitution_rngs)
 
     def _trimmed(self, batch: Batch, rngs: Iterable[Generator]) -> Batch:
         """Return the batch with shorter utterances: a feature depends on no sample after its frame."""
         if not self._spec_augment.trim.max_frames:
             return batch
-        hop = self._model.config.frontend.frame_samples // FACTOR
+        hop = self.model.config.frontend.frame_samples // FACTOR
         tokens = [ids[:length] for ids, length in zip(batch.tokens_BU.tolist(), batch.token_lengths_B.tolist())]
         shortest = [FACTOR * frames_needed(ids) for ids in tokens]
         feature_frames = (batch.sample_lengths_B.add(hop - 1) // hop).tolist()

@@ -1,30 +1,25 @@
-"""Loggers of the numbers of a run: one small interface, and TensorBoard behind it."""
+"""Loggers of the numbers of a run: the log file, TensorBoard, and those of other packages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
-
-class Logger(Protocol):
-    """Take the numbers of a run. Add one to log elsewhere, and give it to `build_loggers`."""
-
-    def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of an update."""
-        ...
-
-    def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of a validation."""
-        ...
-
-    def close(self) -> None:
-        """Write what is left, and end."""
-        ...
+from wenet_fusion.training.progress.logger_protocol import (
+    Logger,
+    LoggerName,
+    Sample,
+    epoch_curves,
+    samples_table,
+    step_curves,
+)
+from wenet_fusion.training.progress.mlflow_logger import MlflowLogger
+from wenet_fusion.training.progress.run_log import RunLog
+from wenet_fusion.training.progress.wandb_logger import WandbLogger
 
 
 class TensorBoardLogger:
-    """Write numbers for TensorBoard: those of updates as train/NAME, those of validations as NAME with dev_ as dev/.
+    """Write numbers for TensorBoard, those of updates as train/NAME and those of validations as dev/NAME.
 
     Args:
         folder: receives the event files.
@@ -41,18 +36,24 @@ class TensorBoardLogger:
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write the numbers of an update."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+        self._write(step_curves(values), step)
 
     def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write the numbers of a validation on the dev set."""
-        for name, value in values.items():
-            if name.startswith("dev_"):
-                self._writer.add_scalar(f"dev/{name.removeprefix('dev_')}", value, step)
+        self._write(epoch_curves(values), step)
+
+    def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Write numbers of layers, and hypotheses as a text."""
+        self._write(values, step)
+        self._writer.add_text("dev/samples", samples_table(samples), step)
 
     def close(self) -> None:
         """Write what is left, and close the file."""
         self._writer.close()
+
+    def _write(self, curves: Mapping[str, float], step: int) -> None:
+        for name, value in curves.items():
+            self._writer.add_scalar(name, value, step)
 
 
 class Loggers:
@@ -77,7 +78,35 @@ class Loggers:
         for logger in self._loggers:
             logger.epoch(step, epoch, values)
 
+    def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Pass on what explains a validation."""
+        for logger in self._loggers:
+            logger.details(step, values, samples)
+
     def close(self) -> None:
         """Close all."""
         for logger in self._loggers:
             logger.close()
+
+
+def open_loggers(names: Sequence[LoggerName], model_dir: Path, step: int, config_yaml: str) -> Loggers:
+    """Return the log of a run, train_log.jsonl, together with other loggers.
+
+    Args:
+        names: the other loggers.
+        model_dir: folder of the run.
+        step: at which it starts or resumes.
+        config_yaml: its configuration.
+
+    Raises:
+        ImportError: the package of a logger is not installed; the message says how to install it.
+    """
+    loggers: list[Logger] = [RunLog(model_dir / "train_log.jsonl", step)]
+    for name in dict.fromkeys(names):
+        if name == "tensorboard":
+            loggers.append(TensorBoardLogger(model_dir / "tensorboard", step))
+        elif name == "wandb":
+            loggers.append(WandbLogger(model_dir, config_yaml))
+        else:
+            loggers.append(MlflowLogger(model_dir, config_yaml))
+    return Loggers(loggers)

@@ -4,10 +4,12 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.files import append_whole, parse_json, replacing
+
+from wenet_fusion.training.progress.logger_protocol import Sample
 
 
 class RunLog:
@@ -45,6 +47,9 @@ class RunLog:
     def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write the numbers of one validation."""
         self._write("epoch", step, epoch, values)
+
+    def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Write nothing: a line for each update and each validation is enough."""
 
     def close(self) -> None:
         """Close the file."""

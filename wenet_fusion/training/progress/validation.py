@@ -1,5 +1,6 @@
 """Measure loss and greedy error rate on held-out data, always with one chunking, so that curves are comparable."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.ranks import Placement
 from wenet_fusion.scoring.error_rate import ErrorCounts, align
 from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.training.progress.logger_protocol import Sample
+
+_SAMPLES = 5  # utterances whose hypotheses are logged
 
 
 class Validation(NamedTuple):
@@ -23,6 +27,7 @@ class Validation(NamedTuple):
     loss: float  # mean over utterances
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
+    samples: tuple[Sample, ...] = ()  # the first utterances of the list
 
 
 def choose_counting(dataset: SpeechDataset) -> Counting:
@@ -45,6 +50,7 @@ def validate(
         placement: the model's device, and the ranks, which share the batches.
     """
     device, ranks = placement
+    shown, samples = set(dataset.keys(range(min(_SAMPLES, len(dataset))))), list[Sample]()
     was_training = model.training
     model.eval()
     total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)
@@ -55,16 +61,18 @@ def validate(
         total += float(losses.total) * len(batch.keys)
         rows += len(batch.keys)
         log_probs = model.ctc(encoded.frames_BTD).float().cpu()
-        errors += _greedy_errors(log_probs, encoded.lengths_B.tolist(), batch, dataset, counting)
+        decoded = list(_decoded(log_probs, encoded.lengths_B.tolist(), batch, dataset))
+        errors += sum((align(*map(counting.tokens, pair[1:])).counts for pair in decoded), ErrorCounts())
+        samples += [sample for sample in decoded if sample.key in shown]
     model.train(was_training)
-    totals, all_rows, all_errors = zip(*ranks.all((total, rows, errors)))
-    return Validation(sum(totals) / max(sum(all_rows), 1), sum(all_errors, ErrorCounts()), counting.rate_name)
+    totals, all_rows, all_errors, all_samples = zip(*ranks.all((total, rows, errors, samples)))
+    loss = sum(totals) / max(sum(all_rows), 1)
+    first = tuple(sorted(sample for found in all_samples for sample in found))
+    return Validation(loss, sum(all_errors, ErrorCounts()), counting.rate_name, first)
 
 
-def _greedy_errors(
-    log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset, counting: Counting
-) -> ErrorCounts:
-    errors = ErrorCounts()
+def _decoded(log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset) -> Iterator[Sample]:
+    """Yield each utterance of a batch with its reference and its greedy hypothesis."""
     best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
     for b, length in enumerate(lengths):
         search = GreedySearch()
@@ -72,6 +80,4 @@ def _greedy_errors(
             FrameScores(best[b, :length].numpy(), ids[b, :length].numpy(), log_probs_BTV[b, :length, BLANK].numpy())
         )
         reference = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
-        decoded = map(dataset.tokenizer.decode, (reference, search.hypotheses(1)[0].ids))
-        errors += align(*map(counting.tokens, decoded)).counts
-    return errors
+        yield Sample(batch.keys[b], *map(dataset.tokenizer.decode, (reference, search.hypotheses(1)[0].ids)))

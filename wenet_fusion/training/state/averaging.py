@@ -2,7 +2,6 @@
 weights.
 """
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +11,10 @@ from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.norm import estimating_statistics
+from wenet_fusion.ranks import Placement
 from wenet_fusion.training.state.checkpoint import ModelCheckpoint, list_checkpoints, load_model
 from wenet_fusion.training.state.fingerprint import changed_settings
+from wenet_fusion.training.state.run_files import best_checkpoints
 
 
 def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
@@ -40,8 +41,7 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
             f"give --num {len(paths)} or train longer"
         )
     if best:
-        losses = {path: load_model(path).dev_loss for path in paths}
-        chosen = sorted(paths, key=lambda path: (math.isnan(losses[path]), losses[path]))[:count]
+        chosen = best_checkpoints(paths, count, by="loss")
         return [path for path in paths if path in chosen]
     return paths[-count:]
 
@@ -71,11 +71,24 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
 
 
 @torch.no_grad()
-def reestimate_statistics(model: AsrModel, batches: Iterable[tuple[Batch, Chunking]], device: torch.device) -> int:
-    """Replace the BatchNorm statistics of a model by their mean over batches, and return the number of batches."""
+def reestimate_statistics(model: AsrModel, batches: Iterable[tuple[Batch, Chunking]], placement: Placement) -> int:
+    """Replace the BatchNorm statistics of a model by their mean over batches, and return the number of batches.
+
+    Args:
+        model: on the device of `placement`.
+        batches: this rank's, each with its chunking.
+        placement: the model's device, and the ranks, which all call this and then hold the mean over all batches.
+    """
     count = 0
     with estimating_statistics(model):
         for batch, chunking in batches:
-            model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
+            model.encode(batch.samples_BN.to(placement.device), batch.sample_lengths_B.to(placement.device), chunking)
             count += 1
-    return count
+    if placement.ranks.world == 1:
+        return count
+    statistics = {name: value for name, value in model.named_buffers() if "running_" in name}
+    shares = placement.ranks.all((count, {name: value.double().cpu() for name, value in statistics.items()}))
+    total = sum(number for number, _ in shares)
+    for name, value in statistics.items():
+        value.copy_(torch.stack([number * found[name] for number, found in shares]).sum(0) / max(total, 1))
+    return total

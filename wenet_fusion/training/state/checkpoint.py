@@ -4,6 +4,7 @@ A run's folder holds `step_N.pt` for each validation, a model to evaluate, avera
 from which the run resumes.
 """
 
+import math
 import re
 import warnings
 import zipfile
@@ -14,10 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.console import is_out_of_memory
-from wenet_fusion_runtime.files import link_or_copy, replacing
 
+from wenet_fusion.training.state.atomic_save import save_atomically
 from wenet_fusion.training.state.checkpoint_migration import FORMAT, migrate
-from wenet_fusion.training.state.disk_file import DiskFile
 
 MODEL_KIND = "wenet_fusion.model"
 STATE_KIND = "wenet_fusion.training_state"
@@ -94,12 +94,6 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
     return sorted(paths, key=checkpoint_step)
 
 
-def delete_oldest_checkpoints(model_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of a folder."""
-    for old in list_checkpoints(model_dir)[:-keep]:
-        old.unlink()
-
-
 def set_later_checkpoints_aside(model_dir: Path, step: int) -> None:
     """Rename checkpoints of later steps to old_*: they belong to another run, or will be made again."""
     later = [path for path in list_checkpoints(model_dir) if checkpoint_step(path) > step]
@@ -109,26 +103,6 @@ def set_later_checkpoints_aside(model_dir: Path, step: int) -> None:
         names = later[0].name if len(later) == 1 else f"{later[0].name} to {later[-1].name}"
         renamed = f"renamed {len(later)} checkpoints of later steps to old_* ({names})"
         print(f"{model_dir} is at step {step}: {renamed}")
-
-
-def save_atomically(content: Any, path: Path, before: Path | None = None) -> None:
-    """Write a file with torch.save; a kill at any moment leaves the old file or the new one, whole.
-
-    Args:
-        content: what to write.
-        path: the file.
-        before: keeps the old file.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; the old file stays.
-    """
-    with replacing(path) as temporary:
-        with DiskFile(temporary) as disk:
-            torch.save(content, disk)
-        disk.raise_failure()
-        if before is not None and path.exists():
-            with replacing(before) as kept:
-                link_or_copy(path, kept)
 
 
 def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
@@ -150,6 +124,15 @@ def load_model(path: Path) -> ModelCheckpoint:
         OSError: the file cannot be read.
     """
     return _load(ModelCheckpoint, path, MODEL_KIND, "a model checkpoint such as exp/.../step_000100.pt")
+
+
+def read_scores(path: Path) -> tuple[float, float]:
+    """Return dev loss and error rate of a checkpoint without reading its weights; NaN if it cannot be read."""
+    try:
+        content = _unpickled(path, mmap=True)
+        return content["dev_loss"], content["dev_error_rate"]
+    except Exception:  # for a file of another program the unpickler may raise anything
+        return math.nan, math.nan
 
 
 def load_training_state(model_dir: Path) -> TrainingState | None:
@@ -244,13 +227,17 @@ def is_exported(path: Path) -> bool:
         return any("/code/" in name or name == "step.onnx" for name in archive.namelist())
 
 
-def _read(path: Path) -> Any:
+def _unpickled(path: Path, mmap: bool = False) -> Any:
     with (
         warnings.catch_warnings(),
         torch.serialization.safe_globals([bytes]),
     ):  # empty bytes are pickled as a call of `bytes`
         warnings.simplefilter("ignore", UserWarning)  # torch warns of pickles of other programs
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _read(path: Path) -> Any:
+    content = _unpickled(path)
     with zipfile.ZipFile(path) as archive:  # torch.load checks no checksum
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")

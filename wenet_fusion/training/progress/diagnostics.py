@@ -1,0 +1,112 @@
+"""What explains a run: its speed and memory, and how far BatchNorm's two kinds of statistics are apart."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from wenet_fusion.data.batch import Batch
+from wenet_fusion.data.batching import epoch_batches
+from wenet_fusion.data.dataset import SpeechDataset
+from wenet_fusion.model.asr_model import AsrModel
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.layers.norm import MaskedBatchNorm, norms
+from wenet_fusion.ranks import Placement
+
+
+class Speedometer:
+    """Measure how much audio a run trains on per time, loading included.
+
+    Args:
+        sample_rate: of the audio, Hz.
+        placement: the device, whose memory is measured, and the ranks, whose batches are taken to be alike.
+
+    >>> meter = Speedometer(16000, Placement(torch.device("cpu")))
+    >>> meter.restart()
+    >>> sorted(meter.update([]))
+    ['audio_hours_per_hour', 'peak_memory_gb']
+    """
+
+    def __init__(self, sample_rate: int, placement: Placement) -> None:
+        self._rate, self._placement = sample_rate, placement
+        self._since = time.monotonic()
+
+    def restart(self) -> None:
+        """Leave out the time since the last update, e.g. that of a validation."""
+        self._since = time.monotonic()
+
+    def update(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Return the speed since the last update, and the peak of memory so far."""
+        audio = sum(int(batch.sample_lengths_B.sum()) for batch in batches) / self._rate * self._placement.ranks.world
+        now = time.monotonic()
+        taken, self._since = now - self._since, now
+        speed = audio / taken if taken > 0 else 0.0
+        return {"audio_hours_per_hour": speed, "peak_memory_gb": peak_memory(self._placement.device) / 1e9}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use on a GPU, or by this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+@torch.no_grad()
+def norm_statistics(
+    model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, placement: Placement
+) -> dict[str, float]:
+    """Compare the two kinds of BatchNorm statistics, and return the running variance of each norm.
+
+    The loss of one dev batch is computed with its own statistics, as in training, and with the running ones, as in
+    inference, both without dropout. A gap that grows says that the running statistics do not follow the weights.
+
+    Args:
+        model: on the device of `placement`; it is left as it was.
+        dataset: held-out data.
+        chunking: chunk size and left context of the encoder.
+        max_batch_seconds: audio of the batch, padding included, seconds.
+        placement: the device, and the ranks, which all call this and use the same batch.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, MaskedBatchNorm)}
+    if not found:
+        return {}
+    indices = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)[0]
+    batch, _ = dataset.load(indices, epoch=0)
+    was_training = model.training
+    model.eval()
+    running = _loss(model, batch, chunking, placement.device)
+    with _batch_statistics(model):
+        own = _loss(model, batch, chunking, placement.device)
+    model.train(was_training)
+    losses = {"norm/loss_batch_statistics": own, "norm/loss_running_statistics": running, "norm/gap": running - own}
+    variances = {
+        f"running_variance/{name}": float(norm.state_dict()["running_var"].mean()) for name, norm in found.items()
+    }
+    return {**losses, **variances}
+
+
+def _loss(model: AsrModel, batch: Batch, chunking: Chunking, device: torch.device) -> float:
+    encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
+    return float(model.losses(encoded, batch.tokens_BU.to(device), batch.token_lengths_B.to(device)).total)
+
+
+@contextmanager
+def _batch_statistics(model: AsrModel) -> Iterator[None]:
+    """Make the norms of a model in eval mode use the statistics of batches, and leave the running ones alone."""
+    found = norms(model)
+    frozen = [norm.frozen for norm in found]
+    running = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in found]
+    for norm in found:
+        norm.train()
+        norm.frozen = False
+    try:
+        yield
+    finally:
+        for norm, was_frozen, before in zip(found, frozen, running):
+            norm.eval()
+            norm.frozen = was_frozen
+            norm.load_state_dict(before)
