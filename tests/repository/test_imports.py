@@ -57,7 +57,13 @@ LATE = {
     ("wenet_fusion_runtime.server.decoding.decoder_process", "av"): "an extra, imported once for all uploads",
     ("wenet_fusion.data.lists.lhotse_cuts", "lhotse"): "an extra, for manifests of lhotse only",
     ("wenet_fusion.data.sequential.byte_stream", "fsspec"): "an extra, for object stores only",
-    ("wenet_fusion_runtime.cli.client", "wenet_fusion_runtime.server.websocket.websocket_client"): "an extra",
+    (
+        "wenet_fusion_runtime.cli.client",
+        "wenet_fusion_runtime.server.websocket.websocket_client",
+    ): "needs an extra, for this command only",
+    ("wenet_fusion.training.progress.wandb_logger", "wandb"): "an extra, for runs that log there only",
+    ("wenet_fusion.training.progress.mlflow_logger", "mlflow.entities"): "an extra, for runs that log there only",
+    ("wenet_fusion.training.progress.mlflow_logger", "mlflow.tracking"): "an extra, for runs that log there only",
     **{("wenet_fusion.export.targets.onnx_graph", name): "an extra, for ONNX only" for name in ("onnx", "onnxruntime")},
 }
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime may require

@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_recipe
+from conftest import randomise, tiny_recipe
+from support.model.batches import joined, random_batch
 from support.model.runs import start, with_training
 from support.model.tones import tone_recipe
 
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
+from wenet_fusion.model.layers.norm import freeze_statistics, norms
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.training.optimisation.optim import OptimConfig
+from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.trainer import Trainer
 
 RATE = 0.5
@@ -88,3 +92,35 @@ def test_the_logged_loss_is_the_mean_of_the_batches(
     trainer.run()
     assert [count for count, _, _ in logged] == [2, 2, 1], "an epoch has 5 batches"
     assert all(loss == pytest.approx(mean) for _, loss, mean in logged)
+
+
+@pytest.mark.parametrize("norm", ["fusion", "none"])
+def test_accumulated_batches_equal_one_large_batch_where_batch_norm_has_constant_statistics(
+    tiny_units: Path, norm: str
+) -> None:
+    """With different numbers of utterances; in float64, as the difference of a bound."""
+    recipe = tiny_recipe(tiny_units)
+    encoder = dataclasses.replace(recipe.model.encoder, dropout=0.0, norm=norm)
+    decoder = dataclasses.replace(recipe.model.decoder, dropout=0.0)
+    chunking = dataclasses.replace(recipe.training.chunking, full_context_probability=1.0)
+    config = dataclasses.replace(recipe.model, encoder=encoder, decoder=decoder)
+    model = randomise(AsrModel(config, 13).double())
+    rng = np.random.default_rng(0)
+    small, large = (random_batch(rng, rows) for rows in (1, 4))
+
+    def gradient_of(batches: list[Batch], constant: bool) -> torch.Tensor:
+        trained = copy.deepcopy(model).train()
+        freeze_statistics(trained, constant)
+        training = dataclasses.replace(recipe.training, accumulate=len(batches), chunking=chunking)
+        gradients = Gradients(trained, training, SpecAugmentConfig(0, 0, 0, 0), seed=0)
+        gradients.compute(1, batches, torch.optim.SGD(trained.parameters()), stop=False)
+        return torch.cat([p.grad.flatten() for p in trained.parameters() if p.grad is not None])
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        for constant, equal in ((True, True), (False, norm == "none" and not norms(model))):
+            accumulated = gradient_of([small, large], constant)
+            difference = (accumulated - gradient_of([joined([small, large])], constant)).norm() / accumulated.norm()
+            assert (difference < 1e-9) == equal, (constant, float(difference))
+    finally:
+        torch.set_default_dtype(torch.float32)

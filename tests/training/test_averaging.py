@@ -10,6 +10,7 @@ import soundfile
 import torch
 from conftest import tiny_recipe
 from support.model import laws
+from support.model.rank_processes import run_ranks
 from support.model.tones import lively
 
 from wenet_fusion.model.asr_model import AsrModel
@@ -170,3 +171,15 @@ def test_checkpoints_of_different_runs_are_refused(tone_run, paths, tmp_path):
             average_checkpoints([other, paths[-1]])
     shutil.copy(paths[0], other)
     average_checkpoints([other, paths[-1]])
+
+
+def statistics_of_rank(ranks, paths, train_list):
+    averaged = average(paths, train_list, BATCHES, Placement(torch.device("cpu"), ranks)).checkpoint
+    return {name: value for name, value in averaged.weights.items() if is_statistic(name)}
+
+
+def test_two_ranks_find_the_statistics_of_one(paths, tone_run, averaged, tmp_path):
+    """Of 5 batches, one rank has 3 and the other 2; each batch keeps its chunking."""
+    for found in run_ranks(statistics_of_rank, 2, tmp_path, paths, tone_run.train_list):
+        for name, value in found.items():
+            torch.testing.assert_close(value, averaged.weights[name], rtol=1e-4, atol=1e-5, msg=name)

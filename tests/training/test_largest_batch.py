@@ -131,4 +131,4 @@ def test_the_largest_batches_are_those_with_most_attention_and_most_tokens() -> 
         longest, widest = max(seconds[index] for index in batch), max(tokens[index] for index in batch)
         assert any(size.rows * size.seconds**2 >= len(batch) * longest**2 for size in sizes)
         assert any(size.rows * size.tokens >= len(batch) * widest for size in sizes)
-    assert largest_batches([], [], []) == []
+    assert largest_batches([], [], []) == ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomise, tiny_recipe
+from support.model.batches import joined, random_batch
 from support.model.rank_processes import run_ranks
 from support.model.rank_runs import run_all
 from support.model.runs import differences, with_training
@@ -37,31 +37,6 @@ from wenet_fusion.training.state.checkpoint import load_model, load_training_sta
 
 CHANGES = SpecAugmentConfig(2, 10, 2, 6, 0.3, SubstitutionConfig(2, 20), TrimConfig(40))
 CPU = torch.device("cpu")
-
-
-def random_batch(rng: np.random.Generator, rows: int) -> Batch:
-    """A batch of noise with random lengths and random tokens."""
-    lengths = rng.integers(3000, 20_000, rows)
-    counts = rng.integers(0, 6, rows)
-    samples, tokens = torch.zeros(rows, lengths.max()), torch.zeros(rows, max(counts.max(), 1), dtype=torch.int64)
-    for row in range(rows):
-        samples[row, : lengths[row]] = torch.from_numpy(0.1 * rng.standard_normal(lengths[row]))
-        tokens[row, : counts[row]] = torch.from_numpy(rng.integers(3, 12, counts[row]))
-    keys = tuple(str(key) for key in rng.integers(0, 10**9, rows))
-    return Batch(keys, samples.double(), torch.tensor(lengths), tokens, torch.tensor(counts))
-
-
-def joined(batches: list[Batch]) -> Batch:
-    """The rows of several batches as one, padded to the longest."""
-
-    def stacked(name: str) -> torch.Tensor:
-        parts = [getattr(batch, name) for batch in batches]
-        longest = max(part.size(1) for part in parts)
-        return torch.cat([torch.nn.functional.pad(part, (0, longest - part.size(1))) for part in parts])
-
-    keys = tuple(itertools.chain.from_iterable(batch.keys for batch in batches))
-    lengths, counts = (torch.cat([getattr(batch, name) for batch in batches]) for name in Batch._fields[2::2])
-    return Batch(keys, stacked("samples_BN"), lengths, stacked("tokens_BU"), counts)
 
 
 @dataclasses.dataclass(frozen=True)

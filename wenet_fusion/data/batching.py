@@ -101,26 +101,35 @@ class BatchSize(NamedTuple):
 
 
 def largest_batches(
-    plan: Sequence[Sequence[int]], seconds: Sequence[float] | np.ndarray, tokens: Sequence[int] | np.ndarray
-) -> list[BatchSize]:
+    plan: Sequence[Sequence[int]],
+    seconds: Sequence[float] | np.ndarray,
+    tokens: Sequence[int] | np.ndarray,
+    slowest: float = 1.0,
+    padding: float = 0.0,
+) -> tuple[BatchSize, ...]:
     """Return the batches that need most memory: in the attention of the encoder, and in the output of the decoders.
 
     Args:
         plan: indices of each batch's utterances.
         seconds, tokens: duration and number of tokens of each utterance.
+        slowest: smallest factor that the speed is changed by.
+        padding: right padding of each utterance, seconds.
 
     >>> found = largest_batches([[0, 1], [2]], seconds=[1.0, 2.0, 9.0], tokens=[50, 40, 3])
     >>> [(size.rows, size.seconds, size.tokens) for size in found]
     [(1, 9.0, 3), (2, 2.0, 50)]
     """
     if not plan:
-        return []
+        return ()
     rows = np.array([len(batch) for batch in plan])
     order, starts = np.concatenate(plan), np.cumsum(rows) - rows
     longest = np.maximum.reduceat(np.asarray(seconds)[order], starts)
     widest = np.maximum.reduceat(np.asarray(tokens)[order], starts)
     found = dict.fromkeys([int((rows * longest**2).argmax()), int((rows * widest).argmax())])
-    return [BatchSize(int(rows[n]), float(longest[n]), int(widest[n])) for n in found]
+    return tuple(
+        BatchSize(int(rows[n]), float(longest[n]), int(widest[n]), float(1 / slowest + padding / longest[n]))
+        for n in found
+    )
 
 
 def padding_fraction(seconds: Sequence[float] | np.ndarray, batches: Sequence[Sequence[int]]) -> float:

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.results.normalization import normalization_note
 from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
-from wenet_fusion.data.batching import BatchSize, epoch_batches, largest_batches, rank_batches
+from wenet_fusion.data.batching import epoch_batches, largest_batches, rank_batches
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents
@@ -97,8 +97,9 @@ class SpeechDataset:
         self._max_skipped = max_skipped
         self._total = len(utterances)
         self._filters, self._keeps_all = filters, keeps_all
-        fastest = max(augmentation.speed_factors) if augmentation else 1.0
-        self._judge = Judge(tokenizer, frontend, fastest, None if keeps_all else filters)
+        speeds = augmentation.speed_factors if augmentation else (1.0,)
+        self._slowest = min(speeds)
+        self._judge = Judge(tokenizer, frontend, max(speeds), None if keeps_all else filters)
         self._tokens = TokenColumn(len(tokenizer.vocabulary))
         table = utterances if isinstance(utterances, UtteranceTable) else UtteranceTable(utterances)
         self.utterances = self._take(table)
@@ -178,13 +179,9 @@ class SpeechDataset:
             for done, batch in enumerate(batches, start=1):
                 yield LoadedBatch(batch, start + done * ranks.world, done == len(rest))
 
-        return Epoch(loaded(), len(rest[:most]), self._largest(plan[start:]))
-
-    def _largest(self, plan: Sequence[Sequence[int]]) -> tuple[BatchSize, ...]:
-        slowest = min(self._augmentation.speed_factors) if self._augmentation else 1.0
         padding = self.frontend.right_padding_samples / self.frontend.sample_rate
-        sizes = largest_batches(plan, self.seconds, self._tokens.lengths)
-        return tuple(size._replace(stretch=1 / slowest + padding / size.seconds) for size in sizes)
+        largest = largest_batches(plan[start:], self.seconds, self._tokens.lengths, self._slowest, padding)
+        return Epoch(loaded(), len(rest[:most]), largest)
 
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
         """Load the utterances of `indices` as a batch; random changes depend on seed, epoch and index only.

@@ -216,8 +216,6 @@ class Trainer:
         self._updating = ()
         return entry
 
-    # ---- validation and checkpoints
-
     def _validate(self) -> None:
         """Measure the model, or the average of its weights, on the dev set, log it, and write a checkpoint."""
         with self.average.in_place():

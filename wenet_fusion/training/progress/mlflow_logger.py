@@ -37,6 +37,8 @@ class MlflowLogger:
         except Exception as error:
             raise unusable_package("mlflow", _MISSING, error) from error
         self._metric = Metric
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder needs no database and no server
         where = os.environ.get("MLFLOW_TRACKING_URI") or (model_dir / "mlruns").resolve().as_uri()
         self._client = MlflowClient(where)
         id_file = model_dir / "mlflow_run.txt"
