@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.config import load_config, to_yaml
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.waveforms import Augmentation
+from wenet_fusion.data.data_check import examine
 from wenet_fusion.data.dataset import DataReport, SpeechDataset
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.lists.manifest import read_table
+from wenet_fusion.data.lists.manifest import read_columns, read_table
 from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset, SkipLimits, read_into_memory
 from wenet_fusion.data.sequential.shard_list import SequentialConfig, read_shards
 from wenet_fusion.data.sources import Utterance
@@ -134,22 +136,32 @@ def _geometry(config: RecipeConfig) -> FrontendGeometry:
     return FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
 
 
-def check_data(config: RecipeConfig, data_list: Path) -> DataReport:
-    """Report how much of a data list training would use, and each other utterance with its reason.
+def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
+    """Report how much of a data list training would use, each other utterance with its reason, and what is doubtful.
 
     All audio is decoded, as training does: what this finds usable, training uses.
 
+    Args:
+        config: of the training.
+        data_list: the list.
+        decode: number of utterances to decode, spread evenly over the list; None: all.
+
     Raises:
-        ValueError: the list is malformed, or nothing in it is usable.
+        ValueError: nothing in the list is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
     if config.data.data_type == "sequential":
         source = build_source(config, data_list, tokenizer)
         assert isinstance(source, SequentialDataset)
         return source.check_all()
-    dataset = build_dataset(config, data_list, tokenizer, True, config.data.data_type, max_skipped=1.0)
-    dataset.decode_all()
-    return dataset.report()
+    data, training = config.data, config.training
+    table, problems = read_columns(data_list, data.data_type)
+    if not table:
+        raise ValueError(list_problems(problems))
+    dataset = SpeechDataset(
+        table, tokenizer, _geometry(config), data.augmentation, config.seed, max_skipped=1.0, filters=data.filters
+    )
+    return examine(dataset, table, problems, training.max_batch_seconds, training.max_batch_rows, decode)
 
 
 def build_trainer(

@@ -45,6 +45,7 @@ LAYERS = {
 # (module, imported package or module): why it may wait until it is needed.
 LATE = {
     ("wenet_fusion_runtime.files", "fcntl"): "Windows has none",
+    ("wenet_fusion.evaluation.data_pictures", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion.evaluation.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.model.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
+import kaldi_corpus
 import numpy as np
 import pytest
 import soundfile
@@ -58,7 +60,8 @@ def test_shards_hold_the_very_samples(corpus):
     arguments = [*options, "wav.scp", "text", "shards", "s.list"]
     make_shard_list.main(arguments)
     first = {path.name: path.read_bytes() for path in (corpus / "shards").iterdir()}
-    assert sorted(first) == [f"p_{number:09d}.tar" for number in range(3)]
+    names = [f"p_{number:09d}.tar" for number in range(3)]
+    assert sorted(first) == sorted(names + [f"{name}.index" for name in names])
     raw, shard = read_manifest(corpus / "raw.list", "raw"), read_manifest(corpus / "s.list", "shard")
     assert [(u.key, u.text, u.seconds) for u in raw] == [(u.key, u.text, u.seconds) for u in shard]
     for left, right in zip(raw, shard):
@@ -244,6 +247,56 @@ def test_bad_input_ends_with_one_line(corpus):
         result = run("make_vocabulary.py", *arguments)
         assert (result.returncode, result.stderr) == (1, message)
     assert "Traceback" in run("make_vocabulary.py", "none", "u", WENET_FUSION_TRACEBACK="1").stderr
+
+
+def test_indexed_shards_are_those_that_a_scan_finds(corpus, monkeypatch):
+    """Starting must not scan 281 tars; an index of an earlier tar, or a damaged one, must not be used."""
+    make_shard_list.main(["--num_utts_per_shard", "2", "wav.scp", "text", "shards", "s.list"])
+    tars = sorted((corpus / "shards").glob("*.tar"))
+    opened = tarfile.open
+    monkeypatch.setattr(tarfile, "open", lambda *_: pytest.fail("scanned"))
+    indexed = read_manifest("s.list", "shard")
+    monkeypatch.setattr(tarfile, "open", opened)
+    for damage in (
+        lambda index, tar: os.utime(index, (tar.stat().st_mtime - 1,) * 2),
+        lambda index, tar: index.write_text('{"tar_bytes": 1}\n'),
+        lambda index, tar: index.write_text(index.read_text()[:-5]),
+        lambda index, tar: index.unlink(),
+    ):
+        make_shard_list.main(["--num_utts_per_shard", "2", "wav.scp", "text", "shards", "s.list"])
+        for tar in tars:
+            damage(tar.with_name(tar.name + ".index"), tar)
+        with monkeypatch.context() as patch:
+            patch.setattr(tarfile, "open", lambda *_: pytest.fail("scanned"))
+            with pytest.raises(pytest.fail.Exception):
+                read_manifest("s.list", "shard")
+        assert read_manifest("s.list", "shard") == indexed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="commands are bash's")
+@pytest.mark.parametrize("kind", ["raw", "shard"])
+def test_commands_run_where_they_are_allowed(corpus, kind):
+    commands = "r0 cat r0.wav |\nr1 cat none.wav | cat |\nr2 true |\nr3/a cat r3.wav|\n"
+    (corpus / "wav.scp").write_text(commands)
+    (corpus / "text").write_text("r0 one\nr1 two\nr2\nr3/a three\n")
+    script, outputs = (make_raw_list, ["l"]) if kind == "raw" else (make_shard_list, ["shards", "l"])
+    with pytest.raises(ValueError, match="r0 is a command .*give --allow_commands if you trust the list"):
+        script.main(["wav.scp", "text", *outputs])
+    with pytest.raises(ValueError) as caught:
+        script.main(["--allow_commands", "wav.scp", "text", *outputs])
+    assert "r1: wav.scp: the command ended with status 1 (cat none.wav | cat |): cat: none.wav" in str(caught.value)
+    assert "r2: wav.scp: the command wrote nothing (true |)" in str(caught.value)
+    script.main(["--allow_commands", "--allow_missing", "wav.scp", "text", *outputs])
+    first, last = read_manifest("l", kind)
+    assert (first.key, last.key) == ("r0", "r3/a")
+    assert np.array_equal(read_samples(first, RATE), soundfile.read("r0.wav", dtype="float32")[0])
+
+
+def test_headers_are_read_in_processes(corpus, monkeypatch):
+    monkeypatch.setattr(kaldi_corpus, "LONG_LIST", 2)
+    monkeypatch.setattr(kaldi_corpus, "_PART", 2)
+    expected = read_corpus(corpus / "wav.scp", corpus / "text")
+    assert read_corpus(corpus / "wav.scp", corpus / "text", num_workers=2) == expected
 
 
 @pytest.mark.parametrize("script", ["make_vocabulary.py", "make_raw_list.py", "make_shard_list.py"])

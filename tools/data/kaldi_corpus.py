@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+from kaldi_commands import run_commands
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.files import list_problems, printable
 from wenet_fusion_runtime.results.normalization import normalization_note, normalize_text
 
 from wenet_fusion.data.lists.kaldi import read_rows, read_table
-from wenet_fusion.data.sources import AudioSource, Utterance, read_headers
+from wenet_fusion.data.progress_bar import progress_bar
+from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.text.special_tokens import (
     SpecialTokens,
     count_special_tokens,
@@ -27,6 +32,7 @@ SPECIAL_TOKEN_HELP = (
     "special tokens such as <unk>, [noise] or {LAUGH} in transcripts: refuse them and name their lines; remove them; "
     "keep each as one token of the vocabulary; or spell them like other text"
 )
+LONG_LIST, _PART = 2000, 250  # utterances
 TO_THE_END = -1.0  # Kaldi's end of a segment that goes on to the end of its recording
 
 
@@ -87,6 +93,8 @@ def read_corpus(
     segments: Path | None = None,
     special_tokens: SpecialTokens = "refuse",
     channels: Path | None = None,
+    num_workers: int = 1,
+    commands_folder: Path | None = None,
 ) -> Corpus:
     """Read the files of a Kaldi data folder; audio paths start at the working directory and become absolute.
 
@@ -100,6 +108,8 @@ def read_corpus(
         special_tokens: see `read_transcripts`.
         channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or a number from 1.
             A recording that is not in `wav_scp` has the path of its file there.
+        num_workers: processes that read headers, and commands that run at the same time.
+        commands_folder: run the commands of `wav_scp` and keep the audio in this folder; None refuses them.
 
     Raises:
         OSError: a file cannot be read.
@@ -108,11 +118,13 @@ def read_corpus(
     transcripts = read_transcripts(text, special_tokens)
     recordings = {row.key: row.value for row in read_rows(wav_scp, "surrogateescape")}
     problems = [f"{wav_scp}: {key} has no path" for key, path in recordings.items() if not path]
-    problems += [
-        f"{wav_scp}: {key} is a command ({path}); run it and list the file that it makes"
-        for key, path in recordings.items()
-        if path.endswith("|")
-    ]
+    commands = {key: path for key, path in recordings.items() if path.endswith("|")}
+    if commands_folder is None:
+        problems += [
+            f"{wav_scp}: {key} is a command ({path}); run it and list the file that it makes, or give --allow_commands "
+            "if you trust the list"
+            for key, path in commands.items()
+        ]
     cuts: dict[str, Segment] | None = None
     if segments is not None:
         cuts = _read_segments(segments, problems)
@@ -120,6 +132,10 @@ def read_corpus(
     if problems:
         raise ValueError(list_problems(problems))
 
+    failed: dict[str, str] = {}
+    if commands and commands_folder is not None:
+        made, failed = run_commands(commands, commands_folder, num_workers)
+        recordings |= made
     audio_list = segments or wav_scp
     known = recordings if cuts is None else cuts
     left_out = [f"{key}: has no audio in {audio_list}" for key in transcripts if key not in known]
@@ -132,6 +148,9 @@ def read_corpus(
         if recording not in recordings:
             left_out.append(f"{key}: its recording {recording} is not in {wav_scp}")
             continue
+        if recording in failed:
+            left_out.append(f"{key}: {wav_scp}: {failed[recording]}")
+            continue
         path = os.path.abspath(recordings[recording])
         if not os.path.isfile(path):
             left_out.append(f"{key}: there is no audio file {printable(path)}")
@@ -139,7 +158,7 @@ def read_corpus(
         channel = channel_of.get(recording) if channel is None else channel
         utterances.append(Utterance(key, AudioSource(path), transcript, 0.0, start, end, channel=channel))
     checked = []
-    for utterance, header in zip(utterances, read_headers(utterances)):
+    for utterance, header in zip(utterances, _headers(utterances, num_workers)):
         if isinstance(header, str):
             left_out.append(f"{utterance.key}: {header}")
         else:
@@ -147,6 +166,40 @@ def read_corpus(
     if not checked:
         raise ValueError("\n".join([f"{audio_list} and {text} have no usable utterance in common", *left_out[:10]]))
     return Corpus(checked, left_out)
+
+
+def add_worker_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the options of parallel work and of commands; `names` are other names of --num_workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--num_workers", *names, type=_positive, default=cores, help="processes that work at once; by default the cores"
+    )
+    parser.add_argument(
+        "--allow_commands",
+        action="store_true",
+        help="run the commands of wav.scp ('cmd |') and keep the audio that they write, in a folder beside the output",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return int(text)
+
+
+def commands_folder(output: Path, allow_commands: bool) -> Path | None:
+    """Return where the audio of commands is kept; None if commands are not allowed."""
+    return output.with_name(f"{output.name}.audio") if allow_commands else None
+
+
+def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHeader | str]:
+    """Read headers in several processes, with a bar."""
+    if num_workers == 1 or len(utterances) < LONG_LIST:
+        return read_headers(utterances)
+    parts = [utterances[first : first + _PART] for first in range(0, len(utterances), _PART)]
+    with ProcessPoolExecutor(num_workers, get_context("spawn")) as pool:
+        found = progress_bar(pool.map(read_headers, parts), len(parts), "headers", f"{_PART} utt", leave=False)
+        return [header for part in found for header in part]
 
 
 def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaldi_corpus import SPECIAL_TOKEN_HELP, read_corpus, settle_left_out
+from kaldi_corpus import SPECIAL_TOKEN_HELP, add_worker_options, commands_folder, read_corpus, settle_left_out
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import printable, write_text
 
@@ -29,10 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
     )
+    add_worker_options(parser)
     args = parser.parse_args(arguments)
 
     utterances, left_out = read_corpus(
-        args.wav_scp, args.text, args.segments, args.special_tokens, args.reco2file_and_channel
+        args.wav_scp,
+        args.text,
+        args.segments,
+        args.special_tokens,
+        args.reco2file_and_channel,
+        args.num_workers,
+        commands_folder(args.output, args.allow_commands),
     )
     settle_left_out(left_out, args.allow_missing)
     lines = []

@@ -5,16 +5,26 @@ import argparse
 import io
 import tarfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from kaldi_corpus import SPECIAL_TOKEN_HELP, read_corpus, settle_left_out
-from tqdm import tqdm
+from kaldi_corpus import (
+    LONG_LIST,
+    SPECIAL_TOKEN_HELP,
+    add_worker_options,
+    commands_folder,
+    read_corpus,
+    settle_left_out,
+)
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 
+from wenet_fusion.data.lists.shard_index import IndexEntry, write_shard_index
+from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_header, read_samples
 from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
 
@@ -33,22 +43,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
     )
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard")
-    parser.add_argument("--num_threads", type=int, default=1, help="shards written at the same time")
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
     parser.add_argument("--resample", type=int, default=0, help="sample rate of the shards; 0 keeps each file's own")
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
         "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
     )
+    add_worker_options(parser, "--num_threads")
     args = parser.parse_args(arguments)
-    for name in ("num_utts_per_shard", "num_threads"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)} must be at least 1")
+    if args.num_utts_per_shard < 1:
+        raise ValueError(f"--num_utts_per_shard {args.num_utts_per_shard} must be at least 1")
     if args.resample < 0:
         raise ValueError(f"--resample {args.resample} must be a sample rate, or 0")
 
     utterances, left_out = read_corpus(
-        args.wav_scp, args.text, args.segments, args.special_tokens, args.reco2file_and_channel
+        args.wav_scp,
+        args.text,
+        args.segments,
+        args.special_tokens,
+        args.reco2file_and_channel,
+        args.num_workers,
+        commands_folder(args.output, args.allow_commands),
     )
     settle_left_out(left_out, args.allow_missing)
     args.shards_dir.mkdir(parents=True, exist_ok=True)
@@ -59,11 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, first in enumerate(range(0, len(utterances), size))
     ]
     shards, damaged = [], []
-    pool = ThreadPoolExecutor(args.num_threads)
+    workers = min(args.num_workers, len(jobs))
+    # Short lists are not worth processes. Forked ones could inherit locked locks.
+    in_threads = workers == 1 or len(utterances) < LONG_LIST
+    pool = ThreadPoolExecutor(workers) if in_threads else ProcessPoolExecutor(workers, get_context("spawn"))
     try:
-        with tqdm(total=len(utterances), unit="utt", disable=None) as progress:
-            messages_of_jobs = pool.map(lambda job: write_shard(*job, args.resample), jobs)
-            for (path, part), messages in zip(jobs, messages_of_jobs):
+        with progress_bar(None, len(utterances), "shards", "utt") as progress:
+            for (path, part), messages in zip(jobs, pool.map(write_shard, *zip(*jobs), repeat(args.resample))):
                 damaged += messages
                 progress.update(len(part))
                 if len(messages) < len(part):
@@ -77,11 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[str]:
-    """Write key.txt and key.wav of every utterance to one tar; the same input gives the same bytes.
+    """Write key.txt and key.wav of every utterance to one tar, and its index; the same input gives the same bytes.
 
     Audio that cannot be decoded is left out and reported in the result. Raises OSError if `path` cannot be written.
     """
-    damaged = []
+    damaged, entries = [], []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
         for utterance in utterances:
             try:
@@ -95,7 +112,11 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
             # By hand: libsndfile reads int16 as x / 32768, but writes floats as x * 32767.
             scaled = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
             soundfile.write(wav, scaled, rate, format="WAV", subtype="PCM_16")
-            add_member(tar, f"{utterance.key}.wav", wav.getvalue())
+            content = wav.getvalue()
+            add_member(tar, f"{utterance.key}.wav", content)
+            offset = tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            entries.append(IndexEntry(utterance.key, utterance.text, offset, len(content), samples.size / rate))
+    write_shard_index(path, entries)
     return damaged
 
 

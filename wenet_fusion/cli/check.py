@@ -7,6 +7,8 @@ from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped
+from wenet_fusion.data.data_check import format_histogram
+from wenet_fusion.evaluation.data_pictures import draw_distributions
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.migration.rules import MigrationOptions
 from wenet_fusion.migration.translation import table_of, translate
@@ -25,6 +27,7 @@ def add(verb: Verb) -> None:
         [
             "model exp/avg_3.pt",
             "data data/train/data.list --config conf/train.yaml",
+            "data data/train/data.list --config conf/train.yaml --decode 1000 --png data/train/histograms.png",
             "config wenet/conf/train_u2++_conformer.yaml --output conf/train.yaml",
         ],
     )
@@ -36,6 +39,13 @@ def add(verb: Verb) -> None:
     p.add_argument("path", type=Path, help="checkpoint, data.list or YAML file")
     p.add_argument("--audio", type=Path, help="for a model: audio file to check on instead of noise")
     p.add_argument("--config", type=Path, help="for data: YAML file of the training configuration")
+    p.add_argument(
+        "--decode",
+        type=_decode,
+        metavar="all|N|none",
+        help="for data: decode all utterances (default), or N spread over the list; files are always looked for",
+    )
+    p.add_argument("--png", type=Path, help="for data: picture of the histograms to write; needs matplotlib")
     p.add_argument(
         "overrides",
         nargs="*",
@@ -72,11 +82,7 @@ def check(args: argparse.Namespace) -> int:
     if args.what == "data":
         if args.config is None:
             args.usage_error("check data needs --config: its tokenizer and front-end decide what is usable")
-        report = check_data(read_recipe(args.config, args.overrides), args.path)
-        print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {len(report.skipped)} not")
-        print_notes(report.notes)
-        print_skipped(report.skipped)
-        return 1 if report.skipped else 0
+        return _check_data(args)
     trained = load_trained(args.path)
     rate = trained.config.model.frontend.sample_rate
     samples = load_audio(args.audio, rate) if args.audio else None
@@ -111,3 +117,24 @@ def _check_config(args: argparse.Namespace) -> None:
     write_text(args.output, translation.yaml(str(args.path)))
     read_recipe(args.output, [])
     print(f"{args.output}: our configuration; docs/from_wenet.md has the next steps")
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    report = check_data(read_recipe(args.config, args.overrides), args.path, args.decode)
+    unusable = len(report.skipped) + len(report.problems)
+    print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {unusable} not")
+    print("\n".join([*report.facts, *map(format_histogram, report.distributions)]))
+    print_notes(report.notes)
+    print_skipped([*report.problems, *report.skipped])
+    if args.png:
+        draw_distributions(report.distributions, args.png)
+    return 1 if unusable else 0
+
+
+def _decode(text: str) -> int | None:
+    """Return the number of utterances to decode; None for all. Raises ArgumentTypeError."""
+    if text in ("all", "none"):
+        return None if text == "all" else 0
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not all, none or a number of utterances")
+    return int(text)

@@ -36,6 +36,14 @@ _DECODING_THREADS = 4
 _LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
 
 
+class Distribution(NamedTuple):
+    """Values of a property over the utterances of a list, for a histogram."""
+
+    name: str
+    unit: str
+    values: np.ndarray
+
+
 class DataReport(NamedTuple):
     """The utterances of a data list that training would use, and those it would skip.
 
@@ -47,6 +55,9 @@ class DataReport(NamedTuple):
     hours: float  # of those
     skipped: list[Skip]  # unusable ones
     notes: tuple[str, ...] = ()  # what the filters leave out, wrong durations, changes of the transcripts
+    problems: tuple[str, ...] = ()  # lines of the list that cannot be read; training refuses such a list
+    facts: tuple[str, ...] = ()  # what a check measured
+    distributions: tuple[Distribution, ...] = ()
 
 
 class SpeechDataset:
@@ -133,16 +144,22 @@ class SpeechDataset:
         used = ~np.array([key in lost for key in self.utterances.keys]) if lost else np.ones(len(self), bool)
         return DataReport(int(used.sum()), float(self.seconds[used].sum()) / 3600, self.skipped, self.notes())
 
-    def decode_all(self) -> None:
-        """Decode the audio of every utterance, and count those that training would skip when it loads them.
+    def decode_all(self, indices: Sequence[int] | None = None) -> None:
+        """Decode the audio of every utterance, or of some, and count those that training would skip.
 
         Raises:
             ValueError: too many utterances are unusable.
         """
+        chosen = range(len(self)) if indices is None else indices
         with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-            decoded = pool.map(self._check, range(len(self)))
-            bar = progress_bar(decoded, len(self), "decode", "utt", leave=False, disable=len(self) < _LONG_LIST)
+            decoded = pool.map(self._check, chosen)
+            bar = progress_bar(decoded, len(chosen), "decode", "utt", leave=False, disable=len(chosen) < _LONG_LIST)
             self.record(filter(None, bar))
+
+    @property
+    def token_counts(self) -> np.ndarray:
+        """Return the number of tokens of each transcript."""
+        return self._tokens.lengths
 
     @property
     def contents(self) -> DataContents:
@@ -260,7 +277,7 @@ class SpeechDataset:
 
     def _beyond(self) -> list[Skip]:
         """Return what the filters would leave out."""
-        lengths = self._tokens.lengths.tolist()
+        lengths = self.token_counts.tolist()
         found = (self._judge.filter(item, tokens, self._filters) for item, tokens in zip(self.utterances, lengths))
         return [skip for skip in found if skip is not None]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import sentencepiece
-from wenet_fusion_runtime.results.normalization import spellings
+from wenet_fusion_runtime.results.normalization import normalize_text, spellings
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary
 
 from wenet_fusion.text.special_tokens import (
+    Part,
     SpecialTokens,
     means_unknown,
     remove_special_tokens,
@@ -58,6 +59,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
+        ...
+
+    def unknown(self, text: str) -> list[str]:
+        """Return the tokens of a transcript that `encode` refuses."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -130,6 +135,21 @@ class _VocabularyTokenizer:
             except UnknownToken as error:
                 problems.append(error)
         raise problems[0]
+
+    def unknown(self, text: str) -> list[str]:
+        """Return the tokens of a transcript in normal form that the vocabulary lacks.
+
+        >>> tokenizer = CharTokenizer(Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"], "words"))
+        >>> tokenizer.unknown("one six [noise]")
+        ['six', '[noise]']
+        """
+        form = " ".join(normalize_text(self.transcript(text)).split())
+        parts = [Part(form, False)] if self.special_tokens == "spell" else split_special_tokens(form)
+        tokens = [token for part in parts for token in ([part.text] if part.is_special else self._split(part.text))]
+        return [token for token in tokens if token not in self._known and not self._is_special(token)]
+
+    def _is_special(self, token: str) -> bool:
+        return WORD_START + token in self._known or (self.special_tokens == "keep" and means_unknown(token))
 
     def _split(self, text: str) -> list[str]:
         """Return the tokens of text without special tokens."""

@@ -19,6 +19,7 @@ from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.find_file import find_file
 from wenet_fusion.data.lists.keys import key_of_path, key_problem
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
+from wenet_fusion.data.lists.shard_index import read_shard_index
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.data.utterance_table import UtteranceTable
 
@@ -237,6 +238,9 @@ def _index_shard(line: str, folder: Path) -> Listed:
         tar_path = find_file(line, folder, "shard")
     except (ValueError, OSError) as error:
         return Listed([], [str(error)])
+    indexed = read_shard_index(tar_path)
+    if indexed is not None:
+        return Listed(indexed, [])
     shard = printable(tar_path)
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
