@@ -12,7 +12,8 @@ from wenet_fusion.config import load_config, to_yaml
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.data.data_check import examine
-from wenet_fusion.data.dataset import DataReport, SpeechDataset
+from wenet_fusion.data.data_report import DataReport
+from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry
 from wenet_fusion.data.lists.manifest import read_columns, read_table
@@ -150,11 +151,11 @@ def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None)
         ValueError: nothing in the list is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
-    if config.data.data_type == "sequential":
+    data, training = config.data, config.training
+    if data.data_type == "sequential":
         source = build_source(config, data_list, tokenizer)
         assert isinstance(source, SequentialDataset)
         return source.check_all()
-    data, training = config.data, config.training
     table, problems = read_columns(data_list, data.data_type)
     if not table:
         raise ValueError(list_problems(problems))

@@ -10,7 +10,8 @@ import numpy as np
 from wenet_fusion_runtime.files import printable
 
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
-from wenet_fusion.data.dataset import DataReport, Distribution, SpeechDataset
+from wenet_fusion.data.data_report import DataReport, Distribution
+from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.data.utterance_table import UtteranceTable

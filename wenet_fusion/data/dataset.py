@@ -6,7 +6,6 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.files import printable
@@ -16,6 +15,7 @@ from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugme
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
 from wenet_fusion.data.batching import epoch_batches, largest_batches, rank_batches
+from wenet_fusion.data.data_report import DataReport
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents
@@ -34,30 +34,6 @@ _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
 _LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
-
-
-class Distribution(NamedTuple):
-    """Values of a property over the utterances of a list, for a histogram."""
-
-    name: str
-    unit: str
-    values: np.ndarray
-
-
-class DataReport(NamedTuple):
-    """The utterances of a data list that training would use, and those it would skip.
-
-    >>> DataReport(400, 0.35, [Skip("u1", "u1.wav: is empty")]).skipped[0].key
-    'u1'
-    """
-
-    utterances: int  # that it uses
-    hours: float  # of those
-    skipped: list[Skip]  # unusable ones
-    notes: tuple[str, ...] = ()  # what the filters leave out, wrong durations, changes of the transcripts
-    problems: tuple[str, ...] = ()  # lines of the list that cannot be read; training refuses such a list
-    facts: tuple[str, ...] = ()  # what a check measured
-    distributions: tuple[Distribution, ...] = ()
 
 
 class SpeechDataset:
@@ -82,6 +58,8 @@ class SpeechDataset:
         ValueError: too many utterances are unusable, now or when a batch is loaded.
         OSError: files of the augmentation are missing, now or when a batch is loaded.
 
+    >>> [name for name in vars(SpeechDataset) if name.startswith("decode")]
+    ['decode_all']
     >>> dataset = SpeechDataset(read_manifest("data.list"), tokenizer, frontend)  # doctest: +SKIP
     >>> dataset.batch([0, 1], epoch=0).samples_BN.shape  # doctest: +SKIP
     torch.Size([2, 12640])

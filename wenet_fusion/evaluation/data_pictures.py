@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion.data.dataset import Distribution
+from wenet_fusion.data.data_report import Distribution
 
 
 def draw_distributions(distributions: Sequence[Distribution], path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.console import error_text
@@ -17,17 +17,16 @@ from wenet_fusion_runtime.files import iterate_lines, list_problems, parse_json,
 
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.find_file import find_file
-from wenet_fusion.data.lists.keys import key_of_path, key_problem
+from wenet_fusion.data.lists.keys import key_problem
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
+from wenet_fusion.data.lists.raw_fields import from_nemo, number_of
 from wenet_fusion.data.lists.shard_index import read_shard_index
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.data.utterance_table import UtteranceTable
 
 ListType = Literal["raw", "shard", "lhotse"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
-LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
 LONGEST_STATED_SECONDS = 86400.0  # a longer duration is not trusted: the audio's header is read
-_TO_THE_END = -1  # as an end or a duration
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # stands for such bytes
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
@@ -164,7 +163,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object with key, wav and txt, found {line[:80]}")
     if "audio_filepath" in record:
-        record = _from_nemo(record, folder)
+        record = from_nemo(record, folder)
     missing = [name for name in ("key", "wav", "txt") if name not in record]
     if missing:
         raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
@@ -177,7 +176,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
             raise ValueError(f"{name} {record[name][:80]!r} holds a NUL character; take it out")
     if problem := key_problem(record["key"]):
         raise ValueError(problem)
-    start, end, duration = (_number(record, name) for name in ("start", "end", "duration"))
+    start, end, duration = (number_of(record, name) for name in ("start", "end", "duration"))
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end} must come after start {start or 0.0}")
     if end is not None:
@@ -192,36 +191,6 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean, found {json.dumps(channel)}")
     seconds = duration if duration is not None and is_stated else 0.0
     return Utterance(record["key"], source, record["txt"], seconds, start, end, record.get("speaker"), channel)
-
-
-def _from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Convert NeMo's names; without a key, the path and the offset in milliseconds become the key."""
-    start, duration = _number(record, "offset"), _number(record, "duration")
-    wav = record["audio_filepath"]
-    key = key_of_path(wav, folder) if isinstance(wav, str) else ""
-    converted = {"wav": wav}
-    if "text" in record:
-        converted["txt"] = record["text"]
-    if "channel" in record:
-        converted["channel"] = record["channel"]
-    if start is not None:
-        key = f"{key}-{round(1000 * start):08d}"
-        converted |= {"start": start} if duration is None else {"start": start, "end": start + duration}
-    elif duration is not None:
-        converted["duration"] = duration
-    return {**converted, "key": record.get("key", key)}
-
-
-def _number(record: dict[str, Any], name: str) -> float | None:
-    value = record.get(name)
-    if value is None or (name in ("end", "duration") and value == _TO_THE_END):
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
-        shown = json.dumps(value)
-        raise ValueError(
-            f"{name} must be a number of seconds, not negative and at most {LONGEST_SECONDS:g}, found {shown[:80]}"
-        )
-    return float(value)
 
 
 def _index_shard(line: str, folder: Path) -> Listed:

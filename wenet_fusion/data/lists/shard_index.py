@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from wenet_fusion_runtime.files import iterate_lines, parse_json, write_text
 
+from wenet_fusion.data.lists.keys import key_problem
 from wenet_fusion.data.sources import AudioSource, Utterance
 
 _SUFFIX = ".index"
@@ -43,6 +44,8 @@ def read_shard_index(tar: Path) -> list[Utterance] | None:
         if head != {"tar_bytes": status.st_size}:
             return None
         entries = [IndexEntry(**line) for line in lines]
+        if any(key_problem(entry.key) for entry in entries):
+            return None
     except (OSError, ValueError, TypeError):  # without a usable index the tar is scanned
         return None
     path = str(tar)

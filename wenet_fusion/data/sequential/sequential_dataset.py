@@ -11,7 +11,7 @@ import numpy as np
 from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
-from wenet_fusion.data.dataset import DataReport
+from wenet_fusion.data.data_report import DataReport
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents

@@ -1,0 +1,43 @@
+"""Fields of a raw list's lines: numbers of seconds, and NeMo's names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wenet_fusion.data.lists.keys import key_of_path
+
+LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
+_TO_THE_END = -1  # as an end or a duration
+
+
+def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Convert NeMo's names; without a key, the path and the offset in milliseconds become the key."""
+    start, duration = number_of(record, "offset"), number_of(record, "duration")
+    wav = record["audio_filepath"]
+    key = key_of_path(wav, folder) if isinstance(wav, str) else ""
+    converted = {"wav": wav}
+    if "text" in record:
+        converted["txt"] = record["text"]
+    if "channel" in record:
+        converted["channel"] = record["channel"]
+    if start is not None:
+        key = f"{key}-{round(1000 * start):08d}"
+        converted |= {"start": start} if duration is None else {"start": start, "end": start + duration}
+    elif duration is not None:
+        converted["duration"] = duration
+    return {**converted, "key": record.get("key", key)}
+
+
+def number_of(record: dict[str, Any], name: str) -> float | None:
+    """Return a number of seconds of a line; None if there is none, or it stands for the end. Raises ValueError."""
+    value = record.get(name)
+    if value is None or (name in ("end", "duration") and value == _TO_THE_END):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
+        shown = json.dumps(value)
+        raise ValueError(
+            f"{name} must be a number of seconds, not negative and at most {LONGEST_SECONDS:g}, found {shown[:80]}"
+        )
+    return float(value)
