@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from support.model.list_readers import PIECES, language_models, lists
+from support.data.list_readers import PIECES, language_models, lists
 
 ROUNDS = 20
 BYTES = [0, 10, 13, 32, 34, 45, 48, 57, 91, 92, 123, 255, 0xC3]

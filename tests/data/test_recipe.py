@@ -26,7 +26,7 @@ def problems(section, **values):
         ("", {"seed": -1}, "c: seed: -1 must be at least 0"),
         ("training", {"num_workers": -1}, "c: training.num_workers: -1 must be at least 0; 0 loads batches in"),
         ("training", {"validate_interval_steps": -5}, "c: training.validate_interval_steps: -5 is below 0"),
-        ("training", {"frozen_statistics_steps": -1}, "c: training.frozen_statistics_steps: -1 must lie between"),
+        ("training", {"frozen_statistics_steps": -2}, "c: training.frozen_statistics_steps: -2 must lie between"),
         ("training", {"frozen_statistics_steps": 11, "max_steps": 10}, "c: training.frozen_statistics_steps: 11 must"),
         ("training", {"max_batch_seconds": 0.4}, "c: training.max_batch_seconds: 0.4 must be at least 1"),
         ("training", {"max_batch_seconds": float("inf")}, "c: training.max_batch_seconds: expected a number"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
-from support.model.list_readers import ARPA, PIECES, RAW, language_models, lists, use_model
+from support.data.list_readers import ARPA, PIECES, RAW, language_models, lists, use_model
 from support.runtime.fuzzing import changed_record, damaged, fuzz
 
 from wenet_fusion.data.lists.manifest import scan_manifest

@@ -69,19 +69,13 @@ LATE = {
 }
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime may require
 # Modules that an extra is needed for; none but those and LATE ones may import them.
+AIOHTTP = ["server", "http.app", "http.body", "http.request_handler", "http.responses", "http.uploads"]
+AIOHTTP += ["websocket.connection", "websocket.socket", "websocket.websocket_client"]
 EXTRAS = {
+    **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in AIOHTTP},
     "wenet_fusion_runtime.server.connection_limits": set(),  # by way of responses
-    "wenet_fusion_runtime.server.http.app": {"aiohttp"},
-    "wenet_fusion_runtime.server.http.body": {"aiohttp"},
-    "wenet_fusion_runtime.server.http.request_handler": {"aiohttp"},
-    "wenet_fusion_runtime.server.websocket.websocket_client": {"aiohttp"},
-    "wenet_fusion_runtime.server.websocket.connection": {"aiohttp"},
     "wenet_fusion_runtime.server.http.metrics": {"prometheus_client"},
-    "wenet_fusion_runtime.server.http.responses": {"aiohttp"},
-    "wenet_fusion_runtime.server.server": {"aiohttp"},
     "wenet_fusion_runtime.server.service": set(),  # by way of metrics
-    "wenet_fusion_runtime.server.http.uploads": {"aiohttp"},
-    "wenet_fusion_runtime.server.websocket.socket": {"aiohttp"},
 }
 JIT = {
     "wenet_fusion.model.streaming": "marks the methods that export scripts",

@@ -10,7 +10,7 @@ PRODUCT = ("wenet_fusion/", "runtime/wenet_fusion_runtime/")
 SCRIPTS = ("tools/", "benchmarks/", "examples/")
 MOST_MODULES, MOST_LINES, MOST_PARAMETERS, MOST_LOOSE, MOST_README = 15, 300, 8, 5, 150
 CORE = ("model", "text", "data", "training", "config")
-MOST_CORE_LINES = 9000
+MOST_CORE_LINES = 10600
 
 
 def tracked() -> list[Path]:

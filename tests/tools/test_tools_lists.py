@@ -177,7 +177,7 @@ def test_lists_and_vocabularies_hold_one_spelling(corpus, capsys):
     make_raw_list.main(["--allow_missing", "wav.scp", "text", "data.list"])
     assert {item.text for item in read_manifest(corpus / "data.list", "raw")} == {"café"}
     make_vocabulary.main(["--kind", "words", "text", "lang"])
-    assert units(corpus / "lang/units.txt") == [*RESERVED, ["café", "3"]]
+    assert (corpus / "lang/units.txt").read_text(encoding="utf-8").splitlines()[3:] == ["café 3"]
     found = "(1 not in NFC, 1 with invisible characters, 1 with full-width letters): r1, r2, r3\n"
     assert capsys.readouterr().err.count(f"note: text: 3 of 4 transcripts were normalised {found}") == 2
 
@@ -210,32 +210,6 @@ def test_malformed_tables(corpus, file, content, message):
     (corpus / file).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_corpus(corpus / "wav.scp", corpus / "text", corpus / "segments" if file == "segments" else None)
-
-
-def units(path):
-    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-RESERVED = [["<blank>", "0"], ["<unk>", "1"], ["<sos/eos>", "2"]]
-
-
-def test_units_of_words_and_characters(corpus):
-    assert make_vocabulary.main(["--kind", "words", "text", "w"]) == 0
-    assert units(corpus / "w/units.txt") == RESERVED + [["one", "3"], ["three", "4"], ["two", "5"], ["你好", "6"]]
-    make_vocabulary.main(["--kind", "char", "text", "c"])
-    assert [token for token, _ in units(corpus / "c/units.txt")[3:]] == sorted("ehnortw▁你好")
-
-
-def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
-    (corpus / "text").write_text("".join(f"k{n} {'one two three four'[: 4 + n % 15]}\n" for n in range(50)))
-    for folder in ("b1", "b2"):
-        make_vocabulary.main(["--kind", "bpe", "--vocab_size", "300", "text", folder])
-    assert "note: the transcripts support" in capsys.readouterr().err
-    for name in ("units.txt", "bpe.model", "bpe.vocab"):
-        assert (corpus / "b1" / name).read_bytes() == (corpus / "b2" / name).read_bytes()
-    with pytest.raises(ValueError, match="Vocabulary size is smaller than required_chars.*raise --vocab_size"):
-        make_vocabulary.main(["--kind", "bpe", "--vocab_size", "3", "text", "b3"])
-    assert not list((corpus / "b3").iterdir())
 
 
 def test_bad_input_ends_with_one_line(corpus):

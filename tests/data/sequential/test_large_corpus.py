@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_recipe
+from support.data.shards import write_shards
 from support.model.runs import with_training
-from support.model.shards import write_shards
 from support.model.tones import lively
 
 from wenet_fusion.config import to_yaml

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_recipe
-from support.model.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, same, sequential_recipe, source
-from support.model.shards import in_ranks, served, tar, wav, write_shards
+from support.data.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, same, sequential_recipe, source
+from support.data.shards import in_ranks, served, tar, wav, write_shards
 from support.model.tones import speak
 
 from wenet_fusion.data.sequential import tar_members

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_recipe
+from support.data.shards import served, write_shards
 from support.model.rank_runs import run_all
 from support.model.runs import differences, run_until, start, with_training
-from support.model.shards import served, write_shards
 from support.model.tones import lively
 
 from wenet_fusion.data.sequential.shard_list import SequentialConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_recipe
-from support.model.sequential_epochs import LOADING, epoch, same, sequential_recipe
-from support.model.shards import write_shards
+from support.data.sequential_epochs import LOADING, epoch, same, sequential_recipe
+from support.data.shards import write_shards
 from torch.utils.data import get_worker_info
 
 from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset

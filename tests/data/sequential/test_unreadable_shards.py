@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_recipe
-from support.model.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, sequential_recipe, source
-from support.model.shards import served, tar, utterance_members, write_shards
+from support.data.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, sequential_recipe, source
+from support.data.shards import served, tar, utterance_members, write_shards
 
 from wenet_fusion.data.sequential import byte_stream, tar_members
 from wenet_fusion.ranks import Ranks

@@ -113,7 +113,7 @@ def rows_that_fit(rows: int, fits: Callable[[int], bool]) -> int:
         fits: tries a number of rows.
 
     >>> rows_that_fit(40, lambda rows: rows <= 13)
-    12
+    13
     """
     if fits(rows):
         return rows

@@ -44,6 +44,7 @@ def first_nonfinite(model: nn.Module, passes: Callable[[], None]) -> str:
         model: whose modules are watched.
         passes: runs forward and backward.
 
+    >>> import torch
     >>> layer = nn.Linear(1, 1)
     >>> first_nonfinite(nn.Sequential(layer, nn.ReLU()), lambda: layer(torch.full((1, 1), torch.nan)).sum().backward())
     'the output of 0'

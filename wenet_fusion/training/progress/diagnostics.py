@@ -1,4 +1,4 @@
-"""What explains a run: its speed and memory, and how far BatchNorm's two kinds of statistics are apart."""
+"""Diagnostics of a run: speed, memory, and the gap between BatchNorm's two kinds of statistics."""
 
 import resource
 import sys

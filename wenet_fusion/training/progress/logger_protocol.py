@@ -54,7 +54,7 @@ def epoch_curves(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the values that are finite, for programs that know no others."""
+    """Return the values that are finite, for programs that take no others."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 

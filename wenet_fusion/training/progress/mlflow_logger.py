@@ -27,6 +27,8 @@ class MlflowLogger:
     Raises:
         ImportError: mlflow is not installed.
 
+    >>> [name for name in vars(MlflowLogger) if not name.startswith("_")]
+    ['step', 'epoch', 'details', 'close']
     >>> MlflowLogger(Path("exp/run1"), "seed: 0").step(1, 0, {"loss": 9.7})  # doctest: +SKIP
     """
 

@@ -25,6 +25,8 @@ class WandbLogger:
     Raises:
         ImportError: wandb is not installed.
 
+    >>> [name for name in vars(WandbLogger) if not name.startswith("_")]
+    ['step', 'epoch', 'details', 'close']
     >>> WandbLogger(Path("exp/run1"), "seed: 0").step(1, 0, {"loss": 9.7})  # doctest: +SKIP
     """
 
