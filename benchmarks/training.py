@@ -2,6 +2,7 @@
 """Measure training, a section at a time. Writes training_SECTION.md and training_SECTION.json.
 
 python benchmarks/training.py loader --output results     # audio hours per core and hour, by format; padding
+python benchmarks/training.py step --output results       # step times, memory, precisions, one and two ranks
 """
 
 import argparse
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import torch
 from parts.benchmark_report import this_run, write_report
-from parts.training import loader_speed
+from parts.training import loader_speed, step_time
 from wenet_fusion_runtime.console import run_main
 
-SECTIONS = {"loader": loader_speed}
+SECTIONS = {"loader": loader_speed, "step": step_time}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,60 @@
+"""Time steps of one rank and of two, by turns, in two processes with one thread each that talk over gloo."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from parts.timing import Timing, by_turns
+from parts.training.training_subject import Plan, Subject
+
+from wenet_fusion.ranks import Ranks
+from wenet_fusion.training.training_config import Precision
+
+ONE, APART, TWO = "one", "two that share nothing", "two"
+WORLD = 2
+
+
+def scaling(plan: Plan, precision: Precision, rounds: int) -> dict[str, Timing]:
+    """Return the times of a step, by the number of ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (plan, precision, rounds, folder)
+        context = torch.multiprocessing.start_processes(
+            _measure, arguments, nprocs=WORLD, join=False, start_method="forkserver"
+        )
+        while not context.join():
+            pass
+        found = json.loads((Path(folder) / "times.json").read_text(encoding="utf-8"))
+    return {name: Timing(**values) for name, values in found.items()}
+
+
+def _measure(number: int, plan: Plan, precision: Precision, rounds: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=WORLD)
+    try:
+        apart = Subject(plan, (precision,)).call(precision, "default")
+        together = Subject(plan, (precision,), Ranks(number, WORLD)).call(precision, "default")
+        steps: dict[str, Callable[[], None]] = {ONE: _nothing if number else apart, APART: apart, TWO: together}
+        calls = {name: _ending_together(step) for name, step in steps.items()}
+        dist.barrier()
+        times = by_turns(calls, rounds, 1, _nothing, waits=True)
+        if number == 0:
+            values = {name: timing._asdict() for name, timing in times.items()}
+            (Path(folder) / "times.json").write_text(json.dumps(values), encoding="utf-8")
+    finally:
+        dist.destroy_process_group()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ending_together(step: Callable[[], None]) -> Callable[[], None]:
+    def whole() -> None:
+        step()
+        dist.barrier()
+
+    return whole

@@ -1,0 +1,193 @@
+"""Measure training steps: FusionFormer beside the LayerNorm Conformer of the same shape, their memory, and two ranks.
+
+A step is what training does with a batch that is loaded: forward, backward and update, in one thread. All forms take
+turns in one process; the memory of each is measured in a process of its own (on Linux).
+"""
+
+import argparse
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+from parts.benchmark_report import Goal, goals_table
+from parts.candidates import CONFORMER, OURS
+from parts.random_models import conformer
+from parts.timing import Timing, by_turns
+from parts.training.rank_scaling import ONE, scaling
+from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
+from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject
+from tqdm import tqdm
+
+from wenet_fusion.data.batching import BatchSize
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.model.decoder import DecoderConfig
+from wenet_fusion.model.encoder_config import EncoderConfig
+
+NORM_ALONE = f"{OURS} with LayerNorm"  # differs in its norms only
+ALL, DEFAULT, LAYERS = KEPT
+# torch loads torch._dynamo with the first optimiser
+PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
+STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # of LayerNorm's
+WENET = (
+    f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
+    "`positions: rel_pos`, as many channels in front as it is wide), in this toolkit's code. WeNet's own code is no "
+    "part of this repository: its step is not timed here."
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=2, help="utterances of a batch (default: 2)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="that each lasts (default: 8)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every form (default: 5)")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="default: both")
+    parser.add_argument("--quick", action="store_true", help="toy models and 1 round: shows that everything runs")
+
+
+def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the section's text and its numbers."""
+    if min(args.rows, args.rounds) < 1 or not 1 <= args.seconds <= 60:
+        raise ValueError("--rows and --rounds must be 1 or more, --seconds between 1 and 60")
+    encoder, decoder = (TOY, TOY_DECODER) if args.quick else (EncoderConfig(), DecoderConfig())
+    seconds, rounds = (1.0, 1) if args.quick else (args.seconds, args.rounds)
+    encoders = {OURS: encoder, NORM_ALONE: replace(encoder, norm="layer"), CONFORMER: conformer(encoder)}
+    size = BatchSize(rows=args.rows, seconds=seconds, tokens=int(4 * seconds))
+    plans = {name: Plan(config, decoder, size, args.seed) for name, config in encoders.items()}
+    forms = [
+        Form(name, precision, kept)
+        for precision in args.precisions
+        for name in plans
+        for kept in KEPT
+        if kept != ALL or name == OURS  # before a LayerNorm nothing is computed again by default
+    ]
+    times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
+    ranks = {name: scaling(plans[name], args.precisions[0], rounds) for name in (OURS, CONFORMER)}
+    audio = args.rows * seconds
+    goals = find_goals(times, memory, args.precisions)
+    text = "\n\n".join(
+        [
+            f"Batches of {args.rows} x {seconds:g} s; medians of {rounds} rounds; vector instructions of torch: "
+            f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 {bfloat16_units()}. Audio hours per hour are those "
+            "of the steps alone, without loading. MB kept: by the forward pass for the backward pass. MB at most: of "
+            "the process, above what it takes before the model is built.",
+            forms_table(times, memory, audio),
+            "Ratios:",
+            ratios_table(times, memory, args.precisions),
+            goals_table(goals),
+            WENET,
+            f"One rank and two on two cores (gloo, one thread each, {args.precisions[0]}, a batch each); `two that "
+            "share nothing` are two trainings at once, which share the machine only:",
+            ranks_table(ranks, audio),
+        ]
+    )
+    record = {
+        "audio_seconds": audio,
+        "encoders": encoders,
+        "steps": {form.name: {**times[form.name]._asdict(), **memory[form.name]._asdict()} for form in forms},
+        "ranks": {name: {how: timing._asdict() for how, timing in found.items()} for name, found in ranks.items()},
+        "goals": goals,
+    }
+    return text, record
+
+
+def time_steps(plans: dict[str, Plan], forms: Sequence[Form], rounds: int) -> dict[str, Timing]:
+    """Time the steps of all forms by turns; those of one model train the same weights."""
+    precisions = tuple(dict.fromkeys(form.precision for form in forms))
+    subjects = {name: Subject(plan, precisions) for name, plan in plans.items()}
+    calls = {form.name: subjects[form.model].call(form.precision, form.kept) for form in forms}
+    with tqdm(total=rounds * len(calls), desc="steps", unit="turn", leave=False, disable=None) as bar:
+        return by_turns(calls, rounds, 1, bar.update)
+
+
+def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, Memory]:
+    """Measure the memory of each form in a process of its own, which has loaded everything but the model."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    context, found = multiprocessing.get_context("forkserver"), {}
+    for form in tqdm(forms, desc="memory", leave=False, disable=None):
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            found[form.name] = process.submit(memory_here, plans[form.model], form).result()
+    return found
+
+
+def bfloat16_units() -> str:
+    """Name what multiplies bfloat16 here; without such instructions it is slower than float32."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    names = [name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)]
+    return "by " + ", ".join(names) if names else "without instructions of its own"
+
+
+# ---- tables
+
+
+def ratios(precisions: Sequence[str]) -> list[tuple[str, Form, Form]]:
+    """Return what is compared: a name, a form and the one that it is divided by."""
+    found = []
+    for precision in precisions:
+        ours = Form(OURS, precision, DEFAULT)
+        found += [
+            (f"{OURS} to {other}, {precision}", ours, Form(other, precision, DEFAULT))
+            for other in (CONFORMER, NORM_ALONE)
+        ]
+        every = ours._replace(kept=ALL)
+        found.append((f"feed-forward computed again to {ALL}, {precision}", ours, every))
+        found.append((f"{OURS}, {ALL}, to {CONFORMER}, {precision}", every, Form(CONFORMER, precision, DEFAULT)))
+        for model in (OURS, CONFORMER):
+            checked = Form(model, precision, LAYERS)
+            found.append((f"`checkpoint_activations` to without, {model}, {precision}", checked, checked.by_default))
+    if len(precisions) > 1:
+        for model in (OURS, CONFORMER):
+            pair = [Form(model, precision, DEFAULT) for precision in ("bfloat16", "float32")]
+            found.append((f"bfloat16 to float32, {model}", pair[0], pair[1]))
+    return found
+
+
+def find_goals(times: dict[str, Timing], memory: dict[str, Memory], precisions: Sequence[str]) -> list[Goal]:
+    goals = []
+    for other in (CONFORMER, NORM_ALONE):
+        pair = Form(OURS, precisions[0], DEFAULT).name, Form(other, precisions[0], DEFAULT).name
+        step, peak = times[pair[0]].median / times[pair[1]].median, memory[pair[0]].peak / memory[pair[1]].peak
+        goals.append(Goal(f"step of {OURS} to {other}", STEP_GOAL, step, at_most=True))
+        goals.append(Goal(f"most memory of {OURS} to {other}", MEMORY_GOAL, peak, at_most=True))
+    return goals
+
+
+def forms_table(times: dict[str, Timing], memory: dict[str, Memory], audio: float) -> str:
+    head = ["model, precision, activations", "ms per step", "quartiles", "audio h per h", "MB kept", "MB at most"]
+    rows = [
+        [
+            name,
+            f"{time.median:.0f}",
+            f"{time.low:.0f}–{time.high:.0f}",
+            f"{1000 * audio / time.median:.1f}",
+            f"{memory[name].saved / 1e6:.1f}",
+            f"{memory[name].peak / 1e6:.0f}",
+        ]
+        for name, time in times.items()
+    ]
+    return markdown_table(head, rows)
+
+
+def ratios_table(times: dict[str, Timing], memory: dict[str, Memory], precisions: Sequence[str]) -> str:
+    rows = [
+        [
+            what,
+            f"{times[top.name].median / times[below.name].median:.3f}",
+            f"{memory[top.name].saved / memory[below.name].saved:.3f}",
+            f"{memory[top.name].peak / memory[below.name].peak:.3f}",
+        ]
+        for what, top, below in ratios(precisions)
+    ]
+    return markdown_table(["ratio", "step", "MB kept", "MB at most"], rows)
+
+
+def ranks_table(ranks: dict[str, dict[str, Timing]], audio: float) -> str:
+    rows = []
+    for model, found in ranks.items():
+        for how, time in found.items():
+            batches = 1 if how == ONE else 2
+            speed = batches * found[ONE].median / time.median
+            hours = f"{1000 * batches * audio / time.median:.1f}"
+            rows.append([f"{model}, {how}", f"{time.median:.0f}", hours, f"{speed:.2f}"])
+    return markdown_table(["ranks", "ms per step", "audio h per h", "times one rank"], rows)
