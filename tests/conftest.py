@@ -25,7 +25,7 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, ChunkingConfig
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.layers.norm import norms
-from wenet_fusion.model.layers.position_bias import PositionBias
+from wenet_fusion.model.layers.positions.position_bias import PositionBias
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, build_tokenizer
 from wenet_fusion.text.vocabulary_file import format_vocabulary

@@ -24,7 +24,7 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.layers.norm import fuse_norms
-from wenet_fusion.model.layers.position_bias import PrecomputedBias
+from wenet_fusion.model.layers.positions.position_bias import PrecomputedBias
 from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import RecipeConfig, build_dataset

@@ -21,7 +21,7 @@ from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.norm import norms
-from wenet_fusion.model.layers.position_bias import PositionBias
+from wenet_fusion.model.layers.positions.position_bias import PositionBias
 from wenet_fusion.model.losses import LossConfig
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.text.tokenizer import TokenizerConfig, restore_tokenizer

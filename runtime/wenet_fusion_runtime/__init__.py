@@ -20,7 +20,7 @@ from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, To
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.search.hot_words import CheckedHotWords, HotWord, check_hot_words, read_hot_words
-from wenet_fusion_runtime.search.language_model import LanguageModel, load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import LanguageModel, load_language_model
 from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions, ResolvedOptions
 from wenet_fusion_runtime.stream.endpoints import FILE_ENDPOINTS, LIVE_ENDPOINTS, EndpointRules

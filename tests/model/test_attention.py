@@ -12,7 +12,7 @@ from support.model.contexts import step_context
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.attention import MASKED, CachedAttention, Positions
-from wenet_fusion.model.layers.position_bias import PositionBias, PrecomputedBias, distance_index
+from wenet_fusion.model.layers.positions.position_bias import PositionBias, PrecomputedBias, distance_index
 
 pytestmark = pytest.mark.usefixtures("float64")
 

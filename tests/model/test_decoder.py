@@ -20,7 +20,7 @@ from wenet_fusion.model.decoder import (
     sequence_log_probs,
     teacher_forcing,
 )
-from wenet_fusion.model.layers.sinusoids import sinusoids
+from wenet_fusion.model.layers.positions.sinusoids import sinusoids
 
 pytestmark = pytest.mark.usefixtures("float64")
 

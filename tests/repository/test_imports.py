@@ -51,7 +51,7 @@ LATE = {
     ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",
     ("wenet_fusion_runtime.audio.containers.media_decoder", "av"): "an extra, for formats that libsndfile lacks only",
     ("wenet_fusion_runtime.audio.microphone", "sounddevice"): "an extra, for capturing from devices only",
-    ("wenet_fusion_runtime.search.language_model", "kenlm"): "an extra, for binary files only",
+    ("wenet_fusion_runtime.search.language_models.language_model", "kenlm"): "an extra, for binary files only",
     ("wenet_fusion_runtime.cli.serve", "wenet_fusion_runtime.server.server"): "needs an extra, for serving only",
     ("wenet_fusion_runtime.server.connection_limits", "resource"): "Windows has none",
     ("wenet_fusion_runtime.server.decoding.decoder_process", "resource"): "Windows has none",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sentences import TextFormat, add_format_arguments, read_sentences, text_format
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.search.language_model import KenlmModel, NgramModel, load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import KenlmModel, NgramModel, load_language_model
 
 
 class Perplexity(NamedTuple):

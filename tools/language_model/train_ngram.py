@@ -25,7 +25,7 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import read_lines, replacing
 from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START
-from wenet_fusion_runtime.search.language_model import load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 
 from wenet_fusion.text.vocabulary_file import read_vocabulary
 

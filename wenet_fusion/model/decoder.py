@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.packing import frame_mask
-from wenet_fusion.model.layers.sinusoids import sinusoids
+from wenet_fusion.model.layers.positions.sinusoids import sinusoids
 
 
 @dataclass(frozen=True)

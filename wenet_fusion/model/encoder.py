@@ -16,8 +16,8 @@ from wenet_fusion.model.layers.attention import MASKED
 from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.layer_types import build_layer
 from wenet_fusion.model.layers.packing import frame_mask, unpack, valid_frames
-from wenet_fusion.model.layers.position_bias import PositionBias
-from wenet_fusion.model.layers.sinusoids import Sinusoids
+from wenet_fusion.model.layers.positions.position_bias import PositionBias
+from wenet_fusion.model.layers.positions.sinusoids import Sinusoids
 from wenet_fusion.model.layers.subsampling import FACTOR, STRIDE, Subsampling
 
 

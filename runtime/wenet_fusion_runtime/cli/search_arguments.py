@@ -16,7 +16,7 @@ from wenet_fusion_runtime.search.hot_words import (
     parse_hot_word,
     read_hot_words,
 )
-from wenet_fusion_runtime.search.language_model import load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, DecodingOptions
 

@@ -11,8 +11,8 @@ from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.contextual_biasing import HotWordScorer
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.search.language_model import LanguageModel
-from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
+from wenet_fusion_runtime.search.language_models.language_model_scorer import LanguageModelScorer
 from wenet_fusion_runtime.search.scorers import LengthPenalty, ScoreField, Scorer
 from wenet_fusion_runtime.search.spelling import Spelling
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from wenet_fusion_runtime.model.metadata import MAX_WEIGHT, Meta
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.search.language_model import LanguageModel
+from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
 from wenet_fusion_runtime.search.modes import PREFIX_BEAM, RESCORING, SEARCH_MODES
 from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, LONGEST_SECONDS, EndpointRules

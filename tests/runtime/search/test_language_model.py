@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.recipes import arpa_models, lmplz_expected
 from support.recipes.arpa_models import load, scores
-from wenet_fusion_runtime.search import language_model
-from wenet_fusion_runtime.search.language_model import NgramModel, load_language_model
+from wenet_fusion_runtime.search.language_models import language_model
+from wenet_fusion_runtime.search.language_models.language_model import NgramModel, load_language_model
 
 try:
     import kenlm

@@ -18,7 +18,7 @@ from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
 from wenet_fusion_runtime.search.contextual_biasing import HotWordGraph
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import HotWord
-from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.language_models.language_model_scorer import LanguageModelScorer
 from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers

@@ -15,8 +15,8 @@ from test_searches import enumerate_prefixes, pieces, random_scores
 from wenet_fusion_runtime import DecodingOptions, Recognizer, load_language_model
 from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
 from wenet_fusion_runtime.search.frame_scores import FrameScores
-from wenet_fusion_runtime.search.language_model import NgramModel
-from wenet_fusion_runtime.search.language_model_scorer import LanguageModelScorer
+from wenet_fusion_runtime.search.language_models.language_model import NgramModel
+from wenet_fusion_runtime.search.language_models.language_model_scorer import LanguageModelScorer
 from wenet_fusion_runtime.search.modes import PREFIX_BEAM
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.scorer_set import make_scorers

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from kaldi_corpus import read_corpus
 from wenet_fusion_runtime.search.hot_words import read_hot_words
-from wenet_fusion_runtime.search.language_model import load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 
 from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.text.vocabulary_file import read_vocabulary

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from wenet_fusion_runtime.search.language_model import NgramModel, load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import NgramModel, load_language_model
 
 ARPA = r"""\data\
 ngram 1=5

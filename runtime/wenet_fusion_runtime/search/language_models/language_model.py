@@ -11,7 +11,7 @@ import numpy as np
 
 from wenet_fusion_runtime.console import unusable_package
 from wenet_fusion_runtime.results.normalization import normalize_text
-from wenet_fusion_runtime.search.arpa import Arpa, NgramTable, read_arpa
+from wenet_fusion_runtime.search.language_models.arpa import Arpa, NgramTable, read_arpa
 
 _KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 _START, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")

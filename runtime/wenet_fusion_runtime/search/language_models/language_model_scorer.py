@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wenet_fusion_runtime.search.language_model import LanguageModel
+from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
 from wenet_fusion_runtime.search.scorers import ScoreField
 from wenet_fusion_runtime.search.spelling import Spelling
 
