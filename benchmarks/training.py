@@ -3,6 +3,7 @@
 
 python benchmarks/training.py loader --output results     # audio hours per core and hour, by format; padding
 python benchmarks/training.py step --output results       # step times, memory, precisions, one and two ranks
+python benchmarks/training.py start --output results      # seconds and memory from the command to the first batch
 """
 
 import argparse
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import torch
 from parts.benchmark_report import this_run, write_report
-from parts.training import loader_speed, step_time
+from parts.training import loader_speed, start_of_training, step_time
 from wenet_fusion_runtime.console import run_main
 
-SECTIONS = {"loader": loader_speed, "step": step_time}
+SECTIONS = {"loader": loader_speed, "step": step_time, "start": start_of_training}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

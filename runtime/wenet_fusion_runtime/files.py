@@ -54,17 +54,22 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, nested so deeply that Python cannot read it, or an object has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_members)
+        if isinstance(text, bytes) or text.startswith("\ufeff"):
+            return json.loads(text, object_pairs_hook=_unique_members)
+        return _DECODER.decode(text)  # json.loads would build one for every line of a list
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON; `json` alone keeps the last value of a key that stands twice."""
-    found, names = dict(pairs), [name for name, _ in pairs]
-    if len(found) < len(names):
+    if len(found := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
         raise ValueError(f"the key {printable(max(names, key=names.count)[:100])!r} stands twice in an object")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
 
 
 def file_sha256(path: str | Path) -> str:

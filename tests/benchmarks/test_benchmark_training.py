@@ -63,3 +63,18 @@ def test_steps_keep_as_many_activations_as_they_are_to() -> None:
         types.append({type(module).__name__ for module in subject.model.modules()})
     assert "RecomputedChain" in types[0] and not any(name.startswith("Recomputed") for name in types[1])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())
+
+
+def test_the_section_start_measures_a_process_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert training_benchmark.main(["start", "--utterances", "1000", "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "training_start.json").read_text(encoding="utf-8"))
+    found = record["start"]["1000"]
+    assert 0 < found["imports"] < found["seconds"] and found["megabytes"] > 0 and len(found["workers"]) == 2
+    assert [goal["what"] for goal in record["goals"]] == ["seconds to the first batch", "MB of the process"]
+    text = (tmp_path / "training_start.md").read_text(encoding="utf-8")
+    assert text in capsys.readouterr().out and "| 1,000 | " in text
+
+
+def test_the_section_start_needs_a_list_of_some_length(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1000 or more"):
+        training_benchmark.main(["start", "--utterances", "10", "--output", str(tmp_path)])

@@ -115,3 +115,16 @@ def test_configuration_problems():
         config_from_mapping(
             TokenizerConfig, {"kind": "bpe", "units": "u", "bpe_model": "m", "split_with_space": True}, "c"
         )
+
+
+@pytest.mark.parametrize("first", [3, 250])
+def test_letters_of_any_id_are_encoded(first):
+    """Ids below 256 take a shorter way, which knows no others."""
+    tokens = [f"<{number}>" for number in range(first)]
+    tokens[:3] = ["<blank>", "<unk>", "<sos/eos>"]
+    tokenizer = CharTokenizer(Vocabulary([*tokens, *"▁abcdefgh"], "pieces"))
+    assert tokenizer.encode(" a hgf  b ") == [first + step for step in (1, 0, 8, 7, 6, 0, 2)]
+    assert tokenizer.encode("") == []
+    for text in ("abx", "ab\u4f60"):
+        with pytest.raises(UnknownToken, match=f"'{text[-1]}' in '{text}' is not in the vocabulary"):
+            tokenizer.encode(text)

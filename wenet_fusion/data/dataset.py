@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,9 +119,13 @@ class SpeechDataset:
 
     def report(self) -> DataReport:
         """Return how much of the data is used, each skipped utterance with its reason, and changes of transcripts."""
+        return DataReport(*self._used(), self.skipped, self.notes())
+
+    def _used(self) -> tuple[int, float]:
+        """Return the number of utterances that can be used, and their hours."""
         lost = {skip.key for skip in self.skipped}
         used = ~np.array([key in lost for key in self.utterances.keys]) if lost else np.ones(len(self), bool)
-        return DataReport(int(used.sum()), float(self.seconds[used].sum()) / 3600, self.skipped, self.notes())
+        return int(used.sum()), float(self.seconds[used].sum()) / 3600
 
     def decode_all(self, indices: Sequence[int] | None = None) -> None:
         """Decode the audio of every utterance, or of some, and count those that training would skip.
@@ -142,7 +147,7 @@ class SpeechDataset:
     @property
     def contents(self) -> DataContents:
         """Return hashes of keys, durations and token ids, from which a resumed run says what has changed."""
-        return list_contents(self.utterances.keys, self.utterances.extents(), self._tokens)
+        return list_contents(self.utterances.keys, self.utterances.extents(), self._tokens.printed())
 
     @property
     def digest(self) -> str:
@@ -152,9 +157,9 @@ class SpeechDataset:
 
     def description(self) -> str:
         """Return the number of utterances, their hours, and how many are skipped."""
-        report = self.report()
+        count, hours = self._used()
         filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
-        return f"{report.utterances} utterances, {report.hours:.2f} h, {len(report.skipped)} skipped{filtered}"
+        return f"{count} utterances, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
 
     def keeps_positions(self, before: int, now: int) -> bool:
         """Return True: any number of ranks shares the same plan."""
@@ -246,12 +251,15 @@ class SpeechDataset:
         ]
         if self.misstated:
             notes.append(f"{len(self.misstated)} utterances have another duration: {_first(self.misstated)}")
+        return (*notes, *self._text_notes)
+
+    @functools.cached_property
+    def _text_notes(self) -> tuple[str, ...]:
+        """Return what is changed in transcripts; they stay as they are while batches are loaded."""
         texts = dict(zip(self.utterances.keys, self.utterances.texts))
-        notes.append(normalization_note(texts))
-        removed = self.tokenizer.special_tokens == "remove" and count_special_tokens(texts.values())
-        if removed:
-            notes.append(f"special tokens were removed from transcripts: {removed}")
-        return tuple(filter(None, notes))
+        removed = count_special_tokens(texts.values()) if self.tokenizer.special_tokens == "remove" else ""
+        note = f"special tokens were removed from transcripts: {removed}" if removed else ""
+        return tuple(filter(None, (normalization_note(texts), note)))
 
     def _beyond(self) -> list[Skip]:
         """Return what the filters would leave out."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -46,6 +48,12 @@ class StringColumn(Sequence[str]):
         number = range(len(self))[index]
         return self._buffer[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogatepass")
 
+    def __iter__(self) -> Iterator[str]:
+        start, buffer = 0, self._buffer
+        for end in itertools.islice(self._ends, 1, None):
+            yield buffer[start:end].decode("utf-8", "surrogatepass")
+            start = end
+
 
 class TokenColumn(Sequence[list[int]]):
     """Lists of token ids in one array.
@@ -61,13 +69,23 @@ class TokenColumn(Sequence[list[int]]):
 
     def append(self, ids: Sequence[int]) -> None:
         """Add a list of ids."""
-        self._ids.extend(ids)
+        # Twice as fast as array.extend.
+        self._ids.frombytes(struct.pack(f"{len(ids)}{self._ids.typecode}", *ids))
         self._ends.append(len(self._ids))
 
     @property
     def lengths(self) -> np.ndarray:
         """Return the number of ids of each list."""
         return np.diff(np.array(self._ends))
+
+    def printed(self) -> Iterator[str]:
+        """Yield each list as `str` prints it, seven times as fast."""
+        ids = np.frombuffer(self._ids, self._ids.typecode)
+        numbers = np.array([f", {number}" for number in range(int(ids.max(initial=0)) + 1)], dtype=bytes)
+        for start, end in zip(self._ends, self._ends[1:]):
+            # Elements of one width are padded with zero bytes.
+            row = numbers.take(ids[start:end]).tobytes().translate(None, b"\0")
+            yield f"[{row[2:].decode()}]"
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -112,9 +130,15 @@ class UtteranceTable(Sequence[Utterance]):
         source = utterance.source
         if source.content is not None:
             self._contents[len(self) - 1] = source.content
-        optional = (utterance.start, utterance.end, utterance.channel)
+        start, end, channel = utterance.start, utterance.end, utterance.channel
         self._numbers.extend(
-            (source.offset, source.size, *(math.nan if value is None else value for value in optional))
+            (
+                source.offset,
+                source.size,
+                math.nan if start is None else start,
+                math.nan if end is None else end,
+                math.nan if channel is None else channel,
+            )
         )
         self._seconds.append(utterance.seconds)
 
@@ -129,15 +153,28 @@ class UtteranceTable(Sequence[Utterance]):
 
     def extents(self) -> Iterator[str]:
         """Yield duration, start and channel of each utterance, as `DataContents` hashes them."""
-        for row, seconds in enumerate(self._seconds):
-            start, channel = self._optional(row, 2), self._optional(row, 4)
-            yield f"{seconds:.3f} {start} {None if channel is None else int(channel)}"
+        starts, channels = self._numbers[2::_NUMBERS], self._numbers[4::_NUMBERS]
+        for seconds, start, channel in zip(self._seconds, starts, channels):
+            yield f"{seconds:.3f} {_optional(start)} {None if math.isnan(channel) else int(channel)}"
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Utterance]:
-        return map(self.__getitem__, range(len(self)))
+        numbers = iter(self._numbers)
+        columns = zip(self.keys, self.texts, self._paths, self._places, self._seconds, *[numbers] * _NUMBERS)
+        for row, (key, text, path, place, seconds, offset, size, start, end, channel) in enumerate(columns):
+            yield Utterance(
+                key,
+                AudioSource(path, int(offset), int(size), self._contents.get(row)),
+                text,
+                seconds,
+                _optional(start),
+                _optional(end),
+                self._speakers.get(row),
+                None if math.isnan(channel) else int(channel),
+                place,
+            )
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
@@ -148,23 +185,22 @@ class UtteranceTable(Sequence[Utterance]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         row = range(len(self))[index]
-        channel = self._optional(row, 4)
-        offset, size = map(int, self._numbers[row * _NUMBERS : row * _NUMBERS + 2])
+        offset, size, start, end, channel = self._numbers[row * _NUMBERS : (row + 1) * _NUMBERS]
         return Utterance(
             key=self.keys[row],
-            source=AudioSource(self._paths[row], offset, size, self._contents.get(row)),
+            source=AudioSource(self._paths[row], int(offset), int(size), self._contents.get(row)),
             text=self.texts[row],
             seconds=self._seconds[row],
-            start=self._optional(row, 2),
-            end=self._optional(row, 3),
+            start=_optional(start),
+            end=_optional(end),
             speaker=self._speakers.get(row),
-            channel=None if channel is None else int(channel),
+            channel=None if math.isnan(channel) else int(channel),
             place=self._places[row],
         )
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    def _optional(self, row: int, column: int) -> float | None:
-        value = self._numbers[row * _NUMBERS + column]
-        return None if math.isnan(value) else value
+
+def _optional(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -24,6 +24,15 @@ class Part(NamedTuple):
     is_special: bool
 
 
+def may_hold_special_tokens(text: str) -> bool:
+    """Return False if a transcript certainly holds no special token.
+
+    >>> may_hold_special_tokens("SIX ONE"), may_hold_special_tokens("SIX [noise]")
+    (False, True)
+    """
+    return "<" in text or "[" in text or "{" in text
+
+
 def split_special_tokens(text: str) -> list[Part]:
     """Cut a transcript into text and special tokens; white space within a special token becomes `_`.
 
@@ -79,6 +88,6 @@ def count_special_tokens(texts: Iterable[str]) -> str:
     >>> count_special_tokens(["[noise] one", "two [noise] <unk>"])
     '[noise] 2, <unk> 1'
     """
-    counts = Counter(token for text in texts for token in find_special_tokens(text))
+    counts = Counter(token for text in texts if may_hold_special_tokens(text) for token in find_special_tokens(text))
     shown = [f"{token} {count}" for token, count in counts.most_common(_SHOWN_KINDS)]
     return ", ".join(shown + ["..."] * (len(counts) > _SHOWN_KINDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import sentencepiece
 from wenet_fusion_runtime.results.normalization import normalize_text, spellings
@@ -14,6 +14,7 @@ from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabul
 from wenet_fusion.text.special_tokens import (
     Part,
     SpecialTokens,
+    may_hold_special_tokens,
     means_unknown,
     remove_special_tokens,
     split_special_tokens,
@@ -151,16 +152,16 @@ class _VocabularyTokenizer:
     def _is_special(self, token: str) -> bool:
         return WORD_START + token in self._known or (self.special_tokens == "keep" and means_unknown(token))
 
-    def _split(self, text: str) -> list[str]:
+    def _split(self, text: str) -> Sequence[str]:
         """Return the tokens of text without special tokens."""
         raise NotImplementedError
 
     def _encode(self, text: str) -> list[int]:
-        if self.special_tokens == "spell":
-            return self._ids(self._split(text), text)
+        if self.special_tokens == "spell" or not may_hold_special_tokens(text):
+            return self._ids(text, text)
         ids = []
         for part in split_special_tokens(text):
-            ids += [self._special_id(part.text, text)] if part.is_special else self._ids(self._split(part.text), text)
+            ids += [self._special_id(part.text, text)] if part.is_special else self._ids(part.text, text)
         return ids
 
     def _special_id(self, token: str, text: str) -> int:
@@ -175,12 +176,15 @@ class _VocabularyTokenizer:
             "set tokenizer.special_tokens to remove or spell, or make the vocabulary with --special_tokens keep"
         )
 
-    def _ids(self, tokens: Sequence[str], text: str) -> list[int]:
-        ids = list(map(self._known.get, tokens))
-        if None in ids:
-            token, source = tokens[ids.index(None)], self.vocabulary.source
-            raise UnknownToken(f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text")
-        return cast("list[int]", ids)
+    def _ids(self, part: str, text: str) -> list[int]:
+        """Return the ids of a part of a text that holds no special tokens."""
+        try:
+            return list(map(self._known.__getitem__, self._split(part)))
+        except KeyError as error:
+            token, source = error.args[0], self.vocabulary.source
+            raise UnknownToken(
+                f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text"
+            ) from None
 
 
 class CharTokenizer(_VocabularyTokenizer):
@@ -197,8 +201,21 @@ class CharTokenizer(_VocabularyTokenizer):
     kind = "char"
     model_bytes = b""
 
-    def _split(self, text: str) -> list[str]:
-        return list(text.replace(" ", WORD_START)) if self.join == "pieces" else text.split()
+    def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
+        super().__init__(vocabulary, special_tokens)
+        # The id of each byte of ASCII text; 0, the blank, where the slow way must look.
+        ids = [self._known.get(WORD_START if number == ord(" ") else chr(number), 0) for number in range(128)]
+        self._ascii_ids = bytes(number if number < 256 else 0 for number in ids).ljust(256, b"\0")
+
+    def _ids(self, part: str, text: str) -> list[int]:
+        if self.join == "pieces" and part.isascii():
+            ids = part.encode().translate(self._ascii_ids)
+            if 0 not in ids:
+                return list(ids)
+        return super()._ids(part, text)
+
+    def _split(self, text: str) -> Sequence[str]:
+        return text.replace(" ", WORD_START) if self.join == "pieces" else text.split()
 
 
 class BpeTokenizer(_VocabularyTokenizer):
@@ -234,7 +251,7 @@ class BpeTokenizer(_VocabularyTokenizer):
                 f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
 
-    def _split(self, text: str) -> list[str]:
+    def _split(self, text: str) -> Sequence[str]:
         return self._pieces.encode(text.strip(), out_type=str)
 
 

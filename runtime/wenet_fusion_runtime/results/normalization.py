@@ -46,6 +46,8 @@ def spellings(text: str) -> tuple[str, ...]:
     [4, 5]
     """
     normal = normalize_text(text)
+    if normal.isascii() and normal == text:
+        return (text,)
     return tuple(dict.fromkeys((normal, text, unicodedata.normalize("NFD", normal))))
 
 

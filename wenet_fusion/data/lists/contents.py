@@ -16,8 +16,8 @@ _SHOWN_KEYS = 3
 class DataContents(NamedTuple):
     """N utterances of a list, each with hashes of its key, its extent and its token ids.
 
-    >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], [[3, 4], [5]])
-    >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], [[3, 3], []]))
+    >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], ["[3, 4]", "[5]"])
+    >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], ["[3, 3]", "[]"]))
     'the transcript of u1 changed; u3 was added; 1 is gone'
     """
 
@@ -25,11 +25,11 @@ class DataContents(NamedTuple):
     hashes: Tensor  # (N, 3) int64
 
 
-def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[Sequence[int]]) -> DataContents:
-    """Return the contents of a list from each utterance's key, extent (duration, start, channel) and token ids."""
+def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[str]) -> DataContents:
+    """Return the contents of a list from each utterance's key, extent (duration, start, channel) and printed ids."""
     digests = bytearray()
     for key, extent, ids in zip(keys, extents, tokens):
-        digests += _hash(key) + _hash(extent) + _hash(str(ids))
+        digests += _hash(key) + _hash(extent) + _hash(ids)
     hashes = np.frombuffer(digests, dtype=">i8").astype(np.int64).reshape(-1, 3)
     return DataContents(keys, torch.from_numpy(hashes))
 

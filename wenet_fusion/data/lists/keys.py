@@ -14,7 +14,7 @@ def key_problem(key: str) -> str:
     """
     if len(key.split()) != 1:
         return f"key {key!r} must be one word"
-    if printable(key) != key:
+    if not key.isprintable() and printable(key) != key:
         return f"key {key!r} holds control characters; take them out"
     if ".." in key.split("/") or key.startswith("/"):
         return f"key {key!r} leads out of a folder, where files are named by keys; take out '..' and the leading '/'"

@@ -123,6 +123,7 @@ def _entries(
             place = f"{name} (utterance {number})"
             yield (place, [], [str(found)]) if isinstance(found, Skip) else (place, [found], [])
         return
+    folder = path.parent
     for number, line in enumerate(iterate_lines(path, "surrogateescape"), 1):
         line = line.strip()
         if not line:
@@ -130,7 +131,7 @@ def _entries(
         if data_type == "auto":
             data_type = "raw" if line.startswith("{") else "shard"
         parse = _parse_line if data_type == "raw" else _index_shard
-        yield (f"{name}:{number}", *parse(line, path.parent))
+        yield (f"{name}:{number}", *parse(line, folder))
 
 
 def _fill_seconds(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -168,15 +169,16 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
     if missing:
         raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
     for name in ("key", "wav", "txt", "speaker"):
-        if not isinstance(record.get(name, ""), str):
-            raise ValueError(f"{name} must be a string, found {json.dumps(record[name])[:80]}")
-        if name != "wav" and _NOT_UTF8.search(record.get(name, "")):
-            raise ValueError(f"{name} {printable(record[name])!r} is not UTF-8 text; convert the list")
-        if "\0" in record.get(name, ""):
-            raise ValueError(f"{name} {record[name][:80]!r} holds a NUL character; take it out")
+        value = record.get(name, "")
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a string, found {json.dumps(value)[:80]}")
+        if name != "wav" and not value.isascii() and _NOT_UTF8.search(value):
+            raise ValueError(f"{name} {printable(value)!r} is not UTF-8 text; convert the list")
+        if "\0" in value:
+            raise ValueError(f"{name} {value[:80]!r} holds a NUL character; take it out")
     if problem := key_problem(record["key"]):
         raise ValueError(problem)
-    start, end, duration = (number_of(record, name) for name in ("start", "end", "duration"))
+    start, end, duration = number_of(record, "start"), number_of(record, "end"), number_of(record, "duration")
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end} must come after start {start or 0.0}")
     if end is not None:

@@ -96,7 +96,7 @@ class SequentialDataset:
     def contents(self) -> DataContents:
         """Return hashes of the shards' places."""
         n = len(self._shards)
-        return list_contents([shard.name for shard in self._shards], [""] * n, [[]] * n)
+        return list_contents([shard.name for shard in self._shards], [""] * n, ["[]"] * n)
 
     @property
     def digest(self) -> str:

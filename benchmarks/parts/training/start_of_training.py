@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-"""Time the start of a training: seconds and memory from the list to the first batch, and the padding of its batches.
+"""Measure the start of a training: seconds and memory from its command to the first batch.
 
-Simulates lists as long as LibriSpeech (281,000 utterances, lengths and transcripts alike) whose
-audio is never opened, in one process each. Writes training-start.md and training-start.json.
+Simulates lists as long as LibriSpeech (281,000 utterances, lengths and transcripts alike) whose audio is never opened.
+Each start is a process of its own: `python -m parts.training.start_of_training FOLDER SECONDS_OF_THE_CLOCK`.
 """
 
 import argparse
@@ -13,13 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
-from parts.benchmark_report import Goal, goals_table, this_run, write_report
-from wenet_fusion_runtime.console import run_main
+from parts.benchmark_report import Goal, goals_table
 from wenet_fusion_runtime.results.vocabulary import WORD_START
 
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
@@ -28,33 +26,28 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.recipe import build_dataset, read_recipe
 from wenet_fusion.text.tokenizer import build_tokenizer
 
+BENCHMARKS = Path(__file__).parents[2]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 CONFIG = "tokenizer: {units: units.txt}\ndata: {max_skipped: 1.0}\ntraining: {max_batch_seconds: 400, num_workers: 2}\n"
 SECONDS, MEGABYTES = 30.0, 1000.0  # wanted of 281,000 utterances
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--utterances", type=int, nargs="+", default=[28_000, 281_000], help="lengths of the lists (default: both)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the lists (default: 0)")
-    parser.add_argument("--output", type=Path, help="folder for the table and the numbers")
-    parser.add_argument("--start_in", type=Path, help=argparse.SUPPRESS)  # the process that is measured
-    args = parser.parse_args(arguments)
-    if args.start_in:
-        print(json.dumps(start(args.start_in)))
-        return 0
+
+
+def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the section's text and its numbers."""
     if min(args.utterances) < 1000:
         raise ValueError("--utterances must be 1000 or more")
     found = {count: measure_start(count, args.seed) for count in args.utterances}
-    head = ["utterances", "seconds to the first batch", "of these on the processor", "MB", "MB per worker", "padding"]
+    head = ["utterances", "seconds to the first batch", "of these imports", "on the processor", "MB", "MB per worker"]
     rows = [
         [
             f"{count:,}",
-            f"{numbers['seconds']:.1f}",
-            f"{numbers['processor']:.1f}",
+            *(f"{numbers[name]:.1f}" for name in ("seconds", "imports", "processor")),
             f"{numbers['megabytes']:.0f}",
             ", ".join(f"{megabytes:.0f}" for megabytes in numbers["workers"]),
             f"{100 * numbers['padding']:.1f} %",
@@ -66,22 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Goal("seconds to the first batch", SECONDS, largest["seconds"], at_most=True),
         Goal("MB of the process", MEGABYTES, largest["megabytes"], at_most=True),
     ]
-    run = this_run(args.seed, os.getloadavg()[0])
-    text = "\n\n".join(["\n".join(run.lines()), markdown_table(head, rows), goals_table(goals)])
-    print(text)
-    if args.output:
-        write_report(args.output, "training-start", text, {"run": run, "start": found, "goals": goals})
-    return 0
+    text = "\n\n".join([markdown_table([*head, "padding"], rows), goals_table(goals)])
+    return text, {"start": found, "goals": goals}
 
 
-def measure_start(count: int, seed: int) -> dict:
+def measure_start(count: int, seed: int) -> dict[str, Any]:
     """Return the numbers of a start with a list of that length, from a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), count, seed)
-        command = [sys.executable, __file__, "--start_in", folder]
-        started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return {**json.loads(done.stdout.splitlines()[-1]), "whole_process": time.monotonic() - started}
+        command = [sys.executable, "-m", "parts.training.start_of_training", folder, str(time.monotonic())]
+        done = subprocess.run(command, cwd=BENCHMARKS, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
 
 
 def write_corpus(folder: Path, count: int, seed: int) -> None:
@@ -105,14 +93,18 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
             file.write(json.dumps({"key": key, "wav": path, "txt": text, "duration": round(duration, 6)}) + "\n")
 
 
-def start(folder: Path) -> dict:
-    """Do what training does before its first step, and return how long it took and how much memory it needs."""
+def start(folder: Path, commanded: float) -> dict[str, Any]:
+    """Do what training does before its first step, and return how long it took and how much memory it needs.
+
+    `commanded` is when the process was started, by the machine's monotonic clock.
+    """
     started = time.monotonic()
     os.chdir(folder)
     config = read_recipe(Path("train.yaml"), [])
     dataset = build_dataset(config, Path("data.list"), build_tokenizer(config.tokenizer, Path()), augmented=True)
-    dataset.description()
-    dataset.notes()
+    for _ in range(2):  # before and after the message that names the run
+        dataset.description()
+        dataset.notes()
     for measured in (dataset.digest, dataset.contents):
         assert measured
     training = config.training
@@ -122,13 +114,14 @@ def start(folder: Path) -> dict:
     first = [readable[:30], readable[30:60], *from_epoch]
     batches = iterate(dataset, first, epoch=0, num_workers=training.num_workers)
     next(batches)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - commanded
     workers = [_unshared(child) for child in _children(os.getpid())]
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "seconds": seconds,
+        "imports": started - commanded,
         "processor": usage.ru_utime + usage.ru_stime,
-        "megabytes": usage.ru_maxrss / 1024,
+        "megabytes": _status("VmHWM") / 1024,  # ru_maxrss would include the process that started this one
         "workers": workers,
         "padding": padding_fraction(dataset.seconds, from_epoch),
         "batches": len(from_epoch),
@@ -140,6 +133,12 @@ def _children(process: int) -> list[int]:
     return [int(number) for number in text.split()]
 
 
+def _status(name: str) -> int:
+    """Return a number of this process's status, kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
 def _unshared(process: int) -> float:
     """Return the memory that a process shares with no other, MB."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -147,4 +146,4 @@ def _unshared(process: int) -> float:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    print(json.dumps(start(Path(sys.argv[1]), float(sys.argv[2]))))
