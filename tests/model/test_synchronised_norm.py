@@ -30,6 +30,7 @@ def one_norm(ranks: Ranks, parts: list[Tensor], gradients: list[Tensor], planes:
     norm.momentum = momentum
     rows = parts[ranks.rank].clone().requires_grad_()
     y = norm(rows)
+    assert not norm.running_var.requires_grad and not norm.running_mean.requires_grad, "a graph that grows"
     y.backward(gradients[ranks.rank])
     return [y.detach(), rows.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
 

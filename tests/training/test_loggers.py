@@ -20,7 +20,9 @@ from wenet_fusion.training.optimisation.trial import first_nonfinite, leaving_no
 from wenet_fusion.training.progress import mlflow_logger, wandb_logger
 from wenet_fusion.training.progress.diagnostics import norm_statistics
 from wenet_fusion.training.progress.logger_protocol import Sample
+from wenet_fusion.training.progress.loggers import Loggers
 from wenet_fusion.training.progress.mlflow_logger import MlflowLogger
+from wenet_fusion.training.progress.run_log import RunLog
 from wenet_fusion.training.progress.wandb_logger import WandbLogger
 
 Corpus = tuple[Path, Path]
@@ -154,3 +156,32 @@ def test_the_first_module_that_is_not_finite_is_named(how: str, where: str) -> N
     after = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert torch.equal(state, torch.get_rng_state()) and model[0].weight.grad is None
+
+
+class _Down:
+    """A tracking server that answers nothing."""
+
+    def step(self, step: int, epoch: int, values: object) -> None:
+        raise ConnectionError("the server is down")
+
+    epoch = details = step
+
+    def close(self) -> None:
+        raise ConnectionError("still down")
+
+
+def test_a_tracking_server_that_is_down_does_not_end_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_log = RunLog(tmp_path / "log.jsonl", 0)
+    log = Loggers([run_log, _Down(), _Down()])
+    for step in (1, 2):
+        log.step(step, 0, {"loss": 1.0})
+    log.close()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    assert (
+        capsys.readouterr().err.count("_Down failed and gets no more numbers (ConnectionError: the server is down)")
+        == 2
+    )
+    with pytest.raises(ConnectionError):
+        Loggers([_Down()]).step(1, 0, {})

@@ -182,7 +182,8 @@ def logged_step(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in whole), default=0)
 
 
-@pytest.mark.parametrize("in_background", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("in_background", [False, True])
 def test_kills_at_random_moments_lose_at_most_the_interval_and_change_nothing(
     recipe: RecipeConfig, corpus: Corpus, tmp_path: Path, in_background: bool
 ) -> None:

@@ -223,6 +223,9 @@ class SpeechDataset:
         Raises:
             ValueError: more than the share `max_skipped` is unusable.
         """
+        skips = list(skips)
+        if not skips:  # of nearly every batch
+            return
         known = {skip.key for found in (self.skipped, self.filtered, self.misstated) for skip in found}
         before = len(self.skipped)
         for skip in skips:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.model.conformance import ModelFault
+
 from wenet_fusion.export.emission_delay import measure_emission_delay
 from wenet_fusion.export.speech import Speech, calibration_split, check_limit, measure_errors
 from wenet_fusion.export.target import Exported, ExportOptions, Findings, Target
@@ -51,12 +53,15 @@ def export_model(
     calibrating, _ = calibration_split(speech, options.precision)
     target.build([utterance.samples for utterance in calibrating])
     with target.replacing() as part:
-        for precision in target.stages():
-            target.write(part, precision, None)
-            found = _verify(target, part, precision, speech, options.max_wer_increase)
-        if target.holds_findings:
-            target.write(part, options.precision, found)
-            _verify_again(target, part, found)
+        try:
+            for precision in target.stages():
+                target.write(part, precision, None)
+                found = _verify(target, part, precision, speech, options.max_wer_increase)
+            if target.holds_findings:
+                target.write(part, options.precision, found)
+                _verify_again(target, part, found)
+        except ModelFault as error:
+            raise ValueError(f"{destination} is not kept: {str(error).removeprefix(f'{part}: ')}") from error
         target.finish(part)
     cost = activation_cost(trained.config.model.encoder.activation, trained.model.encoder)
     remarks = [*target.remarks(), cost] if cost else target.remarks()

@@ -277,7 +277,7 @@ class AsrModel(nn.Module):
             intermediate = torch.stack([ctc_loss(output, *aligned) for output in outputs]).mean() / rows
             total_ctc = (1 - loss.intermediate_weight) * ctc + loss.intermediate_weight * intermediate
         if views == 2:
-            consistency = consistency_loss(log_probs, encoded.lengths_B) / rows
+            consistency = consistency_loss(log_probs, encoded.lengths_B) / (rows / 2)  # two views are one utterance
             total_ctc = total_ctc + consistency_weight * consistency
         total = loss.ctc_weight * total_ctc + (1 - loss.ctc_weight) * attention
         return Losses(total, ctc, attention, intermediate, consistency)

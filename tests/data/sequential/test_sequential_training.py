@@ -46,6 +46,7 @@ def test_a_killed_run_goes_on_where_it_was(recipe: RecipeConfig, shards: tuple[P
     assert differences(*states, "state") == []
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_where_they_were(recipe: RecipeConfig, shards: tuple[Path, Path], tmp_path: Path) -> None:
     """From a server; shards differ in size, so the ranks share the end of the epoch."""
     with served(shards[0].parent) as url:

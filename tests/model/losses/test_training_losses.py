@@ -63,6 +63,19 @@ def test_the_consistency_loss_equals_its_definition() -> None:
     assert found.item() > 0.1
 
 
+def test_the_consistency_is_a_mean_over_utterances() -> None:
+    """The paper's sum over frames, arXiv 2410.05101 (3), per utterance: two views of one are not two utterances."""
+    model = asr_model()
+    encoded = model.encode(samples(), LENGTHS, CHUNKING, torch.cat([masks(1), masks(2)]))
+    found = model.losses(encoded, TOKENS, TOKEN_LENGTHS).consistency
+    views = model.ctc(encoded.frames_BTD).split(3)
+    both_ways = torch.zeros(())
+    for a, b, length in zip(*views, encoded.lengths_B.tolist()):
+        for one, other in ((a[:length], b[:length]), (b[:length], a[:length])):
+            both_ways += F.kl_div(one, other, reduction="sum", log_target=True)
+    assert abs(found - both_ways / 2 / 3) <= laws.BOUND and found > 0.1
+
+
 def test_two_views_are_a_batch_of_twice_as_many_rows() -> None:
     """BatchNorm sees the frames of both views; without its weight, the loss is that of the two batches as one."""
     model, both = asr_model(), torch.cat([masks(1), masks(2)])

@@ -50,7 +50,7 @@ def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None
         *("--token_file", str(tmp_path / "token")),
         *"--max_sessions 2 --max_message_bytes 3 --max_upload_bytes 4 --max_upload_seconds 5.5".split(),
         *"--max_audio_seconds 6.5 --start_seconds 7.5 --idle_seconds 8.5 --send_seconds 9.5".split(),
-        *"--progress_seconds 9.75 --max_address_sessions 10".split(),
+        *"--progress_seconds 9.75 --max_address_sessions 10 --max_decoders 11".split(),
         *"--max_frames_per_second 11.5 --max_bytes_per_second 12.5".split(),
         *"--allowed_hosts a.org,b.org --trusted_proxies 10.0.0.1,10.1.0.0/16".split(),
         *"--workers 2 --max_batch 3 --max_wait_seconds 0.5 --batch_dynamic".split(),
@@ -60,7 +60,7 @@ def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None
     )
     assert settings == Settings(
         BindOptions("localhost", 0, reuse_port=True),
-        Limits(2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5, 9.75, 10, 11.5, 12.5),
+        Limits(2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5, 9.75, 10, 11, 11.5, 12.5),
         Access("secret", ("https://a.org", "*"), ("a.org", "b.org")),
         Proxies(("10.0.0.1", "10.1.0.0/16")),
         ChunkChoice(5, 1, allow_untrained=True),

@@ -190,7 +190,11 @@ def test_the_address_that_a_proxy_names_has_its_own_limit(tmp_path: Path) -> Non
                 assert "the limit of 2 sessions of one address is reached" in three.failure
 
         asyncio.run(run())
-        assert any("192.0.2.1 /: refused (full)" in line for line in server.log)
+
+        async def is_logged() -> bool:
+            return any("192.0.2.1 /: refused (full)" in line for line in server.log)
+
+        assert asyncio.run(eventually(is_logged))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")

@@ -29,8 +29,8 @@ class _SynchronisedNorm(torch.autograd.Function):
         inverse_std = (variance + eps).rsqrt()
         normed = (rows - _channels(mean, rows)) * _channels(inverse_std, rows)
         ctx.save_for_backward(normed, weight, inverse_std, count)
-        ctx.mark_non_differentiable(mean, variance)
         unbiased = variance * (count / (count - 1).clamp(min=1))
+        ctx.mark_non_differentiable(mean, unbiased)
         return normed * _channels(weight, rows) + _channels(bias, rows), mean, unbiased
 
     @staticmethod

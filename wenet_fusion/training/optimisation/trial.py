@@ -73,7 +73,8 @@ def first_nonfinite(model: nn.Module, passes: Callable[[], None]) -> str:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+    # detached: isfinite would save tensors for the backward pass
+    return not tensor.is_floating_point() or bool(tensor.detach().isfinite().all())
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -1,9 +1,11 @@
 """Loggers of the numbers of a run: the log file, TensorBoard, and those of other packages."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+from wenet_fusion_runtime.console import error_text
 
 from wenet_fusion.training.progress.logger_protocol import (
     Logger,
@@ -59,6 +61,9 @@ class TensorBoardLogger:
 class Loggers:
     """Several loggers as one; none of them: numbers go nowhere, as in ranks other than the first.
 
+    The first one is the log of the run, whose errors are those of the run. Of the others, one that fails is left out
+    from then on, and said: a tracking server that is down does not end a training.
+
     Args:
         loggers: each gets all numbers.
 
@@ -66,27 +71,34 @@ class Loggers:
     """
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
-        self._loggers = tuple(loggers)
+        self._loggers = list(loggers)
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Pass on the numbers of an update."""
-        for logger in self._loggers:
-            logger.step(step, epoch, values)
+        self._each(lambda logger: logger.step(step, epoch, values))
 
     def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Pass on the numbers of a validation."""
-        for logger in self._loggers:
-            logger.epoch(step, epoch, values)
+        self._each(lambda logger: logger.epoch(step, epoch, values))
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
         """Pass on what explains a validation."""
-        for logger in self._loggers:
-            logger.details(step, values, samples)
+        self._each(lambda logger: logger.details(step, values, samples))
 
     def close(self) -> None:
         """Close all."""
-        for logger in self._loggers:
-            logger.close()
+        self._each(lambda logger: logger.close())
+
+    def _each(self, use: Callable[[Logger], None]) -> None:
+        for logger in tuple(self._loggers):
+            try:
+                use(logger)
+            except Exception as error:
+                if logger is self._loggers[0]:
+                    raise
+                self._loggers.remove(logger)
+                reason = f"{type(error).__name__}: {error_text(error)}"
+                print(f"warning: {type(logger).__name__} failed and gets no more numbers ({reason})", file=sys.stderr)
 
 
 def open_loggers(names: Sequence[LoggerName], model_dir: Path, step: int, config_yaml: str) -> Loggers:
