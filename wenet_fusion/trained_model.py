@@ -15,8 +15,9 @@ from wenet_fusion_runtime.model.torch_backend import TorchBackend
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.config import config_from_yaml, to_yaml
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.loading import iterate
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel

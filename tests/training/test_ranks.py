@@ -24,8 +24,8 @@ from support.model.tones import ToneRun, lively
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.feature_substitution import SubstitutionConfig
 from wenet_fusion.data.augmentation.feature_trim import TrimConfig
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.batching import epoch_batches, rank_batches
-from wenet_fusion.data.dataset import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers import norm
 from wenet_fusion.model.losses import LossConfig

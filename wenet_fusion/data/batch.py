@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
     keys: tuple[str, ...]
     samples_BN: torch.Tensor  # float32 in [-1, 1]
-    sample_lengths_B: torch.Tensor  # int64, right padding of the model included
+    sample_lengths_B: torch.Tensor  # int64, with the model's right padding
     tokens_BU: torch.Tensor  # int64
     token_lengths_B: torch.Tensor  # int64
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def pad_rows(rows: Sequence[Row], right_padding: int) -> Batch:
-    """Return rows as a batch; `right_padding` zeros follow the samples of each. No rows are a batch of none."""
+    """Return rows as a batch; `right_padding` zeros follow the samples of each row. No rows give an empty batch."""
     lengths = [row.samples.size + right_padding for row in rows]
     samples_BN = torch.zeros(len(rows), max(lengths, default=0))
     tokens_BU = torch.zeros(len(rows), max((len(row.tokens) for row in rows), default=0), dtype=torch.int64)

@@ -15,7 +15,7 @@ from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.judgement import Skip
 
 T = TypeVar("T")
-Planned = TypeVar("Planned", contravariant=True)  # what a plan says of a batch
+Planned = TypeVar("Planned", contravariant=True)  # the description of a batch in a plan
 
 _SHARED_MEMORY = (
     "enlarge it (docker run --shm-size=1g ..., or remount /dev/shm), or set training.num_workers=0, which loads "
@@ -27,7 +27,7 @@ _KILLED = re.compile(
 
 
 class LoadsBatches(Protocol[Planned]):
-    """Data of which planned batches can be loaded, also in other processes.
+    """Loads planned batches, in this process or in others.
 
     >>> [name for name in vars(LoadsBatches) if not name.startswith("_")]
     ['load', 'record', 'keys']
@@ -44,7 +44,7 @@ class LoadsBatches(Protocol[Planned]):
 
 
 class _Loader(Dataset, Generic[Planned]):
-    """Loads what DataLoader's sampler plans: each index of it is a planned batch."""
+    """Presents the data to DataLoader, whose sampler yields planned batches instead of indices."""
 
     def __init__(self, data: LoadsBatches[Planned], epoch: int) -> None:
         self._data, self._epoch = data, epoch
@@ -67,8 +67,8 @@ def _portable(batch: Batch) -> Batch:
     """Return a batch that another process can receive.
 
     Samples travel through shared memory, which is ten times as fast as a pipe. Where it is full (containers of Docker
-    have 64 MB), they become an array, which travels through the pipe: DataLoader itself would wait for ever. Small
-    tensors always do.
+    have 64 MB), they become an array, which travels through the pipe: DataLoader itself would wait for ever. The
+    small tensors always travel through the pipe.
     """
     try:
         samples = batch.samples_BN.share_memory_()
@@ -87,7 +87,7 @@ def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: i
 
     Args:
         data: loads a batch and counts what is skipped.
-        plan: what `data` knows a batch by, such as the indices that `epoch_batches` plans; read as batches are needed.
+        plan: descriptions of batches that `data` can load, such as indices from `epoch_batches`; read lazily.
         epoch: key of the random changes.
         num_workers: processes that load; 0 loads in this one. The batches are the same.
 
@@ -112,7 +112,7 @@ def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: i
             raise
         raise OSError(
             f"training.num_workers {num_workers}: processes that load batches cannot be started ({error}); if shared "
-            f"memory is what lacks, {_SHARED_MEMORY}"
+            f"memory is too small, {_SHARED_MEMORY}"
         ) from error
     for _ in itertools.count():
         try:

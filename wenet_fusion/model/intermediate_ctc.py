@@ -1,4 +1,4 @@
-"""CTC losses after chosen encoder layers (Lee and Watanabe, "Intermediate Loss Regularization", arXiv 2102.03216).
+"""Collect the outputs of chosen encoder layers for intermediate CTC losses (Lee and Watanabe, arXiv 2102.03216).
 
 Shapes: B utterances, T encoder frames, N packed encoder frames, D width.
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from wenet_fusion_runtime.console import is_out_of_memory
 
-from wenet_fusion.data.dataset import Batch
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.loading import worker_failure
 
 _GOES_ON = "the same command then goes on from the last saved state"

@@ -1,4 +1,4 @@
-"""Live audio from a pipe: 16-bit PCM, raw or with a wav header."""
+"""Live audio from a pipe: raw 16-bit PCM, or WAV with samples of any width."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ POLL_SECONDS = 0.1
 
 
 class PcmPipe:
-    """A `LiveAudio` that reads signed little-endian 16-bit samples from a pipe within `with`.
+    """A `LiveAudio` that reads a pipe within `with`: raw signed little-endian 16-bit samples, or WAV.
 
-    A WAV header is recognised, and its samples may be of any width. The pipe is read only as fast as the audio is
+    The samples of a WAV may be of any width; blocks have 16 bits. The pipe is read only as fast as the audio is
     recognised, so no audio is lost; an incomplete sample at its end is ignored.
 
     Args:
         descriptor: file descriptor of the open pipe.
-        sample_rate: Hz; None uses the wav header's, or RAW_RATE without a header.
-        channels: interleaved channels; None uses the wav header's, or 1 without a header.
+        sample_rate: Hz; None uses the WAV header's, or RAW_RATE without a header.
+        channels: interleaved channels; None uses the WAV header's, or 1 without a header.
     Raises:
         ValueError: from `blocks`: the header states another format or contradicts the arguments, the bytes are no
             samples (see `PcmCheck`), or there is no audio.
@@ -88,7 +88,7 @@ class PcmPipe:
             self._queue.close()
 
     def _read(self) -> None:
-        rest, size = self._exactly(12), None
+        rest, size = self._read_up_to(12), None
         header: WavHeader | None = None
         if is_wav(rest):
             rest, header = b"", self._read_header()
@@ -128,7 +128,9 @@ class PcmPipe:
             before: header of the samples that were read; None at the beginning.
         """
         try:
-            header = read_wav_header(self._exactly) if before is None else read_following_header(self._exactly, before)
+            header = (
+                read_wav_header(self._read_up_to) if before is None else read_following_header(self._read_up_to, before)
+            )
         except ValueError as error:
             raise ValueError(f"the pipe: {error}; write raw samples or a valid header") from None
         if header is None:
@@ -147,8 +149,8 @@ class PcmPipe:
         self._sample_rate, self._channels = header.sample_rate, header.channels
         return header
 
-    def _exactly(self, count: int) -> bytes:
-        """Read `count` bytes; fewer at the end of the pipe."""
+    def _read_up_to(self, count: int) -> bytes:
+        """Read `count` bytes, or fewer at the end of the pipe."""
         parts, missing = [], count
         while missing:
             part = os.read(self._descriptor, missing)

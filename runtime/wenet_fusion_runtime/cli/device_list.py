@@ -9,7 +9,7 @@ from wenet_fusion_runtime.console import USER_ERRORS
 
 
 class ListDevices(argparse.Action):
-    """Acts while it is parsed, like --help, so that no other argument is needed.
+    """Prints the input devices and exits during parsing, like --help.
 
     >>> parser = argparse.ArgumentParser()
     >>> parser.add_argument("--list_devices", action=ListDevices).nargs

@@ -10,7 +10,7 @@ from support.model import laws
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.feature_substitution import SubstitutionConfig
 from wenet_fusion.data.augmentation.feature_trim import TrimConfig
-from wenet_fusion.data.dataset import Batch
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT
 from wenet_fusion.model.ctc import frames_needed

@@ -8,7 +8,7 @@ from typing import Any
 
 from wenet_fusion.data.lists.keys import key_of_path
 
-LONGEST_SECONDS = 1e9  # of a position in a recording, 30 years; NaN and infinity are no positions either
+LONGEST_SECONDS = 1e9  # latest position in a recording (30 years)
 _TO_THE_END = -1  # as an end or a duration
 
 
@@ -31,7 +31,7 @@ def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def number_of(record: dict[str, Any], name: str) -> float | None:
-    """Return a number of seconds of a line; None if there is none, or it stands for the end. Raises ValueError."""
+    """Return a field in seconds, or None if it is absent or -1, the end. Raises ValueError for other values."""
     value = record.get(name)
     if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig, feature_masks
 from wenet_fusion.data.augmentation.feature_substitution import substituted_frames
 from wenet_fusion.data.augmentation.feature_trim import trimmed_lengths
-from wenet_fusion.data.dataset import Batch
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import draw_chunking
 from wenet_fusion.model.ctc import frames_needed

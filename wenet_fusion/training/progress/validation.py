@@ -1,4 +1,4 @@
-"""Measure loss and greedy error rate on held-out data, always with one chunking, so that curves are comparable."""
+"""Measure loss and greedy error rate on held-out data with a given chunking."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,8 +7,9 @@ import torch
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.greedy import GreedySearch
 
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.batching import epoch_batches
-from wenet_fusion.data.dataset import Batch, SpeechDataset
+from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.loading import iterate
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking

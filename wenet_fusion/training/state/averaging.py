@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from wenet_fusion.data.dataset import Batch
+from wenet_fusion.data.batch import Batch
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers.norm import estimating_statistics
