@@ -88,11 +88,20 @@ class PcmPipe:
             self._queue.close()
 
     def _read(self) -> None:
-        rest, size = self._read_up_to(12), None
-        header: WavHeader | None = None
-        if is_wav(rest):
-            rest, header = b"", self._read_header()
-            size = header.data_bytes(None) if header is not None else None
+        start = self._read_up_to(12)
+        if is_wav(start):
+            self._read_samples(b"", self._read_header())
+        else:
+            self._read_samples(start, None)
+
+    def _read_samples(self, rest: bytes, header: WavHeader | None) -> None:
+        """Put the samples into the queue until the pipe ends or `stop`.
+
+        Args:
+            rest: raw bytes that were read.
+            header: of the WAV's samples; None if they are raw.
+        """
+        size = header.data_bytes(None) if header is not None else None
         rate, channels = self._sample_rate or RAW_RATE, self._channels or 1
         check_format(rate, channels)
         check = PcmCheck(channels) if header is None else None
