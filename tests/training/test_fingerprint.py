@@ -10,6 +10,7 @@ from conftest import tiny_recipe
 from support.model.runs import differences, killed_run, start, with_training
 from support.model.tones import lively
 
+from wenet_fusion.data.filters import Filters
 from wenet_fusion.training.state.averaging import average_checkpoints
 from wenet_fusion.training.state.checkpoint import (
     checkpoint_name,
@@ -165,6 +166,61 @@ def test_another_extent_of_the_audio_is_reported(recipe, corpus, killed):
     other.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ValueError, match=f"the duration, start or channel of {lines[2]['key']} changed"):
         start(recipe, (other, corpus[1]), killed)
+
+
+def test_a_run_of_a_version_that_took_durations_from_the_audio_goes_on(recipe, corpus, killed, tmp_path, capsys):
+    """Its list states rounded durations, which are trusted now."""
+    lines = [json.loads(line) for line in corpus[0].read_text().splitlines()]
+    stated = corpus[0].with_name("stated.list")
+    for line in lines:
+        line["duration"] = 1.1
+    stated.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.copytree(killed, tmp_path / "run")
+    state = load_training_state(killed)
+    assert state.batch == 2 and state.trusts_durations
+    save_training_state(dataclasses.replace(state, trusts_durations=False), tmp_path / "run")
+    assert start(recipe, corpus, tmp_path / "run").batch == 2, "the same durations"
+    assert "note" not in capsys.readouterr().err
+    resumed = start(recipe, (stated, corpus[1]), tmp_path / "run")
+    printed = capsys.readouterr()
+    assert (resumed.step, resumed.batch) == (2, 0)
+    assert "took durations from the audio, this version trusts those of the list, and they differ" in printed.err
+    assert "the source of durations has changed: epoch 0 starts again" in printed.out
+    resumed.run()
+    assert load_training_state(tmp_path / "run").trusts_durations
+    with pytest.raises(ValueError, match="the duration, start or channel of .* changed"):
+        start(recipe, corpus, tmp_path / "run")
+    shutil.copytree(killed, tmp_path / "other")
+    save_training_state(dataclasses.replace(state, trusts_durations=False), tmp_path / "other")
+    lines[3]["txt"] += " " + lines[3]["txt"].split()[0]
+    stated.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=rf"\(the transcript of {lines[3]['key']} changed\)"):
+        start(recipe, (stated, corpus[1]), tmp_path / "other")
+    digest = dataclasses.replace(state, train_hashes=None, dev_hashes=None, trusts_durations=False)
+    save_training_state(digest, tmp_path / "other")
+    with pytest.raises(ValueError, match="if the list is the same, leave durations out of its lines"):
+        start(recipe, (stated, corpus[1]), tmp_path / "other")
+
+
+def test_a_run_of_a_version_without_filters_goes_on(recipe, corpus, killed, tmp_path):
+    """An utterance beyond today's limits was trained on: the message says how it is kept."""
+    shutil.copytree(killed, tmp_path / "run")
+    state = load_training_state(killed)
+    older = re.sub(r"^  filters:\n(    .*\n)+", "", state.config_yaml, flags=re.M)
+    assert len(older.splitlines()) == len(state.config_yaml.splitlines()) - 5
+    save_training_state(dataclasses.replace(state, config_yaml=older), tmp_path / "run")
+
+    def filtered(**limits):
+        return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, filters=Filters(**limits)))
+
+    with pytest.raises(ValueError, match=r"other data \(\d+ (is|are) gone\).* no data.filters: ") as caught:
+        start(filtered(longest_tokens=1), corpus, tmp_path / "run")
+    limits = dict(re.findall(r"data\.filters\.(\w+)=(\d+)", str(caught.value)))
+    keeps_all = filtered(**{name: type(getattr(Filters(), name))(value) for name, value in limits.items()})
+    assert len(limits) == 4 and keeps_all.data.filters.problems() == []
+    assert start(keeps_all, corpus, tmp_path / "run").batch == 2
+    with pytest.raises(ValueError, match="another configuration .*longest_seconds: 86400"):
+        start(keeps_all, corpus, killed)
 
 
 def test_a_run_of_a_version_without_special_tokens_goes_on(recipe, corpus, killed, tmp_path):

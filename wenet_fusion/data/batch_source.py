@@ -73,8 +73,8 @@ class BatchSource(Protocol):
     def notes(self) -> tuple[str, ...]:
         """Return what is changed in transcripts, if anything."""
 
-    def keeps_positions(self, before: int, now: int) -> bool:
-        """Return whether `now` ranks can go on within an epoch that `before` ranks have begun."""
+    def keeps_positions(self, position: int, before: int, now: int) -> bool:
+        """Return whether `now` ranks can go on from a position within an epoch that `before` ranks have begun."""
 
     def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
         """Return the batches of one rank.

@@ -161,7 +161,7 @@ class SpeechDataset:
         filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
         return f"{count} utterances, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
 
-    def keeps_positions(self, before: int, now: int) -> bool:
+    def keeps_positions(self, position: int, before: int, now: int) -> bool:
         """Return True: any number of ranks shares the same plan."""
         return True
 

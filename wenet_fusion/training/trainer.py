@@ -32,7 +32,7 @@ from wenet_fusion.training.state.checkpoint import (
     load_weights,
     set_later_checkpoints_aside,
 )
-from wenet_fusion.training.state.fingerprint import RunFingerprint, check_ranks_agree, check_same_run, has_same_batches
+from wenet_fusion.training.state.fingerprint import RunFingerprint, changed_batches, check_ranks_agree, check_same_run
 from wenet_fusion.training.state.random_state import random_states, restore_random_states
 from wenet_fusion.training.state.run_files import Keeping, RunFiles
 from wenet_fusion.training.training_config import TrainingConfig
@@ -269,6 +269,7 @@ class Trainer:
             scaler=self.gradients.scaler.state_dict(),
             origin=self.origin,
             average=self.average.average,
+            trusts_durations=True,
         )
         self.files.save_state(state)
 
@@ -292,9 +293,8 @@ class Trainer:
         self.skipped_steps = state.skipped_steps
         self.epoch_loss, self.epoch_updates = state.epoch_loss, state.epoch_updates
         self._print(f"resuming {self.model_dir} at step {self.step}")
-        changed = "" if has_same_batches(state, self.fingerprint) else "the size of the batches"
-        if not self.train_data.keeps_positions(len(state.rng), self.ranks.world):
-            changed = "the number of ranks"
+        is_kept = self.train_data.keeps_positions(self.batch, len(state.rng), self.ranks.world)
+        changed = changed_batches(state, self.fingerprint) if is_kept else "the number of ranks"
         if self.batch and changed:
             self._print(f"{changed} has changed: epoch {self.epoch} starts again")
             self.batch, self.epoch_loss, self.epoch_updates = 0, 0.0, 0

@@ -14,6 +14,7 @@ from support.data.shards import in_ranks, served, tar, wav, write_shards
 from support.model.tones import speak
 
 from wenet_fusion.data.sequential import tar_members
+from wenet_fusion.data.sequential.rank_steps import Position
 from wenet_fusion.data.sequential.shard_list import read_shards
 from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import RecipeConfig, build_source, build_trainer
@@ -85,9 +86,27 @@ def test_ranks_share_an_epoch_and_any_position_goes_on(
 
 def test_positions_survive_other_ranks_that_share_the_lanes(recipe: RecipeConfig, shard_list: Path) -> None:
     dataset = source(recipe, shard_list)
-    assert dataset.keeps_positions(1, 2) and dataset.keeps_positions(2, 4) and not dataset.keeps_positions(2, 3)
+    assert dataset.keeps_positions(0, 1, 2) and dataset.keeps_positions(0, 2, 4)
+    assert not dataset.keeps_positions(0, 2, 3), "other lanes"
     pair = in_ranks(2, lambda ranks: epoch(recipe, shard_list, ranks))
     assert keys(epoch(recipe, shard_list, start=pair[0][0].position))[:4] == keys(epoch(recipe, shard_list))[2:6]
+
+
+def test_no_batch_is_trained_twice_by_more_ranks(recipe: RecipeConfig, shard_list: Path) -> None:
+    """Two ranks cannot go on between the batches of one of their steps, nor where rows wait for a step."""
+    dataset, kept = source(recipe, shard_list), []
+    alone = epoch(recipe, shard_list)
+    for done, loaded in enumerate(alone[:-2], start=1):
+        if dataset.keeps_positions(loaded.position, 1, 2):
+            rest = in_ranks(2, lambda ranks, start=loaded.position: epoch(recipe, shard_list, ranks, start))
+            dealt = [key for share in (alone[:done], *rest) for batch in keys(share) for key in batch]
+            assert len(set(dealt)) == len(dealt) >= sum(SIZES) - 1, done
+            kept.append(done)
+    assert 2 in kept and 1 not in kept
+    eight = source(changed(recipe, lanes=8), shard_list)
+    assert [eight.keeps_positions(Position(batches).encode(), 2, 4) for batches in (4, 6, 8)] == [True, False, True]
+    waiting = Position(8, 1).encode()
+    assert eight.keeps_positions(waiting, 2, 2) and not eight.keeps_positions(waiting, 2, 4)
 
 
 # ---- places

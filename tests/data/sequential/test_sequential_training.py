@@ -12,6 +12,7 @@ from support.model.rank_runs import run_all
 from support.model.runs import differences, run_until, start, with_training
 from support.model.tones import lively
 
+from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset
 from wenet_fusion.data.sequential.shard_list import SequentialConfig
 from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.training.state.checkpoint import load_training_state
@@ -59,9 +60,17 @@ def test_two_ranks_go_on_where_they_were(recipe: RecipeConfig, shards: tuple[Pat
 
 
 def test_another_number_of_ranks_starts_the_epoch_again(
-    recipe: RecipeConfig, shards: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    recipe: RecipeConfig,
+    shards: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_until(start(recipe, shards, tmp_path / "run"), 4)
-    data = start(recipe, shards, tmp_path / "run").train_data
-    assert "starts again" not in capsys.readouterr().out
-    assert data.keeps_positions(1, 2) and not data.keeps_positions(1, 3)
+    resumed = start(recipe, shards, tmp_path / "run")
+    assert "starts again" not in capsys.readouterr().out and resumed.batch > 0
+    assert resumed.train_data.keeps_positions(0, 1, 2) and not resumed.train_data.keeps_positions(0, 1, 3)
+    asked = []
+    monkeypatch.setattr(SequentialDataset, "keeps_positions", lambda self, *position: asked.append(position))
+    assert start(recipe, shards, tmp_path / "run").batch == 0 and asked == [(resumed.batch, 1, 1)]
+    assert "the number of ranks has changed: epoch 0 starts again" in capsys.readouterr().out

@@ -56,6 +56,18 @@ def describe_changes(before: Tensor, now: DataContents) -> str:
     return "; ".join(found) or "the order changed"
 
 
+def without_extents(contents: DataContents) -> DataContents:
+    """Return contents that differ only in keys, token ids and order.
+
+    >>> one, other = (list_contents(["u1"], [extent], ["[3, 4]"]) for extent in ("1.000 s", "1.004 s"))
+    >>> describe_changes(one.hashes, other)
+    'the duration, start or channel of u1 changed'
+    >>> describe_changes(without_extents(one).hashes, without_extents(other))
+    ''
+    """
+    return contents._replace(hashes=contents.hashes * torch.tensor([1, 0, 1]))
+
+
 def _hash(text: str) -> bytes:
     """Return 8 bytes, a signed number with its most significant byte first."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()

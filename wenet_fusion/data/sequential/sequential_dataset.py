@@ -112,9 +112,11 @@ class SequentialDataset:
         first = "; ".join(map(str, self.filtered[:_SHOWN]))
         return (f"{len(self.filtered)} utterances are beyond data.filters: {first}",) if self.filtered else ()
 
-    def keeps_positions(self, before: int, now: int) -> bool:
-        """Return whether both numbers of ranks share the same lanes."""
-        return self._lanes(before) == self._lanes(now)
+    def keeps_positions(self, position: int, before: int, now: int) -> bool:
+        """Return whether both numbers of ranks share the same lanes, and the position ends a step of `now` ranks."""
+        batches, steps = Position.decode(position)
+        is_between_steps = batches % now == 0 and (steps == 0 or before == now)  # held rows are dealt to `before` ranks
+        return is_between_steps and self._lanes(before) == self._lanes(now)
 
     def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
         """Return the batches of a rank: see `BatchSource`. Earlier ones are read again, but not decoded."""

@@ -71,6 +71,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
     origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
     average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
+    trusts_durations: bool = False  # of the list; earlier versions took those of the audio
 
 
 def checkpoint_name(step: int) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from torch import Tensor
 
-from wenet_fusion.data.lists.contents import DataContents, describe_changes
+from wenet_fusion.data.lists.contents import DataContents, describe_changes, without_extents
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.state.checkpoint import TrainingState
 from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
@@ -23,6 +24,7 @@ _COMPARED_BY_TOKENS = "tokenizer.special_tokens"
 # Settings that a resumed run may change where memory runs out; its epoch starts again, with other batches.
 BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
 _MAX_STEPS = "training.max_steps"
+_FILTERS = "data.filters."
 
 
 class RunFingerprint(NamedTuple):
@@ -74,10 +76,13 @@ def changed_settings(old_yaml: str, new_yaml: str, step: int, defaults_yaml: str
     """Return the settings that differ between two configurations and that the weights of `step` depend on.
 
     `max_steps` belongs to them only if the steps so far depend on it: where the schedule or the frozen statistics count
-    back from the last step.
+    back from the last step. Filters do not where the old configuration lacks them, because nothing was left out then:
+    the data are compared.
     """
     old, new = (weight_settings(text, defaults_yaml) for text in (old_yaml, new_yaml))
     found = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if not _has_filters(old_yaml):
+        found = [name for name in found if not name.startswith(_FILTERS)]
     lengths = [settings.get(_MAX_STEPS, 0) for settings in (old, new)]
     if _MAX_STEPS in found and step <= min(lengths) - _steps_from_the_end(new):
         found.remove(_MAX_STEPS)
@@ -94,16 +99,36 @@ def _steps_from_the_end(settings: Mapping[str, Any]) -> float:
     return max(last) if max(last) > 0 else -math.inf
 
 
-def has_same_batches(state: TrainingState, fingerprint: RunFingerprint) -> bool:
-    """Return whether the batches of an epoch are those of the state, so that a run can go on within it."""
+def _has_filters(config_yaml: str) -> bool:
+    return any(name.startswith(_FILTERS) for name in _flat(yaml.safe_load(config_yaml) or {}))
+
+
+def changed_batches(state: TrainingState, fingerprint: RunFingerprint) -> str:
+    """Return why the batches of an epoch are not those of the state; empty if a run can go on within the epoch."""
     before, now = (_flat(yaml.safe_load(text)) for text in (state.config_yaml, fingerprint.config_yaml))
-    return all(before.get(f"training.{name}") == now.get(f"training.{name}") for name in BATCH_SETTINGS)
+    if any(before.get(f"training.{name}") != now.get(f"training.{name}") for name in BATCH_SETTINGS):
+        return "the size of the batches"
+    return "the source of durations" if _has_other_durations(state, fingerprint.train_contents) else ""
+
+
+def _has_other_durations(state: TrainingState, now: DataContents) -> bool:
+    """Return whether durations of the audio were used, and differ from the list's; for a state of the same data."""
+    hashes = None if state.trusts_durations else state.train_hashes
+    return hashes is not None and not hashes.equal(now.hashes)
+
+
+def _changes(state: TrainingState, before: Tensor, now: DataContents) -> str:
+    """Return the differences between lists; without durations where they had another source."""
+    if state.trusts_durations:
+        return describe_changes(before, now)
+    return describe_changes(without_extents(now._replace(hashes=before)).hashes, without_extents(now))
 
 
 def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
     """Check that the training state of `model_dir` belongs to the run of `fingerprint`.
 
     Another dev list changes no weight: it is allowed, with a note that losses before and after do not compare.
+    Durations may differ, with a note, from those of a version that took them from the audio.
 
     Raises:
         ValueError: it belongs to another run; names what differs and the remedy.
@@ -124,16 +149,23 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     check_same_origin(state.origin, fingerprint.origin, model_dir)
     changes = ""
     if state.train_hashes is not None:
-        changes = describe_changes(state.train_hashes, fingerprint.train_contents)
+        changes = _changes(state, state.train_hashes, fingerprint.train_contents)
     elif state.data_digest and state.data_digest != fingerprint.data_digest:  # the oldest versions kept no digest
         changes = f"{state.data_digest}; now {fingerprint.data_digest}"
     if changes:
         raise ValueError(
             f"{model_dir} was trained on other data ({changes}), so its "
             "epochs cannot go on; choose another --model_dir or give its own --train_data, all of it usable"
+            f"{_earlier_data_hint(state)}"
+        )
+    if _has_other_durations(state, fingerprint.train_contents):
+        print(
+            f"note: {model_dir} took durations from the audio, this version trusts those of the list, and they differ: "
+            "batches are others than those of an uninterrupted run",
+            file=sys.stderr,
         )
     if state.dev_hashes is not None:
-        changes = describe_changes(state.dev_hashes, fingerprint.dev_contents)
+        changes = _changes(state, state.dev_hashes, fingerprint.dev_contents)
         if changes:
             print(f"note: the dev list is another ({changes}): earlier dev losses do not compare", file=sys.stderr)
 
@@ -160,6 +192,20 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
     return ", ".join(known[:3]) or "nothing"
 
 
+def _earlier_data_hint(state: TrainingState) -> str:
+    """Return how data are made those of a version without filters, or without trust in durations."""
+    hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
+    return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
+
+
+_FILTERS_HINT = (
+    "; its version had no data.filters: if they leave utterances out now, set data.filters.longest_seconds=86400 "
+    "data.filters.shortest_seconds=0 data.filters.longest_tokens=1000000 "
+    "data.filters.most_characters_per_second=1000000, which keep all"
+)
+_DURATIONS_HINT = (
+    "; its version took durations from the audio: if the list is the same, leave durations out of its lines"
+)
 _MAX_STEPS_HINT = (
     " (max_steps can be changed later only with decay: inverse_sqrt or constant and frozen_statistics_steps: 0, or "
     "before the last steps of wsd begin; otherwise the steps so far depend on it. To train on after the end, start "
