@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 from wenet_fusion.config import config_from_yaml, to_yaml
 from wenet_fusion.data.batch import Batch
+from wenet_fusion.data.batch_source import Loading
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.loading import iterate
+from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset
 from wenet_fusion.model.asr_model import SOS_EOS, AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK
@@ -28,7 +31,7 @@ from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.layers.positions.position_bias import PrecomputedBias
 from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.ranks import Placement, Ranks
-from wenet_fusion.recipe import RecipeConfig, build_dataset
+from wenet_fusion.recipe import RecipeConfig, build_dataset, build_source
 from wenet_fusion.text.tokenizer import Tokenizer, restore_tokenizer
 from wenet_fusion.training.progress.validation import validate
 from wenet_fusion.training.state.averaging import average_checkpoints, reestimate_statistics
@@ -85,7 +88,7 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
 
     Args:
         paths: checkpoints of one run, oldest first.
-        train_list: data list to estimate the statistics on.
+        train_list: data list to estimate the statistics on, of the run's type if that is sequential or lhotse.
         batches: their number.
         placement: the device, and the ranks, which share the batches and get the same average.
 
@@ -96,7 +99,11 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
         raise ValueError(f"--batches {batches}: statistics need at least 1 batch, 30 are usual")
     averaged = average_checkpoints(paths)
     trained = restore(averaged, paths[-1])
-    dataset = build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
+    dataset = (
+        build_source(trained.config, train_list, trained.tokenizer)
+        if trained.config.data.data_type in ("sequential", "lhotse")
+        else build_dataset(trained.config, train_list, trained.tokenizer, augmented=True)
+    )
     share = estimation_batches(trained.config, dataset, batches, placement.ranks)
     reestimate_statistics(trained.model.to(placement.device), share, placement)
     weights = {name: value.detach().cpu() for name, value in trained.model.state_dict().items()}
@@ -105,15 +112,24 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
 
 
 def estimation_batches(
-    config: RecipeConfig, dataset: SpeechDataset, count: int, ranks: Ranks = Ranks()
+    config: RecipeConfig, dataset: SpeechDataset | SequentialDataset, count: int, ranks: Ranks = Ranks()
 ) -> Iterator[tuple[Batch, Chunking]]:
     """Yield a rank's share of `count` batches of one epoch, each with the next of the chunkings that the model serves.
 
     An epoch may have fewer batches.
     """
     training = config.training
-    plan = epoch_batches(dataset.seconds, training.max_batch_seconds, training.max_batch_rows, config.seed, epoch=0)
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
+    if isinstance(dataset, SequentialDataset):
+        loading = Loading(training.max_batch_seconds, training.max_batch_rows, config.seed, training.num_workers)
+        steps = math.ceil(count / ranks.world)  # all ranks read as many: they exchange rows
+        own = itertools.islice(chunkings, ranks.rank, None, ranks.world)
+        loaded = itertools.islice(dataset.epoch(0, 0, steps, loading, ranks).batches, steps)
+        for number, ((batch, *_), chunking) in zip(itertools.count(ranks.rank, ranks.world), zip(loaded, own)):
+            if number < count:
+                yield batch, chunking
+        return
+    plan = epoch_batches(dataset.seconds, training.max_batch_seconds, training.max_batch_rows, config.seed, epoch=0)
     share = ranks.share(list(zip(plan[:count], chunkings)))
     batches = iterate(dataset, [indices for indices, _ in share], epoch=0, num_workers=training.num_workers)
     yield from zip(batches, (chunking for _, chunking in share))
@@ -130,7 +146,9 @@ class Measured(NamedTuple):
 def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -> Measured:
     """Measure loss and error rate of a checkpoint on a data list, as training does; ranks share the list."""
     trained = restore(checkpoint, Path("checkpoint"))
-    dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False)
+    data_type = trained.config.data.data_type
+    listed = data_type if data_type in ("sequential", "lhotse") else "auto"
+    dataset = build_dataset(trained.config, dev_list, trained.tokenizer, augmented=False, data_type=listed)
     training = trained.config.training
     model = trained.model.to(placement.device)
     result = validate(model, dataset, training.chunking.served()[-1], training.max_batch_seconds, placement)

@@ -9,13 +9,17 @@ import pytest
 import soundfile
 import torch
 from conftest import tiny_recipe
+from support.data.sequential_epochs import sequential_recipe, source
+from support.data.shards import in_ranks, write_shards
 from support.model import laws
 from support.model.rank_processes import run_ranks
+from support.model.runs import with_training
 from support.model.tones import lively
 
+from wenet_fusion.config import to_yaml
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.layers.norm import MOMENTUM, norms
-from wenet_fusion.ranks import Placement
+from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import build_dataset
 from wenet_fusion.trained_model import average, estimation_batches, load_trained, measure, restore
 from wenet_fusion.training.state.averaging import average_checkpoints, choose_checkpoints, reestimate_statistics
@@ -183,3 +187,27 @@ def test_two_ranks_find_the_statistics_of_one(paths, tone_run, averaged, tmp_pat
     for found in run_ranks(statistics_of_rank, 2, tmp_path, paths, tone_run.train_list):
         for name, value in found.items():
             torch.testing.assert_close(value, averaged.weights[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_sequential_run_is_averaged_from_its_shards(tone_run, paths, tmp_path):
+    """The first batches of an epoch, also in two ranks; ranges of names are of sequential lists only."""
+    recipe = sequential_recipe(tone_run.recipe)
+    recipe = with_training(recipe, max_batch_rows=3, max_batch_seconds=60.0)
+    for path in paths[-2:]:
+        save_model(dataclasses.replace(load_model(path), config_yaml=to_yaml(recipe)), tmp_path / path.name)
+    shards = write_shards(tmp_path, (6, 6, 6))
+    shards.write_text("shard_{0..2}.tar\n")
+    runs = list_checkpoints(tmp_path)
+    averaged = average(runs, shards, 3, CPU)
+    assert averaged.skipped == [] and measure(averaged.checkpoint, shards, CPU).rate_name == "WER"
+
+    def batches(ranks=Ranks(), count=3):
+        found = estimation_batches(recipe, source(recipe, shards), count, ranks)
+        return [(batch.keys, chunking) for batch, chunking in found]
+
+    plain = restore(average_checkpoints(runs), runs[-1])
+    expected = plain_statistics(plain.model, estimation_batches(recipe, source(recipe, shards), 3))
+    assert largest_difference(statistics(averaged.checkpoint, runs[-1]), expected) < 1e-4
+    first, second = in_ranks(2, batches)
+    assert len(first) == 2 and [*first[:1], *second] == batches(count=2), "then ends of lanes are shared"
+    assert batches()[0] == batches(count=1)[0] and len(batches(count=100)) < 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from conftest import tiny_recipe
 from support.data.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, sequential_recipe, source
 from support.data.shards import served, tar, utterance_members, write_shards
 
+from wenet_fusion.data.filters import Filters
+from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.sequential import byte_stream, tar_members
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.recipe import RecipeConfig, check_data
@@ -107,6 +110,34 @@ def test_the_status_of_a_command_counts_after_the_end_of_its_tar(recipe: RecipeC
     dataset = source(changed(recipe, max_skipped=1.0, allow_commands=True, retries=0), path)
     assert len(keys(list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches))) == 3
     assert "ended with status 4" in dataset.skipped[0].reason
+
+
+def test_what_filters_leave_out_is_counted_in_each_epoch(recipe: RecipeConfig, tmp_path: Path) -> None:
+    path = write_shards(tmp_path, (6, 6))
+    config = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, filters=Filters(longest_tokens=2)))
+    dataset, found = source(config, path), []
+    for number in range(3):
+        batches = list(dataset.epoch(number, 0, ENDLESS, LOADING, Ranks()).batches)
+        left_out = 12 - sum(map(len, keys(batches)))
+        found.append(dataset.notes()[0])
+        assert left_out > 3 and dataset.skipped == []
+        assert found[-1].startswith(f"{left_out} utterances are beyond data.filters (longest_tokens {left_out}): ")
+        assert found[-1].count("; ") == 2, "three are named"
+    assert check_data(config, path).notes[0].startswith(f"{left_out} utterances are beyond")
+
+
+class _Unread(list[Skip]):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        raise AssertionError("read for a batch without skips")
+
+
+def test_a_batch_without_skips_reads_no_earlier_ones(recipe: RecipeConfig, tmp_path: Path) -> None:
+    dataset = source(recipe, write_shards(tmp_path, (1,)))
+    dataset.record([Skip("a", "is empty")])
+    dataset.skipped = _Unread(dataset.skipped)
+    dataset.record([])
+    dataset.record([Skip("b", "lasts long", rule="longest_seconds")])
+    assert len(dataset.skipped) == 1 and dataset.notes()
 
 
 def test_an_epoch_without_utterances_is_an_error(recipe: RecipeConfig, tmp_path: Path) -> None:

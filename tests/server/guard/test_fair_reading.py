@@ -196,6 +196,38 @@ def test_pieces_and_empty_frames_are_paced(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(run())
 
 
+def test_audio_in_small_pieces_is_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLOOD_SECONDS", 0.05)
+    size = 64 * (PIECES_AT_ONCE + 600)
+
+    async def run() -> int:
+        stream, found = stream_of(b""), 0
+        for _ in range(size // 64):
+            stream.feed_data(bytes(64))
+        body = Body(stream, 1 << 20)
+        while found < size:
+            found += len(await body.read(1 << 16))
+        return found
+
+    assert asyncio.run(run()) == size
+
+
+def test_lines_between_small_pieces_are_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLOOD_SECONDS", 0.05)
+
+    async def run() -> None:
+        stream = stream_of(b"")
+        for _ in range(PIECES_AT_ONCE):
+            stream.feed_data(b"\n")
+            stream.feed_data(b"data")
+        body = Body(stream, 1 << 20)
+        with pytest.raises(ClientError, match="has too many lines"):
+            for _ in range(PIECES_AT_ONCE):
+                assert (await body.readline(), await body.read()) == (b"\n", b"data")
+
+    asyncio.run(run())
+
+
 def test_every_byte_of_a_body_counts() -> None:
     async def run() -> None:
         body = Body(stream_of(b"0123456789\nab"), limit=20)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wenet_fusion_runtime.files import iterate_lines, parse_json
+
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.sources import AudioSource, Utterance
 
@@ -24,12 +26,22 @@ def load_lhotse(name: str) -> Any:
 
 
 def is_lhotse(path: Path) -> bool:
-    """Return whether a file has a name of lhotse's manifests.
+    """Return whether a file has a name of lhotse's manifests; raw lists and NeMo's manifests may be .jsonl too.
+
+    Raises:
+        OSError, ValueError: a .jsonl cannot be read, or is no UTF-8 text.
 
     >>> is_lhotse(Path("librispeech_cuts_train.jsonl.gz")), is_lhotse(Path("data.list"))
     (True, False)
     """
-    return path.name.endswith((".jsonl.gz", ".jsonl"))
+    if path.suffix != ".jsonl":
+        return path.name.endswith(".jsonl.gz")
+    line = next(filter(str.strip, iterate_lines(path, "surrogateescape")), "")
+    try:
+        record = parse_json(line)
+    except ValueError:
+        return False  # reading it as a raw list names the line
+    return isinstance(record, dict) and not record.keys() & {"wav", "audio_filepath"}
 
 
 def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:

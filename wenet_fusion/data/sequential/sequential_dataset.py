@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -85,10 +86,12 @@ class SequentialDataset:
         self._shards, self._settings = tuple(shards), settings
         self._seed, self._max_skipped = seed, limits.max_skipped
         self._augmenter = WaveformAugmenter(augmentation, frontend.sample_rate) if augmentation else None
-        self.filtered: list[Skip] = []
         fastest = max(augmentation.speed_factors) if augmentation else 1.0
         self._judge = Judge(tokenizer, frontend, fastest, limits.filters)
+        self._known: set[str] = set()  # keys of `skipped`
         self._seen = 0  # utterances of the epoch under way, in this rank
+        self._filtered: Counter[str] = Counter()  # utterances of that epoch that each rule leaves out
+        self._shown: list[Skip] = []  # the first of them
         self._skipped_now: dict[str, Skip] = {}  # in that epoch
         self._failed_now: dict[str, Skip] = {}
 
@@ -108,9 +111,12 @@ class SequentialDataset:
         return f"{len(self._shards)} shard{'s' * (len(self._shards) != 1)}, read in sequence"
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the filters have left out so far."""
-        first = "; ".join(map(str, self.filtered[:_SHOWN]))
-        return (f"{len(self.filtered)} utterances are beyond data.filters: {first}",) if self.filtered else ()
+        """Return what the filters have left out of the epoch under way, or of the last one."""
+        if not self._filtered:
+            return ()
+        rules = ", ".join(f"{rule} {count}" for rule, count in sorted(self._filtered.items()))
+        first = "; ".join(map(str, self._shown))
+        return (f"{self._filtered.total()} utterances are beyond data.filters ({rules}): {first}",)
 
     def keeps_positions(self, position: int, before: int, now: int) -> bool:
         """Return whether both numbers of ranks share the same lanes, and the position ends a step of `now` ranks."""
@@ -146,12 +152,7 @@ class SequentialDataset:
         Raises:
             ValueError: more than the share `max_skipped` is unusable.
         """
-        for skip in skips:
-            if skip.rule:
-                self.filtered.append(skip)
-            else:
-                self._skipped_now.setdefault(skip.key, skip)
-        self._check_share(max(self._seen, _ENOUGH))
+        self._note(self._skipped_now, (skip for skip in skips if not self._is_filtered(skip)))
 
     def check_all(self) -> DataReport:
         """Read and decode the whole corpus, and report what training would use and what it would skip."""
@@ -166,7 +167,8 @@ class SequentialDataset:
                             count, seconds = count + 1, seconds + judged[0].seconds
                             continue
                         judged = samples
-                    (self.filtered if judged.rule else self.skipped).append(judged)
+                    if not self._is_filtered(judged):
+                        self.skipped.append(judged)
             except (OSError, ValueError) as error:
                 self.skipped.append(Skip(shard.name, str(error)))
         return DataReport(count, seconds / 3600, self.skipped, self.notes())
@@ -175,7 +177,8 @@ class SequentialDataset:
         return math.ceil(self._settings.lanes / world) * world
 
     def _epoch(self, number: int, start: Position, loading: Loading, ranks: Ranks) -> Iterator[LoadedBatch]:
-        self._seen, self._skipped_now, self._failed_now = 0, {}, {}
+        self._seen, self._filtered, self._shown = 0, Counter(), []
+        self._skipped_now, self._failed_now = {}, {}
         slots = Slots(self._lanes(ranks.world), ranks.rank, ranks.world, start.batches // ranks.world)
         batches = iterate(self, self._plan(number, slots, loading), number, loading.num_workers)
         steps = even_steps(batches, start, ranks, self.frontend.right_padding_samples)
@@ -216,14 +219,29 @@ class SequentialDataset:
     def _counted(self, releases: Iterator[Release]) -> Iterator[list[PlannedUtterance]]:
         for release in releases:
             self._seen += release.seen
-            self._failed_now |= {skip.key: skip for skip in release.failed}
+            self._note(self._failed_now, release.failed)
             self.record(release.skips)
             yield from release.batches
 
+    def _is_filtered(self, skip: Skip) -> bool:
+        """Count an utterance that a filter leaves out; return whether it is one."""
+        if skip.rule:
+            self._filtered[skip.rule] += 1
+            self._shown += [skip] if len(self._shown) < _SHOWN else []
+        return bool(skip.rule)
+
+    def _note(self, skips_now: dict[str, Skip], found: Iterable[Skip]) -> None:
+        """Add what was found to that of the epoch; most batches have nothing."""
+        before = len(skips_now)
+        for skip in found:
+            skips_now.setdefault(skip.key, skip)
+            if skip.key not in self._known:
+                self._known.add(skip.key)
+                self.skipped.append(skip)
+        if len(skips_now) > before:
+            self._check_share(max(self._seen, _ENOUGH))
+
     def _check_share(self, total: int) -> None:
-        known = {skip.key for skip in self.skipped}
-        now = [*self._failed_now.values(), *self._skipped_now.values()]
-        self.skipped += [skip for skip in now if skip.key not in known]
         for skips, count, what in (
             (self._failed_now, len(self._shards), "shards cannot be read"),
             (self._skipped_now, total, "utterances cannot be used"),

@@ -19,7 +19,8 @@ class Body:
     """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
 
     aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
-    Here a turn takes one piece, and small pieces have a budget.
+    Here a turn takes one piece, and small pieces have a budget: data of a file go on at its pace, lines of a form and
+    empty pieces end the request if they stay above it.
 
     Args:
         content: aiohttp's stream.
@@ -34,11 +35,12 @@ class Body:
 
     def __init__(self, content: StreamReader, limit: int) -> None:
         self._content, self._limit = content, limit
-        self._pace = Pace(
-            Budget(PIECES_PER_SECOND, PIECES_AT_ONCE),
+        budget = Budget(PIECES_PER_SECOND, PIECES_AT_ONCE)
+        problem = (
             f"the request is sent in pieces of less than {SMALL} bytes, or has too many lines; send larger pieces. It "
-            f"had more than {PIECES_PER_SECOND:g} of them per second",
+            f"had more than {PIECES_PER_SECOND:g} of them per second"
         )
+        self._pieces, self._lines = Pace(budget, problem), Pace(budget, problem)  # data between lines excuse no line
         self._rest = b""
 
     def form(self, request: web.Request) -> MultipartReader:
@@ -60,7 +62,7 @@ class Body:
     async def read(self, n: int = -1) -> bytes:
         """Return at most n bytes, none at the end."""
         if not self._rest:
-            self._rest = await self._next()
+            self._rest = await self._next(is_file=True)
         size = len(self._rest) if n < 0 else n
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
@@ -71,18 +73,18 @@ class Body:
         Raises:
             ValueError: the line is too long.
         """
-        await self._pace.wait(1)
+        await self._lines.wait(1)
         while (end := self._rest.find(b"\n")) < 0:
             if len(self._rest) > (max_line_length or MAX_LINE):
                 raise ValueError("a line of the form is too long")
-            if not (data := await self._next()):
+            if not (data := await self._next(is_file=False)):
                 end = len(self._rest)
                 break
             self._rest += data
         line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
         return line
 
-    async def _next(self) -> bytes:
+    async def _next(self, is_file: bool) -> bytes:
         while True:
             if self._content.total_bytes > self._limit:
                 raise ClientError(
@@ -90,6 +92,6 @@ class Body:
                 )
             data, _ = await self._content.readchunk()
             if len(data) < SMALL:
-                await self._pace.wait(1)
+                await self._pieces.wait(1, is_useful=is_file and bool(data))
             if data or self._content.at_eof():
                 return data
