@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from wenet_fusion.data.lists.lhotse_cuts import is_lhotse
 from wenet_fusion.data.lists.manifest import read_manifest, scan_manifest
 from wenet_fusion.data.sources import read_header, read_samples
 
@@ -82,21 +81,6 @@ def test_nemo_list(folder):
         ("sub/b-00000000", "two", 0.0, 0.25, 0.25),
         ("sub/b-00000500", "three", 0.5, 0.75, 0.25),
     ]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [{"audio_filepath": "a.wav", "text": "one"}, {"key": "a", "wav": "a.wav", "txt": "one"}],
-    ids=["nemo", "raw"],
-)
-def test_raw_lists_may_be_named_jsonl(folder, line):
-    path = write_list(folder, "", line).rename(folder / "train.jsonl")
-    assert [(u.key, u.text) for u in read_manifest(path)] == [("a", "one")]
-    path.write_text('{"key": "a", \n')
-    with pytest.raises(ValueError, match="train.jsonl:1: not valid JSON"):
-        read_manifest(path)
-    path.write_text('{"id": "a", "start": 0, "duration": 0.5, "type": "MonoCut"}\n')
-    assert is_lhotse(path)
 
 
 def test_equal_base_names_of_a_nemo_list_are_different_utterances(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import soundfile
 from conftest import tiny_recipe
 
 from wenet_fusion.data.batch_source import Loading
+from wenet_fusion.data.lists.lhotse_cuts import is_lhotse
 from wenet_fusion.data.lists.manifest import read_manifest, scan_manifest
 from wenet_fusion.data.sources import AudioSource, Utterance, read_samples
 from wenet_fusion.ranks import Ranks
@@ -148,3 +150,16 @@ def test_without_lhotse_the_message_says_how_to_get_it(tmp_path: Path, monkeypat
 def test_audio_in_memory_is_named_by_its_place() -> None:
     with pytest.raises(ValueError, match=r"a.tar \(u1 at byte 512\): is no audio file|a.tar \(u1 at byte 512\)"):
         read_samples(Utterance("u1", AudioSource("a.tar", 512, 8, b"no audio"), "", 0.0), RATE)
+
+
+@pytest.mark.parametrize("names", [("audio_filepath", "text"), ("wav", "txt")])
+def test_raw_lists_may_be_named_jsonl(tmp_path: Path, names: tuple[str, str]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), RATE)
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n" + json.dumps({"key": "a", names[0]: "a.wav", names[1]: "one"}) + "\n")
+    assert [(found.key, found.text) for found in read_manifest(path)] == [("a", "one")]
+    path.write_text('{"key": "a", \n')
+    with pytest.raises(ValueError, match="train.jsonl:1: not valid JSON"):
+        read_manifest(path)
+    path.write_text('{"id": "a", "start": 0, "duration": 0.5, "type": "MonoCut"}\n')
+    assert is_lhotse(path)
