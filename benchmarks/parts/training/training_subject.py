@@ -29,7 +29,7 @@ RATE = 1e-6  # so small that the weights stay as they are
 
 
 class Form(NamedTuple):
-    """What is measured."""
+    """A model, a precision and a choice of kept activations, timed together."""
 
     model: str
     precision: Precision

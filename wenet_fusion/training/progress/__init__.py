@@ -1,1 +1,1 @@
-"""What a run reports: logs and validation."""
+"""Logs and validation of a run."""

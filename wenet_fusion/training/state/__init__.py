@@ -1,1 +1,1 @@
-"""What a run keeps on disk: checkpoints, training states, averages."""
+"""Files of a run: checkpoints, training states, averages."""
