@@ -15,7 +15,7 @@ from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard import budget, fair_protocol
 from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
-from wenet_fusion_runtime.server.http.body import PIECES_AT_ONCE, Body
+from wenet_fusion_runtime.server.http.body import AUDIO_PIECE, PIECES_AT_ONCE, Body
 from wenet_fusion_runtime.server.limits import Limits
 
 
@@ -196,20 +196,25 @@ def test_pieces_and_empty_frames_are_paced(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(run())
 
 
-def test_audio_in_small_pieces_is_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piece", [1, AUDIO_PIECE - 1, AUDIO_PIECE, 64])
+def test_audio_in_small_pieces_is_no_flood_and_in_crumbs_it_is(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(budget, "FLOOD_SECONDS", 0.05)
-    size = 64 * (PIECES_AT_ONCE + 600)
+    size = piece * (PIECES_AT_ONCE + 600)
 
     async def run() -> int:
         stream, found = stream_of(b""), 0
-        for _ in range(size // 64):
-            stream.feed_data(bytes(64))
+        for _ in range(size // piece):
+            stream.feed_data(bytes(piece))
         body = Body(stream, 1 << 20)
         while found < size:
             found += len(await body.read(1 << 16))
         return found
 
-    assert asyncio.run(run()) == size
+    if piece >= AUDIO_PIECE:
+        assert asyncio.run(run()) == size
+    else:
+        with pytest.raises(ClientError, match="pieces of less than"):
+            asyncio.run(run())
 
 
 def test_lines_between_small_pieces_are_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,10 @@ class ServerProcess:
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """Return the exit status; raise if the process does not end in time."""
-        status = self.process.wait(seconds)
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server did not end in {seconds:g} s\n{''.join(self.log)[-4000:]}") from None
         self._reader.join(seconds)
         return status
 

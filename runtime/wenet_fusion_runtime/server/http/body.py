@@ -12,6 +12,7 @@ from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 SMALL = 1024  # bytes of a piece that counts
 PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
 PIECES_AT_ONCE = 1000
+AUDIO_PIECE = 16  # bytes: as many pieces of less audio per second are slower than 16 kHz
 MAX_LINE = 64 * 1024  # bytes
 
 
@@ -19,8 +20,8 @@ class Body:
     """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
 
     aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
-    Here a turn takes one piece, and small pieces have a budget: data of a file go on at its pace, lines of a form and
-    empty pieces end the request if they stay above it.
+    Here a turn takes one piece, and small pieces have a budget: data of a file go on at its pace; lines of a form, and
+    pieces of less than AUDIO_PIECE bytes, end the request if they stay above it.
 
     Args:
         content: aiohttp's stream.
@@ -92,6 +93,6 @@ class Body:
                 )
             data, _ = await self._content.readchunk()
             if len(data) < SMALL:
-                await self._pieces.wait(1, is_useful=is_file and bool(data))
+                await self._pieces.wait(1, is_useful=is_file and len(data) >= AUDIO_PIECE)
             if data or self._content.at_eof():
                 return data
