@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# English from 7 hours of recordings: an open vocabulary on two cores. Usage: bash run.sh --data FOLDER [--name value]...
+#
+# FOLDER holds english/{train,dev} in Kaldi's format, LibriSpeech/{train-clean-100,dev-clean} and text/*.txt.gz; the
+# README says where the recordings come from. Development and test set are the two halves of the other speakers.
+#
+# Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
+# 6 export, 7 streaming, pictures and summary, 8 language model.
+# Stages that were done with the same settings are skipped: after an interruption, run the same command again.
+#
+# Examples:
+#   bash run.sh --data /corpora/english
+#   bash run.sh --data /corpora/english --seed 1 --stage 4
+#   bash run.sh --data /corpora/english --overrides "model.loss.consistency_weight=0" --dir exp/without_consistency
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# options
+stage=0                         # the first stage to run
+stop_stage=8                    # the last stage to run
+force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
+data=                           # folder with english/, LibriSpeech/ and text/
+seed=0                          # seed of the training
+units=bpe                       # kind of tokens: words, char or bpe
+vocab_size=256                  # pieces of --units bpe
+data_type=raw                   # raw or shard
+num_utts_per_shard=500          # utterances of a shard
+train_config=conf/train.yaml    # configuration of the training
+overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=4000 model.encoder.layers=6"
+checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
+num_workers=1                   # processes that prepare batches
+num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
+num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
+job_id=2023                     # with several hosts: a number that only this training has
+average_num=5                   # average this many last checkpoints if the dev set prefers it
+decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
+chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
+lm_order=3                      # words of the language model's longest n-grams
+lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
+word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+. "$here/../../../tools/parse_options.sh"
+. "$here/../../../tools/recipe.sh"
+
+[ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
+enter_recipe
+data=$(from_caller "$data")
+corpus_stages=("" "data")
+
+corpus_settings() {
+  echo "data=$data code=$(cksum <local/prepare_data.py | tr ' ' '-') $(cat "$data"/english/{train,dev}/{wav.scp,text} 2>/dev/null | cksum | tr ' ' '-')"
+}
+
+prepare_corpus() {
+  [ -n "$data" ] || fail "--data is missing: give the folder that holds english/, LibriSpeech/ and text/"
+  change_stage 0
+  python local/prepare_data.py "$data" data
+}
+
+run_recipe
