@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from aiohttp import MultipartReader, StreamReader, web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
-from wenet_fusion_runtime.server.guard.budget import Budget, Pace
+from wenet_fusion_runtime.server.guard.budget import Budget
 
 SMALL = 1024  # bytes of a piece that counts
 PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
 PIECES_AT_ONCE = 1000
-AUDIO_PIECE = 16  # bytes: as many pieces of less audio per second are slower than 16 kHz
+AUDIO_PIECE = 16  # bytes: PIECES_PER_SECOND of less are slower than speech at 16 kHz
+MOST_CRUMBS = 20_000  # lines of a form and smaller pieces, in one request
 MAX_LINE = 64 * 1024  # bytes
 
 
@@ -20,8 +22,9 @@ class Body:
     """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
 
     aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
-    Here a turn takes one piece, and small pieces have a budget: data of a file go on at its pace; lines of a form, and
-    pieces of less than AUDIO_PIECE bytes, end the request if they stay above it.
+    Here a turn takes one piece, and small pieces have a budget. Data of a file go on at its pace; lines of a form, and
+    pieces of less than AUDIO_PIECE bytes, end the request if there are too many. They are counted over the whole
+    request: a client that is also held for its parsing time would never exceed a rate, and stay for minutes.
 
     Args:
         content: aiohttp's stream.
@@ -36,12 +39,7 @@ class Body:
 
     def __init__(self, content: StreamReader, limit: int) -> None:
         self._content, self._limit = content, limit
-        budget = Budget(PIECES_PER_SECOND, PIECES_AT_ONCE)
-        problem = (
-            f"the request is sent in pieces of less than {SMALL} bytes, or has too many lines; send larger pieces. It "
-            f"had more than {PIECES_PER_SECOND:g} of them per second"
-        )
-        self._pieces, self._lines = Pace(budget, problem), Pace(budget, problem)  # data between lines excuse no line
+        self._budget, self._crumbs = Budget(PIECES_PER_SECOND, PIECES_AT_ONCE), 0
         self._rest = b""
 
     def form(self, request: web.Request) -> MultipartReader:
@@ -74,7 +72,7 @@ class Body:
         Raises:
             ValueError: the line is too long.
         """
-        await self._lines.wait(1)
+        await self._pace(is_useful=False)
         while (end := self._rest.find(b"\n")) < 0:
             if len(self._rest) > (max_line_length or MAX_LINE):
                 raise ValueError("a line of the form is too long")
@@ -93,6 +91,16 @@ class Body:
                 )
             data, _ = await self._content.readchunk()
             if len(data) < SMALL:
-                await self._pieces.wait(1, is_useful=is_file and len(data) >= AUDIO_PIECE)
+                await self._pace(is_useful=is_file and len(data) >= AUDIO_PIECE)
             if data or self._content.at_eof():
                 return data
+
+    async def _pace(self, is_useful: bool) -> None:
+        self._crumbs += not is_useful
+        if self._crumbs > MOST_CRUMBS:
+            raise ClientError(
+                Reason.FLOOD,
+                f"the request has more than {MOST_CRUMBS} lines of a form, or pieces of less than {AUDIO_PIECE} bytes; "
+                "send larger pieces",
+            )
+        await asyncio.sleep(self._budget.spend(1, asyncio.get_running_loop().time()))

@@ -121,6 +121,7 @@ class Upload:
     async def _receive(self, file: BinaryIO) -> dict[str, str]:
         """Write the audio to a file; return the other fields of a form."""
         fields: dict[str, str] = {}
+        size = 0  # of all fields, those of one name included
         body = Body(self._request.content, self._service.limits.upload_bytes + FORM_BYTES)
         if not self._request.content_type.startswith("multipart/"):
             while data := await body.read(CHUNK_BYTES):
@@ -133,7 +134,8 @@ class Upload:
                         raise ValueError("a form within a form")
                     if part.filename is None and part.name not in FILE_FIELDS:
                         name = visible(part.name or "", SHOWN)
-                        fields[name] = await _read_field(part, name, sum(map(len, fields.values())))
+                        fields[name] = await _read_field(part, name, size)
+                        size += len(name) + len(fields[name])
                         if len(fields) > MAX_FIELDS:
                             raise ValueError(f"more than {MAX_FIELDS} fields")
                         continue
