@@ -1,4 +1,4 @@
-"""Stage 0: divide recorded English among training, dev and test set by speaker, and gather text for a language model."""
+"""Stage 0: divide recorded English among training, dev and test set by speaker; gather text for a language model."""
 
 from __future__ import annotations
 
