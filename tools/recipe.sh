@@ -10,6 +10,7 @@
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of that stage
 #   summarise           print the last page of stage 7; optional
+# With --data_type lhotse or sequential a set may be a list instead: see tools/data_sets.sh.
 # and may name in `corpus_files` the files beyond those that stage 0 must leave.
 # Then it calls `run_recipe`. See examples/template/s0/run.sh.
 
@@ -38,7 +39,7 @@ enter_recipe() {
   local name
   [[ $stage =~ ^-?[0-9]+$ && $stop_stage =~ ^-?[0-9]+$ ]] || fail "--stage and --stop_stage are numbers from -1 to 8"
   [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
-  [[ $data_type =~ ^(raw|shard)$ ]] || fail "--data_type $data_type is not raw or shard"
+  [[ $data_type =~ ^(raw|shard|sequential|lhotse)$ ]] || fail "--data_type $data_type is not raw, shard, sequential or lhotse"
   [[ $special_tokens =~ ^(refuse|remove|keep|spell)$ ]] || fail "--special_tokens $special_tokens is not refuse, remove, keep or spell"
   for name in seed vocab_size num_workers average_num lm_order num_gpus num_nodes job_id num_utts_per_shard; do
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
@@ -54,10 +55,14 @@ enter_recipe() {
   averaged=$dir/avg_$average_num.pt
   exported=$dir/final.zip
   results=$dir/results
+  list=data.list # lhotse knows its files by their names
+  [ "$data_type" != lhotse ] || list=cuts.jsonl.gz
   # shellcheck source=/dev/null
   . ./path.sh
   # shellcheck source=tools/stages.sh
   . "$root/tools/stages.sh"
+  # shellcheck source=tools/data_sets.sh
+  . "$root/tools/data_sets.sh"
   stage_options=$given_options
   tokenizer=("tokenizer.units=data/lang/units.txt")
   case $units in
@@ -106,7 +111,7 @@ frontend() {
 stage_settings() {
   local special='' shards='' start=''
   [ -z "$checkpoint" ] || start=" checkpoint=$(fingerprint "$checkpoint")"
-  if [ "$data_type" = shard ] && [ "$num_utts_per_shard" != 500 ]; then shards=" utterances=$num_utts_per_shard"; fi
+  if [[ $data_type =~ ^(shard|sequential)$ ]] && [ "$num_utts_per_shard" != 500 ]; then shards=" utterances=$num_utts_per_shard"; fi
   [ "$special_tokens" = refuse ] || special=" special_tokens=$special_tokens"
   case $1 in
     -1 | 0) corpus_settings "$1" ;;
@@ -124,20 +129,6 @@ stage_settings() {
   esac
 }
 
-# The data sets of the corpus.
-data_sets() {
-  local name
-  for name in train dev test silence; do
-    [ ! -f "data/$name/wav.scp" ] || echo "$name"
-  done
-}
-
-# The arguments of the list makers for a set: a set may have Kaldi's segments and reco2file_and_channel.
-segments_of() {
-  [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
-  [ ! -f "data/$1/reco2file_and_channel" ] || echo "--reco2file_and_channel data/$1/reco2file_and_channel"
-}
-
 # The chunkings that can be streamed.
 streamed_chunkings() {
   local chunking
@@ -146,30 +137,41 @@ streamed_chunkings() {
   done
 }
 
+# shellcheck disable=SC2046,SC2086  # several arguments in one variable
 features_stage() {
-  need_stage 0 data/train/{wav.scp,text}
+  local given type=$data_type
+  given=$(given_list train)
+  need_stage 0 $(set_files train)
   change_stage 1
-  # shellcheck disable=SC2046,SC2086  # several arguments in one variable
-  python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text,raw.list} $(segments_of train) \
-    --special_tokens "$special_tokens"
-  # shellcheck disable=SC2086
-  python "$root/tools/data/compute_cmvn_stats.py" --config "$train_config" --data data/train/raw.list \
-    --max_utterances 1000 --output data/train/global_cmvn $overrides data.data_type=raw
+  if [ -z "$given" ]; then
+    given=data/train/raw.list type=raw
+    python "$root/tools/data/make_raw_list.py" data/train/{wav.scp,text} $given $(segments_of train) \
+      --special_tokens "$special_tokens"
+  fi
+  python "$root/tools/data/compute_cmvn_stats.py" --config "$train_config" --data "$given" \
+    --max_utterances 1000 --output data/train/global_cmvn $overrides data.data_type=$type
 }
 
 vocabulary_stage() {
-  need_stage 0 data/train/text
+  local given type=$data_type
+  given=$(given_list train)
+  [ -n "$given" ] || given=data/train/text type=text
+  need_stage 0 "$given"
   change_stage 2
   python "$root/tools/data/make_vocabulary.py" --kind "$units" --vocab_size "$vocab_size" \
-    --special_tokens "$special_tokens" data/train/text data/lang
+    --special_tokens "$special_tokens" --data_type "$type" "$given" data/lang
 }
 
 lists_stage() {
-  local name
-  need_stage 0 data/{train,dev,test}/{wav.scp,text} ${corpus_files[@]+"${corpus_files[@]}"}
+  local name given
+  # shellcheck disable=SC2046
+  need_stage 0 $(set_files train dev test) ${corpus_files[@]+"${corpus_files[@]}"}
   change_stage 3
   for name in $(data_sets); do
-    if [ "$data_type" = raw ]; then
+    given=$(given_list "$name")
+    if [ -n "$given" ]; then
+      [ "$given" -ef "data/$name/$list" ] || cp "$given" "data/$name/$list"
+    elif [ "$data_type" = raw ]; then
       # shellcheck disable=SC2046
       python "$root/tools/data/make_raw_list.py" "data/$name/"{wav.scp,text,data.list} $(segments_of "$name") \
         --special_tokens "$special_tokens"
@@ -187,7 +189,7 @@ training_stage() {
   need_stage 0
   need_stage 1 data/train/global_cmvn
   need_stage 2 data/lang/units.txt
-  need_stage 3 data/{train,dev}/data.list
+  need_stage 3 data/{train,dev}/"$list"
   change_stage 4
   if [ -f "$dir/.training" ]; then
     if [ "$force" = true ]; then
@@ -205,31 +207,31 @@ training_stage() {
   mkdir -p "$dir"
   stage_settings 4 >"$dir/.training"
   # shellcheck disable=SC2086
-  "${train_launcher[@]}" train --config "$train_config" --train_data data/train/data.list --dev_data data/dev/data.list \
+  "${train_launcher[@]}" train --config "$train_config" --train_data "data/train/$list" --dev_data "data/dev/$list" \
     --model_dir "$dir" ${checkpoint:+--init_from "$checkpoint"} "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
     "training.num_workers=$num_workers" "${tokenizer[@]}" $overrides
 }
 
 evaluation_stage() {
-  need_stage 3 data/{train,dev,test}/data.list
+  need_stage 3 data/{train,dev,test}/"$list"
   need_stage 4
   change_stage 5
   rm -rf "$results"
-  wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data data/train/data.list \
-    --dev_data data/dev/data.list --output "$averaged"
+  wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data "data/train/$list" \
+    --dev_data "data/dev/$list" --output "$averaged"
   # shellcheck disable=SC2086
-  "${launcher[@]}" evaluate --checkpoint "$averaged" --data data/test/data.list --modes $decode_modes \
+  "${launcher[@]}" evaluate --checkpoint "$averaged" --data "data/test/$list" --modes $decode_modes \
     --chunkings $chunkings --result_dir "$results"
 }
 
 export_stage() {
   local times=()
   need_stage 5 "$averaged"
-  need_stage 3 data/dev/data.list
+  need_stage 3 "data/dev/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   [ ! -f data/dev/words.ctm ] || times=(--ctm data/dev/words.ctm)
   change_stage 6
-  wenet-fusion export "$averaged" "$exported" --data data/dev/data.list ${times[@]+"${times[@]}"}
+  wenet-fusion export "$averaged" "$exported" --data "data/dev/$list" ${times[@]+"${times[@]}"}
 }
 
 # Stream a set through the exported file at each chunking: stream_set NAME LABEL [ARGUMENT...]
@@ -239,14 +241,14 @@ stream_set() {
   for chunking in $(streamed_chunkings); do
     local folder=$dir/$label.${chunking/\//-} compare=() offline=$results/attention_rescoring.${chunking/\//-}/tokens
     [ "$name" != test ] || [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
-    OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" "data/$name/data.list" \
-      --data_type "$data_type" --chunking "$chunking" ${compare[@]+"${compare[@]}"} "$@" --output "$folder"
+    OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" "data/$name/$list" \
+      --chunking "$chunking" ${compare[@]+"${compare[@]}"} "$@" --output "$folder"
   done
 }
 
 streaming_stage() {
   local times=() records=() folder
-  need_files 3 data/test/data.list
+  need_files 3 "data/test/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
@@ -254,15 +256,16 @@ streaming_stage() {
   rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
   [ ! -f data/test/words.ctm ] || times=(--ctm data/test/words.ctm)
   stream_set test stream ${times[@]+"${times[@]}"}
-  [ ! -f data/silence/data.list ] || stream_set silence silence
+  [ ! -f "data/silence/$list" ] || stream_set silence silence
   for folder in "$dir"/stream.*; do
     [ -f "$folder/stream.json" ] || continue
     records+=("$folder/stream.json")
+    [ -f data/test/text ] || continue
     python "$root/tools/measure/reliability.py" data/test/text "$folder/words.ctm" \
       --title "$(basename "$here/..") streamed, chunks ${folder##*.}" --output "$folder/reliability.png"
   done
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}"
-  wenet-fusion align "$averaged" --data data/test/data.list --word_times "$exported" --output "$dir/align" --worst 5
+  wenet-fusion align "$averaged" --data "data/test/$list" --word_times "$exported" --output "$dir/align" --worst 5
   [ ! -f data/test/words.ctm ] || python "$root/tools/measure/measure_timestamps.py" data/test/words.ctm \
     "$dir/align/words.ctm" --output "$dir/align/word_times.json"
   python "$root/tools/measure/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
@@ -273,7 +276,7 @@ language_model_stage() {
   local streamed removal=
   [ "$special_tokens" != remove ] || removal=--remove_special_tokens
   need_stage 0 data/train/text
-  need_stage 3 data/{dev,test}/data.list
+  need_stage 3 data/{dev,test}/"$list"
   need_stage 6 "$exported"
   change_stage 8
   streamed=$(streamed_chunkings)
@@ -282,7 +285,7 @@ language_model_stage() {
     --output "$dir/lm.arpa" --evaluate data/{dev,test}/text
   # shellcheck disable=SC2086
   OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$dir/lm.arpa" \
-    --dev data/dev/data.list --test data/test/data.list --data_type "$data_type" --chunkings $streamed \
+    --dev "data/dev/$list" --test "data/test/$list" --chunkings $streamed \
     --weights $lm_weights --bonuses $word_bonuses --output "$dir/language_model.json"
 }
 

@@ -111,5 +111,7 @@ def test_the_picture(corpus, capsys, tmp_path):
 def test_histograms_count_every_value():
     values = np.random.default_rng(0).uniform(1, 20, 500)
     lines = format_histogram(Distribution("duration", "s", values)).splitlines()
-    assert sum(int(line.split()[1]) for line in lines[1:]) == 500
+    assert sum(int(line.split()[3]) for line in lines[1:]) == 500
+    edges = [(float(line.split()[0]), float(line.split()[2])) for line in lines[1:]]
+    assert edges == [(1.0 * n, 1.0 * n + 1) for n in range(1, 20)], "round numbers"
     assert format_histogram(Distribution("duration", "s", np.ones(3))).splitlines()[0].endswith("mean 1, median 1")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.data.shards import served, write_shards
 from support.model.tones import RATE, speak, write_corpus
 from support.recipes.scripts import load_script
 
@@ -73,10 +74,24 @@ def test_normalised_features_have_mean_0_and_variance_1(tone_run, corpus, comput
 
 
 def test_a_sample_is_even_and_no_larger_than_asked(corpus, compute, capsys):
-    assert compute_cmvn_stats.even_sample(list(range(10)), 4) == [0, 2, 5, 7]
     for count, used in ((3, 3), (4, 4), (6, 6), (9, 9), (10, 10), (99, 10)):
         compute(corpus, "--max_utterances", count)
         assert f"frames of {used} utterances, 0 skipped" in capsys.readouterr().out
+
+
+def test_shards_read_in_sequence_give_the_sums_of_their_list(compute, tmp_path, capsys):
+    shards = write_shards(tmp_path / "shards", (3, 1, 4))
+    sums = compute(shards, "data.data_type=sequential")
+    assert sums == compute(shards) and "of 8 utterances, 0 skipped" in capsys.readouterr().out
+    for count, used in ((1, 1), (2, 2), (6, 6), (99, 8)):
+        compute(shards, "data.data_type=sequential", "--max_utterances", count)
+        assert f"of {used} utterances, 0 skipped" in capsys.readouterr().out
+    with served(tmp_path / "shards") as url:
+        (tmp_path / "urls.list").write_text(f"{url}/shard_{{0..2}}.tar\n")
+        assert compute(tmp_path / "urls.list", "data.data_type=sequential") == sums
+    (tmp_path / "shards/shard_1.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(ValueError, match=r"1 of 8 utterances cannot be read:\n  \S*shard_1.tar: .*damaged, or no tar"):
+        compute(shards, "data.data_type=sequential")
 
 
 def test_unreadable_audio_is_counted_and_told(corpus, compute, tmp_path, capsys):
@@ -87,7 +102,7 @@ def test_unreadable_audio_is_counted_and_told(corpus, compute, tmp_path, capsys)
     assert "of 9 utterances, 1 skipped" in captured.out
     (tmp_path / "deep/global_cmvn").unlink()
     with pytest.raises(
-        ValueError, match="1 of 10 utterances cannot be read, more than 1 %: .*max_skipped\nu001: .*empty"
+        ValueError, match="1 of 10 utterances cannot be read:\n  .*u001: .*empty.*\nmore than 1 % .*max_skipped"
     ):
         compute(corpus)
     for path in corpus.parent.glob("*.wav"):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.norm import estimating_statistics, norms
 from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_activations
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from parts.training.training_subject import saved_bytes
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 LENGTHS = torch.tensor([5000, 2561, 3200])
@@ -30,22 +34,6 @@ def asr_model(norm: str = "fusion") -> AsrModel:
     model = AsrModel(dataclasses.replace(config, encoder=encoder), 13)
     randomise(model, 0)
     return model.train()
-
-
-def kept(function: nn.Module, *inputs: Tensor) -> tuple[Tensor, int]:
-    """Return a result, and the bytes that its backward pass keeps beside the parameters."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in function.parameters()}
-    found: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = function(*inputs)
-    return result, sum(found.values())
 
 
 def update(model: AsrModel) -> laws.Tree:
@@ -93,10 +81,10 @@ def test_a_feed_forward_branch_keeps_one_hidden_activation() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.branch(x, [], context)[0]
 
-    hidden = 50 * 256 * 8
-    _, before = kept(Alone(), rows)
+    hidden, alone, results = 50 * 256 * 8, Alone(), []
+    before = saved_bytes(alone, lambda: results.append(alone(rows)))
     recompute_activations(branch, whole_layers=False)
-    _, now = kept(Alone(), rows)
+    now = saved_bytes(alone, lambda: results.append(alone(rows)))
     assert hidden <= now < 1.5 * hidden and before > 1.9 * hidden
 
 

@@ -1,6 +1,10 @@
 """Vocabularies: units of words and characters, and repeatable BPE."""
 
+import json
+
+import numpy as np
 import pytest
+from support.data.shards import tar, wav
 from support.recipes.scripts import load_script
 
 make_vocabulary = load_script("make_vocabulary")
@@ -38,3 +42,43 @@ def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
     with pytest.raises(ValueError, match="Vocabulary size is smaller than required_chars.*raise --vocab_size"):
         make_vocabulary.main(["--kind", "bpe", "--vocab_size", "3", "text", "b3"])
     assert not list((corpus / "b3").iterdir())
+
+
+def test_units_of_training_data(corpus, capsys):
+    """Shards that are read in sequence, NeMo's tars, lhotse's cuts: what training takes."""
+    pairs = [("b", "two"), ("a", "one two"), ("c", "three")]
+    members = [
+        (f"{key}.{kind}", text.encode() if kind == "txt" else wav(np.zeros(80)))
+        for key, text in pairs
+        for kind in ("txt", "wav")
+    ]
+    (corpus / "s_0.tar").write_bytes(tar(members[:4], "w:gz"))
+    (corpus / "s_1.tar").write_bytes(tar(members[4:]))
+    (corpus / "shards.list").write_text("s_{0..1}.tar\n")
+    options = ["--kind", "words", "--data_type", "sequential", "shards.list"]
+    make_vocabulary.main([*options, "all"])
+    assert units(corpus / "all/units.txt")[3:] == [["one", "3"], ["three", "4"], ["two", "5"]]
+    make_vocabulary.main([*options, "some", "--max_utterances", "2"])
+    assert [token for token, _ in units(corpus / "some/units.txt")[3:]] == ["three", "two"], "the first of each shard"
+    (corpus / "shards.list").write_text("pipe:cat s_0.tar\ns_1.tar\n")
+    with pytest.raises(ValueError, match="shards.list:1: .*allow_commands"):
+        make_vocabulary.main([*options, "all"])
+    make_vocabulary.main([*options, "again", "--allow_commands"])
+    assert (corpus / "again/units.txt").read_text() == (corpus / "all/units.txt").read_text()
+    for number, part in enumerate((pairs[:2], pairs[2:])):
+        (corpus / f"audio_{number}.tar").write_bytes(tar([(f"{key}.wav", wav(np.zeros(80))) for key, _ in part]))
+    lines = [{"audio_filepath": f"{key}.wav", "text": text, "shard_id": int(key == "c")} for key, text in pairs]
+    (corpus / "nemo.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    nemo = [*options[:-1], "nemo.json", "nemo", "--nemo_tars", "audio_{0..1}.tar"]
+    make_vocabulary.main(nemo)
+    assert (corpus / "nemo/units.txt").read_text() == (corpus / "all/units.txt").read_text()
+    (corpus / "audio_1.tar").write_bytes(b"no tar")
+    with pytest.raises(ValueError, match=r"1 of 3 utterances cannot be read:\n  .*audio_1.tar: damaged, or no tar"):
+        make_vocabulary.main(nemo)
+
+
+def test_special_tokens_of_training_data_are_named_with_their_place(corpus):
+    (corpus / "data.list").write_text(json.dumps({"key": "u", "wav": "u.wav", "txt": "one [noise]"}) + "\n")
+    (corpus / "u.wav").write_bytes(wav(np.zeros(80)))
+    with pytest.raises(ValueError, match=r"data.list:1: u holds \[noise\]"):
+        make_vocabulary.main(["--data_type", "raw", "data.list", "units"])

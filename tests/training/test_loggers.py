@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,16 +83,21 @@ def test_the_gap_is_zero_where_the_running_statistics_are_the_batchs(
 # ---- other packages
 
 
+def write_twice(logger: Callable[[Path, str], WandbLogger | MlflowLogger], folder: Path) -> None:
+    """Write the numbers of a run, which is resumed after its first step."""
+    for step in (1, 2):
+        log = logger(folder, "seed: 0\n")
+        log.step(step, 0, {"loss": 9.5, "grad_norm": float("nan")})
+        log.epoch(step, 0, {"dev_wer": 0.5})
+        log.details(step, {"norm/gap": 0.1}, SAMPLES)
+        log.close()
+
+
 def test_wandb_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    for step in (1, 2):
-        logger = WandbLogger(tmp_path, "seed: 0\n")
-        logger.step(step, 0, {"loss": 9.5, "grad_norm": float("nan")})
-        logger.epoch(step, 0, {"dev_wer": 0.5})
-        logger.details(step, {"norm/gap": 0.1}, SAMPLES)
-        logger.close()
+    write_twice(WandbLogger, tmp_path)
     written = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     run_id = (tmp_path / "wandb_run.txt").read_text().strip()
     assert len(written) >= 1 and all(run_id in path.name for path in written)
@@ -104,12 +110,7 @@ def test_mlflow_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # restored after the test
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
-    for step in (1, 2):
-        logger = MlflowLogger(tmp_path, "seed: 0\n")
-        logger.step(step, 0, {"loss": 9.5, "grad_norm": float("nan")})
-        logger.epoch(step, 0, {"dev_wer": 0.5})
-        logger.details(step, {"norm/gap": 0.1}, SAMPLES)
-        logger.close()
+    write_twice(MlflowLogger, tmp_path)
     client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
     run = (tmp_path / "mlflow_run.txt").read_text().strip()
     assert [metric.step for metric in client.get_metric_history(run, "train/loss")] == [1, 2]

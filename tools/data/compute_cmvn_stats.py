@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compute the feature statistics of a data.list with the model's own front-end: the global_cmvn file in WeNet's JSON
-format.
+"""Compute the feature statistics of training data with the model's own front-end: the global_cmvn file in WeNet's JSON
+format. The list is of the configuration's data.data_type.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import torch
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import list_problems, write_text
 
-from wenet_fusion.data.lists.manifest import read_manifest
+from wenet_fusion.data.judgement import Skip, too_many_skipped
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.data.sources import Utterance, read_samples
+from wenet_fusion.data.sampling import sample_utterances
+from wenet_fusion.data.sources import read_samples
 from wenet_fusion.model.asr_model import build_fbank
 from wenet_fusion.model.frontend.cmvn import CmvnStatistics
 from wenet_fusion.model.frontend.fbank import ENERGY_FLOOR
@@ -28,51 +29,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="training configuration; its front-end is used")
-    parser.add_argument("--data", type=Path, required=True, help="data.list of the training set")
+    parser.add_argument("--data", type=Path, required=True, help="list of the training set")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument(
-        "--max_utterances", type=int, default=0, help="use an even sample of at most N utterances; 0: all"
+        "--max_utterances",
+        type=int,
+        default=0,
+        help="use an even sample of at most N utterances; 0: all. Of shards that are read in sequence, the first ones "
+        "of each",
     )
     parser.add_argument("overrides", nargs="*", help="configuration values, key=value")
     args = parser.parse_intermixed_args(arguments)
 
     config = read_recipe(args.config, args.overrides)
     frontend = config.model.frontend
-    utterances = even_sample(read_manifest(args.data), args.max_utterances)
+    data_type, settings = config.data.data_type, config.data.sequential
+    # Raw lists and lists of shards are told apart by their first lines.
+    sample = sample_utterances(
+        args.data, data_type if data_type in ("lhotse", "sequential") else "auto", settings, args.max_utterances
+    )
     fbank = build_fbank(frontend)
-    statistics, unreadable = CmvnStatistics(frontend.num_mel_bins), []
-    for utterance in progress_bar(utterances, len(utterances), "cmvn", "utt"):
+    statistics, unreadable, used = CmvnStatistics(frontend.num_mel_bins), list[Skip](), 0
+    for utterance in progress_bar(sample.utterances, sample.total, "cmvn", "utt"):
+        if isinstance(utterance, Skip):
+            unreadable.append(utterance)
+            continue
         try:
             samples = torch.from_numpy(read_samples(utterance, frontend.sample_rate))
         except (ValueError, OSError) as error:
-            unreadable.append(f"{utterance.key}: {error}")
+            unreadable.append(Skip(utterance.key, str(error), utterance.place))
             continue
+        used += 1
         whole = samples[: len(samples) // fbank.hop_samples * fbank.hop_samples]
         features = fbank(whole.unsqueeze(0), fbank.init_state(1)).features_BTF[0]
         # Digital silence is a constant of the file format, not of speech: its frames would only widen the variance.
         statistics.add(features[(features > DIGITAL_SILENCE).any(dim=1)])
-    if len(unreadable) > config.data.max_skipped * len(utterances):
-        raise ValueError(
-            f"{len(unreadable)} of {len(utterances)} utterances cannot be read, more than "
-            f"{100 * config.data.max_skipped:g} %: "
-            f"mend them, take them out of {args.data}, or raise data.max_skipped\n{list_problems(unreadable)}"
-        )
+    total = used + len(unreadable)
+    if len(unreadable) > config.data.max_skipped * total:
+        raise ValueError(too_many_skipped(unreadable, total, "utterances cannot be read", config.data.max_skipped))
     if unreadable:
-        print(f"skipped {len(unreadable)} utterances:\n{list_problems(unreadable)}", file=sys.stderr)
+        print(f"skipped {len(unreadable)} utterances:\n{list_problems(list(map(str, unreadable)))}", file=sys.stderr)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, statistics.to_json())
-    print(
-        f"{args.output}: {statistics.count} frames of {len(utterances) - len(unreadable)} utterances, "
-        f"{len(unreadable)} skipped"
-    )
+    print(f"{args.output}: {statistics.count} frames of {used} utterances, {len(unreadable)} skipped")
     return 0
-
-
-def even_sample(utterances: list[Utterance], count: int) -> list[Utterance]:
-    """Return `count` utterances spread evenly over a list, or all if there are fewer or `count` is 0."""
-    if not 0 < count < len(utterances):
-        return utterances
-    return [utterances[number * len(utterances) // count] for number in range(count)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from wenet_fusion.data.lists.kaldi import read_rows, read_table
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.text.special_tokens import (
+    SPECIAL_TOKEN_CHOICES,
     SpecialTokens,
     count_special_tokens,
     find_special_tokens,
@@ -41,6 +42,14 @@ class Corpus(NamedTuple):
 
     utterances: list[Utterance]
     left_out: list[str]  # one line for each utterance that is left out, with its reason
+
+
+class Transcript(NamedTuple):
+    """A transcript of a list, as it is written there."""
+
+    key: str
+    text: str
+    place: str = ""  # list and line, if known
 
 
 class Segment(NamedTuple):
@@ -65,26 +74,31 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
         ValueError: keys occur twice, or transcripts hold special tokens that are refused; lists their lines.
     """
     rows = read_rows(path)
-    written = {row.key: row.value for row in rows}
-    if note := normalization_note(written):
+    written = [Transcript(row.key, row.value, f"{path}:{row.line}") for row in rows]
+    return dict(zip((row.key for row in rows), clean_transcripts(path, written, special_tokens)))
+
+
+def clean_transcripts(path: Path, written: Sequence[Transcript], special_tokens: SpecialTokens) -> list[str]:
+    """Return transcripts of the list `path` as `read_transcripts` does; raises its ValueError for special tokens."""
+    if note := normalization_note({item.key: item.text for item in written}):
         print(f"note: {path}: {note}", file=sys.stderr)
-    transcripts = {key: normalize_text(text) for key, text in written.items()}
+    texts = [normalize_text(item.text) for item in written]
     if special_tokens == "remove":
-        if counts := count_special_tokens(transcripts.values()):
+        if counts := count_special_tokens(texts):
             print(f"note: {path}: special tokens were removed: {counts}", file=sys.stderr)
-        return {key: remove_special_tokens(text) for key, text in transcripts.items()}
+        return list(map(remove_special_tokens, texts))
     refused = [
-        f"{path}:{row.line}: {row.key} holds {', '.join(found)}"
-        for row in rows
-        if special_tokens == "refuse" and (found := find_special_tokens(transcripts[row.key]))
+        f"{item.place or path}: {item.key} holds {', '.join(found)}"
+        for item, text in zip(written, texts)
+        if special_tokens == "refuse" and (found := find_special_tokens(text))
     ]
     if refused:
         raise ValueError(
-            f"{path}: {len(refused)} of {len(rows)} transcripts hold special tokens; choose with --special_tokens: "
+            f"{path}: {len(refused)} of {len(texts)} transcripts hold special tokens; choose with --special_tokens: "
             "remove leaves them out, keep makes each one token of the vocabulary, spell treats them like other text\n"
             + list_problems(refused)
         )
-    return transcripts
+    return texts
 
 
 def read_corpus(
@@ -168,8 +182,24 @@ def read_corpus(
     return Corpus(checked, left_out)
 
 
-def add_worker_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the options of parallel work and of commands; `names` are other names of --num_workers."""
+def add_input_files(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments wav_scp and text."""
+    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
+    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
+
+
+def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the options that `corpus_of` reads; `names` are other names of --num_workers."""
+    parser.add_argument(
+        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
+    )
+    parser.add_argument(
+        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
+    )
+    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
+    parser.add_argument(
+        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--num_workers", *names, type=_positive, default=cores, help="processes that work at once; by default the cores"
@@ -187,9 +217,23 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def commands_folder(output: Path, allow_commands: bool) -> Path | None:
-    """Return where the audio of commands is kept; None if commands are not allowed."""
-    return output.with_name(f"{output.name}.audio") if allow_commands else None
+def corpus_of(args: argparse.Namespace) -> list[Utterance]:
+    """Read the corpus that a list maker's arguments name; raises ValueError and OSError like `read_corpus`.
+
+    The audio of commands is kept beside `args.output`.
+    """
+    audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
+    utterances, left_out = read_corpus(
+        args.wav_scp,
+        args.text,
+        args.segments,
+        args.special_tokens,
+        args.reco2file_and_channel,
+        args.num_workers,
+        audio,
+    )
+    settle_left_out(left_out, args.allow_missing)
+    return utterances
 
 
 def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHeader | str]:

@@ -12,60 +12,32 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from kaldi_corpus import (
-    LONG_LIST,
-    SPECIAL_TOKEN_HELP,
-    add_worker_options,
-    commands_folder,
-    read_corpus,
-    settle_left_out,
-)
+from kaldi_corpus import LONG_LIST, add_corpus_options, add_input_files, corpus_of, settle_left_out
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 
 from wenet_fusion.data.lists.shard_index import IndexEntry, write_shard_index
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import Utterance, read_header, read_samples
-from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
-    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
+    add_input_files(parser)
     parser.add_argument("shards_dir", type=Path, help="folder for the shards")
     parser.add_argument("output", type=Path, help="list of shards to write")
-    parser.add_argument(
-        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
-    )
-    parser.add_argument(
-        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
-    )
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard")
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names")
     parser.add_argument("--resample", type=int, default=0, help="sample rate of the shards; 0 keeps each file's own")
-    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
-    parser.add_argument(
-        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
-    )
-    add_worker_options(parser, "--num_threads")
+    add_corpus_options(parser, "--num_threads")
     args = parser.parse_args(arguments)
     if args.num_utts_per_shard < 1:
         raise ValueError(f"--num_utts_per_shard {args.num_utts_per_shard} must be at least 1")
     if args.resample < 0:
         raise ValueError(f"--resample {args.resample} must be a sample rate, or 0")
 
-    utterances, left_out = read_corpus(
-        args.wav_scp,
-        args.text,
-        args.segments,
-        args.special_tokens,
-        args.reco2file_and_channel,
-        args.num_workers,
-        commands_folder(args.output, args.allow_commands),
-    )
-    settle_left_out(left_out, args.allow_missing)
+    utterances = corpus_of(args)
     args.shards_dir.mkdir(parents=True, exist_ok=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     size = args.num_utts_per_shard

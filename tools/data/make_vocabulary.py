@@ -1,20 +1,29 @@
 #!/usr/bin/env python3
-"""Write a vocabulary (units.txt), and for BPE a sentencepiece model, from the transcripts of a Kaldi text file."""
+"""Write a vocabulary (units.txt), and for BPE a sentencepiece model, from the transcripts of a Kaldi text file or of
+training data.
+"""
 
 import argparse
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import sentencepiece
-from kaldi_corpus import SPECIAL_TOKEN_HELP, read_transcripts
+from kaldi_corpus import SPECIAL_TOKEN_HELP, Transcript, clean_transcripts, read_transcripts
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
 
+from wenet_fusion.data.judgement import Skip, too_many_skipped
+from wenet_fusion.data.lists.manifest import ListType
+from wenet_fusion.data.progress_bar import progress_bar
+from wenet_fusion.data.sampling import sample_utterances
+from wenet_fusion.data.sequential.shard_list import SequentialConfig
 from wenet_fusion.text.special_tokens import (
     SPECIAL_TOKEN_CHOICES,
+    SpecialTokens,
     find_special_tokens,
     means_unknown,
     remove_special_tokens,
@@ -22,20 +31,43 @@ from wenet_fusion.text.special_tokens import (
 from wenet_fusion.text.tokenizer import split_characters
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 
+MAX_SKIPPED = 0.01  # largest share of a list that cannot be read
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("text", type=Path, help="lines 'key transcript'")
+    parser.add_argument("text", type=Path, help="lines 'key transcript'; or training data, see --data_type")
     parser.add_argument("output_dir", type=Path, help="folder for units.txt, and for bpe.model and bpe.vocab")
     parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="kind of the tokens")
     parser.add_argument(
         "--vocab_size", type=int, default=5000, help="bpe: largest number of pieces, without the reserved tokens"
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
+    parser.add_argument(
+        "--data_type",
+        choices=("text", "raw", "shard", "lhotse", "sequential"),
+        default="text",
+        help="what the first argument is: Kaldi's text, or a list of training data as in data.data_type",
+    )
+    parser.add_argument(
+        "--max_utterances",
+        type=int,
+        default=0,
+        help="of training data use an even sample of at most N utterances; 0: all. Of shards that are read in "
+        "sequence, the first ones of each",
+    )
+    parser.add_argument(
+        "--allow_commands", action="store_true", help="sequential: run the commands of lines 'pipe:COMMAND'"
+    )
+    parser.add_argument("--nemo_tars", default="", help="sequential: tars of a NeMo manifest, as data.sequential")
     args = parser.parse_args(arguments)
 
-    transcripts = list(read_transcripts(args.text, args.special_tokens).values())
+    if args.data_type == "text":
+        transcripts = list(read_transcripts(args.text, args.special_tokens).values())
+    else:
+        settings = SequentialConfig(allow_commands=args.allow_commands, nemo_tars=args.nemo_tars)
+        transcripts = transcripts_of_list(args.text, args.data_type, settings, args.max_utterances, args.special_tokens)
     special = sorted({token for text in transcripts for token in find_special_tokens(text) if not means_unknown(token)})
     if args.special_tokens == "keep":
         transcripts = list(map(remove_special_tokens, transcripts))
@@ -56,6 +88,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(path, format_vocabulary(tokens))
     print(f"{path}: {len(tokens)} tokens")
     return 0
+
+
+def transcripts_of_list(
+    path: Path,
+    data_type: ListType | Literal["sequential"],
+    settings: SequentialConfig,
+    count: int,
+    special_tokens: SpecialTokens,
+) -> list[str]:
+    """Return the transcripts of training data, see `sample_utterances`.
+
+    Raises:
+        ValueError, OSError: the list is wrong, more than 1 % of it cannot be read, or special tokens are refused.
+    """
+    written, unreadable = list[Transcript](), list[Skip]()
+    sample = sample_utterances(path, data_type, settings, count)
+    for item in progress_bar(sample.utterances, sample.total, "transcripts", "utt", leave=False):
+        if isinstance(item, Skip):
+            unreadable.append(item)
+        else:
+            written.append(Transcript(item.key, item.text, item.place or item.source.path))
+    total = len(written) + len(unreadable)
+    if len(unreadable) > MAX_SKIPPED * total:
+        raise ValueError(too_many_skipped(unreadable, total, "utterances cannot be read", MAX_SKIPPED))
+    return clean_transcripts(path, written, special_tokens)
 
 
 def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> list[str]:

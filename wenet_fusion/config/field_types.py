@@ -82,6 +82,8 @@ def mismatch(kind: Any, value: Any) -> str:
     wants_text = kind is str or (options and all(isinstance(option, str) for option in options))
     unquoted = wants_text and value is not None and not isinstance(value, (dict, list, str))
     remedy = "; put it in quotes" if unquoted else ""
+    if kind is str and value is None:
+        remedy = '; write "" for an empty text'
     if kind is str and isinstance(value, str):
         remedy = "; take the NUL character out"
     if kind in (int, float) and type(value) in (int, float):

@@ -17,7 +17,7 @@ from wenet_fusion.data.sources import Utterance
 from wenet_fusion.data.utterance_table import UtteranceTable
 
 _SHOWN = 3
-_BINS, _BAR = 12, 40
+_BINS, _BAR = 20, 40
 
 
 def examine(
@@ -66,19 +66,43 @@ def examine(
 def format_histogram(distribution: Distribution) -> str:
     """Return a histogram as lines of text.
 
-    >>> print(format_histogram(Distribution("duration", "s", np.array([1.0, 1.0, 2.0, 4.0]))).splitlines()[0])
-    duration (s): 1 to 4, mean 2, median 1.5
+    >>> print(format_histogram(Distribution("duration", "s", np.array([1.0, 1.0, 2.0, 12.5]))))
+    duration (s): 1 to 12.5, mean 4.125, median 1.5
+            1 - 2              2 ########################################
+            2 - 3              1 ####################
+            3 - 4              0
+            4 - 5              0
+            5 - 6              0
+            6 - 7              0
+            7 - 8              0
+            8 - 9              0
+            9 - 10             0
+           10 - 11             0
+           11 - 12             0
+           12 - 13             1 ####################
     """
     values = distribution.values
-    counts, edges = np.histogram(values, bins=_BINS)
+    counts, edges = np.histogram(values, bins=round_edges(float(values.min()), float(values.max()), _BINS))
     figures = (values.min(), values.max(), values.mean(), np.median(values))
     low, high, mean, median = (f"{value:.4g}" for value in figures)
+    lengths = (-(-_BAR * counts // counts.max())).tolist()
     bars = [
-        f"{edges[number]:9.4g} {count:9d} {'#' * -(-_BAR * int(count) // int(counts.max()))}".rstrip()
+        f"{edges[number]:9.6g} - {edges[number + 1]:<6.6g} {count:9d} {'#' * lengths[number]}"
         for number, count in enumerate(counts.tolist())
     ]
     head = f"{distribution.name} ({distribution.unit}): {low} to {high}, mean {mean}, median {median}"
-    return "\n".join([head, *bars])
+    return "\n".join([head, *map(str.rstrip, bars)])
+
+
+def round_edges(low: float, high: float, most: int) -> np.ndarray:
+    """Return the edges of at most `most` bins whose widths are 1, 2 or 5 times a power of ten.
+
+    >>> round_edges(0.76, 32.5, 12).tolist()
+    [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0]
+    """
+    widths = (digit * 10.0**power for power in range(-9, 12) for digit in (1, 2, 5))
+    width = next(width for width in widths if width > (high - low) / most and high // width - low // width < most)
+    return np.round(width * np.arange(low // width, high // width + 2), 9)
 
 
 def _missing_files(utterances: Iterable[Utterance]) -> list[Skip]:

@@ -11,6 +11,7 @@ import numpy as np
 from wenet_fusion_runtime.files import printable
 
 from wenet_fusion.data.filters import Filters
+from wenet_fusion.data.lists.keys import key_problem
 from wenet_fusion.data.sources import AudioHeader, Utterance, read_samples
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
@@ -87,6 +88,8 @@ class Judge:
             utterance: an entry of a list.
             header: the header of its audio, or the reason why it cannot be read; None trusts the list's duration.
         """
+        if problem := key_problem(utterance.key):
+            return Skip(printable(utterance.key), f"{printable(utterance.source.path)}: {problem}", utterance.place)
         if isinstance(header, str):
             return Skip(utterance.key, header, utterance.place)
         if header is not None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from wenet_fusion.data.data_check import round_edges
 from wenet_fusion.data.data_report import Distribution
+
+_BINS = 50
 
 
 def draw_distributions(distributions: Sequence[Distribution], path: Path) -> None:
@@ -29,9 +34,15 @@ def draw_distributions(distributions: Sequence[Distribution], path: Path) -> Non
         1, len(distributions), figsize=(4.6 * len(distributions), 3.4), squeeze=False, layout="constrained"
     )
     for axis, distribution in zip(axes[0], distributions):
-        axis.hist(distribution.values, bins=50, color="#2a6fbb")
-        axis.set_title(distribution.name, fontsize=10)
+        values = distribution.values
+        low, middle, high = (float(value) for value in (values.min(), np.median(values), values.max()))
+        axis.hist(values, bins=round_edges(low, high, _BINS), color="#2a6fbb")
+        axis.set_yscale("log", nonpositive="clip")  # the few longest ones decide whether a batch fits into memory
+        axis.set_ylim(bottom=0.5)
+        axis.yaxis.set_major_formatter("{x:,g}")
+        axis.axvline(middle, color="#444444", linewidth=1, linestyle="--")
+        axis.set_title(f"{distribution.name}: {low:.3g} to {high:.3g}, median {middle:.3g} (dashed)", fontsize=10)
         axis.set_xlabel(distribution.unit)
-        axis.set_ylabel("utterances")
+        axis.set_ylabel("utterances (logarithmic)")
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

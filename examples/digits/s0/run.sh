@@ -21,7 +21,7 @@ seed=0                          # seed of the training strings and of the traini
 train_strings=4000              # number of training strings; the other sets are fixed
 units=words                     # kind of tokens: words, char or bpe
 vocab_size=30                   # pieces of --units bpe
-data_type=raw                   # raw or shard
+data_type=raw                   # raw, shard, or sequential for shards that are read in sequence
 num_utts_per_shard=500          # utterances of a shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=400 model.encoder.layers=6"

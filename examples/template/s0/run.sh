@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Your corpus: from Kaldi folders to an exported model that is streamed. Usage: bash run.sh --data FOLDER [--name value]...
 #
-# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings are long.
+# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings are long;
+# or with lhotse's cuts.jsonl.gz (--data_type lhotse), or with a shards.list of files or URLs (--data_type sequential).
 # To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to leave
 # data/{train,dev,test}/{wav.scp,text}.
 #
@@ -25,7 +26,7 @@ seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
 vocab_size=500                  # pieces of --units bpe
 special_tokens=refuse           # marks such as <unk> and [noise] in transcripts: refuse, remove, keep or spell
-data_type=raw                   # raw or shard
+data_type=raw                   # raw, shard, sequential (shards that are read in sequence), or lhotse
 num_utts_per_shard=500          # utterances of a shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
@@ -51,7 +52,7 @@ data=$(from_caller "$data")
 corpus_stages=("" "data")
 
 corpus_settings() {
-  echo "data=$data $(cat "$data"/{train,dev,test}/{wav.scp,text} 2>/dev/null | cksum | tr ' ' '-')"
+  echo "data=$data $(cat "$data"/{train,dev,test}/{wav.scp,text,cuts.jsonl.gz,shards.list} 2>/dev/null | cksum | tr ' ' '-')"
 }
 
 prepare_corpus() {
@@ -59,6 +60,10 @@ prepare_corpus() {
   [ -n "$data" ] || fail "--data is missing: give the folder that holds train/, dev/ and test/ with wav.scp and text"
   change_stage 0
   for name in train dev test; do
+    if [ "$data_type" = lhotse ] || { [ "$data_type" = sequential ] && [ -f "$data/$name/shards.list" ]; }; then
+      copy_list "$name"
+      continue
+    fi
     for file in wav.scp text; do
       [ -s "$data/$name/$file" ] || fail "$data/$name/$file is missing or empty; lines are 'key path' and 'key transcript'"
     done
@@ -68,6 +73,22 @@ prepare_corpus() {
     for file in text segments reco2file_and_channel words.ctm; do
       [ ! -f "$data/$name/$file" ] || cp "$data/$name/$file" "data/$name/$file"
     done
+  done
+}
+
+# Copy the list that a set has already; the paths of shards start at its folder.
+copy_list() {
+  local file=cuts.jsonl.gz from=$data/$1
+  [ "$data_type" = lhotse ] || file=shards.list
+  [ -s "$from/$file" ] || fail "$from/$file is missing or empty"
+  mkdir -p "data/$1"
+  if [ "$file" = shards.list ]; then
+    sed -E "/^(\/|pipe:|[a-z0-9+]+:\/\/)/!s|^|$from/|" "$from/$file" >"data/$1/$file"
+  else
+    cp "$from/$file" "data/$1/$file"
+  fi
+  for file in text words.ctm; do
+    [ ! -f "$from/$file" ] || cp "$from/$file" "data/$1/$file"
   done
 }
 

@@ -63,7 +63,9 @@ def add(commands: Commands) -> None:
         "--input",
         choices=["-"],
         metavar="-",
-        help="read signed 16-bit little-endian samples, raw or as wav, from standard input instead of a device",
+        help="read standard input instead of a device: raw signed 16-bit little-endian samples, or wav with samples of "
+        f"any width; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz and up to {MAX_CHANNELS} channels, which a wav header states "
+        "and --rate and --channels state for raw samples",
     )
     mic.add_argument(
         "--rate",

@@ -8,17 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_recipe
-from support.data.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, same, sequential_recipe, source
+from support.data.sequential_epochs import (  # noqa: F401  # recipe and impatient are fixtures
+    ENDLESS,
+    LOADING,
+    changed,
+    epoch,
+    impatient,
+    keys,
+    recipe,
+    same,
+    source,
+)  # fmt: skip
 from support.data.shards import in_ranks, served, tar, wav, write_shards
 from support.model.tones import speak
 
-from wenet_fusion.data.sequential import tar_members
 from wenet_fusion.data.sequential.rank_steps import Position
 from wenet_fusion.data.sequential.shard_list import read_shards
 from wenet_fusion.ranks import Placement, Ranks
 from wenet_fusion.recipe import RecipeConfig, build_source, build_trainer
 from wenet_fusion.text.tokenizer import build_tokenizer
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 SIZES = (7, 4, 9, 1, 6)
 
@@ -26,16 +36,6 @@ SIZES = (7, 4, 9, 1, 6)
 @pytest.fixture(scope="module")
 def shard_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("shards"), SIZES)
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_units: Path) -> RecipeConfig:
-    return sequential_recipe(tiny_recipe(tiny_units))
 
 
 # ---- the order

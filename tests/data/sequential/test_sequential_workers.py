@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_recipe
-from support.data.sequential_epochs import LOADING, epoch, same, sequential_recipe
+from support.data.sequential_epochs import LOADING, epoch, recipe, same  # noqa: F401  # recipe is a fixture
 from support.data.shards import write_shards
 from torch.utils.data import get_worker_info
 
@@ -20,11 +19,6 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture(scope="module")
 def shard_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("shards"), (4, 3))
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_units: Path) -> RecipeConfig:
-    return sequential_recipe(tiny_recipe(tiny_units))
 
 
 def test_a_killed_process_ends_the_epoch_with_its_cause(

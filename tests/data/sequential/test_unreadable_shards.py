@@ -7,25 +7,25 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import tiny_recipe
-from support.data.sequential_epochs import ENDLESS, LOADING, changed, epoch, keys, sequential_recipe, source
+from support.data.sequential_epochs import (  # noqa: F401  # recipe and impatient are fixtures
+    ENDLESS,
+    LOADING,
+    changed,
+    epoch,
+    impatient,
+    keys,
+    recipe,
+    source,
+)  # fmt: skip
 from support.data.shards import served, tar, utterance_members, write_shards
 
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import Skip
-from wenet_fusion.data.sequential import byte_stream, tar_members
+from wenet_fusion.data.sequential import byte_stream
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.recipe import RecipeConfig, check_data
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_units: Path) -> RecipeConfig:
-    return sequential_recipe(tiny_recipe(tiny_units))
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def damaged_list(folder: Path, data: bytes) -> Path:
@@ -62,6 +62,21 @@ def test_what_is_wrong_with_utterances_is_counted_and_named(recipe: RecipeConfig
         epoch(recipe, path)
     report = check_data(changed(recipe, max_skipped=1.0), path)
     assert report.utterances == 4 and {skip.key for skip in report.skipped} == set(reasons)
+
+
+def test_keys_that_cannot_name_files_are_named_with_their_shard(recipe: RecipeConfig, tmp_path: Path) -> None:
+    """Members of a tar name utterances; a control character could rewrite the terminal."""
+    hostile = ["a\x1b[2J", "a b", "../out", "/abs"]
+    members = [member for n, key in enumerate(["fine", *hostile]) for member in utterance_members(key, n)]
+    path = damaged_list(tmp_path, tar([*members, ("lost\x1b[2J.txt", b"one")]))
+    dataset = source(changed(recipe, max_skipped=1.0), path)
+    batches = list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches)
+    assert {key for batch in keys(batches) for key in batch} == {"s0-u00", "s0-u01", "s0-u02", "fine"}
+    shard, lines = str(tmp_path / "shard_1.tar"), sorted(map(str, dataset.skipped))
+    assert len(lines) == 5 and "".join(lines).isprintable()
+    for key, reason in zip(hostile, ("holds control", "must be one word", "leads out", "leads out")):
+        assert sum(f"{shard}: key {key!r} {reason}" in line for line in lines) == 1, lines
+    assert any(line.startswith(r"lost\x1b[2J: ") for line in lines), lines
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
 import torch
+from conftest import tiny_recipe
 
 from wenet_fusion.data.batch_source import LoadedBatch, Loading
+from wenet_fusion.data.sequential import tar_members
 from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset
 from wenet_fusion.data.sequential.shard_list import SequentialConfig
 from wenet_fusion.ranks import Ranks
@@ -16,6 +19,18 @@ from wenet_fusion.text.tokenizer import build_tokenizer
 
 LOADING = Loading(max_batch_seconds=60.0, max_batch_rows=3, seed=0)
 ENDLESS = 10**9
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second tries follow at once."""
+    monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_units: Path) -> RecipeConfig:
+    """A tiny recipe that reads shards in sequence."""
+    return sequential_recipe(tiny_recipe(tiny_units))
 
 
 def sequential_recipe(recipe: RecipeConfig) -> RecipeConfig:

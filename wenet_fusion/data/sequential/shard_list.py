@@ -141,6 +141,7 @@ def _nemo_line(line: str) -> tuple[int, str, Excerpt]:
     stem = member_stem(record["audio_filepath"])
     start, duration = record.get("offset"), record.get("duration")
     end = None if start is None or duration is None else float(start) + float(duration)
-    key = record.get("key", stem if start is None else f"{stem}-{round(1000 * start):08d}")
+    name = "_".join(stem.split())
+    key = record.get("key", name if start is None else f"{name}-{round(1000 * start):08d}")
     excerpt = Excerpt(str(key), str(record["text"]), None if start is None else float(start), end)
     return int(record["shard_id"]), _SUBSEGMENT.sub("", stem), excerpt

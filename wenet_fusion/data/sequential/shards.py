@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 
+from wenet_fusion_runtime.files import printable
+
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.manifest import AUDIO_SUFFIXES
 from wenet_fusion.data.sequential.tar_members import Member, read_members
@@ -52,15 +54,17 @@ class TarShard(NamedTuple):
                     texts[key] = member.data.decode("utf-8").strip()
                 except UnicodeDecodeError:
                     reported.add(key)
-                    yield Skip(key, f"{self.name}: member {member.name} is not UTF-8 text")
+                    yield Skip(printable(key), f"{self.name}: member {printable(member.name)} is not UTF-8 text")
             elif path.suffix.lower() in AUDIO_SUFFIXES:
                 audio[key] = _source(self.name, member)
             if key in texts and key in audio:
                 yield Utterance(key, audio.pop(key), texts.pop(key), 0.0)
         for key in texts.keys() - reported:
-            yield Skip(key, f"{self.name}: member {key}.txt has no audio {key}.wav, .flac, ...")
+            name = printable(key)
+            yield Skip(name, f"{self.name}: member {name}.txt has no audio {name}.wav, .flac, ...")
         for key in audio.keys() - reported:
-            yield Skip(key, f"{self.name}: audio of {key!r} has no member {key}.txt")
+            name = printable(key)
+            yield Skip(name, f"{self.name}: audio of {name!r} has no member {name}.txt")
 
 
 class Excerpt(NamedTuple):
