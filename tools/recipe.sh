@@ -20,6 +20,7 @@
 : "${checkpoint:=}" "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
+list=data.list
 
 fail() {
   echo "error: $*" >&2
@@ -55,8 +56,7 @@ enter_recipe() {
   averaged=$dir/avg_$average_num.pt
   exported=$dir/final.zip
   results=$dir/results
-  list=data.list # lhotse knows its files by their names
-  [ "$data_type" != lhotse ] || list=cuts.jsonl.gz
+  [ "$data_type" != lhotse ] || list=cuts.jsonl.gz # lhotse knows its files by their names
   # shellcheck source=/dev/null
   . ./path.sh
   # shellcheck source=tools/stages.sh
@@ -213,6 +213,8 @@ training_stage() {
 }
 
 evaluation_stage() {
+  local times=()
+  [ ! -f data/test/words.ctm ] || times=(--ctm data/test/words.ctm)
   need_stage 3 data/{train,dev,test}/"$list"
   need_stage 4
   change_stage 5
@@ -221,7 +223,7 @@ evaluation_stage() {
     --dev_data "data/dev/$list" --output "$averaged"
   # shellcheck disable=SC2086
   "${launcher[@]}" evaluate --checkpoint "$averaged" --data "data/test/$list" --modes $decode_modes \
-    --chunkings $chunkings --result_dir "$results"
+    --chunkings $chunkings ${times[@]+"${times[@]}"} --result_dir "$results"
 }
 
 export_stage() {

@@ -1,8 +1,10 @@
 """Tokenizers and vocabularies: transcripts survive the round trip; unknown tokens and broken units.txt are reported."""
 
 import pickle
+import re
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.recipes.scripts import load_script
@@ -97,6 +99,27 @@ def test_bpe_ids_are_those_of_units_txt(bpe_folder, tmp_path):
     turned = restore_tokenizer(BPE, (*RESERVED, *reversed(pieces)), tokenizer.model_bytes, "x")
     last = len(pieces) + 5
     assert turned.encode("zero one") == [last - number for number in tokenizer.encode("zero one")]
+
+
+def test_bpe_takes_the_ids_of_pieces_and_the_slow_way_for_the_rest(bpe_folder):
+    """What sentencepiece does not know may be in the vocabulary; what the vocabulary lacks is named."""
+    tokenizer = build_tokenizer(BPE, bpe_folder)
+    tokens, model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+    wider = restore_tokenizer(BPE, (*tokens[:5], "q", *tokens[5:]), model, "x")
+    known = {token: number for number, token in enumerate(wider.vocabulary.tokens)}
+    for text in ("five four zero", "one", "z", "noen otw", "one q two", "qq"):
+        split = pieces.encode(text, out_type=str)
+        missing = [piece for piece in split if piece not in known]
+        if not missing:
+            assert wider.encode(text) == [known[piece] for piece in split]
+            continue
+        with pytest.raises(UnknownToken, match=re.escape(repr(missing[0]))):
+            wider.encode(text)
+    assert 5 in wider.encode("one q two")
+    fewer = restore_tokenizer(BPE, tokens[:-1], model, "x")
+    with pytest.raises(UnknownToken, match=re.escape(f"{tokens[-1]!r} in ")):
+        fewer.encode(tokens[-1].strip("\u2581"))
 
 
 def test_missing_or_foreign_model_files(bpe_folder, tmp_path):

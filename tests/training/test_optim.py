@@ -1,12 +1,14 @@
 """Learning rates and which parameters decay."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from wenet_fusion.config import ConfigError, config_from_mapping
 from wenet_fusion.model.layers.norm import MaskedBatchNorm
-from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer, learning_rate
+from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer, learning_rate, set_learning_rate
 
 
 def test_the_warm_up_is_linear_and_ends_at_the_peak():
@@ -97,3 +99,62 @@ def test_configuration_problems():
     assert fields == ["learning_rate", "clip_norm", "warmup_steps"]
     for wrong in (OptimConfig(decay="wsd"), OptimConfig(decay_steps=5), OptimConfig(decay="wsd", decay_steps=-1)):
         assert wrong.problems()[0].endswith("belongs to decay: wsd, which needs 1 or more")
+
+
+# ---- Muon
+
+
+def muon(**changes):
+    return OptimConfig(algorithm="muon", weight_decay=0.1, **changes)
+
+
+def test_muon_has_the_matrices_of_layers_and_adamw_the_rest(trained):
+    optimizer = build_optimizer(muon(), trained.model)
+    assert not_decayed(optimizer, trained.model) == spared_by_design(trained.model)
+    names = {id(parameter): name for name, parameter in trained.model.named_parameters()}
+    hidden = {names[id(parameter)] for parameter in optimizer.param_groups[0]["params"]}
+    assert {"encoder.subsampling.out.linear.weight", "decoder.layers.0.expand.weight"} <= hidden
+    assert not [name for name in hidden if any(part in name for part in ("embedding", "ctc", "decoder.out", "table"))]
+    assert len(hidden) == sum(
+        parameter.dim() == 2 and any(part in name for part in (".layers.", "subsampling"))
+        for name, parameter in trained.model.named_parameters()
+    )
+
+
+def test_an_update_of_muon_is_orthogonal_and_as_large_as_adamws():
+    """Keller Jordan's rule, with the scale of Liu et al.: 0.2 sqrt(max(rows, columns)) times the rate."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(32, 64)])})})
+    layer = model["encoder"]["layers"][0]
+    before = layer.weight.detach().clone()
+    optimizer = build_optimizer(muon(muon_rate_factor=0.5), model)
+    set_learning_rate(optimizer, 0.01)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.005, 0.01, 0.01]
+    layer(torch.randn(300, 32)).square().sum().backward()
+    optimizer.step()
+    update = (before * (1 - 0.005 * 0.1) - layer.weight.detach()).double() / (0.005 * 0.2 * 64**0.5)
+    values = torch.linalg.svdvals(update)
+    assert len(values) == 32 and values.min() > 0.3 and values.max() < 1.5
+    assert float(update.square().mean().sqrt()) * 0.2 * 64**0.5 == pytest.approx(0.2, rel=0.3)
+
+
+def test_muon_leaves_parameters_without_a_gradient(trained):
+    model = copy.deepcopy(trained.model)
+    optimizer = build_optimizer(muon(), model)
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sum(value.square().sum() for value in model.decoder.parameters()).backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert len(optimizer.state) == len(list(model.decoder.parameters()))
+
+
+def test_a_torch_without_muon_is_told(trained, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(
+        ValueError, match=r"training.optim.algorithm: muon needs torch 2.9 or later, and this is .*algorithm=adamw"
+    ):
+        build_optimizer(muon(), trained.model)
+    assert muon(muon_momentum=1.0).problems() == ["muon_momentum: 1.0 is not in [0, 1); 0.95 is usual"]

@@ -14,6 +14,7 @@ from support.model.runs import Killed, differences, killed_run, run_until, start
 from support.model.tones import lively
 
 from wenet_fusion.config import to_yaml
+from wenet_fusion.training.optimisation.optim import OptimConfig
 from wenet_fusion.training.progress.run_log import RunLog
 from wenet_fusion.training.state import checkpoint
 from wenet_fusion.training.state.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
@@ -227,3 +228,15 @@ def test_the_log_drops_the_future_and_torn_lines(tmp_path):
     assert entries(tmp_path)[0]["loss"] == 0.333333
     RunLog(path, 0).close()
     assert path.read_text() == ""
+
+
+def test_a_run_with_muon_resumes_with_its_moments(recipe, corpus, tmp_path):
+    """Both optimisers go on from their states, each with its own learning rate."""
+    optim = OptimConfig(algorithm="muon", warmup_steps=2, muon_rate_factor=2.0)
+    recipe = with_training(recipe, optim=optim, max_steps=5)
+    start(recipe, corpus, tmp_path / "whole").run()
+    resumed = killed_run(recipe, corpus, tmp_path / "killed")
+    start(recipe, corpus, resumed).run()
+    assert run_differences(tmp_path / "whole", resumed) == []
+    with pytest.raises(ValueError, match="another configuration .then: algorithm: muon; now: algorithm: adamw"):
+        start(with_training(recipe, optim=dataclasses.replace(optim, algorithm="adamw")), corpus, resumed)

@@ -23,6 +23,7 @@ from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.evaluation.timestamps.emission_delays import emission_delays
 from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.scoring.error_rate import align, score
@@ -155,15 +156,17 @@ def build_report(
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
     texts = {key: " ".join(item.words) for key, item in streamed.items()}
     scoring = score({key: references[key] for key in streamed}, texts)
-    delays, firsts = [], []
+    firsts = []
     for key in spoken.keys() & streamed.keys():
-        line = timeline_of(key, spoken[key], streamed[key])
-        delays += [shown - word.end_seconds for word, shown in zip(line.spoken, line.shown) if shown is not None]
         if (first := streamed[key].first_text) is not None:
             firsts.append(first - spoken[key][0].start_seconds + streamed[key].first_text_compute)
     total = scoring.total
     final_words = sum(len(item.words) for item in streamed.values())
     open_words = [count for item in streamed.values() for count in item.open_words]
+    shown = {
+        key: [Word(text, seconds, seconds, 1.0) for text, seconds in zip(item.words, item.shown)]
+        for key, item in streamed.items()
+    }
     pairs = match_all_words(spoken, {key: item.timed for key, item in streamed.items()})
     times = timestamp_errors(pairs) if pairs else None
     return Report(
@@ -185,7 +188,7 @@ def build_report(
         finalisation_ms=percentiles([item.final_compute for item in streamed.values()], 1000),
         finalisation_processor_ms=percentiles([item.final_processor for item in streamed.values()], 1000),
         first_text_seconds=percentiles(firsts),
-        emission_delay_seconds=percentiles(delays),
+        emission_delay_seconds=percentiles(emission_delays(match_all_words(spoken, shown))),
         upwr=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
         open_words=float(np.mean(open_words)) if open_words else None,
         dated_words=len(pairs),

@@ -56,6 +56,11 @@ def add(verb: Verb) -> None:
         default=100.0,
         help="seconds of audio to decode as one batch, padding included",
     )
+    p.add_argument(
+        "--ctm",
+        type=Path,
+        help="CTM file with the times of the transcripts' words: report the emission delay of words in ms",
+    )
     add_counting(p)
     add_search_arguments(p, with_mode=False)
 
@@ -71,6 +76,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         variants=variants,
         counting=counting(args),
         max_batch_seconds=args.max_batch_seconds,
+        ctm=args.ctm,
     )
     args.result_dir.mkdir(parents=True, exist_ok=True)
     with joined_ranks() as ranks:
@@ -89,9 +95,10 @@ def evaluate_command(args: argparse.Namespace) -> int:
 def format_rows(rows: Sequence[Row]) -> str:
     """Return the result table as text for a terminal."""
     widest = max(7, *(len(row.variant) for row in rows))
+    delayed = any(row.emission_delay_ms is not None for row in rows)
     lines = [
         f"{'mode':24} {'variant':{widest}} {'chunking':>8} {'errors %':>9} {'95 % interval':>14} {'sub':>5} {'del':>5}"
-        f" {'ins':>5} {'of':>6} {'RTF':>7}"
+        f" {'ins':>5} {'of':>6} {'RTF':>7}" + "  delay of words, ms (50 / 90 / 95 %)" * delayed
     ]
     for row in rows:
         rate = "-" if row.wer is None else f"{100 * row.wer:.2f}"
@@ -99,5 +106,6 @@ def format_rows(rows: Sequence[Row]) -> str:
         lines.append(
             f"{row.mode:24} {row.variant:{widest}} {row.chunking:>8} {rate:>9} {interval:>14} {row.substitutions:5}"
             f" {row.deletions:5} {row.insertions:5} {row.words:6} {row.real_time_factor:7.4f}"
+            + ("" if row.emission_delay_ms is None else f"  {row.emission_delay_ms.text()}")
         )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
-from wenet_fusion_runtime.results.result import joined_ids
+from wenet_fusion_runtime.results.result import Word, joined_ids
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.modes import GREEDY
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
@@ -47,6 +47,7 @@ class Decoded(NamedTuple):
     tokens: list[list[int]]  # ids of each readable utterance
     encoder_seconds: float  # computation of the encoder, shared by all searches of the chunking
     search_seconds: float  # computation of the search and of rescoring
+    words: Sequence[list[Word]] = ()  # of each readable utterance, with emission times; only for emission delays
 
     @property
     def condition(self) -> Condition:
@@ -72,6 +73,7 @@ class DecodedList(NamedTuple):
     audio_seconds: float  # of the readable recordings
     encoder_seconds: dict[Condition, float]  # of computation
     search_seconds: dict[Condition, float]
+    words: dict[Condition, dict[str, list[Word]]]  # by key, with emission times; see `Decoded`
 
     def texts(self, condition: Condition, vocabulary: Vocabulary) -> dict[str, str]:
         """Return the text of each readable recording by key."""
@@ -124,22 +126,24 @@ class BatchDecoder:
         encoder_seconds = time.perf_counter() - start
         for search in self._options.searches:
             start = time.perf_counter()
-            tokens = self._search(search, step)
+            tokens, words = self._search(search, step)
             taken = time.perf_counter() - start
-            yield Decoded(search.mode, search.variant.name, chunking_label(chunking), tokens, encoder_seconds, taken)
+            condition = (search.mode, search.variant.name, chunking_label(chunking))
+            yield Decoded(*condition, tokens, encoder_seconds, taken, words if self._options.ctm else [])
 
-    def _search(self, search: Search, step: StepScores) -> list[list[int]]:
+    def _search(self, search: Search, step: StepScores) -> tuple[list[list[int]], list[list[Word]]]:
+        """Return the token ids and the words of each row; attention search has no words with times."""
         decoding = search.variant.decoding
         if search.mode == ATTENTION:
             if self._decoder is None:
                 raise ValueError(f"mode {ATTENTION}: the model has no attention decoder; choose another mode")
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
-            return [list(hypotheses[0].ids) for hypotheses in found]
+            return [list(hypotheses[0].ids) for hypotheses in found], []
         if search.mode == GREEDY:  # greedy search keeps one hypothesis, so a length penalty has no effect
             decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
-        return [joined_ids(segments) for segments in rows]
+        return list(map(joined_ids, rows)), [[word for segment in row for word in segment.words] for row in rows]
 
 
 def plan_batches(
@@ -157,7 +161,7 @@ def plan_batches(
 
 def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
     """Join batches, in any order, to a list."""
-    found = DecodedList({}, {}, 0.0, {}, {})
+    found = DecodedList({}, {}, 0.0, {}, {}, {})
     audio_seconds = 0.0
     for batch in batches:
         audio_seconds += batch.audio_seconds
@@ -165,6 +169,9 @@ def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
         for decoded in batch.decoded:
             way = decoded.condition
             found.tokens.setdefault(way, {}).update(zip(batch.keys, decoded.tokens, strict=True))
+            if decoded.words:
+                words = ([Word(*word) for word in row] for row in decoded.words)  # lists, if they were stored
+                found.words.setdefault(way, {}).update(zip(batch.keys, words, strict=True))
             found.encoder_seconds[way] = found.encoder_seconds.get(way, 0.0) + decoded.encoder_seconds
             found.search_seconds[way] = found.search_seconds.get(way, 0.0) + decoded.search_seconds
     return found._replace(audio_seconds=audio_seconds)

@@ -1,6 +1,7 @@
 """Settings of an evaluation: decoding modes, chunkings and variants of the search."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
@@ -47,6 +48,7 @@ class EvaluationOptions:
     variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # the first one's beam serves `attention` too
     counting: Counting = Counting()
     max_batch_seconds: float = 100.0
+    ctm: Path | None = None  # times of the references' words, from which emission delays are measured
 
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.modes if mode not in ALL_MODES]

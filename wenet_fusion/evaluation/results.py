@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
 from wenet_fusion.evaluation.report.write import write_report
+from wenet_fusion.evaluation.timestamps.emission_delays import DelayPercentiles
 from wenet_fusion.scoring.error_rate import Interval, Scoring, score
 from wenet_fusion.scoring.transcripts import Counting
 
@@ -33,6 +34,7 @@ class Found(NamedTuple):
     texts: dict[str, str]  # by key
     encoder_seconds: float  # of computation
     search_seconds: float
+    delay: DelayPercentiles | None = None  # emission delay of words; None: not measured
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Row:
     encoder_seconds: float
     search_seconds: float
     real_time_factor: float
+    emission_delay_ms: DelayPercentiles | None = None
 
 
 class Scored(NamedTuple):
@@ -130,6 +133,7 @@ def scored(evaluation: Evaluation) -> list[Scored]:
             encoder_seconds=found.encoder_seconds,
             search_seconds=found.search_seconds,
             real_time_factor=seconds / evaluation.audio_seconds,
+            emission_delay_ms=found.delay,
         )
         result.append(Scored(found, scoring, row))
     return result
@@ -152,10 +156,15 @@ def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: 
         "counting": dataclasses.asdict(evaluation.counting),
         "audio_seconds": evaluation.audio_seconds,
         "facts": {fact.name: fact.value for fact in evaluation.facts},
-        "rows": [dataclasses.asdict(condition.row) for condition in conditions],
+        "rows": [_record(condition.row) for condition in conditions],
         "skipped": evaluation.skipped,
     }
     write_text(result_dir / _RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _record(row: Row) -> dict[str, Any]:
+    delay = row.emission_delay_ms
+    return dataclasses.asdict(row) | {"emission_delay_ms": None if delay is None else delay._asdict()}
 
 
 def condition_folder(mode: str, chunking: str, variant: str = PLAIN) -> str:
@@ -188,7 +197,14 @@ def read_results(result_dir: Path) -> Evaluation:
         references: dict[str, str] = {}
         found = {
             (row["mode"], row["variant"], row["chunking"]): Found(
-                row["mode"], row["variant"], row["chunking"], {}, {}, row["encoder_seconds"], row["search_seconds"]
+                row["mode"],
+                row["variant"],
+                row["chunking"],
+                {},
+                {},
+                row["encoder_seconds"],
+                row["search_seconds"],
+                DelayPercentiles(**delay) if (delay := row.get("emission_delay_ms")) else None,
             )
             for row in content["rows"]
         }
@@ -217,7 +233,14 @@ def write_reports(
         streams: table of streaming measurements to add.
     """
     shown = tuple(
-        ConditionErrors(_search_name(found), found.chunking, scoring, row.interval, row.real_time_factor)
+        ConditionErrors(
+            _search_name(found),
+            found.chunking,
+            scoring,
+            row.interval,
+            row.real_time_factor,
+            "" if found.delay is None else found.delay.text(),
+        )
         for found, scoring, row in conditions
     )
     words = conditions[0].scoring.total.reference

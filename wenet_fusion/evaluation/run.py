@@ -11,6 +11,7 @@ import torch
 from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
@@ -31,6 +32,9 @@ from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Varian
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
+from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.evaluation.timestamps.emission_delays import delay_percentiles, emission_delays
+from wenet_fusion.evaluation.timestamps.timestamp_errors import match_all_words
 from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import __version__, commit, processor, software
 from wenet_fusion.ranks import Ranks
@@ -70,7 +74,10 @@ def evaluate(
     """
     model = acoustic_model(trained)
     _check(model, trained, options)
+    spoken = read_ctm(options.ctm) if options.ctm else {}
     utterances, problems = scan_manifest(data_list)
+    if options.ctm:
+        keys_without_words(spoken, {item.key: item.text for item in utterances}, options.ctm)
     progress = Progress(result_dir, fingerprint(trained, utterances, options))
     plan = dict(enumerate(plan_batches(utterances, options.max_batch_seconds)))
     found = _decode_all(BatchDecoder(model, trained.model.decoder, options), plan, progress, ranks)
@@ -85,7 +92,7 @@ def evaluate(
         raise ValueError(f"no utterance of {data_list} could be read; the first problem: {skipped[0]}")
     evaluation = Evaluation(
         printable(trained.path), printable(data_list), options.counting, found.audio_seconds, references,
-        _conditions(found, list(references), options, model), skipped, _facts(options, model, ranks),
+        _conditions(found, list(references), options, model, spoken), skipped, _facts(options, model, ranks),
     )  # fmt: skip
     results = Results(evaluation, scored(evaluation))
     write_results(*results, result_dir)
@@ -101,7 +108,7 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
     """
     digest = hashlib.sha256()
     variants = [(name, replace(decoding, language_model=None), sources) for name, decoding, sources in options.variants]
-    settings = (options.modes, options.chunkings, variants, options.max_batch_seconds)
+    settings = (options.modes, options.chunkings, variants, options.max_batch_seconds, options.ctm is not None)
     code = (__version__, torch.__version__, commit(_SOURCES))
     digest.update(repr((to_yaml(trained.config), trained.tokenizer.vocabulary.tokens, settings, code)).encode())
     for name, weight in trained.model.state_dict().items():
@@ -157,7 +164,13 @@ def _decode_all(
     return collect(earlier + [batch for batches, _ in shares for batch in batches])
 
 
-def _conditions(found: DecodedList, keys: list[str], options: EvaluationOptions, model: AcousticModel) -> list[Found]:
+def _conditions(
+    found: DecodedList,
+    keys: list[str],
+    options: EvaluationOptions,
+    model: AcousticModel,
+    spoken: Mapping[str, Sequence[Word]],
+) -> list[Found]:
     """Return every condition with its utterances in the order of `keys`."""
     conditions = []
     for mode, variant in options.searches:
@@ -165,7 +178,9 @@ def _conditions(found: DecodedList, keys: list[str], options: EvaluationOptions,
             way = Condition(mode, variant.name, label)
             ids, texts = found.tokens[way], found.texts(way, model.meta.vocabulary)
             seconds = found.encoder_seconds[way], found.search_seconds[way]
-            conditions.append(Found(*way, {key: ids[key] for key in keys}, {key: texts[key] for key in keys}, *seconds))
+            delay = delay_percentiles(emission_delays(match_all_words(spoken, found.words.get(way, {}))))
+            outputs = ({key: ids[key] for key in keys}, {key: texts[key] for key in keys})
+            conditions.append(Found(*way, *outputs, *seconds, delay))
     return conditions
 
 
@@ -176,6 +191,7 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
     return [
         *facts,
         Fact("counted", options.counting.description),
+        *([Fact("word times", printable(options.ctm))] if options.ctm else []),
         Fact("commit", commit(_SOURCES)),
         Fact(
             "machine",

@@ -61,7 +61,7 @@ def _optimizer(value: Any, context: Context) -> Finding:
     if value == "adam":
         decay = context.file.get("optim_conf.weight_decay", 0.0)
         return Finding("same", (), "AdamW without weight decay is Adam" if not decay else "see weight_decay")
-    return Finding("none", (), "AdamW is our only optimiser")
+    return Finding("none", (), "ours are AdamW and Muon")
 
 
 def _weight_decay(value: Any, context: Context) -> Finding:

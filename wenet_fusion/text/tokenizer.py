@@ -250,6 +250,14 @@ class BpeTokenizer(_VocabularyTokenizer):
             raise ValueError(
                 f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
+        # The id of each piece; 0, the blank, where the slow way must look.
+        pieces = self._pieces.id_to_piece(list(range(self._pieces.get_piece_size())))
+        self._piece_ids = [self._known.get(piece, 0) for piece in pieces]
+        self._piece_ids[self._pieces.unk_id()] = 0  # it stands for any text that no piece covers
+
+    def _ids(self, part: str, text: str) -> list[int]:
+        ids = list(map(self._piece_ids.__getitem__, self._pieces.encode(part.strip())))
+        return super()._ids(part, text) if 0 in ids else ids
 
     def _split(self, text: str) -> Sequence[str]:
         return self._pieces.encode(text.strip(), out_type=str)

@@ -19,7 +19,7 @@ from wenet_fusion.training.failures import describe_update, explaining_failures
 from wenet_fusion.training.optimisation.freezing import freeze_for
 from wenet_fusion.training.optimisation.largest_batch import check_largest_batches
 from wenet_fusion.training.optimisation.nonfinite_guard import NonFiniteGuard
-from wenet_fusion.training.optimisation.optim import build_optimizer, learning_rate
+from wenet_fusion.training.optimisation.optim import build_optimizer, learning_rate, set_learning_rate
 from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.optimisation.weight_average import WeightAverage
 from wenet_fusion.training.progress.diagnostics import Speedometer, norm_statistics
@@ -187,8 +187,7 @@ class Trainer:
         self._updating = batches
         self.step += 1
         rate = learning_rate(self.config.optim, self.step, self.config.max_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         freeze_for(self.model, self.step, self.config.freeze, self.config.has_frozen_statistics(self.step))
         self.guard.start_update()
         found = self.gradients.compute(self.step, batches, self.optimizer, self.stop_requested)

@@ -64,8 +64,8 @@ def add(commands: Commands) -> None:
         choices=["-"],
         metavar="-",
         help="read standard input instead of a device: raw signed 16-bit little-endian samples, or wav with samples of "
-        f"any width; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz and up to {MAX_CHANNELS} channels, which a wav header states "
-        "and --rate and --channels state for raw samples",
+        f"any width; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz and up to {MAX_CHANNELS} channels, from the header of "
+        "wav, or from --rate and --channels",
     )
     mic.add_argument(
         "--rate",

@@ -31,6 +31,7 @@ class ConditionErrors(NamedTuple):
     scoring: Scoring
     interval: Interval | None
     real_time_factor: float | None = None
+    delay: str = ""  # emission delay of words in ms, 50 / 90 / 95 %; empty if it was not measured
 
     @property
     def name(self) -> str:
@@ -123,9 +124,10 @@ def rate_table(report: Report) -> Table:
 def count_table(report: Report) -> Table:
     """Return the errors by kind, a row for each condition."""
     timed = any(condition.real_time_factor is not None for condition in report.conditions)
+    delayed = any(condition.delay for condition in report.conditions)
     utterances = len(report.conditions[0].scoring.utterances)
-    header = ("", "errors", "substituted", "deleted", "inserted", f"utterances wrong, of {utterances:,}")
-    rows = []
+    header = ["", "errors", "substituted", "deleted", "inserted", f"utterances wrong, of {utterances:,}"]
+    rows, explanation = [], ""
     for condition in report.conditions:
         scoring, total = condition.scoring, condition.scoring.total
         numbers = (total.errors, total.substitutions, total.deletions, total.insertions, scoring.utterances_wrong)
@@ -133,13 +135,21 @@ def count_table(report: Report) -> Table:
         if timed:
             factor = condition.real_time_factor
             cells.append(Cell("\u2013" if factor is None else f"{factor:.4f}"))
+        if delayed:
+            cells.append(Cell(condition.delay or "\u2013"))
         rows.append(tuple(cells))
-    if not timed:
-        return Table("Kinds of errors", header, tuple(rows))
-    explanation = (
-        "Real-time factor: seconds of computation per second of audio, encoder and search, utterances in batches."
-    )
-    return Table("Kinds of errors", (*header, "real-time factor"), tuple(rows), explanation)
+    if timed:
+        header.append("real-time factor")
+        explanation = (
+            "Real-time factor: seconds of computation per second of audio, encoder and search, utterances in batches."
+        )
+    if delayed:
+        header.append("emission delay, ms")
+        explanation += (
+            " Emission delay: from the end of a word to the end of the frame that completes it, 50 / 90 / 95 % of the "
+            "correct words; a stream shows it when its chunk is complete."
+        )
+    return Table("Kinds of errors", tuple(header), tuple(rows), explanation.strip())
 
 
 def deletion_table(report: Report) -> Table:

@@ -1,4 +1,4 @@
-"""The optimiser and its learning-rate schedule."""
+"""The optimisers and their learning-rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from wenet_fusion.training.optimisation.muon import MuonWithAdamW, is_hidden_matrix
+
 # "inverse_sqrt" is the schedule of Vaswani et al. (arXiv 1706.03762, "Noam"), "wsd" is warm-up, stable, decay (Hu et
 # al., arXiv 2404.06395), "cosine" is Loshchilov and Hutter's (arXiv 1608.03983) without restarts.
 Decay = Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"]
@@ -14,13 +16,14 @@ Decay = Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"]
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Settings of AdamW and of its learning rate.
+    """Settings of the optimiser and of its learning rate.
 
     >>> config = OptimConfig(learning_rate=0.002, warmup_steps=100)
     >>> [learning_rate(config, step, max_steps=1000) for step in (50, 100, 400)]
     [0.001, 0.002, 0.001]
     """
 
+    algorithm: Literal["adamw", "muon"] = "adamw"  # muon: Muon (arXiv 2502.16982) for the layers' matrices
     learning_rate: float = 1e-3  # peak learning rate
     warmup_steps: int = 1000  # updates over which the rate rises linearly from 0 to the peak
     decay: Decay = "inverse_sqrt"  # the rate after the warm-up; linear, cosine and wsd reach 0 at max_steps
@@ -28,15 +31,19 @@ class OptimConfig:
     weight_decay: float = 0.01  # AdamW weight decay of matrices; norms and biases have none
     beta_1: float = 0.9  # AdamW decay of the first moment
     beta_2: float = 0.98  # AdamW decay of the second moment
+    muon_momentum: float = 0.95  # with muon: decay of its momentum
+    muon_rate_factor: float = 1.0  # with muon: its learning rate as a multiple of learning_rate
     clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, one message each."""
         found = [
             f"{name}: {getattr(self, name)} must be above 0"
-            for name in ("learning_rate", "clip_norm")
+            for name in ("learning_rate", "clip_norm", "muon_rate_factor")
             if getattr(self, name) <= 0
         ]
+        if not 0 <= self.muon_momentum < 1:
+            found.append(f"muon_momentum: {self.muon_momentum} is not in [0, 1); 0.95 is usual")
         if self.warmup_steps < 1:
             found.append(f"warmup_steps: {self.warmup_steps} must be at least 1; BatchNorm needs a slow start")
         if (self.decay_steps > 0) != (self.decay == "wsd") or self.decay_steps < 0:
@@ -64,11 +71,26 @@ def _share_of_peak(config: OptimConfig, step: int, max_steps: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build AdamW for a model. Vectors (norms, biases) and position biases have no weight decay."""
+    """Build the optimiser of a model. Vectors (norms, biases) and position biases have no weight decay.
+
+    Raises:
+        ValueError: this torch lacks the optimiser.
+    """
+    hidden: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         decays = parameter.dim() >= 2 and "position_bias" not in name
-        (matrices if decays else rest).append(parameter)
+        is_hidden = config.algorithm == "muon" and is_hidden_matrix(name, parameter)
+        (hidden if is_hidden else matrices if decays else rest).append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2))
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2))
+    if config.algorithm == "adamw":
+        return adamw
+    return MuonWithAdamW(hidden, config.muon_momentum, config.muon_rate_factor, config.weight_decay, adamw)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of an update; a group may have a multiple of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)

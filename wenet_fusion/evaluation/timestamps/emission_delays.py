@@ -1,0 +1,49 @@
+"""Emission delays: how long after its end a word is emitted, or shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wenet_fusion.evaluation.timestamps.timestamp_errors import MatchedWord
+
+POINTS = (50, 90, 95)  # percent
+
+
+class DelayPercentiles(NamedTuple):
+    """Delays in milliseconds that 50, 90 and 95 % of the correctly recognised words stay below."""
+
+    words: int
+    p50: float
+    p90: float
+    p95: float
+
+    def text(self) -> str:
+        """Return the three numbers for a table.
+
+        >>> DelayPercentiles(9, 40.0, 81.6, 120.0).text()
+        '40 / 82 / 120'
+        """
+        return " / ".join(f"{value:.0f}" for value in self[1:])
+
+
+def emission_delays(pairs: Iterable[MatchedWord]) -> list[float]:
+    """Return the seconds from the end of each word to the end of its emission; negative if it is emitted early.
+
+    Args:
+        pairs: recognised words at their emission times, not corrected, or at the times when they are shown.
+    """
+    return [pair.recognised.end_seconds - pair.reference.end_seconds for pair in pairs]
+
+
+def delay_percentiles(delays: Sequence[float]) -> DelayPercentiles | None:
+    """Return the percentiles of delays in seconds; None without any.
+
+    >>> delay_percentiles([0.1, 0.2, 0.3])
+    DelayPercentiles(words=3, p50=200.0, p90=280.0, p95=290.0)
+    """
+    if not delays:
+        return None
+    return DelayPercentiles(len(delays), *(1000 * np.percentile(delays, POINTS)).round(1).tolist())

@@ -1,0 +1,90 @@
+"""Muon for the hidden matrices of a model, AdamW for its other weights.
+
+Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest
+semi-orthogonal matrix. As in Liu et al. (arXiv 2502.16982) its updates are scaled to the size of AdamW's, so that one
+learning rate suits both.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether Muon updates a parameter: a matrix of a layer, no embedding, head or table of positions.
+
+    >>> weight = nn.Parameter(torch.zeros(4, 4))
+    >>> [is_hidden_matrix(name, weight) for name in ("encoder.layers.0.attention.qkv.weight", "decoder.out.weight")]
+    [True, False]
+    """
+    return parameter.dim() == 2 and (".layers." in name or ".subsampling." in name)
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Two optimisers as one: `param_groups` are those of both.
+
+    Args:
+        matrices: parameters that Muon updates.
+        momentum: of Muon.
+        rate_factor: learning rate of Muon as a multiple of the learning rate that is set.
+        weight_decay: of the matrices.
+        adamw: updates the other parameters.
+
+    Raises:
+        ValueError: this torch has no Muon.
+
+    >>> weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    >>> optimizer = MuonWithAdamW([weight], 0.95, 1.0, 0.0, torch.optim.AdamW([bias]))
+    >>> [len(group["params"]) for group in optimizer.param_groups]
+    [1, 1]
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[nn.Parameter],
+        momentum: float,
+        rate_factor: float,
+        weight_decay: float,
+        adamw: torch.optim.AdamW,
+    ) -> None:
+        muon = getattr(torch.optim, "Muon", None)
+        if muon is None:
+            raise ValueError(
+                f"training.optim.algorithm: muon needs torch 2.9 or later, and this is {torch.__version__}: upgrade, or "
+                "set training.optim.algorithm=adamw"
+            )
+        group = {"params": list(matrices), "rate_factor": rate_factor}
+        self._parts: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
+            muon([group], momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            adamw,
+        )
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._join()
+
+    def _join(self) -> None:
+        """Show the groups and the state of both parts, not copies."""
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        self.state: Any = ChainMap(*(part.state for part in self._parts))
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update the parameters that have a gradient."""
+        loss = None if closure is None else closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both parts."""
+        muon, adamw = (part.state_dict() for part in self._parts)
+        return {"muon": muon, "adamw": adamw}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`; raises KeyError and ValueError if it is of another optimiser."""
+        for part, name in zip(self._parts, ("muon", "adamw")):
+            part.load_state_dict(state_dict[name])
+        self._join()
