@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from list_sample import sample_utterances
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import list_problems, write_text
 
 from wenet_fusion.data.judgement import Skip, too_many_skipped
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.data.sampling import sample_utterances
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.model.asr_model import build_fbank
 from wenet_fusion.model.frontend.cmvn import CmvnStatistics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
@@ -22,17 +21,12 @@ from wenet_fusion.data.lists.kaldi import read_rows, read_table
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.text.special_tokens import (
-    SPECIAL_TOKEN_CHOICES,
     SpecialTokens,
     count_special_tokens,
     find_special_tokens,
     remove_special_tokens,
 )
 
-SPECIAL_TOKEN_HELP = (
-    "special tokens such as <unk>, [noise] or {LAUGH} in transcripts: refuse them and name their lines; remove them; "
-    "keep each as one token of the vocabulary; or spell them like other text"
-)
 LONG_LIST, _PART = 2000, 250  # utterances
 TO_THE_END = -1.0  # Kaldi's end of a segment that goes on to the end of its recording
 
@@ -180,60 +174,6 @@ def read_corpus(
     if not checked:
         raise ValueError("\n".join([f"{audio_list} and {text} have no usable utterance in common", *left_out[:10]]))
     return Corpus(checked, left_out)
-
-
-def add_input_files(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments wav_scp and text."""
-    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
-    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
-
-
-def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the options that `corpus_of` reads; `names` are other names of --num_workers."""
-    parser.add_argument(
-        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
-    )
-    parser.add_argument(
-        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
-    )
-    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
-    parser.add_argument(
-        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
-    )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument(
-        "--num_workers", *names, type=_positive, default=cores, help="processes that work at once; by default the cores"
-    )
-    parser.add_argument(
-        "--allow_commands",
-        action="store_true",
-        help="run the commands of wav.scp ('cmd |') and keep the audio that they write, in a folder beside the output",
-    )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return int(text)
-
-
-def corpus_of(args: argparse.Namespace) -> list[Utterance]:
-    """Read the corpus that a list maker's arguments name; raises ValueError and OSError like `read_corpus`.
-
-    The audio of commands is kept beside `args.output`.
-    """
-    audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
-    utterances, left_out = read_corpus(
-        args.wav_scp,
-        args.text,
-        args.segments,
-        args.special_tokens,
-        args.reco2file_and_channel,
-        args.num_workers,
-        audio,
-    )
-    settle_left_out(left_out, args.allow_missing)
-    return utterances
 
 
 def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHeader | str]:

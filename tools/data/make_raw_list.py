@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaldi_corpus import add_corpus_options, add_input_files, corpus_of
+from corpus_arguments import add_corpus_options, add_input_files, corpus_of
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import printable, write_text
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from kaldi_corpus import LONG_LIST, add_corpus_options, add_input_files, corpus_of, settle_left_out
+from corpus_arguments import add_corpus_options, add_input_files, corpus_of
+from kaldi_corpus import LONG_LIST, settle_left_out
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import sentencepiece
-from kaldi_corpus import SPECIAL_TOKEN_HELP, Transcript, clean_transcripts, read_transcripts
+from corpus_arguments import SPECIAL_TOKEN_HELP
+from kaldi_corpus import Transcript, clean_transcripts, read_transcripts
+from list_sample import sample_utterances
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
@@ -19,7 +21,6 @@ from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabu
 from wenet_fusion.data.judgement import Skip, too_many_skipped
 from wenet_fusion.data.lists.manifest import ListType
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.data.sampling import sample_utterances
 from wenet_fusion.data.sequential.shard_list import SequentialConfig
 from wenet_fusion.text.special_tokens import (
     SPECIAL_TOKEN_CHOICES,

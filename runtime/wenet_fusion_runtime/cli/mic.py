@@ -63,9 +63,8 @@ def add(commands: Commands) -> None:
         "--input",
         choices=["-"],
         metavar="-",
-        help="read standard input instead of a device: raw signed 16-bit little-endian samples, or wav with samples of "
-        f"any width; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz and up to {MAX_CHANNELS} channels, from the header of "
-        "wav, or from --rate and --channels",
+        help="read standard input instead of a device: signed 16-bit little-endian samples, or wav of any width; "
+        f"{SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, up to {MAX_CHANNELS} channels: see --rate and --channels",
     )
     mic.add_argument(
         "--rate",

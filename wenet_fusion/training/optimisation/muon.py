@@ -55,8 +55,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
             raise ValueError(
-                f"training.optim.algorithm: muon needs torch 2.9 or later, and this is {torch.__version__}: upgrade, or "
-                "set training.optim.algorithm=adamw"
+                f"training.optim.algorithm: muon needs torch 2.9 or later, and this is {torch.__version__}: upgrade, "
+                "or set training.optim.algorithm=adamw"
             )
         group = {"params": list(matrices), "rate_factor": rate_factor}
         self._parts: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (

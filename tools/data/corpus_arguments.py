@@ -1,0 +1,71 @@
+"""The arguments that the list makers share, and the corpus that they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from kaldi_corpus import read_corpus, settle_left_out
+
+from wenet_fusion.data.sources import Utterance
+from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
+
+SPECIAL_TOKEN_HELP = (
+    "special tokens such as <unk>, [noise] or {LAUGH} in transcripts: refuse them and name their lines; remove them; "
+    "keep each as one token of the vocabulary; or spell them like other text"
+)
+
+
+def add_input_files(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments wav_scp and text."""
+    parser.add_argument("wav_scp", type=Path, help="lines 'key path'; with --segments, the keys are recordings")
+    parser.add_argument("text", type=Path, help="lines 'key transcript'; the transcript may be empty")
+
+
+def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the options that `corpus_of` reads; `names` are other names of --num_workers."""
+    parser.add_argument(
+        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
+    )
+    parser.add_argument(
+        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
+    )
+    parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
+    parser.add_argument(
+        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--num_workers", *names, type=_positive, default=cores, help="processes that work at once; by default the cores"
+    )
+    parser.add_argument(
+        "--allow_commands",
+        action="store_true",
+        help="run the commands of wav.scp ('cmd |') and keep the audio that they write, in a folder beside the output",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return int(text)
+
+
+def corpus_of(args: argparse.Namespace) -> list[Utterance]:
+    """Read the corpus that a list maker's arguments name; raises ValueError and OSError like `read_corpus`.
+
+    The audio of commands is kept beside `args.output`.
+    """
+    audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
+    utterances, left_out = read_corpus(
+        args.wav_scp,
+        args.text,
+        args.segments,
+        args.special_tokens,
+        args.reco2file_and_channel,
+        args.num_workers,
+        audio,
+    )
+    settle_left_out(left_out, args.allow_missing)
+    return utterances
