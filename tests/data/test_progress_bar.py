@@ -22,4 +22,22 @@ def test_a_bar_draws_often_on_a_terminal_and_rarely_in_a_log(monkeypatch):
     log, screen = drawn(False), drawn(True)
     assert log.count("epoch 3") == 2 and "40/40" in log  # when it begins and when it ends
     assert "loss=39" in log
+    assert "\r" not in log and log.isascii() and log.splitlines()[1].startswith("epoch 3: 40/40 [00:0")
     assert screen.count("epoch 3") > 3
+
+
+def test_lines_of_others_stand_between_those_of_a_log(monkeypatch):
+    """A bar without a known end, which is wiped out for another line, and one that leaves nothing behind."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    with progress_bar(None, None, "epoch 0", "batch") as bar:
+        bar.update()
+        bar.clear()
+        print("step 1: dev loss 2.0", file=written)
+        bar.update()
+    with progress_bar(range(3), 3, "headers", "utt", leave=False) as bar:
+        assert list(bar) == [0, 1, 2]
+    lines = written.getvalue().split("\n")
+    assert [line.split(" [")[0] for line in lines] == [
+        "epoch 0: 0/?", "step 1: dev loss 2.0", "epoch 0: 2/?", "headers: 0/3", ""
+    ]  # fmt: skip

@@ -45,7 +45,7 @@ def sample_utterances(
         chosen = even_sample(range(len(table)), count)
         return Sample((table[index] for index in chosen), len(chosen))
     shards = read_shards(data_list, settings)
-    return Sample(_first_of_shards(shards, settings.retries, count), count or None)
+    return Sample(_first_of_shards(shards, settings.retries, count), None)
 
 
 def even_sample(items: Sequence[T], count: int) -> Sequence[T]:

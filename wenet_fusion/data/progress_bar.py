@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from tqdm import tqdm
 
 LOG_INTERVAL_SECONDS = 30.0
+_LOG_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class _ProgressBar(tqdm):
@@ -17,10 +19,25 @@ class _ProgressBar(tqdm):
         super().set_postfix(refresh=False, **values)
 
 
+class _Lines:
+    """A log that gets whole lines where tqdm draws and wipes out a bar."""
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+        self.encoding = getattr(log, "encoding", "ascii")
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            self._log.write(f"{text}\n")
+
+    def flush(self) -> None:
+        self._log.flush()
+
+
 def progress_bar(
     items: Iterable | None, total: int | None, description: str, unit: str, leave: bool = True, disable: bool = False
 ) -> tqdm:
-    """Return a bar for work that may take minutes. In logs (a file or a pipe), it is printed every 30 s.
+    """Return a bar for work that may take minutes. In logs (a file or a pipe), it is a line every 30 s.
 
     For work of seconds use `tqdm(..., disable=None)`, which prints nothing in logs.
 
@@ -33,7 +50,11 @@ def progress_bar(
         disable: draw nothing.
     """
     is_terminal = getattr(sys.stderr, "isatty", lambda: False)()
-    rare = {} if is_terminal else {"mininterval": LOG_INTERVAL_SECONDS, "maxinterval": LOG_INTERVAL_SECONDS}
+    if is_terminal:
+        return _ProgressBar(
+            items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True
+        )
     return _ProgressBar(
-        items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True, **rare
-    )
+        items, total=total, desc=description, unit=unit, leave=leave, disable=disable, bar_format=_LOG_LINE,
+        file=_Lines(sys.stderr), mininterval=LOG_INTERVAL_SECONDS, maxinterval=LOG_INTERVAL_SECONDS,
+    )  # fmt: skip
