@@ -6,7 +6,7 @@
 # The data sets of the corpus.
 data_sets() {
   local name
-  for name in train dev test silence; do
+  for name in train dev $test_sets silence; do
     if [ -f "data/$name/wav.scp" ] || [ -f "$(given_list "$name")" ]; then echo "$name"; fi
   done
 }
@@ -26,6 +26,12 @@ set_files() {
     given=$(given_list "$name")
     if [ -n "$given" ]; then echo "$given"; else echo "data/$name/wav.scp data/$name/text"; fi
   done
+}
+
+# Print the paths of a file of sets: paths_of "SET..." FILE
+paths_of() {
+  local name
+  for name in $1; do echo "data/$name/$2"; done
 }
 
 # The arguments of the list makers for a set: a set may have Kaldi's segments and reco2file_and_channel.

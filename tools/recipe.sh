@@ -6,7 +6,8 @@
 #
 # A recipe prepares its corpus in stages -1 and 0, which leave data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
 # optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
-# speech). It sets `here` (its folder), its options, and defines:
+# speech). In place of test there may be several sets, named by `test_sets`: stages 5 and 8 measure all of them, stage 7
+# streams the first. It sets `here` (its folder), its options, and defines:
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of that stage
 #   summarise           print the last page of stage 7; optional
@@ -19,6 +20,8 @@
 : "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
 : "${checkpoint:=}" "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
+: "${test_sets:=test}" "${error_unit:=word}" "${targets:=}" "${export_utterances:=100}"
+: "${lm_words:=spaces}" "${lm_text:=}" "${lm_arpa:=}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 list=data.list
 
@@ -42,13 +45,18 @@ enter_recipe() {
   [[ $units =~ ^(words|char|bpe)$ ]] || fail "--units $units is not words, char or bpe"
   [[ $data_type =~ ^(raw|shard|sequential|lhotse)$ ]] || fail "--data_type $data_type is not raw, shard, sequential or lhotse"
   [[ $special_tokens =~ ^(refuse|remove|keep|spell)$ ]] || fail "--special_tokens $special_tokens is not refuse, remove, keep or spell"
-  for name in seed vocab_size num_workers average_num lm_order num_gpus num_nodes job_id num_utts_per_shard; do
+  [[ $error_unit =~ ^(word|char|mixed)$ ]] || fail "--error_unit $error_unit is not word, char or mixed"
+  for name in seed vocab_size num_workers average_num lm_order num_gpus num_nodes job_id num_utts_per_shard export_utterances; do
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
   done
   choose_launchers
   caller=$PWD
   checkpoint=$(from_caller "$checkpoint")
   [ -z "$checkpoint" ] || [ -f "$checkpoint" ] || fail "--checkpoint $checkpoint: no such file"
+  [ -n "$test_sets" ] || fail "--test_sets is empty: name a set to evaluate"
+  test_set=${test_sets%% *}
+  lm_text=$(from_caller "$lm_text")
+  lm_arpa=$(from_caller "$lm_arpa")
   cd "$here" || exit 1
   [ -f "$train_config" ] || [ ! -f "$caller/$train_config" ] || train_config=$caller/$train_config
   [ -f "$train_config" ] || fail "--train_config $train_config: no such file in $here or $caller"
@@ -109,24 +117,34 @@ frontend() {
 }
 
 stage_settings() {
-  local special='' shards='' start=''
+  local special='' shards='' start='' sets='' unit='' formats='' language=''
   [ -z "$checkpoint" ] || start=" checkpoint=$(fingerprint "$checkpoint")"
   if [[ $data_type =~ ^(shard|sequential)$ ]] && [ "$num_utts_per_shard" != 500 ]; then shards=" utterances=$num_utts_per_shard"; fi
   [ "$special_tokens" = refuse ] || special=" special_tokens=$special_tokens"
+  [ "$test_sets" = test ] || sets=" test_sets=$test_sets"
+  [ "$error_unit" = word ] || unit=" error_unit=$error_unit"
+  [ -z "$targets" ] || formats=" targets=$targets utterances=$export_utterances"
+  [ "$lm_words" = spaces ] || language=" words=$lm_words"
+  [ -z "$lm_text$lm_arpa" ] || language+=" from=$(fingerprint "${lm_arpa:-$lm_text}")"
   case $1 in
     -1 | 0) corpus_settings "$1" ;;
     1) echo "$(stage_settings 0) frontend=$(frontend | cksum | tr ' ' '-')" ;;
     2) echo "$(stage_settings 0) units=$units vocab_size=$vocab_size$special" ;;
-    3) echo "$(stage_settings 0) data_type=$data_type$shards$special" ;;
+    3) echo "$(stage_settings 0) data_type=$data_type$shards$special$sets" ;;
     4) echo "$(stage_settings 0) config=$(fingerprint "$train_config") overrides=$overrides" \
       "cmvn=$(fingerprint data/train/global_cmvn) units=$units-$(fingerprint data/lang/units.txt)$special$start" ;;
     5) echo "average_num=$average_num decode_modes=$decode_modes chunkings=$chunkings" \
-      "training=$(fingerprint "$dir/.stage4")" ;;
-    6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)" ;;
+      "training=$(fingerprint "$dir/.stage4")$sets$unit" ;;
+    6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)$formats" ;;
     7) echo "model=$(fingerprint "$exported") results=$(fingerprint "$results/results.json") chunkings=$chunkings" ;;
     8) echo "model=$(fingerprint "$exported") text=$(fingerprint data/train/text) chunkings=$chunkings" \
-      "lm_order=$lm_order lm_weights=$lm_weights word_bonuses=$word_bonuses" ;;
+      "lm_order=$lm_order lm_weights=$lm_weights word_bonuses=$word_bonuses$sets$language" ;;
   esac
+}
+
+# Print the folder of a test set's results.
+results_of() {
+  if [ "$1" = "$test_set" ]; then echo "$results"; else echo "${results}_$1"; fi
 }
 
 # The chunkings that can be streamed.
@@ -164,8 +182,8 @@ vocabulary_stage() {
 
 lists_stage() {
   local name given
-  # shellcheck disable=SC2046
-  need_stage 0 $(set_files train dev test) ${corpus_files[@]+"${corpus_files[@]}"}
+  # shellcheck disable=SC2046,SC2086
+  need_stage 0 $(set_files train dev $test_sets) ${corpus_files[@]+"${corpus_files[@]}"}
   change_stage 3
   for name in $(data_sets); do
     given=$(given_list "$name")
@@ -213,17 +231,22 @@ training_stage() {
 }
 
 evaluation_stage() {
-  local times=()
-  [ ! -f data/test/words.ctm ] || times=(--ctm data/test/words.ctm)
-  need_stage 3 data/{train,dev,test}/"$list"
+  local name times
+  # shellcheck disable=SC2046
+  need_stage 3 $(paths_of "train dev $test_sets" "$list")
   need_stage 4
   change_stage 5
-  rm -rf "$results"
+  rm -rf "$results" "$results"_*
   wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data "data/train/$list" \
     --dev_data "data/dev/$list" --output "$averaged"
-  # shellcheck disable=SC2086
-  "${launcher[@]}" evaluate --checkpoint "$averaged" --data "data/test/$list" --modes $decode_modes \
-    --chunkings $chunkings ${times[@]+"${times[@]}"} --result_dir "$results"
+  for name in $test_sets; do
+    times=()
+    [ ! -f "data/$name/words.ctm" ] || times=(--ctm "data/$name/words.ctm")
+    [ "$name" = "$test_sets" ] || echo "data/$name:"
+    # shellcheck disable=SC2086
+    "${launcher[@]}" evaluate --checkpoint "$averaged" --data "data/$name/$list" --modes $decode_modes \
+      --chunkings $chunkings --unit "$error_unit" ${times[@]+"${times[@]}"} --result_dir "$(results_of "$name")"
+  done
 }
 
 export_stage() {
@@ -234,6 +257,9 @@ export_stage() {
   [ ! -f data/dev/words.ctm ] || times=(--ctm data/dev/words.ctm)
   change_stage 6
   wenet-fusion export "$averaged" "$exported" --data "data/dev/$list" ${times[@]+"${times[@]}"}
+  # shellcheck disable=SC2086
+  [ -z "$targets" ] || python "$root/tools/measure_exports.py" "$averaged" --data "data/dev/$list" \
+    --num_utterances "$export_utterances" --targets $targets --output "$dir/exports"
 }
 
 # Stream a set through the exported file at each chunking: stream_set NAME LABEL [ARGUMENT...]
@@ -242,52 +268,63 @@ stream_set() {
   shift 2
   for chunking in $(streamed_chunkings); do
     local folder=$dir/$label.${chunking/\//-} compare=() offline=$results/attention_rescoring.${chunking/\//-}/tokens
-    [ "$name" != test ] || [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
+    [ "$name" != "$test_set" ] || [ ! -f "$offline" ] || compare=(--reference_tokens "$offline")
     OMP_NUM_THREADS=1 python "$root/tools/measure/measure_streaming.py" "$exported" "data/$name/$list" \
       --chunking "$chunking" ${compare[@]+"${compare[@]}"} "$@" --output "$folder"
   done
 }
 
 streaming_stage() {
-  local times=() records=() folder
-  need_files 3 "data/test/$list"
+  local times=() delays=() records=() folder
+  need_files 3 "data/$test_set/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7
   rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
-  [ ! -f data/test/words.ctm ] || times=(--ctm data/test/words.ctm)
-  stream_set test stream ${times[@]+"${times[@]}"}
+  [ ! -f "data/$test_set/words.ctm" ] || times=(--ctm "data/$test_set/words.ctm")
+  stream_set "$test_set" stream ${times[@]+"${times[@]}"}
   [ ! -f "data/silence/$list" ] || stream_set silence silence
   for folder in "$dir"/stream.*; do
     [ -f "$folder/stream.json" ] || continue
     records+=("$folder/stream.json")
-    [ -f data/test/text ] || continue
-    python "$root/tools/measure/reliability.py" data/test/text "$folder/words.ctm" \
+    [ -f "data/$test_set/text" ] || continue
+    python "$root/tools/measure/reliability.py" "data/$test_set/text" "$folder/words.ctm" \
       --title "$(basename "$here/..") streamed, chunks ${folder##*.}" --output "$folder/reliability.png"
   done
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}"
-  wenet-fusion align "$averaged" --data "data/test/$list" --word_times "$exported" --output "$dir/align" --worst 5
-  [ ! -f data/test/words.ctm ] || python "$root/tools/measure/measure_timestamps.py" data/test/words.ctm \
+  # Stage 6 measured the emission delay if the dev set has the times of its words.
+  [ ! -f data/dev/words.ctm ] || delays=(--word_times "$exported")
+  wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delays[@]+"${delays[@]}"} --output "$dir/align" --worst 5
+  [ ! -f "data/$test_set/words.ctm" ] || python "$root/tools/measure/measure_timestamps.py" "data/$test_set/words.ctm" \
     "$dir/align/words.ctm" --output "$dir/align/word_times.json"
   python "$root/tools/measure/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
   if declare -F summarise >/dev/null; then summarise; fi
 }
 
 language_model_stage() {
-  local streamed removal=
+  local streamed removal='' model=$dir/lm.arpa text=data/train/text keyed=--keyed
   [ "$special_tokens" != remove ] || removal=--remove_special_tokens
-  need_stage 0 data/train/text
-  need_stage 3 data/{dev,test}/"$list"
+  [ -n "$lm_text$lm_arpa" ] || need_stage 0 data/train/text
+  # shellcheck disable=SC2046
+  need_stage 3 $(paths_of "dev $test_sets" "$list")
   need_stage 6 "$exported"
   change_stage 8
   streamed=$(streamed_chunkings)
   [ -n "$streamed" ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
-  python "$root/tools/language_model/train_ngram.py" data/train/text --keyed --order "$lm_order" ${removal:+"$removal"} \
-    --output "$dir/lm.arpa" --evaluate data/{dev,test}/text
-  # shellcheck disable=SC2086
-  OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$dir/lm.arpa" \
-    --dev "data/dev/$list" --test "data/test/$list" --chunkings $streamed \
+  if [ -n "$lm_arpa" ]; then
+    model=$lm_arpa
+  else
+    [ -z "$lm_text" ] || text=$lm_text keyed=
+    python "$root/tools/language_model/train_ngram.py" "$text" ${keyed:+"$keyed"} --order "$lm_order" ${removal:+"$removal"} \
+      --words "$lm_words" --output "$model"
+  fi
+  # shellcheck disable=SC2046
+  python "$root/tools/language_model/perplexity.py" "$model" $(paths_of "dev $test_sets" text) --keyed \
+    ${removal:+"$removal"} --words "$lm_words"
+  # shellcheck disable=SC2046,SC2086
+  OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$model" \
+    --dev "data/dev/$list" --test $(paths_of "$test_sets" "$list") --chunkings $streamed \
     --weights $lm_weights --bonuses $word_bonuses --output "$dir/language_model.json"
 }
 

@@ -81,6 +81,7 @@ def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):
         (("--data", tone_run.dev_list, "--num_utterances", -1), "--num_utterances -1: take at least 1"),
         (("--max_wer_increase", -1), "--max_wer_increase -1: must lie between 0 and 100 percentage points"),
         (("--format", "sherpa-onnx", "--chunking", "full"), "a left context of at least 1 chunk, such as .*, not full"),
+        (("--measure_errors",), "--measure_errors: give the data.list to measure on with --data"),
         (("--ctm", tmp_path / "words.ctm"), "words.ctm: give the data.list that it belongs to"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -224,6 +224,25 @@ def test_errors_are_measured_on_words(trained: TrainedModel, exported: Path) -> 
         measure_errors(model, model, [Speech("a", audio(0.2), "")])
 
 
+def test_each_chinese_character_is_a_word(trained: TrainedModel) -> None:
+    model = acoustic_model(trained)
+    found = measure_errors(model, model, [Speech("a", audio(0.2), "零一二 three")])
+    assert found.words == 4
+
+
+def test_errors_of_every_precision_are_measured_if_wanted(
+    tones: TrainedModel, speech: list[Speech], tmp_path: Path
+) -> None:
+    for options in (ExportOptions(), ExportOptions(measure_errors=True)):
+        errors = export_model(tones, tmp_path / "m.pt", options, speech[:3]).findings.errors
+        assert (errors is not None) == options.measure_errors
+    assert errors is not None and errors.before == errors.after and errors.changed == 0 and errors.utterances == 3
+    # An error rate that no int8 file may be judged by is no reason to refuse a file that equals the checkpoint.
+    wrong = [utterance._replace(text="zero") for utterance in speech[:2]]
+    found = export_model(tones, tmp_path / "m.pt", ExportOptions(measure_errors=True), wrong).findings.errors
+    assert found is not None and found.before >= 1.0
+
+
 def test_a_missing_engine_names_the_alternative(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(torch_kernels.QUANTIZED_ENGINES, "int8-dynamic", "an engine of the future")
     with pytest.raises(

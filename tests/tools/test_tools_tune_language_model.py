@@ -69,6 +69,24 @@ def test_the_best_of_the_dev_set_is_judged_on_the_test_set(folder: Path, capsys:
     assert line in capsys.readouterr().out and line in (folder / "out.md").read_text()
 
 
+def test_several_test_sets_are_measured_with_one_choice(folder: Path) -> None:
+    options = ("--weights", "2", "--bonuses", "0", "--chunkings", "4/4", "--test")
+    lists = [str(folder / name) for name in ("test.list", "dev.list")]
+    assert tune(folder, *options, *lists) == 0
+    first, second = json.loads((folder / "out.json").read_text())["rows"]
+    assert (first["test"], second["test"]) == tuple(lists)
+    assert second["test_with"] == second["dev_with"] == first["dev_with"]
+    assert f"| {lists[1]} |" in (folder / "out.md").read_text()
+
+
+def test_chinese_is_counted_in_characters(folder: Path) -> None:
+    (folder / "chinese.list").write_text((folder / "test.list").read_text().replace('"txt": "', '"txt": "一二三四'))
+    options = ("--weights", "2", "--bonuses", "0", "--chunkings", "4/4", "--test", str(folder / "chinese.list"))
+    assert tune(folder, *options) == 0
+    (row,) = json.loads((folder / "out.json").read_text())["rows"]
+    assert 0 < row["test_with"] < 1, "four more characters are deleted in each utterance"
+
+
 def test_audio_that_cannot_be_read_is_listed_and_the_rest_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Read the sentences of text files as lists of words."""
 
 import argparse
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def text_format(args: argparse.Namespace) -> TextFormat:
 
 def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
     """Yield the words of each line, normalised as transcripts are (`normalize_text`). Empty lines are left out; with
-    a key they are sentences without words.
+    a key they are sentences without words. A name that ends in .gz is decompressed.
 
     Raises:
         OSError: the file cannot be read.
@@ -59,7 +60,7 @@ def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
     """
     split = SPLITS[text.words]
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(tqdm(file, desc=path.name, unit="line", leave=False, disable=None), start=1):
                 if not line.strip():
                     continue

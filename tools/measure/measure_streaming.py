@@ -27,6 +27,7 @@ from wenet_fusion.evaluation.timestamps.emission_delays import emission_delays
 from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.scoring.error_rate import align, score
+from wenet_fusion.scoring.transcripts import Counting
 
 
 class Percentiles(NamedTuple):
@@ -155,7 +156,7 @@ def build_report(
     compared = [key for key in streamed if key in offline]
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
     texts = {key: " ".join(item.words) for key, item in streamed.items()}
-    scoring = score({key: references[key] for key in streamed}, texts)
+    scoring = score({key: references[key] for key in streamed}, texts, Counting("mixed"))
     firsts = []
     for key in spoken.keys() & streamed.keys():
         if (first := streamed[key].first_text) is not None:

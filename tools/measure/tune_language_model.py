@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Choose the weight and the word bonus of a language model on a dev set, and measure them on a test set.
+"""Choose the weight and the word bonus of a language model on a dev set, and measure them on test sets.
 
 The exported model runs once for each utterance and chunking; its scores are searched once for each weight and bonus.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,11 +24,12 @@ from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
+from wenet_fusion.scoring.transcripts import Counting
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The results under one chunking. Error rates are fractions."""
+    """The results on a test set under one chunking. Error rates are fractions."""
 
     chunking: str
     lm_weight: float  # of the fewest errors on the dev set
@@ -37,6 +38,7 @@ class Tuned:
     dev_with: float
     test_without: float
     test_with: float
+    test: str  # data.list
 
 
 def decode(
@@ -53,33 +55,48 @@ def decode(
     skipped.update(found.unreadable)
     references = {item.key: item.text for item in utterances if item.key not in found.unreadable}
     ways = [Condition(mode, variant.name, label) for variant in named]
-    return [score(references, found.texts(way, model.meta.vocabulary)).total for way in ways]
+    # Each Chinese or Japanese character counts as a word.
+    texts = [found.texts(way, model.meta.vocabulary) for way in ways]
+    return [score(references, decoded, Counting("mixed")).total for decoded in texts]
 
 
 def tune(
-    model: AcousticModel, dev: Sequence[Utterance], test: Sequence[Utterance], chunking: Chunking,
+    model: AcousticModel, dev: Sequence[Utterance], tests: Mapping[str, Sequence[Utterance]], chunking: Chunking,
     variants: Sequence[DecodingOptions], skipped: dict[str, str],
-) -> Tuned:  # fmt: skip
-    """`variants`: without a language model, then with one in all ways to try; of equals the first is taken."""
+) -> list[Tuned]:  # fmt: skip
+    """Choose on `dev` and measure on each of `tests`, by the name of its list.
+
+    `variants`: without a language model, then with one in all ways to try; of equals the first is taken.
+    """
     without, *fused = decode(model, dev, chunking, variants, skipped)
     best = min(range(len(fused)), key=lambda index: fused[index].errors)
     chosen = variants[1 + best]
-    test_without, test_with = decode(model, test, chunking, [variants[0], chosen], skipped)
-    return Tuned(
-        chunking_label(chunking), chosen.lm_weight, chosen.word_bonus,
-        without.rate, fused[best].rate, test_without.rate, test_with.rate,
-    )  # fmt: skip
+    found = []
+    for name, test in tests.items():
+        test_without, test_with = decode(model, test, chunking, [variants[0], chosen], skipped)
+        found.append(
+            Tuned(
+                chunking_label(chunking), chosen.lm_weight, chosen.word_bonus,
+                without.rate, fused[best].rate, test_without.rate, test_with.rate, name,
+            )
+        )  # fmt: skip
+    return found
 
 
 def table(rows: Sequence[Tuned]) -> str:
-    """Return the result as a Markdown table."""
+    """Return the result as a Markdown table; several test sets are named."""
+    several = len({row.test for row in rows}) > 1
     header = ["word error rate, %", "dev, no LM", "dev, LM", "test, no LM", "test, LM", "lm_weight", "word_bonus"]
+    if several:
+        header.append("test set")
     cells = []
     for row in rows:
         rates = (row.dev_without, row.dev_with, row.test_without, row.test_with)
         cells.append(
             [row.chunking, *(f"{100 * rate:.2f}" for rate in rates), f"{row.lm_weight:g}", f"{row.word_bonus:g}"]
         )
+        if several:
+            cells[-1].append(row.test)
     return markdown_table(header, cells) + "\n"
 
 
@@ -89,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
     parser.add_argument("--dev", type=Path, required=True, help="data.list to choose weight and bonus on")
-    parser.add_argument("--test", type=Path, required=True, help="data.list to measure them on")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="data.list of each set to measure them on")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument(
         "--chunkings",
@@ -110,11 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variants = [plain]
     for weight, bonus in product(sorted(args.weights), sorted(args.bonuses, key=abs)):
         variants.append(replace(plain, language_model=language_model, lm_weight=weight, word_bonus=bonus))
-    lists = [scan_manifest(path, args.data_type) for path in (args.dev, args.test)]
-    sets = [listed.utterances for listed in lists]
+    lists = [scan_manifest(path, args.data_type) for path in (args.dev, *args.test)]
+    dev, *others = [listed.utterances for listed in lists]
+    tests = dict(zip(map(str, args.test), others))
     unreadable: dict[str, str] = {}
     chunkings = args.chunkings or [Chunking(model.meta.default_chunk, model.meta.default_left)]
-    rows = [tune(model, *sets, chunking, variants, unreadable) for chunking in chunkings]
+    rows = [row for chunking in chunkings for row in tune(model, dev, tests, chunking, variants, unreadable)]
     skipped = all_problems([problem for listed in lists for problem in listed.problems], unreadable)
     content = {
         "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,

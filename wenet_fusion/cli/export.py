@@ -58,6 +58,11 @@ def add(verb: Verb) -> None:
         default=0.5,
         help="refuse an int8 file whose word error rate on --data rises by more percentage points",
     )
+    p.add_argument(
+        "--measure_errors",
+        action="store_true",
+        help="measure the word error rate on --data in every precision; int8 files are always measured",
+    )
 
 
 def export(args: argparse.Namespace) -> int:
@@ -69,7 +74,9 @@ def export(args: argparse.Namespace) -> int:
     if args.data is not None:
         speech = read_speech(args.data, trained.config.model.frontend.sample_rate, args.num_utterances, args.ctm)
     chunking = None if args.chunking is None else parse_chunking(args.chunking)
-    options = ExportOptions(args.format, args.precision, chunking, args.max_wer_increase / 100)
+    if args.measure_errors and not speech:
+        raise ValueError("--measure_errors: give the data.list to measure on with --data")
+    options = ExportOptions(args.format, args.precision, chunking, args.max_wer_increase / 100, args.measure_errors)
     try:
         exported = export_model(trained, args.output, options, speech)
     except ImportError as error:  # an optional package; the message says how to install it

@@ -56,7 +56,7 @@ def export_model(
         try:
             for precision in target.stages():
                 target.write(part, precision, None)
-                found = _verify(target, part, precision, speech, options.max_wer_increase)
+                found = _verify(target, part, precision, speech, options)
             if target.holds_findings:
                 target.write(part, options.precision, found)
                 _verify_again(target, part, found)
@@ -89,11 +89,11 @@ def _target(trained: TrainedModel, destination: Path, options: ExportOptions, sp
     return chosen(trained, destination, options)
 
 
-def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech], max_wer_increase: float) -> Findings:
+def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech], options: ExportOptions) -> Findings:
     """Load the files at `part` and compare them with the checkpoint.
 
     Raises:
-        ValueError: a norm is left, the files differ, or int8 costs more than `max_wer_increase`.
+        ValueError: a norm is left, the files differ, or int8 costs more than `options.max_wer_increase`.
     """
     reference, exported = target.load(part, precision, speech)
     counts = target.operators(part, precision, exported)
@@ -107,10 +107,12 @@ def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech]
     verification = verify(reference, exported, samples, tolerance(precision), target.batches)
     verification.raise_if_different(target.destination)
     errors = None
-    if speech and precision.startswith("int8"):
+    is_int8 = precision.startswith("int8")
+    if speech and (is_int8 or options.measure_errors):
         _, judging = calibration_split(speech, precision)
         errors = measure_errors(reference, exported, judging, target.decoding)
-        errors.raise_above(max_wer_increase, target.destination)
+        if is_int8:
+            errors.raise_above(options.max_wer_increase, target.destination)
     has_timestamps = any(utterance.timestamps for utterance in speech)
     delay = measure_emission_delay(exported, speech) if has_timestamps else None
     return Findings(verification, counts, sum(matching(counts, target.norms).values()), errors, has_timestamps, delay)

@@ -16,6 +16,7 @@ from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
 from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.scoring.error_rate import score
+from wenet_fusion.scoring.transcripts import Counting
 
 
 class Speech(NamedTuple):
@@ -81,7 +82,10 @@ WORST_JUDGE = 0.5
 
 
 class ErrorChange(NamedTuple):
-    """Error rates, as fractions of the words, of a checkpoint and of its exported file as it streams."""
+    """Error rates, as fractions of the words, of a checkpoint and of its exported file as it streams.
+
+    Each Chinese or Japanese character counts as a word.
+    """
 
     before: float
     after: float
@@ -151,7 +155,7 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
         stream.accept_waveform(utterance.samples)
         stream.finish()
         after[utterance.key] = stream.text
-    scored = [score(references, texts).total for texts in (before, after)]
+    scored = [score(references, texts, Counting("mixed")).total for texts in (before, after)]
     if not scored[0].reference:
         raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
     changed = sum(before[key] != after[key] for key in references)

@@ -30,6 +30,7 @@ class ExportOptions:
         precision: one that the target has.
         chunking: for targets that hold one chunking; None: the largest chunk size that the model serves.
         max_wer_increase: largest increase of the word error rate that int8 may cost, as a fraction of the words.
+        measure_errors: measure the error rates of every precision, not only of int8.
 
     >>> ExportOptions("onnx", "int8").max_wer_increase
     0.005
@@ -39,6 +40,7 @@ class ExportOptions:
     precision: str = "float32"
     chunking: Chunking | None = None
     max_wer_increase: float = 0.005
+    measure_errors: bool = False
 
 
 class Findings(NamedTuple):
@@ -47,7 +49,7 @@ class Findings(NamedTuple):
     verification: Verification
     operators: Counter[str]  # operators of one step, and how often each occurs
     norm_operators: int
-    errors: ErrorChange | None  # int8 only, where there was speech to judge it by
+    errors: ErrorChange | None  # of int8, or if they were asked for; None without speech
     delay_measured: bool  # the speech had word timestamps
     delay: MeasuredDelay | None  # None: not measured, or no word was recognised correctly
 

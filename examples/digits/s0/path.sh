@@ -7,3 +7,5 @@ export root
 # Threads that spin while they wait take the processor from those that work, most of all on a busy machine.
 export OMP_WAIT_POLICY=passive
 export PYTHONUNBUFFERED=1
+# Scripts in local/ import those of tools/data/.
+export PYTHONPATH="$root/tools/data${PYTHONPATH:+:$PYTHONPATH}"

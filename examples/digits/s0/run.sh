@@ -35,6 +35,7 @@ job_id=2023                     # with several hosts: a number that only this tr
 average_num=3                   # average this many last checkpoints if the dev set prefers it
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
+targets=                        # formats to export and measure on dev beside final.zip, e.g. "onnx sherpa-onnx onnx:int8"
 lm_order=3                      # words of the language model's longest n-grams
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses for each word to try with each weight

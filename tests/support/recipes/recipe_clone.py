@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 RECIPE = Path("examples/digits/s0")
 TEMPLATE = Path("examples/template/s0")
+LIBRISPEECH = Path("examples/librispeech/s0")
+AISHELL = Path("examples/aishell/s0")
 
 
 def clone_recipe(root: Path, recipe: Path = RECIPE) -> None:

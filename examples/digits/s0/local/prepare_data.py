@@ -3,21 +3,19 @@
 import argparse
 import errno
 import hashlib
-import http.client
 import json
 import shutil
 import tarfile
 import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from fetch_corpus import fetch
 from recordings import digest, list_takes, read_takes, recordings_folder
 from synthesise import TAKES, VOICES, synthesise
-from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -25,7 +23,6 @@ URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.ta
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"
 # Of the 2,500 recordings themselves (`recordings.digest`): GitHub sometimes packs archives anew.
 RECORDINGS_SHA256 = "a18dca5224feaf92ec296ac8f77fb04787e5b37616f1f60e16fecf96d2316d23"
-TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -40,37 +37,6 @@ class Source:
     speakers: list[str]
     sample_rate: int
     sha256: str
-
-
-def fetch(url: str, target: Path) -> None:
-    """Download `url` to `target`. An unfinished file is continued where the server allows it.
-
-    Raises:
-        OSError: no network, refused, or cut off (what has arrived is kept in `target`.part).
-    """
-    part = target.with_name(target.name + ".part")
-    present = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={present}-"} if present else {})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            resumed = response.status == 206
-            total = int(response.headers.get("Content-Length") or 0) + (present if resumed else 0)
-            with (
-                part.open("ab" if resumed else "wb") as file,
-                tqdm(total=total or None, initial=file.tell(), unit="B", unit_scale=True, desc=part.name) as bar,
-            ):
-                while block := response.read(1 << 16):
-                    file.write(block)
-                    bar.update(len(block))
-    except http.client.HTTPException as error:
-        raise OSError(f"connection closed: {error!r}") from error
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # longer than the file: another one, or complete and never renamed
-        raise
-    if total and part.stat().st_size < total:
-        raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
-    part.rename(target)
 
 
 def download(folder: Path, url: str = URL) -> Path:

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# LibriSpeech: from openslr.org to an exported model that is streamed. Usage: bash run.sh [--name value]...
+#
+# Stages: -1 download, 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and
+# evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
+# Stages that were done with the same settings are skipped: after an interruption, run the same command again.
+#
+# Examples:
+#   bash run.sh --data /corpora/LibriSpeech --num_gpus 8
+#   bash run.sh --train_sets train-clean-100 --train_config conf/train_small.yaml --vocab_size 500
+#   bash run.sh --stage 8 --lm 3-gram.pruned.1e-7.arpa.gz
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# options
+stage=-1                        # the first stage to run
+stop_stage=8                    # the last stage to run
+force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
+data=                           # folder of the corpus, which holds train-clean-100 and others; empty: data/corpus, downloaded
+url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # servers to download from, in their order
+train_sets="train-clean-100 train-clean-360 train-other-500" # parts to train on
+dev_sets="dev-clean dev-other"  # parts that validate, choose and calibrate
+test_sets="test-clean test-other" # parts to evaluate, each alone; stage 7 streams the first
+manifests=                      # folder of lhotse's manifests of these parts (lhotse prepare librispeech); empty: none
+lm=                             # for stage 8: a file of openslr.org/11 or a path, ARPA, KenLM binary or .txt(.gz); empty: of the transcripts
+seed=0                          # seed of the training
+units=bpe                       # kind of tokens: words, char or bpe
+vocab_size=5000                 # pieces of --units bpe
+data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
+num_utts_per_shard=1000         # utterances of a shard
+train_config=conf/train.yaml    # configuration of the training; conf/train_small.yaml: a small model
+overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
+checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
+num_workers=4                   # processes that prepare batches, of each GPU
+num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
+num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
+job_id=2023                     # with several hosts: a number that only this training has
+average_num=10                  # average this many last checkpoints if the dev set prefers it
+decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
+chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
+targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: final.zip alone
+export_utterances=200           # utterances of dev that each format is measured on
+lm_order=3                      # words of the language model's longest n-grams
+lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
+word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+. "$here/../../../tools/parse_options.sh"
+. "$here/../../../tools/recipe.sh"
+
+[ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
+enter_recipe
+data=$(from_caller "${data:-$here/data/corpus}")
+manifests=$(from_caller "$manifests")
+corpus_stages=("download" "data")
+case $lm in
+  "" | */*) lm_path=$(from_caller "$lm") ;;
+  *) lm_path=$data/$lm ;;
+esac
+case $lm_path in
+  *.txt | *.txt.gz) lm_text=$lm_path ;;
+  *) lm_arpa=$lm_path ;;
+esac
+
+# Print the folder that holds the parts: archives unpack to $data/LibriSpeech.
+parts_folder() {
+  if [ -d "$data/LibriSpeech" ]; then echo "$data/LibriSpeech"; else echo "$data"; fi
+}
+
+corpus_settings() {
+  case $1 in
+    -1) echo "data=$data parts=$train_sets $dev_sets $test_sets lm=$lm manifests=$manifests" ;;
+    0) echo "data=$data train=$train_sets dev=$dev_sets test=$test_sets manifests=$manifests" ;;
+  esac
+}
+
+# shellcheck disable=SC2046,SC2086  # several names in one variable
+prepare_corpus() {
+  local part name
+  for part in $(printf '%s\n' $train_sets $dev_sets $test_sets | sort -u); do
+    case $1 in
+      -1) [ -d "$(parts_folder)/$part" ] || [ -n "$manifests" ] || download 12 "$part.tar.gz" ;;
+      0) [ -n "$manifests" ] || need_files -1 "$(parts_folder)/$part" ;;
+    esac
+  done
+  change_stage "$1"
+  case $1 in
+    -1)
+      [ -z "$lm" ] || [ -f "$lm_path" ] || download 11 "$lm"
+      ;;
+    0)
+      prepare_set train $train_sets
+      prepare_set dev $dev_sets
+      for name in $test_sets; do prepare_set "$name" "$name"; done
+      ;;
+  esac
+}
+
+# Download a file of an OpenSLR resource: download NUMBER NAME
+# shellcheck disable=SC2046,SC2086
+download() {
+  python "$root/tools/data/fetch_corpus.py" --url $(printf "%s/resources/$1 " $url) --checksums local/md5sum.txt \
+    --folder "$data" "$2"
+}
+
+# Write the folder of a set in Kaldi's format: prepare_set NAME PART...
+prepare_set() {
+  local name=$1
+  shift
+  if [ -z "$manifests" ]; then
+    python "$root/tools/data/prepare_librispeech.py" "${@/#/$(parts_folder)/}" "data/$name"
+  else
+    set -- "${@/#/$manifests/librispeech_supervisions_}"
+    python "$root/tools/data/prepare_manifests.py" "${@/%/.jsonl.gz}" "data/$name"
+  fi
+}
+
+run_recipe
