@@ -6,7 +6,7 @@
 # The data sets of the corpus.
 data_sets() {
   local name
-  for name in train dev $test_sets silence; do
+  for name in train dev ${test_sets:-test} silence; do
     if [ -f "data/$name/wav.scp" ] || [ -f "$(given_list "$name")" ]; then echo "$name"; fi
   done
 }
