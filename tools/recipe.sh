@@ -275,7 +275,7 @@ stream_set() {
 }
 
 streaming_stage() {
-  local times=() delays=() records=() folder
+  local times=() delays=() records=() groups=() folder
   need_files 3 "data/$test_set/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   need_stage 5 "$results/results.json"
@@ -292,7 +292,8 @@ streaming_stage() {
     python "$root/tools/measure/reliability.py" "data/$test_set/text" "$folder/words.ctm" \
       --title "$(basename "$here/..") streamed, chunks ${folder##*.}" --output "$folder/reliability.png"
   done
-  [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}"
+  [ ! -f "data/$test_set/utt2group" ] || groups=(--groups "data/$test_set/utt2group")
+  [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}" ${groups[@]+"${groups[@]}"}
   # Stage 6 measured the emission delay if the dev set has the times of its words.
   [ ! -f data/dev/words.ctm ] || delays=(--word_times "$exported")
   wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delays[@]+"${delays[@]}"} --output "$dir/align" --worst 5

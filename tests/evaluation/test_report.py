@@ -15,9 +15,12 @@ from wenet_fusion.evaluation.report.content import (
     Report,
     count_table,
     deletion_table,
+    interval_text,
+    percent,
     rate_table,
     worst_utterances,
 )
+from wenet_fusion.evaluation.report.group_table import group_table, read_groups
 from wenet_fusion.evaluation.report.html import page, rate_chart
 from wenet_fusion.evaluation.report.markdown import markdown, table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
@@ -230,6 +233,30 @@ def test_streams_stand_in_the_report(report, tmp_path):
         (tmp_path / "stream.json").write_text(content)
         with pytest.raises(ValueError, match="stream.json is no stream.json of tools/measure/measure_streaming.py"):
             read_streams([tmp_path / "stream.json"])
+
+
+def test_groups_have_the_error_rates_of_their_utterances(report, tmp_path):
+    (tmp_path / "utt2group").write_text("u3 others\nu1 some\nu2 some\nu4 others\nelsewhere third\n")
+    table = group_table(report.conditions, read_groups(tmp_path / "utt2group", list(REFERENCES)))
+    part = {key: text for key, text in REFERENCES.items() if key in ("u3", "u4")}
+    others = score(part, BAD)
+    assert table.header == ("error rate, %", "others (41 words)", "some (6 words)")
+    assert [row[0].text for row in table.rows] == ["greedy full", "greedy 16/4", "beam full"]
+    cell = table.rows[1][1]
+    assert (cell.text, cell.note) == (percent(others.total.rate), interval_text(others.interval()))
+    assert percent(3 / 41) == cell.text != table.rows[1][2].text
+    (tmp_path / "utt2group").write_text("u3 others\nu1 some\nu2\n")
+    with pytest.raises(
+        ValueError, match="utt2group: 2 of 4 utterances have no group, such as u2; add lines 'key group'"
+    ):
+        read_groups(tmp_path / "utt2group", list(REFERENCES))
+
+
+def test_a_part_keeps_what_is_missing():
+    scoring = score(REFERENCES, {"u1": "one", "x": "y"})
+    part = scoring.part(["u1", "u3"])
+    assert part.total == score({key: REFERENCES[key] for key in ("u1", "u3")}, {"u1": "one"}).total
+    assert part.missing == ("u3",) and part.extra == () and [each.key for each in part.utterances] == ["u1", "u3"]
 
 
 # ---- the command

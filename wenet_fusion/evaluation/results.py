@@ -221,18 +221,9 @@ def read_results(result_dir: Path) -> Evaluation:
         raise ValueError(f"{result_dir}: its results are damaged ({error!r}); evaluate again") from error
 
 
-def write_reports(
-    evaluation: Evaluation, conditions: list[Scored], result_dir: Path, streams: Table | None = None
-) -> list[Path]:
-    """Write report.html and report.md, and return their paths.
-
-    Args:
-        evaluation: references and hypotheses.
-        conditions: its conditions, scored.
-        result_dir: folder to write to.
-        streams: table of streaming measurements to add.
-    """
-    shown = tuple(
+def condition_errors(conditions: list[Scored]) -> tuple[ConditionErrors, ...]:
+    """Return scored conditions as a report shows them."""
+    return tuple(
         ConditionErrors(
             _search_name(found),
             found.chunking,
@@ -243,6 +234,19 @@ def write_reports(
         )
         for found, scoring, row in conditions
     )
+
+
+def write_reports(
+    evaluation: Evaluation, conditions: list[Scored], result_dir: Path, tables: tuple[Table, ...] = ()
+) -> list[Path]:
+    """Write report.html and report.md, and return their paths.
+
+    Args:
+        evaluation: references and hypotheses.
+        conditions: its conditions, scored.
+        result_dir: folder to write to.
+        tables: further tables to show, such as measurements of streaming.
+    """
     words = conditions[0].scoring.total.reference
     minutes = evaluation.audio_seconds / 60
     length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
@@ -252,7 +256,7 @@ def write_reports(
     )
     title = f"{evaluation.counting.rate_name} of {Path(evaluation.checkpoint).name}"
     facts, skipped = tuple(evaluation.facts), tuple(evaluation.skipped)
-    report = Report(title, about, evaluation.counting, shown, facts, skipped, streams)
+    report = Report(title, about, evaluation.counting, condition_errors(conditions), facts, skipped, tables)
     paths = [result_dir / "report.html", result_dir / "report.md"]
     for path in paths:
         write_report(report, path)

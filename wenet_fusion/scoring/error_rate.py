@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -131,6 +131,13 @@ class Scoring(NamedTuple):
     def utterances_wrong(self) -> int:
         """Return the number of utterances with an error."""
         return sum(utterance.counts.errors > 0 for utterance in self.utterances)
+
+    def part(self, keys: Iterable[str]) -> Scoring:
+        """Return the scoring of those utterances that have one of the keys."""
+        chosen = set(keys)
+        utterances = tuple(utterance for utterance in self.utterances if utterance.key in chosen)
+        total = sum((utterance.counts for utterance in utterances), ErrorCounts())
+        return Scoring(total, utterances, tuple(key for key in self.missing if key in chosen), ())
 
     def worst(self, count: int) -> list[ScoredUtterance]:
         """Return up to `count` wrong utterances, those with most errors first; of equals the shorter first."""

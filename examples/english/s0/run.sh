@@ -49,13 +49,13 @@ data=$(from_caller "$data")
 corpus_stages=("" "data")
 
 corpus_settings() {
-  echo "data=$data code=$(cksum <local/prepare_data.py | tr ' ' '-') $(cat "$data"/english/{train,dev}/{wav.scp,text} 2>/dev/null | cksum | tr ' ' '-')"
+  echo "data=$data code=$(cksum <local/divide_speakers.py | tr ' ' '-') $(cat "$data"/english/{train,dev}/{wav.scp,text} 2>/dev/null | cksum | tr ' ' '-')"
 }
 
 prepare_corpus() {
   [ -n "$data" ] || fail "--data is missing: give the folder that holds english/, LibriSpeech/ and text/"
   change_stage 0
-  python local/prepare_data.py "$data" data
+  python local/divide_speakers.py "$data" data
 }
 
 run_recipe

@@ -77,7 +77,7 @@ class Report:
     conditions: tuple[ConditionErrors, ...]
     facts: tuple[Fact, ...]  # settings, commit, hardware
     problems: tuple[str, ...] = ()  # unusable utterances, unmatched keys
-    streams: Table | None = None
+    tables: tuple[Table, ...] = ()  # beside the error rates: by group, of streaming
 
     @property
     def best(self) -> ConditionErrors:

@@ -59,7 +59,7 @@ def page(report: Report) -> str:
         percent=percent, interval_text=interval_text, error_kind=error_kind, error_text=error_text,
         worst_utterances=worst_utterances, is_gap=lambda piece: isinstance(piece, Gap), commonest=COMMONEST,
     )  # fmt: skip
-    tables = [table for table in (count_table(report), deletion_table(report), report.streams) if table is not None]
+    tables = [count_table(report), deletion_table(report), *report.tables]
     return environment.get_template("page.html").render(
         report=report, rates=rate_table(report), tables=tables, chart=rate_chart(report.conditions)
     )

@@ -27,9 +27,8 @@ _LINE_WIDTH = 100  # columns of aligned words
 def markdown(report: Report) -> str:
     """Return the whole report, with the worst utterances of the best condition."""
     lines = [f"# {report.title}", "", report.about, ""]
-    for table in (rate_table(report), count_table(report), deletion_table(report), report.streams):
-        if table is not None:
-            lines += [f"## {table.title}", "", *table_lines(table), ""]
+    for table in (rate_table(report), count_table(report), deletion_table(report), *report.tables):
+        lines += [f"## {table.title}", "", *table_lines(table), ""]
     best = report.best
     lines += [f"## Worst utterances of {best.name}" if len(report.conditions) > 1 else "## Worst utterances", ""]
     errors = [f"{error_text(pair)} ({count})" for pair, count in best.scoring.commonest(COMMONEST)]

@@ -1,0 +1,53 @@
+"""Error rates by group of utterances, such as speaker, accent or corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wenet_fusion.data.lists.kaldi import read_table
+from wenet_fusion.evaluation.report.content import Cell, ConditionErrors, Table, interval_text, percent
+from wenet_fusion.scoring.error_rate import LEVEL, Scoring
+
+
+def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
+    """Read lines "key group", such as Kaldi's utt2spk.
+
+    Args:
+        path: the file; it may have further keys.
+        keys: utterances that need a group.
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a key is missing in it or occurs twice.
+    """
+    groups = read_table(path)
+    if missing := [key for key in keys if not groups.get(key)]:
+        raise ValueError(
+            f"{path}: {len(missing)} of {len(keys)} utterances have no group, such as {missing[0]}; add lines 'key "
+            "group'"
+        )
+    return groups
+
+
+def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str]) -> Table:
+    """Return the error rates of each group: a row for each condition, a column for each group.
+
+    Args:
+        conditions: of one test set.
+        groups: name of the group for each of its keys.
+    """
+    utterances = conditions[0].scoring.utterances
+    names = sorted({groups[utterance.key] for utterance in utterances})
+    rows = []
+    for condition in conditions:
+        parts = [_part(condition.scoring, groups, name) for name in names]
+        cells = (Cell(percent(part.total.rate), interval_text(part.interval())) for part in parts)
+        rows.append((Cell(condition.name), *cells))
+    sizes = [_part(conditions[0].scoring, groups, name).total.reference for name in names]
+    header = ("error rate, %", *(f"{name} ({size:,} words)" for name, size in zip(names, sizes)))
+    explanation = f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances."
+    return Table("Error rates by group", header, tuple(rows), explanation)
+
+
+def _part(scoring: Scoring, groups: Mapping[str, str], name: str) -> Scoring:
+    return scoring.part(key for key in groups if groups[key] == name)
