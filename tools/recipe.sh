@@ -11,8 +11,8 @@
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of that stage
 #   summarise           print the last page of stage 7; optional
-# With --data_type lhotse or sequential a set may be a list instead: see tools/data_sets.sh.
-# and may name in `corpus_files` the files beyond those that stage 0 must leave.
+# and may name in `corpus_files` the files beyond those that stage 0 must leave. With --data_type lhotse or sequential a
+# set may be a list instead: see tools/data_sets.sh.
 # Then it calls `run_recipe`. See examples/template/s0/run.sh.
 
 # What the shared stages read. A recipe that sets one before this file changes its default, and makes it an option.

@@ -46,6 +46,7 @@ word_bonuses="0 1 2"            # bonuses for each word to try with each weight
 [ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
 enter_recipe
 data=$(from_caller "$data")
+lm_text=$here/data/text/lm.txt # the transcripts of the training set are in it
 corpus_stages=("" "data")
 
 corpus_settings() {
@@ -53,9 +54,18 @@ corpus_settings() {
 }
 
 prepare_corpus() {
+  local part train=("$data/english/train") held_out=("$data/english/dev") texts=()
   [ -n "$data" ] || fail "--data is missing: give the folder that holds english/, LibriSpeech/ and text/"
+  need_files 0 "$data"/english/{train,dev}/{wav.scp,text,utt2spk}
   change_stage 0
-  python local/divide_speakers.py "$data" data
+  for part in train-clean-100 dev-clean; do
+    [ -d "$data/LibriSpeech/$part" ] || continue
+    python "$root/tools/data/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
+    if [ "$part" = dev-clean ]; then held_out+=("data/local/$part"); else train+=("data/local/$part"); fi
+  done
+  for part in "$data"/text/*.txt.gz; do [ ! -f "$part" ] || texts+=("$part"); done
+  python local/divide_speakers.py --train "${train[@]}" --held_out "${held_out[@]}" \
+    --text ${texts[@]+"${texts[@]}"} --output data
 }
 
 run_recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,7 @@ from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.lists.kaldi import read_table
 
-LAYOUT = """FOLDER holds
-  english/{train,dev}/{wav.scp,text,utt2spk}   Kaldi's format; paths start at FOLDER/english
-  LibriSpeech/{train-clean-100,dev-clean}      optional: LibriSpeech's layout, or a part of it
-  text/*.txt.gz                                optional: sentences for the language model"""
+GROUPS = {"so": "speechocean762", "ls": "librispeech", "ka": "kathleen"}  # by the first letters of the speaker
 
 
 class Utterance(NamedTuple):
@@ -27,11 +23,15 @@ class Utterance(NamedTuple):
     path: Path
     text: str
     speaker: str
-    group: str  # corpus of the speaker, for error rates by group
+
+    @property
+    def group(self) -> str:
+        """Corpus of the speaker, for error rates by group."""
+        return "librispeech" if self.speaker.isdigit() else GROUPS.get(self.speaker[:2], "other")
 
 
-def read_kaldi(folder: Path, root: Path) -> Iterator[Utterance]:
-    """Read a Kaldi folder whose paths start at `root`.
+def read_folder(folder: Path) -> Iterator[Utterance]:
+    """Read a folder in Kaldi's format; relative paths start at its parent.
 
     Raises:
         OSError, ValueError: a file is missing or wrong.
@@ -40,18 +40,7 @@ def read_kaldi(folder: Path, root: Path) -> Iterator[Utterance]:
     for key, path in paths.items():
         if key not in texts or key not in speakers:
             raise ValueError(f"{folder}: {key} of wav.scp is missing in text or utt2spk")
-        yield Utterance(key, root / path, texts[key], speakers[key], GROUPS.get(speakers[key][:2], "other"))
-
-
-GROUPS = {"so": "speechocean762", "ls": "librispeech", "ka": "kathleen"}
-
-
-def read_librispeech(folder: Path) -> Iterator[Utterance]:
-    """Read LibriSpeech's layout, `SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt` beside its FLAC files."""
-    for transcripts in sorted(folder.glob("*/*/*.trans.txt")):
-        speaker = transcripts.parent.parent.name
-        for key, text in read_table(transcripts).items():
-            yield Utterance(key, transcripts.parent / f"{key}.flac", text, f"ls{speaker}", "librispeech")
+        yield Utterance(key, folder.absolute().parent / path, texts[key], speakers[key])
 
 
 def halves(utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -70,7 +59,7 @@ def write_set(utterances: Sequence[Utterance], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(utterances)
     for name, values in (
-        ("wav.scp", [str(each.path.resolve()) for each in ordered]),
+        ("wav.scp", [str(each.path) for each in ordered]),
         ("text", [each.text for each in ordered]),
         ("utt2spk", [each.speaker for each in ordered]),
         ("utt2group", [each.group for each in ordered]),
@@ -81,27 +70,28 @@ def write_set(utterances: Sequence[Utterance], folder: Path) -> None:
     print(f"{folder}: {len(ordered)} utterances of {len(speakers)} speakers")
 
 
-def prepare(source: Path, output: Path) -> None:
-    """Write the three sets and text/lm.txt.
+def divide(train: Sequence[Path], held_out: Sequence[Path], texts: Sequence[Path], output: Path) -> None:
+    """Write train/, dev/, test/ and text/lm.txt.
 
     Args:
-        source: folder in the layout that `--help` shows.
-        output: gets train/, dev/, test/ and text/.
+        train: folders in Kaldi's format, for training.
+        held_out: folders whose speakers become dev and test set.
+        texts: gzip-compressed files with a sentence in each line.
+        output: folder to write to.
     Raises:
-        OSError, ValueError: a file is missing or wrong, or a speaker of the training set is in another one.
+        OSError, ValueError: a file is missing or wrong, or a speaker of the training set is also held out.
     """
-    english, libri = source / "english", source / "LibriSpeech"
-    train = [*read_kaldi(english / "train", english), *read_librispeech(libri / "train-clean-100")]
-    dev, test = halves([*read_kaldi(english / "dev", english), *read_librispeech(libri / "dev-clean")])
-    if shared := {each.speaker for each in train} & {each.speaker for each in [*dev, *test]}:
-        raise ValueError(f"{source}: speakers of the training set are also in dev: {', '.join(sorted(shared))}")
-    sentences = [each.text for each in train]
-    for path in sorted((source / "text").glob("*.txt.gz")):
+    training = [each for folder in train for each in read_folder(folder)]
+    dev, test = halves(each for folder in held_out for each in read_folder(folder))
+    if shared := {each.speaker for each in training} & {each.speaker for each in [*dev, *test]}:
+        raise ValueError(f"speakers of the training set are also held out: {', '.join(sorted(shared))}; take them out")
+    sentences = [each.text for each in training]
+    for path in texts:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             sentences += [line.strip() for line in file]
-    held_out = {each.text for each in [*dev, *test]}
-    kept = [line for line in sentences if line and line not in held_out]
-    for name, utterances in (("train", train), ("dev", dev), ("test", test)):
+    tested = {each.text for each in [*dev, *test]}
+    kept = [line for line in sentences if line and line not in tested]
+    for name, utterances in (("train", training), ("dev", dev), ("test", test)):
         write_set(utterances, output / name)
     (output / "text").mkdir(exist_ok=True)
     write_text(output / "text" / "lm.txt", "\n".join(kept) + "\n")
@@ -109,16 +99,13 @@ def prepare(source: Path, output: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n\n{LAYOUT}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, metavar="FOLDER")
-    parser.add_argument("output", type=Path, help="folder that gets train/, dev/, test/ and text/")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FOLDER", help="in Kaldi's format")
+    parser.add_argument("--held_out", type=Path, nargs="+", required=True, metavar="FOLDER", help="of other speakers")
+    parser.add_argument("--text", type=Path, nargs="*", default=[], metavar="FILE", help="*.txt.gz, sentences")
+    parser.add_argument("--output", type=Path, required=True, help="folder that gets train/, dev/, test/ and text/")
     args = parser.parse_args(arguments)
-    if not (args.source / "english" / "train" / "wav.scp").is_file():
-        print(f"error: {args.source}: no english/train/wav.scp in it\n{LAYOUT}", file=sys.stderr)
-        return 1
-    prepare(args.source, args.output)
+    divide(args.train, args.held_out, args.text, args.output)
     return 0
 
 
