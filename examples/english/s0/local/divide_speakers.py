@@ -13,7 +13,7 @@ from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.lists.kaldi import read_table
 
-GROUPS = {"so": "speechocean762", "ls": "librispeech", "ka": "kathleen"}  # by the first letters of the speaker
+GROUPS = {"so": "speechocean762", "ka": "kathleen"}  # by the first letters of the speaker
 
 
 class Utterance(NamedTuple):
@@ -40,7 +40,9 @@ def read_folder(folder: Path) -> Iterator[Utterance]:
     for key, path in paths.items():
         if key not in texts or key not in speakers:
             raise ValueError(f"{folder}: {key} of wav.scp is missing in text or utt2spk")
-        yield Utterance(key, folder.absolute().parent / path, texts[key], speakers[key])
+        # The same speaker is "ls84" in one corpus and "84" in another.
+        speaker = speakers[key].removeprefix("ls")
+        yield Utterance(key, folder.absolute().parent / path, texts[key], speaker)
 
 
 def halves(utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
