@@ -37,6 +37,7 @@ class Outcome:
 
     target: str
     precision: str
+    search: str  # that the texts were decoded with
     file: str
     megabytes: float
     checkpoint: float | None
@@ -68,29 +69,40 @@ def destination(folder: Path, options: ExportOptions) -> Path:
 
 def measure(trained: TrainedModel, options: ExportOptions, speech: Sequence[Speech], folder: Path) -> Outcome:
     """Export one format and measure it."""
-    path = destination(folder, options)
+    path, search = destination(folder, options), TARGETS[options.target].decoding.mode or "default"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         exported = export_model(trained, path, options, speech)
     except (ImportError, ValueError) as error:
-        return Outcome(options.target, options.precision, str(path), 0.0, None, None, 0, None, 0, 0, str(error))
+        return Outcome(options.target, options.precision, search, str(path), 0.0, None, None, 0, None, 0, 0, str(error))
     errors = exported.findings.errors
     assert errors is not None  # there is speech
     size = sum(file.stat().st_size for file in exported.files) / 1e6
     return Outcome(
-        options.target, options.precision, str(path), round(size, 1), errors.before, errors.after, errors.words,
+        options.target, options.precision, search, str(path), round(size, 1), errors.before, errors.after, errors.words,
         errors.chunk, errors.changed, errors.utterances, "",
     )  # fmt: skip
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the outcomes as Markdown."""
-    header = ["format", "precision", "MB", "checkpoint, %", "file, %", "words", "chunk", "other texts", "refused"]
+    header = [
+        "format",
+        "precision",
+        "search",
+        "MB",
+        "checkpoint, %",
+        "file, %",
+        "words",
+        "chunk",
+        "other texts",
+        "refused",
+    ]
     rows = []
     for item in outcomes:
         rates = ["-" if rate is None else f"{100 * rate:.2f}" for rate in (item.checkpoint, item.exported)]
         rows.append(
-            [item.target, item.precision, f"{item.megabytes:g}", *rates, str(item.words), str(item.chunk or "-"),
+            [item.target, item.precision, item.search, f"{item.megabytes:g}", *rates, str(item.words), str(item.chunk or "-"),
              f"{item.changed} of {item.utterances}", item.refused]
         )  # fmt: skip
     return markdown_table(header, rows)
