@@ -102,8 +102,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for item in outcomes:
         rates = ["-" if rate is None else f"{100 * rate:.2f}" for rate in (item.checkpoint, item.exported)]
         rows.append(
-            [item.target, item.precision, item.search, f"{item.megabytes:g}", *rates, str(item.words), str(item.chunk or "-"),
-             f"{item.changed} of {item.utterances}", item.refused]
+            [item.target, item.precision, item.search, f"{item.megabytes:g}", *rates, str(item.words),
+             str(item.chunk or "-"), f"{item.changed} of {item.utterances}", item.refused]
         )  # fmt: skip
     return markdown_table(header, rows)
 
