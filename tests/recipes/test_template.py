@@ -92,7 +92,7 @@ def test_lists_of_other_kinds_are_trained_evaluated_and_exported(root: Path, ton
     corpus = root.parent / "corpus"
     arguments = ["--data", "corpus", "--units", "words", "--train_config", tone_run.config, "--chunkings", "full 8/2",
         "--overrides", "training.max_steps=4 training.validate_interval_steps=2", "--average_num", "2",
-        "--decode_modes", "ctc_greedy_search", "--data_type", data_type, "--stop_stage", "6",
+        "--decode_modes", "ctc_greedy_search", "--data_type", data_type, "--stop_stage", "7",
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         if data_type == "sequential":
@@ -108,7 +108,7 @@ def test_lists_of_other_kinds_are_trained_evaluated_and_exported(root: Path, ton
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert ("3 shards, read in sequence" in done.stdout) == (data_type == "sequential")
     folder = root / TEMPLATE / "exp" / "fusionformer_words_seed0"
-    for name in ("final.zip", "results/report.html"):
+    for name in ("final.zip", "results/report.html", "stream.8-2/stream.json"):
         assert (folder / name).is_file(), name
 
 

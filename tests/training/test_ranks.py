@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -182,6 +183,44 @@ def test_torchrun_trains_prints_once_and_resumes_on_one_process(tone_run: ToneRu
     assert sum('"kind": "step"' in line for line in log) == 4, "one rank writes"
     alone = [sys.executable, "-m", "wenet_fusion.cli", *training(tone_run, tmp_path / "exp", "training.max_steps=4")]
     assert "trained to step 4" in subprocess.run(alone, capture_output=True, text=True, env=environment()).stdout
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_two_ranks_of_one(tone_run: ToneRun, tmp_path: Path) -> None:
+    """Each host is a network namespace; the two share one wire."""
+    names, addresses = [f"wf{os.getpid()}{side}" for side in "ab"], ["10.213.0.1", "10.213.0.2"]
+    wire = ["ip", "link", "add", "wire0", "netns", names[0], "type", "veth", "peer", "name", "wire0", "netns", names[1]]
+    setup = [["ip", "netns", "add", name] for name in names] + [wire]
+    for name, address in zip(names, addresses):
+        inside = ["ip", "-n", name]
+        setup.append([*inside, "addr", "add", f"{address}/24", "dev", "wire0"])
+        setup += [[*inside, "link", "set", device, "up"] for device in ("lo", "wire0")]
+    hosts: list[subprocess.Popen[str]] = []
+    try:
+        if shutil.which("ip") is None or any(subprocess.run(line, capture_output=True).returncode for line in setup):
+            pytest.skip("network namespaces need the program ip and the rights of root")
+        for number, (name, address) in enumerate(zip(names, addresses)):
+            options = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_id", "7"]
+            options += ["--rdzv_endpoint", f"{addresses[0]}:29400", "--local_addr", address]
+            options += ["--rdzv_conf", f"is_host={1 - number}", "-m", "wenet_fusion.cli"]
+            arguments = [*options, *training(tone_run, tmp_path / "hosts", "training.max_steps=4")]
+            command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *arguments]
+            wired = {**environment(), "GLOO_SOCKET_IFNAME": "wire0"}
+            hosts.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=wired)
+            )
+        said = [host.communicate(timeout=250)[0] for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert "trained to step 4" in said[0] and "trained" not in said[1], "one rank prints"
+    command = torchrun(training(tone_run, tmp_path / "ranks", "training.max_steps=4"))
+    subprocess.run(command, capture_output=True, timeout=200, env=environment(), check=True)
+    apart, together = (load_model(tmp_path / name / "step_000004.pt").weights for name in ("hosts", "ranks"))
+    assert differences(apart, together) == []
 
 
 # A rank of two that ends in its second update, for several reasons.
