@@ -76,16 +76,21 @@ def random_model(
     )
     torch.manual_seed(seed)
     model = AsrModel(config.model, vocabulary).eval()
-    with torch.no_grad():
-        for norm in norms(model):
-            norm.weight.uniform_(0.5, 1.5)
-            norm.running_var.uniform_(0.5, 2.0)
-        for module in model.modules():
-            if isinstance(module, PositionBias):
-                module.table.normal_(0, 1)
+    randomise_norms(model)
     units = [*RESERVED, *(f"word{number}" for number in range(vocabulary - len(RESERVED)))]
     tokenizer = restore_tokenizer(config.tokenizer, units, b"", "random units")
     return TrainedModel(config, tokenizer, model, Path("random.pt"))
+
+
+@torch.no_grad()
+def randomise_norms(model: AsrModel) -> None:
+    """Set norms and position biases to values as after training, in place."""
+    for norm in norms(model):
+        norm.weight.uniform_(0.5, 1.5)
+        norm.running_var.uniform_(0.5, 2.0)
+    for module in model.modules():
+        if isinstance(module, PositionBias):
+            module.table.normal_(0, 1)
 
 
 @torch.no_grad()

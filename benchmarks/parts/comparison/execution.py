@@ -1,0 +1,222 @@
+"""Do the work of a comparison: one process per training or evaluation, resumed after any interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from parts.comparison.comparison_times import measure_times
+from parts.comparison.grid import plan
+from parts.comparison.outcomes import DIVERGED, RunFolders, judge, read_run_log, write_outcome
+from parts.comparison.study import RunSpec, Study, Task, run_overrides
+from wenet_fusion_runtime.files import hold_lock
+
+from wenet_fusion.provenance import commit, processor
+
+OUTPUT, PROCESSOR_SECONDS = "train.out", "processor_seconds"
+SPENT = ("training_state*.pt", "largest_batch*", "step_*.pt.part")  # files that a finished run needs no more
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Ended(NamedTuple):
+    """The end of a command."""
+
+    status: int
+    processor_seconds: float
+
+
+Command = Callable[[list[str], Path], Ended]  # arguments of wenet-fusion, file that receives its output
+
+
+class Processes:
+    """Runs `wenet-fusion` in processes of its own, and can stop them all.
+
+    >>> Processes()(["--help"], Path(os.devnull)).status
+    0
+    """
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, arguments: list[str], output: Path) -> Ended:
+        """Run a command to its end."""
+        with open(output, "ab") as file:
+            command = [sys.executable, "-m", "wenet_fusion.cli", *arguments]
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            with self._lock:
+                self._running.add(process)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            with self._lock:
+                self._running.discard(process)
+        return Ended(process.returncode, usage.ru_utime + usage.ru_stime)
+
+    def stop(self) -> None:
+        """Ask all commands to save their state and end."""
+        with self._lock:
+            for process in self._running:
+                process.terminate()
+
+
+class Worker:
+    """Does one task at a time, or several in several threads.
+
+    Args:
+        study: what is compared.
+        data_dir: a recipe's data folder: {train,dev,test}/data.list, train/global_cmvn, lang/units.txt.
+        folders: the runs.
+        command: runs `wenet-fusion`.
+        device: of the trainings.
+    """
+
+    def __init__(
+        self, study: Study, data_dir: Path, folders: RunFolders, command: Command, device: str = "cpu"
+    ) -> None:
+        self._study, self._data_dir, self._folders, self._command = study, data_dir, folders, command
+        self._device = device
+
+    def do(self, task: Task) -> str:
+        """Do a task and return a line about it.
+
+        Raises:
+            ValueError, OSError: it failed for another reason than divergence; names the output.
+        """
+        if task.run is None:
+            measure_times(self._study, task.size, self._data_dir, self._folders.times_path(task.size))
+            return "measured"
+        return self._train(task.run) if task.kind == "train" else self._evaluate(task.run)
+
+    def _list(self, name: str) -> str:
+        return str(self._data_dir / name / "data.list")
+
+    def _train(self, run: RunSpec) -> str:
+        folder = self._folders.path(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = ["--config", self._study.train_config, "--train_data", self._list("train"), "--dev_data"]
+        command = ["train", *config, self._list("dev"), "--model_dir", str(folder), "--device", self._device]
+        ended = self._command([*command, *run_overrides(self._study, run, self._data_dir)], folder / OUTPUT)
+        spent = folder / PROCESSOR_SECONDS  # of all processes that trained this run
+        seconds = ended.processor_seconds + (float(spent.read_text()) if spent.exists() else 0.0)
+        spent.write_text(f"{seconds:.1f}\n")
+        last_line = last_line_of(folder / OUTPUT)
+        if ended.status and DIVERGED not in last_line:
+            raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
+        try:
+            outcome = judge(read_run_log(folder), run.updates, last_line)
+        except ValueError as error:
+            raise ValueError(f"{folder / OUTPUT}: {error}") from error
+        outcome = replace(outcome, processor_seconds=seconds, commit=commit(ROOT), machine=processor())
+        write_outcome(folder, outcome)
+        for pattern in SPENT:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        if outcome.status == "diverged":
+            return f"diverged ({outcome.reason})"
+        return f"dev WER {100 * (outcome.dev_wer or 0.0):.2f} %, {outcome.training_seconds / 60:.1f} min"
+
+    def _evaluate(self, run: RunSpec) -> str:
+        folder = self._folders.path(run)
+        checkpoint = max(folder.glob("step_*.pt"), default=None)
+        if checkpoint is None:
+            raise OSError(f"{folder}: no step_*.pt: delete the folder, and run the same command again")
+        command = ["evaluate", "--checkpoint", str(checkpoint), "--data", self._list("test")]
+        command += ["--result_dir", str(folder / "results"), "--modes", *self._study.modes]
+        ended = self._command([*command, "--chunkings", *self._study.chunkings], folder / "evaluate.out")
+        if ended.status:
+            output = folder / "evaluate.out"
+            raise OSError(f"{output}: the evaluation ended with status {ended.status}: {last_line_of(output)}")
+        return "evaluated"
+
+
+def last_line_of(path: Path) -> str:
+    """Return the last line of a command's output that is not empty; a bar counts as it last looked."""
+    lines = path.read_bytes()[-20000:].decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+class Progress(NamedTuple):
+    """How far a comparison is, for a line in the log."""
+
+    finished: int
+    trainings: int
+    seconds_each: float  # mean of the finished trainings; 0: unknown
+
+    def line(self, jobs: int) -> str:
+        """Return the numbers and the time that is left at this pace."""
+        left = (self.trainings - self.finished) * self.seconds_each / jobs
+        rest = f"; about {left / 3600:.1f} h left with {jobs} at once" if self.seconds_each else ""
+        return f"{self.finished} of about {self.trainings} trainings finished{rest}"
+
+
+def progress(study: Study, folders: RunFolders) -> Progress:
+    """Return how far the comparison is."""
+    now = plan(study, folders)
+    seconds = [float(path.read_text()) for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}")]
+    ended = [path for path in folders.folder.glob("*/*/*/outcome.json")]
+    return Progress(now.finished, now.trainings, sum(seconds) / len(ended) if ended else 0.0)
+
+
+def drive(
+    study: Study, folders: RunFolders, do: Callable[[Task], str], jobs: int, tell: Callable[[str], None]
+) -> dict[Task, str]:
+    """Do all tasks, `jobs` at once, until none is left, and return those that failed with their reasons.
+
+    What comes next is decided anew after each task, because the grid grows where its edge is best. A task that fails
+    is left for the next call.
+    """
+    failed: dict[Task, str] = {}
+    running: dict[Future[str], Task] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while True:
+            busy = {*running.values(), *failed}
+            for task in [task for task in plan(study, folders).tasks if task not in busy][: jobs - len(running)]:
+                tell(f"begin {task.label}")
+                running[pool.submit(do, task)] = task
+            if not running:
+                return failed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    tell(f"{task.label}: {future.result()}")
+                except (ValueError, OSError) as error:
+                    failed[task] = str(error)
+                    tell(f"{task.label}: FAILED: {error}")
+                tell(progress(study, folders).line(jobs))
+
+
+def run_comparison(study: Study, data_dir: Path, folder: Path, jobs: int, device: str) -> int:
+    """Do all that is left of a comparison; return 1 if something failed. SIGTERM ends it, the same call goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = hold_lock(
+        folder / "comparison.lock", f"{folder} is being worked on by process {{holder}}: wait for it, or stop it"
+    )
+    processes, folders = Processes(), RunFolders(folder)
+    worker = Worker(study, data_dir, folders, processes, device)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        processes.stop()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        failed = drive(
+            study, folders, worker.do, jobs, lambda line: print(f"{time.strftime('%F %T')} {line}", flush=True)
+        )
+    except KeyboardInterrupt:
+        processes.stop()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        lock.close()
+    for task, reason in failed.items():
+        print(f"error: {task.label}: {reason}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,150 @@
+"""Decide from what is known which runs come next: the grid, its edges, the seeds, and equal processor time."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, product, zip_longest
+from typing import NamedTuple
+
+from parts.comparison.outcomes import Found, Outcome
+from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, Task, equal_updates
+
+SAME_TIME = 0.02  # a difference of updates below which runs at equal updates stand for those at equal time
+
+
+class Choice(NamedTuple):
+    """The settings of a configuration that were best on dev."""
+
+    rate: float
+    warmup: int
+    outcome: Outcome
+    at_edge: bool  # no further rates were allowed
+
+
+class Chosen(NamedTuple):
+    """What the grid of a configuration has shown so far."""
+
+    rates: tuple[float, ...]  # ascending
+    missing: tuple[RunSpec, ...]  # runs before the choice can be made
+    choice: Choice | None  # None: not yet, or all runs diverged
+
+
+def grid_runs(study: Study, size: str, configuration: Configuration, rates: Sequence[float]) -> list[RunSpec]:
+    """Return the runs that choose rate and warm-up: the same updates and the same seed for every configuration."""
+    updates = equal_updates(study, size)
+    return [
+        RunSpec(size, configuration, rate, warmup, study.choosing_seed, updates)
+        for warmup, rate in product(study.warmups, rates)
+    ]
+
+
+def choose(study: Study, size: str, configuration: Configuration, found: Found) -> Chosen:
+    """Return what the grid has shown. While the best rate is at an edge, the grid grows beyond it by one step."""
+    order, first = list(study.rates), sorted(study.rates)
+    while True:
+        rates = sorted(order)
+        runs = grid_runs(study, size, configuration, order)
+        outcomes = {run: outcome for run in runs if (outcome := found.outcome(run)) is not None}
+        missing = tuple(run for run in runs if run not in outcomes)
+        if missing:
+            return Chosen(tuple(rates), missing, None)
+        best = min(runs, key=lambda run: outcomes[run].rank)
+        all_diverged = outcomes[best].status == "diverged"
+        further = _beyond(rates, rates[0] if all_diverged else best.rate)
+        below, above = sum(rate < first[0] for rate in rates), sum(rate > first[-1] for rate in rates)
+        allowed = further is not None and (below if further < rates[0] else above) < study.most_extensions
+        if further is not None and allowed:
+            order.append(further)
+            continue
+        if all_diverged:
+            return Chosen(tuple(rates), (), None)
+        return Chosen(tuple(rates), (), Choice(best.rate, best.warmup, outcomes[best], further is not None))
+
+
+def _beyond(rates: Sequence[float], best: float) -> float | None:
+    """Return the rate one step beyond the edge at which the best one lies; None if it lies between others."""
+    if best == rates[0]:
+        return float(f"{rates[0] * rates[0] / rates[1]:.4g}")
+    if best == rates[-1]:
+        return float(f"{rates[-1] * rates[-1] / rates[-2]:.4g}")
+    return None
+
+
+def updates_at_equal_time(study: Study, size: str, configuration: Configuration, seconds: dict[str, float]) -> int:
+    """Return the updates that take the processor time of the baseline's run at equal updates.
+
+    The schedule is scaled to them. Where they differ by less than 2 %, the runs at equal updates count for both.
+    """
+    updates = equal_updates(study, size)
+    scaled = round(updates * seconds[BASELINE.folder] / seconds[configuration.folder])
+    return updates if abs(scaled - updates) <= SAME_TIME * updates else scaled
+
+
+def compared_runs(study: Study, size: str, configuration: Configuration, choice: Choice, updates: int) -> list[RunSpec]:
+    """Return the runs of all seeds with the chosen settings."""
+    seeds = study.seeds_of(study.size(size), configuration)
+    return [RunSpec(size, configuration, choice.rate, choice.warmup, seed, updates) for seed in seeds]
+
+
+class Plan(NamedTuple):
+    """The work that is left, in its order, and how much there is in all as far as it is known."""
+
+    tasks: tuple[Task, ...]
+    trainings: int  # in all
+    finished: int  # trainings
+
+
+def plan(study: Study, found: Found) -> Plan:
+    """Return what is left to do: FusionFormer and the baseline first, at every size, then the others."""
+    tasks: list[Task] = []
+    trainings = finished = 0
+    for urgency in sorted({configuration.urgency for configuration in CONFIGURATIONS}):
+        for size in (size.name for size in study.sizes):
+            queues = []
+            for configuration in (item for item in CONFIGURATIONS if item.urgency == urgency):
+                runs = list(dict.fromkeys(_runs(study, size, configuration, found)))
+                trainings += len(runs) + _later_runs(study, size, configuration, found)
+                finished += sum(found.outcome(run) is not None for run, _ in runs)
+                queues.append([task for run, compared in runs for task in _pending(run, compared, found)])
+            tasks += [task for task in chain.from_iterable(zip_longest(*queues)) if task is not None]
+            if study.equal_time and found.update_seconds(size) is None and Task("time", size) not in tasks:
+                tasks.append(Task("time", size))
+    return Plan(tuple(tasks), trainings, finished)
+
+
+def _runs(study: Study, size: str, configuration: Configuration, found: Found) -> Iterator[tuple[RunSpec, bool]]:
+    """Yield the runs that are known to be needed, and whether each is one of those that are compared."""
+    chosen = choose(study, size, configuration, found)
+    compared: dict[RunSpec, bool] = {}
+    if chosen.choice is not None:
+        budgets = [equal_updates(study, size)]
+        seconds = found.update_seconds(size)
+        if study.equal_time and seconds is not None:
+            budgets.append(updates_at_equal_time(study, size, configuration, seconds))
+        for updates in budgets:
+            compared |= dict.fromkeys(compared_runs(study, size, configuration, chosen.choice, updates), True)
+    order = sorted(chosen.rates, key=lambda rate: (rate not in study.rates, *_place(study, rate)))
+    for run in grid_runs(study, size, configuration, order):
+        yield run, compared.pop(run, False)
+    yield from compared.items()
+
+
+def _place(study: Study, rate: float) -> tuple[float, ...]:
+    return (study.rates.index(rate),) if rate in study.rates else (rate,)
+
+
+def _later_runs(study: Study, size: str, configuration: Configuration, found: Found) -> int:
+    """Return the number of runs that are expected, but not yet known."""
+    chosen, seeds = choose(study, size, configuration, found), study.seeds_of(study.size(size), configuration)
+    has_unknown_time = study.equal_time and configuration != BASELINE and found.update_seconds(size) is None
+    if chosen.missing:
+        at_equal_time = len(seeds) if study.equal_time and configuration != BASELINE else 0
+        return len([seed for seed in seeds if seed != study.choosing_seed]) + at_equal_time
+    return len(seeds) if chosen.choice is not None and has_unknown_time else 0
+
+
+def _pending(run: RunSpec, compared: bool, found: Found) -> list[Task]:
+    outcome = found.outcome(run)
+    if outcome is None:
+        return [Task("train", run.size, run)]
+    # A model that diverged has no transcripts to compare.
+    is_due = compared and outcome.status == "finished" and not found.is_evaluated(run)
+    return [Task("evaluate", run.size, run)] if is_due else []

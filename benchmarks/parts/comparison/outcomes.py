@@ -1,0 +1,160 @@
+"""What became of a run: judged from its log, kept in outcome.json beside it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from parts.comparison.study import RunSpec
+from wenet_fusion_runtime.files import parse_json, read_lines, write_text
+
+from wenet_fusion.config import config_from_mapping
+
+LOG = "train_log.jsonl"
+OUTCOME = "outcome.json"
+RESULTS = Path("results") / "results.json"
+MOST_ERRORS = 0.9  # word error rate on dev above which a model has not learned
+DIVERGED = "training diverged:"  # what `wenet-fusion train` prints when a loss stays non-finite
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run.
+
+    >>> Outcome("diverged", "dev WER 100.0 %", 1500, 1.0, 9.0, 400.0, 420.0).rank > Outcome("finished").rank
+    True
+    """
+
+    status: Literal["finished", "diverged"]
+    reason: str = ""  # why it counts as diverged
+    updates: int = 0
+    dev_wer: float | None = (
+        None  # greedy at the largest chunk, after the last update; None: never measured or not finite
+    )
+    dev_loss: float | None = None
+    training_seconds: float = 0.0  # of the clock, updates only
+    processor_seconds: float = 0.0  # of the training processes, loading and validation included
+    commit: str = ""
+    machine: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Return a key by which better runs come first."""
+        worst = float("inf")
+        wer = worst if self.dev_wer is None else self.dev_wer
+        return self.status == "diverged", wer, worst if self.dev_loss is None else self.dev_loss
+
+
+class Found(Protocol):
+    """What is known of the runs so far."""
+
+    def outcome(self, run: RunSpec) -> Outcome | None:
+        """Return the end of a run; None before it."""
+
+    def is_evaluated(self, run: RunSpec) -> bool:
+        """Return whether the test set was decoded."""
+        ...
+
+    def update_seconds(self, size: str) -> dict[str, float] | None:
+        """Return the seconds of an update by configuration's folder; None before they were measured."""
+
+
+class RunFolders:
+    """The runs below a folder. Obeys `Found`.
+
+    >>> RunFolders(Path("nowhere")).update_seconds("recipe") is None
+    True
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, run: RunSpec) -> Path:
+        """Return the folder of a run."""
+        return self.folder / run.folder
+
+    def outcome(self, run: RunSpec) -> Outcome | None:
+        """Return the end of a run; None before it. Raises ValueError if its file is damaged."""
+        path = self.path(run) / OUTCOME
+        if not path.exists():
+            return None
+        try:
+            return config_from_mapping(Outcome, parse_json(path.read_text(encoding="utf-8")), str(path))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: not the outcome of a run ({error}); delete it: the run then ends anew"
+            ) from error
+
+    def is_evaluated(self, run: RunSpec) -> bool:
+        """Return whether the test set was decoded."""
+        return (self.path(run) / RESULTS).exists()
+
+    def times_path(self, size: str) -> Path:
+        """Return the file of the measured times of a size."""
+        return self.folder / size / "times.json"
+
+    def times(self, size: str) -> dict[str, Any] | None:
+        """Return what `comparison_times.measure_times` found; None before it ran."""
+        path = self.times_path(size)
+        return parse_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def update_seconds(self, size: str) -> dict[str, float] | None:
+        """Return the seconds of an update by configuration's folder; None before they were measured."""
+        times = self.times(size)
+        return None if times is None else {name: found["median"] / 1000 for name, found in times["updates"].items()}
+
+
+class LogLines:
+    """The lines of a training log, by kind.
+
+    >>> LogLines(['{"kind": "epoch", "step": 2, "dev_wer": null}']).epochs
+    [{'step': 2, 'dev_wer': None}]
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+        for line in lines:
+            entry = parse_json(line)
+            (self.steps if entry.pop("kind") == "step" else self.epochs).append(entry)
+
+
+def read_run_log(folder: Path) -> LogLines:
+    """Read the log of a run; it has no lines before the first update."""
+    path = folder / LOG
+    return LogLines(read_lines(path) if path.exists() else [])
+
+
+def judge(log: LogLines, updates: int, last_line: str) -> Outcome:
+    """Return the end of a run whose training has ended: a divergence is a result like others.
+
+    Args:
+        log: of the run.
+        updates: that the run was to have.
+        last_line: of the training's output.
+
+    Raises:
+        ValueError: the run ended early for another reason than divergence.
+    """
+    done = log.steps[-1]["step"] if log.steps else 0
+    seconds = sum(step["seconds"] for step in log.steps)
+    last = log.epochs[-1] if log.epochs else {}
+    wer, loss = last.get("dev_wer"), last.get("dev_loss")
+    found = Outcome("finished", "", done, wer, loss, training_seconds=round(seconds, 1))
+    if DIVERGED in last_line:
+        return _diverged(found, f"loss or gradient not finite from update {done - 9} on")
+    if done < updates:
+        raise ValueError(f"ended after {done} of {updates} updates: {last_line or 'no message'}")
+    if wer is None or loss is None:
+        return _diverged(found, "dev loss not finite")
+    return _diverged(found, f"dev WER {100 * wer:.1f} %") if wer > MOST_ERRORS else found
+
+
+def _diverged(found: Outcome, reason: str) -> Outcome:
+    return Outcome(**{**asdict(found), "status": "diverged", "reason": reason})
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write outcome.json, which marks a run as ended."""
+    write_text(folder / OUTCOME, json.dumps(asdict(outcome), indent=1) + "\n")

@@ -1,0 +1,181 @@
+"""The study: configurations of one code path, sizes of the encoder, the grid of settings, and the runs that they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from wenet_fusion.config import load_config
+from wenet_fusion.evaluation.options import ALL_MODES
+from wenet_fusion.recipe import RecipeConfig, read_recipe
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """An encoder of the comparison.
+
+    >>> Configuration("plain", "no_norms", 1, ("none", "swish", "glu", "rel_pos")).overrides[0]
+    'model.encoder.norm=none'
+    """
+
+    name: str  # in tables
+    folder: str
+    urgency: int  # runs of a lower number come first
+    settings: tuple[str, str, str, str]  # norm, activation, conv_gate, positions
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Return the settings that make a recipe's encoder this one."""
+        names = ("norm", "activation", "conv_gate", "positions")
+        return tuple(f"model.encoder.{name}={value}" for name, value in zip(names, self.settings))
+
+
+BASELINE = Configuration("LayerNorm Conformer", "layer_norm", 0, ("layer", "swish", "glu", "rel_pos"))
+OURS = Configuration("FusionFormer", "fusionformer", 0, ("fusion", "relu", "none", "bias"))
+# From the paper's Conformer to its FusionFormer: the two that it says diverge, then one step at a time.
+CONFIGURATIONS = (
+    BASELINE,
+    Configuration("norms removed", "no_norms", 1, ("none", "swish", "glu", "rel_pos")),
+    Configuration("BatchNorm in LayerNorm's places", "batch_norm_in_place", 1, ("batch", "swish", "glu", "rel_pos")),
+    Configuration("BatchNorm appended to each layer", "batch_norm_appended", 2, ("fusion", "swish", "glu", "rel_pos")),
+    Configuration("and ReLU for Swish and GLU", "batch_norm_relu", 2, ("fusion", "relu", "none", "rel_pos")),
+    OURS,
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the encoder, as changes to the recipe.
+
+    >>> Size("deep", ("model.encoder.layers=12",)).seeds_of_others is None
+    True
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    seeds_of_others: int | None = None  # seeds of all but the baseline and FusionFormer; null: as many
+
+
+@dataclass(frozen=True)
+class Study:
+    """The settings of a comparison, as conf/comparison.yaml holds them.
+
+    >>> Study(sizes=(Size("recipe"),), rates=(1e-3, 2e-3)).problems()
+    ['rates: 2 are too few to find the best one between them: give four or more']
+    """
+
+    sizes: tuple[Size, ...]
+    rates: tuple[float, ...] = (0.001, 0.002, 0.0005, 0.004)  # peak learning rates, in the order in which they run
+    warmups: tuple[int, ...] = (100, 300)  # updates of warm-up to try with each rate
+    most_extensions: int = 3  # further rates beyond each edge of the grid
+    choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
+    seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
+    equal_time: bool = True  # also compare at equal processor time
+    train_config: str = "conf/train.yaml"  # configuration of the training
+    modes: tuple[str, ...] = ALL_MODES  # searches to evaluate
+    chunkings: tuple[str, ...] = ("full", "16/4", "8/8")  # chunkings to evaluate
+    typical_seconds: float = 3.0  # duration of a common utterance, for the time of an update
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, one message each."""
+        found = []
+        if not self.sizes:
+            found.append("sizes: give one or more")
+        if len({size.name for size in self.sizes}) < len(self.sizes):
+            found.append("sizes: two have one name")
+        if len(set(self.rates)) < 4:
+            count = len(set(self.rates))
+            found.append(f"rates: {count} are too few to find the best one between them: give four or more")
+        if min(self.rates, default=1.0) <= 0:
+            found.append("rates: must be above 0")
+        if not self.warmups or not self.seeds:
+            found.append("warmups and seeds: give one or more")
+        return found
+
+    def size(self, name: str) -> Size:
+        """Return the size of that name."""
+        return next(size for size in self.sizes if size.name == name)
+
+    def seeds_of(self, size: Size, configuration: Configuration) -> tuple[int, ...]:
+        """Return the seeds of the runs that are compared."""
+        if configuration in (BASELINE, OURS):
+            return self.seeds
+        return self.seeds[: size.seeds_of_others]
+
+
+def read_study(path: Path) -> Study:
+    """Read a comparison's YAML file. Raises ConfigError with every problem."""
+    return load_config(Study, path)
+
+
+class RunSpec(NamedTuple):
+    """One training."""
+
+    size: str
+    configuration: Configuration
+    rate: float
+    warmup: int
+    seed: int
+    updates: int
+
+    @property
+    def folder(self) -> Path:
+        """Return the run's folder below the comparison's."""
+        settings = f"rate{self.rate:g}_warmup{self.warmup}_seed{self.seed}_updates{self.updates}"
+        return Path(self.size) / self.configuration.folder / settings
+
+    @property
+    def label(self) -> str:
+        """Return the run in words."""
+        settings = f"rate {self.rate:g}, warm-up {self.warmup}, seed {self.seed}, {self.updates} updates"
+        return f"{self.size}, {self.configuration.name}, {settings}"
+
+
+class Task(NamedTuple):
+    """A piece of work. "time" measures all configurations of a size; the others need a run."""
+
+    kind: Literal["time", "train", "evaluate"]
+    size: str
+    run: RunSpec | None = None
+
+    @property
+    def label(self) -> str:
+        """Return the task in words."""
+        if self.run is None:
+            return f"{self.size}: time of an update and of a streaming step, all configurations by turns"
+        return self.run.label if self.kind == "train" else f"{self.run.label}: evaluation"
+
+
+def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
+    """Return what a run changes in the recipe's configuration.
+
+    Only the last checkpoint is kept, because a comparison has many runs.
+    """
+    return [
+        *encoder_overrides(study, run.size, run.configuration),
+        f"data.cmvn={data_dir / 'train' / 'global_cmvn'}",
+        f"tokenizer.units={data_dir / 'lang' / 'units.txt'}",
+        *([f"tokenizer.bpe_model={bpe}"] if (bpe := data_dir / "lang" / "bpe.model").exists() else []),
+        f"seed={run.seed}",
+        f"training.max_steps={run.updates}",
+        f"training.optim.learning_rate={run.rate:g}",
+        f"training.optim.warmup_steps={run.warmup}",
+        "training.keep_checkpoints=1",
+        "training.loggers=[]",
+    ]
+
+
+def encoder_overrides(study: Study, size: str, configuration: Configuration) -> list[str]:
+    """Return what makes the recipe's model that of a size and a configuration."""
+    return [*study.size(size).overrides, *configuration.overrides]
+
+
+def recipe_of(study: Study, size: str, configuration: Configuration, data_dir: Path) -> RecipeConfig:
+    """Return the training configuration of a size and a configuration, with the recipe's schedule."""
+    units = f"tokenizer.units={data_dir / 'lang' / 'units.txt'}"
+    return read_recipe(Path(study.train_config), [*encoder_overrides(study, size, configuration), units])
+
+
+def equal_updates(study: Study, size: str) -> int:
+    """Return the updates of every run that is not at equal processor time: the recipe's."""
+    overrides = [*study.size(size).overrides, "tokenizer.units=units.txt"]
+    return read_recipe(Path(study.train_config), overrides).training.max_steps

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
+#
+# Stages 0 to 3 of run.sh must have made the data. Finished trainings are skipped: after an interruption, run the same command again.
+# The whole comparison trains about 150 models of 5 to 10 minutes each.
+#
+# Examples:
+#   bash run_comparison.sh --dry_run true
+#   bash run_comparison.sh --jobs 2
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# options
+study=conf/comparison.yaml      # what is compared
+data_dir=data                   # data of stages 0 to 3
+dir=exp/comparison              # folder of the trainings
+jobs=1                          # trainings at once, one core each
+device=cpu                      # device of the trainings
+dry_run=false                   # print the plan instead
+. "$here/../../../tools/parse_options.sh"
+
+cd "$here"
+. ./path.sh
+export OMP_NUM_THREADS=1
+plan=()
+[ "$dry_run" = false ] || plan=(--dry_run)
+python "$root/benchmarks/comparison.py" run --study "$study" --data_dir "$data_dir" --folder "$dir" --jobs "$jobs" \
+  --device "$device" ${plan[@]+"${plan[@]}"}
