@@ -2,19 +2,23 @@
 """The paper's comparison on a recipe's data: train every configuration, and summarise what has finished.
 
 python benchmarks/comparison.py run --study conf/comparison.yaml --data_dir data --folder exp/comparison
-python benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --output results --name digits
+python benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --name digits \\
+    --output ../../../benchmarks/results
 
 Run both in the recipe's folder; its run_comparison.sh does. After an interruption, the same command goes on.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts.comparison.comparison_page import quote, write_page
 from parts.comparison.execution import progress, run_comparison
+from parts.comparison.findings import collect
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import RunFolders
-from parts.comparison.study import Study, read_study
+from parts.comparison.study import Study, clip_norm_of, read_study
 from wenet_fusion_runtime.console import run_main
 
 
@@ -23,16 +27,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     runs = verbs.add_parser("run", help="train and evaluate what is left")
     runs.add_argument("--data_dir", type=Path, default=Path("data"), help="data folder of the recipe (default: data)")
-    runs.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
     runs.add_argument("--device", default="cpu", help="device of the trainings (default: cpu)")
     runs.add_argument("--dry_run", action="store_true", help="print the plan instead")
-    for verb in (runs,):
+    summary = verbs.add_parser("summarise", help="write the tables of what has finished")
+    summary.add_argument("--name", required=True, help="of the corpus: comparison_NAME.md and comparison_NAME.json")
+    summary.add_argument("--output", type=Path, required=True, help="folder of the page and the numbers")
+    summary.add_argument("--page", type=Path, help="document that quotes the tables")
+    summary.add_argument("--picture", type=Path, help="PNG to draw")
+    for verb in (runs, summary):
         verb.add_argument("--study", type=Path, required=True, help="YAML file of the comparison")
         verb.add_argument("--folder", type=Path, required=True, help="folder of the runs")
+        verb.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
     args = parser.parse_args(arguments)
     study = read_study(args.study)
     if args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: must be 1 or more")
+    if args.verb == "summarise":
+        summarise(study, args)
+        return 0
     if args.dry_run:
         print_plan(study, RunFolders(args.folder), args.jobs)
         return 0
@@ -44,6 +56,22 @@ def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
     for task in plan(study, folders).tasks:
         print(task.label)
     print(progress(study, folders).line(jobs))
+
+
+def summarise(study: Study, args: argparse.Namespace) -> None:
+    """Write the tables of what has finished, and the picture."""
+    folders = RunFolders(args.folder)
+    sizes = collect(study, folders, clip_norm_of(study))
+    now = progress(study, folders)
+    done = f"{now.finished} of about {now.trainings} trainings have finished"
+    text = write_page(args.name, sizes, study, done, args.output, os.getloadavg()[0])
+    if args.page:
+        quote(args.page, args.name, text)
+    if args.picture and now.finished:
+        from parts.comparison.comparison_pictures import draw  # matplotlib is an extra
+
+        draw(sizes, folders, args.picture)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ class Worker:
     ) -> None:
         self._study, self._data_dir, self._folders, self._command = study, data_dir, folders, command
         self._device = device
+        self._commit, self._machine = commit(ROOT), processor()
 
     def do(self, task: Task) -> str:
         """Do a task and return a line about it.
@@ -111,10 +112,10 @@ class Worker:
         if ended.status and DIVERGED not in last_line:
             raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
         try:
-            outcome = judge(read_run_log(folder), run.updates, last_line)
+            outcome = judge(read_run_log(folder), run.updates, self._study.most_errors, last_line)
         except ValueError as error:
             raise ValueError(f"{folder / OUTPUT}: {error}") from error
-        outcome = replace(outcome, processor_seconds=seconds, commit=commit(ROOT), machine=processor())
+        outcome = replace(outcome, processor_seconds=seconds, commit=self._commit, machine=self._machine)
         write_outcome(folder, outcome)
         for pattern in SPENT:
             for path in folder.glob(pattern):
@@ -161,7 +162,7 @@ def progress(study: Study, folders: RunFolders) -> Progress:
     """Return how far the comparison is."""
     now = plan(study, folders)
     seconds = [float(path.read_text()) for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}")]
-    ended = [path for path in folders.folder.glob("*/*/*/outcome.json")]
+    ended = list(folders.folder.glob("*/*/*/outcome.json"))
     return Progress(now.finished, now.trainings, sum(seconds) / len(ended) if ended else 0.0)
 
 

@@ -14,7 +14,6 @@ from wenet_fusion.config import config_from_mapping
 LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
 RESULTS = Path("results") / "results.json"
-MOST_ERRORS = 0.9  # word error rate on dev above which a model has not learned
 DIVERGED = "training diverged:"  # what `wenet-fusion train` prints when a loss stays non-finite
 
 
@@ -61,7 +60,7 @@ class Found(Protocol):
 
 
 class RunFolders:
-    """The runs below a folder. Obeys `Found`.
+    """The runs below a folder. Obeys `Found`. What has ended is read once.
 
     >>> RunFolders(Path("nowhere")).update_seconds("recipe") is None
     True
@@ -69,6 +68,8 @@ class RunFolders:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._outcomes: dict[RunSpec, Outcome] = {}
+        self._times: dict[str, dict[str, Any]] = {}
 
     def path(self, run: RunSpec) -> Path:
         """Return the folder of a run."""
@@ -76,15 +77,19 @@ class RunFolders:
 
     def outcome(self, run: RunSpec) -> Outcome | None:
         """Return the end of a run; None before it. Raises ValueError if its file is damaged."""
+        if run in self._outcomes:
+            return self._outcomes[run]
         path = self.path(run) / OUTCOME
         if not path.exists():
             return None
         try:
-            return config_from_mapping(Outcome, parse_json(path.read_text(encoding="utf-8")), str(path))
+            outcome = config_from_mapping(Outcome, parse_json(path.read_text(encoding="utf-8")), str(path))
         except ValueError as error:
             raise ValueError(
                 f"{path}: not the outcome of a run ({error}); delete it: the run then ends anew"
             ) from error
+        self._outcomes[run] = outcome
+        return outcome
 
     def is_evaluated(self, run: RunSpec) -> bool:
         """Return whether the test set was decoded."""
@@ -97,7 +102,9 @@ class RunFolders:
     def times(self, size: str) -> dict[str, Any] | None:
         """Return what `comparison_times.measure_times` found; None before it ran."""
         path = self.times_path(size)
-        return parse_json(path.read_text(encoding="utf-8")) if path.exists() else None
+        if size not in self._times and path.exists():
+            self._times[size] = parse_json(path.read_text(encoding="utf-8"))
+        return self._times.get(size)
 
     def update_seconds(self, size: str) -> dict[str, float] | None:
         """Return the seconds of an update by configuration's folder; None before they were measured."""
@@ -126,12 +133,13 @@ def read_run_log(folder: Path) -> LogLines:
     return LogLines(read_lines(path) if path.exists() else [])
 
 
-def judge(log: LogLines, updates: int, last_line: str) -> Outcome:
+def judge(log: LogLines, updates: int, most_errors: float, last_line: str) -> Outcome:
     """Return the end of a run whose training has ended: a divergence is a result like others.
 
     Args:
         log: of the run.
         updates: that the run was to have.
+        most_errors: error rate on dev above which a model has not learned.
         last_line: of the training's output.
 
     Raises:
@@ -148,7 +156,7 @@ def judge(log: LogLines, updates: int, last_line: str) -> Outcome:
         raise ValueError(f"ended after {done} of {updates} updates: {last_line or 'no message'}")
     if wer is None or loss is None:
         return _diverged(found, "dev loss not finite")
-    return _diverged(found, f"dev WER {100 * wer:.1f} %") if wer > MOST_ERRORS else found
+    return _diverged(found, f"dev WER {100 * wer:.1f} %") if wer > most_errors else found
 
 
 def _diverged(found: Outcome, reason: str) -> Outcome:

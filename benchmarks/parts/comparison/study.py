@@ -1,12 +1,14 @@
-"""The study: configurations of one code path, sizes of the encoder, the grid of settings, and the runs that they make."""
+"""The study: configurations of one code path, sizes of the encoder, the grid of settings, and the runs they make."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from wenet_fusion.config import load_config
 from wenet_fusion.evaluation.options import ALL_MODES
 from wenet_fusion.recipe import RecipeConfig, read_recipe
+from wenet_fusion.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Study:
     modes: tuple[str, ...] = ALL_MODES  # searches to evaluate
     chunkings: tuple[str, ...] = ("full", "16/4", "8/8")  # chunkings to evaluate
     typical_seconds: float = 3.0  # duration of a common utterance, for the time of an update
+    most_errors: float = 0.9  # word error rate on dev above which a model has not learned, and counts as diverged
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, one message each."""
@@ -152,7 +155,7 @@ def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
     """
     return [
         *encoder_overrides(study, run.size, run.configuration),
-        f"data.cmvn={data_dir / 'train' / 'global_cmvn'}",
+        *([f"data.cmvn={cmvn}"] if (cmvn := data_dir / "train" / "global_cmvn").exists() else []),
         f"tokenizer.units={data_dir / 'lang' / 'units.txt'}",
         *([f"tokenizer.bpe_model={bpe}"] if (bpe := data_dir / "lang" / "bpe.model").exists() else []),
         f"seed={run.seed}",
@@ -177,5 +180,14 @@ def recipe_of(study: Study, size: str, configuration: Configuration, data_dir: P
 
 def equal_updates(study: Study, size: str) -> int:
     """Return the updates of every run that is not at equal processor time: the recipe's."""
-    overrides = [*study.size(size).overrides, "tokenizer.units=units.txt"]
-    return read_recipe(Path(study.train_config), overrides).training.max_steps
+    return _training_of(study.train_config, study.size(size).overrides).max_steps
+
+
+def clip_norm_of(study: Study) -> float:
+    """Return the norm to which the recipe clips gradients."""
+    return _training_of(study.train_config, ()).optim.clip_norm
+
+
+@lru_cache  # a plan asks for it many times
+def _training_of(train_config: str, overrides: tuple[str, ...]) -> TrainingConfig:
+    return read_recipe(Path(train_config), [*overrides, "tokenizer.units=units.txt"]).training

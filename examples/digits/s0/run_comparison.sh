@@ -22,7 +22,10 @@ dry_run=false                   # print the plan instead
 cd "$here"
 . ./path.sh
 export OMP_NUM_THREADS=1
-plan=()
-[ "$dry_run" = false ] || plan=(--dry_run)
-python "$root/benchmarks/comparison.py" run --study "$study" --data_dir "$data_dir" --folder "$dir" --jobs "$jobs" \
-  --device "$device" ${plan[@]+"${plan[@]}"}
+program=$root/benchmarks/comparison.py
+common=(--study "$study" --folder "$dir" --jobs "$jobs")
+if [ "$dry_run" = true ]; then
+  exec python "$program" run "${common[@]}" --data_dir "$data_dir" --dry_run
+fi
+python "$program" run "${common[@]}" --data_dir "$data_dir" --device "$device"
+python "$program" summarise "${common[@]}" --name digits --output "$dir" --picture "$dir/comparison.png"

@@ -1,0 +1,113 @@
+"""Collect what the finished runs of a comparison show."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from parts.comparison.grid import Choice, Chosen, choose, compared_runs, grid_runs, updates_at_equal_time
+from parts.comparison.outcomes import Outcome, RunFolders, read_run_log
+from parts.comparison.seed_intervals import Condition, Errors, read_errors
+from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
+
+
+class Compared(NamedTuple):
+    """The runs of all seeds with the chosen settings, as far as they have finished."""
+
+    updates: int
+    wanted: int  # seeds
+    runs: tuple[RunSpec, ...]  # evaluated
+    errors: dict[Condition, Errors]
+    diverged: int  # seeds
+
+
+class Gradients(NamedTuple):
+    """Norms of the gradient after the warm-up, before clipping, over the runs of the grid."""
+
+    median: float
+    percentile_99: float
+    clipped: float  # share of the updates
+
+
+class Findings(NamedTuple):
+    """What the runs of one configuration at one size show."""
+
+    configuration: Configuration
+    chosen: Chosen
+    grid: dict[RunSpec, Outcome]
+    equal_updates: Compared | None  # None: before the choice
+    equal_time: Compared | None
+    gradients: Gradients | None  # of the best run so far
+
+    @property
+    def best(self) -> RunSpec | None:
+        """Return the best run of the grid so far."""
+        return min(self.grid, key=lambda run: self.grid[run].rank, default=None)
+
+    @property
+    def diverged(self) -> int:
+        """Return the number of runs of the grid that diverged."""
+        return sum(outcome.status == "diverged" for outcome in self.grid.values())
+
+
+class SizeFindings(NamedTuple):
+    """What the runs of one size show."""
+
+    size: str
+    updates: int
+    configurations: tuple[Findings, ...]
+    times: dict[str, Any] | None  # see `comparison_times.measure_times`
+
+    @property
+    def baseline(self) -> Findings:
+        """Return the baseline's findings."""
+        return next(found for found in self.configurations if found.configuration == BASELINE)
+
+
+def collect(study: Study, folders: RunFolders, clip_norm: float) -> list[SizeFindings]:
+    """Read all finished runs of a comparison."""
+    return [
+        SizeFindings(
+            size.name,
+            equal_updates(study, size.name),
+            tuple(_findings(study, size.name, item, folders, clip_norm) for item in CONFIGURATIONS),
+            folders.times(size.name),
+        )
+        for size in study.sizes
+    ]
+
+
+def _findings(study: Study, size: str, configuration: Configuration, folders: RunFolders, clip_norm: float) -> Findings:
+    chosen = choose(study, size, configuration, folders)
+    runs = grid_runs(study, size, configuration, chosen.rates)
+    grid = {run: outcome for run in runs if (outcome := folders.outcome(run)) is not None}
+    same = at_equal_time = None
+    if chosen.choice is not None:
+        same = _compared(study, size, configuration, chosen.choice, equal_updates(study, size), folders)
+        seconds = folders.update_seconds(size)
+        if study.equal_time and seconds is not None:
+            updates = updates_at_equal_time(study, size, configuration, seconds)
+            at_equal_time = _compared(study, size, configuration, chosen.choice, updates, folders)
+    found = Findings(configuration, chosen, grid, same, at_equal_time, None)
+    if found.best is None:
+        return found
+    return found._replace(gradients=_gradients(folders.path(found.best), found.best.warmup, clip_norm))
+
+
+def _compared(
+    study: Study, size: str, configuration: Configuration, choice: Choice, updates: int, folders: RunFolders
+) -> Compared:
+    runs = compared_runs(study, size, configuration, choice, updates)
+    evaluated = tuple(run for run in runs if folders.is_evaluated(run))
+    errors = read_errors([folders.path(run) / "results" for run in evaluated]) if evaluated else {}
+    outcomes = [folders.outcome(run) for run in runs]
+    diverged = sum(outcome is not None and outcome.status == "diverged" for outcome in outcomes)
+    return Compared(updates, len(runs), evaluated, errors, diverged)
+
+
+def _gradients(folder: Path, warmup: int, clip_norm: float) -> Gradients | None:
+    norms = [step["grad_norm"] for step in read_run_log(folder).steps if step["step"] > warmup]
+    finite = np.array([norm for norm in norms if norm is not None])
+    if not len(finite):
+        return None
+    clipped = float((finite > clip_norm).mean()) if clip_norm else 0.0
+    return Gradients(float(np.median(finite)), float(np.quantile(finite, 0.99)), clipped)

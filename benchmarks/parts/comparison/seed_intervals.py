@@ -1,0 +1,102 @@
+"""Error rates over several trainings, with intervals that cover seeds and utterances.
+
+Shapes: S seeds, U utterances, R resamples.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from wenet_fusion_runtime.files import parse_json, read_lines
+
+from wenet_fusion.scoring.error_rate import LEVEL, Interval
+
+RESAMPLES = 1000
+Condition = tuple[str, str]  # mode, chunking
+
+
+class Rate(NamedTuple):
+    """A mean error rate over seeds with its interval, as fractions."""
+
+    mean: float
+    interval: Interval
+    seeds: int
+
+    def text(self) -> str:
+        """Return the rate in percent, with its interval."""
+        return f"{100 * self.mean:.2f} ({100 * self.interval.low:.2f}–{100 * self.interval.high:.2f})"
+
+
+class Errors(NamedTuple):
+    """Errors of S trainings in the same U utterances."""
+
+    errors_SU: np.ndarray
+    words_U: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Return the mean error rate."""
+        return float(self.errors_SU.sum() / (len(self.errors_SU) * max(self.words_U.sum(), 1)))
+
+
+def read_errors(result_dirs: list[Path]) -> dict[Condition, Errors]:
+    """Read the errors of each utterance from the results of trainings that decoded the same test set.
+
+    Raises:
+        ValueError: they decoded different utterances.
+    """
+    found: dict[Condition, list[dict[str, tuple[int, int]]]] = {}
+    for number, folder in enumerate(result_dirs):
+        for line in map(parse_json, read_lines(folder / "utterances.jsonl")):
+            runs = found.setdefault((line["mode"], line["chunking"]), [])
+            if len(runs) <= number:
+                runs.append({})
+            runs[-1][line["key"]] = line["errors"], line["words"]
+    result = {}
+    for condition, runs in found.items():
+        words = {key: words for key, (_, words) in runs[0].items()}
+        if any({key: words for key, (_, words) in run.items()} != words for run in runs) or len(runs) < len(
+            result_dirs
+        ):
+            raise ValueError(f"{result_dirs[0]} and others hold different test sets: evaluate them on one")
+        errors_SU = np.array([[run[key][0] for key in words] for run in runs])
+        result[condition] = Errors(errors_SU, np.array(list(words.values())))
+    return result
+
+
+def seed_interval(found: Errors, seed: int = 0) -> Rate:
+    """Return the mean error rate with its bootstrap interval: seeds and utterances are drawn with replacement.
+
+    With few seeds the interval is narrower than it should be, because the spread of two or three values is a poor
+    measure of that of all seeds. Source: Bisani and Ney 2004; resampling on both levels as in Davison and Hinkley 1997.
+    """
+    rates = _drawn_rates(found, np.random.default_rng(seed))
+    low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Rate(found.mean, Interval(float(low), float(high)), len(found.errors_SU))
+
+
+def relative_difference(ours: Errors, baseline: Errors, seed: int = 0) -> Rate:
+    """Return by how much our error rate is above the baseline's, as a share of it.
+
+    The seeds of both are drawn independently, the utterances for both alike.
+    """
+    mine = _drawn_rates(ours, np.random.default_rng(seed))
+    theirs = _drawn_rates(baseline, np.random.default_rng(seed), seeds_from=np.random.default_rng(seed + 1))
+    low, high = np.quantile(_ratio(mine, theirs), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+    mean = float(_ratio(np.array(ours.mean), np.array(baseline.mean)))
+    return Rate(mean, Interval(float(low), float(high)), len(ours.errors_SU))
+
+
+def _ratio(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return mine / theirs - 1; 0 where neither has an error."""
+    without = np.where(mine > 0, np.inf, 0.0)
+    return np.where(theirs > 0, mine / np.maximum(theirs, 1e-12) - 1, without)
+
+
+def _drawn_rates(found: Errors, rng: np.random.Generator, seeds_from: np.random.Generator | None = None) -> np.ndarray:
+    """Return error rates of RESAMPLES drawn corpora; equal generators draw equal utterances."""
+    count, seeds = len(found.words_U), len(found.errors_SU)
+    times_RU = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    drawn_RS = (rng if seeds_from is None else seeds_from).integers(seeds, size=(RESAMPLES, seeds))
+    errors_RS = np.take_along_axis(times_RU @ found.errors_SU.T, drawn_RS, axis=1)
+    return errors_RS.sum(1) / (seeds * np.maximum(times_RU @ found.words_U, 1))
