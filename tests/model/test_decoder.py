@@ -253,3 +253,14 @@ def test_the_beam_is_as_wide_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     )
     attention_search(model, laws.noise(0, 2, 4, 8), torch.tensor([4, 4]), beam_size=8)
     assert widths[:3] == [(2, 1), (2, 3), (2, 8)]
+
+
+def test_scaled_embeddings_begin_as_large_as_positions() -> None:
+    """The default drowns the positions: a decoder then loses its place after a token that occurs twice."""
+    sizes = {}
+    for kind in ("normal", "scaled"):
+        decoder = Decoder(500, 64, 1, DecoderConfig(embedding_init=kind))
+        placed = sinusoids(torch.arange(500), 64, torch.zeros(1)).norm(dim=1).mean()
+        tokens = decoder.embedding.weight.detach() * 64**0.5  # as `_embed` adds them
+        sizes[kind] = float(tokens.norm(dim=1).mean() / placed)
+    assert sizes["normal"] > 10 and 1 < sizes["scaled"] < 2

@@ -7,7 +7,7 @@ Shapes: B rows, U tokens, T encoder frames, S memory frames, D width, H heads, K
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from wenet_fusion.model.layers.packing import frame_mask
 from wenet_fusion.model.layers.positions.sinusoids import sinusoids
+
+# First values of the embeddings, which are multiplied by sqrt(dim): "normal" as WeNet, "scaled" as arXiv 1706.03762.
+EmbeddingInit = Literal["normal", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class DecoderConfig:
     heads: int = 4  # attention heads; must divide the encoder's dim
     feed_forward: int = 2048  # hidden width of the feed-forward blocks
     dropout: float = 0.1  # dropout probability of every block
+    embedding_init: EmbeddingInit = "normal"  # scaled: variance 1 / dim, so that tokens do not drown their positions
 
     def problems(self) -> list[str]:
         found = [
@@ -177,6 +181,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(vocabulary_size, dim)
+        if config.embedding_init == "scaled":
+            with torch.no_grad():
+                self.embedding.weight.mul_(dim**-0.5)
         self.memory_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(layers))
