@@ -133,3 +133,12 @@ def test_two_processes_share_a_port(fake_archive: Path) -> None:
 
 async def _equals(expected: int, value: Callable[[], int]) -> bool:
     return value() == expected
+
+
+def test_nginx_counts_no_reply_of_a_server_as_its_failure() -> None:
+    """Status 503 makes nginx try the other server; counted as a failure, it would close both to all clients."""
+    guide = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    servers = [
+        line.split(";")[0].split() for line in guide.splitlines() if line.strip().startswith("server 127.0.0.1:")
+    ]
+    assert len(servers) == 2 and all("max_fails=0" in words for words in servers) and "http_503" in guide

@@ -38,7 +38,7 @@ def from_bytes(data: bytes, tag: int, width: int, channels: int) -> np.ndarray:
     [[-1.0, 0.5], [0.0, 0.9921875]]
     """
     if tag == FLOAT:
-        with np.errstate(over="ignore"):  # to infinity, which `to_mono` refuses
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN, which `to_mono` refuses
             samples = np.frombuffer(data, f"<f{width}").astype(np.float32, copy=False)
     elif tag in (ALAW, MULAW):
         samples = (_ALAW if tag == ALAW else _MULAW)[np.frombuffer(data, np.uint8)]

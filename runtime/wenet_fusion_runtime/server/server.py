@@ -75,7 +75,12 @@ async def _run(
 
     def make_handler() -> RequestHandler:
         return RequestHandler(
-            server_of_runner, loop=loop, access_log=cast(Any, None), keepalive_timeout=limits.start_seconds, logger=LOG
+            server_of_runner,
+            loop=loop,
+            access_log=cast(Any, None),
+            keepalive_timeout=limits.start_seconds,
+            lingering_time=0.0,  # RequestHandler has dropped the body
+            logger=LOG,
         )
 
     limiter = ConnectionLimiter(make_handler, limits, most, lambda: service.metrics.count_error(Reason.FULL))

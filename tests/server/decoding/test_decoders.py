@@ -243,6 +243,23 @@ def test_a_killed_starter_is_replaced() -> None:
     asyncio.run(work())
 
 
+def test_an_upload_that_a_killed_starter_had_taken_is_decoded_by_the_next_one() -> None:
+    decoders = Decoders(PATIENCE)
+
+    async def work() -> None:
+        await decoded(decoders, encoded(NOISE, RATE))
+        starter = starter_of(decoders)
+        starter.suspend()
+        waiting = asyncio.ensure_future(decoded(decoders, encoded(NOISE, RATE)))
+        await asyncio.sleep(0.05)  # the request lies in its socket
+        starter.kill()
+        assert len((await waiting)[1]) == len(NOISE)
+        assert starter_of(decoders) != starter
+        await decoders.close()
+
+    asyncio.run(asyncio.wait_for(work(), PATIENCE))
+
+
 def test_the_starter_has_one_thread_and_bounded_memory(shared: Decoders) -> None:
     """Forking a process with threads may hang."""
 

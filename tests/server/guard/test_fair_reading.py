@@ -1,6 +1,7 @@
 """Reading from connections in slices and within budgets."""
 
 import asyncio
+import gzip
 import select
 import socket
 import time
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiohttp import StreamReader
+from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard import budget, fair_protocol
@@ -17,6 +18,7 @@ from wenet_fusion_runtime.server.guard.budget import Budget, Pace
 from wenet_fusion_runtime.server.guard.fair_protocol import SLICE_BYTES, FairProtocol
 from wenet_fusion_runtime.server.http import body as body_module
 from wenet_fusion_runtime.server.http.body import AUDIO_PIECE, PIECES_AT_ONCE, Body
+from wenet_fusion_runtime.server.http.request_handler import RequestHandler
 from wenet_fusion_runtime.server.limits import Limits
 
 
@@ -244,3 +246,56 @@ def test_every_byte_of_a_body_counts() -> None:
         assert caught.value.reason is Reason.UPLOAD_SIZE
 
     asyncio.run(run())
+
+
+async def answered(data: bytes, until: Callable[[StreamReader], bool]) -> StreamReader:
+    """The body of a request that is answered unread, once a condition holds or 20 s have passed."""
+    contents: list[StreamReader] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        contents.append(request.content)
+        return web.Response()
+
+    loop, server = asyncio.get_running_loop(), web.Server(handle)
+
+    def make() -> FairProtocol:
+        handler = RequestHandler(server, loop=loop, lingering_time=0.0)
+        return FairProtocol(handler, Limits(), bytearray(SLICE_BYTES))
+
+    listener = await loop.create_server(make, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + data)
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    end = time.monotonic() + 20
+    while not until(contents[0]) and time.monotonic() < end:
+        await asyncio.sleep(0.01)
+    writer.transport.abort()
+    listener.close()
+    await server.shutdown(1.0)
+    return contents[0]
+
+
+@pytest.mark.parametrize("share", [1e-6, 1.0])
+def test_a_packed_body_that_is_dropped_is_parsed_within_the_budget(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp parses what it has kept back whenever a body is read on, outside of the turns of the connection."""
+    monkeypatch.setattr(fair_protocol, "PARSING_SHARE", share)
+    monkeypatch.setattr(fair_protocol, "PARSING_BURST", share * 1e-6)
+    packed, over = gzip.compress(bytes(9_000_000), 1), time.monotonic() + 0.2
+    head = b"Content-Encoding: gzip\r\nContent-Length: 999999\r\n\r\n"
+
+    def until(content: StreamReader) -> bool:
+        return content.total_bytes == 9_000_000 or (share < 1 and time.monotonic() > over)
+
+    content = asyncio.run(answered(head + packed, until))
+    assert content.total_bytes == 9_000_000 if share == 1 else content.total_bytes < 5_000_000
+
+
+def test_small_chunks_that_are_dropped_are_read_at_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_protocol, "PARSING_SHARE", 100.0)
+    begun = time.monotonic()
+    data = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000
+    content = asyncio.run(answered(data, lambda content: content.total_bytes > 5000 and time.monotonic() > begun + 0.3))
+    dropped = content.total_bytes - content._size
+    assert content.total_bytes > 5000 and dropped < 2 * PIECES_AT_ONCE + 2000 * (time.monotonic() - begun)

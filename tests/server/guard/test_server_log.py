@@ -52,7 +52,8 @@ def test_a_client_that_writes_too_many_entries_is_cut_and_counted(monkeypatch: p
     for _ in range(LINES_AT_ONCE + 1):
         shown("fe80::1%eth0 /ws")
     now[0] = 2.0
-    assert shown("fe80::1%eth0 /ws") == "fe80::1%eth0 /ws: failed (1 more entries of fe80::1%eth0 suppressed)"
+    assert shown("fe80::1%eth0 /ws") == "fe80::1%eth0 /ws: failed (1 more entries of fe80::/64 suppressed)"
+    assert [shown(f"2001:db8::{number:x} /ws") for number in range(LINES_AT_ONCE + 1)].count(None) == 1  # one network
 
 
 def test_texts_from_outside_cannot_steer_a_terminal() -> None:

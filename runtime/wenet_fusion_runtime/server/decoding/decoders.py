@@ -83,12 +83,15 @@ class Decoding:
 
         Raises:
             ValueError, DecoderFault, DecodersBusy: see `block`.
-            OSError: the process cannot be started.
+            OSError: the process cannot be started. ConnectionError: it has ended, so another one may do.
         """
+        problem = "the process that decodes uploads does not start; its output may say why"
         try:
             await within(self._read(), START_SECONDS)
-        except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            raise OSError("the process that decodes uploads does not start; its output may say why") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise ConnectionAbortedError(problem) from None
+        except asyncio.TimeoutError:
+            raise OSError(problem) from None
         kind, content = await self._frame()
         if kind != Kind.OPENED or len(content) != RATE.size:
             raise DecoderFault("the decoder failed", f"a frame of kind {kind} came first")
@@ -198,6 +201,12 @@ class Decoders:
             DecodersBusy: no turn came.
             OSError: no process can be started.
         """
+        try:
+            return await self._open(file, channel)
+        except ConnectionError:  # the process was killed with this request; the next one is started for it
+            return await self._open(file, channel)
+
+    async def _open(self, file: BinaryIO, channel: int | None) -> Decoding:
         ours, theirs = socket.socketpair()
         try:
             with theirs:

@@ -12,6 +12,7 @@ import asyncio
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from wenet_fusion_runtime.server.guard.budget import Budget
@@ -70,12 +71,27 @@ class FairProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass a slice on; pause the connection if it has exceeded a budget."""
+        data = bytes(self._buffer[:nbytes])
+        self.parse(lambda: self._protocol.data_received(data), nbytes)
+
+    def parse(self, parse: Callable[[], object], nbytes: int = 0) -> None:
+        """Call a function that parses data of the client; pause the connection if that exceeds a budget.
+
+        Args:
+            parse: the function.
+            nbytes: bytes that have arrived for it.
+        """
         begun = time.thread_time()
-        self._protocol.data_received(bytes(self._buffer[:nbytes]))
+        parse()
         used, now = time.thread_time() - begun, self._loop.time()
         wait = max(self._bytes.spend(nbytes, now), self._parsing.spend(used, now))
         if wait > 0 and self._transport is not None:
             self._transport.hold(wait)
+
+    @property
+    def parsing_wait(self) -> float:
+        """Return the seconds until the connection may be parsed again."""
+        return self._parsing.spend(0.0, self._loop.time())
 
     def eof_received(self) -> bool | None:
         """Pass the end of the client's data on."""

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 
 from wenet_fusion_runtime.console import visible
+from wenet_fusion_runtime.server.guard.addresses import group
 from wenet_fusion_runtime.server.guard.budget import Budget
 
 WAITING_LINES = 1000  # in memory; further ones are dropped and counted
@@ -88,7 +89,8 @@ class QueuedHandler(logging.Handler):
 class PerClientFilter(logging.Filter):
     """Suppress entries of a client that causes too many, and report their number.
 
-    An entry is a client's if its text begins with "%s: " and its first argument with the client's address.
+    An entry is a client's if its text begins with "%s: " and its first argument with the client's address. All
+    addresses of a /64 network of IPv6 are one client.
 
     >>> keep = PerClientFilter().filter
     >>> entry = lambda: logging.makeLogRecord({"msg": "%s: failed", "args": ("192.0.2.7 /ws",)})
@@ -105,7 +107,7 @@ class PerClientFilter(logging.Filter):
         """Return whether to write an entry; append to it the number of entries that were suppressed."""
         if not (isinstance(record.args, tuple) and record.args and str(record.msg).startswith("%s: ")):
             return True
-        client = str(record.args[0]).partition(" ")[0]
+        client = group(str(record.args[0]).partition(" ")[0])
         budget = self._budgets.setdefault(client, Budget(LINES_PER_SECOND, LINES_AT_ONCE))
         self._budgets.move_to_end(client)
         if len(self._budgets) > CLIENTS:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 from typing import Any
 
-from aiohttp import http_exceptions, web
+from aiohttp import StreamReader, http_exceptions, web
 from aiohttp.web_protocol import _ErrInfo
 from aiohttp.web_request import BaseRequest
 
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
+from wenet_fusion_runtime.server.guard.deadline import within
+from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol
+from wenet_fusion_runtime.server.http.body import Body
 from wenet_fusion_runtime.server.http.responses import HEADERS, error_response
 from wenet_fusion_runtime.server.websocket.masked_frames import MaskedFrames
+
+DROP_SECONDS = 10.0  # time for a client to end a request that has been answered
+_DROPPED_AT_ONCE = 64 * 1024  # bytes
 
 
 class RequestHandler(web.RequestHandler):
@@ -35,9 +44,51 @@ class RequestHandler(web.RequestHandler):
             if not body.is_eof() and body.exception() is None:
                 body.set_exception(web.RequestPayloadError(error.message))
 
+    _later: asyncio.TimerHandle | None = None  # parses what the parser has kept back
+
+    def pause_reading(self) -> None:
+        """Stop parsing: the body has enough data that nobody has read."""
+        self._parse_later(None)
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Parse what the parser has kept back, once the budget of the connection allows it, and read on.
+
+        aiohttp parses as fast as a body is read, also one that it reads only to drop it.
+        """
+        fair = None if self.transport is None else self.transport.get_extra_info(FairProtocol.NAME)
+        if fair is None or self._upgraded or not (resume_parser and self._reading_paused):
+            super().resume_reading(resume_parser)
+        elif (wait := fair.parsing_wait) > 0:
+            self._parse_later(wait)
+        else:
+            self._parse_later(None)
+            fair.parse(super().resume_reading)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the connection."""
+        self._parse_later(None)
+        super().connection_lost(exc)
+
+    def _parse_later(self, seconds: float | None) -> None:
+        """Set or stop the timer that calls `resume_reading`."""
+        if self._later is not None:
+            self._later.cancel()
+        self._later = None if seconds is None else self._loop.call_later(seconds, self.resume_reading)
+
     def set_parser(self, parser: Any, *args: Any, **kw: Any) -> None:
         """Switch to a parser of WebSocket frames; refuse unmasked ones."""
         super().set_parser(MaskedFrames(parser), *args, **kw)  # type: ignore[arg-type]
+
+    async def finish_response(
+        self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response; then drop what is left of the body at the pace of `Body`, so that the client reads it."""
+        finished = await super().finish_response(request, resp, start_time)
+        if not request.content.is_eof():
+            with contextlib.suppress(ClientError, asyncio.TimeoutError, web.RequestPayloadError):
+                await within(_drop(request.content), DROP_SECONDS)
+        return finished
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -60,3 +111,9 @@ class RequestHandler(web.RequestHandler):
             self.logger.debug(*args, **kw)
         else:
             self.logger.exception(*args, **kw)
+
+
+async def _drop(content: StreamReader) -> None:
+    body = Body(content, limit=sys.maxsize)
+    while await body.read(_DROPPED_AT_ONCE):
+        pass
