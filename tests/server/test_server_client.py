@@ -292,3 +292,34 @@ def test_a_servers_text_is_shown_harmless_and_an_early_end_is_an_error(
         assert main(["client", f"{address}/refuses", str(folder / "one.wav")]) == 1
         err = capsys.readouterr().err
         assert r"the server refused: no\x1b]0;title\x07xxx" in err and "\x1b" not in err and len(err) < 2000
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"nbest": '[{"sentence": 1e308}]'}, "a text is float"),
+        ({"nbest": '[{"sentence": "a"}]', "words": [{"text": ["a"], "spaced": True}]}, "a text is list"),
+        ({"nbest": '[{"sentence": "a"}]', "committed": "1"}, "TypeError"),
+        ({"nbest": "[" * 50_000}, "RecursionError"),
+    ],
+)
+def test_a_servers_result_of_other_types_is_an_error_in_one_line(
+    record: dict[str, object],
+    reason: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def serve(_: WenetServer, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        await socket.send_str('{"status":"ok","type":"server_ready"}')
+        await socket.send_str(json.dumps({"status": "ok", "type": "final_result", **record}))
+        return socket
+
+    monkeypatch.setattr(WenetServer, "_serve", serve)
+    with WenetServer() as hostile:
+        assert main(["client", f"127.0.0.1:{hostile.port}", str(folder / "one.wav"), "--fast"]) == 1
+    err = capsys.readouterr().err
+    assert "the server sent a result that cannot be read" in err and reason in err and err.count("\n") == 1

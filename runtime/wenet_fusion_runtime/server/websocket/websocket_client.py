@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -128,6 +129,12 @@ _HANDSHAKES = {
 }
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is {type(value).__name__}")
+    return visible(value)
+
+
 def _shown(record: Mapping[str, Any]) -> str:
     return visible(json.dumps(record), 200)
 
@@ -223,7 +230,7 @@ class _ClientSession:
             raise ServerError(f"the server closed the connection, code {self._socket.close_code}{why}")
         try:
             record = json.loads(message.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             raise ServerError(f"the server sent something other than a JSON object: {visible(message.data, 200)}")
@@ -233,11 +240,11 @@ class _ClientSession:
 
     def _result(self, record: dict[str, Any]) -> ServerResult:
         try:
-            text = visible(json.loads(record["nbest"])[0]["sentence"])
-            words = tuple((visible(word["text"]), bool(word["spaced"])) for word in record.get("words", ()))
+            text = _text(json.loads(record["nbest"])[0]["sentence"])
+            words = tuple((_text(word["text"]), bool(word["spaced"])) for word in record.get("words", ()))
             delay = self._delay(record.get("end"))
-            return ServerResult(record["type"] == "final_result", text, words, record.get("committed", 0), delay)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            return ServerResult(record["type"] == "final_result", text, words, index(record.get("committed", 0)), delay)
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
             raise ServerError(f"the server sent a result that cannot be read ({error!r}): {_shown(record)}") from None
 
     def _delay(self, end: float | None) -> float | None:
