@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     tokens: list[list[int]]  # ids of each readable utterance
     encoder_seconds: float  # computation of the encoder, shared by all searches of the chunking
     search_seconds: float  # computation of the search and of rescoring
-    words: Sequence[list[Word]] = ()  # of each readable utterance, with emission times; only for emission delays
+    words: list[list[Word]] | None = None  # of each readable utterance, with emission times; None: not asked for
 
     @property
     def condition(self) -> Condition:
@@ -129,7 +129,7 @@ class BatchDecoder:
             tokens, words = self._search(search, step)
             taken = time.perf_counter() - start
             condition = (search.mode, search.variant.name, chunking_label(chunking))
-            yield Decoded(*condition, tokens, encoder_seconds, taken, words if self._options.ctm else [])
+            yield Decoded(*condition, tokens, encoder_seconds, taken, words if self._options.ctm else None)
 
     def _search(self, search: Search, step: StepScores) -> tuple[list[list[int]], list[list[Word]]]:
         """Return the token ids and the words of each row; attention search has no words with times."""
