@@ -105,3 +105,17 @@ def test_what_is_cut_off_is_read_as_far_as_it_goes_or_refused() -> None:
         found, expected = ours(content), theirs(content)
         is_same = expected.error is not None or abs(found.seconds - expected.seconds) <= TOLERANCE
         assert (found.error is not None or is_same) and found.seconds < 0.9 * SECONDS, (name, found, expected)
+
+
+def test_flac_in_ogg_that_libsndfile_refuses_is_read() -> None:
+    """libsndfile (1.2) reads FFmpeg's Ogg FLAC only with one channel and a low rate."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as container:
+        stream = container.add_stream("flac", rate=48000, layout="stereo")
+        noise = np.random.default_rng(0).integers(-9000, 9000, (1, 2 * 48000)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = 48000, 0
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    found = ours(file.getvalue())
+    assert found.error is None and found.seconds == 1.0

@@ -105,7 +105,11 @@ def _open_file(file: BinaryFile, path: str | None) -> Decoder:
     if head.startswith(b"OggS"):
         streams = scan(find_ogg_streams, window, path)
         if streams.links and not streams.is_multiplexed and streams.codecs <= {"vorbis", "opus", "flac"}:
-            return _open_links(file, path, streams.links)
+            try:
+                return _open_links(file, path, streams.links)
+            except ValueError:  # libsndfile refuses some FLAC in Ogg, such as FFmpeg's with two channels
+                if "flac" not in streams.codecs or len(streams.links) > 1:
+                    raise
         return _open_media(file, "Ogg with other sound than Vorbis, Opus or FLAC, or with pictures")
     if head.startswith(b"ID3") or is_mpeg(head):
         after_tag = _after_id3(head)
