@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wenet_fusion.provenance import __version__
 
 if TYPE_CHECKING:
+    from wenet_fusion.evaluation.data_check import check_data
     from wenet_fusion.evaluation.run import evaluate
     from wenet_fusion.evaluation.streaming_laws import check_model
     from wenet_fusion.export.flow import export_model
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from wenet_fusion.model.encoder import Encoder
     from wenet_fusion.model.encoder_config import EncoderConfig
     from wenet_fusion.model.layers.norm import fuse_norms
-    from wenet_fusion.recipe import RecipeConfig, build_dataset, build_trainer, check_data, read_recipe
+    from wenet_fusion.recipe import RecipeConfig, build_dataset, build_trainer, read_recipe
     from wenet_fusion.trained_model import TrainedModel, acoustic_model, average, load_trained
 
 __all__ = [
@@ -58,7 +59,7 @@ _HOMES = {
     "average": "wenet_fusion.trained_model",
     "build_dataset": "wenet_fusion.recipe",
     "build_trainer": "wenet_fusion.recipe",
-    "check_data": "wenet_fusion.recipe",
+    "check_data": "wenet_fusion.evaluation.data_check",
     "check_model": "wenet_fusion.evaluation.streaming_laws",
     "Chunking": "wenet_fusion.model.chunking",
     "export_model": "wenet_fusion.export.flow",

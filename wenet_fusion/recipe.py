@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.config import load_config, to_yaml
 from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.augmentation.waveforms import Augmentation
-from wenet_fusion.data.data_check import examine
-from wenet_fusion.data.data_report import DataReport
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry
-from wenet_fusion.data.lists.manifest import read_columns, read_table
+from wenet_fusion.data.lists.manifest import read_table
 from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset, SkipLimits, read_into_memory
 from wenet_fusion.data.sequential.shard_list import SequentialConfig, read_shards
 from wenet_fusion.data.sources import Utterance
@@ -113,7 +110,9 @@ def build_dataset(
         table = read_into_memory(read_shards(data_list, settings), settings.retries)
     else:
         table = read_table(data_list, data_type)
-    return SpeechDataset(table, tokenizer, _geometry(config), augmentation, config.seed, share, filters, not augmented)
+    return SpeechDataset(
+        table, tokenizer, frontend_geometry(config), augmentation, config.seed, share, filters, not augmented
+    )
 
 
 def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) -> SpeechDataset | SequentialDataset:
@@ -128,41 +127,14 @@ def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) ->
     shards = read_shards(data_list, data.sequential)
     limits = SkipLimits(data.max_skipped, data.filters)
     return SequentialDataset(
-        shards, tokenizer, _geometry(config), data.sequential, data.augmentation, config.seed, limits
+        shards, tokenizer, frontend_geometry(config), data.sequential, data.augmentation, config.seed, limits
     )
 
 
-def _geometry(config: RecipeConfig) -> FrontendGeometry:
+def frontend_geometry(config: RecipeConfig) -> FrontendGeometry:
+    """Return the sizes of the front-end, by which audio is judged."""
     frontend = config.model.frontend
     return FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
-
-
-def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
-    """Report how much of a data list training would use, each other utterance with its reason, and what is doubtful.
-
-    All audio is decoded, as training does: what this finds usable, training uses.
-
-    Args:
-        config: of the training.
-        data_list: the list.
-        decode: number of utterances to decode, spread evenly over the list; None: all.
-
-    Raises:
-        ValueError: nothing in the list is usable.
-    """
-    tokenizer = build_tokenizer(config.tokenizer, Path())
-    data, training = config.data, config.training
-    if data.data_type == "sequential":
-        source = build_source(config, data_list, tokenizer)
-        assert isinstance(source, SequentialDataset)
-        return source.check_all()
-    table, problems = read_columns(data_list, data.data_type)
-    if not table:
-        raise ValueError(list_problems(problems))
-    dataset = SpeechDataset(
-        table, tokenizer, _geometry(config), data.augmentation, config.seed, max_skipped=1.0, filters=data.filters
-    )
-    return examine(dataset, table, problems, training.max_batch_seconds, training.max_batch_rows, decode)
 
 
 def build_trainer(

@@ -16,12 +16,12 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 
 from wenet_fusion.data.augmentation.waveforms import Augmentation
 from wenet_fusion.evaluation import inspection, streaming_laws
+from wenet_fusion.evaluation.data_check import check_data
 from wenet_fusion.evaluation.inspection import Influence, describe, draw_influence, influence
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.encoder import Encoder
 from wenet_fusion.model.operators import operators
-from wenet_fusion.recipe import check_data
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 FRAMES = 24

@@ -7,13 +7,13 @@ from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped
-from wenet_fusion.data.data_check import format_histogram
+from wenet_fusion.evaluation.data_check import check_data, format_histogram
 from wenet_fusion.evaluation.data_pictures import draw_distributions
 from wenet_fusion.evaluation.streaming_laws import BOUND, check_model
 from wenet_fusion.migration.rules import MigrationOptions
 from wenet_fusion.migration.translation import table_of, translate
 from wenet_fusion.migration.wenet_file import read_wenet
-from wenet_fusion.recipe import check_data, read_recipe
+from wenet_fusion.recipe import read_recipe
 from wenet_fusion.trained_model import load_trained
 
 

@@ -22,8 +22,9 @@ from support.data.shards import served, tar, utterance_members, write_shards
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.sequential import byte_stream
+from wenet_fusion.evaluation.data_check import check_data
 from wenet_fusion.ranks import Ranks
-from wenet_fusion.recipe import RecipeConfig, check_data
+from wenet_fusion.recipe import RecipeConfig
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -5,19 +5,58 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
-from wenet_fusion_runtime.files import printable
+from wenet_fusion_runtime.files import list_problems, printable
 
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
 from wenet_fusion.data.data_report import DataReport, Distribution
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import Skip
+from wenet_fusion.data.lists.manifest import read_columns
+from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.data.utterance_table import UtteranceTable
+from wenet_fusion.recipe import RecipeConfig, build_source, frontend_geometry
+from wenet_fusion.text.tokenizer import build_tokenizer
 
 _SHOWN = 3
 _BINS, _BAR = 20, 40
+
+
+def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
+    """Report how much of a data list training would use, each other utterance with its reason, and what is doubtful.
+
+    All audio is decoded, as training does: what this finds usable, training uses.
+
+    Args:
+        config: of the training.
+        data_list: the list.
+        decode: number of utterances to decode, spread evenly over the list; None: all.
+
+    Raises:
+        ValueError: nothing in the list is usable.
+    """
+    tokenizer = build_tokenizer(config.tokenizer, Path())
+    data, training = config.data, config.training
+    if data.data_type == "sequential":
+        source = build_source(config, data_list, tokenizer)
+        assert isinstance(source, SequentialDataset)
+        return source.check_all()
+    table, problems = read_columns(data_list, data.data_type)
+    if not table:
+        raise ValueError(list_problems(problems))
+    dataset = SpeechDataset(
+        table,
+        tokenizer,
+        frontend_geometry(config),
+        data.augmentation,
+        config.seed,
+        max_skipped=1.0,
+        filters=data.filters,
+    )
+    return examine(dataset, table, problems, training.max_batch_seconds, training.max_batch_rows, decode)
 
 
 def examine(
