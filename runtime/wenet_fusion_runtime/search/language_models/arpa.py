@@ -90,7 +90,7 @@ class _Reader:
         if line != b"\\data\\":
             found = f"the file begins with {_shown(first)}" if first else "the file is empty"
             raise self._error(
-                f"{found}, expected an ARPA file with \\data\\; give an ARPA file (text, or compressed with gzip) "
+                f"{found}, an ARPA file with \\data\\; give an ARPA file (text, or compressed with gzip) "
                 "or a binary file of KenLM",
                 max(1, first_line),
             )
