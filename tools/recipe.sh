@@ -1,4 +1,4 @@
-# Sourced by recipes after tools/parse_options.sh: the stages that all corpora share, in one file so that they read in their order.
+# Sourced by recipes after tools/parse_options.sh: the stages that all corpora share. Over 300 lines, so that one file shows the stages in their order.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 #
 #   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation

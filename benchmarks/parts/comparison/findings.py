@@ -29,7 +29,7 @@ class Gradients(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the runs of one configuration at one size show."""
+    """Results of one configuration at one size."""
 
     configuration: Configuration
     chosen: Chosen
@@ -50,7 +50,7 @@ class Findings(NamedTuple):
 
 
 class SizeFindings(NamedTuple):
-    """What the runs of one size show."""
+    """Results of all configurations at one size."""
 
     size: str
     updates: int

@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What the grid of a configuration has shown so far."""
+    """State of a configuration's grid: its rates, the missing runs, and the choice once it can be made."""
 
     rates: tuple[float, ...]  # ascending
     missing: tuple[RunSpec, ...]  # runs before the choice can be made

@@ -1,4 +1,4 @@
-"""What became of a run: judged from its log, kept in outcome.json beside it."""
+"""Outcomes of runs: finished or diverged. Judged from a run's log, kept in outcome.json beside it."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Outcome:
 
 
 class Found(Protocol):
-    """What is known of the runs so far."""
+    """Access to the outcomes of the runs that have ended."""
 
     def outcome(self, run: RunSpec) -> Outcome | None:
         """Return the end of a run; None before it."""
