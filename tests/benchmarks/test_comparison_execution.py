@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 import comparison
-from parts.comparison.execution import Worker, drive, progress, run_comparison
+from parts.comparison.execution import Ended, Worker, drive, progress, run_comparison
+from parts.comparison.findings import collect
 from parts.comparison.grid import grid_runs, plan
 from parts.comparison.outcomes import OUTCOME, Outcome, RunFolders, judge, read_run_log
-from parts.comparison.study import BASELINE, CONFIGURATIONS, OURS, Task
+from parts.comparison.study import BASELINE, CONFIGURATIONS, OURS, Size, Study, Task
 from support.recipes.comparison_runs import FakeCommand, setting, small_study, write_log, write_times
+from support.recipes.scripts import run
 
 from wenet_fusion.config import to_yaml
 
@@ -155,3 +158,33 @@ def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=f"is being worked on by process {other.pid}"):
             run_comparison(small_study(tmp_path), tmp_path, tmp_path / "exp", 1, "cpu")
         other.stdin.close()
+
+
+@pytest.mark.slow
+def test_real_trainings_from_the_lists_to_the_tables(tone_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every configuration trains, is evaluated, timed and tabulated; nothing is left to do."""
+    # The driver works in threads, in which Python sets no signal handler; a real run trains in processes.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    data = tmp_path / "data"
+    for name in ("train", "dev", "test"):
+        source = tone_run.train_list.parent.parent / ("train" if name == "train" else "dev")
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).symlink_to(source)
+    (data / "lang").mkdir()
+    (data / "lang" / "units.txt").write_text(Path(tone_run.recipe.tokenizer.units).read_text())
+    training = replace(tone_run.recipe.training, max_steps=6, validate_interval_steps=3)
+    (tmp_path / "train.yaml").write_text(to_yaml(replace(tone_run.recipe, training=training)))
+    study = Study(
+        sizes=(Size("toy"),), warmups=(2,), most_extensions=0, seeds=(0,), train_config=str(tmp_path / "train.yaml"),
+        modes=("ctc_greedy_search",), chunkings=("8/2",), typical_seconds=1.0, most_errors=10.0,
+    )  # fmt: skip
+    folders = RunFolders(tmp_path / "exp")
+
+    def command(arguments: list[str], output: Path) -> Ended:
+        output.write_text("in this process\n")
+        return Ended(run(*arguments), 1.0)
+
+    assert drive(study, folders, Worker(study, data, folders, command).do, 1, lambda line: None) == {}
+    assert plan(study, folders).tasks == () and folders.times("toy")["not_exported"].keys() == {"batch_norm_in_place"}
+    compared = [found.equal_updates for found in collect(study, folders, 5.0)[0].configurations]
+    assert [len(item.runs) for item in compared] == [1] * len(CONFIGURATIONS)

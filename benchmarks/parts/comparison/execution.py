@@ -17,7 +17,7 @@ from parts.comparison.comparison_times import measure_times
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import DIVERGED, RunFolders, judge, read_run_log, write_outcome
 from parts.comparison.study import RunSpec, Study, Task, run_overrides
-from wenet_fusion_runtime.files import hold_lock
+from wenet_fusion_runtime.files import hold_lock, write_text
 
 from wenet_fusion.provenance import commit, processor
 
@@ -107,7 +107,7 @@ class Worker:
         ended = self._command([*command, *run_overrides(self._study, run, self._data_dir)], folder / OUTPUT)
         spent = folder / PROCESSOR_SECONDS  # of all processes that trained this run
         seconds = ended.processor_seconds + (float(spent.read_text()) if spent.exists() else 0.0)
-        spent.write_text(f"{seconds:.1f}\n")
+        write_text(spent, f"{seconds:.1f}\n")  # whole: other threads read it, and a kill leaves the last one
         last_line = last_line_of(folder / OUTPUT)
         if ended.status and DIVERGED not in last_line:
             raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
