@@ -151,7 +151,7 @@ def test_random_bytes_never_raise_anything_else(tmp_path):
 def test_a_damaged_training_state_says_how_to_start_again(tmp_path):
     path = tmp_path / STATE_NAME
     path.write_bytes(b"PK\x03\x04 half of it")
-    with pytest.raises(ValueError, match=f"{path} cannot be read .*; delete {path} to start again"):
+    with pytest.raises(ValueError, match=f"{path} cannot be read: it is cut off or damaged.*; delete {path} to start again"):
         load_training_state(tmp_path)
     save_model(CHECKPOINT, path)
     with pytest.raises(ValueError, match="'wenet_fusion.model'; give a training state"):
@@ -194,7 +194,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     place = content.index(torch.arange(1000.0).numpy().tobytes()[2000:2100])
     content[place] ^= 1
     (tmp_path / "step.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="step.pt cannot be read .*the checksum of .* is wrong"):
+    with pytest.raises(ValueError, match="step.pt cannot be read: .*the checksum of .* is wrong"):
         load_model(tmp_path / "step.pt")
 
 

@@ -162,7 +162,8 @@ def test_the_state_before_a_damaged_one_is_offered_and_goes_on(recipe, corpus, t
         with pytest.raises(ValueError) as caught:
             start(recipe, corpus, folder)
         message = str(caught.value)
-        assert message.startswith(f"{state} cannot be read (") and "Errno 22] Invalid argument: give" not in message
+        assert message.startswith(f"{state} cannot be read: it is cut off or damaged, or of another program (")
+        assert "Errno 22] Invalid argument: give" not in message
         assert message.endswith(
             f"; the state before it, of step 6, is whole: go on from there with mv {before} {state}"
         )

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -259,14 +260,23 @@ def test_the_run_ends_in_seconds_when_a_rank_ends(tone_run: ToneRun, tmp_path: P
     assert "trained to step" not in done.stdout
 
 
-def test_sigterm_saves_and_ends(tone_run: ToneRun, tmp_path: Path) -> None:
-    """As a scheduler ends a job; the run goes on from the very step."""
-    arguments = training(tone_run, tmp_path / "exp", "training.max_steps=100000", "training.save_interval_steps=100000")
+@pytest.mark.parametrize("receivers", ["training", "all processes"])
+def test_sigterm_saves_and_ends(tone_run: ToneRun, tmp_path: Path, receivers: str) -> None:
+    """As a scheduler ends a job; the run goes on from the very step, also if the processes that load batches get it."""
+    arguments = training(
+        tone_run, tmp_path / "exp", "training.max_steps=100000", "training.save_interval_steps=100000",
+        f"training.num_workers={int(receivers != 'training')}",
+    )  # fmt: skip
     command = [sys.executable, "-m", "wenet_fusion.cli", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    )
     log = tmp_path / "exp/train_log.jsonl"
     wait_until(lambda: log.exists() and log.read_text().count("\n") >= 3)
-    process.terminate()
+    if receivers == "training":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
     state = load_training_state(tmp_path / "exp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -156,3 +157,6 @@ def _unchanged(item: T) -> T:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)  # one process per core already
+    # Slurm, systemd and timeout(1) send SIGTERM to all processes at once. Training then saves its state and ends its
+    # workers; one that died first would end it with an error. A second SIGTERM, as from DataLoader, ends the worker.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

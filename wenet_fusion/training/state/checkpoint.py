@@ -174,7 +174,10 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({reason}); give {expected}{_earlier(path)}") from None
+        raise ValueError(
+            f"{path} cannot be read: it is cut off or damaged, or of another program ({reason}); "
+            f"give {expected}{_earlier(path)}"
+        ) from None
     if content is None:
         raise ValueError(f"{path} is an exported model; give {expected}")
     if not isinstance(content, dict) or content.get("kind") != kind:
