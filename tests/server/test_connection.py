@@ -15,7 +15,7 @@ from wenet_fusion_runtime.server.errors import ClientError, Reason, shutting_dow
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.service import Service
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
-from wenet_fusion_runtime.server.websocket import connection
+from wenet_fusion_runtime.server.websocket import live_connection
 from wenet_fusion_runtime.server.websocket.connection import Connection
 
 START = '{"signal":"start","sample_rate":8000}'
@@ -72,7 +72,7 @@ Script = Callable[[Connection, MemorySocket, Held], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, seconds in (("TICK_SECONDS", 0.01), ("FINISH_SECONDS", 0.1), ("PING_SECONDS", 0.05)):
-        monkeypatch.setattr(connection, name, seconds)
+        monkeypatch.setattr(live_connection, name, seconds)
     yield
 
 

@@ -1,131 +1,44 @@
-"""Serves one WebSocket client from its connection to its end."""
+"""Serves one client of WeNet's WebSocket protocol."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
-from aiohttp import WSMsgType
-
-from wenet_fusion_runtime.server.errors import (
-    NORMAL,
-    ClientError,
-    Reason,
-    internal_error,
-    shutting_down,
-)
+from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard.addresses import Visitor
 from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.live_session import LiveSession
-from wenet_fusion_runtime.server.service import FINISH_SECONDS, LOG, Service
-from wenet_fusion_runtime.server.session_options import MAX_TEXT, SessionOptions
+from wenet_fusion_runtime.server.service import Service
+from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
+from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
-TICK_SECONDS = 0.25
-PING_SECONDS = 20.0  # keeps proxies from closing a connection without traffic
-LEAST_AUDIO = 0.01  # share of real time that a client must send: without it, a byte now and then holds a session
 
-
-class Disconnected(Exception):
-    """The client closed the connection."""
-
-
-class Connection:
-    """Serves one client; a `Client` of the service. Errors and delays of the client end only its own session.
-
-    Args:
-        service: decodes the audio.
-        socket: accepted WebSocket.
-        label: name of the client in the log.
-        visitor: the client's address and its place among the connections.
+class Connection(LiveConnection):
+    """Serves one client: a start signal, audio, an end signal, and results; see `LiveConnection` for the arguments.
 
     >>> async def handle(service: Service, socket: WebSocket) -> None:
     ...     await Connection(service, socket, label="127.0.0.1 /ws").run()
     """
 
     def __init__(self, service: Service, socket: WebSocket, label: str, visitor: Visitor = Visitor()) -> None:
-        self._service, self._socket, self._label, self._visitor = service, socket, label, visitor
-        self._loop = asyncio.get_running_loop()
+        super().__init__(service, socket, label, visitor)
         self._options = SessionOptions()
-        self._session: LiveSession | None = None
-        self._audio_seconds = 0.0
-        self._error: ClientError | None = None  # to be sent after the results so far
-        self._finish_by: float | None = None  # loop time by which those results must have been sent
-        self._is_receiving = False  # waits for a message of the client
-        self._sending_since: float | None = None  # waits for the client to read a message
-        self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # ends the connection at once
 
-    async def run(self) -> None:
-        """Serve the client until it has all results, disconnects, or makes an error."""
-        try:
-            await self._serve()
-        except ClientError as error:
-            self._drop()
-            self._service.report(error, self._label)
-            await self._close(error)
-        except (Disconnected, ConnectionError):
-            self._disconnected()
-        except asyncio.CancelledError:  # aiohttp cancels the handler when the connection is lost
-            self._disconnected()
-            raise
-        except Exception:
-            LOG.exception("%s: failed", self._label)
-            self._service.metrics.count_error(Reason.INTERNAL)
-            await self._close(internal_error())
-        else:
-            LOG.info("%s: finished, %.1f s of audio", self._label, self._audio_seconds)
-            await self._socket.close(code=NORMAL)
-        finally:
-            self._drop()
-
-    def drain(self) -> None:
-        """Close the connection if its session has not begun."""
-        if self._session is None:
-            self._cut_off(shutting_down())
-
-    def end_early(self, error: ClientError) -> None:
-        """End the session: send the results of the audio so far, then the error."""
-        if self._session is None:
-            self._cut_off(error)
-        elif self._error is None:
-            self._error = error
-            self._finish_by = self._loop.time() + FINISH_SECONDS
-            self._session.end()
-
-    # ----
+    @staticmethod
+    def failed(message: str) -> str:
+        """Return the message of an error."""
+        return protocol.failed(message)
 
     async def _serve(self) -> None:
         limits = self._service.limits
-        self._service.check_draining()
         try:
             self._options = await self._first(within(self._start(), limits.start_seconds))
         except asyncio.TimeoutError:
             raise ClientError(Reason.START, f"no start signal came within {limits.start_seconds:g} s") from None
-        with self._service.sessions.open(self._visitor):
-            self._session = await self._service.open(self._options)
-            # The writer comes first: if it has ended, a client that disconnected in the same turn has all results.
-            await self._first(self._write(self._session), self._read(self._session), self._watch())
-
-    async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:
-        """Return or raise what the first coroutine to end does, once all have ended; raise ClientError on a cut."""
-        tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-        try:
-            await asyncio.wait([*tasks, self._cut], return_when=asyncio.FIRST_COMPLETED)
-            if self._cut.done():
-                raise self._cut.result()
-            ended = next(task for task in tasks if task.done())
-            return ended.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _cut_off(self, error: ClientError) -> None:
-        if not self._cut.done():
-            self._cut.set_result(error)
+        await self._serve_session(self._options)
 
     # ---- from the client
 
@@ -140,8 +53,7 @@ class Connection:
 
     async def _read(self, session: LiveSession) -> None:
         """Push the client's audio into the session until it disconnects; drop what follows the end signal."""
-        reader, rate = SampleReader(self._options.sample_format), self._options.sample_rate
-        limit, ended = self._service.limits.audio_seconds, False
+        reader, ended = SampleReader(self._options.sample_format), False
         while True:
             # The idle time runs only while the server waits for the client, not while it waits for room.
             self._is_receiving = not ended
@@ -155,30 +67,11 @@ class Connection:
                 ended = True
                 session.end()
                 continue
-            samples = reader.read(message)
-            allowed = max(0, round((limit - self._audio_seconds) * rate))
-            self._audio_seconds += min(len(samples), allowed) / rate
-            await session.push(samples[:allowed], rate)
-            if len(samples) > allowed:
-                self.end_early(
-                    ClientError(
-                        Reason.AUDIO_SECONDS, f"a session may have {limit:g} s of audio; open another connection"
-                    )
-                )
+            await self._push(session, reader.read(message), self._options.sample_rate)
 
     def _check_end(self, message: str) -> None:
         if not isinstance(protocol.parse_signal(message, self._service.rules), EndSignal):
             raise protocol.protocol_error("Unexpected start signal: the session has begun; open another connection")
-
-    async def _receive(self) -> str | bytes:
-        message = await self._socket.receive()
-        if message.type is WSMsgType.TEXT and len(message.data) > MAX_TEXT:
-            raise ClientError(
-                Reason.MESSAGE_SIZE, f"a text message has more than {MAX_TEXT} bytes; send audio as binary"
-            )
-        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            return message.data
-        raise self._socket.read_error or Disconnected
 
     # ---- to the client
 
@@ -198,69 +91,3 @@ class Connection:
         if self._error is not None:
             raise self._error
         await self._send(protocol.speech_end())
-
-    async def _send(self, text: str) -> None:
-        self._sending_since = self._loop.time()
-        await self._socket.send_str(text)
-        self._sending_since = None
-
-    async def _watch(self) -> None:
-        """Check the time limits: raise ClientError, or end the session early so that the results so far are sent."""
-        limits, begun = self._service.limits, self._loop.time()
-        pinged = counted_at = begun
-        counted, least = 0.0, LEAST_AUDIO * limits.idle_seconds  # seconds of audio
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            now = self._loop.time()
-            if self._sending_since is not None and now - self._sending_since > limits.send_seconds:
-                raise ClientError(Reason.SLOW_READER, f"the client read nothing for {limits.send_seconds:g} s")
-            if self._error is not None and self._finish_by is not None and now > self._finish_by:
-                raise self._error
-            if not self._is_receiving or self._audio_seconds - counted >= least:
-                counted, counted_at = self._audio_seconds, now
-            elif now - counted_at > limits.idle_seconds:
-                self.end_early(
-                    ClientError(
-                        Reason.IDLE,
-                        f"less than {least:g} s of audio came in {limits.idle_seconds:g} s; send audio or an end "
-                        "signal",
-                    )
-                )
-            if now - begun > limits.audio_seconds + limits.idle_seconds:  # the client sends slower than real time
-                self.end_early(
-                    ClientError(
-                        Reason.AUDIO_SECONDS,
-                        f"a session may last {limits.audio_seconds:g} s; open another connection",
-                    )
-                )
-            if now - pinged > PING_SECONDS and self._sending_since is None:
-                pinged = now
-                try:
-                    await within(self._socket.ping(), limits.send_seconds)
-                except asyncio.TimeoutError:
-                    raise ClientError(Reason.SLOW_READER, "the client did not read a ping") from None
-
-    async def _close(self, error: ClientError) -> None:
-        """Send the error and close; abort the connection if the client does not read."""
-        if error.reason is Reason.SLOW_READER or self._socket.closed:
-            self._socket.abort()
-            return
-        sending = self._socket.send_str(protocol.failed(error.message))
-        try:
-            await within(sending, self._service.limits.send_seconds)
-            await self._socket.close(code=error.close_code, message=error.close_reason)
-        except (asyncio.TimeoutError, ConnectionError):
-            self._socket.abort()
-
-    def _disconnected(self) -> None:
-        """Count and log the end of the connection."""
-        if self._socket.read_error is not None:  # the client closed after it got the error
-            self._service.report(self._socket.read_error, self._label)
-            return
-        if self._session is not None:
-            self._service.metrics.count_disconnected()
-        LOG.info("%s: disconnected after %.1f s of audio", self._label, self._audio_seconds)
-
-    def _drop(self) -> None:
-        if self._session is not None:
-            self._session.close()
