@@ -71,12 +71,11 @@ RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime 
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 AIOHTTP = ["server", "http.app", "http.body", "http.request_handler", "http.responses", "http.uploads"]
 AIOHTTP += ["websocket.live_connection", "websocket.socket", "websocket.websocket_client"]
+BY_WAY = ["connection_limits", "service", "websocket.connection"]  # import modules that need an extra
 EXTRAS = {
     **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in AIOHTTP},
-    "wenet_fusion_runtime.server.connection_limits": set(),  # by way of responses
+    **{f"wenet_fusion_runtime.server.{name}": set() for name in BY_WAY},
     "wenet_fusion_runtime.server.http.metrics": {"prometheus_client"},
-    "wenet_fusion_runtime.server.service": set(),  # by way of metrics
-    "wenet_fusion_runtime.server.websocket.connection": set(),  # by way of live_connection
 }
 JIT = {
     "wenet_fusion.model.streaming": "marks the methods that export scripts",
