@@ -69,8 +69,8 @@ LATE = {
 }
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime may require
 # Modules that an extra is needed for; none but those and LATE ones may import them.
-AIOHTTP = ["server", "http.app", "http.body", "http.request_handler", "http.responses", "http.uploads"]
-AIOHTTP += ["websocket.live_connection", "websocket.socket", "websocket.websocket_client"]
+AIOHTTP = "server http.app http.body http.request_handler http.responses http.upload_answer http.uploads".split()
+AIOHTTP += "openai.transcription_answer websocket.live_connection websocket.socket websocket.websocket_client".split()
 BY_WAY = ["connection_limits", "service", "websocket.connection"]  # import modules that need an extra
 EXTRAS = {
     **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in AIOHTTP},

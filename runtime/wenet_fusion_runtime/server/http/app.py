@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,11 +17,17 @@ from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol
 from wenet_fusion_runtime.server.http.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.server.http.pages import Page
 from wenet_fusion_runtime.server.http.responses import HEADERS, error_response, json_response
+from wenet_fusion_runtime.server.http.upload_answer import TranscribeRoute, UploadRoute
 from wenet_fusion_runtime.server.http.uploads import Upload
+from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
+from wenet_fusion_runtime.server.openai.transcription_answer import TranscriptionsRoute, openai_response
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.connection import Connection
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
+
+OPENAI = "/v1/"  # the paths of OpenAI's protocols begin with it
+OWNER = "wenet_fusion"  # of the model, in lists of models
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,6 +47,9 @@ def build_app(
     routes = _Routes(service, access, proxies, pages, model)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_post("/transcribe", routes.transcribe)
+    app.router.add_post(f"{OPENAI}audio/transcriptions", routes.transcriptions)
+    app.router.add_get(f"{OPENAI}models", routes.models)
+    app.router.add_get(f"{OPENAI}models/{{name}}", routes.models)
     app.router.add_get("/healthz", routes.healthz)
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_get("/info", routes.info)
@@ -57,6 +67,11 @@ class _Routes:
         self._service, self._access, self._proxies = service, access, proxies
         self._pages, self._model = pages, model
         self._uploads = 0
+        meta, rules = service.meta, service.file_rules
+        self._prompt_words = PromptWords(meta.vocabulary, service.recognizer.options.mode)
+        self._transcribe = TranscribeRoute(meta, rules)
+        self._transcriptions = TranscriptionsRoute(meta, rules, self._prompt_words)
+        self._started = round(time.time())
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -73,19 +88,19 @@ class _Routes:
                 response = await handler(request)
         except ClientError as error:
             self._service.report(error, self._label(request))
-            response = error_response(error)
+            response = _failed(request, error)
         except web.HTTPException as error:  # 404, 405, 413, a bad handshake
             named = visible(f"{request.method} {request.path}", SHOWN)
-            response = error_response(ClientError(Reason.PROTOCOL, f"{named}: {error.reason}"))
+            response = _failed(request, ClientError(Reason.PROTOCOL, f"{named}: {error.reason}"))
             response.set_status(error.status)
             response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         except ConnectionError as error:  # the response reaches nobody
             LOG.info("%s: disconnected", self._label(request))
-            response = error_response(ClientError(Reason.PROTOCOL, f"the connection was lost ({error})"))
+            response = _failed(request, ClientError(Reason.PROTOCOL, f"the connection was lost ({error})"))
         except Exception:
             LOG.exception("%s: failed", self._label(request))
             self._service.metrics.count_error(Reason.INTERNAL)
-            response = error_response(internal_error())
+            response = _failed(request, internal_error())
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -156,6 +171,22 @@ class _Routes:
 
     async def transcribe(self, request: web.Request) -> web.StreamResponse:
         """Recognise an uploaded file."""
+        return await self._upload(request, self._transcribe)
+
+    async def transcriptions(self, request: web.Request) -> web.StreamResponse:
+        """Recognise an uploaded file as OpenAI's protocol asks."""
+        return await self._upload(request, self._transcriptions)
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """Return the only model, alone or in a list."""
+        record = {"id": self._model, "object": "model", "created": self._started, "owned_by": OWNER}
+        if (name := request.match_info.get("name")) is None:
+            return json_response({"object": "list", "data": [record]})
+        if name != self._model:
+            raise web.HTTPNotFound(reason=f"the model is {visible(self._model, SHOWN)}")
+        return json_response(record)
+
+    async def _upload(self, request: web.Request, route: UploadRoute) -> web.StreamResponse:
         limits = self._service.limits
         self._service.check_draining()
         if self._uploads >= limits.sessions:  # each may fill a temporary file before its session begins
@@ -165,7 +196,7 @@ class _Routes:
                 Reason.UPLOAD_SIZE,
                 f"the file has more than {limits.upload_bytes} bytes; cut it, or stream it over a WebSocket",
             )
-        upload = Upload(self._service, request, self._label(request))
+        upload = Upload(self._service, request, self._label(request), route)
         self._service.add(upload)
         self._uploads += 1
         try:
@@ -240,6 +271,10 @@ def _info(service: Service, model: str) -> dict[str, Any]:
             "upload_bytes": limits.upload_bytes,
         },
     }
+
+
+def _failed(request: web.Request, error: ClientError) -> web.Response:
+    return openai_response(error) if request.path.startswith(OPENAI) else error_response(error)
 
 
 def _wants_socket(request: web.Request) -> bool:

@@ -52,10 +52,19 @@ def error_response(error: ClientError, text: str | None = None) -> web.Response:
         error: its reason sets the status.
         text: what was recognised before the error.
     """
-    status, headers = _STATUS.get(error.reason, 400), {}
+    return failure(error, {"status": "failed", "message": error.message} | ({} if text is None else {"text": text}))
+
+
+def error_status(error: ClientError) -> int:
+    """Return the HTTP status of an error."""
+    return _STATUS.get(error.reason, 400)
+
+
+def failure(error: ClientError, record: Mapping[str, Any]) -> web.Response:
+    """Return a record as the response for an error, with the status and the headers of its reason."""
+    status, headers = error_status(error), {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
-    record = {"status": "failed", "message": error.message} | ({} if text is None else {"text": text})
     return json_response(record, status, headers)

@@ -12,15 +12,12 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from wenet_fusion_runtime.console import SHOWN, visible
-from wenet_fusion_runtime.results.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.server.decoding.decoder_process import NAME
 from wenet_fusion_runtime.server.decoding.decoders import DecoderFault, DecodersBusy, Decoding
 from wenet_fusion_runtime.server.errors import ClientError, Reason, internal_error
 from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.http.body import Body
-from wenet_fusion_runtime.server.http.responses import error_response, json_response
-from wenet_fusion_runtime.server.http.upload_options import UploadOptions, parse_upload_options
+from wenet_fusion_runtime.server.http.upload_answer import Answer, Transcript, UploadRoute, joined_text
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.session_options import MAX_TEXT, option_error
@@ -30,7 +27,6 @@ CHUNK_BYTES = 64 * 1024  # received at once
 MAX_FIELDS = 32  # options in a form
 FORM_BYTES = 64 * 1024 + MAX_TEXT  # of a form besides its file
 FILE_FIELDS = ("file", "audio")  # parts of a form that are the audio even without a file name
-CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # of FORMATS
 
 
 class Upload:
@@ -40,13 +36,14 @@ class Upload:
         service: decodes the audio.
         request: its body is the file, or a form with the file and options.
         label: name of the client in the log.
+        route: reads the options and writes the response.
 
-    >>> async def handle(service: Service, request: web.Request) -> web.StreamResponse:
-    ...     return await Upload(service, request, label="127.0.0.1 /transcribe").respond()
+    >>> async def handle(service: Service, request: web.Request, route: UploadRoute) -> web.StreamResponse:
+    ...     return await Upload(service, request, "127.0.0.1 /transcribe", route).respond()
     """
 
-    def __init__(self, service: Service, request: web.Request, label: str) -> None:
-        self._service, self._request, self._label = service, request, label
+    def __init__(self, service: Service, request: web.Request, label: str, route: UploadRoute) -> None:
+        self._service, self._request, self._label, self._route = service, request, label, route
         self._session: LiveSession | None = None
         self._work: asyncio.Task[web.StreamResponse] | None = None
         self._error: ClientError | None = None  # ends the upload early
@@ -89,8 +86,8 @@ class Upload:
 
     async def _answer(self) -> web.StreamResponse:
         limits = self._service.limits
-        query = {name: value for name, value in self._request.query.items() if name != "token"}
-        parse_upload_options(query, self._service.file_rules)  # report errors in the query before the file arrives
+        query = [(name, value) for name, value in self._request.query.items() if name != "token"]
+        self._route.read(query)  # report errors in the query before the file arrives
         with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
             try:
                 fields = await within(self._receive(file), limits.upload_seconds)
@@ -100,27 +97,28 @@ class Upload:
                 raise ClientError(
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
-            options = parse_upload_options(query | fields, self._service.file_rules)
+            answer = self._route.read(query + fields)
             self._service.check_room()  # open one only once there is audio, but decode nothing in vain
             file.flush()
             try:
-                decoding = await self._service.decoders.open(file, options.channel)
+                decoding = await self._service.decoders.open(file, answer.options.channel)
             except _AUDIO_ERRORS as error:
                 raise self._audio_error(error) from None
         with contextlib.closing(decoding):
-            self._session = await self._service.open(options.session, is_file=True)
+            self._session = await self._service.open(answer.options.session, is_file=True)
             self._move_on()
             tasks = [asyncio.ensure_future(self._feed(decoding, self._session)), asyncio.ensure_future(self._watch())]
             try:
-                return await self._transcribe(self._session, options)
+                return await self._transcribe(self._session, answer)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _receive(self, file: BinaryIO) -> dict[str, str]:
+    async def _receive(self, file: BinaryIO) -> list[tuple[str, str]]:
         """Write the audio to a file; return the other fields of a form."""
-        fields: dict[str, str] = {}
+        fields: list[tuple[str, str]] = []
+        names: set[str] = set()
         size = 0  # of all fields, those of one name included
         body = Body(self._request.content, self._service.limits.upload_bytes + FORM_BYTES)
         if not self._request.content_type.startswith("multipart/"):
@@ -134,9 +132,10 @@ class Upload:
                         raise ValueError("a form within a form")
                     if part.filename is None and part.name not in FILE_FIELDS:
                         name = visible(part.name or "", SHOWN)
-                        fields[name] = await _read_field(part, name, size)
-                        size += len(name) + len(fields[name])
-                        if len(fields) > MAX_FIELDS:
+                        names.add(name)
+                        fields.append((name, await _read_field(part, name, size)))
+                        size += len(name) + len(fields[-1][1])
+                        if len(names) > MAX_FIELDS:
                             raise ValueError(f"more than {MAX_FIELDS} fields")
                         continue
                     if file.tell():
@@ -204,13 +203,10 @@ class Upload:
         LOG.warning("%s: %s (%s)", self._label, error, error.details or "no details")
         return ClientError(Reason.DECODER, str(error))
 
-    async def _transcribe(self, session: LiveSession, options: UploadOptions) -> web.StreamResponse:
-        meta, nbest = self._service.meta, options.session.nbest
-        units = meta.vocabulary if nbest > 1 else None
-        if options.is_streamed:
-            self._stream = web.StreamResponse(
-                headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
-            )
+    async def _transcribe(self, session: LiveSession, answer: Answer) -> web.StreamResponse:
+        nbest = answer.options.session.nbest
+        if answer.options.is_streamed:
+            self._stream = web.StreamResponse(headers={"Content-Type": answer.stream_type, "X-Accel-Buffering": "no"})
             await self._stream.prepare(self._request)
         async for update in session.updates():
             self._move_on()
@@ -218,33 +214,23 @@ class Upload:
                 raise self._service.session_error(update.error, self._label)
             finals = [replace(result, hypotheses=result.hypotheses[:nbest]) for result in update.finals]
             self._results += finals
-            lines = [json_line(result_record(result, units)) for result in finals]
-            if update.partial is not None and update.partial.text:
-                lines.append(json_line(partial_record(update.partial)))
-            await self._send("".join(lines))
+            if self._stream is not None:
+                await self._send(answer.piece(finals, update.partial))
         if self._error is not None:
             raise self._error
-        await self._send(json_line({"status": "ok", "text": self._text, "seconds": round(self._seconds, 3)}))
+        transcript = Transcript(self._text, self._seconds, tuple(self._results))
+        if self._stream is not None:
+            await self._send(answer.last(transcript))
         self._is_answered = True  # from here on a client that disconnects has all results
         LOG.info("%s: transcribed %.1f s of audio", self._label, self._seconds)
         if self._stream is not None:
             await self._stream.write_eof()
             return self._stream
-        if options.output_format == JSON:
-            segments = [result_record(result, units) for result in self._results]
-            return json_response(
-                {"status": "ok", "text": self._text, "seconds": round(self._seconds, 3), "segments": segments}
-            )
-        writer = make_writer(options.output_format, NAME, named=False)
-        text = writer.begin() + "".join(map(writer.segment, self._results)) + writer.end(self._text)
-        return web.Response(
-            text=text, content_type=CONTENT_TYPES[FORMATS.index(options.output_format)], charset="utf-8"
-        )
+        return answer.whole(transcript)
 
     @property
     def _text(self) -> str:
-        spaced = self._service.meta.vocabulary.spaced
-        return "".join(spaced([token.id for token in result.tokens]) for result in self._results).strip()
+        return joined_text(self._results, self._service.meta.vocabulary)
 
     # ---- streamed responses
 
@@ -259,11 +245,11 @@ class Upload:
     async def _send_error(self, error: ClientError) -> web.StreamResponse:
         self._service.report(error, self._label)
         if self._stream is None:
-            return error_response(error, self._text if self._results else None)
+            return self._route.error(error, self._text if self._results else None)
         if error.reason is Reason.SLOW_READER and self._request.transport is not None:
             self._request.transport.abort()
             return self._stream
-        await self._send(json_line({"status": "failed", "message": error.message, "text": self._text}))
+        await self._send(self._route.last_error(error, self._text))
         await self._stream.write_eof()
         return self._stream
 

@@ -1,0 +1,79 @@
+"""Hot words from the prompt and the keywords of OpenAI's protocols."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.search.modes import SEARCH_MODES
+from wenet_fusion_runtime.search.spelling import Spelled, Spelling, split_words
+from wenet_fusion_runtime.server.session_options import MAX_PHRASE
+
+MOST_READ = 4000  # characters of a prompt; the rest is not read
+MOST_WORDS = 200  # hot words of one prompt and its keywords
+LONGEST_PHRASE = 4  # words; what is longer is a sentence
+_SEPARATOR = re.compile("[,;:|\n.!?\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f]+(?=\\s|$)|[\n|\u3001\u3002\uff0c\uff1b]")
+_QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
+
+
+class PromptWords:
+    """Turns prompts into hot words that a vocabulary can spell.
+
+    A prompt is a list of names, a sentence, or both: each part between commas or ends of sentences that has at most
+    four words is a phrase; of a longer one, the capitalised words after the first are taken. A prompt is a hint, so
+    what cannot be spelled is left out. Without alternatives to choose from (greedy search) there are no hot words.
+
+    Args:
+        vocabulary: the model's tokens. Phrases are written in its case.
+        mode: the search that would use them.
+
+    >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "ONE", "TWO"], "words")
+    >>> [word.phrase for word in PromptWords(vocabulary, "ctc_prefix_beam_search").find("Two, one two, six.")]
+    ['TWO', 'ONE TWO']
+    """
+
+    def __init__(self, vocabulary: Vocabulary, mode: str) -> None:
+        self._vocabulary, self._is_used = vocabulary, SEARCH_MODES[mode].has_alternatives
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self._vocabulary)
+
+    def find(self, prompt: str, keywords: Sequence[str] = (), chosen: Sequence[HotWord] = ()) -> tuple[HotWord, ...]:
+        """Return hot words with the default boost.
+
+        Args:
+            prompt: free text.
+            keywords: phrases, taken as they are.
+            chosen: hot words with boosts of their own; these phrases are left out.
+        """
+        if not self._is_used or not (prompt or keywords):
+            return ()
+        taken = {spelled[0] for word in chosen if (spelled := self._spelled(word.phrase)) is not None}
+        found: dict[Spelled, str] = {}
+        for phrase in [*keywords, *_phrases(prompt[:MOST_READ])]:
+            spelled = self._spelled(phrase)
+            if spelled is not None and spelled[0] not in taken and len(found) < MOST_WORDS:
+                found.setdefault(*spelled)
+        return tuple(map(HotWord, found.values()))
+
+    def _spelled(self, phrase: str) -> tuple[Spelled, str] | None:
+        """Return the spelling of a phrase in the case of the vocabulary, and that form."""
+        for form in (phrase, phrase.upper(), phrase.lower()) if len(phrase) <= MAX_PHRASE else ():
+            try:
+                return self._spelling.spell(form), form
+            except ValueError:
+                continue
+        return None
+
+
+def _phrases(prompt: str) -> Iterator[str]:
+    for part in _SEPARATOR.split(prompt):
+        words = [stripped for word in part.split() if (stripped := word.strip(_QUOTES))]
+        if len(words) <= LONGEST_PHRASE:
+            yield " ".join(words)
+        else:
+            yield from (word for word in words[1:] if word[0].isupper() and len(split_words(word)) == 1)
