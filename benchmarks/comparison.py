@@ -18,7 +18,7 @@ from parts.comparison.execution import progress, run_comparison
 from parts.comparison.findings import collect
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import RunFolders
-from parts.comparison.study import Study, clip_norm_of, read_study
+from parts.comparison.study import Study, read_study
 from wenet_fusion_runtime.console import run_main
 
 
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for verb in (runs, summary):
         verb.add_argument("--study", type=Path, required=True, help="YAML file of the comparison")
         verb.add_argument("--folder", type=Path, required=True, help="folder of the runs")
+        verb.add_argument("--records", type=Path, help="folder of what is kept of ended runs (default: --folder)")
         verb.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
     args = parser.parse_args(arguments)
     study = read_study(args.study)
@@ -45,10 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.verb == "summarise":
         summarise(study, args)
         return 0
+    folders = RunFolders(args.folder, args.records)
     if args.dry_run:
-        print_plan(study, RunFolders(args.folder), args.jobs)
+        print_plan(study, folders, args.jobs)
         return 0
-    return run_comparison(study, args.data_dir.resolve(), args.folder, args.jobs, args.device)
+    return run_comparison(study, args.data_dir.resolve(), folders, args.jobs, args.device)
 
 
 def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
@@ -60,8 +62,8 @@ def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
 
 def summarise(study: Study, args: argparse.Namespace) -> None:
     """Write the tables of what has finished, and the picture."""
-    folders = RunFolders(args.folder)
-    sizes = collect(study, folders, clip_norm_of(study))
+    folders = RunFolders(args.folder, args.records)
+    sizes = collect(study, folders)
     now = progress(study, folders)
     done = f"{now.finished} of about {now.trainings} trainings have finished"
     text = write_page(args.name, sizes, study, done, args.output, os.getloadavg()[0])
@@ -70,7 +72,7 @@ def summarise(study: Study, args: argparse.Namespace) -> None:
     if args.picture and now.finished:
         from parts.comparison.comparison_pictures import draw  # matplotlib is an extra
 
-        draw(sizes, folders, args.picture)
+        draw(sizes, args.picture)
     print(text)
 
 

@@ -1,5 +1,6 @@
 """The paper's comparison: trainings are resumed and never repeated, and a divergence is a result."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,10 +10,21 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 import comparison
+from parts.comparison.comparison_tables import headline_table
 from parts.comparison.execution import Ended, Worker, drive, progress, run_comparison
 from parts.comparison.findings import collect
 from parts.comparison.grid import grid_runs, plan
-from parts.comparison.outcomes import OUTCOME, Outcome, RunFolders, judge, read_run_log
+from parts.comparison.outcomes import (
+    OUTCOME,
+    Gradients,
+    LogLines,
+    Outcome,
+    Point,
+    RunFolders,
+    course_of,
+    judge,
+    read_run_log,
+)
 from parts.comparison.study import BASELINE, CONFIGURATIONS, OURS, Size, Study, Task
 from support.recipes.comparison_runs import FakeCommand, setting, small_study, write_log, write_times
 from support.recipes.scripts import run
@@ -120,6 +132,42 @@ def test_a_damaged_outcome_is_named(tmp_path: Path) -> None:
         folders.outcome(run)
 
 
+def test_records_alone_make_the_tables_and_nothing_is_trained_again(tmp_path: Path) -> None:
+    """Checkpoints stay on the machine that trained. A choice whose checkpoint is elsewhere is trained for its test."""
+    study, command = small_study(tmp_path), FakeCommand(lambda folder: abs(rate_of(folder) - 0.002))
+    folders = RunFolders(tmp_path / "exp", tmp_path / "records")
+    write_times(folders.times_path("toy"), {item.folder: 0.5 for item in CONFIGURATIONS})
+    first = Worker(study, tmp_path / "data", folders, command)
+    tasks = plan(study, folders).tasks
+    while any(task.kind == "train" for task in tasks):
+        for task in tasks:
+            if task.kind == "train":
+                first.do(task)
+        tasks = plan(study, folders).tasks
+    elsewhere, other = RunFolders(tmp_path / "other", tmp_path / "records"), FakeCommand(command.wer)
+    assert plan(study, elsewhere).tasks == tasks and {task.kind for task in tasks} == {"evaluate"}
+    assert drive(study, elsewhere, Worker(study, tmp_path / "data", elsewhere, other).do, 1, lambda line: None) == {}
+    assert [call[0] for call in other.calls] == ["train", "evaluate"] * len(tasks)
+    assert plan(study, RunFolders(tmp_path / "nowhere", tmp_path / "records")).tasks == ()
+    names = {path.name for path in (tmp_path / "records").rglob("*") if path.is_file()}
+    assert names == {"outcome.json", "errors.json", "times.json"}
+    (found,) = collect(study, RunFolders(tmp_path / "records"))
+    (same,) = collect(study, folders)
+    assert headline_table(found, study) == headline_table(same, study) and "0.002, 10" in headline_table(found, study)
+
+
+def test_the_course_of_a_training_leaves_out_what_is_not_finite() -> None:
+    steps = [
+        {"step": n, "loss": None if n == 7 else float(n), "grad_norm": 6.0 if n > 90 else 1.0} for n in range(1, 121)
+    ]
+    epochs = [{"step": 60, "dev_wer": 0.5}, {"step": 120, "dev_wer": None}]
+    lines = [{"kind": "step", **step} for step in steps] + [{"kind": "epoch", **epoch} for epoch in epochs]
+    course = course_of(LogLines([json.dumps(line) for line in lines]), 20, 5.0)
+    assert len(course.losses) == 60 and course.losses[0] == Point(2, 1.5) and course.losses[3] == Point(8, 8.0)
+    assert course.dev_wers == (Point(60, 0.5),)
+    assert course.gradients == Gradients(1.0, 6.0, 0.3)
+
+
 def test_a_better_outcome_comes_first() -> None:
     better = [Outcome("finished", "", 1, 0.1, 2.0), Outcome("finished", "", 1, 0.1, 3.0)]
     worse = [Outcome("finished", "", 1, 0.2, 1.0), Outcome("diverged", "", 1, 0.05, 1.0), Outcome("diverged")]
@@ -156,7 +204,7 @@ def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(OSError, match=f"is being worked on by process {other.pid}"):
-            run_comparison(small_study(tmp_path), tmp_path, tmp_path / "exp", 1, "cpu")
+            run_comparison(small_study(tmp_path), tmp_path, RunFolders(tmp_path / "exp"), 1, "cpu")
         other.stdin.close()
 
 
@@ -186,5 +234,5 @@ def test_real_trainings_from_the_lists_to_the_tables(tone_run, tmp_path: Path, m
 
     assert drive(study, folders, Worker(study, data, folders, command).do, 1, lambda line: None) == {}
     assert plan(study, folders).tasks == () and folders.times("toy")["not_exported"].keys() == {"batch_norm_in_place"}
-    compared = [found.equal_updates for found in collect(study, folders, 5.0)[0].configurations]
+    compared = [found.equal_updates for found in collect(study, folders)[0].configurations]
     assert [len(item.runs) for item in compared] == [1] * len(CONFIGURATIONS)

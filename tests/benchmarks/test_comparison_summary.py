@@ -13,7 +13,7 @@ from parts.comparison.comparison_page import quote
 from parts.comparison.execution import Worker, drive
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import RunFolders
-from parts.comparison.seed_intervals import Errors, read_errors, relative_difference, seed_interval
+from parts.comparison.seed_intervals import Errors, evaluation_record, read_errors, relative_difference, seed_interval
 from parts.comparison.study import CONFIGURATIONS
 from support.recipes.comparison_runs import FakeCommand, small_study, write_results, write_times
 
@@ -56,8 +56,28 @@ def test_different_test_sets_are_refused(tmp_path: Path) -> None:
     for name, errors in (("a", [1, 0]), ("b", [1, 0, 0])):
         (tmp_path / name).mkdir()
         write_results(tmp_path / name, errors)
+        (tmp_path / f"{name}.json").write_text(evaluation_record(tmp_path / name))
     with pytest.raises(ValueError, match="hold different test sets"):
-        read_errors([tmp_path / "a", tmp_path / "b"])
+        read_errors([tmp_path / "a.json", tmp_path / "b.json"])
+    (tmp_path / "a.json").write_text('{"keys": ["u')
+    with pytest.raises(ValueError, match=r"a\.json: not the errors of a test set .*; delete it"):
+        read_errors([tmp_path / "a.json"])
+
+
+def test_a_record_holds_the_errors_in_any_order_of_utterances(tmp_path: Path) -> None:
+    for name, errors in (("a", [1, 0, 2]), ("b", [0, 3, 1])):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name, errors)
+    lines = (tmp_path / "b" / "utterances.jsonl").read_text().splitlines(keepends=True)
+    shuffled = [lines[index] for index in np.random.default_rng(0).permutation(len(lines))]
+    (tmp_path / "b" / "utterances.jsonl").write_text("".join(sorted(shuffled, key=lambda line: "full" in line)))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(evaluation_record(tmp_path / name))
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    found, other_way = read_errors(paths), read_errors(paths[::-1])
+    condition = ("attention_rescoring", "16/4")
+    assert found[condition].errors_SU.tolist() == [[1, 0, 2], [0, 3, 1]]
+    assert found.keys() == other_way.keys() and other_way[condition].errors_SU.sum(1).tolist() == [4, 3]
 
 
 def summarise(study, tmp_path: Path, *options: object) -> int:
@@ -96,7 +116,10 @@ def test_the_page_holds_every_finished_run(tmp_path: Path, capsys: pytest.Captur
     record = json.loads((tmp_path / "results" / "comparison_toy.json").read_text())
     ours = record["sizes"]["toy"]["configurations"]["fusionformer"]
     assert ours["choice"]["rate"] == 0.002 and ours["equal_time"]["updates"] == 50
-    assert ours["gradients"] == {"median": 2.0, "percentile_99": 2.0, "clipped": 0.0}
+    course = next(item["course"] for item in ours["grid"] if item["rate"] == 0.002)
+    assert course["gradients"] == {"median": 2.0, "percentile_99": 2.0, "clipped": 0.0}
+    assert course["losses"][:2] == [{"step": 1, "value": 9.0}, {"step": 2, "value": 4.5}]
+    assert course["dev_wers"] == [{"step": 40, "value": 0.01}]
     quoted = page.read_text()
     assert quoted.startswith("before\n<!-- comparison_toy -->\n") and quoted.endswith("\n<!-- end -->\nafter\n")
     inner = quoted.removeprefix("before\n<!-- comparison_toy -->\n").removesuffix("\n<!-- end -->\nafter\n")

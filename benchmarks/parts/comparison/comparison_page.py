@@ -1,6 +1,7 @@
 """Write the results page of a comparison, its numbers as JSON, and the table that docs/comparison.md quotes."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,9 @@ def _configuration(item: Findings) -> dict[str, Any]:
         "name": item.configuration.name,
         "settings": item.configuration.settings,
         "choice": None if choice is None else {"rate": choice.rate, "warmup": choice.warmup, "at_edge": choice.at_edge},
-        "grid": [{"rate": run.rate, "warmup": run.warmup, **vars(outcome)} for run, outcome in item.grid.items()],
+        "grid": [{"rate": run.rate, "warmup": run.warmup, **asdict(outcome)} for run, outcome in item.grid.items()],
         "equal_updates": _compared(item.equal_updates),
         "equal_time": _compared(item.equal_time),
-        "gradients": None if item.gradients is None else item.gradients._asdict(),
     }
 
 

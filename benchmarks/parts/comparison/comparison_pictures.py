@@ -5,21 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from parts.comparison.findings import Findings, SizeFindings
-from parts.comparison.outcomes import RunFolders, read_run_log
+from parts.comparison.outcomes import Point
 from parts.comparison.study import BASELINE, OURS
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "tools" / "measure"))  # the look of all pictures lives there
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
-from plot_training import smooth
 
 GREEN = "#5f9c6b"
 COLOURS = (PALE_INK, YELLOW, RED, GREEN, PALE_BLUE, BLUE)  # in the order of CONFIGURATIONS
 WORST, LEAST = 100.0, 0.3  # percent; the scale of errors is logarithmic
 
 
-def draw(sizes: Sequence[SizeFindings], folders: RunFolders, path: Path) -> None:
+def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
     """Draw a row of panels for each size, from the best run of each configuration so far. Raises OSError."""
     plt = load_pyplot()
     figure, axes = plt.subplots(len(sizes), 3, figsize=(14, 4 * len(sizes)), squeeze=False)
@@ -27,7 +25,7 @@ def draw(sizes: Sequence[SizeFindings], folders: RunFolders, path: Path) -> None
         for item, colour in zip(found.configurations, COLOURS):
             if item.best is not None:
                 width = 2.4 if item.configuration in (BASELINE, OURS) else 1.2
-                _draw_run(row, item, folders, {"color": colour, "lw": width, "label": item.configuration.name})
+                _draw_run(row, item, {"color": colour, "lw": width, "label": item.configuration.name})
         row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
         row[1].set(title=f"{found.size}: dev WER, %, of the best run so far", xlabel="processor minutes", yscale="log")
         row[2].set(title=f"{found.size}: dev WER, %, by learning rate", xlabel="peak rate", xscale="log", yscale="log")
@@ -41,21 +39,22 @@ def draw(sizes: Sequence[SizeFindings], folders: RunFolders, path: Path) -> None
     plt.close(figure)
 
 
-def _draw_run(row: Any, item: Findings, folders: RunFolders, look: dict[str, Any]) -> None:
+def _draw_run(row: Any, item: Findings, look: dict[str, Any]) -> None:
     assert item.best is not None
-    log, outcome = read_run_log(folders.path(item.best)), item.grid[item.best]
-    steps = [step["step"] for step in log.steps if step["loss"] is not None]
-    losses = np.array([step["loss"] for step in log.steps if step["loss"] is not None])
-    if len(losses):
-        row[0].plot(steps, smooth(losses, max(1, len(losses) // 40)), **look)
+    outcome = item.grid[item.best]
+    row[0].plot(*_curve(outcome.course.losses), **look)
     minutes = outcome.processor_seconds / max(outcome.updates, 1) / 60
-    epochs = [epoch for epoch in log.epochs if epoch.get("dev_wer") is not None]
-    row[1].plot([epoch["step"] * minutes for epoch in epochs], [_percent(epoch["dev_wer"]) for epoch in epochs], **look)
+    steps, wers = _curve(outcome.course.dev_wers)
+    row[1].plot([step * minutes for step in steps], [_percent(wer) for wer in wers], **look)
     by_rate: dict[float, float] = {}
     for run, ended in item.grid.items():
         wer = WORST if ended.status == "diverged" or ended.dev_wer is None else _percent(ended.dev_wer)
         by_rate[run.rate] = min(wer, by_rate.get(run.rate, WORST))
     row[2].plot(sorted(by_rate), [by_rate[rate] for rate in sorted(by_rate)], "o-", ms=4, **look)
+
+
+def _curve(points: Sequence[Point]) -> tuple[list[int], list[float]]:
+    return [point.step for point in points], [point.value for point in points]
 
 
 def _percent(wer: float) -> float:

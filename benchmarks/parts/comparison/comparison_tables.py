@@ -129,7 +129,8 @@ def training_table(found: SizeFindings) -> str:
     for item in found.configurations:
         if item.best is None:
             continue
-        outcome, gradients = item.grid[item.best], item.gradients
+        outcome = item.grid[item.best]
+        gradients = outcome.course.gradients
         shown = [EMPTY] * 3
         if gradients is not None:
             shown = [f"{gradients.median:.2f}", f"{gradients.percentile_99:.2f}", f"{100 * gradients.clipped:.0f} %"]

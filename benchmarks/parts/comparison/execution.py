@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from parts.comparison.comparison_times import measure_times
 from parts.comparison.grid import plan
-from parts.comparison.outcomes import DIVERGED, RunFolders, judge, read_run_log, write_outcome
-from parts.comparison.study import RunSpec, Study, Task, run_overrides
+from parts.comparison.outcomes import DIVERGED, RunFolders, course_of, judge, read_run_log
+from parts.comparison.seed_intervals import evaluation_record
+from parts.comparison.study import RunSpec, Study, Task, clip_norm_of, run_overrides
 from wenet_fusion_runtime.files import hold_lock, write_text
 
 from wenet_fusion.provenance import commit, processor
@@ -112,11 +113,13 @@ class Worker:
         if ended.status and DIVERGED not in last_line:
             raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
         try:
-            outcome = judge(read_run_log(folder), run.updates, self._study.most_errors, last_line)
+            log = read_run_log(folder)
+            outcome = judge(log, run.updates, self._study.most_errors, last_line)
         except ValueError as error:
             raise ValueError(f"{folder / OUTPUT}: {error}") from error
-        outcome = replace(outcome, processor_seconds=seconds, commit=self._commit, machine=self._machine)
-        write_outcome(folder, outcome)
+        course = course_of(log, run.warmup, clip_norm_of(self._study))
+        outcome = replace(outcome, processor_seconds=seconds, commit=self._commit, machine=self._machine, course=course)
+        self._folders.write_outcome(run, outcome)
         for pattern in SPENT:
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -126,15 +129,16 @@ class Worker:
 
     def _evaluate(self, run: RunSpec) -> str:
         folder = self._folders.path(run)
-        checkpoint = max(folder.glob("step_*.pt"), default=None)
-        if checkpoint is None:
-            raise OSError(f"{folder}: no step_*.pt: delete the folder, and run the same command again")
+        if not any(folder.glob("step_*.pt")):
+            self._train(run)  # its record came without its checkpoint
+        checkpoint = max(folder.glob("step_*.pt"))
         command = ["evaluate", "--checkpoint", str(checkpoint), "--data", self._list("test")]
         command += ["--result_dir", str(folder / "results"), "--modes", *self._study.modes]
         ended = self._command([*command, "--chunkings", *self._study.chunkings], folder / "evaluate.out")
         if ended.status:
             output = folder / "evaluate.out"
             raise OSError(f"{output}: the evaluation ended with status {ended.status}: {last_line_of(output)}")
+        self._folders.write_evaluation(run, evaluation_record(folder / "results"))
         return "evaluated"
 
 
@@ -162,8 +166,7 @@ def progress(study: Study, folders: RunFolders) -> Progress:
     """Return how far the comparison is."""
     now = plan(study, folders)
     seconds = [float(path.read_text()) for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}")]
-    ended = list(folders.folder.glob("*/*/*/outcome.json"))
-    return Progress(now.finished, now.trainings, sum(seconds) / len(ended) if ended else 0.0)
+    return Progress(now.finished, now.trainings, sum(seconds) / len(seconds) if seconds else 0.0)
 
 
 def drive(
@@ -194,13 +197,14 @@ def drive(
                 tell(progress(study, folders).line(jobs))
 
 
-def run_comparison(study: Study, data_dir: Path, folder: Path, jobs: int, device: str) -> int:
+def run_comparison(study: Study, data_dir: Path, folders: RunFolders, jobs: int, device: str) -> int:
     """Do all that is left of a comparison; return 1 if something failed. SIGTERM ends it, the same call goes on."""
+    folder = folders.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = hold_lock(
         folder / "comparison.lock", f"{folder} is being worked on by process {{holder}}: wait for it, or stop it"
     )
-    processes, folders = Processes(), RunFolders(folder)
+    processes = Processes()
     worker = Worker(study, data_dir, folders, processes, device)
 
     def stop(number: int, frame: FrameType | None) -> None:

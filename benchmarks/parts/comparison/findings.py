@@ -1,11 +1,9 @@
 """Collect what the finished runs of a comparison show."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from parts.comparison.grid import Choice, Chosen, choose, compared_runs, grid_runs, updates_at_equal_time
-from parts.comparison.outcomes import Outcome, RunFolders, read_run_log
+from parts.comparison.outcomes import Outcome, RunFolders
 from parts.comparison.seed_intervals import Condition, Errors, read_errors
 from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
 
@@ -20,14 +18,6 @@ class Compared(NamedTuple):
     diverged: int  # seeds
 
 
-class Gradients(NamedTuple):
-    """Norms of the gradient after the warm-up, before clipping, over the runs of the grid."""
-
-    median: float
-    percentile_99: float
-    clipped: float  # share of the updates
-
-
 class Findings(NamedTuple):
     """Results of one configuration at one size."""
 
@@ -36,7 +26,6 @@ class Findings(NamedTuple):
     grid: dict[RunSpec, Outcome]
     equal_updates: Compared | None  # None: before the choice
     equal_time: Compared | None
-    gradients: Gradients | None  # of the best run so far
 
     @property
     def best(self) -> RunSpec | None:
@@ -63,20 +52,20 @@ class SizeFindings(NamedTuple):
         return next(found for found in self.configurations if found.configuration == BASELINE)
 
 
-def collect(study: Study, folders: RunFolders, clip_norm: float) -> list[SizeFindings]:
+def collect(study: Study, folders: RunFolders) -> list[SizeFindings]:
     """Read all finished runs of a comparison."""
     return [
         SizeFindings(
             size.name,
             equal_updates(study, size.name),
-            tuple(_findings(study, size.name, item, folders, clip_norm) for item in CONFIGURATIONS),
+            tuple(_findings(study, size.name, item, folders) for item in CONFIGURATIONS),
             folders.times(size.name),
         )
         for size in study.sizes
     ]
 
 
-def _findings(study: Study, size: str, configuration: Configuration, folders: RunFolders, clip_norm: float) -> Findings:
+def _findings(study: Study, size: str, configuration: Configuration, folders: RunFolders) -> Findings:
     chosen = choose(study, size, configuration, folders)
     runs = grid_runs(study, size, configuration, chosen.rates)
     grid = {run: outcome for run in runs if (outcome := folders.outcome(run)) is not None}
@@ -87,10 +76,7 @@ def _findings(study: Study, size: str, configuration: Configuration, folders: Ru
         if study.equal_time and seconds is not None:
             updates = updates_at_equal_time(study, size, configuration, seconds)
             at_equal_time = _compared(study, size, configuration, chosen.choice, updates, folders)
-    found = Findings(configuration, chosen, grid, same, at_equal_time, None)
-    if found.best is None:
-        return found
-    return found._replace(gradients=_gradients(folders.path(found.best), found.best.warmup, clip_norm))
+    return Findings(configuration, chosen, grid, same, at_equal_time)
 
 
 def _compared(
@@ -98,16 +84,7 @@ def _compared(
 ) -> Compared:
     runs = compared_runs(study, size, configuration, choice, updates)
     evaluated = tuple(run for run in runs if folders.is_evaluated(run))
-    errors = read_errors([folders.path(run) / "results" for run in evaluated]) if evaluated else {}
+    errors = read_errors([folders.evaluation_path(run) for run in evaluated]) if evaluated else {}
     outcomes = [folders.outcome(run) for run in runs]
     diverged = sum(outcome is not None and outcome.status == "diverged" for outcome in outcomes)
     return Compared(updates, len(runs), evaluated, errors, diverged)
-
-
-def _gradients(folder: Path, warmup: int, clip_norm: float) -> Gradients | None:
-    norms = [step["grad_norm"] for step in read_run_log(folder).steps if step["step"] > warmup]
-    finite = np.array([norm for norm in norms if norm is not None])
-    if not len(finite):
-        return None
-    clipped = float((finite > clip_norm).mean()) if clip_norm else 0.0
-    return Gradients(float(np.median(finite)), float(np.quantile(finite, 0.99)), clipped)

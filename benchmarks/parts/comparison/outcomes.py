@@ -1,4 +1,4 @@
-"""Outcomes of runs: finished or diverged. Judged from a run's log, kept in outcome.json beside it."""
+"""Outcomes of runs: finished or diverged. Judged from a run's log, kept as small records that outlive it."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from parts.comparison.study import RunSpec
 from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 
@@ -13,8 +14,39 @@ from wenet_fusion.config import config_from_mapping
 
 LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
-RESULTS = Path("results") / "results.json"
+EVALUATION = "errors.json"
+MOST_POINTS = 60  # of a curve of losses
 DIVERGED = "training diverged:"  # what `wenet-fusion train` prints when a loss stays non-finite
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value after some updates."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Norms of the gradient after the warm-up, before clipping."""
+
+    median: float
+    percentile_99: float
+    clipped: float  # share of the updates
+
+
+@dataclass(frozen=True)
+class Course:
+    """The course of a training. Values that are not finite are left out.
+
+    >>> Course(dev_wers=(Point(500, 0.2), Point(1000, 0.1))).gradients is None
+    True
+    """
+
+    losses: tuple[Point, ...] = ()  # means over equal shares of the updates, each at its last one
+    dev_wers: tuple[Point, ...] = ()
+    gradients: Gradients | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +68,7 @@ class Outcome:
     processor_seconds: float = 0.0  # of the training processes, loading and validation included
     commit: str = ""
     machine: str = ""
+    course: Course = Course()
 
     @property
     def rank(self) -> tuple[bool, float, float]:
@@ -60,14 +93,19 @@ class Found(Protocol):
 
 
 class RunFolders:
-    """The runs below a folder. Obeys `Found`. What has ended is read once.
+    """The runs below a folder, and the records of what has ended. Obeys `Found`. What has ended is read once.
+
+    Args:
+        folder: of checkpoints and logs.
+        records: folder of the records, which can be kept without the first one; None: the same.
 
     >>> RunFolders(Path("nowhere")).update_seconds("recipe") is None
     True
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, records: Path | None = None) -> None:
         self.folder = folder
+        self.records = folder if records is None else records
         self._outcomes: dict[RunSpec, Outcome] = {}
         self._times: dict[str, dict[str, Any]] = {}
 
@@ -79,7 +117,7 @@ class RunFolders:
         """Return the end of a run; None before it. Raises ValueError if its file is damaged."""
         if run in self._outcomes:
             return self._outcomes[run]
-        path = self.path(run) / OUTCOME
+        path = self.records / run.folder / OUTCOME
         if not path.exists():
             return None
         try:
@@ -91,13 +129,30 @@ class RunFolders:
         self._outcomes[run] = outcome
         return outcome
 
+    def write_outcome(self, run: RunSpec, outcome: Outcome) -> None:
+        """Write the record that marks a run as ended."""
+        self._write(run, OUTCOME, json.dumps(asdict(outcome)) + "\n")
+
+    def evaluation_path(self, run: RunSpec) -> Path:
+        """Return the file of a run's errors on the test set."""
+        return self.records / run.folder / EVALUATION
+
+    def write_evaluation(self, run: RunSpec, text: str) -> None:
+        """Write the record of a run's errors on the test set."""
+        self._write(run, EVALUATION, text)
+
     def is_evaluated(self, run: RunSpec) -> bool:
         """Return whether the test set was decoded."""
-        return (self.path(run) / RESULTS).exists()
+        return self.evaluation_path(run).exists()
+
+    def _write(self, run: RunSpec, name: str, text: str) -> None:
+        folder = self.records / run.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, text)
 
     def times_path(self, size: str) -> Path:
         """Return the file of the measured times of a size."""
-        return self.folder / size / "times.json"
+        return self.records / size / "times.json"
 
     def times(self, size: str) -> dict[str, Any] | None:
         """Return what `comparison_times.measure_times` found; None before it ran."""
@@ -163,6 +218,26 @@ def _diverged(found: Outcome, reason: str) -> Outcome:
     return Outcome(**{**asdict(found), "status": "diverged", "reason": reason})
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write outcome.json, which marks a run as ended."""
-    write_text(folder / OUTCOME, json.dumps(asdict(outcome), indent=1) + "\n")
+def course_of(log: LogLines, warmup: int, clip_norm: float) -> Course:
+    """Return the course of a training.
+
+    Args:
+        log: of the run.
+        warmup: updates whose gradients are left out.
+        clip_norm: norm to which gradients were clipped; 0: not at all.
+    """
+    shares = np.array_split(np.arange(len(log.steps)), min(MOST_POINTS, max(len(log.steps), 1)))
+    losses = []
+    for share in shares:
+        found = [log.steps[index]["loss"] for index in share if log.steps[index]["loss"] is not None]
+        if found:
+            losses.append(Point(log.steps[share[-1]]["step"], round(float(np.mean(found)), 4)))
+    dev = [Point(epoch["step"], epoch["dev_wer"]) for epoch in log.epochs if epoch.get("dev_wer") is not None]
+    norms = np.array(
+        [step["grad_norm"] for step in log.steps if step["step"] > warmup and step["grad_norm"] is not None]
+    )
+    gradients = None
+    if len(norms):
+        clipped = float((norms > clip_norm).mean()) if clip_norm else 0.0
+        gradients = Gradients(float(np.median(norms)), float(np.quantile(norms, 0.99)), clipped)
+    return Course(tuple(losses), tuple(dev), gradients)

@@ -3,12 +3,16 @@
 Shapes: S seeds, U utterances, R resamples.
 """
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from wenet_fusion_runtime.files import parse_json, read_lines
 
+from wenet_fusion.config import config_from_mapping
 from wenet_fusion.scoring.error_rate import LEVEL, Interval
 
 RESAMPLES = 1000
@@ -39,29 +43,66 @@ class Errors(NamedTuple):
         return float(self.errors_SU.sum() / (len(self.errors_SU) * max(self.words_U.sum(), 1)))
 
 
-def read_errors(result_dirs: list[Path]) -> dict[Condition, Errors]:
-    """Read the errors of each utterance from the results of trainings that decoded the same test set.
+@dataclass(frozen=True)
+class ConditionErrors:
+    """Errors of one condition, in the order of the keys."""
+
+    mode: str
+    chunking: str
+    errors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors of one training in every utterance of a test set.
+
+    >>> Evaluation(("u1",), (5,), (ConditionErrors("attention", "full", (2,)),)).words
+    (5,)
+    """
+
+    keys: tuple[str, ...]
+    words: tuple[int, ...]
+    conditions: tuple[ConditionErrors, ...]
+
+
+def evaluation_record(result_dir: Path) -> str:
+    """Return the errors that `wenet-fusion evaluate` wrote to a folder, as the short record that is kept."""
+    words: dict[str, int] = {}
+    found: dict[Condition, dict[str, int]] = {}
+    for line in map(parse_json, read_lines(result_dir / "utterances.jsonl")):
+        words[line["key"]] = line["words"]
+        found.setdefault((line["mode"], line["chunking"]), {})[line["key"]] = line["errors"]
+    conditions = tuple(
+        ConditionErrors(mode, chunking, tuple(errors[key] for key in words))
+        for (mode, chunking), errors in found.items()
+    )
+    return json.dumps(asdict(Evaluation(tuple(words), tuple(words.values()), conditions))) + "\n"
+
+
+def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
+    """Read the errors of each utterance from the records of trainings that decoded the same test set.
 
     Raises:
-        ValueError: they decoded different utterances.
+        ValueError: they decoded different utterances, or a record is damaged.
     """
-    found: dict[Condition, list[dict[str, tuple[int, int]]]] = {}
-    for number, folder in enumerate(result_dirs):
-        for line in map(parse_json, read_lines(folder / "utterances.jsonl")):
-            runs = found.setdefault((line["mode"], line["chunking"]), [])
-            if len(runs) <= number:
-                runs.append({})
-            runs[-1][line["key"]] = line["errors"], line["words"]
-    result = {}
-    for condition, runs in found.items():
-        words = {key: words for key, (_, words) in runs[0].items()}
-        if any({key: words for key, (_, words) in run.items()} != words for run in runs) or len(runs) < len(
-            result_dirs
-        ):
-            raise ValueError(f"{result_dirs[0]} and others hold different test sets: evaluate them on one")
-        errors_SU = np.array([[run[key][0] for key in words] for run in runs])
-        result[condition] = Errors(errors_SU, np.array(list(words.values())))
-    return result
+    read = []
+    for path in records:
+        try:
+            read.append(config_from_mapping(Evaluation, parse_json(path.read_text(encoding="utf-8")), str(path)))
+        except ValueError as error:
+            raise ValueError(f"{path}: not the errors of a test set ({error}); delete it: it is made anew") from error
+    first = read[0]
+    asked = {(item.mode, item.chunking) for item in first.conditions}
+    result: dict[Condition, list[list[int]]] = {}
+    for path, other in zip(records, read):
+        by_condition = {(item.mode, item.chunking): item.errors for item in other.conditions}
+        if dict(zip(other.keys, other.words)) != dict(zip(first.keys, first.words)) or by_condition.keys() != asked:
+            raise ValueError(f"{records[0]} and {path} hold different test sets: evaluate them on one")
+        places = {key: place for place, key in enumerate(other.keys)}
+        for condition, errors in by_condition.items():
+            result.setdefault(condition, []).append([errors[places[key]] for key in first.keys])
+    words_U = np.array(first.words)
+    return {condition: Errors(np.array(errors_SU), words_U) for condition, errors_SU in result.items()}
 
 
 def seed_interval(found: Errors, seed: int = 0) -> Rate:

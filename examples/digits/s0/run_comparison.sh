@@ -2,11 +2,13 @@
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
 # Stages 0 to 3 of run.sh must have made the data. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 150 models of 5 to 10 minutes each.
+# The whole comparison trains about 150 models of 5 to 10 minutes each. benchmarks/results/comparison_digits/ holds the records
+# of our runs: with them as --records only the missing ones are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
 #   bash run_comparison.sh --jobs 2
+#   bash run_comparison.sh --records ../../../benchmarks/results/comparison_digits
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -14,6 +16,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 study=conf/comparison.yaml      # what is compared
 data_dir=data                   # data of stages 0 to 3
 dir=exp/comparison              # folder of the trainings
+records=                        # folder of what is kept of ended runs; empty: DIR, so that nothing has ended yet
 jobs=1                          # trainings at once, one core each
 device=cpu                      # device of the trainings
 dry_run=false                   # print the plan instead
@@ -23,7 +26,7 @@ cd "$here"
 . ./path.sh
 export OMP_NUM_THREADS=1
 program=$root/benchmarks/comparison.py
-common=(--study "$study" --folder "$dir" --jobs "$jobs")
+common=(--study "$study" --folder "$dir" --records "${records:-$dir}" --jobs "$jobs")
 if [ "$dry_run" = true ]; then
   exec python "$program" run "${common[@]}" --data_dir "$data_dir" --dry_run
 fi
