@@ -1,5 +1,8 @@
 """The paper's comparison: the grid, its edges, the seeds, equal updates and equal processor time."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,3 +177,26 @@ def test_the_digits_study_describes_the_papers_models(monkeypatch: pytest.Monkey
         assert kinds[name][:2] == (0, each_layer)
     first, last = (set(encoder_overrides(study, "deep", item)) for item in (CONFIGURATIONS[4], OURS))
     assert first ^ last == {"model.encoder.positions=rel_pos", "model.encoder.positions=bias"}
+
+
+def test_shorter_runs_choose_and_full_ones_are_compared(tmp_path: Path) -> None:
+    """No run that chose stands for one that is compared, not even with the same seed."""
+    study = small_study(tmp_path, choosing_updates=20, equal_time=False)
+    assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (len(study.rates) + len(study.seeds))
+    found = known(study, 0.002, list(study.rates))
+    assert {run.updates for run in found.outcomes} == {20}
+    runs = trainings(plan(study, found).tasks)
+    longer = [run for run in runs if run.configuration == BASELINE]
+    assert [(run.rate, run.seed, run.updates) for run in longer] == [(0.002, seed, 40) for seed in study.seeds]
+    assert {run.updates for run in runs if run.configuration == OURS} == {20}
+    assert "must be above the longest warm-up" in small_study(tmp_path, choosing_updates=10).problems()[0]
+
+
+@pytest.mark.parametrize("recipe", sorted(path.parent for path in RECIPE.parent.parent.glob("*/s0/run_comparison.sh")))
+def test_the_plan_of_each_recipe_is_printed(recipe: Path, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", recipe / "run_comparison.sh", "--dry_run", "true", "--dir", tmp_path / "exp"]
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "LayerNorm Conformer" in lines[0] and lines[-1].startswith("0 of about ") and not (tmp_path / "exp").exists()

@@ -16,7 +16,7 @@ from parts.comparison.comparison_tables import (
 )
 from parts.comparison.findings import Compared, Findings, SizeFindings
 from parts.comparison.seed_intervals import seed_interval
-from parts.comparison.study import Study
+from parts.comparison.study import Study, choosing_updates
 from wenet_fusion_runtime.files import write_text
 
 
@@ -39,7 +39,7 @@ def write_page(name: str, sizes: list[SizeFindings], study: Study, progress: str
         parts.append(f"Trained on {'; '.join(machines)}, commit {', '.join(commits)}, one thread each.")
     for found in sizes:
         parts += [
-            f"## {found.size}: choice of learning rate and warm-up",
+            f"## {found.size}: choice of learning rate and warm-up, {choosing_updates(study, found.size)} updates each",
             grid_table(found),
             f"## {found.size}: test errors at equal updates",
             error_tables(found, at_equal_time=False),

@@ -5,7 +5,16 @@ from itertools import chain, product, zip_longest
 from typing import NamedTuple
 
 from parts.comparison.outcomes import Found, Outcome
-from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, Task, equal_updates
+from parts.comparison.study import (
+    BASELINE,
+    CONFIGURATIONS,
+    Configuration,
+    RunSpec,
+    Study,
+    Task,
+    choosing_updates,
+    equal_updates,
+)
 
 SAME_TIME = 0.02  # a difference of updates below which runs at equal updates stand for those at equal time
 
@@ -29,7 +38,7 @@ class Chosen(NamedTuple):
 
 def grid_runs(study: Study, size: str, configuration: Configuration, rates: Sequence[float]) -> list[RunSpec]:
     """Return the runs that choose rate and warm-up: the same updates and the same seed for every configuration."""
-    updates = equal_updates(study, size)
+    updates = choosing_updates(study, size)
     return [
         RunSpec(size, configuration, rate, warmup, study.choosing_seed, updates)
         for warmup, rate in product(study.warmups, rates)
@@ -137,7 +146,8 @@ def _later_runs(study: Study, size: str, configuration: Configuration, found: Fo
     has_unknown_time = study.equal_time and configuration != BASELINE and found.update_seconds(size) is None
     if chosen.missing:
         at_equal_time = len(seeds) if study.equal_time and configuration != BASELINE else 0
-        return len([seed for seed in seeds if seed != study.choosing_seed]) + at_equal_time
+        is_shared = choosing_updates(study, size) == equal_updates(study, size)
+        return len([seed for seed in seeds if not is_shared or seed != study.choosing_seed]) + at_equal_time
     return len(seeds) if chosen.choice is not None and has_unknown_time else 0
 
 

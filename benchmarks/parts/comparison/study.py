@@ -70,6 +70,7 @@ class Study:
     warmups: tuple[int, ...] = (100, 300)  # updates of warm-up to try with each rate
     most_extensions: int = 3  # further rates beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
+    choosing_updates: int | None = None  # their updates, with the schedule scaled to them; null: the recipe's
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
     equal_time: bool = True  # also compare at equal processor time
     train_config: str = "conf/train.yaml"  # configuration of the training
@@ -90,6 +91,8 @@ class Study:
             found.append(f"rates: {count} are too few to find the best one between them: give four or more")
         if min(self.rates, default=1.0) <= 0:
             found.append("rates: must be above 0")
+        if self.choosing_updates is not None and self.choosing_updates <= max(self.warmups, default=0):
+            found.append(f"choosing_updates: {self.choosing_updates} must be above the longest warm-up")
         if not self.warmups or not self.seeds:
             found.append("warmups and seeds: give one or more")
         return found
@@ -181,6 +184,11 @@ def recipe_of(study: Study, size: str, configuration: Configuration, data_dir: P
 def equal_updates(study: Study, size: str) -> int:
     """Return the updates of every run that is not at equal processor time: the recipe's."""
     return _training_of(study.train_config, study.size(size).overrides).max_steps
+
+
+def choosing_updates(study: Study, size: str) -> int:
+    """Return the updates of the runs that choose rate and warm-up."""
+    return equal_updates(study, size) if study.choosing_updates is None else study.choosing_updates
 
 
 def clip_norm_of(study: Study) -> float:

@@ -21,14 +21,8 @@ jobs=1                          # trainings at once, one core each
 device=cpu                      # device of the trainings
 dry_run=false                   # print the plan instead
 . "$here/../../../tools/parse_options.sh"
+. "$here/../../../tools/comparison.sh"
 
 cd "$here"
 . ./path.sh
-export OMP_NUM_THREADS=1
-program=$root/benchmarks/comparison.py
-common=(--study "$study" --folder "$dir" --records "${records:-$dir}" --jobs "$jobs")
-if [ "$dry_run" = true ]; then
-  exec python "$program" run "${common[@]}" --data_dir "$data_dir" --dry_run
-fi
-python "$program" run "${common[@]}" --data_dir "$data_dir" --device "$device"
-python "$program" summarise "${common[@]}" --name digits --output "$dir" --picture "$dir/comparison.png"
+run_comparison digits
