@@ -7,16 +7,34 @@ import math
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from wenet_fusion.data.sources import AudioSource, Utterance
 
+T = TypeVar("T")
 _NUMBERS = 5  # per utterance: offset, size, start, end, channel
 
 
-class StringColumn(Sequence[str]):
+class _Rows(Sequence[T]):
+    """A sequence whose slices are lists."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        """Return an item, or a list of them."""
+        if isinstance(index, slice):
+            return [self._item(number) for number in range(*index.indices(len(self)))]
+        return self._item(range(len(self))[index])
+
+    def _item(self, number: int) -> T:
+        raise NotImplementedError
+
+
+class StringColumn(_Rows[str]):
     """Strings in one buffer. Bytes that are not UTF-8, as in file names, stay as they are.
 
     >>> column = StringColumn(["one", "", "two"])
@@ -37,15 +55,7 @@ class StringColumn(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return a string, or a list of them."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def _item(self, number: int) -> str:
         return self._buffer[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
@@ -55,7 +65,7 @@ class StringColumn(Sequence[str]):
             start = end
 
 
-class TokenColumn(Sequence[list[int]]):
+class TokenColumn(_Rows[list[int]]):
     """Lists of token ids in one array.
 
     >>> column = TokenColumn(vocabulary_size=5000)
@@ -90,19 +100,11 @@ class TokenColumn(Sequence[list[int]]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        """Return a list of ids, or a list of them."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def _item(self, number: int) -> list[int]:
         return self._ids[self._ends[number] : self._ends[number + 1]].tolist()
 
 
-class UtteranceTable(Sequence[Utterance]):
+class UtteranceTable(_Rows[Utterance]):
     """Utterances in columns. Each is made again when it is asked for.
 
     >>> table = UtteranceTable([Utterance("u1", AudioSource("u1.wav"), "one two", seconds=1.3, channel=2)])
@@ -163,39 +165,26 @@ class UtteranceTable(Sequence[Utterance]):
     def __iter__(self) -> Iterator[Utterance]:
         numbers = iter(self._numbers)
         columns = zip(self.keys, self.texts, self._paths, self._places, self._seconds, *[numbers] * _NUMBERS)
-        for row, (key, text, path, place, seconds, offset, size, start, end, channel) in enumerate(columns):
-            yield Utterance(
-                key,
-                AudioSource(path, int(offset), int(size), self._contents.get(row)),
-                text,
-                seconds,
-                _optional(start),
-                _optional(end),
-                self._speakers.get(row),
-                None if math.isnan(channel) else int(channel),
-                place,
-            )
+        return (self._utterance(row, *values) for row, values in enumerate(columns))
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        """Return an utterance, or a list of them."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
-        offset, size, start, end, channel = self._numbers[row * _NUMBERS : (row + 1) * _NUMBERS]
+    def _item(self, number: int) -> Utterance:
+        key, text, path, place = (column[number] for column in (self.keys, self.texts, self._paths, self._places))
+        numbers = self._numbers[number * _NUMBERS : (number + 1) * _NUMBERS]
+        return self._utterance(number, key, text, path, place, self._seconds[number], *numbers)
+
+    def _utterance(self, row: int, key: str, text: str, path: str, place: str, *numbers: float) -> Utterance:
+        """Return an utterance from the values of the columns, in the order of `__iter__`."""
+        seconds, offset, size, start, end, channel = numbers
         return Utterance(
-            key=self.keys[row],
-            source=AudioSource(self._paths[row], int(offset), int(size), self._contents.get(row)),
-            text=self.texts[row],
-            seconds=self._seconds[row],
-            start=_optional(start),
-            end=_optional(end),
-            speaker=self._speakers.get(row),
-            channel=None if math.isnan(channel) else int(channel),
-            place=self._places[row],
+            key,
+            AudioSource(path, int(offset), int(size), self._contents.get(row)),
+            text,
+            seconds,
+            _optional(start),
+            _optional(end),
+            self._speakers.get(row),
+            None if math.isnan(channel) else int(channel),
+            place,
         )
 
     def __eq__(self, other: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import sentencepiece
 from wenet_fusion_runtime.results.normalization import normalize_text, spellings
@@ -24,51 +24,6 @@ from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 class UnknownToken(ValueError):
     """A transcript holds a token that is missing from the vocabulary."""
-
-
-class Tokenizer(Protocol):
-    """Convert transcripts to token ids and back."""
-
-    @property
-    def kind(self) -> str:
-        """Return the name of the tokenizer in configurations and exported files: "char" or "bpe"."""
-        ...
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Return the tokens in the order of their ids."""
-        ...
-
-    @property
-    def model_bytes(self) -> bytes:
-        """Return the serialised sentencepiece model, for checkpoints; empty for other tokenizers."""
-        ...
-
-    @property
-    def join(self) -> str:
-        """Return the rule that joins tokens into text, see `Vocabulary`."""
-        ...
-
-    @property
-    def special_tokens(self) -> SpecialTokens:
-        """Return the treatment of special tokens in transcripts."""
-        ...
-
-    def transcript(self, text: str) -> str:
-        """Return a transcript without the special tokens that are removed before it is encoded."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a transcript; an empty one has none. Raises UnknownToken."""
-        ...
-
-    def unknown(self, text: str) -> list[str]:
-        """Return the tokens of a transcript that `encode` refuses."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the transcript of token ids."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,8 +55,21 @@ class TokenizerConfig:
         return found
 
 
-class _VocabularyTokenizer:
-    """The part that all tokenizers share: ids and text of a vocabulary, one spelling of texts, special tokens."""
+class Tokenizer:
+    """Convert transcripts to token ids and back: ids and text of a vocabulary, one spelling of texts, special tokens.
+
+    Args:
+        vocabulary: the tokens in the order of their ids.
+        special_tokens: treatment of special tokens in transcripts, see `TokenizerConfig`.
+
+    `CharTokenizer` and `BpeTokenizer` say how a text is split.
+
+    >>> issubclass(CharTokenizer, Tokenizer)
+    True
+    """
+
+    kind: str  # its name in configurations and exported files: "char" or "bpe"
+    model_bytes: bytes = b""  # the serialised sentencepiece model, for checkpoints; empty for other tokenizers
 
     def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
         self.vocabulary = vocabulary
@@ -187,7 +155,7 @@ class _VocabularyTokenizer:
             ) from None
 
 
-class CharTokenizer(_VocabularyTokenizer):
+class CharTokenizer(Tokenizer):
     """Split transcripts into characters, with U+2581 for a space; or into words, if the vocabulary joins words.
 
     >>> reserved = ["<blank>", "<unk>", "<sos/eos>"]
@@ -199,7 +167,6 @@ class CharTokenizer(_VocabularyTokenizer):
     """
 
     kind = "char"
-    model_bytes = b""
 
     def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
         super().__init__(vocabulary, special_tokens)
@@ -218,7 +185,7 @@ class CharTokenizer(_VocabularyTokenizer):
         return text.replace(" ", WORD_START) if self.join == "pieces" else text.split()
 
 
-class BpeTokenizer(_VocabularyTokenizer):
+class BpeTokenizer(Tokenizer):
     """Split transcripts into sentencepiece pieces; their ids come from the vocabulary, as in WeNet.
 
     Args:
