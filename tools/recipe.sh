@@ -203,7 +203,7 @@ lists_stage() {
 }
 
 training_stage() {
-  local aside
+  local aside times=()
   need_stage 0
   need_stage 1 data/train/global_cmvn
   need_stage 2 data/lang/units.txt
@@ -224,10 +224,11 @@ training_stage() {
   fi
   mkdir -p "$dir"
   stage_settings 4 >"$dir/.training"
+  [ ! -f data/dev/words.ctm ] || times=(training.dev_ctm=data/dev/words.ctm)
   # shellcheck disable=SC2086
   "${train_launcher[@]}" train --config "$train_config" --train_data "data/train/$list" --dev_data "data/dev/$list" \
     --model_dir "$dir" ${checkpoint:+--init_from "$checkpoint"} "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
-    "training.num_workers=$num_workers" "${tokenizer[@]}" $overrides
+    "training.num_workers=$num_workers" "${tokenizer[@]}" ${times[@]+"${times[@]}"} $overrides
 }
 
 evaluation_stage() {

@@ -194,12 +194,12 @@ def test_checking_and_training_judge_alike(tmp_path):
     utterances[4] = dataclasses.replace(utterances[4], text="one seven")
     checked = SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, max_skipped=1.0)
     checked.decode_all()
-    report = checked.report()
     trained = SpeechDataset(utterances, TOKENIZER, FRONTEND, AUGMENTATION, max_skipped=1.0)
     loaded = [key for batch in iterate(trained, [[n] for n in range(len(trained))], 0, 0) for key in batch.keys]
-    assert sorted(report.skipped) == sorted(trained.skipped) and [skip.key for skip in trained.skipped] == ["u4", "u3"]
-    assert report.utterances == len(set(loaded)) == 10
-    assert report.hours * 3600 == pytest.approx(sum(0.1 * (4 + n) for n in range(12) if n not in (3, 4)))
+    assert sorted(checked.skipped) == sorted(trained.skipped) and [skip.key for skip in trained.skipped] == ["u4", "u3"]
+    count, hours = checked.used()
+    assert count == len(set(loaded)) == 10
+    assert hours * 3600 == pytest.approx(sum(0.1 * (4 + n) for n in range(12) if n not in (3, 4)))
 
 
 def test_a_reading_shorter_than_its_header_is_judged_at_the_highest_speed(tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_transcripts_that_were_normalised_or_cut_are_reported(tmp_path):
     utterances[1] = dataclasses.replace(utterances[1], text="[noise] two")
     dataset = SpeechDataset(utterances, CharTokenizer(TOKENIZER.vocabulary, "remove"), FRONTEND)
     assert dataset.batch([0, 1], 0).tokens_BU.tolist() == [[3], [4]]
-    assert dataset.report().notes == (
+    assert dataset.notes() == (
         "1 of 3 transcripts was normalised (1 with invisible characters): u0",
         "special tokens were removed from transcripts: [noise] 1",
     )

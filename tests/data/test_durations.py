@@ -150,4 +150,4 @@ def test_transcripts_are_examined_once_for_all_notes(tmp_path, monkeypatch):
     note = dataset_module.normalization_note
     monkeypatch.setattr(dataset_module, "normalization_note", lambda texts: examined.append(1) or note(texts))
     assert dataset.description() == "1 utterances, 0.00 h, 0 skipped" and not examined
-    assert dataset.notes() == dataset.notes() == dataset.report().notes != () and len(examined) == 1
+    assert dataset.notes() == dataset.notes() != () and len(examined) == 1

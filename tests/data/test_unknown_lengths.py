@@ -58,6 +58,6 @@ def test_unknown_lengths_are_measured(tmp_path, monkeypatch, name, make, capsys)
     for listed in ("raw.list", "shard.list", "believed.list"):
         dataset = SpeechDataset(read_manifest(tmp_path / listed, "auto"), TOKENIZER, FRONTEND)
         dataset.decode_all()
-        assert (dataset.report().utterances, dataset.seconds, dataset.skipped) == (1, [1.5], [])
+        assert (dataset.used()[0], dataset.seconds, dataset.skipped) == (1, [1.5], [])
         assert dataset.batch([0], 0).sample_lengths_B.tolist() == [12000 + 640]
     assert scan_manifest(tmp_path / "shard.list").utterances[0].seconds == 1.5

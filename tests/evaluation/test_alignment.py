@@ -17,10 +17,10 @@ from wenet_fusion_runtime.results.formats import ctm_lines
 
 from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.evaluation.timestamps import forced_alignment
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm
 from wenet_fusion.evaluation.timestamps.forced_alignment import AlignmentOptions, align, best_path
-from wenet_fusion.evaluation.timestamps.timestamp_errors import match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, parse_chunking
+from wenet_fusion.scoring.ctm import read_ctm
+from wenet_fusion.scoring.timestamp_errors import match_all_words, timestamp_errors
 from wenet_fusion.trained_model import load_trained
 
 UNITS = 4

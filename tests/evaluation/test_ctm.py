@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
 from wenet_fusion.evaluation.timestamps.textgrid import SHORTEST_SECONDS, format_textgrid
+from wenet_fusion.scoring.ctm import keys_without_words, read_ctm
 
 times = st.lists(st.floats(0, 20), min_size=2, max_size=20).map(sorted)
 

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from wenet_fusion.cli.__main__ import main
-from wenet_fusion.data.data_report import Distribution
 from wenet_fusion.evaluation.data_check import format_histogram
+from wenet_fusion.evaluation.data_report import Distribution
 
 RATE = 8000
 CONFIG = """tokenizer: {units: units.txt, split_with_space: true}

@@ -14,8 +14,8 @@ from wenet_fusion.data import sources
 from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.evaluation.options import ATTENTION
 from wenet_fusion.evaluation.results import read_results
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm
-from wenet_fusion.evaluation.timestamps.timestamp_errors import match_all_words
+from wenet_fusion.scoring.ctm import read_ctm
+from wenet_fusion.scoring.timestamp_errors import match_all_words
 from wenet_fusion.trained_model import acoustic_model, load_trained
 
 

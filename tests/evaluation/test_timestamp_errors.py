@@ -14,15 +14,15 @@ from wenet_fusion_runtime.results.formats import ctm_lines
 from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
-from wenet_fusion.evaluation.timestamps.timestamp_errors import (
+from wenet_fusion.export.emission_delay import measure_emission_delay
+from wenet_fusion.export.speech import Speech, read_speech
+from wenet_fusion.scoring.timestamp_errors import (
     corrected,
     estimate_emission_delay,
     match_all_words,
     match_words,
     timestamp_errors,
 )
-from wenet_fusion.export.emission_delay import measure_emission_delay
-from wenet_fusion.export.speech import Speech, read_speech
 
 SECONDS = FRAME / SAMPLE_RATE
 

@@ -42,6 +42,16 @@ def test_times_are_corrected_only_if_the_dev_set_has_some(folder: Path) -> None:
     assert "--word_times exp/final.zip" in align
 
 
+def test_training_reports_emission_delays_if_the_dev_set_has_times(folder: Path) -> None:
+    quiet = "stage_settings() { :; }; tokenizer=(t=1) train_launcher=(echo) overrides=training.dev_ctm=; training_stage"
+    (before,) = commands(folder, quiet)[-1:]
+    (folder / "data" / "dev" / "words.ctm").write_text("")
+    (after,) = commands(folder, quiet)[-1:]
+    assert before.endswith(" t=1 training.dev_ctm=") and after.endswith(
+        " t=1 training.dev_ctm=data/dev/words.ctm training.dev_ctm="
+    )
+
+
 def test_every_test_set_is_evaluated_and_the_first_is_streamed(folder: Path) -> None:
     sets = {"test_sets": "clean other", "error_unit": "char", "decode_modes": "attention"}
     average, first, evaluated, second, other = commands(folder, "evaluation_stage", **sets)

@@ -14,7 +14,7 @@ from support.runtime.fake_model import FRAME, SAMPLE_RATE, save_model, speak
 from wenet_fusion_runtime import Recognizer, Word
 
 from wenet_fusion.data.lists.kaldi import read_table
-from wenet_fusion.evaluation.timestamps.ctm import read_ctm
+from wenet_fusion.scoring.ctm import read_ctm
 
 TEXTS = {"one": "a b c", "two": "d", "three": "", "four": "b a d c a"}
 

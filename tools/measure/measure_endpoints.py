@@ -19,7 +19,7 @@ from wenet_fusion_runtime.search.modes import MODES, RESCORING
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.lists.manifest import scan_manifest
-from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.decode_list import read_batch
 from wenet_fusion.scoring.error_rate import score
 
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")

@@ -17,7 +17,7 @@ from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.lists.manifest import scan_manifest
-from wenet_fusion.data.sources import read_batch
+from wenet_fusion.evaluation.decode_list import read_batch
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
 RECORDINGS = 100  # of a data.list, at most

@@ -22,11 +22,11 @@ from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
-from wenet_fusion.evaluation.timestamps.emission_delays import emission_delays
-from wenet_fusion.evaluation.timestamps.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
+from wenet_fusion.scoring.ctm import keys_without_words, read_ctm
+from wenet_fusion.scoring.emission_delays import emission_delays
 from wenet_fusion.scoring.error_rate import align, score
+from wenet_fusion.scoring.timestamp_errors import BoundaryErrors, match_all_words, timestamp_errors
 from wenet_fusion.scoring.transcripts import Counting
 
 

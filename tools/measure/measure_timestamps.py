@@ -10,8 +10,8 @@ from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
-from wenet_fusion.evaluation.timestamps.timestamp_errors import TimestampErrors, match_all_words, timestamp_errors
+from wenet_fusion.scoring.ctm import keys_without_words, read_ctm
+from wenet_fusion.scoring.timestamp_errors import TimestampErrors, match_all_words, timestamp_errors
 
 
 def table(rows: Mapping[Path, TimestampErrors], words: int) -> str:

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.lists.kaldi import read_table
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.scoring.ctm import keys_without_words, read_ctm
 from wenet_fusion.scoring.error_rate import align
 from wenet_fusion.scoring.transcripts import Counting
 

@@ -16,7 +16,6 @@ from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugme
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
 from wenet_fusion.data.batching import epoch_batches, largest_batches, rank_batches
-from wenet_fusion.data.data_report import DataReport
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import MISSTATED, FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents
@@ -117,11 +116,7 @@ class SpeechDataset:
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def report(self) -> DataReport:
-        """Return how much of the data is used, each skipped utterance with its reason, and changes of transcripts."""
-        return DataReport(*self._used(), self.skipped, self.notes())
-
-    def _used(self) -> tuple[int, float]:
+    def used(self) -> tuple[int, float]:
         """Return the number of utterances that can be used, and their hours."""
         lost = {skip.key for skip in self.skipped}
         used = ~np.array([key in lost for key in self.utterances.keys]) if lost else np.ones(len(self), bool)
@@ -157,7 +152,7 @@ class SpeechDataset:
 
     def description(self) -> str:
         """Return the number of utterances, their hours, and how many are skipped."""
-        count, hours = self._used()
+        count, hours = self.used()
         filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
         return f"{count} utterances, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
 

@@ -34,6 +34,11 @@ class _Lines:
         self._log.flush()
 
 
+def on_terminal() -> bool:
+    """Return whether bars are drawn on a terminal, not in a log."""
+    return getattr(sys.stderr, "isatty", lambda: False)()
+
+
 def progress_bar(
     items: Iterable | None, total: int | None, description: str, unit: str, leave: bool = True, disable: bool = False
 ) -> tqdm:
@@ -49,8 +54,7 @@ def progress_bar(
         leave: keep the finished bar on the terminal.
         disable: draw nothing.
     """
-    is_terminal = getattr(sys.stderr, "isatty", lambda: False)()
-    if is_terminal:
+    if on_terminal():
         return _ProgressBar(
             items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True
         )

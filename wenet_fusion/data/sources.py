@@ -112,24 +112,6 @@ def read_segment(utterance: Utterance, sample_rate: int, start: float = 0.0, end
         raise OSError(str(error)) from error
 
 
-class ReadBatch(NamedTuple):
-    """Audio of several utterances, and the reasons why some could not be read."""
-
-    samples: dict[str, np.ndarray]  # by key
-    unreadable: dict[str, str]  # reasons by key
-
-
-def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> ReadBatch:
-    """Read the samples of utterances at `sample_rate` (Hz); the result lists those that cannot be read."""
-    batch = ReadBatch({}, {})
-    for utterance in utterances:
-        try:
-            batch.samples[utterance.key] = read_samples(utterance, sample_rate)
-        except (ValueError, OSError) as error:
-            batch.unreadable[utterance.key] = str(error)
-    return batch
-
-
 def _name(utterance: Utterance) -> str:
     source = utterance.source
     path = printable(source.path)

@@ -11,13 +11,13 @@ import numpy as np
 from wenet_fusion_runtime.files import list_problems, printable
 
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
-from wenet_fusion.data.data_report import DataReport, Distribution
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.manifest import read_columns
 from wenet_fusion.data.sequential.sequential_dataset import SequentialDataset
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.data.utterance_table import UtteranceTable
+from wenet_fusion.evaluation.data_report import DataReport, Distribution
 from wenet_fusion.recipe import RecipeConfig, build_source, frontend_geometry
 from wenet_fusion.text.tokenizer import build_tokenizer
 
@@ -43,7 +43,7 @@ def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None)
     if data.data_type == "sequential":
         source = build_source(config, data_list, tokenizer)
         assert isinstance(source, SequentialDataset)
-        return source.check_all()
+        return DataReport(*source.decode_all(), source.skipped, source.notes())
     table, problems = read_columns(data_list, data.data_type)
     if not table:
         raise ValueError(list_problems(problems))
@@ -82,7 +82,6 @@ def examine(
     if decode is not None:
         dataset.record(_missing_files(dataset.utterances))
     dataset.decode_all(chosen)
-    report = dataset.report()
     seconds, tokens = dataset.seconds, dataset.token_counts
     characters = np.array([len(text) - text.count(" ") for text in dataset.utterances.texts])
     facts = [
@@ -90,8 +89,10 @@ def examine(
         _describe_texts(dataset, listed),
         _describe_batches(dataset, max_batch_seconds, max_batch_rows),
     ]
-    return report._replace(
-        notes=(*report.notes, *_duplicates(listed)),
+    return DataReport(
+        *dataset.used(),
+        skipped=dataset.skipped,
+        notes=(*dataset.notes(), *_duplicates(listed)),
         problems=tuple(problems),
         facts=tuple(facts),
         distributions=(

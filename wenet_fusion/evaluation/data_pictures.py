@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wenet_fusion.data.data_report import Distribution
 from wenet_fusion.evaluation.data_check import round_edges
+from wenet_fusion.evaluation.data_report import Distribution
 
 _BINS = 50
 

@@ -20,7 +20,7 @@ from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.batching import epoch_batches
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.data.sources import Utterance, read_batch
+from wenet_fusion.data.sources import Utterance, read_samples
 from wenet_fusion.evaluation.attention_beam import attention_search
 from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Search
 from wenet_fusion.model.chunking import Chunking, chunking_label
@@ -78,6 +78,24 @@ class DecodedList(NamedTuple):
     def texts(self, condition: Condition, vocabulary: Vocabulary) -> dict[str, str]:
         """Return the text of each readable recording by key."""
         return {key: vocabulary.text(ids) for key, ids in self.tokens[condition].items()}
+
+
+class ReadBatch(NamedTuple):
+    """Audio of several utterances, and the reasons why some could not be read."""
+
+    samples: dict[str, np.ndarray]  # by key
+    unreadable: dict[str, str]  # reasons by key
+
+
+def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> ReadBatch:
+    """Read the samples of utterances at `sample_rate` (Hz); the result lists those that cannot be read."""
+    batch = ReadBatch({}, {})
+    for utterance in utterances:
+        try:
+            batch.samples[utterance.key] = read_samples(utterance, sample_rate)
+        except (ValueError, OSError) as error:
+            batch.unreadable[utterance.key] = str(error)
+    return batch
 
 
 class BatchDecoder:

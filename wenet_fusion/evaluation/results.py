@@ -17,7 +17,7 @@ from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 from wenet_fusion.evaluation.options import PLAIN
 from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
 from wenet_fusion.evaluation.report.write import write_report
-from wenet_fusion.evaluation.timestamps.emission_delays import DelayPercentiles
+from wenet_fusion.scoring.emission_delays import DelayPercentiles
 from wenet_fusion.scoring.error_rate import Interval, Scoring, score
 from wenet_fusion.scoring.transcripts import Counting
 

@@ -32,12 +32,12 @@ from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Varian
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
-from wenet_fusion.evaluation.timestamps.emission_delays import delay_percentiles, emission_delays
-from wenet_fusion.evaluation.timestamps.timestamp_errors import match_all_words
 from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import __version__, commit, processor, software
 from wenet_fusion.ranks import Ranks
+from wenet_fusion.scoring.ctm import read_word_times
+from wenet_fusion.scoring.emission_delays import delay_percentiles, emission_delays
+from wenet_fusion.scoring.timestamp_errors import match_all_words
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 _SOURCES = Path(__file__).parent
@@ -74,10 +74,8 @@ def evaluate(
     """
     model = acoustic_model(trained)
     _check(model, trained, options)
-    spoken = read_ctm(options.ctm) if options.ctm else {}
     utterances, problems = scan_manifest(data_list)
-    if options.ctm:
-        keys_without_words(spoken, {item.key: item.text for item in utterances}, options.ctm)
+    spoken = read_word_times(options.ctm, {item.key: item.text for item in utterances})
     progress = Progress(result_dir, fingerprint(trained, utterances, options))
     plan = dict(enumerate(plan_batches(utterances, options.max_batch_seconds)))
     found = _decode_all(BatchDecoder(model, trained.model.decoder, options), plan, progress, ranks)

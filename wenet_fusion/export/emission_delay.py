@@ -10,7 +10,8 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.evaluation.timestamps.timestamp_errors import (
+from wenet_fusion.export.speech import Speech
+from wenet_fusion.scoring.timestamp_errors import (
     MatchedWord,
     TimestampErrors,
     corrected,
@@ -18,7 +19,6 @@ from wenet_fusion.evaluation.timestamps.timestamp_errors import (
     match_words,
     timestamp_errors,
 )
-from wenet_fusion.export.speech import Speech
 
 
 class MeasuredDelay(NamedTuple):

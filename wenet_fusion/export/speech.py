@@ -14,7 +14,7 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.data.sources import read_samples
-from wenet_fusion.evaluation.timestamps.ctm import keys_without_words, read_ctm
+from wenet_fusion.scoring.ctm import keys_without_words, read_ctm
 from wenet_fusion.scoring.error_rate import score
 from wenet_fusion.scoring.transcripts import Counting
 

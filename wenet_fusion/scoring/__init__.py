@@ -1,1 +1,1 @@
-"""Error rates of transcripts: words or characters, alignments, confidence intervals."""
+"""Error rates of transcripts and errors of word times: alignments, confidence intervals, emission delays."""

@@ -12,9 +12,9 @@ from wenet_fusion.data.augmentation.feature_masks import SpecAugmentConfig
 from wenet_fusion.data.batch import Batch
 from wenet_fusion.data.batch_source import BatchSource, Loading, groups
 from wenet_fusion.data.dataset import SpeechDataset
-from wenet_fusion.data.progress_bar import progress_bar
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.ranks import Placement
+from wenet_fusion.scoring.ctm import read_word_times
 from wenet_fusion.training.failures import describe_update, explaining_failures
 from wenet_fusion.training.optimisation.freezing import freeze_for
 from wenet_fusion.training.optimisation.largest_batch import check_largest_batches
@@ -24,6 +24,7 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.optimisation.weight_average import WeightAverage
 from wenet_fusion.training.progress.diagnostics import Speedometer, norm_statistics
 from wenet_fusion.training.progress.loggers import Loggers, open_loggers
+from wenet_fusion.training.progress.step_lines import StepLines, epoch_bar
 from wenet_fusion.training.progress.validation import validate
 from wenet_fusion.training.state.checkpoint import (
     ModelCheckpoint,
@@ -83,6 +84,8 @@ class Trainer:
         self.train_data, self.dev_data = train, dev
         self.config, self.spec_augment, self.fingerprint = config, spec_augment, fingerprint
         self.model_dir = model_dir
+        ctm = Path(config.dev_ctm) if config.dev_ctm else None
+        self._spoken = read_word_times(ctm, dict(zip(dev.utterances.keys, dev.utterances.texts)))
         self.optimizer = build_optimizer(config.optim, model)
         self.gradients = Gradients(self.model, config, spec_augment, fingerprint.seed, self.ranks)
         self.average = WeightAverage(self.model, config.average_decay)
@@ -91,6 +94,7 @@ class Trainer:
         keeping = Keeping(config.keep_checkpoints, config.keep_best_checkpoints, config.best_by)
         self.files = RunFiles(model_dir, config.save_interval_steps, keeping, config.save_in_background)
         self._speed = Speedometer(train.frontend.sample_rate, placement)
+        self._lines = StepLines(config.max_steps)
         self._is_tried = not config.check_largest_batch  # the largest batch
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
@@ -141,14 +145,14 @@ class Trainer:
         loading = Loading(config.max_batch_seconds, config.max_batch_rows, self.fingerprint.seed, config.num_workers)
         most = (config.max_steps - self.step) * config.accumulate
         epoch = self.train_data.epoch(self.epoch, self.batch, most, loading, self.ranks)
-        finished, before = False, self.step
+        finished, before, number = False, self.step, self.epoch
         self.files.wait()  # processes that load batches are forked: no thread should be at work
         self.model.train()
         if not self._is_tried:
             check_largest_batches(epoch.largest, config.max_steps, self.gradients, self.optimizer, self.ranks)
             self._is_tried = True
-        self._speed.restart()
-        with progress_bar(None, epoch.length, f"epoch {self.epoch}", "batch", disable=not self.ranks.is_first) as bar:
+        self._speed.begin_epoch()
+        with epoch_bar(number, epoch.length, self.ranks.is_first) as bar:
             for batches in groups(itertools.islice(epoch.batches, most), config.accumulate):
                 losses = self._update([loaded.batch for loaded in batches])
                 self.batch, finished = batches[-1].position, batches[-1].is_last
@@ -165,7 +169,9 @@ class Trainer:
                 self.files.step_done(self.step)
                 if self._is_stopping:
                     return
-        if self.step == before:  # the state was saved after the epoch's last batch
+        if self.step > before:
+            self._print(f"epoch {number}: {self._speed.of_epoch()}")
+        else:  # the state was saved after the epoch's last batch
             self._start_next_epoch()
 
     def _validation_is_due(self, epoch_finished: bool) -> bool:
@@ -204,14 +210,12 @@ class Trainer:
                 self.guard.restore()
             else:
                 self.guard.skip(self.step, batches, lambda: self.gradients.repeat(self.step, batches))
-        entry = {"loss": found.loss, "ctc_loss": found.ctc_loss, "attention_loss": found.attention_loss}
-        if self.model.config.loss.intermediate_layers:
-            entry["intermediate_loss"] = found.intermediate_loss
-        if self.model.config.loss.consistency_weight:
-            entry["consistency_loss"] = found.consistency_loss
+        entry = found.losses(self.model.config.loss)
         entry |= {"lr": rate, "grad_norm": found.norm, "seconds": time.monotonic() - started}
         entry |= self._speed.update(batches)
         self.log.step(self.step, self.epoch, entry)
+        if line := self._lines.due(self.step, self.epoch, entry):
+            self._print(line)
         self._updating = ()
         return entry
 
@@ -224,17 +228,14 @@ class Trainer:
         seconds = time.monotonic() - self._measured_at  # of training since the last validation
         chunking = self.config.chunking.served()[-1]
         placement = Placement(self.device, self.ranks)
-        result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement)
-        rate = result.errors.rate
+        result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement, self._spoken)
         train_loss = self.epoch_loss / max(self.epoch_updates, 1)
-        entry = {"train_loss": train_loss, "dev_loss": result.loss, "dev_wer": rate, "seconds": seconds}
-        self.log.epoch(self.step, self.epoch, entry)
+        self.log.epoch(self.step, self.epoch, {"train_loss": train_loss, **result.numbers(), "seconds": seconds})
         details = norm_statistics(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement)
         self.log.details(self.step, details, result.samples)
-        error_rate = f"dev {result.rate_name} {100 * rate:.2f} %"
-        self._print(f"step {self.step}: train loss {train_loss:.3f}, dev loss {result.loss:.3f}, {error_rate}")
+        self._print(f"step {self.step}: train loss {train_loss:.3f}, {result.text()}")
         if self.ranks.is_first:
-            self._save_model(result.loss, rate)
+            self._save_model(result.loss, result.errors.rate)
         self._measured_at = time.monotonic()
         self._speed.restart()
 

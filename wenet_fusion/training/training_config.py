@@ -41,6 +41,7 @@ class TrainingConfig:
     average_decay: float = 0.0  # moving average of the weights, which is validated and saved: 0.999; 0: none
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
+    dev_ctm: str = ""  # CTM file with the times of the dev list's words, for emission delays; empty: none
     save_in_background: bool = False  # write while training goes on; takes memory for a copy of the training state
     keep_checkpoints: int = 30  # newest step_*.pt files to keep
     keep_best_checkpoints: int = 0  # best ones to keep beside the newest

@@ -12,7 +12,6 @@ import numpy as np
 from wenet_fusion.data.augmentation.waveforms import Augmentation, WaveformAugmenter
 from wenet_fusion.data.batch import Batch, Row, pad_rows
 from wenet_fusion.data.batch_source import Epoch, LoadedBatch, Loading
-from wenet_fusion.data.data_report import DataReport
 from wenet_fusion.data.filters import Filters
 from wenet_fusion.data.judgement import FrontendGeometry, Judge, Skip, too_many_skipped
 from wenet_fusion.data.lists.contents import DataContents, list_contents
@@ -154,8 +153,8 @@ class SequentialDataset:
         """
         self._note(self._skipped_now, (skip for skip in skips if not self._is_filtered(skip)))
 
-    def check_all(self) -> DataReport:
-        """Read and decode the whole corpus, and report what training would use and what it would skip."""
+    def decode_all(self) -> tuple[int, float]:
+        """Decode the whole corpus; return the utterances that training would use, and their hours."""
         count, seconds = 0, 0.0
         for shard in self._shards:
             try:
@@ -171,7 +170,7 @@ class SequentialDataset:
                         self.skipped.append(judged)
             except (OSError, ValueError) as error:
                 self.skipped.append(Skip(shard.name, str(error)))
-        return DataReport(count, seconds / 3600, self.skipped, self.notes())
+        return count, seconds / 3600
 
     def _lanes(self, world: int) -> int:
         return math.ceil(self._settings.lanes / world) * world

@@ -1,1 +1,1 @@
-"""Timestamps of words: CTM and TextGrid files, forced alignment, errors of timestamps."""
+"""Timestamps of known transcripts: forced alignment, TextGrid files."""

@@ -24,8 +24,7 @@ from wenet_fusion_runtime.stream.offline import offline_step
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.manifest import Utterance
 from wenet_fusion.data.progress_bar import progress_bar
-from wenet_fusion.data.sources import read_batch
-from wenet_fusion.evaluation.decode_list import plan_batches
+from wenet_fusion.evaluation.decode_list import plan_batches, read_batch
 from wenet_fusion.evaluation.timestamps.textgrid import format_textgrid
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, frames_needed

@@ -22,7 +22,7 @@ from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.model.layers.norm import synchronise_statistics
 from wenet_fusion.model.layers.recomputation import recompute_activations
 from wenet_fusion.model.layers.subsampling import FACTOR
-from wenet_fusion.model.losses import Losses
+from wenet_fusion.model.losses import LossConfig, Losses
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.optimisation.freezing import drop_frozen_gradients
 from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
@@ -38,6 +38,12 @@ class Gradient(NamedTuple):
     consistency_loss: float
     norm: float
     stop: bool  # a rank was asked to stop
+
+    def losses(self, config: LossConfig) -> dict[str, float]:
+        """Return the losses that a configuration uses, by the names of their curves."""
+        unused = ["intermediate_loss"] * (not config.intermediate_layers)
+        unused += ["consistency_loss"] * (not config.consistency_weight)
+        return {name: getattr(self, name) for name in self._fields[:5] if name not in unused}
 
 
 class Gradients:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 
@@ -18,7 +19,7 @@ from wenet_fusion.ranks import Placement
 
 
 class Speedometer:
-    """Measure how much audio a run trains on per time, loading included.
+    """Measure how much audio a run trains on, per time, loading included, and how much of its batches is padding.
 
     Args:
         sample_rate: of the audio, Hz.
@@ -27,24 +28,42 @@ class Speedometer:
     >>> meter = Speedometer(16000, Placement(torch.device("cpu")))
     >>> meter.restart()
     >>> sorted(meter.update([]))
-    ['audio_hours_per_hour', 'peak_memory_gb']
+    ['audio_hours_per_hour', 'padding', 'peak_memory_gb']
     """
 
     def __init__(self, sample_rate: int, placement: Placement) -> None:
         self._rate, self._placement = sample_rate, placement
-        self._since = time.monotonic()
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Count from here what `of_epoch` returns."""
+        self._began, self._batches, self._audio, self._padded = time.monotonic(), 0, 0.0, 0.0
+        self.restart()
+
+    def of_epoch(self) -> str:
+        """Return what was trained on since the epoch began, for a line."""
+        padding, taken = 1 - self._audio / max(self._padded, 1e-9), round(time.monotonic() - self._began)
+        audio = f"{self._audio / 3600:.2f} h of audio and {100 * padding:.1f} % padding"
+        return f"{self._batches} batches, {audio}, in {timedelta(seconds=taken)}"
 
     def restart(self) -> None:
         """Leave out the time since the last update, e.g. that of a validation."""
         self._since = time.monotonic()
 
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Return the speed since the last update, and the peak of memory so far."""
-        audio = sum(int(batch.sample_lengths_B.sum()) for batch in batches) / self._rate * self._placement.ranks.world
+        """Return the speed since the last update, the padding of its batches, and the peak of memory so far."""
+        scale = self._placement.ranks.world / self._rate
+        audio = scale * sum(int(batch.sample_lengths_B.sum()) for batch in batches)
+        padded = scale * sum(batch.samples_BN.numel() for batch in batches)
         now = time.monotonic()
         taken, self._since = now - self._since, now
-        speed = audio / taken if taken > 0 else 0.0
-        return {"audio_hours_per_hour": speed, "peak_memory_gb": peak_memory(self._placement.device) / 1e9}
+        self._batches += len(batches)
+        self._audio, self._padded = self._audio + audio, self._padded + padded
+        return {
+            "audio_hours_per_hour": audio / taken if taken > 0 else 0.0,
+            "padding": 1 - audio / padded if padded else 0.0,
+            "peak_memory_gb": peak_memory(self._placement.device) / 1e9,
+        }
 
 
 def peak_memory(device: torch.device) -> int:

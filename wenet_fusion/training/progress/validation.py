@@ -1,9 +1,12 @@
-"""Measure loss and greedy error rate on held-out data with a given chunking."""
+"""Measure loss, greedy error rate and emission delay on held-out data with a given chunking."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from wenet_fusion_runtime.results.result import Hypothesis, Word
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.greedy import GreedySearch
 
@@ -15,7 +18,14 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.ranks import Placement
+from wenet_fusion.scoring.emission_delays import (
+    DelayPercentiles,
+    delay_percentiles,
+    emission_delays,
+    emitted_words,
+)
 from wenet_fusion.scoring.error_rate import ErrorCounts, align
+from wenet_fusion.scoring.timestamp_errors import match_words
 from wenet_fusion.scoring.transcripts import Counting
 from wenet_fusion.training.progress.logger_protocol import Sample
 
@@ -23,12 +33,24 @@ _SAMPLES = 5  # utterances whose hypotheses are logged
 
 
 class Validation(NamedTuple):
-    """Loss and errors of a model on a dataset."""
+    """Loss, errors and emission delay of a model on a dataset."""
 
     loss: float  # mean over utterances
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
     samples: tuple[Sample, ...] = ()  # the first utterances of the list
+    delay: DelayPercentiles | None = None  # of the emission of correct words whose times are known
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers for the log of a run."""
+        found = {"dev_loss": self.loss, "dev_wer": self.errors.rate}
+        delays = self.delay._asdict() if self.delay else {}
+        return found | {f"dev_emission_delay_{point}_ms": ms for point, ms in delays.items() if point != "words"}
+
+    def text(self) -> str:
+        """Return the numbers for a line of a terminal."""
+        delay = f", emission delay {self.delay.text()} ms" if self.delay else ""
+        return f"dev loss {self.loss:.3f}, dev {self.rate_name} {100 * self.errors.rate:.2f} %{delay}"
 
 
 def choose_counting(dataset: SpeechDataset) -> Counting:
@@ -39,7 +61,12 @@ def choose_counting(dataset: SpeechDataset) -> Counting:
 
 @torch.inference_mode()
 def validate(
-    model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, placement: Placement
+    model: AsrModel,
+    dataset: SpeechDataset,
+    chunking: Chunking,
+    max_batch_seconds: float,
+    placement: Placement,
+    word_times: Mapping[str, Sequence[Word]] = MappingProxyType({}),
 ) -> Validation:
     """Run the model in eval mode over a dataset, with greedy search, and restore its mode.
 
@@ -49,12 +76,15 @@ def validate(
         chunking: chunk size and left context of the encoder.
         max_batch_seconds: audio per batch, padding included, seconds.
         placement: the model's device, and the ranks, which share the batches.
+        word_times: the words of utterances with their times, by key, from which emission delays are measured.
     """
     device, ranks = placement
     shown, samples = set(dataset.keys(range(min(_SAMPLES, len(dataset))))), list[Sample]()
     was_training = model.training
     model.eval()
-    total, rows, errors, counting = 0.0, 0, ErrorCounts(), choose_counting(dataset)
+    total, rows, errors, delays = 0.0, 0, ErrorCounts(), list[float]()
+    counting = choose_counting(dataset)
+    frame_seconds = dataset.frontend.frame_samples / dataset.frontend.sample_rate
     plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows=1000, seed=0, epoch=0)
     for batch in iterate(dataset, ranks.share(plan), epoch=0, num_workers=0):
         encoded = model.encode(batch.samples_BN.to(device), batch.sample_lengths_B.to(device), chunking)
@@ -62,23 +92,28 @@ def validate(
         total += float(losses.total) * len(batch.keys)
         rows += len(batch.keys)
         log_probs = model.ctc(encoded.frames_BTD).float().cpu()
-        decoded = list(_decoded(log_probs, encoded.lengths_B.tolist(), batch, dataset))
-        errors += sum((align(*map(counting.tokens, pair[1:])).counts for pair in decoded), ErrorCounts())
-        samples += [sample for sample in decoded if sample.key in shown]
+        for sample, hypothesis in _decoded(log_probs, encoded.lengths_B.tolist(), batch, dataset):
+            errors += align(*map(counting.tokens, sample[1:])).counts
+            samples += [sample] * (sample.key in shown)
+            if spoken := word_times.get(sample.key):
+                emitted = emitted_words(hypothesis, dataset.tokenizer.vocabulary, frame_seconds)
+                delays += emission_delays(match_words(spoken, emitted))
     model.train(was_training)
-    totals, all_rows, all_errors, all_samples = zip(*ranks.all((total, rows, errors, samples)))
-    loss = sum(totals) / max(sum(all_rows), 1)
-    first = tuple(sorted(sample for found in all_samples for sample in found))
-    return Validation(loss, sum(all_errors, ErrorCounts()), counting.rate_name, first)
+    totals, all_rows, all_errors, all_samples, all_delays = zip(*ranks.all((total, rows, errors, samples, delays)))
+    loss, delay = sum(totals) / max(sum(all_rows), 1), delay_percentiles([*itertools.chain(*all_delays)])
+    first = tuple(sorted(itertools.chain(*all_samples)))
+    return Validation(loss, sum(all_errors, ErrorCounts()), counting.rate_name, first, delay)
 
 
-def _decoded(log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset) -> Iterator[Sample]:
-    """Yield each utterance of a batch with its reference and its greedy hypothesis."""
+def _decoded(
+    log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset
+) -> Iterator[tuple[Sample, Hypothesis]]:
+    """Yield each utterance of a batch with its reference, and its greedy hypothesis."""
     best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
     for b, length in enumerate(lengths):
         search = GreedySearch()
         search.advance(
             FrameScores(best[b, :length].numpy(), ids[b, :length].numpy(), log_probs_BTV[b, :length, BLANK].numpy())
         )
-        reference = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist()
-        yield Sample(batch.keys[b], *map(dataset.tokenizer.decode, (reference, search.hypotheses(1)[0].ids)))
+        reference, hypothesis = batch.tokens_BU[b, : batch.token_lengths_B[b]].tolist(), search.hypotheses(1)[0]
+        yield Sample(batch.keys[b], *map(dataset.tokenizer.decode, (reference, hypothesis.ids))), hypothesis

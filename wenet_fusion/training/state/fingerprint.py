@@ -17,7 +17,8 @@ from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_
 # Settings of the section `training` that change no weight: loading of batches, and what is saved when.
 NEUTRAL_SETTINGS = (
     "save_interval_steps", "save_in_background", "validate_interval_steps", "keep_checkpoints",
-    "keep_best_checkpoints", "best_by", "check_largest_batch", "loggers", "num_workers", "checkpoint_activations",
+    "keep_best_checkpoints", "best_by", "dev_ctm", "check_largest_batch", "loggers", "num_workers",
+    "checkpoint_activations",
 )  # fmt: skip
 # Its effect is compared token by token.
 _COMPARED_BY_TOKENS = "tokenizer.special_tokens"

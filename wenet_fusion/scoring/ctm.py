@@ -38,6 +38,22 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
     return words
 
 
+def read_word_times(path: Path | None, texts: Mapping[str, str]) -> dict[str, list[Word]]:
+    """Read the words of transcripts with their times by key; without a file there are none.
+
+    Args:
+        path: of the CTM file.
+        texts: transcripts by key; the file may lack some, see `keys_without_words`.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, is malformed, or is of other utterances.
+    """
+    words = {} if path is None else read_ctm(path)
+    if path is not None:
+        keys_without_words(words, texts, path)
+    return words
+
+
 def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
     """Return the keys of `texts` whose words the CTM file lacks; empty texts need none.
 

@@ -1,14 +1,18 @@
-"""Validation: errors are counted in the unit that suits the language."""
+"""Validation: errors are counted in the unit that suits the language; emission delays are those of an evaluation."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import randomise, tiny_recipe
-from support.model.runs import CPU
+from support.model.runs import CPU, start, with_training
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.modes import GREEDY
 
+from wenet_fusion.cli.__main__ import main
 from wenet_fusion.data.dataset import SpeechDataset
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
@@ -17,6 +21,7 @@ from wenet_fusion.recipe import build_dataset
 from wenet_fusion.text.tokenizer import CharTokenizer, build_tokenizer
 from wenet_fusion.training.progress.validation import choose_counting, validate
 
+POINTS = ("p50", "p90", "p95")
 CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"), "pieces", "units.txt")
 
 
@@ -78,3 +83,39 @@ def test_padding_is_not_decoded(corpus, tiny_units):
     model.losses = lambda *_: Losses(*torch.zeros(5))
     alone, together = (validate(model, data, FULL_CONTEXT, seconds, CPU) for seconds in (0.1, 60.0))
     assert alone.errors.insertions == together.errors.insertions > 0
+
+
+# ---- emission delays
+
+
+def test_emission_delays_are_those_of_an_evaluation(tone_run, tmp_path, capsys):
+    """With the weights of the last checkpoint, at the chunk size that validates; nothing else of a run changes."""
+    ctm = tone_run.dev_list.with_name("words.ctm")
+    recipe = tone_run.recipe
+    lists, chunking = (tone_run.train_list, tone_run.dev_list), recipe.training.chunking.served()[-1]
+    shutil.copytree(tone_run.model_dir, tmp_path / "run")
+    trainer = start(with_training(recipe, dev_ctm=str(ctm)), lists, tmp_path / "run")  # the setting may change
+    trainer._validate()
+    entry = json.loads((tmp_path / "run/train_log.jsonl").read_text().splitlines()[-1])
+    arguments = ["evaluate", "--checkpoint", tone_run.checkpoint, "--data", tone_run.dev_list, "--ctm", ctm]
+    arguments += ["--chunkings", f"{chunking.size}/{chunking.left}", "--modes", GREEDY, "--result_dir", tmp_path]
+    assert main(list(map(str, arguments))) == 0
+    expected = json.loads((tmp_path / "results.json").read_text())["rows"][0]["emission_delay_ms"]
+    assert expected["words"] > 20
+    assert [entry[f"dev_emission_delay_{point}_ms"] for point in POINTS] == [expected[point] for point in POINTS]
+    shown = " / ".join(f"{expected[point]:.0f}" for point in POINTS)
+    assert f", emission delay {shown} ms\n" in capsys.readouterr().out
+
+
+def test_times_of_other_utterances_are_refused_before_training(tone_run, tmp_path):
+    (tmp_path / "foreign.ctm").write_text("x 1 0.0 1.0 one\n")
+    recipe = with_training(tone_run.recipe, dev_ctm=str(tmp_path / "foreign.ctm"))
+    with pytest.raises(ValueError, match=r"foreign.ctm: is of other utterances"):
+        start(recipe, (tone_run.train_list, tone_run.dev_list), tmp_path / "run")
+
+
+def test_without_times_there_is_no_delay(words, tiny_units):
+    model = AsrModel(tiny_recipe(tiny_units).model, len(words.tokenizer.vocabulary))
+    found = validate(model, words, FULL_CONTEXT, 20.0, CPU)
+    assert found.delay is None and list(found.numbers()) == ["dev_loss", "dev_wer"]
+    assert found.text().startswith("dev loss ") and "delay" not in found.text()

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from wenet_fusion_runtime.results.result import Hypothesis, Token, Word
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.results.words import group_words
 
-from wenet_fusion.evaluation.timestamps.timestamp_errors import MatchedWord
+from wenet_fusion.scoring.timestamp_errors import MatchedWord
 
 POINTS = (50, 90, 95)  # percent
 
@@ -47,3 +50,25 @@ def delay_percentiles(delays: Sequence[float]) -> DelayPercentiles | None:
     if not delays:
         return None
     return DelayPercentiles(len(delays), *(1000 * np.percentile(delays, POINTS)).round(1).tolist())
+
+
+def emitted_words(hypothesis: Hypothesis, vocabulary: Vocabulary, frame_seconds: float) -> tuple[Word, ...]:
+    """Return the words of a hypothesis at the times of the frames that emitted them.
+
+    Args:
+        hypothesis: of a search that began at the first frame of the audio.
+        vocabulary: names its tokens.
+        frame_seconds: length of an encoder frame.
+
+    >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"], "words")
+    >>> hypothesis = Hypothesis((3,), ctc_score=-0.1, score=-0.1, frames=(5,), confidences=(0.9,))
+    >>> [(word.text, word.end_seconds) for word in emitted_words(hypothesis, vocabulary, 0.25)]
+    [('one', 1.5)]
+    """
+    return group_words(
+        [
+            Token(token, vocabulary.tokens[token], frame * frame_seconds, (frame + 1) * frame_seconds, confidence)
+            for token, frame, confidence in zip(hypothesis.ids, hypothesis.frames, hypothesis.confidences)
+        ],
+        vocabulary,
+    ).words

@@ -1,0 +1,46 @@
+"""Progress of a training: a bar for each epoch on a terminal, lines in a log (a file or a pipe)."""
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from tqdm import tqdm
+
+from wenet_fusion.data.progress_bar import LOG_INTERVAL_SECONDS, on_terminal, progress_bar
+
+
+def epoch_bar(epoch: int, batches: int | None, is_first: bool) -> tqdm:
+    """Return the bar of an epoch, which only the first rank draws, and only on a terminal."""
+    return progress_bar(None, batches, f"epoch {epoch}", "batch", disable=not (is_first and on_terminal()))
+
+
+class StepLines:
+    """A line about the first update, and about the updates of every 30 s from then on; on a terminal none.
+
+    >>> values = {"loss": 9.7, "lr": 1e-3, "grad_norm": 4.0, "audio_hours_per_hour": 160.4, "peak_memory_gb": 0.7}
+    >>> StepLines(max_steps=100).due(1, 0, values)
+    'epoch 0, step 1 of 100: loss 9.700, lr 1.0e-03, gradient norm 4.00, 160 times real time, 0.7 GB'
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self._max_steps, self._losses = max_steps, list[float]()
+        self._first, self._began, self._last = 0, 0.0, 0.0  # the first update and its time, the time of the last line
+
+    def due(self, step: int, epoch: int, values: Mapping[str, float]) -> str:
+        """Return a line with the mean loss since the last one and the numbers of this update; empty if none is due."""
+        now = time.monotonic()
+        self._losses.append(values["loss"])
+        if on_terminal() or (self._first and now < self._last + LOG_INTERVAL_SECONDS):
+            return ""
+        loss, self._losses, self._last = sum(self._losses) / len(self._losses), [], now
+        left = ""
+        if self._first:  # validations count, too
+            seconds = (now - self._began) / (step - self._first) * (self._max_steps - step)
+            left = f", {timedelta(seconds=round(seconds))} left"
+        else:
+            self._first, self._began = step, now
+        return (
+            f"epoch {epoch}, step {step} of {self._max_steps}: loss {loss:.3f}, lr {values['lr']:.1e}, gradient norm "
+            f"{values['grad_norm']:.2f}, {values['audio_hours_per_hour']:.0f} times real time, "
+            f"{values['peak_memory_gb']:.1f} GB{left}"
+        )
