@@ -25,7 +25,8 @@ from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions, ResolvedOptions
 from wenet_fusion_runtime.stream.endpoints import FILE_ENDPOINTS, LIVE_ENDPOINTS, EndpointRules
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step, transcribe_offline
-from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+from wenet_fusion_runtime.stream.stream import Stream
 
 __all__ = [
     "FILE_ENDPOINTS",

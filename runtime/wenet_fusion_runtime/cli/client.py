@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,19 +19,20 @@ from wenet_fusion_runtime.audio.live_audio import AudioBlock
 from wenet_fusion_runtime.audio.pcm_pipe import ARECORD, RAW_RATE, PcmPipe
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer, Resampler
+from wenet_fusion_runtime.cli.client_display import ClientDisplay
 from wenet_fusion_runtime.cli.command import PROGRAM, Commands, add_command, extra_needed
 from wenet_fusion_runtime.cli.endpoint_arguments import add_endpoint_arguments, given_endpoint
-from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
-from wenet_fusion_runtime.cli.search_arguments import add_hot_word_arguments, given_hot_words
+from wenet_fusion_runtime.cli.hot_word_files import HotWordFiles
+from wenet_fusion_runtime.cli.search_arguments import (
+    add_context_argument,
+    add_hot_word_arguments,
+    given_hot_words,
+    read_context,
+)
 from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.console import USER_ERRORS
-from wenet_fusion_runtime.results.result import Word
-from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, SessionOptions
-
-if TYPE_CHECKING:
-    from wenet_fusion_runtime.server.websocket.websocket_client import ServerResult, Timing
 
 BLOCK_SECONDS = 0.1  # of audio per message; results do not depend on it
 FAST_BLOCK_SECONDS = 0.5  # with --fast: a server may limit messages per second
@@ -102,6 +103,12 @@ def add(commands: Commands) -> None:
         help="PEM file of the authorities that may sign the server's certificate (default: the system's)",
     )
     add_hot_word_arguments(client)
+    add_context_argument(client)
+    client.add_argument(
+        "--follow",
+        action="store_true",
+        help="send the files of --hot_words and --context again when they change during a recording",
+    )
     add_endpoint_arguments(client, None)
 
 
@@ -125,13 +132,16 @@ def _client(options: argparse.Namespace) -> int:
             f"client {options.url} -"
         )
     hot_words = _hot_words(options)
+    context = "" if options.context is None else read_context(options.context)
+    if options.follow and options.hot_words is None and options.context is None:
+        raise ValueError("--follow needs a file to follow: give --hot_words FILE or --context FILE")
     server = ServerAddress(_url(options.url), read_token(options.token_file), _tls(options.authority))
     failed = 0
     for name in options.files:
-        display = _Display(name if len(options.files) > 1 else None, options.partials)
+        display = ClientDisplay(name if len(options.files) > 1 else None, options.partials)
         try:
             with _opened(name, options) as recording:
-                session = _session_options(options, recording.sample_rate, hot_words)
+                session = _session_options(options, recording.sample_rate, hot_words, context)
                 is_paced = not (options.fast or recording.is_live)
                 timing = asyncio.run(
                     recognise(
@@ -142,6 +152,7 @@ def _client(options: argparse.Namespace) -> int:
                         display.result,
                         given_endpoint(options),
                         recording.stop,
+                        HotWordFiles(options) if options.follow else None,
                     )
                 )
         except BrokenPipeError:
@@ -176,11 +187,11 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     given = given_hot_words(options)
     if given.problems:
         raise ValueError("; ".join(given.problems))
-    if options.wenet and (
-        given.usable or options.chunk is not None or options.left is not None or given_endpoint(options)
-    ):
+    biases = bool(given.usable) or options.context is not None
+    if options.wenet and (biases or options.chunk is not None or options.left is not None or given_endpoint(options)):
         raise ValueError(
-            "WeNet's server takes no hot words, chunks or endpoint rules from a session; leave them out, or --wenet"
+            "WeNet's server takes no hot words, chunks, context or endpoint rules from a session; leave them out, or "
+            "--wenet"
         )
     return given.usable
 
@@ -196,7 +207,9 @@ def _tls(authority: Path | None) -> ssl.SSLContext | None:
         raise ValueError(f"{authority}: has no PEM certificates ({error.reason})") from None
 
 
-def _session_options(options: argparse.Namespace, sample_rate: int, hot_words: tuple[HotWord, ...]) -> SessionOptions:
+def _session_options(
+    options: argparse.Namespace, sample_rate: int, hot_words: tuple[HotWord, ...], context: str
+) -> SessionOptions:
     if options.wenet:
         return SessionOptions(continuous_decoding=True)
     return SessionOptions(
@@ -207,6 +220,7 @@ def _session_options(options: argparse.Namespace, sample_rate: int, hot_words: t
         left=options.left,
         hot_words=hot_words,
         timestamps=True,
+        context=context,
     )
 
 
@@ -242,56 +256,3 @@ def _resampled(blocks: Iterator[np.ndarray], resampler: Resampler) -> Iterator[n
     for block in blocks:
         yield resampler.process(block)
     yield resampler.process(np.zeros(0, np.float32), last=True)
-
-
-class _Display:
-    """Prints the results of one recording."""
-
-    def __init__(self, name: str | None, prints_partials: bool) -> None:
-        self._prefix = "" if name is None else f"{name}\t"
-        self._label = "" if name is None else f"{name}: "
-        self._prints_partials = prints_partials
-        self._line = LiveLine(sys.stdout) if is_terminal(sys.stdout) and not prints_partials else None
-        self._words: list[Word] = []  # of closed segments
-        self._shown = ""
-
-    def result(self, found: ServerResult) -> None:
-        """Take a result from the server."""
-        words = [Word(text, 0.0, 0.0, 1.0, spaced) for text, spaced in found.words] or (
-            [Word(found.text, 0.0, 0.0, 1.0)] if found.text else []
-        )  # WeNet's server sends no words
-        if found.is_final:
-            self._words += words
-        open_words = [] if found.is_final else words
-        text = joined_words([*self._words, *open_words])
-        if text == self._shown:
-            return
-        self._shown = text
-        if self._line is not None:
-            committed = joined_words([*self._words, *open_words[: found.committed]])
-            self._line.draw(Piece(self._prefix.replace("\t", " ") + committed), Piece(text[len(committed) :], dim=True))
-        elif self._prints_partials:
-            print(f"{self._prefix}... {text}", flush=True)
-
-    def end(self, timing: Timing, is_fast: bool) -> None:
-        """Print the whole text and the delays."""
-        self._clear()
-        print(self._prefix + joined_words(self._words), flush=True)
-        parts = [f"{timing.audio:.1f} s of audio"]
-        if timing.delays and not is_fast:
-            median, most = np.quantile(timing.delays, (0.5, 0.95))
-            parts.append(
-                f"text {median:.3f} s behind it (median; 95 % within {most:.3f} s, longest {max(timing.delays):.3f} s)"
-            )
-        parts.append(f"last text {timing.ending:.3f} s after the end")
-        print(self._label + ", ".join(parts), file=sys.stderr, flush=True)
-
-    def abandon(self) -> None:
-        """Print the text so far of a recording that failed."""
-        self._clear()
-        if self._words:
-            print(self._prefix + joined_words(self._words), flush=True)
-
-    def _clear(self) -> None:
-        if self._line is not None:
-            self._line.clear()

@@ -30,7 +30,7 @@ from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.words import joined_words
 from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.stream import Stream
 
 MUTE_SECONDS = 3.0  # zeros from the start that cause a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"

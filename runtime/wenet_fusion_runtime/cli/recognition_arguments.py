@@ -12,10 +12,19 @@ from wenet_fusion_runtime.cli.endpoint_arguments import (
     seconds_or_off,
     shown_seconds,
 )
-from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
+from wenet_fusion_runtime.cli.search_arguments import (
+    add_context_argument,
+    add_search_arguments,
+    read_context,
+    search_options,
+    usable_hot_words,
+)
 from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.search.context_terms import TermFinder
+from wenet_fusion_runtime.search.hot_words import HotWord, check_hot_words
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
-from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+from wenet_fusion_runtime.stream.stream import Stream
 
 
 def add_recognition_arguments(command: argparse.ArgumentParser, defaults: DecodingOptions) -> None:
@@ -52,6 +61,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         f"(default: {shown_seconds(defaults.commit_seconds)})",
     )
     add_search_arguments(command)
+    add_context_argument(command)
     add_endpoint_arguments(command, defaults.endpoint)
 
 
@@ -69,7 +79,12 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     decoding = search_options(
         DecodingOptions(nbest=nbest, endpoint=endpoint_rules(options), commit_seconds=options.commit_seconds), options
     )
-    hot_words, all_usable = usable_hot_words(options, read_meta(options.model).vocabulary)
+    vocabulary = read_meta(options.model).vocabulary
+    hot_words, all_usable = usable_hot_words(options, vocabulary)
+    if options.context is not None:
+        known = () if decoding.language_model is None else decoding.language_model.words
+        terms = TermFinder(vocabulary, known).find(read_context(options.context))
+        hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # the first boost counts
     recognizer = Recognizer(options.model, replace(decoding, hot_words=hot_words))
     # Exclude the loaded model from garbage collection, which would scan it for 0.1 s again and again while users speak.
     gc.collect()

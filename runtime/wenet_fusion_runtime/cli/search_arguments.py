@@ -114,6 +114,29 @@ def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_context_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument --context, which `read_context` reads."""
+    parser.add_argument(
+        "--context",
+        type=Path,
+        metavar="FILE",
+        help="text about what will be said, e.g. an agenda: its names and rare words are preferred",
+    )
+
+
+def read_context(path: Path) -> str:
+    """Return the text of a context.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 at byte {error.start}; save the context as UTF-8") from None
+
+
 def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> DecodingOptions:
     """Return the options with the values of the arguments, except hot words. Loads the language model.
 

@@ -29,7 +29,7 @@ from wenet_fusion_runtime.results.formats import (
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.stream import Stream
 
 BLOCK_SECONDS = 0.1  # of audio per call; results do not depend on it
 

@@ -10,7 +10,7 @@ import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.stream.blocks import Block
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.stream import Stream
 
 
 class StepResult(NamedTuple):

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from wenet_fusion_runtime.engine.batched_step import StepResult, ready_block, step_streams
-from wenet_fusion_runtime.engine.job import Job, Taken
+from wenet_fusion_runtime.engine.job import Change, Job, Taken
 from wenet_fusion_runtime.engine.scheduler import Scheduler
 from wenet_fusion_runtime.engine.session import OnUpdate, Session, Unavailable, Update
 from wenet_fusion_runtime.engine.statistics import EngineStatistics, StatisticsRecorder
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import DYNAMIC
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.stream import Stream
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Engine:
             raise Unavailable(reason)
         self._recorder.count_opened()
         limit = max(self.options.max_waiting_seconds, 2 * job.chunk_seconds)
-        return Session(job, self._scheduler, limit)
+        return Session(job, self._scheduler, limit, stream.biasing)
 
     def drain(self, seconds: float) -> int:
         """Open no more sessions and wait at most `seconds` for the open ones to end; return how many are left."""
@@ -166,7 +166,10 @@ class Engine:
         job, stream = taken.job, taken.stream
         try:
             for piece in taken.pieces:
-                stream.push(piece.samples, piece.sample_rate)
+                if isinstance(piece, Change):
+                    stream.set_biasing(piece.biasing)
+                else:
+                    stream.push(piece.samples, piece.sample_rate)
             if taken.ended:
                 stream.end_input()
             if stream.ready_block() is not None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.stream.biasing import Biasing
+from wenet_fusion_runtime.stream.stream import Stream
 
 # A resampler returns its samples in bursts, so a block may be complete although this much audio seems to be missing.
 BURST_SECONDS = 0.2
@@ -22,6 +23,12 @@ class Piece(NamedTuple):
 
     samples: np.ndarray
     sample_rate: int | None  # Hz; None: the model's rate
+
+
+class Change(NamedTuple):
+    """Hot words and context that apply to the audio pushed afterwards."""
+
+    biasing: Biasing
 
 
 class Phase(Enum):
@@ -58,7 +65,8 @@ class Job:
         self.rate = meta.sample_rate
         self.chunk_seconds = stream.chunk * meta.frame_seconds
         self.phase = Phase.IDLE
-        self.pieces: list[Piece] = []  # not yet in the stream
+        self.pieces: list[Piece | Change] = []  # not yet in the stream
+        self.changes = 0  # of these
         self.pushed_seconds = 0.0  # audio in `pieces`
         self.buffered_seconds = 0.0  # audio in the stream that is not decoded
         self.has_block = False  # the stream holds a complete block
@@ -74,9 +82,10 @@ class Job:
     @property
     def is_due(self) -> bool:
         """True if a worker should take the job."""
-        if self.has_block or self.ended or not self.pieces:
-            return self.has_block or self.ended
-        slack = 0.0 if self.pieces[0].sample_rate in (None, self.rate) else BURST_SECONDS
+        if self.has_block or self.ended or self.changes or not self.pieces:
+            return self.has_block or self.ended or self.changes > 0
+        first = self.pieces[0]
+        slack = 0.0 if isinstance(first, Piece) and first.sample_rate in (None, self.rate) else BURST_SECONDS
         return self.waiting_seconds + slack + 1e-6 >= self.chunk_seconds
 
     def expected(self) -> float:
@@ -92,6 +101,6 @@ class Taken(NamedTuple):
 
     job: Job
     stream: Stream
-    pieces: list[Piece]
+    pieces: list[Piece | Change]
     ended: bool
     due_since: float

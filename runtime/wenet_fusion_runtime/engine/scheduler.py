@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wenet_fusion_runtime.engine.job import Group, Job, Phase, Piece, Taken
+from wenet_fusion_runtime.engine.job import Change, Group, Job, Phase, Piece, Taken
 
 
 class Scheduler:
@@ -80,6 +80,21 @@ class Scheduler:
             self._queue_if_due(job)
             return True
 
+    def change(self, job: Job, change: Change, limit: int) -> bool:
+        """Add a change to a job, unless `limit` changes wait already; return whether it was added.
+
+        A change for a job that has ended or is done is dropped.
+        """
+        with self._changed:
+            if job.phase is Phase.DONE or job.ended:
+                return True
+            if job.changes >= limit:
+                return False
+            job.pieces.append(change)
+            job.changes += 1
+            self._queue_if_due(job)
+            return True
+
     def end(self, job: Job) -> None:
         """Mark the end of a job's audio."""
         with self._changed:
@@ -94,7 +109,7 @@ class Scheduler:
                 return False
             if job.phase is Phase.QUEUED:
                 self._unqueue(job)
-            job.phase, job.stream, job.pieces = Phase.DONE, None, []
+            job.phase, job.stream, job.pieces, job.changes = Phase.DONE, None, [], 0
             job.pushed_seconds = job.buffered_seconds = 0.0
             del self._jobs[job]
             self._notify_if_empty()
@@ -205,7 +220,7 @@ class Scheduler:
             job.phase = Phase.TAKEN
             taken.append(Taken(job, job.stream, job.pieces, job.ended, job.due_since))
             job.buffered_seconds += job.pushed_seconds
-            job.pieces, job.pushed_seconds = [], 0.0
+            job.pieces, job.pushed_seconds, job.changes = [], 0.0, 0
         self._taken += len(taken)
         if self._queues:
             self._changed.notify()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from wenet_fusion_runtime.engine.job import Job
+from wenet_fusion_runtime.engine.job import Change, Job
 from wenet_fusion_runtime.engine.scheduler import Scheduler
 from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
+from wenet_fusion_runtime.stream.biasing import Biasing
+
+MOST_CHANGES = 4  # of the hot words, which wait for a worker
 
 
 class Unavailable(RuntimeError):
@@ -17,7 +22,8 @@ class Unavailable(RuntimeError):
 
 
 class Backlog(RuntimeError):
-    """The session has no room for the audio; push it again once `Session.room_seconds` has grown."""
+    """The session has no room: push the audio again once `Session.room_seconds` has grown, or set the hot words again
+    after the next update or call of `on_room`."""
 
 
 class Update(NamedTuple):
@@ -42,13 +48,14 @@ class Session:
     >>> from types import SimpleNamespace
     >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04))
     >>> job, scheduler = Job(SimpleNamespace(model=model, chunk=16, left=4), print), Scheduler(8, 4, 0.0)
-    >>> session = Session(job, scheduler, limit_seconds=10.0)
+    >>> session = Session(job, scheduler, limit_seconds=10.0, biasing=None)
     >>> session.push(np.zeros(8000, np.float32), 16000)
     >>> session.waiting_seconds, session.room_seconds
     (0.5, 9.5)
     """
 
-    def __init__(self, job: Job, scheduler: Scheduler, limit_seconds: float) -> None:
+    def __init__(self, job: Job, scheduler: Scheduler, limit_seconds: float, biasing: Biasing) -> None:
+        self._biasing, self._changing = biasing, threading.Lock()
         self._job = job
         self._scheduler = scheduler
         self._limit_seconds = limit_seconds
@@ -89,6 +96,36 @@ class Session:
                 f"{self.waiting_seconds:.1f} s of audio are waiting and the limit is {self._limit_seconds:g} s; "
                 "push audio no faster than the updates arrive"
             )
+
+    def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:
+        """Replace the hot words of the stream, from the audio pushed next; see `Stream.set_hot_words`.
+
+        Takes seconds for tens of thousands of phrases.
+
+        Raises:
+            Backlog: several changes are waiting; nothing changed.
+            ValueError: hot words cannot be used (the message lists all of them), or the mode has no use for any.
+        """
+        with self._changing:
+            self._change(self._biasing.with_hot_words(hot_words))
+
+    def set_context(self, text: str, boost: float = DEFAULT_BOOST) -> tuple[str, ...]:
+        """Prefer the terms of a text, from the audio pushed next, and return them; see `Stream.set_context`.
+
+        Raises:
+            Backlog: several changes are waiting; nothing changed.
+            ValueError: the mode has no use for terms.
+        """
+        with self._changing:
+            self._change(self._biasing.with_context(text, boost))
+            return tuple(word.phrase for word in self._biasing.context)
+
+    def _change(self, biasing: Biasing) -> None:
+        if biasing is self._biasing:
+            return
+        if not self._scheduler.change(self._job, Change(biasing), MOST_CHANGES):
+            raise Backlog(f"{MOST_CHANGES} changes of the hot words are waiting; make no more than there are updates")
+        self._biasing = biasing
 
     def end(self) -> None:
         """Mark the end of the audio; the last update follows."""

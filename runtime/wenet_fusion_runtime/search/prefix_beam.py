@@ -217,6 +217,23 @@ class PrefixBeamSearch:
                 each.tried.clear()
             self._beam = [each for each in self._beam if each.sums is not OUTSIDE]
 
+    def set_scorers(self, scorers: ScorerSet) -> None:
+        """Score the prefixes of the beam by other scorers, from their first token; see `ScoredSearch`."""
+        before, self._scorers, self._is_scored = self._scorers, scorers, bool(scorers)
+        root = Prefix(self._beam[0].path()[0].token, None, scorers.start())
+        beam = []
+        for node in self._beam:
+            moved = root
+            for old in node.path()[1:]:
+                if old.token not in moved.children:
+                    moved.tried[old.token] = scorers.carried(before, old.score, moved.score, old.token)
+                    moved.child(old.token)
+                    moved.tried.clear()
+                moved = moved.children[old.token]
+            moved.sums = node.sums
+            beam.append(moved)
+        self._beam = sorted(beam, key=lambda node: -(node.sums[2] + node.bonus))
+
     def stable_length(self) -> int:
         """Return how many leading tokens all prefixes of the beam share: every later prefix extends one of these."""
         return _common_length([node.tokens() for node in self._beam])

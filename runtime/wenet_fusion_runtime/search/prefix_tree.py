@@ -72,6 +72,14 @@ class Prefix:
             node = node.parent
         return tuple(ids[::-1])
 
+    def path(self) -> list[Prefix]:
+        """Return the nodes from the root to this one."""
+        nodes, node = [self], self
+        while node.parent is not None:
+            node = node.parent
+            nodes.append(node)
+        return nodes[::-1]
+
     def without_last(self, count: int) -> Prefix:
         """Return the sequence without its last `count` tokens."""
         node = self

@@ -8,7 +8,8 @@ import numpy as np
 
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.search.frame_scores import FrameScores
-from wenet_fusion_runtime.search.search_protocol import Search
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
+from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 
 # From blocks of a segment's encoder output, (1, T, D) each, and N token sequences to (N, 2) log-probabilities of the
 # left-to-right and the right-to-left decoder: `AcousticModel.rescore`.
@@ -52,6 +53,11 @@ class RescoringSearch:
     def commit(self, frame: int) -> None:
         """Make final the tokens that the first pass emitted before `frame`; see `Search`."""
         self._first_pass.commit(frame)
+
+    def set_scorers(self, scorers: ScorerSet) -> None:
+        """Score the first pass's hypotheses by other scorers; see `ScoredSearch`."""
+        if isinstance(self._first_pass, ScoredSearch):
+            self._first_pass.set_scorers(scorers)
 
     def stable_length(self) -> int:
         """Return the length of the first pass's stable prefix."""

@@ -71,6 +71,25 @@ class ScorerSet:
             parts.append(part)
         return total, parts
 
+    def carried(self, before: ScorerSet, old: PrefixScore, score: PrefixScore, token: int) -> PrefixScore:
+        """Return the score after one more token, whose score with other scorers is known.
+
+        Scorers in both sets, e.g. a language model, are not asked again.
+
+        Args:
+            before: the other set.
+            old: its score after the token.
+            score: this set's score before the token.
+            token: the token.
+        """
+        known = {id(scorer): part for scorer, part in zip(before._scorers, old[1])}
+        total, parts = 0.0, []
+        for scorer, (_, state) in zip(self._scorers, score[1]):
+            part = known.get(id(scorer)) or scorer.advance(state, token)
+            total += part[0]
+            parts.append(part)
+        return total, parts
+
     def scored(self, hypothesis: Hypothesis, score: PrefixScore, is_final: bool) -> Hypothesis:
         """Return the hypothesis with each scorer's score in its field, and their sum with the CTC score in `score`.
 

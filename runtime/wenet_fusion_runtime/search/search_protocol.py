@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.scorer_set import ScorerSet
 
 
 class Search(Protocol):
@@ -43,4 +44,17 @@ class Search(Protocol):
 
     def final_hypotheses(self, count: int) -> list[Hypothesis]:
         """Return the `count` best hypotheses if the segment ends here, best first; the search can still go on."""
+        ...
+
+
+@runtime_checkable
+class ScoredSearch(Search, Protocol):
+    """A search whose scorers may change while it runs."""
+
+    def set_scorers(self, scorers: ScorerSet) -> None:
+        """Score all hypotheses by other scorers, from the first token of the segment, as if there had been no others.
+
+        The score of a hypothesis depends on its text alone, never on when the scorers changed. Hypotheses that were
+        pruned before do not return.
+        """
         ...

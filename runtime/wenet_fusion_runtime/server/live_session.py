@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import numpy as np
 
 from wenet_fusion_runtime.engine.engine import Engine
-from wenet_fusion_runtime.engine.session import Update
-from wenet_fusion_runtime.stream.recognizer import Stream
+from wenet_fusion_runtime.engine.session import Backlog, Session, Update
+from wenet_fusion_runtime.stream.stream import Stream
 
 PIECE_SECONDS = (
     0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, otherwise `push` waits forever
 )
+Changed = TypeVar("Changed")
+
 MAX_UPDATES = 64  # waiting updates above which no audio is pushed
 
 
@@ -68,6 +71,21 @@ class LiveSession:
         if self._ended or not self._session.is_open:
             return False
         return len(self._updates) >= MAX_UPDATES or self._session.room_seconds < seconds
+
+    async def change(self, change: Callable[[Session], Changed]) -> Changed:
+        """Change the session's hot words or context, waiting while several changes are under way.
+
+        Args:
+            change: calls the session's `set_hot_words` or `set_context`, in a thread.
+        Raises:
+            ValueError: from the call.
+        """
+        while True:
+            self._room.clear()
+            try:
+                return await asyncio.to_thread(change, self._session)
+            except Backlog:
+                await self._room.wait()
 
     def end(self) -> None:
         """Mark the end of the audio; the last update follows. A second call does nothing."""

@@ -27,7 +27,8 @@ from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.settings import ChunkChoice
 from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
-from wenet_fusion_runtime.stream.recognizer import Recognizer, Stream
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+from wenet_fusion_runtime.stream.stream import Stream
 
 LOG = logging.getLogger(NAME)
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
@@ -168,4 +169,6 @@ class Service:
         chunk, left = self.chunks.chunk, self.chunks.left
         if options.chunk is not None or options.left is not None:
             chunk, left = options.chunk if options.chunk is not None else chunk, options.left
-        return recognizer.create_stream(chunk, left, self.chunks.allow_untrained, options.endpoint, options.hot_words)
+        return recognizer.create_stream(
+            chunk, left, self.chunks.allow_untrained, options.endpoint, options.hot_words, options.context
+        )

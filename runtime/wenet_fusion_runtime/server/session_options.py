@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
@@ -19,6 +19,7 @@ MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_PHRASE = 200  # characters of a hot word
 MAX_CHARACTERS = 20000  # characters of all hot words: their prefix trees cost time and memory
+MAX_CONTEXT = 20000  # characters of a context
 MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped
 INT16, FLOAT32 = "int16", "float32"
 SAMPLE_FORMATS = (INT16, FLOAT32)
@@ -42,6 +43,28 @@ class SessionOptions:
     hot_words: tuple[HotWord, ...] = ()
     endpoint: EndpointRules | None = None  # None: the server's
     timestamps: bool = False  # add words with times and confidence to every result
+    context: str = ""  # a text whose names and rare words become hot words
+
+
+class HotWordUpdate(NamedTuple):
+    """New hot words of a running session; None leaves them as they are."""
+
+    hot_words: tuple[HotWord, ...] | None
+    context: str | None
+
+
+def parse_update(record: Mapping[str, Any]) -> HotWordUpdate:
+    """Parse the keys of an update signal.
+
+    Raises:
+        ClientError: a key is unknown, none is there, or a value is invalid.
+    """
+    if not record or not record.keys() <= {"hot_words", "context"}:
+        raise option_error("an update signal has the keys hot_words and context, or one of them, and no others")
+    return HotWordUpdate(
+        _hot_words(record["hot_words"]) if "hot_words" in record else None,
+        _context(record["context"]) if "context" in record else None,
+    )
 
 
 def parse_options(record: Mapping[str, Any], rules: EndpointRules) -> SessionOptions:
@@ -76,6 +99,7 @@ def parse_options(record: Mapping[str, Any], rules: EndpointRules) -> SessionOpt
         _hot_words(given.pop("hot_words", [])),
         _endpoint(given.pop("endpoint", None), rules),
         timestamps,
+        _context(given.pop("context", "")),
     )
     if given:
         raise option_error(
@@ -136,6 +160,12 @@ def _hot_words(value: Any) -> tuple[HotWord, ...]:
     if (total := sum(len(word.phrase) for word in found)) > MAX_CHARACTERS:
         raise option_error(f"hot_words may have {MAX_CHARACTERS} characters in all, found {total}; leave some out")
     return tuple(found)
+
+
+def _context(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_CONTEXT:
+        raise _value_error("context", value, f"a text of at most {MAX_CONTEXT} characters")
+    return value
 
 
 def _endpoint(value: Any, rules: EndpointRules) -> EndpointRules | None:

@@ -58,6 +58,12 @@ class BlockBuffer:
         """Number of samples at the model's rate that are not in a dropped block."""
         return self._waiting + (0 if self._block is None else self._block.length)
 
+    @property
+    def complete_blocks(self) -> int:
+        """Number of blocks that are complete and not dropped."""
+        waiting = self._waiting + (self._size - 1) * self._ended  # the last block may be short
+        return (self._block is not None) + waiting // self._size
+
     def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
         """Add the next samples; see `Stream.push`."""
         if self._ended:

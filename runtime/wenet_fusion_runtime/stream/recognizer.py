@@ -1,26 +1,20 @@
-"""The recognizer, which programs share, and its streams: one utterance or one endless recording each."""
+"""The recognizer: a model with decoding options, which programs share and which makes streams."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
-
-import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model
-from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.context_terms import TermFinder
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
-from wenet_fusion_runtime.search.scorer_set import ScorerSet
-from wenet_fusion_runtime.stream.blocks import Block, BlockBuffer
-from wenet_fusion_runtime.stream.decoding_options import DecodingOptions, check_alternatives
+from wenet_fusion_runtime.stream.biasing import Biasing
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
+from wenet_fusion_runtime.stream.stream import Stream
 
 
 class Recognizer:
@@ -38,6 +32,7 @@ class Recognizer:
             model.
         ImportError: the package that runs the file is not installed.
 
+    >>> import numpy as np
     >>> samples = np.zeros(16000, dtype=np.float32)
     >>> recognizer = Recognizer("final.zip", DecodingOptions(beam_size=5))  # doctest: +SKIP
     >>> with recognizer.create_stream() as stream:  # doctest: +SKIP
@@ -49,7 +44,9 @@ class Recognizer:
     def __init__(self, model: str | Path | AcousticModel, options: DecodingOptions = DecodingOptions()) -> None:
         self.model = model if isinstance(model, AcousticModel) else load_model(model)
         self.options = options.resolved(self.model.meta)
-        self._scorers = self.options.scorers(self.model.meta.vocabulary)
+        vocabulary, language_model = self.model.meta.vocabulary, self.options.language_model
+        finder = TermFinder(vocabulary, () if language_model is None else language_model.words)
+        self._biasing = Biasing(self.options.mode, self.options.scorers(vocabulary), finder)
         self._warm_up()
 
     def create_stream(
@@ -59,6 +56,7 @@ class Recognizer:
         allow_untrained: bool = False,
         endpoint: EndpointRules | None = None,
         hot_words: Sequence[HotWord] = (),
+        context: str = "",
     ) -> Stream:
         """Return a new stream.
 
@@ -68,6 +66,7 @@ class Recognizer:
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
             endpoint: rules that close its segments; None takes those of the options.
             hot_words: phrases to prefer or suppress, beside those of the options; a phrase in both gets its boost here.
+            context: a text whose names and rare words become hot words; see `Stream.set_context`.
         Raises:
             ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
         """
@@ -76,202 +75,11 @@ class Recognizer:
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
         options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
-        scorers = self._scorers
-        if hot_words:
-            check_alternatives(self.options.mode, "hot words")
-            scorers = scorers.with_hot_words(hot_words)
-        return Stream(self.model, options, chunk, left, scorers)
+        biasing = self._biasing.with_hot_words(hot_words).with_context(context)
+        return Stream(self.model, options, chunk, left, biasing)
 
     def _warm_up(self) -> None:
         """Run the model once, so that the first audio does not pay for first calls."""
         scores = self.model.warm_up()
         if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])
-
-
-class Stream:
-    """One recording, recognised as it arrives. `Recognizer.create_stream` makes it; one thread at a time uses it.
-
-    Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
-
-    A program that steps many streams in one batch uses the parts of which `accept_waveform` and `finish` are made:
-
-        stream.push(samples)                                  # or stream.end_input()
-        while (block := stream.ready_block()) is not None:
-            scores, state = model.step(block.samples[None], [block.length], stream.chunk, stream.left, stream.state)
-            closed = stream.advance(*scores.row(0), state)
-        last = stream.finish()                                # after end_input, once no block is left
-
-    `AcousticModel.concat_states` makes a batch of several streams' states; `split_state` takes it apart.
-
-    >>> stream = Recognizer("final.zip").create_stream()  # doctest: +SKIP
-    >>> closed = [*stream.accept_waveform(samples, sample_rate=16000), *stream.finish()]  # doctest: +SKIP
-    >>> [result.text for result in closed]  # doctest: +SKIP
-    ['ONE TWO THREE']
-    """
-
-    def __init__(
-        self, model: AcousticModel, options: DecodingOptions, chunk: int, left: int, scorers: ScorerSet | None = None
-    ) -> None:
-        meta = model.meta
-        self.chunk, self.left = chunk, left
-        self._model = model
-        self._state = model.init_state(1, chunk, left)
-        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples)
-        self._decoder = SegmentDecoder(model, options, scorers)
-        self._finals: list[Result] = []
-        self._finals_text = ""  # with the spaces at both ends
-        self._last: Result | None = None  # the last segment, once the stream is finished
-
-    @property
-    def model(self) -> AcousticModel:
-        """The model that decodes its blocks."""
-        return self._model
-
-    @property
-    def result(self) -> Result:
-        """The open segment so far; after `finish` the last segment."""
-        return self._decoder.partial() if self._last is None else self._last
-
-    @property
-    def finals(self) -> tuple[Result, ...]:
-        """The closed segments that have tokens, oldest first, each with its best hypothesis only: a stream may run for
-        days. `accept_waveform` and `finish` return empty segments and all hypotheses too."""
-        return tuple(self._finals)
-
-    @property
-    def text(self) -> str:
-        """All text so far: closed segments and the open one, as if there had been one segment."""
-        open_text = "" if self._last is not None else self._spaced(self._decoder.partial())
-        return (self._finals_text + open_text).strip()
-
-    def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
-        """Feed the next samples, any number; run the model for each chunk that they complete.
-
-        Args:
-            samples: see `push`.
-            sample_rate: see `push`.
-        Returns:
-            the segments that closed.
-        Raises:
-            ValueError: see `push`.
-        """
-        self.push(samples, sample_rate)
-        return self._run()
-
-    def finish(self) -> list[Result]:
-        """End the audio: decode the rest, close the open segment, and return the segments that closed.
-
-        Calling it again returns an empty list.
-        """
-        if self._last is not None:
-            return []
-        self.end_input()
-        closed = self._run()
-        last = self._decoder.finish()
-        self._keep([last])
-        self._state = None
-        self._last = _best_only(last)
-        return [*closed, last]
-
-    def close_segment(self) -> Result:
-        """Close the open segment now, regardless of the rules, and begin another one; return it, perhaps empty.
-
-        Samples of an incomplete chunk belong to the next segment.
-
-        Raises:
-            ValueError: the stream is finished.
-        """
-        if self._last is not None:
-            raise ValueError("the stream is finished, its last segment is closed")
-        result = self._decoder.close()
-        self._keep([result])
-        return result
-
-    def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
-        """Add the next samples, any number, without running the model.
-
-        Args:
-            samples: (n,) or (n, channels), float32 in [-1, 1] (other values are clipped) or int16.
-            sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
-        Raises:
-            ValueError: the audio has ended, the rate changed, or the samples have a wrong type, shape or value; the
-                stream does not change.
-        """
-        self._buffer.push(samples, sample_rate)
-
-    def end_input(self) -> None:
-        """Mark the end of the samples: the last block, which may be short, becomes ready."""
-        self._buffer.end()
-
-    def ready_block(self) -> Block | None:
-        """Return the next block for the model, the same one until `advance`; None until it is complete."""
-        return self._buffer.ready()
-
-    @property
-    def waiting_seconds(self) -> float:
-        """Seconds of audio that were pushed and are not yet decoded, without the samples inside the resampler."""
-        return self._buffer.waiting_samples / self._model.meta.sample_rate
-
-    @property
-    def state(self) -> Any:
-        """The model's state before the next block: a value, never changed in place."""
-        return self._state
-
-    def advance(self, scores: FrameScores, encoder_out: np.ndarray, state: Any) -> list[Result]:
-        """Decode the model's output for the ready block, and go on to the next one.
-
-        Args:
-            scores: frame scores of the block, from `StepScores.row`.
-            encoder_out: (1, T, D) encoder output of the block, from `StepScores.row`.
-            state: the model's state after the block.
-        Returns:
-            the segments that closed.
-        Raises:
-            ValueError: no block is ready, or the number of frames differs; the stream does not change.
-        """
-        block = self.ready_block()
-        frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
-        if block is None or scores.frames != frames:
-            raise ValueError(
-                f"scores of {scores.frames} frames for a block of {frames}; step the stream's ready_block()"
-            )
-        closed = self._decoder.accept(scores, encoder_out)
-        self._buffer.drop()
-        self._state = state
-        self._keep(closed)
-        return closed
-
-    def forget_finals(self) -> None:
-        """Empty `finals` and remove their text from `text`: for endless streams whose owner keeps the results."""
-        self._finals, self._finals_text = [], ""
-
-    def _run(self) -> list[Result]:
-        """Step the model over every ready block."""
-        closed = []
-        while (block := self.ready_block()) is not None:
-            scores, state = self._model.step(block.samples[None], [block.length], self.chunk, self.left, self._state)
-            closed += self.advance(*scores.row(0), state)
-        return closed
-
-    def _keep(self, closed: list[Result]) -> None:
-        for result in closed:
-            if result.tokens:
-                self._finals_text += self._spaced(result)
-                self._finals.append(_best_only(result))
-
-    def _spaced(self, result: Result) -> str:
-        return self._model.meta.vocabulary.spaced([token.id for token in result.tokens])
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-
-
-def _best_only(result: Result) -> Result:
-    return replace(result, hypotheses=result.hypotheses[:1])

@@ -10,7 +10,7 @@ from wenet_fusion_runtime.results.vocabulary import BLANK
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.modes import SEARCH_MODES, SearchSetup
 from wenet_fusion_runtime.search.scorer_set import ScorerSet
-from wenet_fusion_runtime.search.search_protocol import Search
+from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.endpoints import FrameRules, SegmentCounts
 from wenet_fusion_runtime.stream.result_building import make_result
@@ -88,6 +88,12 @@ class SegmentDecoder:
             if stop <= scores.frames:
                 self._search.commit(frame + stop - age)
             first = stop
+
+    def set_scorers(self, scorers: ScorerSet) -> None:
+        """Score the open segment and those that follow by other scorers; see `ScoredSearch`."""
+        self._scorers, self._partial = scorers, None
+        if isinstance(self._search, ScoredSearch):
+            self._search.set_scorers(scorers)
 
     def partial(self) -> Result:
         """Return the result of the open segment so far, before rescoring."""

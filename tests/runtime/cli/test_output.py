@@ -106,7 +106,7 @@ def test_a_full_disk_ends_the_command(run) -> None:
 def test_an_interrupted_command_leaves_the_old_file(folder: Path, run, tmp_path: Path, monkeypatch) -> None:
     target = tmp_path / "all.txt"
     target.write_text("old")
-    monkeypatch.setattr("wenet_fusion_runtime.stream.recognizer.Stream.finish", lambda stream: [][1])
+    monkeypatch.setattr("wenet_fusion_runtime.stream.stream.Stream.finish", lambda stream: [][1])
     for output in (target, tmp_path):
         with pytest.raises(IndexError):
             run("one.wav", "--output", output)

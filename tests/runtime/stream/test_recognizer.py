@@ -83,8 +83,9 @@ class LosesTheRest(Stream):
 
 
 def test_the_law_catches_a_stream_that_loses_samples(model: AcousticModel) -> None:
-    options = DecodingOptions(PREFIX_BEAM)
-    ends = [run(LosesTheRest(model, options, 8, 2), SAMPLES, cuts)[-1].end_seconds for cuts in ([], [1000, 2500, 4000])]
+    recognizer = Recognizer(model, DecodingOptions(PREFIX_BEAM))
+    arguments = (model, recognizer.options, 8, 2, recognizer.create_stream().biasing)
+    ends = [run(LosesTheRest(*arguments), SAMPLES, cuts)[-1].end_seconds for cuts in ([], [1000, 2500, 4000])]
     assert ends[0] != ends[1]
 
 

@@ -9,7 +9,7 @@ from wenet_fusion_runtime.server.guard.addresses import Visitor
 from wenet_fusion_runtime.server.guard.deadline import within
 from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import Service
-from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader
@@ -47,8 +47,9 @@ class Connection(LiveConnection):
         if isinstance(message, bytes):
             raise protocol.protocol_error("Start signal is expected before binary data")
         signal = protocol.parse_signal(message, self._service.rules)
-        if isinstance(signal, EndSignal):
-            raise protocol.protocol_error("Start signal is expected before end signal")
+        if not isinstance(signal, SessionOptions):
+            name = "end" if isinstance(signal, EndSignal) else "update"
+            raise protocol.protocol_error(f"Start signal is expected before {name} signal")
         return signal
 
     async def _read(self, session: LiveSession) -> None:
@@ -62,16 +63,34 @@ class Connection(LiveConnection):
             if ended or self._error is not None:
                 continue
             if isinstance(message, str):
-                self._check_end(message)
+                signal = protocol.parse_signal(message, self._service.rules)
+                if isinstance(signal, HotWordUpdate):
+                    self._is_receiving = True  # updates do not keep a session without audio open
+                    await self._update(session, signal)
+                    continue
+                if isinstance(signal, SessionOptions):
+                    raise protocol.protocol_error(
+                        "Unexpected start signal: the session has begun; open another connection"
+                    )
                 reader.end()
                 ended = True
                 session.end()
                 continue
             await self._push(session, reader.read(message), self._options.sample_rate)
 
-    def _check_end(self, message: str) -> None:
-        if not isinstance(protocol.parse_signal(message, self._service.rules), EndSignal):
-            raise protocol.protocol_error("Unexpected start signal: the session has begun; open another connection")
+    async def _update(self, session: LiveSession, update: HotWordUpdate) -> None:
+        """Change hot words and context, and reply. Pause as long as it took: updates get half a core at most."""
+        hot_words, context, terms, begun = update.hot_words, update.context, None, self._loop.time()
+        try:
+            if hot_words is not None:
+                await session.change(lambda changed: changed.set_hot_words(hot_words))
+            if context is not None:
+                terms = await session.change(lambda changed: changed.set_context(context))
+        except ValueError as error:
+            await self._send(protocol.update_refused(ClientError(Reason.OPTION, str(error)).message))
+        else:
+            await self._send(protocol.updated(terms))
+        await asyncio.sleep(self._loop.time() - begun)
 
     # ---- to the client
 

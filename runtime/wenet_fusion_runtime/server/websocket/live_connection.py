@@ -57,6 +57,7 @@ class LiveConnection(ABC):
         self._error: ClientError | None = None  # to be sent after the results so far
         self._finish_by: float | None = None  # loop time by which those results must have been sent
         self._is_receiving = False  # waits for a message of the client
+        self._sending = asyncio.Lock()  # the tasks of a session send one message at a time
         self._sending_since: float | None = None  # waits for the client to read a message
         self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # ends the connection at once
 
@@ -164,9 +165,10 @@ class LiveConnection(ABC):
             )
 
     async def _send(self, text: str) -> None:
-        self._sending_since = self._loop.time()
-        await self._socket.send_str(text)
-        self._sending_since = None
+        async with self._sending:
+            self._sending_since = self._loop.time()
+            await self._socket.send_str(text)
+            self._sending_since = None
 
     # ----
 

@@ -7,7 +7,7 @@ Without the keys of the extensions every message has the keys of WeNet's server,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -17,8 +17,16 @@ from wenet_fusion_runtime.audio.pcm_check import PcmCheck
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.formats import result_record
 from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
+from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
-from wenet_fusion_runtime.server.session_options import FLOAT32, INT16, SessionOptions, parse_options
+from wenet_fusion_runtime.server.session_options import (
+    FLOAT32,
+    INT16,
+    HotWordUpdate,
+    SessionOptions,
+    parse_options,
+    parse_update,
+)
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.result_building import make_tokens
 
@@ -29,7 +37,7 @@ class EndSignal(NamedTuple):
     """The client sends no more audio."""
 
 
-def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | EndSignal:
+def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpdate | EndSignal:
     """Parse a text message of a client.
 
     Args:
@@ -51,6 +59,8 @@ def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | EndSignal:
         return parse_options(record, rules)
     if signal == "end":
         return EndSignal()
+    if signal == "update":
+        return parse_update(record)
     raise protocol_error("Unexpected signal type")
 
 
@@ -132,6 +142,16 @@ def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
     return _result_message("final_result", nbest, result, options)
 
 
+def updated(context: Sequence[str] | None) -> str:
+    """Return the reply to an update signal, with the terms of its context if it has one."""
+    return _dump({"status": "ok", "type": "updated"} | ({} if context is None else {"context": list(context)}))
+
+
+def update_refused(message: str) -> str:
+    """Return the reply to an update signal that changed nothing; the session goes on."""
+    return _dump({"status": "ok", "type": "update_refused", "message": message})
+
+
 def speech_end() -> str:
     """Return the last message of a session."""
     return _dump({"status": "ok", "type": "speech_end"})
@@ -168,11 +188,23 @@ def start_signal(options: SessionOptions, endpoint: Mapping[str, float | None] |
         if getattr(options, name) != getattr(defaults, name):
             record[key] = getattr(options, name)
     if options.hot_words:
-        record["hot_words"] = [{"phrase": word.phrase, "boost": word.boost} for word in options.hot_words]
+        record["hot_words"] = _hot_word_records(options.hot_words)
+    if options.context:
+        record["context"] = options.context
     if endpoint:
         record["endpoint"] = dict(endpoint)
     elif options.endpoint is not None:
         record["endpoint"] = asdict(options.endpoint)
+    return _dump(record)
+
+
+def update_signal(update: HotWordUpdate) -> str:
+    """Return the signal that changes the hot words of a running session."""
+    record: dict[str, Any] = {"signal": "update"}
+    if update.hot_words is not None:
+        record["hot_words"] = _hot_word_records(update.hot_words)
+    if update.context is not None:
+        record["context"] = update.context
     return _dump(record)
 
 
@@ -182,6 +214,10 @@ def end_signal() -> str:
 
 
 # ----
+
+
+def _hot_word_records(words: Sequence[HotWord]) -> list[dict[str, Any]]:
+    return [{"phrase": word.phrase, "boost": word.boost} for word in words]
 
 
 def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, options: SessionOptions) -> str:

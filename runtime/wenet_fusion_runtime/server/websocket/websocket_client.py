@@ -10,19 +10,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import index
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 import numpy as np
 
 from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.guard.deadline import within
-from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 
 CONNECT_SECONDS = 10.0
 REPLY_SECONDS = 60.0  # longest wait for a message before the first block and after the last
 CLOSE_SECONDS = 5.0
+UPDATE_SECONDS = 0.5  # between two looks for new hot words
 MAX_REASON = 1000  # characters of a server's error message
 
 
@@ -65,6 +66,18 @@ class ServerError(OSError):
     """
 
 
+class Updates(Protocol):
+    """Changes of the hot words during a recording."""
+
+    def changed(self) -> HotWordUpdate | None:
+        """Return the new hot words and context, None if they are those of the last call. Called in a thread."""
+        ...
+
+    def refused(self, message: str) -> None:
+        """Take the server's message about hot words that it did not accept."""
+        ...
+
+
 async def recognise(
     server: ServerAddress,
     blocks: Iterator[np.ndarray],
@@ -73,6 +86,7 @@ async def recognise(
     on_result: Callable[[ServerResult], object],
     endpoint: Mapping[str, float | None] | None = None,
     stop: Callable[[], object] = lambda: None,
+    updates: Updates | None = None,
 ) -> Timing:
     """Send a recording and wait for all its results.
 
@@ -86,6 +100,7 @@ async def recognise(
         endpoint: endpoint rules by name that differ from the server's.
         stop: called if the session ends before the audio. It must make `blocks` stop soon, even if it is waiting for
             audio.
+        updates: changes of the hot words; None for none.
     Raises:
         ServerError: the server cannot be reached, refuses the session, or fails.
         ValueError, OSError: from `blocks`.
@@ -102,7 +117,7 @@ async def recognise(
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
             ) as socket,
         ):
-            session = _ClientSession(socket, options, on_result, stop)
+            session = _ClientSession(socket, options, on_result, stop, updates)
             return await session.run(protocol.start_signal(options, endpoint), blocks, is_paced)
     except aiohttp.WSServerHandshakeError as error:
         why = _HANDSHAKES.get(error.status, "is not a server of this protocol")
@@ -146,7 +161,9 @@ class _ClientSession:
         options: SessionOptions,
         on_result: Callable[[ServerResult], object],
         stop: Callable[[], object] = lambda: None,
+        updates: Updates | None = None,
     ) -> None:
+        self._updates = updates
         self._socket, self._options, self._on_result, self._stop = socket, options, on_result, stop
         self._reading: asyncio.Future[np.ndarray | None] | None = None  # the thread that reads the next block
         self._timing = Timing()
@@ -161,6 +178,7 @@ class _ClientSession:
             raise ServerError(f"the server answered the start signal with {_shown(record)}")
         sending = asyncio.ensure_future(self._send(blocks, is_paced))
         receiving = asyncio.ensure_future(self._receive_results())
+        updating = asyncio.ensure_future(self._send_updates())
         try:
             await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
             error = sending.exception() if sending.done() and not receiving.done() else None
@@ -174,9 +192,9 @@ class _ClientSession:
                     "the text is not complete"
                 )
         finally:
-            for task in (sending, receiving):
+            for task in (sending, receiving, updating):
                 task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await asyncio.gather(sending, receiving, updating, return_exceptions=True)
             await self._end_reading()
         if self._ended_at is not None:
             self._timing.ending = time.monotonic() - self._ended_at
@@ -193,6 +211,13 @@ class _ClientSession:
             self._sent.append((spoken, time.monotonic()))
         self._ended_at = time.monotonic()
         await self._socket.send_str(protocol.end_signal())
+
+    async def _send_updates(self) -> None:
+        while self._updates is not None and self._ended_at is None:
+            await asyncio.sleep(UPDATE_SECONDS)
+            update = await asyncio.to_thread(self._updates.changed)
+            if update is not None and self._ended_at is None:
+                await self._socket.send_str(protocol.update_signal(update))
 
     async def _read(self, blocks: Iterator[np.ndarray]) -> np.ndarray | None:
         self._reading = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
@@ -211,6 +236,8 @@ class _ClientSession:
         while (record := await self._receive()).get("type") != "speech_end":
             if record.get("type") in ("partial_result", "final_result"):
                 self._on_result(self._result(record))
+            elif record.get("type") == "update_refused" and self._updates is not None:
+                self._updates.refused(visible(str(record.get("message")), MAX_REASON))
 
     async def _receive(self) -> dict[str, Any]:
         """Return the next message of the server; raise ServerError for an error message, or if none comes."""

@@ -1,0 +1,60 @@
+"""Files of hot words and context that change while a recording is sent."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from wenet_fusion_runtime.cli.search_arguments import given_hot_words, read_context
+from wenet_fusion_runtime.console import error_text
+from wenet_fusion_runtime.server.session_options import HotWordUpdate
+
+
+class HotWordFiles:
+    """The files of --hot_words and --context, read again when they change; problems are printed as warnings.
+
+    Args:
+        arguments: of the command, with `hot_words`, `hot_word` and `context`.
+
+    >>> HotWordFiles(argparse.Namespace(hot_words=None, hot_word=[], context=None)).changed() is None
+    True
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._seen = self._stamps()
+
+    def changed(self) -> HotWordUpdate | None:
+        """Return the hot words and the context if their files changed since the last call, else None."""
+        seen = self._stamps()
+        if seen == self._seen or None in seen:
+            return None  # a file that is being replaced is missing for a moment
+        self._seen = seen
+        try:
+            given = given_hot_words(self._arguments)
+            context = None if self._arguments.context is None else read_context(self._arguments.context)
+        except (OSError, ValueError) as error:
+            self.refused(error_text(error))
+            return None
+        for problem in given.problems:
+            self.refused(problem)
+        return HotWordUpdate(given.usable, context)
+
+    def refused(self, message: str) -> None:
+        """Print why hot words were not taken."""
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(map(_stamp, (self._arguments.hot_words, self._arguments.context)))
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Return time and size of a file; None if it is missing."""
+    if path is None:
+        return (0, 0)
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

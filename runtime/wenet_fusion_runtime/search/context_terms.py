@@ -1,0 +1,113 @@
+"""Terms of a text: the names and rare words that a talk about it will contain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from wenet_fusion_runtime.results.normalization import normalize_text
+from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary, is_unspaced
+from wenet_fusion_runtime.search.spelling import Spelling
+
+MOST_TERMS = 500
+LONGEST_NAME = 4  # words; longer runs of capitals are headings
+_RARE_LETTERS, _RARE_TOKENS = 5, 3
+_WHOLE_WORD = 4  # letters of a token by which a vocabulary shows that it holds frequent words whole
+_SENTENCE = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\uff1b\n]+(?:\s+|$)|[\u3002\uff01\uff1f\uff1b]")
+_TITLE = re.compile(r"\u300a([^\u300b]{2,20})\u300b|\u300c([^\u300d]{2,20})\u300d|\u300e([^\u300f]{2,20})\u300f")
+_NO_NAME = " 0 "  # stands for a character of a script without spaces, which has no capitals
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+
+
+class TermFinder:
+    """Finds the terms of a text that a vocabulary can spell. Read-only; streams share it.
+
+    A term is
+
+    - a name: a capitalised word, or up to four in a row and each word of them. The first word of a sentence counts
+      only if it is capitalised elsewhere too, or has two capitals. Letters that stand alone ("I") do not count, and a
+      text in capitals has no names;
+    - a rare word: one that `known_words` lacks. Without these, one of at least five letters that takes at least three
+      tokens, if the vocabulary holds frequent words as single tokens;
+    - a text of up to 20 characters in the marks of Chinese and Japanese titles and quotations.
+
+    Args:
+        vocabulary: the model's tokens. Terms are spelled in its case.
+        known_words: words of a language model; empty without one.
+
+    >>> finder = TermFinder(Vocabulary([*RESERVED, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ\u2581"], "pieces"))
+    >>> finder.find("When did Anna Karenina meet Vronsky? She met him in Moscow.")
+    ('ANNA KARENINA', 'ANNA', 'KARENINA', 'VRONSKY', 'MOSCOW')
+    """
+
+    def __init__(self, vocabulary: Vocabulary, known_words: Sequence[str] = ()) -> None:
+        self._vocabulary, self._words = vocabulary, known_words
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self._vocabulary)
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(normalize_text(word).casefold() for word in self._words)
+
+    @cached_property
+    def _has_whole_words(self) -> bool:
+        texts = self._vocabulary.tokens[len(RESERVED) :]
+        return any(len(text.strip("\u2581")) >= _WHOLE_WORD for text in texts)
+
+    def find(self, text: str) -> tuple[str, ...]:
+        """Return the terms of a text, each once, in the order of the text; the first 500 that can be spelled."""
+        found: dict[str, None] = {}
+        for candidate in self._candidates(normalize_text(text)):
+            spelled = self._spelled(candidate)
+            if spelled is not None:
+                found[spelled] = None
+                if len(found) == MOST_TERMS:
+                    break
+        return tuple(found)
+
+    def _candidates(self, text: str) -> Iterator[str]:
+        yield from (title for match in _TITLE.finditer(text) for title in match.groups() if title)
+        text = "".join(_NO_NAME if is_unspaced(letter) else letter for letter in text)
+        sentences = [_WORD.findall(sentence) for sentence in _SENTENCE.split(text)]
+        has_case = any(map(str.islower, text))
+        inner = {word for words in sentences for word in words[1:] if _is_capitalised(word)}
+        for words in sentences:
+            run: list[str] = []
+            for index, word in enumerate([*words, ""]):
+                is_sure = index > 0 or word in inner or sum(letter.isupper() for letter in word) > 1
+                if has_case and _is_capitalised(word) and is_sure:
+                    run.append(word)
+                    continue
+                if 1 < len(run) <= LONGEST_NAME:
+                    yield " ".join(run)
+                yield from run
+                run = []
+                if word and self._is_rare(word):
+                    yield word
+
+    def _is_rare(self, word: str) -> bool:
+        if not any(map(str.isalpha, word)):
+            return False
+        if self._words:
+            return word.casefold() not in self._known
+        if len(word) < _RARE_LETTERS or not self._has_whole_words:
+            return False
+        spelled = self._spelled(word)
+        return spelled is not None and self._spelling.spell(spelled).fewest_tokens >= _RARE_TOKENS
+
+    def _spelled(self, term: str) -> str | None:
+        """Return the term in the case of the vocabulary, None if it cannot be spelled."""
+        for form in (term, term.upper(), term.lower()):
+            try:
+                self._spelling.spell(form)
+            except ValueError:
+                continue
+            return form
+        return None
+
+
+def _is_capitalised(word: str) -> bool:
+    return len(word) > 1 and word[0].isupper() and word[1] not in "'\u2019"
