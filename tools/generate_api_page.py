@@ -10,12 +10,15 @@ import argparse
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ForwardRef
 
+from field_comments import field_comments
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -25,6 +28,7 @@ Everything that the two packages export. Names that are not listed here may chan
 
 This page is generated: `python tools/generate_api_page.py docs/api.md`.
 """
+LONGEST_LINE, LONGEST_DEFAULT = 110, 40  # characters of a signature on one line, of a default that is shown
 PACKAGES = {
     "wenet_fusion_runtime": "Run an exported model. Needs numpy, soundfile and soxr, and torch or onnxruntime.",
     "wenet_fusion": "Train, evaluate and export. Names are imported when they are first used.",
@@ -32,12 +36,65 @@ PACKAGES = {
 
 
 def signature(value: Any) -> str:
-    """Return the call signature of a function or class; empty if it has none to show."""
+    """Return the call signature of a function or class; empty if it has none to show.
+
+    Long ones have a line per parameter, with the comment of the field.
+    """
     try:
-        text = str(inspect.signature(value))
+        found = inspect.signature(value)
     except (TypeError, ValueError):
         return ""
-    return text.replace("'", "") if len(text) < 400 else "(...)"
+    returned = (
+        "" if isinstance(value, type) or found.return_annotation is found.empty else annotation(found.return_annotation)
+    )
+    end = f") -> {returned}" if returned else ")"
+    parameters = [parameter_text(parameter) for parameter in found.parameters.values()]
+    comments = (
+        field_comments(value) if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "_fields")) else {}
+    )
+    line = f"({', '.join(parameters)}{end}"
+    if len(line) <= LONGEST_LINE and not any(comments.get(name) for name in found.parameters):
+        return line
+    rows = [
+        f"    {text},{f'  # {comments[name]}' if comments.get(name) else ''}\n"
+        for name, text in zip(found.parameters, parameters)
+    ]
+    return f"(\n{''.join(rows)}{end}"
+
+
+def one_line(call: str) -> str:
+    """Return the signature of a method on one line, without `self`."""
+    call = re.sub(r"\(\s+", "(", re.sub(r",\s+\)", ")", re.sub(r",\s+(?=\w)", ", ", call)))
+    return call.replace("(self, ", "(").replace("(self)", "()")
+
+
+def annotation(value: Any) -> str:
+    """Return a type as the sources write it, without the modules of its names."""
+    if isinstance(value, ForwardRef):
+        value = value.__forward_arg__
+    text = value if isinstance(value, str) else inspect.formatannotation(value)
+    return re.sub(r"ForwardRef\('(.*?)'\)", r"\1", re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)).replace("'", '"')
+
+
+def parameter_text(parameter: inspect.Parameter) -> str:
+    """Return a parameter with its type and default."""
+    text = str(parameter.replace(annotation=parameter.empty, default=parameter.empty))
+    if parameter.annotation is not parameter.empty:
+        text += f": {annotation(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        default = repr(parameter.default).replace("'", '"')
+        text += " = ..." if default == "<factory>" or len(default) > LONGEST_DEFAULT else f" = {default}"
+    return text
+
+
+def constant(module: ModuleType, name: str, value: Any) -> Iterator[str]:
+    """Yield the value of a constant and the comment beside its assignment."""
+    yield f"```python\n{name} = {value!r}\n```\n".replace("'", '"')
+    for home, imported in sorted(sys.modules.items()):
+        is_candidate = home.startswith(f"{module.__name__}.") and vars(imported).get(name) is value
+        if is_candidate and (comment := field_comments(imported).get(name)):
+            yield comment[0].upper() + comment[1:].rstrip(".") + ".\n"
+            return
 
 
 def docstring(value: Any) -> str:
@@ -69,17 +126,20 @@ def methods(kind: type) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        call = (
-            "" if isinstance(member, property) else signature(function).replace("(self, ", "(").replace("(self)", "()")
-        )
+        call = "" if isinstance(member, property) else one_line(signature(function))
         first = " ".join(inspect.cleandoc(function.__doc__).split("\n\n")[0].split())
         yield f"- `{name}{call}`: {first}"
 
 
-def section(name: str, value: Any) -> Iterator[str]:
+def section(module: ModuleType, name: str, value: Any) -> Iterator[str]:
     """Yield the lines about one exported name."""
-    plain = isinstance(value, type) and (issubclass(value, (BaseException, Enum)))
+    plain = isinstance(value, type) and (
+        issubclass(value, (BaseException, Enum)) or getattr(value, "_is_protocol", False)
+    )
     yield f"### {name}\n"
+    if not callable(value):
+        yield from constant(module, name, value)
+        return
     if callable(value) and not plain:
         yield f"```python\n{name}{signature(value)}\n```\n"
     yield docstring(value) + "\n"
@@ -95,7 +155,7 @@ def page() -> str:
         parts.append(f"## {name}\n\n{purpose}\n")
         for exported in sorted(module.__all__, key=str.lower):
             if not exported.startswith("__"):
-                parts.extend(section(exported, getattr(module, exported)))
+                parts.extend(section(module, exported, getattr(module, exported)))
     return "\n".join(parts).rstrip() + "\n"
 
 

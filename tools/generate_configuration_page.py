@@ -5,18 +5,15 @@ The meaning of a key is the comment on the line of its dataclass field; lines of
 """
 
 import argparse
-import ast
 import dataclasses
 import inspect
-import io
-import textwrap
-import tokenize
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from field_comments import field_comments
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -91,23 +88,6 @@ def sections(config: type, path: str) -> Iterator[str]:
 def first_sentence(config: type) -> str:
     """Return the first line of a class's docstring."""
     return (inspect.getdoc(config) or "").partition("\n")[0]
-
-
-def field_comments(config: type) -> dict[str, str]:
-    """Return the comment of each field of a dataclass, on its lines or right above; empty if it has none."""
-    source = textwrap.dedent(inspect.getsource(config))
-    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    comments = {token.start[0]: token.string.strip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    code_lines = {token.start[0] for token in tokens if token.string.strip() and token.type != tokenize.COMMENT}
-    (body,) = ast.parse(source).body
-    found = {}
-    for node in body.body if isinstance(body, ast.ClassDef) else []:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            first, last = node.lineno, node.end_lineno or node.lineno
-            while first - 1 in comments and first - 1 not in code_lines:
-                first -= 1
-            found[node.target.id] = " ".join(comments[line] for line in range(first, last + 1) if line in comments)
-    return found
 
 
 def type_name(kind: Any) -> str:

@@ -15,6 +15,7 @@ from wenet_fusion.provenance import __version__
 
 if TYPE_CHECKING:
     from wenet_fusion.evaluation.data_check import check_data
+    from wenet_fusion.evaluation.options import EvaluationOptions, Variant
     from wenet_fusion.evaluation.run import evaluate
     from wenet_fusion.evaluation.streaming_laws import check_model
     from wenet_fusion.export.flow import export_model
@@ -33,11 +34,13 @@ __all__ = [
     "Chunking",
     "Encoder",
     "EncoderConfig",
+    "EvaluationOptions",
     "ExportOptions",
     "Exported",
     "ModelConfig",
     "RecipeConfig",
     "TrainedModel",
+    "Variant",
     "__version__",
     "acoustic_model",
     "average",
@@ -68,6 +71,7 @@ _HOMES = {
     "Encoder": "wenet_fusion.model.encoder",
     "EncoderConfig": "wenet_fusion.model.encoder_config",
     "evaluate": "wenet_fusion.evaluation.run",
+    "EvaluationOptions": "wenet_fusion.evaluation.options",
     "FULL_CONTEXT": "wenet_fusion.model.chunking",
     "fuse_norms": "wenet_fusion.model.layers.norm",
     "load_trained": "wenet_fusion.trained_model",
@@ -76,6 +80,7 @@ _HOMES = {
     "read_recipe": "wenet_fusion.recipe",
     "RecipeConfig": "wenet_fusion.recipe",
     "TrainedModel": "wenet_fusion.trained_model",
+    "Variant": "wenet_fusion.evaluation.options",
 }
 
 

@@ -1,9 +1,12 @@
-"""Documents: links and anchors exist, quoted error messages exist, and commands have the options that are shown."""
+"""Documents: links, anchors, messages and configuration keys exist; commands and imports are the public ones."""
 
 import argparse
 import ast
+import dataclasses
+import importlib
 import re
 import shlex
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from support.recipes.scripts import load_script
 from wenet_fusion_runtime.cli import __main__ as runtime_cli
 
 from wenet_fusion.cli import __main__ as toolkit_cli
+from wenet_fusion.recipe import RecipeConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -56,7 +60,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 def source_messages() -> str:
     """Return every string constant of the sources, those of one expression joined."""
     found = []
-    for path in SOURCES:
+    for path in [*SOURCES, *(ROOT / "tools").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 values = [value.value if isinstance(value, ast.Constant) else "\0" for value in node.values]
@@ -72,6 +76,72 @@ def test_quoted_error_messages_exist() -> None:
     quoted, messages = re.findall(r"^\*\*`(.+?)`", text, re.MULTILINE), source_messages()
     assert len(quoted) > 20
     assert [message for message in quoted if message not in messages] == []
+
+
+def described_messages(text: str) -> Iterator[str]:
+    """Yield the messages in the first column of a page's tables of messages."""
+    inside = False
+    for line in text.splitlines():
+        inside = line.startswith("|") and (inside or line.startswith("| message |"))
+        if inside:
+            yield from re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", line)[1])
+
+
+def test_messages_in_tables_exist() -> None:
+    """Pages show values where the sources have expressions: a third of the runs of three words must be in a source."""
+    messages, found, strange = source_messages(), 0, []
+    for path in DOCUMENTS:
+        for message in described_messages(path.read_text(encoding="utf-8")):
+            fragments = re.split(r"\.\.\.|'[^']*'|\S*\d\S*|\b[A-Z]+\b", message)
+            words = max((fragment.split() for fragment in fragments), key=len)
+            runs = [" ".join(words[start : start + 3]).strip(".:;,") for start in range(max(1, len(words) - 2))]
+            found += 1
+            if 3 * sum(run in messages for run in runs) < len(runs):
+                strange.append(f"{path.name}: {message}")
+    assert found > 60
+    assert strange == [], strange
+
+
+def configuration_keys(config: type, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every key of a configuration class, sections included."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        yield prefix + field.name
+        for kind in (types[field.name], *typing.get_args(types[field.name])):
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                yield from configuration_keys(kind, f"{prefix}{field.name}.")
+
+
+def test_configuration_keys_exist() -> None:
+    keys = set(configuration_keys(RecipeConfig))
+    sections = "|".join({key.rpartition(".")[0].rpartition(".")[2] for key in keys} - {""})
+    mention = re.compile(rf"`((?:\w+\.)*(?:{sections})\.\w+)(?:[=:] ?[^`]*)?`")
+    pages = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+    found = [(path.name, key) for path in pages for key in mention.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) > 80
+    files = (".md", ".py", ".list", ".zip", ".onnx", ".lock", ".pt", ".yaml")
+    assert [
+        (page, key)
+        for page, key in found
+        if not key.endswith(files) and not any(f".{known}".endswith(f".{key}") for known in keys)
+    ] == []
+
+
+def test_examples_in_guides_use_the_public_interface() -> None:
+    """CONTRIBUTING.md is for those who change the code; its examples may import from any module."""
+    found, private = 0, []
+    for path in DOCUMENTS:
+        if path.name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+            continue
+        for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for package, names in re.findall(r"^\s*from (wenet_fusion\S*) import (.+)$", block, re.MULTILINE):
+                public = importlib.import_module(package).__all__ if "." not in package else []
+                private += [
+                    f"{path.name}: {package}.{name}" for name in re.findall(r"\w+", names) if name not in public
+                ]
+                found += 1
+    assert found >= 8
+    assert private == []
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -117,3 +187,4 @@ def test_commands_have_the_options_that_documents_show() -> None:
 def test_the_api_page_is_what_the_docstrings_say() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert page == load_script("generate_api_page").page(), "run: python tools/generate_api_page.py docs/api.md"
+    assert re.findall(r"ForwardRef|<factory>|Built-in|\w+\(\.\.\.\)$", page, re.MULTILINE) == []

@@ -83,4 +83,4 @@ SEARCH_MODES: Mapping[str, SearchMode] = {
     PREFIX_BEAM: SearchMode(_prefix_beam),
     RESCORING: SearchMode(_rescoring, needs_decoder=True),
 }
-MODES = tuple(SEARCH_MODES)
+MODES = tuple(SEARCH_MODES)  # the search modes that commands, streams and servers offer
