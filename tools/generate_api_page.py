@@ -89,7 +89,10 @@ def parameter_text(parameter: inspect.Parameter) -> str:
 
 def constant(module: ModuleType, name: str, value: Any) -> Iterator[str]:
     """Yield the value of a constant and the comment beside its assignment."""
-    yield f"```python\n{name} = {value!r}\n```\n".replace("'", '"')
+    text = f"{name} = {value!r}".replace("'", '"')
+    if len(text) > LONGEST_LINE:
+        text = re.sub(r"\((?=\w+=)", "(\n    ", text).replace(", ", ",\n    ").removesuffix(")") + ",\n)"
+    yield f"```python\n{text}\n```\n"
     for home, imported in sorted(sys.modules.items()):
         is_candidate = home.startswith(f"{module.__name__}.") and vars(imported).get(name) is value
         if is_candidate and (comment := field_comments(imported).get(name)):
