@@ -47,6 +47,44 @@ def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str])
     assert all(row["word error rate"] == "0.00 %" and row["edits to uncut"] == "0" for row in found.values())
 
 
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=2
+
+\\1-grams:
+-99 <s> 0
+-3 </s>
+-0.5 a 0
+-0.5 b 0
+-9 <unk>
+
+\\2-grams:
+-0.05 b </s>
+-4 a </s>
+
+\\end\\
+"""
+
+
+def test_pauses_within_a_recording_cut_it_off_unless_the_sentence_is_known_to_go_on(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pause = np.zeros(12 * FRAME, np.float32)
+    soundfile.write(tmp_path / "one.wav", np.concatenate([speak("a"), pause, speak("b")]), SAMPLE_RATE, subtype="FLOAT")
+    (tmp_path / "data.list").write_text(json.dumps({"key": "one", "wav": "one.wav", "txt": "a b"}) + "\n")
+    (tmp_path / "lm.arpa").write_text(ARPA)
+    command = [str(folder / "model.zip"), str(tmp_path / "data.list"), "--mode", "ctc_greedy_search"]
+    command += ["--pauses", "2", "2", "--language_model", str(tmp_path / "lm.arpa"), "--repeat", "2"]
+    assert measure_endpoints.main([*command, "--rules", "off/0.4/20", "off/1.2/20", "off/1.2/20/0.5:0.4:0.2"]) == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[1:]]
+    short, long, complete = (dict(zip(rows[0], row)) for row in rows[2:])
+    delay = "final after the last word, 50 / 90 %"
+    assert (short["cut off"], long["cut off"], complete["cut off"]) == ("2 of 2", "0 of 2", "0 of 2")
+    assert (complete["complete"], complete["by rule 2"], long["by rule 2"]) == ("2", "0", "2")
+    assert short[delay] == complete[delay] == "0.48 / 0.48 s" and long[delay] == "1.28 / 1.28 s"
+    assert complete["word error rate"] == "0.00 %"
+
+
 def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,16 +121,20 @@ def test_recordings_that_cannot_be_read_are_listed_and_the_rest_goes_on(
 
 def test_every_recording_is_followed_by_its_pause() -> None:
     recordings = [np.ones(FRAME, np.float32), np.ones(2 * FRAME, np.float32)]
-    joined = measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.5, 2.0), 0)
+    joined, turns = measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.5, 2.0), 0)
+    assert [round((turn.end - turn.start) * SAMPLE_RATE) for turn in turns] == [FRAME, 2 * FRAME]
+    assert all(joined[round(turn.start * SAMPLE_RATE) : round(turn.end * SAMPLE_RATE)].all() for turn in turns)
     edges = np.flatnonzero(np.diff(joined))
     assert len(edges) == 3 and joined[-1] == 0
     assert 0.5 <= (edges[1] - edges[0]) / SAMPLE_RATE <= 2.0 and edges[2] - edges[1] == 2 * FRAME
-    assert len(measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.0, 0.0), 0)) == 3 * FRAME
+    assert len(measure_endpoints.long_recording(recordings, SAMPLE_RATE, (0.0, 0.0), 0)[0]) == 3 * FRAME
 
 
 def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
     assert measure_endpoints.parse_rules("2.4/off/10") == EndpointRules(2.4, None, 10.0)
-    for label in ("1/2", "a/1/2", "1/1/off", "-1/1/20"):
+    found = measure_endpoints.parse_rules("2.4/1.2/20/0.6:0.3")
+    assert (found.complete_probability, found.complete_seconds, found.complete_pause_seconds) == (0.6, 0.3, 0.2)
+    for label in ("1/2/3/1:2:3:4", "1/2/3/x", "1/2/3/0.5/1", "1/2", "a/1/2", "1/1/off", "-1/1/20"):
         with pytest.raises(ValueError, match=f"--rules {label}: give RULE1/RULE2/RULE3"):
             measure_endpoints.parse_rules(label)
     command = [str(folder / "model.zip"), str(folder / "data.list")]

@@ -11,7 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from left_out import all_problems, tell_left_out
 from tqdm import tqdm
-from wenet_fusion_runtime import AcousticModel, DecodingOptions, EndpointRules, Meta, load_model
+from wenet_fusion_runtime import (
+    AcousticModel,
+    DecodingOptions,
+    EndpointRules,
+    Meta,
+    load_language_model,
+    load_model,
+)
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.result import Endpoint, Result, joined_ids
@@ -25,8 +32,8 @@ from wenet_fusion.scoring.error_rate import score
 RULES = ("off/off/20", "off/off/5", "5/1/20", "2.4/1.2/20", "2.4/0.8/20", "2.4/0.4/20", "2.4/0.2/20")
 ONE_SEGMENT = EndpointRules(rule3_seconds=1e7)
 TITLES = (
-    "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "without text", "mean / longest, s",
-    "word error rate", "edits to uncut", "final after the last word, 50 / 90 %",
+    "rule 1/2/3, s", "segments", "by rule 1", "by rule 2", "by rule 3", "complete", "without text",
+    "mean / longest, s", "word error rate", "edits to uncut", "cut off", "final after the last word, 50 / 90 %",
 )  # fmt: skip
 
 
@@ -38,31 +45,53 @@ class Effect(NamedTuple):
     empty: int
     seconds: list[float]  # lengths of all segments
     error_rate: float
+    cut_off: int  # recordings within which a rule closed a segment, with words after it
+    recordings: int
     edits: int | None  # edits between the text and that of the uncut recording; None: not decoded
-    delays: list[float]  # from the end of a segment's last word to its being closed by a rule, seconds
+    delays: list[float]  # seconds from the end of a segment's last word to its close by a rule; without cut-offs
+
+
+class Turn(NamedTuple):
+    """The place of one recording in the long one, without its pause, in seconds."""
+
+    start: float
+    end: float
 
 
 def parse_rules(label: str) -> EndpointRules:
-    """Parse `RULE1/RULE2/RULE3` in seconds, `off` for none. Raises ValueError."""
+    """Parse `RULE1/RULE2/RULE3`, optionally `/P[:SECONDS[:PAUSE]]` for complete sentences; `off` for none.
+
+    Raises:
+        ValueError: the label is of another form, or a value is out of its range.
+    """
     try:
-        first, second, third = (None if part == "off" else float(part) for part in label.split("/"))
+        parts = label.split("/")
+        complete = parts.pop() if len(parts) == 4 else "off"
+        first, second, third = (None if part == "off" else float(part) for part in parts)
         if third is None:
             raise ValueError("rule 3 cannot be off")
-        return EndpointRules(first, second, third)
+        names = ("complete_probability", "complete_seconds", "complete_pause_seconds")
+        values = [] if complete == "off" else list(map(float, complete.split(":")))
+        if len(values) > len(names):
+            raise ValueError("the fourth part is P, P:SECONDS or P:SECONDS:PAUSE")
+        return replace(EndpointRules(first, second, third), **dict(zip(names, values)))
     except ValueError as error:
         raise ValueError(
-            f"--rules {label}: give RULE1/RULE2/RULE3 such as 2.4/1.2/20 or off/off/20 ({error})"
+            f"--rules {label}: give RULE1/RULE2/RULE3 such as 2.4/1.2/20 or off/off/20, perhaps with a fourth part "
+            f"such as 0.5 or 0.5:0.4:0.2 ({error})"
         ) from None
 
 
 def long_recording(
     recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[Turn]]:
     """Join the recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
-    rng, parts = np.random.default_rng(seed), []
+    rng, parts, turns, position = np.random.default_rng(seed), list[np.ndarray](), list[Turn](), 0
     for samples in recordings:
         parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
-    return np.concatenate(parts)
+        turns.append(Turn(position / sample_rate, (position + len(samples)) / sample_rate))
+        position += len(samples) + len(parts[-1])
+    return np.concatenate(parts), turns
 
 
 def decode(model: AcousticModel, step: StepScores, options: DecodingOptions, rules: EndpointRules) -> list[Result]:
@@ -75,17 +104,32 @@ def text_of(segments: Sequence[Result], meta: Meta) -> str:
     return meta.vocabulary.text(joined_ids(segments))
 
 
-def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str | None) -> Effect:
-    """Compare the segments with those of the uncut recording."""
+def cut_offs(segments: Sequence[Result], turn: Turn) -> set[float]:
+    """Return the times at which segments closed between two words of one recording."""
+    words = [(word.start_seconds + word.end_seconds) / 2 for segment in segments for word in segment.words]
+    own = [word for word in words if turn.start <= word < turn.end]
+    ends = {segment.end_seconds for segment in segments}
+    return {end for end in ends if own and min(own) < end < max(own)}
+
+
+def effect_of(
+    segments: Sequence[Result], turns: Sequence[Turn], text: str, reference: str, uncut: str | None
+) -> Effect:
+    """Compare the segments with the recordings and with the text of the uncut recording."""
+    cuts = [cut_offs(segments, turn) for turn in turns]
+    false_ends = set[float]().union(*cuts)
     delays = [
         segment.end_seconds - segment.words[-1].end_seconds
-        for segment in segments if segment.words and segment.endpoint is not Endpoint.END
-    ]  # fmt: skip
+        for segment in segments
+        if segment.words and segment.endpoint is not Endpoint.END and segment.end_seconds not in false_ends
+    ]
     return Effect(
         segments=len(segments),
         closed_by=Counter(segment.endpoint for segment in segments),
         empty=sum(not segment.words for segment in segments),
         seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
+        cut_off=sum(map(bool, cuts)),
+        recordings=len(turns),
         error_rate=score({"all": reference}, {"all": text}).total.rate,
         edits=None if uncut is None else score({"all": uncut}, {"all": text}).total.errors,
         delays=delays,
@@ -94,12 +138,12 @@ def effect_of(segments: Sequence[Result], text: str, reference: str, uncut: str 
 
 def row(label: str, effect: Effect) -> list[str]:
     """Return the cells of one table row, in the order of TITLES."""
-    rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3)
+    rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3, Endpoint.COMPLETE)
     delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
     return [
         label, str(effect.segments), *(str(effect.closed_by[rule]) for rule in rules), str(effect.empty),
         f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %",
-        "-" if effect.edits is None else str(effect.edits), delay,
+        "-" if effect.edits is None else str(effect.edits), f"{effect.cut_off} of {effect.recordings}", delay,
     ]  # fmt: skip
 
 
@@ -109,7 +153,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="data.list")
     parser.add_argument(
-        "--rules", nargs="+", default=RULES, metavar="R1/R2/R3", help="seconds, or off for rules 1 and 2"
+        "--rules",
+        nargs="+",
+        default=RULES,
+        metavar="R1/R2/R3[/P[:SECONDS[:PAUSE]]]",
+        help="seconds, or off for rules 1 and 2; a fourth part closes complete sentences: probability, shortest "
+        "silence, mean pause",
+    )
+    parser.add_argument(
+        "--language_model",
+        type=Path,
+        help="tells where sentences end, for a fourth part of --rules; it changes no text",
     )
     parser.add_argument(
         "--pauses",
@@ -146,10 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
     recordings = list(found.values()) * args.repeat
     reference = " ".join([utterance.text for utterance in utterances if utterance.key in found] * args.repeat)
-    samples = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
+    samples, turns = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
     options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
+    language_model = None if args.language_model is None else load_language_model(args.language_model)
     # The attention decoders cannot rescore half an hour as one sentence.
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
@@ -159,8 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
     for label, chosen in rules.items():
-        segments = decode(model, step, options, chosen)
-        effect = effect_of(segments, text_of(segments, meta), reference, uncut)
+        if chosen.complete_probability is None:
+            segments = decode(model, step, options, chosen)
+        else:
+            ends = replace(options, language_model=language_model, lm_weight=0.0)
+            segments = decode(model, step, ends, chosen)
+        effect = effect_of(segments, turns, text_of(segments, meta), reference, uncut)
         print("| " + " | ".join(row(label, effect)) + " |", flush=True)
     return tell_left_out(skipped, "recordings")
 

@@ -15,6 +15,12 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("rule3_silence_seconds", "shortest silence at which rule 3 closes a segment"),
     ("rule3_extra_seconds", "if no such silence comes, close the segment this much later, even within a word"),
     ("silence_probability", "treat a frame as silent if blank is more probable than P"),
+    (
+        "complete_probability",
+        "close a segment once its sentence is complete with probability P, as --language_model and the silence say",
+    ),
+    ("complete_seconds", "shortest silence for that"),
+    ("complete_pause_seconds", "mean pause within a sentence; each such length of silence raises the odds by e"),
 )
 
 
@@ -30,7 +36,7 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
         "Rules that close a segment and make its text final. Durations are in seconds, rounded to encoder frames.",
     )
     for name, meaning in _RULES:
-        can_be_off = name in ("rule1_seconds", "rule2_seconds")
+        can_be_off = name in ("rule1_seconds", "rule2_seconds", "complete_probability")
         kind: Callable[[str], float | None] = seconds_or_off if can_be_off else float
         default = None if defaults is None else getattr(defaults, name)
         if defaults is None:
@@ -39,7 +45,7 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
             shown = "if blank is the most probable token"
         else:
             shown = shown_seconds(default)
-        metavar = "P" if name == "silence_probability" else "S|off" if can_be_off else "S"
+        metavar = ("P" if name.endswith("_probability") else "S") + "|off" * can_be_off
         group.add_argument(
             f"--{name}",
             type=kind,
@@ -66,7 +72,7 @@ def shown_seconds(value: float | None) -> str:
 
 
 def seconds_or_off(text: str) -> float | None:
-    """Parse seconds, or "off" as None. Raises argparse.ArgumentTypeError for other text."""
+    """Parse seconds or a probability, or "off" as None. Raises argparse.ArgumentTypeError for other text."""
     try:
         return None if text == "off" else float(text)
     except ValueError:

@@ -14,6 +14,7 @@ class Endpoint(str, Enum):
     RULE1 = "rule1"  # silence in a segment without text
     RULE2 = "rule2"  # silence after text
     RULE3 = "rule3"  # the segment became too long
+    COMPLETE = "complete"  # the sentence is complete, as far as the language model knows
     REQUEST = "request"  # `Stream.close_segment`
     END = "end_of_audio"
 

@@ -90,6 +90,19 @@ class ScorerSet:
             parts.append(part)
         return total, parts
 
+    def end_probability(self, hypotheses: Sequence[Hypothesis]) -> float:
+        """Return the probability of the language model that the sentence ends here, the mean over the hypotheses.
+
+        Hypotheses weigh as their scores say. Without a language model the probability is 0.
+        """
+        models = [scorer for scorer in self._all if isinstance(scorer, LanguageModelScorer)]
+        if not models:
+            return 0.0
+        scores = np.array([hypothesis.score for hypothesis in hypotheses])
+        weights = np.exp(scores - scores.max())
+        ends = np.exp([models[0].end_log_prob(hypothesis.ids) for hypothesis in hypotheses])
+        return float(weights @ ends / weights.sum())
+
     def scored(self, hypothesis: Hypothesis, score: PrefixScore, is_final: bool) -> Hypothesis:
         """Return the hypothesis with each scorer's score in its field, and their sum with the CTC score in `score`.
 

@@ -23,7 +23,7 @@ MAX_CONTEXT = 20000  # characters of a context
 MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped
 INT16, FLOAT32 = "int16", "float32"
 SAMPLE_FORMATS = (INT16, FLOAT32)
-_OPTIONAL_RULES = ("rule1_seconds", "rule2_seconds", "silence_probability")  # may be null
+_OPTIONAL_RULES = ("rule1_seconds", "rule2_seconds", "silence_probability", "complete_probability")  # may be null
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,13 @@ class DecodingOptions:
         if needs_decoder and not meta.decoder:
             others = [name for name, other in SEARCH_MODES.items() if not other.needs_decoder]
             raise ValueError(f"the model has no attention decoder; choose {' or '.join(others)}")
-        if self.hot_words or self.language_model is not None or self.length_penalty:
+        ends_sentences = self.endpoint.complete_probability is not None
+        if ends_sentences and self.language_model is None:
+            raise ValueError(
+                "complete_probability needs a language model, which knows where sentences end; give one, or leave the "
+                "rule out"
+            )
+        if self.hot_words or (self.language_model is not None and not ends_sentences) or self.length_penalty:
             check_alternatives(mode, "hot words, a language model and a length penalty")
         reverse_weight = meta.reverse_weight if self.reverse_weight is None else self.reverse_weight
         if needs_decoder and reverse_weight and not meta.reverse_decoder:

@@ -11,6 +11,7 @@ import numpy as np
 from wenet_fusion_runtime.results.result import Endpoint
 from wenet_fusion_runtime.results.vocabulary import BLANK
 
+_LEAST = 1e-12  # probabilities nearer to 0 and 1 have finite odds, too
 LONGEST_SECONDS = 1e7  # of any option in seconds: 115 days; counts of frames stay small integers
 
 
@@ -34,6 +35,11 @@ class EndpointRules:
     rule3_silence_seconds: float = 0.4
     rule3_extra_seconds: float = 10.0  # close it this much later even without silence, perhaps within a word
     silence_probability: float | None = None  # a frame is silent if blank is more probable than this
+    # Close once the sentence is complete with this probability, as the language model and the silence so far say; None:
+    # never. The odds are those of the end of the sentence, times e for each complete_pause_seconds of silence.
+    complete_probability: float | None = None
+    complete_seconds: float = 0.4  # least silence after text for that
+    complete_pause_seconds: float = 0.2  # mean pause within a sentence
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
@@ -43,8 +49,9 @@ class EndpointRules:
         for name, value in (("rule1_seconds", self.rule1_seconds), ("rule2_seconds", self.rule2_seconds)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, or None for never, found {value:g}")
-        if self.rule3_seconds <= 0:
-            raise ValueError(f"rule3_seconds must be positive, found {self.rule3_seconds:g}")
+        for name in ("rule3_seconds", "complete_seconds", "complete_pause_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name):g}")
         for name in ("rule3_silence_seconds", "rule3_extra_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
@@ -52,6 +59,11 @@ class EndpointRules:
             raise ValueError(
                 "silence_probability must lie between 0 and 1, or be None for frames whose best token is "
                 f"blank, found {self.silence_probability:g}"
+            )
+        if self.complete_probability is not None and not 0 < self.complete_probability < 1:
+            raise ValueError(
+                "complete_probability must lie between 0 and 1, or be None for never, found "
+                f"{self.complete_probability:g}"
             )
 
 
@@ -70,6 +82,8 @@ class SegmentCounts(NamedTuple):
     previous: int = (
         BLANK  # best token of the last frame; at the start the token that the cut before the segment went through
     )
+    asks: bool = False  # `FrameRules.answer` should be called before the next frame
+    needed: float = math.inf  # silent frames after which the sentence is taken as complete
 
 
 class Scan(NamedTuple):
@@ -102,6 +116,10 @@ class FrameRules:
         self._latest = self._rule3 + round(rules.rule3_extra_seconds / frame_seconds)
         probability = rules.silence_probability
         self._silence_log_prob = None if probability is None else math.log(probability)
+        threshold = rules.complete_probability
+        self._complete = math.inf if threshold is None else frames(rules.complete_seconds)
+        self._complete_log_odds = math.inf if threshold is None else _log_odds(threshold)
+        self._pause = rules.complete_pause_seconds / frame_seconds
 
     def scan(self, counts: SegmentCounts, tokens: np.ndarray, blank_log_probs: np.ndarray) -> Scan:
         """Count frames until the segment closes.
@@ -112,24 +130,46 @@ class FrameRules:
             blank_log_probs: (T,) natural logarithms.
         Returns:
             the segment's end after the first 1 to T of these frames, the others belong to the next segment; or all T
-            frames and no endpoint.
+            frames and no endpoint; or fewer and no endpoint, with counts that ask for `answer`.
         """
-        frames, silent, has_text, previous = counts
+        frames, silent, has_text, previous, _, needed = counts
         limit = self._silence_log_prob
         is_silent = tokens == BLANK if limit is None else blank_log_probs > limit
         for index, (token, is_silence) in enumerate(zip(tokens.tolist(), is_silent.tolist()), start=1):
             frames += 1
-            silent = silent + 1 if is_silence else 0
+            silent, needed = (silent + 1, needed) if is_silence else (0, math.inf)
             has_text = has_text or (token != BLANK and token != previous)
             previous = token
-            endpoint = self._decide(frames, silent, has_text)
-            if endpoint is not None:
-                return Scan(SegmentCounts(frames, silent, has_text, previous), index, endpoint)
-        return Scan(SegmentCounts(frames, silent, has_text, previous), len(tokens), None)
+            endpoint = self._decide(frames, silent, has_text, needed)
+            asks = endpoint is None and has_text and silent == self._complete
+            if endpoint is not None or asks:
+                return Scan(SegmentCounts(frames, silent, has_text, previous, asks, needed), index, endpoint)
+        return Scan(SegmentCounts(frames, silent, has_text, previous, False, needed), len(tokens), None)
 
-    def _decide(self, frames: int, silent: int, has_text: bool) -> Endpoint | None:
+    def answer(self, counts: SegmentCounts, end_probability: float) -> tuple[SegmentCounts, Endpoint | None]:
+        """Take the probability that the sentence ends after the text so far, for which `scan` asked.
+
+        Pauses within a sentence have exponential lengths, so each `complete_pause_seconds` of silence multiplies the
+        odds of the end by e.
+
+        Returns:
+            the counts to go on with, and whether the segment closes at once.
+        """
+        silence = self._pause * (self._complete_log_odds - _log_odds(end_probability))
+        needed = max(counts.silent, math.ceil(silence))
+        endpoint = self._decide(counts.frames, counts.silent, counts.has_text, needed)
+        return counts._replace(asks=False, needed=needed), endpoint
+
+    def _decide(self, frames: int, silent: int, has_text: bool, needed: float) -> Endpoint | None:
+        if silent >= needed:
+            return Endpoint.COMPLETE
         if silent >= (self._rule2 if has_text else self._rule1):
             return Endpoint.RULE2 if has_text else Endpoint.RULE1
         if frames >= self._latest or (frames >= self._rule3 and silent >= self._rule3_silence):
             return Endpoint.RULE3
         return None
+
+
+def _log_odds(probability: float) -> float:
+    certain = min(max(probability, _LEAST), 1.0 - _LEAST)
+    return math.log(certain / (1.0 - certain))

@@ -66,9 +66,14 @@ class SegmentDecoder:
         while True:
             self._counts, frames, endpoint = self._rules.scan(self._counts, scores.ids[:, 0], scores.blank)
             self._advance(scores.part(0, frames), encoder_out[:, :frames])
-            if endpoint is None:
+            is_over = endpoint is None and not self._counts.asks
+            if self._counts.asks:
+                found = self._scorers.end_probability(self._search.hypotheses(self._options.beam_size))
+                self._counts, endpoint = self._rules.answer(self._counts, found)
+            if endpoint is not None:
+                closed.append(self.close(endpoint))
+            if is_over:
                 return closed
-            closed.append(self.close(endpoint))
             scores, encoder_out = scores.part(frames), encoder_out[:, frames:]
 
     def _advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:

@@ -62,6 +62,13 @@ class LanguageModelScorer:
         """Return the score of the whole text, in nats: its last word and the end of the text included."""
         return state.final_score()
 
+    def end_log_prob(self, tokens: Sequence[int]) -> float:
+        """Return the natural-log probability that the text ends after these tokens, their last word complete."""
+        state = self.start()
+        for token in tokens:
+            state = state.followed_by(self._parts[token])
+        return state.end_log_prob()
+
 
 class _Words:
     """The state: the score of the complete words, and the letters of the open word.
@@ -89,6 +96,10 @@ class _Words:
         """Return the score of all words, the open one included, and of the end of the text."""
         words = self._complete()
         return words.score + self._scorer.weight * self._scorer.model.finish(words._state)
+
+    def end_log_prob(self) -> float:
+        """Return the natural-log probability that the text ends here, not weighted."""
+        return self._scorer.model.finish(self._complete()._state)
 
     def _with_letters(self, letters: str) -> _Words:
         return _Words(self._scorer, self._state, self.score, self._open + letters) if letters else self
