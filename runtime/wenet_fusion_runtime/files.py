@@ -72,17 +72,18 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
 
 
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+def file_sha256(*paths: str | Path) -> str:
+    """Return the SHA-256 of a file, or of several as if they were one, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
-def check_sha256(path: str | Path, expected: str) -> None:
-    """Check that a file has this SHA-256.
+def check_sha256(path: str | Path, expected: str, *others: str | Path) -> None:
+    """Check that a file has this SHA-256, or that it has it together with the others that follow it.
 
     Raises:
         ValueError: it has another one, or `expected` is no SHA-256.
@@ -90,8 +91,7 @@ def check_sha256(path: str | Path, expected: str) -> None:
     """
     if len(expected) != 64 or set(expected.lower()) - set("0123456789abcdef"):
         raise ValueError(f"'{expected}' is not a SHA-256: give 64 hexadecimal digits, as sha256sum {path} prints them")
-    found = file_sha256(path)
-    if found != expected.lower():
+    if (found := file_sha256(path, *others)) != expected.lower():
         raise ValueError(
             f"{path}: its SHA-256 is {found}, expected {expected.lower()}: it is another file, or was changed; get it "
             "again from whoever named that sum. Nothing of it was loaded"

@@ -49,6 +49,8 @@ LATE = {
     ("wenet_fusion.evaluation.inspection", "matplotlib"): "an extra, for pictures only",
     ("wenet_fusion_runtime.model.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",
+    ("wenet_fusion_runtime.model.wenet.kaldi_features", "kaldi_native_fbank"): "an extra, for WeNet's models only",
+    ("wenet_fusion_runtime.model.wenet.recipe_settings", "yaml"): "an extra, for WeNet's models only",
     ("wenet_fusion_runtime.audio.containers.media_decoder", "av"): "an extra, for formats that libsndfile lacks only",
     ("wenet_fusion_runtime.audio.microphone", "sounddevice"): "an extra, for capturing from devices only",
     ("wenet_fusion_runtime.search.language_models.language_model", "kenlm"): "an extra, for binary files only",
@@ -58,10 +60,7 @@ LATE = {
     ("wenet_fusion_runtime.server.decoding.decoder_process", "av"): "an extra, imported once for all uploads",
     ("wenet_fusion.data.lists.lhotse_cuts", "lhotse"): "an extra, for manifests of lhotse only",
     ("wenet_fusion.data.sequential.byte_stream", "fsspec"): "an extra, for object stores only",
-    (
-        "wenet_fusion_runtime.cli.client",
-        "wenet_fusion_runtime.server.websocket.websocket_client",
-    ): "needs an extra, for this command only",
+    ("wenet_fusion_runtime.cli.client", f"{RUNTIME}.server.websocket.websocket_client"): "needs an extra, for it only",
     ("wenet_fusion.training.progress.wandb_logger", "wandb"): "an extra, for runs that log there only",
     ("wenet_fusion.training.progress.mlflow_logger", "mlflow.entities"): "an extra, for runs that log there only",
     ("wenet_fusion.training.progress.mlflow_logger", "mlflow.tracking"): "an extra, for runs that log there only",
@@ -82,6 +81,7 @@ JIT = {
     "wenet_fusion.export.wenet_methods": "marks those that WeNet's runtime calls",
     "wenet_fusion.export.targets.torchscript": "writes the file",
     "wenet_fusion_runtime.model.torch_backend": "runs the file",
+    "wenet_fusion_runtime.model.wenet.scripted_graphs": "runs WeNet's files",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.console import HelpFormatter, unusable_package
 from wenet_fusion_runtime.files import check_sha256
+from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
 
 PROGRAM = "wenet-fusion-runtime"
 Commands = argparse._SubParsersAction  # argparse has no public name for it
@@ -40,12 +41,24 @@ def add_command(
         formatter_class=HelpFormatter,
     )
     if needs_model:
-        command.add_argument("model", type=Path, metavar="MODEL", help="model file, from: wenet-fusion export")
+        command.add_argument(
+            "model",
+            type=Path,
+            metavar="MODEL",
+            help="model file, from: wenet-fusion export; or what WeNet's scripts exported: a folder with final.zip or "
+            "encoder.onnx, or sherpa-onnx's streaming file",
+        )
+        command.add_argument(
+            "--units",
+            type=Path,
+            metavar="FILE",
+            help="vocabulary of a WeNet model (default: units.txt or tokens.txt beside it)",
+        )
         command.add_argument(
             "--require_sha256",
             metavar="HASH",
-            help="load the model file only if it has this SHA-256: a TorchScript file is a program, which runs when it "
-            "is loaded (default: any file is loaded)",
+            help="load the model only if its file has this SHA-256, as info prints it: a TorchScript file is a "
+            "program, which runs when it is loaded (default: any file is loaded)",
         )
     command.add_argument("--traceback", action="store_true", help="print the traceback of an error")
     command.set_defaults(run=lambda options: _run_checked(run, options))
@@ -55,7 +68,8 @@ def add_command(
 def _run_checked(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command after its model file was compared with --require_sha256."""
     if getattr(options, "require_sha256", None) is not None:
-        check_sha256(options.model, options.require_sha256)
+        first, *others = model_paths(options.model)
+        check_sha256(first, options.require_sha256, *others)
     return run(options)
 
 

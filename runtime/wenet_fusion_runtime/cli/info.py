@@ -6,12 +6,14 @@ import argparse
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT, Meta
+from wenet_fusion_runtime.model.metadata import ANY, ONNX, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED, model_paths
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
 _PROGRAM = "a program (TorchScript): load only files that you trust, and pin them with --require_sha256"
 _DATA = "data (ONNX graphs)"
+_KINDS = {TORCHSCRIPT: "TorchScript of wenet-fusion export", ONNX: "ONNX archive of wenet-fusion export"}
 MAX_ENTRIES = 8  # longer tables are counted
 
 
@@ -21,23 +23,31 @@ def add(commands: Commands) -> None:
         commands,
         "info",
         _info,
-        "Print the metadata of a model file. Neither torch nor onnxruntime needs to be installed.",
-        ["final.zip"],
+        "Print what a model file is: its kind, geometry, latency and size. For files of wenet-fusion export neither "
+        "torch nor onnxruntime needs to be installed. Models of WeNet's are loaded, which runs the program in a "
+        "TorchScript file.",
+        ["final.zip", "exp/u2pp_conformer --units data/dict/lang_char.txt"],
     )
 
 
 def _info(options: argparse.Namespace) -> int:
-    meta = read_meta(options.model)
+    meta, paths = read_meta(options.model, options.units), model_paths(options.model)
     decoders = ["left-to-right"] * meta.decoder + ["right-to-left"] * meta.reverse_decoder
     chunks = ", ".join(f"{size}/{left} ({1000 * size * meta.frame_seconds:.0f} ms)" for size, left in meta.chunkings)
+    if meta.chunk_rule == ANY:
+        chunks += ", any other"
+    is_program = meta.kind in (TORCHSCRIPT, SCRIPTED)
     lines = [
-        ("model", str(options.model)),
-        ("SHA-256", file_sha256(options.model)),
-        ("contains", _PROGRAM if meta.kind == TORCHSCRIPT else _DATA),
-        ("runs on", "torch" if meta.kind == TORCHSCRIPT else "onnxruntime"),
+        ("model", " ".join(map(str, paths))),
+        ("kind", _KINDS.get(meta.kind, meta.kind)),
+        ("size", f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"),
+        ("SHA-256", file_sha256(*paths)),
+        ("contains", _PROGRAM if is_program else _DATA),
+        ("runs on", "torch" if is_program else "onnxruntime"),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
+        ("look-ahead", f"{1000 * meta.lookahead_samples / meta.sample_rate:g} ms of audio beyond a chunk"),
         ("right padding", f"{1000 * meta.right_padding_samples / meta.sample_rate:g} ms"),
         ("vocabulary", f"{len(meta.vocabulary)} tokens, text joined from {meta.vocabulary.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),
@@ -55,6 +65,7 @@ def _info(options: argparse.Namespace) -> int:
                 pairs = [f"{name} {number}" for name, number in value.items()]
                 value = ", ".join(pairs) if len(pairs) <= MAX_ENTRIES else f"{len(pairs)} entries"
             lines.append((title if index == 0 else "", f"{key}: {value}"))
+    lines += [("cannot" if index == 0 else "", limit) for index, limit in enumerate(meta.limits)]
     for title, value in lines:
         print(f"{title:<19} {value}")
     return 0

@@ -19,7 +19,7 @@ from wenet_fusion_runtime.cli.search_arguments import (
     search_options,
     usable_hot_words,
 )
-from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.search.context_terms import TermFinder
 from wenet_fusion_runtime.search.hot_words import HotWord, check_hot_words
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
@@ -79,13 +79,14 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     decoding = search_options(
         DecodingOptions(nbest=nbest, endpoint=endpoint_rules(options), commit_seconds=options.commit_seconds), options
     )
-    vocabulary = read_meta(options.model).vocabulary
+    model = load_model(options.model, units=options.units)
+    vocabulary = model.meta.vocabulary
     hot_words, all_usable = usable_hot_words(options, vocabulary)
     if options.context is not None:
         known = () if decoding.language_model is None else decoding.language_model.words
         terms = TermFinder(vocabulary, known).find(read_context(options.context))
         hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # the first boost counts
-    recognizer = Recognizer(options.model, replace(decoding, hot_words=hot_words))
+    recognizer = Recognizer(model, replace(decoding, hot_words=hot_words))
     # Exclude the loaded model from garbage collection, which would scan it for 0.1 s again and again while users speak.
     gc.collect()
     gc.freeze()

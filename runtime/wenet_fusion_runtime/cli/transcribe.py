@@ -15,6 +15,7 @@ from wenet_fusion_runtime.cli.live_line import LiveLine, Piece, is_terminal
 from wenet_fusion_runtime.cli.output import Destination, OutputError, Sink, add_format_arguments, check_format
 from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_arguments, build_recognizer, create_stream
 from wenet_fusion_runtime.console import USER_ERRORS, print_error
+from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
 from wenet_fusion_runtime.results.formats import (
     CTM,
     FORMATS,
@@ -86,7 +87,7 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.nbest is not None and options.format != JSON:
         raise ValueError(f"--nbest has no effect without --format {JSON}")
     suffix = SUFFIXES[FORMATS.index(options.format)]
-    read = [options.model, *options.files]
+    read = [*model_paths(options.model), *options.files]
     with Destination(options.output, options.files, suffix, options.format in SUBTITLES, read) as destination:
         recognizer, all_usable = build_recognizer(options, options.nbest)
         create_stream(recognizer, options)  # fail now, not at the first file, if the chunk is wrong

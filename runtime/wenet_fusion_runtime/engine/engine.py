@@ -15,9 +15,8 @@ from wenet_fusion_runtime.engine.job import Change, Job, Taken
 from wenet_fusion_runtime.engine.scheduler import Scheduler
 from wenet_fusion_runtime.engine.session import OnUpdate, Session, Unavailable, Update
 from wenet_fusion_runtime.engine.statistics import EngineStatistics, StatisticsRecorder
-from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.acoustic_model import AcousticModel, ThreadedBackend
 from wenet_fusion_runtime.model.metadata import DYNAMIC
-from wenet_fusion_runtime.model.torch_backend import TorchBackend
 from wenet_fusion_runtime.stream.stream import Stream
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +57,8 @@ class Engine:
     """Decodes many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
 
     A session has the tokens that its stream would have alone; scores differ by rounding only. Files of precision
-    int8-dynamic, whose output depends on the batch, are stepped one stream at a time unless `batch_dynamic` is set.
+    int8-dynamic, whose output depends on the batch, are stepped one stream at a time unless `batch_dynamic` is set, and
+    so are files that take a single row, such as those of WeNet.
 
     The constructor returns once all workers are warm. Each worker keeps one core busy: the engine sets the model's own
     threads to one, which for torch applies to the whole process.
@@ -78,9 +78,9 @@ class Engine:
     def __init__(self, model: AcousticModel, options: EngineOptions = EngineOptions()) -> None:
         self.model = model
         self.options = options
-        is_alone = model.meta.precision == DYNAMIC and not options.batch_dynamic
-        max_batch = 1 if is_alone else options.max_batch
-        self._scheduler = Scheduler(options.max_sessions, max_batch, options.max_wait_seconds)
+        is_dynamic = model.meta.precision == DYNAMIC and not options.batch_dynamic
+        self._max_batch = 1 if is_dynamic or not model.meta.batches else options.max_batch
+        self._scheduler = Scheduler(options.max_sessions, self._max_batch, options.max_wait_seconds)
         self._recorder = StatisticsRecorder()
         warm = threading.Semaphore(0)
         self._workers = [
@@ -139,9 +139,9 @@ class Engine:
 
     def _work(self, warm: threading.Semaphore) -> None:
         try:
-            if isinstance(self.model.backend, TorchBackend):  # onnxruntime's threads are set when the file is loaded
+            if isinstance(self.model.backend, ThreadedBackend):  # onnxruntime's threads are set when the file is loaded
                 self.model.backend.use_one_thread()
-            for batch in (1, 2):  # a backend may use other kernels for one row
+            for batch in range(1, min(2, self._max_batch) + 1):  # a backend may use other kernels for one row
                 self.model.warm_up(batch)
         except Exception:  # each session reports its own error
             _LOG.exception("the model failed during the warm-up")

@@ -49,7 +49,7 @@ class Job:
         on_room: called when audio was consumed without an update.
 
     >>> from types import SimpleNamespace
-    >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04))
+    >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04, lookahead_samples=0))
     >>> job = Job(SimpleNamespace(model=model, chunk=16, left=4), on_update=print)
     >>> job.chunk_seconds, job.is_due
     (0.64, False)
@@ -64,6 +64,7 @@ class Job:
         self.group: Group = stream.chunk, stream.left
         self.rate = meta.sample_rate
         self.chunk_seconds = stream.chunk * meta.frame_seconds
+        self.block_seconds = self.chunk_seconds + meta.lookahead_samples / meta.sample_rate
         self.phase = Phase.IDLE
         self.pieces: list[Piece | Change] = []  # not yet in the stream
         self.changes = 0  # of these
@@ -86,13 +87,13 @@ class Job:
             return self.has_block or self.ended or self.changes > 0
         first = self.pieces[0]
         slack = 0.0 if isinstance(first, Piece) and first.sample_rate in (None, self.rate) else BURST_SECONDS
-        return self.waiting_seconds + slack + 1e-6 >= self.chunk_seconds
+        return self.waiting_seconds + slack + 1e-6 >= self.block_seconds
 
     def expected(self) -> float:
         """Return the clock reading at which the next block will be complete if the owner keeps its pace."""
         if not self.piece_seconds:
             return math.inf
-        pieces = math.ceil((self.chunk_seconds - self.waiting_seconds) / self.piece_seconds - 1e-6)
+        pieces = math.ceil((self.block_seconds - self.waiting_seconds) / self.piece_seconds - 1e-6)
         return self.last_push + pieces * self.piece_seconds
 
 

@@ -46,7 +46,7 @@ class Session:
     Updates arrive in order, one at a time, in a worker's thread: hand them over and return.
 
     >>> from types import SimpleNamespace
-    >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04))
+    >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04, lookahead_samples=0))
     >>> job, scheduler = Job(SimpleNamespace(model=model, chunk=16, left=4), print), Scheduler(8, 4, 0.0)
     >>> session = Session(job, scheduler, limit_seconds=10.0, biasing=None)
     >>> session.push(np.zeros(8000, np.float32), 16000)

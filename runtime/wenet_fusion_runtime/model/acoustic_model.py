@@ -6,12 +6,12 @@ Shapes: B rows, N samples, T encoder frames, D encoder width, K best tokens of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from wenet_fusion_runtime.model.conformance import Conformance
-from wenet_fusion_runtime.model.metadata import DYNAMIC, ONNX, Meta
+from wenet_fusion_runtime.model.metadata import DYNAMIC, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 
 
@@ -56,7 +56,10 @@ class Backend(Protocol):
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
     ) -> tuple[StepScores, Any]:
-        """Run clipped samples (B, N) float32 with `lengths` (B,) int64, one chunk unless the model takes several."""
+        """Run clipped samples (B, N) float32 with `lengths` (B,) int64, one chunk unless the model takes several.
+
+        The last `Meta.lookahead_samples` of the N make no frames.
+        """
         ...
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
@@ -69,6 +72,14 @@ class Backend(Protocol):
     def split_state(self, state: Any) -> list[Any]:
         """See `AcousticModel.split_state`."""
         ...
+
+
+@runtime_checkable
+class ThreadedBackend(Protocol):
+    """A backend whose number of threads is the process's, not the file's."""
+
+    def use_one_thread(self) -> None:
+        """Use one core in calls from this thread."""
 
 
 class AcousticModel:
@@ -92,8 +103,9 @@ class AcousticModel:
         self.backend = backend
         self.meta = meta
         self._conformance = Conformance(meta, source)
-        # A graph takes one chunk per call, and dynamic int8 scales depend on the block: it must be that of a stream.
-        self._chunk_by_chunk = meta.kind == ONNX or meta.precision == DYNAMIC
+        # Graphs and WeNet's scripts take one chunk per call. Dynamic int8 scales depend on the block: it must be that
+        # of a stream.
+        self._chunk_by_chunk = meta.kind != TORCHSCRIPT or meta.precision == DYNAMIC
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
         """Return the state of `batch` rows before their first sample.
@@ -114,29 +126,34 @@ class AcousticModel:
         The last chunk of a row may be short; the state after it must not be used.
 
         Args:
-            samples: (B, N) at the model's rate, N a multiple of `meta.frame_samples`; clipped to [-1, 1].
-            lengths: valid samples of each row; samples after them are ignored.
+            samples: (B, N) at the model's rate, clipped to [-1, 1]; N is a multiple of `meta.frame_samples`, plus
+                `meta.lookahead_samples`.
+            lengths: valid samples of each row, look-ahead not counted. A row that ends before the block's last frame
+                ends there: samples after its length are ignored.
             chunk: as given to `init_state`.
             left: as given to `init_state`.
             state: from `init_state`, or the last step.
         Raises:
-            ValueError: N is no multiple of a frame, a length exceeds N, or the state has another chunk or left context.
+            ValueError: N is no such number, a length exceeds N, or the state has another chunk or left context.
         """
-        frame, count, ends = self.meta.frame_samples, samples.shape[1], np.array(lengths, dtype=np.int64)
-        if count == 0 or count % frame or ends.shape != samples.shape[:1] or ends.min() < 0 or ends.max() > count:
+        frame, ahead = self.meta.frame_samples, self.meta.lookahead_samples
+        count, ends = samples.shape[1] - ahead, np.array(lengths, dtype=np.int64)
+        if count <= 0 or count % frame or ends.shape != samples.shape[:1] or ends.min() < 0 or ends.max() > count:
+            beyond = f", {ahead} samples of look-ahead" if ahead else ""
             raise ValueError(
-                f"a step takes whole frames of {frame} samples and for each row a length within them; "
+                f"a step takes whole frames of {frame} samples{beyond} and for each row a length within them; "
                 f"found samples {samples.shape} and lengths {list(lengths)}"
             )
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
         size, steps = chunk * frame if self._chunk_by_chunk else count, []
         for start in range(0, count, size):
-            block = np.ascontiguousarray(clipped[:, start : start + size])
+            stop = min(start + size, count)
+            block = np.ascontiguousarray(clipped[:, start : stop + ahead])
             # A row that has ended gets length 0.
-            valid = (ends - start).clip(0, block.shape[1])
+            valid = (ends - start).clip(0, stop - start)
             with self._conformance.calling():
                 scores, state = self.backend.step(block, valid, chunk, left, state)
-                self._conformance.check_step(scores, block.shape[1], valid)
+                self._conformance.check_step(scores, stop - start, valid)
             steps.append(scores)
         return join(steps), state
 
@@ -176,9 +193,10 @@ class AcousticModel:
         instead of a chunk. Returns its scores.
         """
         for chunk in self.meta.chunk_sizes:
-            silence, left = np.zeros((batch, chunk * self.meta.frame_samples), dtype=np.float32), self.meta.left(chunk)
+            size, left = chunk * self.meta.frame_samples, self.meta.left(chunk)
+            silence = np.zeros((batch, size + self.meta.lookahead_samples), dtype=np.float32)
             state = self.concat_states([self.init_state(1, chunk, left) for _ in range(batch)])
-            _, state = self.step(silence, [silence.shape[1]] * batch, chunk, left, state)
+            _, state = self.step(silence, [size] * batch, chunk, left, state)
             self.split_state(state)
-        end = silence[:, : self.meta.frame_samples]
+        end = silence[:, : self.meta.frame_samples + self.meta.lookahead_samples]
         return self.step(end, [1] * batch, chunk, left, state)[0]

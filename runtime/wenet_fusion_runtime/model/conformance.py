@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from wenet_fusion_runtime.console import is_out_of_memory, visible
-from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.model.metadata import KINDS, Meta
 
 MEMORY = "the model in memory"  # the source of a model that no file holds
 _REASON = 200  # characters of a backend's message
@@ -71,10 +71,11 @@ it (the input tensor cannot be reshaped); export the model again
             is_ours = isinstance(error, Mismatch)
             if not is_ours and (self._source is None or isinstance(error, ValueError) or is_out_of_memory(error)):
                 raise
+            is_own = self._meta is None or self._meta.kind in KINDS
+            contract = "as its meta.json describes it" if is_own else "as WeNet's runtimes run it"
             reason = visible((str(error).strip().splitlines() or [type(error).__name__])[0], _REASON)
             raise ModelFault(
-                f"{self._source or MEMORY}: the model does not run as its meta.json describes it ({reason}); "
-                "export the model again"
+                f"{self._source or MEMORY}: the model does not run {contract} ({reason}); export the model again"
             ) from error
 
     def check_step(self, scores: Sequence[np.ndarray], samples: int, ends: np.ndarray) -> None:

@@ -26,6 +26,7 @@ MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
 VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, surrogates
 _LAID_OUT = {ord(mark): None for mark in "\n\r\t"}  # the YAML of a training has these
+TRAINED, ANY, FIXED = "trained", "any", "fixed"  # the chunks that a model accepts: see `Meta.check_chunk`
 BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
 
 
@@ -55,7 +56,7 @@ class Meta:
     (16000, (4, 8, 16), 4)
     """
 
-    kind: str  # one of KINDS
+    kind: str  # one of KINDS, or of those that `model/wenet/` opens
     sample_rate: int  # Hz
     frame_samples: int  # samples per frame
     right_padding_samples: int  # zeros appended to every utterance
@@ -75,6 +76,11 @@ class Meta:
     config: str  # YAML of the training
     versions: Mapping[str, Any]  # of the packages that wrote the file
     verification: Mapping[str, Any]  # numbers that export measured
+    lookahead_samples: int = 0  # samples after its last frame that a step reads
+    chunk_rule: str = TRAINED  # TRAINED, ANY or FIXED
+    restarts: bool = False  # streams take a fresh state in the silence after a segment: positions are limited
+    batches: bool = True  # one step of many rows costs less than a step of each
+    limits: tuple[str, ...] = ()  # what the model cannot do, for information
 
     @property
     def frame_seconds(self) -> float:
@@ -95,20 +101,29 @@ class Meta:
         return max(trained) if trained else -(-self.default_chunk * self.default_left // chunk)
 
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
-        """Check that the model was trained for chunks of `chunk` frames with `left` chunks of left context.
+        """Check that the model accepts chunks of `chunk` frames with `left` chunks of left context.
+
+        By `chunk_rule` it accepts those that it was trained for, any, or the one that its file is fixed to.
 
         Args:
             chunk: frames.
             left: chunks.
-            allow_untrained: accept every possible pair.
+            allow_untrained: accept every possible pair, unless the file is fixed to one.
         Raises:
-            ValueError: the pair is impossible or untrained; the message lists the trained pairs.
+            ValueError: the pair is impossible, untrained or not the one of the file; the message lists those accepted.
         """
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
         if chunk > WHOLE or chunk * left > MAX_CACHED:
             raise ValueError(f"chunk {chunk} must be at most {WHOLE}, and its left context {MAX_CACHED} frames")
-        if (chunk, left) not in self.chunkings and not allow_untrained:
+        if (chunk, left) in self.chunkings or self.chunk_rule == ANY:
+            return
+        if self.chunk_rule == FIXED:
+            raise ValueError(
+                f"chunk {chunk} with left context {left}: the file was exported for chunks of "
+                f"{self.default_chunk} frames with {self.default_left} to the left; choose these, or export it again"
+            )
+        if not allow_untrained:
             pairs = ", ".join(f"{size}/{trained}" for size, trained in self.chunkings)
             raise ValueError(
                 f"chunk {chunk} with left context {left}: the model was not trained for it; choose one of "

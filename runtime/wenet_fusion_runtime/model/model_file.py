@@ -11,6 +11,14 @@ from wenet_fusion_runtime.model.archive_members import DAMAGE, read_member
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
 from wenet_fusion_runtime.model.onnx_backend import STEP, load_onnx
 from wenet_fusion_runtime.model.torch_backend import load_torchscript
+from wenet_fusion_runtime.model.wenet.wenet_files import find_model_files, model_paths
+from wenet_fusion_runtime.model.wenet.wenet_loading import load_wenet
+from wenet_fusion_runtime.model.wenet.wrong_files import (
+    explain_checkpoint,
+    explain_members,
+    explain_no_zip,
+    explain_script,
+)
 
 META = "meta.json"
 MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
@@ -18,18 +26,29 @@ _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
 _ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its producer, or its graph
 
 
-def read_meta(path: str | Path) -> Meta:
-    """Read the metadata of an exported file, without torch or onnxruntime.
+def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
+    """Read the metadata of an exported file, without torch or onnxruntime; a model of WeNet's is loaded for them.
 
+    Args:
+        path: see `load_model`.
+        units: see `load_model`.
     Raises:
-        OSError: the path is missing, a directory or unreadable.
+        OSError: the path is missing, a directory without a model, or unreadable.
         ValueError: the file is not an exported model, or has another format version; the message says what it is.
+        ImportError: a model of WeNet's needs a package that is not installed.
     """
-    path = Path(path)
+    path, units = Path(path), None if units is None else Path(units)
+    files = find_model_files(path, units)
+    return _read_own(path, units) if files is None else load_wenet(files).meta
+
+
+def _read_own(path: Path, units: Path | None) -> Meta:
+    """Read the metadata of a file of ours, or of the one in a folder."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such model file")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a directory; give the exported file in it")
+    path = model_paths(path)[0]
+    if units is not None:
+        raise ValueError(f"{path}: is not a model of WeNet: its vocabulary is in it, if it has one; leave {units} out")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty; export the model again")
     with path.open("rb") as file:
@@ -53,17 +72,23 @@ def read_meta(path: str | Path) -> Meta:
     return meta
 
 
-def load_model(path: str | Path, threads: int = 1) -> AcousticModel:
+def load_model(path: str | Path, threads: int = 1, units: str | Path | None = None) -> AcousticModel:
     """Load an exported file onto the CPU.
 
     Args:
-        path: TorchScript file or ONNX archive.
+        path: TorchScript file or ONNX archive; or a model that WeNet's scripts exported: its folder, `final.zip`,
+            `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
         threads: number of threads of one call of onnxruntime. torch uses `torch.set_num_threads` of the process.
+        units: vocabulary of a WeNet model; None looks for units.txt or tokens.txt beside it.
     Raises:
         OSError, ValueError: see `read_meta`; ValueError also if the installed version cannot run the file.
-        ImportError: torch or onnxruntime, whichever the file needs, is not installed.
+        ImportError: torch, onnxruntime or kaldi-native-fbank, whichever the file needs, is not installed.
     """
-    path, meta = Path(path), read_meta(path)
+    path, units = Path(path), None if units is None else Path(units)
+    files = find_model_files(path, units)
+    if files is not None:
+        return load_wenet(files, threads)
+    meta, path = _read_own(path, units), model_paths(path)[0]
     backend = load_torchscript(path, meta) if meta.kind == TORCHSCRIPT else load_onnx(path, meta, threads)
     return AcousticModel(backend, meta, str(path))
 
@@ -79,14 +104,17 @@ def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:
     inner = {name.partition("/")[2]: name for name in names}  # TorchScript has all members in one folder
     if not any(name.startswith("code/") for name in inner):
         if "data.pkl" in inner:
-            raise ValueError(f"{path}: is a training checkpoint; {_EXPORT}")
+            known = explain_checkpoint(archive, inner["data.pkl"], path)
+            raise ValueError(f"{path}: {known or f'is a training checkpoint; {_EXPORT}'}")
         if "archive_format" in inner:
             raise ValueError(
                 f"{path}: is a torch.export program, which this runtime does not run yet; export without --format pt2"
             )
-        raise ValueError(f"{path}: is a zip archive but not an exported model; {_EXPORT}")
+        known = explain_members(names)
+        raise ValueError(f"{path}: {known or f'is a zip archive but not an exported model; {_EXPORT}'}")
     if f"extra/{META}" not in inner:
-        raise ValueError(f"{path}: is TorchScript without {META}, written by another program; {_EXPORT}")
+        known = explain_script(archive, [inner[name] for name in inner if name.startswith("code/")])
+        raise ValueError(f"{path}: {known or f'is TorchScript without {META}, written by another program; {_EXPORT}'}")
     return TORCHSCRIPT, inner[f"extra/{META}"]
 
 
@@ -96,7 +124,9 @@ def _not_a_zip(path: Path) -> str:
     is_cut_zip = start.startswith(b"PK")
     if (path.suffix == ".onnx" and not is_cut_zip) or (start[:1] == b"\x08" and start[2:] in _ONNX_STARTS):
         return (
-            "is a single ONNX graph, such as those for WeNet's runtime and sherpa-onnx; "
-            "for this runtime export with --format onnx"
+            "is a single ONNX graph, such as those for WeNet's runtime and sherpa-onnx: give WeNet's whole folder, "
+            "put sherpa-onnx's tokens.txt beside it, or, for this runtime, export with --format onnx"
         )
+    if known := explain_no_zip(path):
+        return known
     return f"is not an exported model, or is damaged; {_EXPORT}"

@@ -122,24 +122,7 @@ def _session(
     graph: bytes, source: str, inputs: dict[str, str], outputs: int, threads: int
 ) -> onnxruntime.InferenceSession:
     """Load a graph after checking its inputs (types by name) and its number of outputs."""
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, found {threads}")
-    ort = _import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _LOG_NOTHING
-    try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common base class
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{source}: onnxruntime {ort.__version__} cannot load it ({reason}); "
-            "update onnxruntime or export the model again"
-        ) from None
+    session = open_session(graph, source, threads)
     found = {node.name: node.type for node in session.get_inputs()}
     if found != inputs:
         differing = sorted({name for name, _ in found.items() ^ inputs.items()})
@@ -149,6 +132,37 @@ def _session(
             f"{source}: has {len(session.get_outputs())} outputs, expected {outputs}; export the model again"
         )
     return session
+
+
+def open_session(graph: bytes, source: str, threads: int) -> onnxruntime.InferenceSession:
+    """Open a graph for the CPU.
+
+    Args:
+        graph: content of an ONNX file.
+        source: its name in messages.
+        threads: number of threads of one call.
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: it cannot load the graph, or `threads` is below 1.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, found {threads}")
+    ort = _import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_NOTHING
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base class
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{source}: onnxruntime {ort.__version__} cannot load it ({reason}); "
+            "update onnxruntime or export the model again"
+        ) from None
 
 
 def _import_onnxruntime() -> Any:

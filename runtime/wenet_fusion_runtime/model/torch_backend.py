@@ -53,7 +53,7 @@ class TorchBackend:
             raise ValueError("the model is in training mode; call its eval() first")
         self.module: Any = module  # its scripted methods have no static types
         self._device = device
-        self._torch = _import_torch()
+        self._torch = import_torch()
 
     def init_state(self, batch: int, chunk: int, left: int) -> TorchState:
         """See `Backend`."""
@@ -115,7 +115,7 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
         ImportError: torch is not installed.
         ValueError: the installed torch cannot run the file; the message says what to export instead.
     """
-    torch = _import_torch()
+    torch = import_torch()
     engines = torch.backends.quantized.supported_engines
     if meta.requires != NO_ENGINE and meta.requires not in engines:
         raise ValueError(
@@ -151,7 +151,7 @@ def packing_engine(engine: str) -> Iterator[None]:
     Args:
         engine: its name, e.g. "fbgemm"; "none" changes nothing.
     """
-    torch = _import_torch()
+    torch = import_torch()
     if engine == NO_ENGINE:
         yield
         return
@@ -169,7 +169,12 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
+    """Return torch.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
     try:
         import torch
     except (ImportError, OSError, MemoryError, RuntimeError) as error:

@@ -36,6 +36,7 @@ class Vocabulary:
         tokens: the tokens; ids 0, 1 and 2 are `<blank>`, `<unk>` and `<sos/eos>`.
         join: "words" puts a space between tokens; "pieces" concatenates them and reads the mark U+2581 as a space.
         source: the file that the tokens came from, for error messages.
+        sos_eos: the id of `<sos/eos>`; WeNet's earlier vocabularies end with it.
     Raises:
         ValueError: reserved tokens are missing, a token occurs twice, or the rule is unknown.
 
@@ -43,15 +44,19 @@ class Vocabulary:
     'one two'
     """
 
-    def __init__(self, tokens: Sequence[str], join: str, source: str = "the vocabulary") -> None:
+    def __init__(
+        self, tokens: Sequence[str], join: str, source: str = "the vocabulary", sos_eos: int = SOS_EOS
+    ) -> None:
         self.tokens = tuple(tokens)
         self.join = join
         self.source = source
+        self.textless = (BLANK, sos_eos)  # ids without text
+        self.reserved = frozenset((BLANK, UNKNOWN, sos_eos))
         self.marked = any(WORD_START in token for token in self.tokens)  # whether pieces mark where words begin
         self._ids = {token: number for number, token in enumerate(self.tokens)}
-        if self.tokens[: len(RESERVED)] != RESERVED:
-            found = list(self.tokens[: len(RESERVED)])
-            raise ValueError(f"{source}: the tokens 0, 1, 2 must be {', '.join(RESERVED)}, found {found}")
+        found = [self.tokens[number] for number in (BLANK, UNKNOWN, sos_eos) if number < len(self.tokens)]
+        if found != list(RESERVED):
+            raise ValueError(f"{source}: the tokens 0, 1, {sos_eos} must be {', '.join(RESERVED)}, found {found}")
         if len(self._ids) != len(self.tokens):
             twice = sorted({token for number, token in enumerate(self.tokens) if self._ids[token] != number})
             raise ValueError(f"{source}: tokens that occur more than once: {twice[:10]}")
@@ -75,7 +80,7 @@ class Vocabulary:
     def id(self, token: str) -> int | None:
         """Return the id of a token of text; None if it is unknown or one of the three reserved tokens."""
         number = self._ids.get(token)
-        return None if number is None or number < len(RESERVED) else number
+        return None if number is None or number in self.reserved else number
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of a token sequence. Blank and sos/eos are left out; `<unk>` is shown."""
@@ -83,7 +88,7 @@ class Vocabulary:
 
     def spaced(self, ids: Sequence[int]) -> str:
         """Return the text with a space before each word, also the first, so that consecutive sequences join."""
-        texts = [self.tokens[i] for i in ids if i not in (BLANK, SOS_EOS)]
+        texts = [self.tokens[i] for i in ids if i not in self.textless]
         if self.join == "words":
             return "".join(f" {text}" for text in texts)
         return "".join(texts).replace(WORD_START, " ")

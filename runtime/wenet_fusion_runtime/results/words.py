@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from wenet_fusion_runtime.results.result import Token, Word
-from wenet_fusion_runtime.results.vocabulary import BLANK, SOS_EOS, UNKNOWN, WORD_START, Vocabulary, is_unspaced
+from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
 
 class Words(NamedTuple):
@@ -56,7 +56,7 @@ def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
     is_open, spaced = False, False
     tokens_are_words = vocabulary.join == "words" or not vocabulary.marked
     for token in tokens:
-        if token.id in (BLANK, SOS_EOS):
+        if token.id in vocabulary.textless:
             continue
         if tokens_are_words:
             built.append(_Builder(vocabulary.join == "words"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from wenet_fusion_runtime.results.normalization import normalize_text
-from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary, is_unspaced
+from wenet_fusion_runtime.results.vocabulary import Vocabulary, is_unspaced
 from wenet_fusion_runtime.search.spelling import Spelling
 
 MOST_TERMS = 500
@@ -36,6 +36,7 @@ class TermFinder:
         vocabulary: the model's tokens. Terms are spelled in its case.
         known_words: words of a language model; empty without one.
 
+    >>> from wenet_fusion_runtime.results.vocabulary import RESERVED
     >>> finder = TermFinder(Vocabulary([*RESERVED, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ\u2581"], "pieces"))
     >>> finder.find("When did Anna Karenina meet Vronsky? She met him in Moscow.")
     ('ANNA KARENINA', 'ANNA', 'KARENINA', 'VRONSKY', 'MOSCOW')
@@ -54,7 +55,8 @@ class TermFinder:
 
     @cached_property
     def _has_whole_words(self) -> bool:
-        texts = self._vocabulary.tokens[len(RESERVED) :]
+        tokens, reserved = self._vocabulary.tokens, self._vocabulary.reserved
+        texts = (text for token, text in enumerate(tokens) if token not in reserved)
         return any(len(text.strip("\u2581")) >= _WHOLE_WORD for text in texts)
 
     def find(self, text: str) -> tuple[str, ...]:

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from wenet_fusion_runtime.results.normalization import spellings
-from wenet_fusion_runtime.results.vocabulary import (
-    BLANK,
-    RESERVED,
-    SOS_EOS,
-    UNKNOWN,
-    WORD_START,
-    Vocabulary,
-    is_unspaced,
-)
+from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
 BOUNDARY = ord(WORD_START)
 _UNKNOWN_SYMBOL = 0x10FFFF  # stands for <unk>; no character has this code point
@@ -50,13 +42,13 @@ class Spelling:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        texts = vocabulary.tokens[len(RESERVED) :]
+        texts = {token: text for token, text in enumerate(vocabulary.tokens) if token not in vocabulary.reserved}
         self._is_words = vocabulary.join == "words"
-        self.marked = not self._is_words and any(WORD_START in text for text in texts)
+        self.marked = not self._is_words and any(WORD_START in text for text in texts.values())
         self.symbols: list[tuple[int, ...]] = [()] * len(vocabulary)
         self.parts: list[tuple[str, ...]] = [("",)] * len(vocabulary)
         for token, text in enumerate(vocabulary.tokens):
-            if token in (BLANK, SOS_EOS):
+            if token in vocabulary.textless:
                 continue
             form = _marked(text) if self.marked and token != UNKNOWN else text
             self.parts[token] = tuple(form.split(WORD_START)) if self.marked else ("", text, "")
@@ -65,7 +57,7 @@ class Spelling:
             else:
                 self.symbols[token] = (_UNKNOWN_SYMBOL,) if token == UNKNOWN else tuple(map(ord, form))
         # The token of each text, boundaries included.
-        self._forms = {_marked(text) if self.marked else text: token for token, text in enumerate(texts, len(RESERVED))}
+        self._forms = {_marked(text) if self.marked else text: token for token, text in texts.items()}
         self._longest = max(map(len, self._forms), default=0)
 
     def spell(self, phrase: str) -> Spelled:

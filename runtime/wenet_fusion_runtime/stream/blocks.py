@@ -13,8 +13,8 @@ from wenet_fusion_runtime.audio.resampling import Resampler, to_mono
 class Block(NamedTuple):
     """The samples of one chunk, for one step of the model."""
 
-    samples: np.ndarray  # (N,) float32 at the model's rate, N whole frames; zeros after `length`
-    length: int  # valid samples
+    samples: np.ndarray  # (N,) float32 at the model's rate: whole frames and the look-ahead; zeros after the end
+    length: int  # valid samples, look-ahead not counted
     is_last: bool  # the audio ends in this block; only then may it be shorter than a chunk
 
 
@@ -26,6 +26,7 @@ class BlockBuffer:
         frame_samples: samples per encoder frame.
         chunk: frames per block.
         right_padding: zero samples appended at the end of the audio.
+        lookahead: samples after its last frame that a block holds too; the next block begins with them.
 
     >>> buffer = BlockBuffer(sample_rate=8000, frame_samples=4, chunk=2, right_padding=3)
     >>> buffer.push(np.ones(7, dtype=np.float32))
@@ -36,11 +37,13 @@ class BlockBuffer:
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
     """
 
-    def __init__(self, sample_rate: int, frame_samples: int, chunk: int, right_padding: int) -> None:
+    def __init__(
+        self, sample_rate: int, frame_samples: int, chunk: int, right_padding: int, lookahead: int = 0
+    ) -> None:
         self._model_rate = sample_rate
         self._frame_samples = frame_samples
         self._size = chunk * frame_samples
-        self._right_padding = right_padding
+        self._right_padding, self._lookahead = right_padding, lookahead
         self._source_rate: int | None = None
         self._resampler = Resampler(sample_rate, sample_rate)
         self._pieces: deque[np.ndarray] = deque()  # samples that are in no block yet
@@ -61,8 +64,9 @@ class BlockBuffer:
     @property
     def complete_blocks(self) -> int:
         """Number of blocks that are complete and not dropped."""
-        waiting = self._waiting + (self._size - 1) * self._ended  # the last block may be short
-        return (self._block is not None) + waiting // self._size
+        # The last block may be short, and has no look-ahead.
+        waiting = self._waiting + (self._size - 1 if self._ended else -self._lookahead)
+        return (self._block is not None) + max(0, waiting) // self._size
 
     def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
         """Add the next samples; see `Stream.push`."""
@@ -82,11 +86,15 @@ class BlockBuffer:
 
     def ready(self) -> Block | None:
         """Return the next block, the same one until `drop`; None until it is complete."""
-        if self._block is None and (self._waiting >= self._size or (self._ended and self._waiting)):
-            samples = self._take(min(self._size, self._waiting))
-            padding = -len(samples) % self._frame_samples
+        is_whole = self._waiting >= self._size + self._lookahead
+        if self._block is None and (is_whole or (self._ended and self._waiting)):
+            taken = self._take(min(self._size, self._waiting))
+            length = len(taken)
+            if self._lookahead:
+                taken = np.concatenate([taken, *self._peek(self._lookahead)])
+            padding = length + -length % self._frame_samples + self._lookahead - len(taken)
             is_last = self._ended and not self._waiting
-            self._block = Block(np.pad(samples, (0, padding)) if padding else samples, len(samples), is_last)
+            self._block = Block(np.pad(taken, (0, padding)) if padding else taken, length, is_last)
         return self._block
 
     def drop(self) -> None:
@@ -119,3 +127,13 @@ class BlockBuffer:
             missing -= len(taken[-1])
         self._waiting -= count
         return np.concatenate(taken)
+
+    def _peek(self, count: int) -> list[np.ndarray]:
+        """Return the next `count` samples, or all that there are, without taking them."""
+        found = []
+        for piece in self._pieces:
+            if count <= 0:
+                break
+            found.append(piece[:count])
+            count -= len(found[-1])
+        return found

@@ -9,6 +9,7 @@ import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 OFFLINE_BLOCK_FRAMES = 2048  # 82 s at 40 ms; attention within a block costs memory by its square
@@ -28,6 +29,9 @@ def transcribe_offline(
     Raises:
         ValueError: the chunking or the options do not suit the model.
     """
+    if model.meta.restarts:  # where a stream takes a fresh state depends on the segments
+        stream = Recognizer(model, options).create_stream(chunk, left)
+        return [*stream.accept_waveform(samples), *stream.finish()]
     return decode_rows(model, offline_step(model, [samples], chunk, left), options)[0]
 
 
@@ -57,14 +61,15 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
     lengths = [len(samples) + meta.right_padding_samples for samples in utterances]
     frames = max(1, -(-max(lengths) // meta.frame_samples))
     meta.check_chunk(chunk, left, allow_untrained=chunk >= frames)
-    padded = np.zeros((len(utterances), frames * meta.frame_samples), dtype=np.float32)
+    count, ahead = frames * meta.frame_samples, meta.lookahead_samples
+    padded = np.zeros((len(utterances), count + ahead), dtype=np.float32)
     for row, samples in enumerate(utterances):
         padded[row, : len(samples)] = samples
     block = chunk * max(1, OFFLINE_BLOCK_FRAMES // chunk) * meta.frame_samples
     state, steps = model.init_state(len(utterances), chunk, left), []
-    for start in range(0, padded.shape[1], block):
+    for start in range(0, count, block):
         # A row that has ended continues with no samples; its output is ignored.
         valid = [min(max(length - start, 0), block) for length in lengths]
-        scores, state = model.step(padded[:, start : start + block], valid, chunk, left, state)
+        scores, state = model.step(padded[:, start : start + block + ahead], valid, chunk, left, state)
         steps.append(scores)
     return join(steps)

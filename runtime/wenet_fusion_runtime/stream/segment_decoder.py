@@ -100,6 +100,11 @@ class SegmentDecoder:
         if isinstance(self._search, ScoredSearch):
             self._search.set_scorers(scorers)
 
+    @property
+    def is_silent(self) -> bool:
+        """True if the open segment has no text yet and no token is being spoken."""
+        return not self._counts.has_text and self._counts.previous == BLANK
+
     def partial(self) -> Result:
         """Return the result of the open segment so far, before rescoring."""
         if self._partial is None:

@@ -47,7 +47,8 @@ class Stream:
         self.chunk, self.left = chunk, left
         self._model = model
         self._state = model.init_state(1, chunk, left)
-        self._buffer = BlockBuffer(meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples)
+        sizes = meta.sample_rate, meta.frame_samples, chunk, meta.right_padding_samples
+        self._buffer = BlockBuffer(*sizes, meta.lookahead_samples)
         self._decoder = SegmentDecoder(model, options, biasing.scorers)
         self._biasing = biasing
         self._blocks = 0  # decoded so far
@@ -213,8 +214,8 @@ class Stream:
         Raises:
             ValueError: no block is ready, or the number of frames differs; the stream does not change.
         """
-        block = self.ready_block()
-        frames = 0 if block is None else len(block.samples) // self._model.meta.frame_samples
+        block, meta = self.ready_block(), self._model.meta
+        frames = 0 if block is None else (len(block.samples) - meta.lookahead_samples) // meta.frame_samples
         if block is None or scores.frames != frames:
             raise ValueError(
                 f"scores of {scores.frames} frames for a block of {frames}; step the stream's ready_block()"
@@ -224,6 +225,8 @@ class Stream:
         self._blocks += 1
         self._apply_changes()
         self._state = state
+        if meta.restarts and closed and self._decoder.is_silent:
+            self._state = self._model.init_state(1, self.chunk, self.left)
         self._keep(closed)
         return closed
 

@@ -1,0 +1,1 @@
+"""Models that WeNet's own scripts exported, behind the interface of our files."""

@@ -1,0 +1,107 @@
+"""Say what a file or a folder is that people give in place of a model, and what to do with it."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+_TRAIN_YAML = "train.yaml"
+_WENET_KEYS, _ICEFALL_KEYS = (b"ctc.ctc_lo", b"encoder.global_cmvn"), (b"joiner.", b"encoder_embed.")
+_VOSK = "is a Vosk (Kaldi) model, which this runtime does not run: use vosk-api, or give an end-to-end model"
+_NEMO = (
+    "is a NeMo model, which this runtime does not run: transcribe with NeMo, or export it for sherpa-onnx and run it "
+    "there"
+)
+_ICEFALL = (
+    "is a model of icefall, which this runtime does not run: use sherpa-onnx with the files that icefall's export-onnx "
+    "scripts write"
+)
+_MAX_PICKLE_BYTES = 32 << 20
+
+
+def export_command(folder: Path, checkpoint: str) -> str:
+    """Return the command that exports a checkpoint with WeNet.
+
+    >>> export_command(Path("exp"), "avg_30.pt")
+    'python wenet/bin/export_jit.py --config exp/train.yaml --checkpoint exp/avg_30.pt --output_file exp/final.zip'
+    """
+    return (
+        f"python wenet/bin/export_jit.py --config {folder / _TRAIN_YAML} --checkpoint {folder / checkpoint} "
+        f"--output_file {folder / 'final.zip'}"
+    )
+
+
+def explain_folder(folder: Path) -> str:
+    """Return what a folder without an exported model is, and what to do."""
+    names = {path.name for path in folder.iterdir()}
+    if {"am", "conf"} <= names or {"am", "graph"} <= names or (folder / "am" / "final.mdl").exists():
+        return _VOSK
+    checkpoints = sorted(name for name in names if name.endswith(".pt"))
+    if _TRAIN_YAML in names and checkpoints:
+        best = next((name for name in ("final.pt", "avg_30.pt") if name in checkpoints), checkpoints[-1])
+        if any(name.startswith("step_") for name in checkpoints):
+            return f"is a folder of training; export its model: wenet-fusion export {folder / best} OUT"
+        return (
+            "holds WeNet's checkpoints, but no exported model; export one, in the folder of the recipe: "
+            f"{export_command(folder, best)}"
+        )
+    if any("joiner" in name and name.endswith((".onnx", ".pt")) for name in names) or "pretrained.pt" in names:
+        return _ICEFALL
+    if any(name.endswith(".nemo") for name in names):
+        return _NEMO
+    graphs = sorted(name for name in names if name.endswith(".onnx"))
+    if len(graphs) == 1:
+        return f"holds {graphs[0]}, but no vocabulary: put its tokens.txt beside it, or give the file with --units FILE"
+    return "is a directory; give the exported file in it"
+
+
+def explain_checkpoint(archive: zipfile.ZipFile, pickle: str, path: Path) -> str | None:
+    """Return what a zip of torch.save is and what to do; None if it may be a checkpoint of ours.
+
+    Args:
+        archive: the open file.
+        pickle: name of its data.pkl, which holds the names of the weights. Nothing of it is executed.
+        path: of the file.
+    """
+    if archive.getinfo(pickle).file_size > _MAX_PICKLE_BYTES:
+        return None
+    content = archive.read(pickle)
+    if any(key in content for key in _ICEFALL_KEYS):
+        return _ICEFALL
+    # Ours has its configuration and vocabulary beside the weights, WeNet's has nothing else.
+    if all(key in content for key in _WENET_KEYS) or (_WENET_KEYS[0] in content and b"vocabulary" not in content):
+        command = export_command(path.parent, path.name)
+        return f"is a checkpoint of WeNet; export it, in the folder of the recipe: {command}"
+    return None
+
+
+def explain_script(archive: zipfile.ZipFile, code: list[str]) -> str | None:
+    """Return what a TorchScript file without our metadata is and what to do; None if that is unknown.
+
+    Args:
+        archive: the open file.
+        code: names of its members that hold code.
+    """
+    is_icefall = any("joiner" in name or b"self.joiner" in archive.read(name) for name in code)
+    return _ICEFALL if is_icefall else None
+
+
+def explain_members(names: set[str]) -> str | None:
+    """Return what a zip of other members is and what to do; None if that is unknown."""
+    return _VOSK if any(name.endswith(("am/final.mdl", "conf/mfcc.conf")) for name in names) else None
+
+
+def explain_no_zip(path: Path) -> str | None:
+    """Return what a file that is no zip is and what to do; None if that is unknown."""
+    if path.suffix == ".mdl":
+        return _VOSK
+    try:
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                first = [member.name for _, member in zip(range(20), archive)]
+            if any(name.endswith("model_config.yaml") for name in first):
+                return _NEMO
+    except (tarfile.TarError, OSError, EOFError):
+        return None
+    return None

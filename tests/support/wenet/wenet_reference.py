@@ -1,0 +1,41 @@
+"""What WeNet's C++ programs compute for a recording, by the drivers of `wenet_runtime.py`, beside our runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+from support.model.wenet_runtime import AsrModel, SherpaModel
+from wenet_fusion_runtime import AcousticModel
+from wenet_fusion_runtime.stream.offline import offline_step
+
+
+def padded(model: AcousticModel, samples: np.ndarray) -> np.ndarray:
+    """The audio with the padding of our runtime, up to the last sample that its last encoder frame reads."""
+    meta = model.meta
+    frames = -(-(len(samples) + meta.right_padding_samples) // meta.frame_samples)
+    return np.pad(samples, (0, frames * meta.frame_samples + meta.lookahead_samples - len(samples)))
+
+
+def reference_log_probs(model: AcousticModel, driver: AsrModel | SherpaModel, samples: np.ndarray) -> np.ndarray:
+    """Log-probabilities (M, V) of the padded audio, its features computed in one piece."""
+    return driver.decode(model.backend.features(padded(model, samples)))
+
+
+def own_log_probs(model: AcousticModel, samples: np.ndarray, chunk: int, left: int) -> np.ndarray:
+    """Log-probabilities (M, V) of the same audio; the vocabulary is so small that the step returns all of them."""
+    scores, _ = offline_step(model, [samples], chunk, left).row(0)
+    found = np.zeros_like(scores.log_probs)
+    np.put_along_axis(found, scores.ids, scores.log_probs, axis=1)
+    return found
+
+
+def assert_equal(found: np.ndarray, expected: np.ndarray, bound: float = 1e-4) -> None:
+    """The reference passes over a last window of one frame; all others are equal."""
+    assert 0 <= len(found) - len(expected) <= 1
+    assert np.abs(found[: len(expected)] - expected).max() < bound
+
+
+def noise(rng: np.random.Generator, most: int = 60000) -> np.ndarray:
+    """Noise of a random length whose loudness changes."""
+    length = int(rng.integers(1, most))
+    level = np.repeat(10.0 ** rng.uniform(-4, -0.5, length // 2000 + 1), 2000)[:length]
+    return (rng.standard_normal(length) * level).clip(-1, 1).astype(np.float32)
