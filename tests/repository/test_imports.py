@@ -70,7 +70,7 @@ RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime 
 # Modules that an extra is needed for; none but those and LATE ones may import them.
 AIOHTTP = "server http.app http.body http.request_handler http.responses http.upload_answer http.uploads".split()
 AIOHTTP += "openai.transcription_answer websocket.live_connection websocket.socket websocket.websocket_client".split()
-BY_WAY = ["connection_limits", "service", "websocket.connection"]  # import modules that need an extra
+BY_WAY = "connection_limits service http.server_info openai.realtime_connection websocket.connection".split()
 EXTRAS = {
     **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in AIOHTTP},
     **{f"wenet_fusion_runtime.server.{name}": set() for name in BY_WAY},

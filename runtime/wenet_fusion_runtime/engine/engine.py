@@ -92,7 +92,13 @@ class Engine:
         for _ in self._workers:
             warm.acquire()
 
-    def open(self, stream: Stream, on_update: OnUpdate, on_room: Callable[[], object] | None = None) -> Session:
+    def open(
+        self,
+        stream: Stream,
+        on_update: OnUpdate,
+        on_room: Callable[[], object] | None = None,
+        after: Session | None = None,
+    ) -> Session:
         """Open a session.
 
         Args:
@@ -100,12 +106,13 @@ class Engine:
             on_update: called with each `Update` in a worker's thread; an exception from it ends the session.
             on_room: called likewise when audio was consumed without an update, e.g. by the resampler. An owner that
                 waits for room needs both.
+            after: an open session whose owner is about to call `end`; the new one takes its place below the limit.
         Raises:
             Unavailable: too many sessions are open, or the engine is shutting down.
         """
         assert stream.model is self.model, "the stream belongs to another model"
         job = Job(stream, on_update, on_room)
-        if reason := self._scheduler.add(job):
+        if reason := self._scheduler.add(job, None if after is None else after.job):
             self._recorder.count_refused()
             raise Unavailable(reason)
         self._recorder.count_opened()

@@ -47,12 +47,17 @@ class Scheduler:
 
     # ---- for owners of sessions
 
-    def add(self, job: Job) -> str:
-        """Add a job; return why it was not added, or an empty string."""
+    def add(self, job: Job, after: Job | None = None) -> str:
+        """Add a job; return why it was not added, or an empty string.
+
+        Args:
+            job: the job.
+            after: an open job that will end soon; its successor may exceed the limit until then.
+        """
         with self._changed:
             if not self._is_open:
                 return "the engine is shutting down"
-            if len(self._jobs) >= self._max_jobs:
+            if len(self._jobs) >= self._max_jobs and after not in self._jobs:
                 return f"the limit of {self._max_jobs} open sessions is reached"
             self._jobs[job] = None
             return ""

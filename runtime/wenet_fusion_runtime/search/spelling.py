@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from wenet_fusion_runtime.results.normalization import spellings
@@ -60,6 +61,10 @@ class Spelling:
         self._forms = {_marked(text) if self.marked else text: token for token, text in texts.items()}
         self._longest = max(map(len, self._forms), default=0)
 
+    @cached_property
+    def _characters(self) -> frozenset[str]:
+        return frozenset(character for form in self._forms for character in form) | {WORD_START}
+
     def spell(self, phrase: str) -> Spelled:
         """Return the symbols of a phrase. If the vocabulary has boundaries, the phrase begins and ends with one.
 
@@ -106,8 +111,7 @@ class Spelling:
         text = _marked(f" {' '.join(words)} ".replace(" ", WORD_START)) if self.marked else "".join(words)
         fewest = self._fewest_tokens(text)
         if fewest is None:
-            known = {character for form in self._forms for character in form} | {WORD_START}
-            missing = [character for character in text if character not in known]
+            missing = [character for character in text if character not in self._characters]
             raise ValueError(f"no token has {_listed(missing)}" if missing else "no sequence of tokens spells it")
         return Spelled(tuple(map(ord, text)), fewest)
 

@@ -29,6 +29,7 @@ class LiveSession:
         engine: opens the session.
         stream: a fresh stream of the engine's model.
         on_dropped: called when a newer update replaces a partial result that was not yet taken.
+        after: an open session that is about to end; see `Engine.open`.
     Raises:
         Unavailable: the engine opens no session.
 
@@ -39,17 +40,20 @@ class LiveSession:
     ...     return [update async for update in session.updates()]
     """
 
-    def __init__(self, engine: Engine, stream: Stream, on_dropped: Callable[[], object]) -> None:
+    def __init__(
+        self, engine: Engine, stream: Stream, on_dropped: Callable[[], object], after: LiveSession | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_dropped = on_dropped
         self._updates: deque[Update] = deque()
         self._arrived = asyncio.Event()  # an update is waiting
         self._room = asyncio.Event()  # there may be more room than before
         self._ended = False
-        self._session = engine.open(
+        self._session: Session = engine.open(
             stream,
             lambda update: self._loop.call_soon_threadsafe(self._take, update),
             lambda: self._loop.call_soon_threadsafe(self._room.set),
+            None if after is None else after._session,
         )
 
     async def push(self, samples: np.ndarray, sample_rate: int) -> None:

@@ -88,16 +88,19 @@ class Service:
         """Remove a client that has been served."""
         self._clients.discard(client)
 
-    async def open(self, options: SessionOptions, is_file: bool = False) -> LiveSession:
+    async def open(
+        self, options: SessionOptions, is_file: bool = False, after: LiveSession | None = None
+    ) -> LiveSession:
         """Open a session.
 
         Args:
             options: of the session.
             is_file: decode an uploaded file, which may have begun before the server started to shut down.
+            after: an open session of the same client that is about to end; the new one takes its place.
         Raises:
             ClientError: the options do not suit the model, too many sessions are open, or the server is shutting down.
         """
-        if not is_file:
+        if not is_file and after is None:
             self.check_draining()
         try:
             # In a thread: building the prefix trees of many hot words takes time.
@@ -107,7 +110,7 @@ class Service:
         except ValueError as error:
             raise ClientError(Reason.OPTION, str(error), NORMAL) from None
         try:
-            return LiveSession(self.engine, stream, self.metrics.count_dropped_partial)
+            return LiveSession(self.engine, stream, self.metrics.count_dropped_partial, after)
         except Unavailable as error:
             self.check_draining()
             raise limit_reached(str(error)) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from aiohttp import web
 
@@ -17,13 +16,16 @@ from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol
 from wenet_fusion_runtime.server.http.metrics import CONTENT_TYPE
 from wenet_fusion_runtime.server.http.pages import Page
 from wenet_fusion_runtime.server.http.responses import HEADERS, error_response, json_response
+from wenet_fusion_runtime.server.http.server_info import info_record
 from wenet_fusion_runtime.server.http.upload_answer import TranscribeRoute, UploadRoute
 from wenet_fusion_runtime.server.http.uploads import Upload
+from wenet_fusion_runtime.server.openai import realtime_connection
 from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
+from wenet_fusion_runtime.server.openai.realtime_connection import RealtimeConnection
 from wenet_fusion_runtime.server.openai.transcription_answer import TranscriptionsRoute, openai_response
 from wenet_fusion_runtime.server.service import LOG, Service
-from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.connection import Connection
+from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 OPENAI = "/v1/"  # the paths of OpenAI's protocols begin with it
@@ -54,6 +56,7 @@ def build_app(
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_get("/info", routes.info)
     app.router.add_get("/ws", routes.websocket)
+    app.router.add_get(f"{OPENAI}realtime", routes.realtime)
     for path in {"/", *pages}:
         app.router.add_get(path, routes.page)  # / is a WebSocket's address too
     app.on_response_prepare.append(routes.add_headers)
@@ -134,7 +137,7 @@ class _Routes:
         if not is_socket and (request.path == "/healthz" or request.path in self._pages):
             return  # load balancers and the page itself need no token
         self._check_origin(request)
-        if not self._access.allows_token(request.headers.get("Authorization"), request.query.get("token")):
+        if not self._access.allows_token(request.headers.get("Authorization"), _other_token(request)):
             raise ClientError(
                 Reason.TOKEN, "a token is needed: the header 'Authorization: Bearer TOKEN', or ?token=TOKEN"
             )
@@ -152,16 +155,32 @@ class _Routes:
         )
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
-        """Serve a WebSocket."""
+        """Serve a WebSocket of WeNet's protocol."""
+        return await self._serve(request, Connection.failed, Connection)
+
+    async def realtime(self, request: web.Request) -> web.StreamResponse:
+        """Serve a WebSocket of OpenAI's realtime protocol."""
+
+        def make(service: Service, socket: WebSocket, label: str, visitor: Visitor) -> LiveConnection:
+            return RealtimeConnection(service, socket, label, visitor, self._prompt_words)
+
+        return await self._serve(request, RealtimeConnection.failed, make, (realtime_connection.PROTOCOL,))
+
+    async def _serve(
+        self,
+        request: web.Request,
+        failed: Callable[[str], str],
+        make: Callable[[Service, WebSocket, str, Visitor], LiveConnection],
+        protocols: tuple[str, ...] = (),
+    ) -> web.StreamResponse:
         if not _wants_socket(request):
             raise ClientError(Reason.PROTOCOL, f"{request.path} accepts WebSockets only")
         self._service.check_draining()  # with a status, so that a proxy tries another server
         fair = _fair(request)
-        socket = WebSocket(
-            request, self._service.limits.message_bytes, protocol.failed, None if fair is None else fair.frames
-        )
+        frames = None if fair is None else fair.frames
+        socket = WebSocket(request, self._service.limits.message_bytes, failed, frames, protocols)
         await socket.prepare(request)
-        connection = Connection(self._service, socket, self._label(request), self._visitor(request))
+        connection = make(self._service, socket, self._label(request), self._visitor(request))
         self._service.add(connection)
         try:
             await connection.run()
@@ -233,7 +252,7 @@ class _Routes:
 
     async def info(self, request: web.Request) -> web.StreamResponse:
         """Return the model, its chunk sizes and the server's limits."""
-        return json_response(_info(self._service, self._model))
+        return json_response(info_record(self._service, self._model))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Return a file of the page, or serve a WebSocket at /."""
@@ -248,37 +267,20 @@ class _Routes:
         return web.Response(body=page.content, headers=headers)
 
 
-def _info(service: Service, model: str) -> dict[str, Any]:
-    meta, chunks, limits = service.meta, service.chunks, service.limits
-    chunk = meta.default_chunk if chunks.chunk is None else chunks.chunk
-    return {
-        "model": model,
-        "sample_rate": meta.sample_rate,
-        "frame_seconds": meta.frame_seconds,
-        "chunks": [
-            {"chunk": size, "left": left, "seconds": round(size * meta.frame_seconds, 6)}
-            for size, left in meta.chunkings
-        ],
-        "default": {"chunk": chunk, "left": meta.left(chunk) if chunks.left is None else chunks.left},
-        "latency": dict(meta.latency),
-        "units": len(meta.vocabulary),
-        "mode": service.recognizer.options.mode,
-        "precision": meta.precision,
-        "limits": {
-            "audio_seconds": limits.audio_seconds,
-            "idle_seconds": limits.idle_seconds,
-            "message_bytes": limits.message_bytes,
-            "upload_bytes": limits.upload_bytes,
-        },
-    }
-
-
 def _failed(request: web.Request, error: ClientError) -> web.Response:
     return openai_response(error) if request.path.startswith(OPENAI) else error_response(error)
 
 
 def _wants_socket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _other_token(request: web.Request) -> str | None:
+    """Return the token of clients that set no header: in the query or, as OpenAI's pages do, in a subprotocol."""
+    for name in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if name.strip().startswith(realtime_connection.KEY_PROTOCOL):
+            return name.strip().removeprefix(realtime_connection.KEY_PROTOCOL)
+    return request.query.get("token")
 
 
 def _fair(request: web.Request) -> FairProtocol | None:

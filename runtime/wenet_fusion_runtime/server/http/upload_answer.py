@@ -55,7 +55,7 @@ class UploadRoute(Protocol):
     """Read the options of uploads, and write their errors."""
 
     def read(self, fields: Fields) -> Answer:
-        """Return the answer that the options ask for.
+        """Return the answer that the options ask for. Called in a thread, because finding hot words may take long.
 
         Raises:
             ClientError: an option is unknown or its value is invalid.

@@ -87,7 +87,7 @@ class Upload:
     async def _answer(self) -> web.StreamResponse:
         limits = self._service.limits
         query = [(name, value) for name, value in self._request.query.items() if name != "token"]
-        self._route.read(query)  # report errors in the query before the file arrives
+        await asyncio.to_thread(self._route.read, query)  # report errors in the query before the file arrives
         with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
             try:
                 fields = await within(self._receive(file), limits.upload_seconds)
@@ -97,7 +97,7 @@ class Upload:
                 raise ClientError(
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
-            answer = self._route.read(query + fields)
+            answer = await asyncio.to_thread(self._route.read, query + fields)
             self._service.check_room()  # open one only once there is audio, but decode nothing in vain
             file.flush()
             try:

@@ -12,7 +12,7 @@ from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.search.spelling import Spelled, Spelling, split_words
 from wenet_fusion_runtime.server.session_options import MAX_PHRASE
 
-MOST_READ = 4000  # characters of a prompt; the rest is not read
+MOST_READ = 2000  # characters of keywords and prompt; the rest is not read
 MOST_WORDS = 200  # hot words of one prompt and its keywords
 LONGEST_PHRASE = 4  # words; what is longer is a sentence
 _SEPARATOR = re.compile("[,;:|\n.!?\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f]+(?=\\s|$)|[\n|\u3001\u3002\uff0c\uff1b]")
@@ -43,7 +43,7 @@ class PromptWords:
         return Spelling(self._vocabulary)
 
     def find(self, prompt: str, keywords: Sequence[str] = (), chosen: Sequence[HotWord] = ()) -> tuple[HotWord, ...]:
-        """Return hot words with the default boost.
+        """Return hot words with the default boost. Takes up to half a second, so call it in a thread.
 
         Args:
             prompt: free text.
@@ -54,10 +54,16 @@ class PromptWords:
             return ()
         taken = {spelled[0] for word in chosen if (spelled := self._spelled(word.phrase)) is not None}
         found: dict[Spelled, str] = {}
-        for phrase in [*keywords, *_phrases(prompt[:MOST_READ])]:
+        left = MOST_READ
+        for phrase in dict.fromkeys([*keywords, *_phrases(prompt[:MOST_READ])]):
+            left -= len(phrase)
+            if left < 0:
+                break
             spelled = self._spelled(phrase)
-            if spelled is not None and spelled[0] not in taken and len(found) < MOST_WORDS:
+            if spelled is not None and spelled[0] not in taken:
                 found.setdefault(*spelled)
+                if len(found) == MOST_WORDS:
+                    break
         return tuple(map(HotWord, found.values()))
 
     def _spelled(self, phrase: str) -> tuple[Spelled, str] | None:

@@ -26,8 +26,8 @@ UNUSED = ("model", "language", "languages", "temperature", "chunking_strategy") 
 class TranscriptionOptions:
     """Options of a transcription.
 
-    >>> options = UploadOptions(SessionOptions(), output_format="json", is_streamed=False)
-    >>> TranscriptionOptions(options, VERBOSE, granularities=(WORD,)).language
+    >>> upload = parse_upload_options({}, EndpointRules())
+    >>> TranscriptionOptions(upload, VERBOSE, granularities=(WORD,)).language
     'unknown'
     """
 

@@ -78,6 +78,9 @@ class LiveConnection(ABC):
     async def _write(self, session: LiveSession) -> None:
         """Send the results; return once all are sent."""
 
+    def _failure(self, error: ClientError) -> str:
+        return self.failed(error.message)
+
     async def run(self) -> None:
         """Serve the client until it has all results, disconnects, or makes an error."""
         try:
@@ -217,7 +220,7 @@ class LiveConnection(ABC):
         if error.reason is Reason.SLOW_READER or self._socket.closed:
             self._socket.abort()
             return
-        sending = self._socket.send_str(self.failed(error.message))
+        sending = self._socket.send_str(self._failure(error))
         try:
             await within(sending, self._service.limits.send_seconds)
             await self._socket.close(code=error.close_code, message=error.close_reason)

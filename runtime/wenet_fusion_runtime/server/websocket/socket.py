@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard.budget import Budget, Pace
-from wenet_fusion_runtime.server.guard.fair_protocol import frame_budget
+from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol, frame_budget
 from wenet_fusion_runtime.server.limits import Limits
 
 CLOSE_SECONDS = 5.0  # time for the client to answer a close frame
@@ -28,6 +28,7 @@ class WebSocket(web.WebSocketResponse):
         max_message_bytes: largest message.
         write_error: turns an error into a text message.
         frames: budget of the connection; None: that of `Limits()`.
+        protocols: subprotocols that clients may ask for.
 
     >>> from aiohttp.test_utils import make_mocked_request
     >>> socket = WebSocket(make_mocked_request("GET", "/ws"), max_message_bytes=1 << 20, write_error=str)
@@ -41,6 +42,7 @@ class WebSocket(web.WebSocketResponse):
         max_message_bytes: int,
         write_error: Callable[[str], str],
         frames: Budget | None = None,
+        protocols: tuple[str, ...] = (),
     ) -> None:
         # aiohttp refuses messages of exactly max_msg_size. No compression: a small message could become a large one.
         # writer_limit=0: a send waits for the client at once.
@@ -51,6 +53,7 @@ class WebSocket(web.WebSocketResponse):
             writer_limit=0,
             compress=False,
             autoping=False,
+            protocols=protocols,
         )
         self._pace = Pace(
             frames or frame_budget(Limits()), "pings and empty frames without audio exceeded --max_frames_per_second"
@@ -104,6 +107,15 @@ class WebSocket(web.WebSocketResponse):
             except ConnectionError:
                 pass
         return await super().close(code=code, message=message, drain=drain)
+
+    def parse(self, parse: Callable[[], object]) -> None:
+        """Call a function that parses a message, within the connection's share of the event loop's time."""
+        transport = self._request.transport
+        fair = None if transport is None else transport.get_extra_info(FairProtocol.NAME)
+        if fair is None:
+            parse()
+        else:
+            fair.parse(parse)
 
     def abort(self) -> None:
         """Close the connection without a message."""
