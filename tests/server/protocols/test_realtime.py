@@ -148,8 +148,8 @@ def test_cleared_audio_is_not_transcribed(server: ServerProcess) -> None:
     asyncio.run(run())
 
 
-def test_an_update_ends_the_turn_and_applies_to_the_next(server: ServerProcess) -> None:
-    """The prompt's words become hot words: they decide between a and b."""
+def test_hot_words_change_within_a_turn_and_other_options_end_it(server: ServerProcess) -> None:
+    """The prompt's words become hot words: they decide between a and b in the audio that follows."""
     unsure = (np.sign(speak("aaaa")) * 0.27).astype(np.float32)
 
     async def run() -> None:
@@ -157,11 +157,16 @@ def test_an_update_ends_the_turn_and_applies_to_the_next(server: ServerProcess) 
             await client.update(turn_detection=None, format={"type": "audio/pcm", "rate": SAMPLE_RATE})
             await client.append(unsure)
             await client.update(transcription={"model": "whisper-1", "prompt": "B, xylophone"})
-            assert client.of(COMPLETED)[0].transcript == "a a a a" and len(client.of(COMMITTED)) == 1
             await client.update(transcription={"model": "gpt-4o-transcribe", "language": "en"})  # keeps the prompt
             await client.append(unsure)
+            assert client.of(COMMITTED) == []
             await client.connection.input_audio_buffer.commit()
-            assert "b" in (await client.until(COMPLETED)).transcript
+            transcript = (await client.until(COMPLETED)).transcript
+            assert transcript.startswith("a a") and "b" in transcript
+            assert "b" not in " ".join(recognised(np.concatenate([unsure, unsure]), SAMPLE_RATE, pause=None))
+            await client.append(unsure)
+            await client.update(format={"type": "audio/pcm", "rate": 16000})
+            assert "b" in client.of(COMPLETED)[1].transcript and len(client.of(COMMITTED)) == 2
             session = client.of("session.updated")[-1].session
             assert session.audio.input.transcription.prompt == "B, xylophone"
 

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
-from wenet_fusion_runtime.search.spelling import Spelled, Spelling, split_words
+from wenet_fusion_runtime.search.spelling import Spelled, Spelling
 from wenet_fusion_runtime.server.session_options import MAX_PHRASE
 
 MOST_READ = 2000  # characters of keywords and prompt; the rest is not read
 MOST_WORDS = 200  # hot words of one prompt and its keywords
-LONGEST_PHRASE = 4  # words; what is longer is a sentence
+LONGEST_PHRASE = 4  # words; what is longer is context
 _SEPARATOR = re.compile("[,;:|\n.!?\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f]+(?=\\s|$)|[\n|\u3001\u3002\uff0c\uff1b]")
 _QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
+
+
+class Hints(NamedTuple):
+    """What a prompt and keywords say about the words to come."""
+
+    hot_words: tuple[HotWord, ...] = ()
+    context: str = ""  # sentences, whose names and rare words become hot words too (see `TermFinder`)
 
 
 class PromptWords:
     """Turns prompts into hot words that a vocabulary can spell.
 
-    A prompt is a list of names, a sentence, or both: each part between commas or ends of sentences that has at most
-    four words is a phrase; of a longer one, the capitalised words after the first are taken. A prompt is a hint, so
-    what cannot be spelled is left out. Without alternatives to choose from (greedy search) there are no hot words.
+    A prompt is a list of names, sentences, or both: each part between commas or ends of sentences that has at most
+    four words is a phrase; longer parts are context. A prompt is a hint, so what cannot be spelled is left out.
+    Without alternatives to choose from (greedy search) there are no hints.
 
     Args:
         vocabulary: the model's tokens. Phrases are written in its case.
         mode: the search that would use them.
 
     >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "ONE", "TWO"], "words")
-    >>> [word.phrase for word in PromptWords(vocabulary, "ctc_prefix_beam_search").find("Two, one two, six.")]
+    >>> hints = PromptWords(vocabulary, "ctc_prefix_beam_search").find("Two, one two, six.")
+    >>> [word.phrase for word in hints.hot_words]
     ['TWO', 'ONE TWO']
     """
 
@@ -42,8 +51,8 @@ class PromptWords:
     def _spelling(self) -> Spelling:
         return Spelling(self._vocabulary)
 
-    def find(self, prompt: str, keywords: Sequence[str] = (), chosen: Sequence[HotWord] = ()) -> tuple[HotWord, ...]:
-        """Return hot words with the default boost. Takes up to half a second, so call it in a thread.
+    def find(self, prompt: str, keywords: Sequence[str] = (), chosen: Sequence[HotWord] = ()) -> Hints:
+        """Return hot words with the default boost, and context. Takes up to half a second, so call it in a thread.
 
         Args:
             prompt: free text.
@@ -51,20 +60,21 @@ class PromptWords:
             chosen: hot words with boosts of their own; these phrases are left out.
         """
         if not self._is_used or not (prompt or keywords):
-            return ()
+            return Hints()
+        parts = [" ".join(part.split()).strip(_QUOTES) for part in _SEPARATOR.split(prompt[:MOST_READ])]
+        phrases = [part for part in parts if part.count(" ") < LONGEST_PHRASE]
         taken = {spelled[0] for word in chosen if (spelled := self._spelled(word.phrase)) is not None}
         found: dict[Spelled, str] = {}
         left = MOST_READ
-        for phrase in dict.fromkeys([*keywords, *_phrases(prompt[:MOST_READ])]):
+        for phrase in dict.fromkeys([*keywords, *phrases]):
             left -= len(phrase)
-            if left < 0:
+            if left < 0 or len(found) == MOST_WORDS:
                 break
             spelled = self._spelled(phrase)
             if spelled is not None and spelled[0] not in taken:
                 found.setdefault(*spelled)
-                if len(found) == MOST_WORDS:
-                    break
-        return tuple(map(HotWord, found.values()))
+        context = ". ".join(part for part in parts if part.count(" ") >= LONGEST_PHRASE)
+        return Hints(tuple(map(HotWord, found.values())), context)
 
     def _spelled(self, phrase: str) -> tuple[Spelled, str] | None:
         """Return the spelling of a phrase in the case of the vocabulary, and that form."""
@@ -74,12 +84,3 @@ class PromptWords:
             except ValueError:
                 continue
         return None
-
-
-def _phrases(prompt: str) -> Iterator[str]:
-    for part in _SEPARATOR.split(prompt):
-        words = [stripped for word in part.split() if (stripped := word.strip(_QUOTES))]
-        if len(words) <= LONGEST_PHRASE:
-            yield " ".join(words)
-        else:
-            yield from (word for word in words[1:] if word[0].isupper() and len(split_words(word)) == 1)

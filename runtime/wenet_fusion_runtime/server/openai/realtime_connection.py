@@ -34,7 +34,7 @@ class Ending(Enum):
     """Reasons to end the audio of a session while the connection goes on."""
 
     COMMIT = 1  # it is an item
-    UPDATE = 2  # other options apply; it is an item if it has text
+    UPDATE = 2  # another format or other turns; it is an item if it has text
     CLEAR = 3  # it is dropped
 
 
@@ -161,28 +161,31 @@ class RealtimeConnection(LiveConnection):
 
     async def _update(self, take: _Take, found: ClientEvent) -> None:
         try:
-            options = await self._with_hot_words(self._options.updated(found.session))
-            rules = self._service.rules
-            changed = options.session_options(rules) != self._options.session_options(rules)
-            if changed or options.audio_type != self._options.audio_type:
-                await self._go_on(take, Ending.UPDATE, options)
+            options = await self._with_hints(self._options.updated(found.session))
+            wanted = options.session_options(self._service.rules)
         except ClientError as error:
-            if error.reason is not Reason.OPTION:
-                raise
             raise BadEvent(error) from None
-        if options.audio_type != self._options.audio_type:
+        present = self._options.session_options(self._service.rules)
+        is_same_audio = options.audio_type == self._options.audio_type
+        if not is_same_audio:
             self._reader = None
+        if is_same_audio and replace(wanted, hot_words=present.hot_words, context=present.context) == present:
+            await take.session.change(lambda changed: changed.set_hot_words(wanted.hot_words))
+            await take.session.change(lambda changed: changed.set_context(wanted.context))
+            take.options = options
+        else:
+            await self._go_on(take, Ending.UPDATE, options)
         self._options = options
         await self._send(event("session.updated", session=options.record(self._service.rules)))
 
-    async def _with_hot_words(self, options: RealtimeOptions) -> RealtimeOptions:
+    async def _with_hints(self, options: RealtimeOptions) -> RealtimeOptions:
         """Find hot words in a thread, and pause as long as it took: they get half a core at most."""
         if (options.prompt, options.keywords) == (self._options.prompt, self._options.keywords):
             return options
         begun = self._loop.time()
-        hot_words = await asyncio.to_thread(self._prompt_words.find, options.prompt, options.keywords)
+        hints = await asyncio.to_thread(self._prompt_words.find, options.prompt, options.keywords)
         await asyncio.sleep(self._loop.time() - begun)
-        return replace(options, hot_words=hot_words)
+        return replace(options, hints=hints)
 
     async def _go_on(self, take: _Take, ending: Ending, options: RealtimeOptions) -> None:
         """End the audio so far, and begin with another session. Wait until all results so far are sent."""

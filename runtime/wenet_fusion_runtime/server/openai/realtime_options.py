@@ -8,7 +8,7 @@ from typing import Any
 
 from wenet_fusion_runtime.audio.sample_formats import ALAW, MULAW, PCM, SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
-from wenet_fusion_runtime.search.hot_words import HotWord
+from wenet_fusion_runtime.server.openai.prompt_words import Hints
 from wenet_fusion_runtime.server.session_options import MAX_HOT_WORDS, SessionOptions, option_error
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
@@ -43,10 +43,10 @@ class RealtimeOptions:
     language: str | None = None  # likewise
     prompt: str = ""
     keywords: tuple[str, ...] = ()
-    hot_words: tuple[HotWord, ...] = ()  # of the prompt and the keywords
+    hints: Hints = Hints()  # of the prompt and the keywords
 
     def updated(self, session: Any) -> RealtimeOptions:
-        """Return these options with the changes of a `session.update`; what it leaves out stays, and `hot_words` too.
+        """Return these options with the changes of a `session.update`; what it leaves out stays, and `hints` too.
 
         Raises:
             ClientError: a key is unknown or a value is invalid.
@@ -83,7 +83,8 @@ class RealtimeOptions:
         return SessionOptions(
             continuous_decoding=True,
             sample_rate=self.sample_rate,
-            hot_words=self.hot_words,
+            hot_words=self.hints.hot_words,
+            context=self.hints.context,
             endpoint=rules,
         )
 

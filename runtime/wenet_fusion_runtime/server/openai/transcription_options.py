@@ -76,7 +76,9 @@ def parse_transcription_options(
         given.pop(name, None)
     upload = parse_upload_options({name: values[-1] for name, values in given.items()}, rules)
     chosen = upload.session.hot_words
-    session = replace(upload.session, hot_words=chosen + prompt_words.find(prompt, keywords, chosen))
+    hints = prompt_words.find(prompt, keywords, chosen)
+    context = upload.session.context or hints.context
+    session = replace(upload.session, hot_words=chosen + hints.hot_words, context=context)
     output_format = JSON if response_format == VERBOSE else response_format
     upload = replace(upload, session=session, output_format=output_format, is_streamed=is_streamed)
     return TranscriptionOptions(
