@@ -198,6 +198,10 @@ def test_mistakes_are_told_and_the_session_goes_on(server: ServerProcess) -> Non
         ('{"type": "input_audio_buffer.commit"}', "the input audio buffer is empty"),
         ('{"type": "session.update", "session": {"type": "realtime"}}', "session.type must be transcription"),
         ('{"type": "session.update", "session": {"audio": {"input": {"gain": 2}}}}', "unknown key 'gain'"),
+        (
+            '{"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}}',
+            "needs a language model",
+        ),
         ('{"type": "session.update", "session": {"audio": {"input": {"format": {"type": 3}}}}}', "one of audio/pcm"),
     ]
 

@@ -21,7 +21,7 @@ _QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
 
 
 class Hints(NamedTuple):
-    """What a prompt and keywords say about the words to come."""
+    """Hot words and context from a prompt and keywords."""
 
     hot_words: tuple[HotWord, ...] = ()
     context: str = ""  # sentences, whose names and rare words become hot words too (see `TermFinder`)

@@ -162,21 +162,26 @@ class RealtimeConnection(LiveConnection):
     async def _update(self, take: _Take, found: ClientEvent) -> None:
         try:
             options = await self._with_hints(self._options.updated(found.session))
-            wanted = options.session_options(self._service.rules)
+            await self._apply(take, options)
         except ClientError as error:
+            if error.reason is not Reason.OPTION:
+                raise
             raise BadEvent(error) from None
+        await self._send(event("session.updated", session=options.record(self._service.rules)))
+
+    async def _apply(self, take: _Take, options: RealtimeOptions) -> None:
+        """Change hot words at once, and everything else by another session."""
+        wanted = options.session_options(self._service.rules)
         present = self._options.session_options(self._service.rules)
         is_same_audio = options.audio_type == self._options.audio_type
-        if not is_same_audio:
-            self._reader = None
         if is_same_audio and replace(wanted, hot_words=present.hot_words, context=present.context) == present:
             await take.session.change(lambda changed: changed.set_hot_words(wanted.hot_words))
             await take.session.change(lambda changed: changed.set_context(wanted.context))
             take.options = options
         else:
             await self._go_on(take, Ending.UPDATE, options)
+        self._reader = self._reader if is_same_audio else None
         self._options = options
-        await self._send(event("session.updated", session=options.record(self._service.rules)))
 
     async def _with_hints(self, options: RealtimeOptions) -> RealtimeOptions:
         """Find hot words in a thread, and pause as long as it took: they get half a core at most."""

@@ -15,7 +15,9 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 SAMPLE_RATE = 24000  # Hz, the protocol's default
 TELEPHONE_RATE = 8000  # Hz
 AUDIO_TYPES = {"audio/pcm": (PCM, 2), "audio/pcmu": (MULAW, 1), "audio/pcma": (ALAW, 1)}  # format tag, bytes per sample
-SERVER_VAD = "server_vad"
+SERVER_VAD, SEMANTIC_VAD = "server_vad", "semantic_vad"
+LONGEST_PAUSES = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}  # seconds, of SEMANTIC_VAD by its eagerness
+COMPLETE_PROBABILITY = 0.5  # of a sentence, for SEMANTIC_VAD, if the server has no other
 MAX_PROMPT = 4000  # characters
 MAX_NAME = 200  # characters of other texts
 _SESSION = ("type", "audio", "include", "id", "object", "expires_at")
@@ -23,7 +25,7 @@ _INPUT = ("format", "transcription", "turn_detection", "noise_reduction")
 _TRANSCRIPTION = ("model", "language", "languages", "prompt", "keywords", "delay")
 _TURN_DETECTION = (
     "type", "threshold", "prefix_padding_ms", "silence_duration_ms", "create_response", "interrupt_response",
-    "idle_timeout_ms",
+    "idle_timeout_ms", "eagerness",
 )  # fmt: skip
 
 
@@ -39,6 +41,7 @@ class RealtimeOptions:
     sample_rate: int = SAMPLE_RATE  # Hz
     detects_turns: bool = True  # a pause ends a turn; else the client commits
     silence_ms: int | None = None  # length of that pause; None: the server's
+    eagerness: str | None = None  # a complete sentence ends a turn too, and this sets the longest pause
     model: str | None = None  # as the client says; it changes nothing
     language: str | None = None  # likewise
     prompt: str = ""
@@ -75,7 +78,11 @@ class RealtimeOptions:
         """
         try:
             if not self.detects_turns:
-                rules = replace(rules, rule1_seconds=None, rule2_seconds=None)
+                rules = replace(rules, rule1_seconds=None, rule2_seconds=None, complete_probability=None)
+            elif self.eagerness is not None:
+                probability = rules.complete_probability or COMPLETE_PROBABILITY
+                longest = LONGEST_PAUSES[self.eagerness]
+                rules = replace(rules, rule2_seconds=longest, complete_probability=probability)
             elif self.silence_ms is not None:
                 rules = replace(rules, rule2_seconds=self.silence_ms / 1000)
         except ValueError as error:
@@ -93,11 +100,14 @@ class RealtimeOptions:
         silence_ms = self.silence_ms
         if silence_ms is None and rules.rule2_seconds is not None:
             silence_ms = round(1000 * rules.rule2_seconds)
+        turns: dict[str, Any] = {"type": SERVER_VAD, "silence_duration_ms": silence_ms}
+        if self.eagerness is not None:
+            turns = {"type": SEMANTIC_VAD, "eagerness": self.eagerness}
         transcription = {"model": self.model, "language": self.language, "prompt": self.prompt}
         found = {
             "format": {"type": self.audio_type, "rate": self.sample_rate},
             "transcription": transcription | {"keywords": list(self.keywords)},
-            "turn_detection": {"type": SERVER_VAD, "silence_duration_ms": silence_ms} if self.detects_turns else None,
+            "turn_detection": None if not self.detects_turns else turns,
             "noise_reduction": None,
         }
         return {"type": "transcription", "object": "realtime.transcription_session", "audio": {"input": found}}
@@ -130,12 +140,17 @@ class RealtimeOptions:
         if value is None:
             return replace(self, detects_turns=False)
         given = _object("turn_detection", value, _TURN_DETECTION)
-        if given.get("type", SERVER_VAD) != SERVER_VAD:
-            raise option_error(f"turn_detection.type must be {SERVER_VAD}, or turn_detection null")
+        if (kind := given.get("type", SERVER_VAD)) == SEMANTIC_VAD:
+            eagerness = given.get("eagerness") or "auto"
+            if eagerness not in list(LONGEST_PAUSES):
+                raise option_error(f"turn_detection.eagerness must be one of {', '.join(LONGEST_PAUSES)}")
+            return replace(self, detects_turns=True, eagerness=eagerness)
+        if kind != SERVER_VAD:
+            raise option_error(f"turn_detection.type must be {SERVER_VAD} or {SEMANTIC_VAD}, or turn_detection null")
         silence_ms = given.get("silence_duration_ms")
         if silence_ms is not None:
             silence_ms = _integer("turn_detection.silence_duration_ms", silence_ms, 1, 3_600_000)
-        return replace(self, detects_turns=True, silence_ms=silence_ms)
+        return replace(self, detects_turns=True, silence_ms=silence_ms, eagerness=None)
 
 
 def _object(name: str, value: Any, keys: tuple[str, ...]) -> Mapping[str, Any]:
