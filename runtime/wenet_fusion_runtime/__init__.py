@@ -16,6 +16,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.formats import make_writer, result_record
+from wenet_fusion_runtime.results.formatters import load_formatter
 from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.results.words import joined_words
@@ -61,6 +62,7 @@ __all__ = [
     "decode_rows",
     "joined_words",
     "load_audio",
+    "load_formatter",
     "load_language_model",
     "load_model",
     "make_writer",

@@ -42,6 +42,8 @@ class ClientDisplay:
         words = [Word(text, 0.0, 0.0, 1.0, spaced) for text, spaced in found.words] or (
             [Word(found.text, 0.0, 0.0, 1.0)] if found.text else []
         )  # WeNet's server sends no words
+        if found.is_final and joined_words(words) != found.text and found.text:
+            words = [Word(found.text, 0.0, 0.0, 1.0)]  # the server's formatter wrote it
         if found.is_final:
             self._words += words
         open_words = [] if found.is_final else words

@@ -20,6 +20,7 @@ from wenet_fusion_runtime.cli.search_arguments import (
     usable_hot_words,
 )
 from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.results.formatters import load_formatter
 from wenet_fusion_runtime.search.context_terms import TermFinder
 from wenet_fusion_runtime.search.hot_words import HotWord, check_hot_words
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
@@ -60,6 +61,12 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         help="make words final once they are this old; off: words stay open to revision until their segment closes "
         f"(default: {shown_seconds(defaults.commit_seconds)})",
     )
+    group.add_argument(
+        "--formatter",
+        metavar="NAME",
+        help="write numbers and dates of closed segments in digits: wetext[:LANGUAGE], nemo[:LANGUAGE] or "
+        "itn[:LANGUAGE], if the package is installed; or MODULE:FUNCTION of yours, from text to text",
+    )
     add_search_arguments(command)
     add_context_argument(command)
     add_endpoint_arguments(command, defaults.endpoint)
@@ -79,6 +86,8 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     decoding = search_options(
         DecodingOptions(nbest=nbest, endpoint=endpoint_rules(options), commit_seconds=options.commit_seconds), options
     )
+    if options.formatter is not None:
+        decoding = replace(decoding, formatter=load_formatter(options.formatter))
     model = load_model(options.model, units=options.units)
     vocabulary = model.meta.vocabulary
     hot_words, all_usable = usable_hot_words(options, vocabulary)

@@ -71,7 +71,7 @@ class Result:
     False
     """
 
-    text: str
+    text: str  # of a closed segment as the formatter wrote it; tokens and words are as recognised
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
     committed: int  # number of final words at the start; their times may still move a little

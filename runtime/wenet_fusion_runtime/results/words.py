@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from wenet_fusion_runtime.results.result import Token, Word
+from wenet_fusion_runtime.results.result import Result, Token, Word
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
 
@@ -72,6 +72,14 @@ def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
             built[-1].add(text, token)
             is_open, spaced = not alone, False
     return Words(tuple(builder.word() for builder in built), is_open)
+
+
+def spaced_text(result: Result, vocabulary: Vocabulary) -> str:
+    """Return a segment's text with the spaces at its ends, so that texts of consecutive segments join."""
+    spaced = vocabulary.spaced([token.id for token in result.tokens])
+    if result.text == spaced.strip():
+        return spaced
+    return f" {result.text}" if spaced.startswith(" ") else result.text  # a formatter wrote it
 
 
 def joined_words(words: Sequence[Word]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from wenet_fusion_runtime.model.metadata import MAX_WEIGHT, Meta
+from wenet_fusion_runtime.results.formatters import Formatter, SafeFormatter
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
@@ -45,6 +46,7 @@ class DecodingOptions:
     word_bonus: float = 0.0  # nats added per word that it scores
     endpoint: EndpointRules = EndpointRules()  # when segments close
     commit_seconds: float | None = None  # words this old are final; None: words are final when the segment closes
+    formatter: Formatter | None = None  # from the text of a closed segment to the text to show; see `load_formatter`
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:
@@ -113,6 +115,8 @@ class DecodingOptions:
         ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
         given = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
         chosen = {"mode": mode, "beam_size": beam_size, "ctc_weight": ctc_weight, "nbest": nbest}
+        if self.formatter is not None and not isinstance(self.formatter, SafeFormatter):
+            given["formatter"] = SafeFormatter(self.formatter)
         return ResolvedOptions(**(given | chosen | {"reverse_weight": reverse_weight}))
 
     def scorers(self, vocabulary: Vocabulary) -> ScorerSet:

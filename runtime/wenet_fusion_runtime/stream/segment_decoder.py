@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
@@ -135,6 +137,8 @@ class SegmentDecoder:
         )
         if result.tokens:
             self._spoken_until = result.tokens[-1].end_seconds
+            if self._options.formatter is not None:
+                result = replace(result, text=self._options.formatter(result.text))
         # The cut may go through a token. If this segment already shows the token, the rest of it must not start a
         # second one in the next segment.
         last_token = (self._previous, *ids)[-1]

@@ -12,6 +12,7 @@ import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.result import Result
+from wenet_fusion_runtime.results.words import spaced_text
 from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.stream.biasing import Biasing
@@ -249,7 +250,7 @@ class Stream:
                 self._finals.append(_best_only(result))
 
     def _spaced(self, result: Result) -> str:
-        return self._model.meta.vocabulary.spaced([token.id for token in result.tokens])
+        return spaced_text(result, self._model.meta.vocabulary)
 
     def __enter__(self) -> Stream:
         return self

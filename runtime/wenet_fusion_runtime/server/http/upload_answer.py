@@ -11,6 +11,7 @@ from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.formats import FORMATS, JSON, json_line, make_writer, partial_record, result_record
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.results.words import spaced_text
 from wenet_fusion_runtime.server.decoding.decoder_process import NAME
 from wenet_fusion_runtime.server.errors import ClientError
 from wenet_fusion_runtime.server.http.responses import error_response, json_response
@@ -70,7 +71,7 @@ class UploadRoute(Protocol):
 
 def joined_text(results: Iterable[Result], vocabulary: Vocabulary) -> str:
     """Return the text of consecutive segments, as if there had been one."""
-    return "".join(vocabulary.spaced([token.id for token in result.tokens]) for result in results).strip()
+    return "".join(spaced_text(result, vocabulary) for result in results).strip()
 
 
 class TranscribeRoute:

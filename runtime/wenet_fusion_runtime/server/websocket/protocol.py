@@ -131,13 +131,13 @@ def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
     """Return the message with a closed segment; `meta` belongs to the model that made it."""
     nbest = [
         {
-            "sentence": meta.vocabulary.text(hypothesis.ids),
+            "sentence": meta.vocabulary.text(hypothesis.ids) if rank else result.text,  # the best one is formatted
             "word_pieces": [
                 {"word": token.text, "start": round(1000 * token.start_seconds), "end": round(1000 * token.end_seconds)}
                 for token in _tokens(hypothesis, result, meta)
             ],
         }
-        for hypothesis in result.hypotheses[: options.nbest]
+        for rank, hypothesis in enumerate(result.hypotheses[: options.nbest])
     ]
     return _result_message("final_result", nbest, result, options)
 
