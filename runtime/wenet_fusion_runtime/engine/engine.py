@@ -112,7 +112,7 @@ class Engine:
         """
         assert stream.model is self.model, "the stream belongs to another model"
         job = Job(stream, on_update, on_room)
-        if reason := self._scheduler.add(job, None if after is None else after.job):
+        if reason := self._scheduler.add(job, None if after is None else after._job):
             self._recorder.count_refused()
             raise Unavailable(reason)
         self._recorder.count_opened()

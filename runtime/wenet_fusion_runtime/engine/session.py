@@ -61,11 +61,6 @@ class Session:
         self._limit_seconds = limit_seconds
 
     @property
-    def job(self) -> Job:
-        """The session in the scheduler."""
-        return self._job
-
-    @property
     def waiting_seconds(self) -> float:
         """Audio that was pushed and is not decoded, in seconds."""
         return self._scheduler.waiting_seconds(self._job)
