@@ -195,6 +195,18 @@ def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
     assert Access(origins=("*",)).allows_origin(origin, host)
 
 
+def test_origins_of_apps() -> None:
+    access = Access(origins=("tauri://localhost", "Capacitor://localhost", "null"))
+    for origin in ("tauri://localhost", "capacitor://LOCALHOST", "null"):
+        assert access.allows_origin(origin, "h") and not Access().allows_origin(origin, "h")
+        assert not Access(origins=("https://localhost",)).allows_origin(origin, "h")
+    for origin in ("tauri://evil", "ionic://localhost", "tauri://localhost@evil", "tauri://", "NULL", "tauri://h/page"):
+        assert not access.allows_origin(origin, "h")
+    for wrong in ("tauri://", "tauri:localhost", "app://x", "tauri://a@b"):
+        with pytest.raises(ValueError, match="of an app such as tauri://localhost"):
+            Access(origins=(wrong,))
+
+
 def test_access_is_checked_when_it_is_made() -> None:
     for wrong in ("example.org", "https://example.org/page", "ftp://x", ""):
         with pytest.raises(ValueError, match="is not an origin, expected one such as https://example.org"):

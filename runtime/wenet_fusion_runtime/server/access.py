@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+# Origins of pages within apps, e.g. tauri://localhost. The apps' frameworks and browsers choose the scheme.
+_APP_SCHEMES = ("tauri", "capacitor", "ionic", "chrome-extension", "moz-extension", "safari-web-extension")
+_NO_ORIGIN = "null"  # sandboxed pages, files, and some apps
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,15 @@ class Access:
     """
 
     token: str | None = None  # None: no token is needed
-    origins: tuple[str, ...] = ()  # origins of other pages, e.g. "https://example.org"; "*": all
+    origins: tuple[str, ...] = ()  # origins of other pages and apps, e.g. "https://example.org"; "*": all
     hosts: tuple[str, ...] = ()  # names of the server, e.g. "speech.example.org"; "*": any
 
     def __post_init__(self) -> None:
         for origin in self.origins:
-            if origin != "*" and _parse(origin) is None:
+            if origin not in ("*", _NO_ORIGIN) and _parse(origin) is None and _app(origin) is None:
                 raise ValueError(
-                    f"'{origin}' is not an origin, expected one such as https://example.org or http://host:8000"
+                    f"'{origin}' is not an origin, expected one such as https://example.org or http://host:8000, of "
+                    f"an app such as tauri://localhost (schemes {', '.join(_APP_SCHEMES)}), or null"
                 )
         for host in self.hosts:
             if host != "*" and _hostname(host) != host.lower():
@@ -89,8 +93,9 @@ class Access:
         if origin is None or "*" in self.origins:
             return True
         parsed = _parse(origin)
-        if parsed is None:  # "null": sandboxed pages, files
-            return False
+        if parsed is None:  # no page of the web
+            app = _NO_ORIGIN if origin == _NO_ORIGIN else _app(origin)
+            return app is not None and app in [_app(allowed) or allowed for allowed in self.origins]
         own = _parse(f"{urlsplit(origin).scheme}://{host}")
         return parsed == own or parsed in [_parse(allowed) for allowed in self.origins]
 
@@ -113,3 +118,9 @@ def _parse(origin: str) -> tuple[str, int] | None:
         return parts.hostname, parts.port or _PORTS[parts.scheme]
     except ValueError:
         return None
+
+
+def _app(origin: str) -> str | None:
+    """Return an app's origin in lower case, None if it is none."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host}" if scheme in _APP_SCHEMES and _hostname(host) and "@" not in host else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEND_BUFFER_BYTES = 64 * 1024  # per connection, in the kernel: small, so that a client that stops reading is noticed
+_ALL_IPV6 = "::"
 EARLY_CLIENTS = 16  # connections that wait until the server accepts them
 
 
@@ -26,7 +27,7 @@ class BindOptions:
     ValueError: the port must be 0 to 65535, found 70000
     """
 
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # "::": all addresses, of IPv6 and of IPv4
     port: int = 10086  # 0: any free port
     reuse_port: bool = False  # set SO_REUSEPORT
     certificate: Path | None = None  # PEM file with the certificate chain; None: no TLS
@@ -55,8 +56,11 @@ def bind(options: BindOptions) -> list[socket.socket]:
             "balancer in front"
         )
     where = f"{options.host}:{options.port}"
+    hosts = (options.host, "0.0.0.0") if options.host == _ALL_IPV6 else (options.host,)
+    found = []
     try:
-        found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for host in hosts:
+            found += socket.getaddrinfo(host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(f"{options.host}: is not an address of this computer ({error.strerror})") from None
     sockets: list[socket.socket] = []
