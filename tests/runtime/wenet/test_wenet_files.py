@@ -100,7 +100,8 @@ def test_units_of_any_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"encoder_conf": {"use_dynamic_chunk": False}}, "trained on whole recordings .use_dynamic_chunk: false."),
+        ({"encoder_conf": {"use_dynamic_chunk": False}}, "trained on whole recordings .without use_dynamic_chunk."),
+        ({"encoder_conf": {"output_size": 256}}, "trained on whole recordings"),
         ({"dataset_conf": {"feats_type": "log_mel_spectrogram"}}, "reads log_mel_spectrogram features"),
         ({"dataset_conf": {"fbank_conf": {"num_mel_bins": "many"}}}, "num_mel_bins must be a number of at least 1"),
         ({"dataset_conf": [1]}, "dataset_conf must hold settings, found"),

@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model.wenet_runtime import TorchAsrModel
 from support.wenet.fake_wenet import RATE, SHIFT, FakeWenet, Shape, random_shape, speak
-from support.wenet.wenet_exports import save_script
+from support.wenet.wenet_exports import save_script, write_recipe, write_units
 from support.wenet.wenet_reference import assert_equal, noise, own_log_probs, padded, reference_log_probs
 from wenet_fusion_runtime import DecodingOptions, Engine, EngineOptions, Recognizer, load_model, transcribe_offline
 from wenet_fusion_runtime.model.wenet import row_backend
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
+from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED
 from wenet_fusion_runtime.search.modes import GREEDY, MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
+
+from wenet_fusion.trained_model import TrainedModel
 
 pytestmark = pytest.mark.usefixtures("float32")
 SEEDS = range(4)
@@ -146,6 +149,17 @@ def test_nothing_starts_anew_within_speech(reader: Path) -> None:
     stream = Recognizer(load_model(reader), options).create_stream(2, 4)
     closed = stream.accept_waveform(np.tile(speak("d", seconds=2.0, gap=0.0), 1)[: 2 * RATE])
     assert len(closed) >= 3 and stream.state[0].offset == 48  # of 50 frames, the last two wait for their look-ahead
+
+
+def test_our_own_export_through_wenets_methods(exported: Path, trained: TrainedModel, tmp_path: Path) -> None:
+    """Without its meta.json the file is one of WeNet's. Its right context of 3 makes windows that do not overlap."""
+    torch.jit.load(str(exported)).save(str(tmp_path / "final.zip"))
+    units = write_units(tmp_path, trained.tokenizer.vocabulary.tokens)
+    write_recipe(tmp_path, dataset_conf={"fbank_conf": {"num_mel_bins": 40}, "resample_conf": {"resample_rate": 8000}})
+    model, samples = load_model(tmp_path / "final.zip", units=units), noise(np.random.default_rng(8), 40000)
+    assert (model.meta.kind, model.meta.sample_rate, model.meta.lookahead_samples) == (SCRIPTED, 8000, 120)
+    expected = reference_log_probs(model, TorchAsrModel(tmp_path / "final.zip", 8, 2), samples)
+    assert_equal(own_log_probs(model, samples, 8, 2), expected)
 
 
 def test_a_chunk_longer_than_the_positions_is_refused(reader: Path) -> None:

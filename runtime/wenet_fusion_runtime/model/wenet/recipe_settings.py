@@ -47,9 +47,9 @@ def read_recipe(path: Path) -> RecipeSettings:
     if kind != FBANK:
         raise ValueError(f"{path}: the model reads {kind} features; this runtime computes {FBANK} only")
     static = int(_number(encoder, "static_chunk_size", 0, path, -1))
-    if encoder.get("use_dynamic_chunk") is False and static < 1:
+    if encoder and not encoder.get("use_dynamic_chunk") and static < 1:
         raise ValueError(
-            f"{path}: the model was trained on whole recordings (use_dynamic_chunk: false), so it cannot be streamed; "
+            f"{path}: the model was trained on whole recordings (without use_dynamic_chunk), so it cannot be streamed; "
             "train it with use_dynamic_chunk: true"
         )
     fbank, resample = _section(data, "fbank_conf", path), _section(data, "resample_conf", path)
