@@ -218,7 +218,7 @@ class RealtimeConnection(LiveConnection):
         self._begin(session, self._options)  # before `_read` runs
         created = self._options.record(self._service.rules) | {"id": realtime_events.new_id("sess")}
         await self._send(event("session.created", session=created))
-        items = ItemEvents()
+        items = ItemEvents(self._service.meta.vocabulary)
         while True:
             take = await self._takes.get()
             items.begin(take.options.detects_turns, take.start_seconds)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from wenet_fusion_runtime.engine.session import Update
 from wenet_fusion_runtime.results.result import Result, Word
-from wenet_fusion_runtime.results.words import joined_words
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.results.words import joined_words, spaced_text
 from wenet_fusion_runtime.server.openai.realtime_events import event, new_id
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -19,15 +20,20 @@ class _Item:
     id: str = field(default_factory=lambda: new_id("item"))
     words: list[Word] = field(default_factory=list)  # of its closed segments
     sent: str = ""  # all deltas so far
+    text: str = ""  # of its closed segments, as a formatter wrote it, with the spaces at its ends
     start_seconds: float = 0.0
 
 
 class ItemEvents:
     """Makes the events of items from the updates of sessions, one session after the other.
 
-    Deltas carry words that can no longer change, so they join to the transcript of the item.
+    Deltas carry words that can no longer change, so they join to the transcript of the item, unless a formatter wrote
+    that.
 
-    >>> items = ItemEvents()
+    Args:
+        vocabulary: of the model.
+
+    >>> items = ItemEvents(Vocabulary(["<blank>", "<unk>", "<sos/eos>"], "words"))
     >>> items.begin(detects_turns=False, offset_seconds=0.0)
     >>> len(items.commit(seconds=1.0))  # committed, added, done, completed
     4
@@ -35,7 +41,8 @@ class ItemEvents:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
         self._item: _Item | None = None
         self._previous: str | None = None  # id of the last item
         self._detects_turns, self._offset = True, 0.0
@@ -59,6 +66,7 @@ class ItemEvents:
             if result.words or (self._detects_turns and self._item is not None):
                 item = self._open(result, events)
                 item.words += result.words
+                item.text += spaced_text(result, self._vocabulary)
                 events += self._delta(item, [])
                 if self._detects_turns:
                     events += self._end(item, result.end_seconds)
@@ -105,7 +113,8 @@ class ItemEvents:
         if has_started:
             end = self._milliseconds(seconds)
             events.append(event("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item.id))
-        content = [{"type": "input_audio", "transcript": item.sent}]
+        transcript = item.text.strip()
+        content = [{"type": "input_audio", "transcript": transcript}]
         shown = {"id": item.id, "object": "realtime.item", "type": "message", "status": "completed", "role": "user"}
         shown_item = shown | {"content": content}
         usage = {"type": "duration", "seconds": round(max(0.0, seconds - item.start_seconds), 3)}
@@ -114,7 +123,7 @@ class ItemEvents:
             event("input_audio_buffer.committed", item_id=item.id, previous_item_id=previous),
             event("conversation.item.added", item=shown_item, previous_item_id=previous),
             event("conversation.item.done", item=shown_item, previous_item_id=previous),
-            event(f"{_TRANSCRIPTION}.completed", item_id=item.id, content_index=0, transcript=item.sent, usage=usage),
+            event(f"{_TRANSCRIPTION}.completed", item_id=item.id, content_index=0, transcript=transcript, usage=usage),
         ]
 
     def _milliseconds(self, seconds: float) -> int:
