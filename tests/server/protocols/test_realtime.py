@@ -260,6 +260,9 @@ def test_pages_show_the_token_in_a_subprotocol(server: ServerProcess) -> None:
             async with session.ws_connect(f"{server.url}v1/realtime", protocols=names) as socket:
                 assert socket.protocol == "realtime"
                 assert json.loads((await socket.receive()).data)["type"] == "session.created"
+            async with session.ws_connect(f"{server.url}v1/realtime", protocols=names[1:]) as socket:
+                assert socket.protocol is None
+                assert json.loads((await socket.receive()).data)["type"] == "session.created"
             for names in (("realtime",), ("realtime", "openai-insecure-api-key.wrong")):
                 with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                     await session.ws_connect(f"{server.url}v1/realtime", protocols=names)
@@ -268,5 +271,6 @@ def test_pages_show_the_token_in_a_subprotocol(server: ServerProcess) -> None:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                 await session.ws_connect(f"{server.url}v1/realtime", headers=headers)
             assert caught.value.status == 403
+        assert not any("s3cret" in line for line in server.log)
 
     asyncio.run(run())

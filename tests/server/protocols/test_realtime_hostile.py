@@ -6,6 +6,7 @@ import json
 import random
 import socket as sockets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,24 @@ def test_floods_of_events_cost_others_nothing(tmp_path_factory: pytest.TempPathF
 
     with ServerProcess(save_archive(tmp_path_factory.mktemp("floods") / "model.zip")) as server:
         asyncio.run(run(server))
+
+
+def test_a_server_that_stops_sends_what_it_has_heard(tmp_path: Path) -> None:
+    with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 1) as server:
+
+        async def run() -> None:
+            async with opened(server) as socket:
+                await socket.say(type="session.update", session=NO_TURNS)
+                await socket.say(**audio(pcm(speak("abcd")).tobytes()))
+                while json.loads(await socket.receive() or "")["type"] != "session.updated":
+                    pass
+                server.stop()
+                assert "the server is shutting down" in await last_error(socket) and socket.close_code == 1001
+                (completed,) = [record for record in socket.records if record["type"].endswith(".completed")]
+                assert completed["transcript"] == "a b c d"
+
+        asyncio.run(run())
+        assert server.wait() == 0
 
 
 # ---- parsing

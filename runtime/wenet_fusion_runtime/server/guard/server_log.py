@@ -29,6 +29,8 @@ def start_log(level: str) -> None:
     handler.setFormatter(logging.Formatter(_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger(NAME).addFilter(PerClientFilter())
+    # aiohttp warns of subprotocols that the server lacks, without a limit per client; one of them may be a token.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 class QueuedHandler(logging.Handler):
