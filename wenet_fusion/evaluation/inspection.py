@@ -35,9 +35,9 @@ class Influence:
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
     """Measure which input frames influence which outputs, from the outputs alone.
 
-    A batch holds the same noise in many rows, each but the last with another frame replaced. Outputs that differ from
-    the last row's are influenced by that frame. This relies on the batch law, which the tests check. Batches are small
-    enough for memory to grow with the square of `frames` at most.
+    All rows of a batch hold the same noise. In each row but the last, one frame is replaced, a different one per row:
+    the outputs that differ from those of the last row depend on that frame. This relies on the batch law, which the
+    tests check. Batches are so small that memory grows at most with the square of `frames`.
 
     Args:
         model: any model.

@@ -13,8 +13,8 @@ CALLS = ("prim::CallMethod", "prim::CallFunction")
 def operators(graph: Any) -> Counter[str]:
     """Count the operators (`aten::...`) in an inlined TorchScript graph, nested blocks included.
 
-    Take the graph from a file that has just been loaded. Instances of a class share their methods, and torch inlines
-    the form that ran last: once one instance has run without optimisation, graphs of the others keep the call.
+    Take the graph from a file that has just been loaded. torch shares a method among all instances of a class and
+    inlines the version that ran last: after a run without optimisation, the graphs hold calls that hide operators.
 
     Raises:
         ValueError: if a call was not inlined, so its operators cannot be counted.

@@ -114,7 +114,7 @@ def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
 def align(
     trained: TrainedModel, utterances: Sequence[Utterance], options: AlignmentOptions = AlignmentOptions()
 ) -> Aligned:
-    """Align every utterance with its transcript; the others are listed with their reasons.
+    """Align utterances with their transcripts; list those that cannot be aligned, with the reasons.
 
     Raises:
         ValueError: the model was not trained for the chunking, or no utterance could be aligned.

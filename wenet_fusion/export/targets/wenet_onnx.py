@@ -110,7 +110,7 @@ class WenetOnnx(FeatureTarget):
             )
 
     def replacing(self) -> AbstractContextManager[Path]:
-        """Return a context whose temporary folder's files take their places together."""
+        """Return a context with a temporary folder, whose files replace the earlier ones together."""
         everything = [f"{name}{suffix}" for suffix in SUFFIXES.values() for name in GRAPHS]
         return replacing_set(self.destination, [*everything, UNITS])
 
@@ -153,7 +153,7 @@ class WenetOnnx(FeatureTarget):
         return (*graphs, self.destination / UNITS)
 
     def command(self) -> str:
-        """Return the command that starts the runtime: its defaults are not the model's values."""
+        """Return the command that starts the runtime with the model's values, because its defaults differ."""
         frontend, rescoring = self.trained.config.model.frontend, self.trained.config.model.rescoring
         reverse_weight = rescoring.reverse_weight if self.trained.model.reverse_decoder is not None else 0.0
         return (
@@ -179,7 +179,7 @@ class WenetOnnx(FeatureTarget):
 
 
 def unit_table(tokenizer: Tokenizer) -> str:
-    """Return units.txt for runtimes that join tokens without spaces and show U+2581 as one: words begin with it."""
+    """Return units.txt for runtimes that join tokens without spaces and print U+2581 as a space before words."""
     tokens = tokenizer.vocabulary.tokens
     if tokenizer.join == "words":
         words = (WORD_START + token for token in tokens[len(RESERVED) :])

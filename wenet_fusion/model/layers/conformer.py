@@ -1,4 +1,4 @@
-"""The encoder layer type `conformer`: a FusionFormer's, and with other settings a Conformer's (arXiv 2005.08100)."""
+"""The encoder layer type `conformer`: the layer of a FusionFormer, or of a Conformer (arXiv 2005.08100)."""
 
 from torch import nn
 

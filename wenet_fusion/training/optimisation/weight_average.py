@@ -33,7 +33,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Include the present weights.
+        """Add the current weights to the average.
 
         Args:
             updates: number of updates so far, this one included.

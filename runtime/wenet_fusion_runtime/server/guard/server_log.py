@@ -91,7 +91,7 @@ class QueuedHandler(logging.Handler):
 class PerClientFilter(logging.Filter):
     """Suppress entries of a client that causes too many, and report their number.
 
-    An entry is a client's if its text begins with "%s: " and its first argument with the client's address. All
+    An entry belongs to a client if its text begins with "%s: " and its first argument with the client's address. All
     addresses of a /64 network of IPv6 are one client.
 
     >>> keep = PerClientFilter().filter

@@ -13,8 +13,8 @@ from wenet_fusion_runtime.server.guard.budget import Budget
 SMALL = 1024  # bytes of a piece that counts
 PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
 PIECES_AT_ONCE = 1000
-AUDIO_PIECE = 16  # bytes: PIECES_PER_SECOND of less are slower than speech at 16 kHz
-MOST_CRUMBS = 20_000  # lines of a form and smaller pieces, in one request
+AUDIO_PIECE = 16  # bytes; smaller pieces, at PIECES_PER_SECOND, carry less than speech at 16 kHz needs
+MOST_CRUMBS = 20_000  # lines of a form, and pieces below AUDIO_PIECE, in one request
 MAX_LINE = 64 * 1024  # bytes
 
 
@@ -22,9 +22,9 @@ class Body:
     """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
 
     aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
-    Here a turn takes one piece, and small pieces have a budget. Data of a file go on at its pace; lines of a form, and
-    pieces of less than AUDIO_PIECE bytes, end the request if there are too many. They are counted over the whole
-    request: a client that is also held for its parsing time would never exceed a rate, and stay for minutes.
+    Here a turn takes one piece, and small pieces have a budget that slows them down. Too many lines of a form, or
+    pieces below AUDIO_PIECE bytes, end the request. They are counted over the whole request, because a limit per
+    second would not help: the server slows such clients down, so they would stay below the limit for minutes.
 
     Args:
         content: aiohttp's stream.
