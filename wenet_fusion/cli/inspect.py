@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime.model.metadata import KINDS, TORCHSCRIPT
 from wenet_fusion_runtime.model.model_file import load_model
 
 from wenet_fusion.cli.arguments import Verb
@@ -32,6 +32,8 @@ def inspect(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status."""
     if is_exported(args.path):
         model = load_model(args.path)
+        if model.meta.kind not in KINDS:
+            raise ValueError(f"{args.path}: is a model of {model.meta.kind}; see wenet-fusion-runtime info {args.path}")
         scripted = model.meta.kind == TORCHSCRIPT
         counts = dict(operators(step_graph(model)) if scripted else model.meta.verification["operators"])
         chunkings = [parse_chunking(f"{size}/{model.meta.left(size)}") for size in model.meta.chunk_sizes]

@@ -95,6 +95,8 @@ def test_units_of_any_script(tmp_path: Path) -> None:
     for tokens in (("<blk>", "<UNK>", "<sos/eos>", "\u4e2d", "1", "12", "\u2581the"), (*TOKENS, "'")):
         found = read_units(write_units(tmp_path, tokens))
         assert found.tokens[3:] == tokens[3:] and found.join == "pieces"
+    spaced = read_units(write_units(tmp_path, (*TOKENS, "<space>")))
+    assert spaced.text([3, 7, 4]) == "a b"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.recipes.scripts import run
 from support.runtime.fake_sounddevice import FakeSoundDevice, FakeStream, record
 from support.runtime.server_process import ServerProcess
 from support.wenet.fake_wenet import RATE, FakeWenet, Shape, speak
@@ -88,6 +89,11 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     digest = re.search(r"^SHA-256 +(\w{64})$", found, re.MULTILINE)
     assert main(["info", FOLDER, "--require_sha256", digest[1]]) == 0
     assert main(["info", FOLDER, "--require_sha256", "0" * 64]) == 1
+
+
+def test_the_toolkit_points_to_info() -> None:
+    with pytest.raises(ValueError, match="final.zip: is a model of WeNet TorchScript; see wenet-fusion-runtime info"):
+        run("inspect", f"{FOLDER}/final.zip")
 
 
 def test_hot_words_rescoring_and_json(capsys: pytest.CaptureFixture[str]) -> None:

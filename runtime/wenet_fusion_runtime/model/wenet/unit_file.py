@@ -7,9 +7,10 @@ from pathlib import Path
 
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.files import printable, read_lines
-from wenet_fusion_runtime.results.vocabulary import BLANK, RESERVED, SOS_EOS, UNKNOWN, Vocabulary
+from wenet_fusion_runtime.results.vocabulary import BLANK, RESERVED, SOS_EOS, UNKNOWN, WORD_START, Vocabulary
 
 _BLANKS = ("<blank>", "<blk>", "<eps>")
+_SPACE = "<space>"  # of vocabularies before U+2581
 _LINE = re.compile(r"(.*?)[ \t]*([0-9]{1,9})\s*")
 
 
@@ -49,4 +50,6 @@ def read_units(path: Path, eos: int | None = None) -> Vocabulary:
     tokens[BLANK], tokens[eos] = RESERVED[BLANK], end
     if len(tokens) > UNKNOWN and tokens[UNKNOWN].lower() == "<unk>":
         tokens[UNKNOWN] = RESERVED[UNKNOWN]
+    if _SPACE in tokens and WORD_START not in tokens:
+        tokens[tokens.index(_SPACE)] = WORD_START
     return Vocabulary(tokens, "pieces", str(path), eos)

@@ -10,6 +10,7 @@ from wenet_fusion_runtime.audio.sample_formats import check_format
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.conformance import Conformance
 from wenet_fusion_runtime.model.metadata import ANY, DYNAMIC, FIXED, Meta
+from wenet_fusion_runtime.model.torch_backend import NO_ENGINE
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
 from wenet_fusion_runtime.model.wenet.onnx_graphs import load_onnx_graphs
 from wenet_fusion_runtime.model.wenet.recipe_settings import RecipeSettings, read_recipe
@@ -96,7 +97,7 @@ def _script(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
             )
         settings = settings._replace(bins=bins)
     weight = REVERSE_WEIGHT if recipe.reverse_weight is None else recipe.reverse_weight
-    return _Opened(graphs, geometry, settings, None, weight if geometry.is_bidirectional else 0.0, True, "torch")
+    return _Opened(graphs, geometry, settings, None, weight if geometry.is_bidirectional else 0.0, True, NO_ENGINE)
 
 
 def _graphs(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
