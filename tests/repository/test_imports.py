@@ -72,7 +72,7 @@ AIOHTTP = "server http.app http.body http.request_handler http.responses http.up
 AIOHTTP += "openai.transcription_answer websocket.live_connection websocket.socket websocket.websocket_client".split()
 BY_WAY = "connection_limits service http.server_info openai.realtime_connection websocket.connection".split()
 EXTRAS = {
-    **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in AIOHTTP},
+    **{f"wenet_fusion_runtime.server.{name}": {"aiohttp"} for name in (*AIOHTTP, "websocket.client_session")},
     **{f"wenet_fusion_runtime.server.{name}": set() for name in BY_WAY},
     "wenet_fusion_runtime.server.http.metrics": {"prometheus_client"},
 }

@@ -12,7 +12,8 @@ from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
 from support.runtime.server_process import PROGRAM, ServerProcess
 from wenet_fusion_runtime.cli.__main__ import main
 from wenet_fusion_runtime.server.session_options import SessionOptions
-from wenet_fusion_runtime.server.websocket import protocol, websocket_client
+from wenet_fusion_runtime.server.websocket import client_session, protocol
+from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio, Recording
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_a_terminal_is_no_audio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_a_server_that_dies_is_an_error_with_the_text_so_far(folder: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", speak("abcd" * 20), SAMPLE_RATE)
     with ServerProcess(folder / "model.zip", "--rule3_seconds", 0.5, "--rule3_silence_seconds", 0.08) as server:
-        command = [*PROGRAM, "client", server.url, str(tmp_path / "long.wav"), "--partials"]
+        command = [*PROGRAM, "client", server.url, str(tmp_path / "long.wav"), "--partials", "--reconnect_seconds", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             lines = [process.stdout.readline() for _ in range(4)]
             server.kill()
@@ -180,8 +181,9 @@ def test_a_server_that_dies_is_an_error_with_the_text_so_far(folder: Path, tmp_p
 
 def test_delays_count_from_the_block_that_completes_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.0
-    monkeypatch.setattr(websocket_client.time, "monotonic", lambda: now)
-    session = websocket_client._ClientSession(None, SessionOptions(), print)
+    monkeypatch.setattr(client_session.time, "monotonic", lambda: now)
+    audio = KeptAudio(Recording(iter(())), SAMPLE_RATE)
+    session = client_session.ClientSession(None, SessionOptions(), audio, client_session.Timing(), print)
     session._sent.extend([(0.5, 1.0), (1.0, 2.0), (1.5, 3.0)])  # seconds of audio, when they were sent
     assert session._delay(None) is None and session._delay(0.9) == 8.0
     assert session._delay(0.9) is None and session._delay(0.4) is None, "an earlier end gives no delay"

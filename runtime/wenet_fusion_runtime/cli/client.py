@@ -33,6 +33,7 @@ from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.console import USER_ERRORS
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, SessionOptions
+from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 
 BLOCK_SECONDS = 0.1  # of audio per message; results do not depend on it
 FAST_BLOCK_SECONDS = 0.5  # with --fast: a server may limit messages per second
@@ -102,6 +103,14 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="PEM file of the authorities that may sign the server's certificate (default: the system's)",
     )
+    client.add_argument(
+        "--reconnect_seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="after a lost connection, try for S seconds to connect again and go on after the last final text; 0: "
+        "never (default: %(default)g)",
+    )
     add_hot_word_arguments(client)
     add_context_argument(client)
     client.add_argument(
@@ -121,7 +130,7 @@ class _Recording(NamedTuple):
 
 def _client(options: argparse.Namespace) -> int:
     try:
-        from wenet_fusion_runtime.server.websocket.websocket_client import ServerAddress, recognise
+        from wenet_fusion_runtime.server.websocket.websocket_client import Recording, ServerAddress, recognise
     except ImportError as error:
         raise extra_needed("the client", "server", error) from None
     if options.files.count(STANDARD_INPUT) > 1:
@@ -135,7 +144,10 @@ def _client(options: argparse.Namespace) -> int:
     context = "" if options.context is None else read_context(options.context)
     if options.follow and options.hot_words is None and options.context is None:
         raise ValueError("--follow needs a file to follow: give --hot_words FILE or --context FILE")
-    server = ServerAddress(_url(options.url), read_token(options.token_file), _tls(options.authority))
+    if not 0 <= options.reconnect_seconds <= LONGEST_SECONDS:
+        raise ValueError(f"--reconnect_seconds must be 0 to {LONGEST_SECONDS:g}, found {options.reconnect_seconds:g}")
+    token, tls = read_token(options.token_file), _tls(options.authority)
+    server = ServerAddress(_url(options.url), token, tls, options.reconnect_seconds)
     failed = 0
     for name in options.files:
         display = ClientDisplay(name if len(options.files) > 1 else None, options.partials)
@@ -146,13 +158,12 @@ def _client(options: argparse.Namespace) -> int:
                 timing = asyncio.run(
                     recognise(
                         server,
-                        recording.blocks,
+                        Recording(recording.blocks, is_paced, recording.stop),
                         session,
-                        is_paced,
                         display.result,
                         given_endpoint(options),
-                        recording.stop,
                         HotWordFiles(options) if options.follow else None,
+                        display.note,
                     )
                 )
         except BrokenPipeError:
@@ -190,8 +201,8 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     biases = bool(given.usable) or options.context is not None
     if options.wenet and (biases or options.chunk is not None or options.left is not None or given_endpoint(options)):
         raise ValueError(
-            "WeNet's server takes no hot words, chunks, context or endpoint rules from a session; leave them out, or "
-            "--wenet"
+            "WeNet's server takes no hot words, chunks or endpoint rules from a session, and no context; leave them "
+            "out, or --wenet"
         )
     return given.usable
 

@@ -12,7 +12,7 @@ from wenet_fusion_runtime.results.result import Word
 from wenet_fusion_runtime.results.words import joined_words
 
 if TYPE_CHECKING:
-    from wenet_fusion_runtime.server.websocket.websocket_client import ServerResult, Timing
+    from wenet_fusion_runtime.server.websocket.client_session import ServerResult, Timing
 
 
 class ClientDisplay:
@@ -22,7 +22,7 @@ class ClientDisplay:
         name: begins each line; None for none.
         prints_partials: print each new partial text on a line of its own.
 
-    >>> from wenet_fusion_runtime.server.websocket.websocket_client import ServerResult
+    >>> from wenet_fusion_runtime.server.websocket.client_session import ServerResult
     >>> display = ClientDisplay(None, prints_partials=False)
     >>> display.result(ServerResult(True, "ONE", (("ONE", True),), 1, None))
     >>> display.abandon()
@@ -56,6 +56,11 @@ class ClientDisplay:
             self._line.draw(Piece(self._prefix.replace("\t", " ") + committed), Piece(text[len(committed) :], dim=True))
         elif self._prints_partials:
             print(f"{self._prefix}... {text}", flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a line about the connection on standard error."""
+        self._clear()
+        print(f"{self._label}{text}", file=sys.stderr, flush=True)
 
     def end(self, timing: Timing, is_fast: bool) -> None:
         """Print the whole text and the delays."""

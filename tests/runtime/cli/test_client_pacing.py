@@ -21,8 +21,8 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 def test_pacing(flags: list[str], is_live: bool, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     paced: list[Any] = []
 
-    async def recognise(server: Any, blocks: Any, session: Any, is_paced: bool, *rest: Any) -> Any:
-        paced.append(is_paced)
+    async def recognise(server: Any, recording: Any, *rest: Any) -> Any:
+        paced.append(recording.is_paced)
         return SimpleNamespace(audio=1.0, delays=[], ending=0.0)
 
     @contextlib.contextmanager

@@ -36,7 +36,7 @@ def test_a_session_that_ends_early_reads_no_more(strict: ServerProcess) -> None:
         options = SessionOptions(continuous_decoding=True, sample_rate=SAMPLE_RATE, sample_format="float32")
         address = websocket_client.ServerAddress(strict.url.replace("http", "ws"))
         with pytest.raises(websocket_client.ServerError, match="a session may have 0.5 s of audio"):
-            await websocket_client.recognise(address, blocks(), options, False, print)
+            await websocket_client.recognise(address, websocket_client.Recording(blocks()), options, print)
         assert not reading
 
     asyncio.run(run())

@@ -13,8 +13,9 @@ from wenet_fusion_runtime import HotWord
 from wenet_fusion_runtime.cli.__main__ import main
 from wenet_fusion_runtime.cli.hot_word_files import HotWordFiles
 from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
-from wenet_fusion_runtime.server.websocket import websocket_client
-from wenet_fusion_runtime.server.websocket.websocket_client import ServerAddress, ServerResult, recognise
+from wenet_fusion_runtime.server.websocket import client_session
+from wenet_fusion_runtime.server.websocket.client_session import ServerResult
+from wenet_fusion_runtime.server.websocket.websocket_client import Recording, ServerAddress, recognise
 
 
 class Script:
@@ -31,14 +32,14 @@ class Script:
 
 
 def test_updates_reach_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_client, "UPDATE_SECONDS", 0.01)
+    monkeypatch.setattr(client_session, "UPDATE_SECONDS", 0.01)
     samples, results = speak("abcabcabcabc"), list[ServerResult]()
     script = Script(HotWordUpdate((HotWord("x"),), None), HotWordUpdate((HotWord("d", 40.0),), None))
     options = SessionOptions(continuous_decoding=True, sample_rate=SAMPLE_RATE, sample_format="float32")
     with ServerProcess(save_archive(tmp_path / "model.zip", sharpness=8.0)) as server:
         blocks = iter(np.array_split(samples, 20))
         address = ServerAddress(server.url)
-        asyncio.run(recognise(address, blocks, options, True, results.append, updates=script))
+        asyncio.run(recognise(address, Recording(blocks, is_paced=True), options, results.append, updates=script))
     assert "d" in results[-1].text and not script.updates
     (refusal,) = script.refusals
     assert refusal.startswith("1 hot word cannot be used:") and "no token is 'x'" in refusal
@@ -71,4 +72,4 @@ def test_arguments_without_effect_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert main(["client", "localhost:1", "a.wav", "--follow"]) == 1
     assert "--follow needs a file to follow" in capsys.readouterr().err
     assert main(["client", "localhost:1", "a.wav", "--wenet", "--context", str(tmp_path / "context.txt")]) == 1
-    assert "takes no hot words, chunks, context" in capsys.readouterr().err
+    assert "from a session, and no context" in capsys.readouterr().err

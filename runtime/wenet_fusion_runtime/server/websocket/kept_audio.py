@@ -1,0 +1,101 @@
+"""The audio of a recording that a client sends, kept until final results cover it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Recording(NamedTuple):
+    """The audio to send.
+
+    A thread reads the blocks. `stop` is called if the session ends before the audio; it must make the blocks stop soon,
+    even if they wait for audio.
+    """
+
+    blocks: Iterator[np.ndarray]  # samples (n,), float32
+    is_paced: bool = False  # send no faster than real time
+    stop: Callable[[], object] = lambda: None
+
+
+class KeptAudio:
+    """Reads a recording, and reads again what no final result covers, for another session.
+
+    Args:
+        recording: the audio.
+        sample_rate: its rate, Hz.
+
+    >>> async def read_twice() -> list[list[float]]:
+    ...     audio = KeptAudio(Recording(iter([np.zeros(2), np.ones(2)])), sample_rate=10)
+    ...     await audio.read(), await audio.read()
+    ...     audio.forget(0.3)
+    ...     audio.rewind()
+    ...     return [(await audio.read()).tolist(), audio.start_seconds]
+    >>> asyncio.run(read_twice())
+    [[1.0], 0.3]
+    """
+
+    def __init__(self, recording: Recording, sample_rate: int) -> None:
+        self._recording, self._rate = recording, sample_rate
+        self._kept: deque[np.ndarray] = deque()
+        self._start = 0  # number of the first kept sample
+        self._read = 0  # kept blocks that were read since `rewind`
+        self._reading: asyncio.Future[np.ndarray | None] | None = None  # the thread that reads the next block
+        self._is_over = False
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether to send no faster than real time."""
+        return self._recording.is_paced
+
+    @property
+    def start_seconds(self) -> float:
+        """Time of the first kept sample, where another session begins."""
+        return self._start / self._rate
+
+    async def read(self) -> np.ndarray | None:
+        """Return the next block, None after the last one.
+
+        Raises:
+            ValueError, OSError: from the recording.
+        """
+        if self._read == len(self._kept) and not self._is_over:
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(asyncio.to_thread(next, self._recording.blocks, None))
+            block = await asyncio.shield(self._reading)  # a cancelled `read` loses no block: the next one awaits it
+            self._reading = None
+            if block is None:
+                self._is_over = True
+            else:
+                self._kept.append(block)
+        if self._read == len(self._kept):
+            return None
+        self._read += 1
+        return self._kept[self._read - 1]
+
+    def forget(self, seconds: float) -> None:
+        """Drop the samples before a time, which a final result covers."""
+        covered = round(seconds * self._rate)
+        while self._read and self._start < covered:
+            block = self._kept[0]
+            dropped = min(len(block), covered - self._start)
+            self._start += dropped
+            if dropped < len(block):
+                self._kept[0] = block[dropped:]
+            else:
+                self._kept.popleft()
+                self._read -= 1
+
+    def rewind(self) -> None:
+        """Begin again with the first kept sample."""
+        self._read = 0
+
+    async def end(self) -> None:
+        """Wait for the thread that reads. Afterwards the caller may close the source."""
+        if self._reading is not None and not self._reading.done():
+            self._recording.stop()
+            await asyncio.gather(self._reading, return_exceptions=True)
