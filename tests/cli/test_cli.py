@@ -232,7 +232,7 @@ def test_what_is_no_model(tone_run, tmp_path):
     run("export", tone_run.checkpoint, exported)
     for arguments, message in (
         (("evaluate", "--checkpoint", exported, "--data", "x", "--result_dir", tmp_path), "is an exported model"),
-        (("export", wav, tmp_path / "x.pt"), "u000.wav cannot be read .*give a model checkpoint"),
+        (("export", wav, tmp_path / "x.pt"), "u000.wav cannot be read: .*give a model checkpoint"),
         (("check", "model", tone_run.model_dir / "training_state.pt"), "'wenet_fusion.training_state'; give a model"),
         (("inspect", tmp_path / "gone.pt"), "gone.pt does not exist; give a model checkpoint"),
     ):

@@ -69,7 +69,8 @@ def read(source: io.BytesIO, channel: int | None) -> None:
             assert count <= FRAMES_PER_BYTE * size
     if source.seekable():
         source.seek(0)
-        assert len(load_audio(source, 8000, start=0.01, end=0.05, name="a.x", channel=channel)) == 320
+        # At a rate such as 44,099 Hz, which damage makes, the two bounds fall between samples.
+        assert abs(len(load_audio(source, 8000, start=0.01, end=0.05, name="a.x", channel=channel)) - 320) <= 1
         source.seek(0)
         with AudioReader(source, "a.x", channel) as reader:
             assert 0 < reader.seconds * reader.sample_rate <= FRAMES_PER_BYTE * size

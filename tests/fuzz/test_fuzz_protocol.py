@@ -137,7 +137,7 @@ def test_requests(server: ServerProcess) -> None:
 
     def check(request: bytes) -> None:
         found = asyncio.run(asyncio.wait_for(exchange(request), PATIENCE))
-        assert not found or found.startswith(b"HTTP/1."), found
+        assert not found or found.startswith(b"HTTP/"), found  # 0.9 if the request states no version
         assert found[9:12] != b"500" and b"the server failed" not in found and b"aiohttp" not in found, found
         assert server.process.poll() is None
 
