@@ -167,6 +167,8 @@ class RealtimeConnection(LiveConnection):
             if error.reason is not Reason.OPTION:
                 raise
             raise BadEvent(error) from None
+        except ValueError as error:  # of changed hot words
+            raise BadEvent(ClientError(Reason.OPTION, str(error))) from None
         await self._send(event("session.updated", session=options.record(self._service.rules)))
 
     async def _apply(self, take: _Take, options: RealtimeOptions) -> None:
