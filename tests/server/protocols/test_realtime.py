@@ -138,6 +138,7 @@ def test_cleared_audio_is_not_transcribed(server: ServerProcess) -> None:
             await client.append(spoken("aaa"))
             await client.connection.input_audio_buffer.clear()
             await client.until("input_audio_buffer.cleared")
+            assert client.of(COMMITTED) == client.of(COMPLETED) == []
             await client.append(spoken("bc"))
             await client.connection.input_audio_buffer.commit()
             assert (await client.until(COMPLETED)).transcript == "b c"
@@ -157,13 +158,13 @@ def test_hot_words_change_within_a_turn_and_other_options_end_it(server: ServerP
             await client.update(turn_detection=None, format={"type": "audio/pcm", "rate": SAMPLE_RATE})
             await client.append(unsure)
             await client.update(transcription={"model": "whisper-1", "prompt": "B, xylophone"})
-            await client.update(transcription={"model": "gpt-4o-transcribe", "language": "en"})  # keeps the prompt
             await client.append(unsure)
             assert client.of(COMMITTED) == []
             await client.connection.input_audio_buffer.commit()
             transcript = (await client.until(COMPLETED)).transcript
             assert transcript.startswith("a a") and "b" in transcript
             assert "b" not in " ".join(recognised(np.concatenate([unsure, unsure]), SAMPLE_RATE, pause=None))
+            await client.update(transcription={"model": "gpt-4o-transcribe", "language": "en"})  # keeps the prompt
             await client.append(unsure)
             await client.update(format={"type": "audio/pcm", "rate": 16000})
             assert "b" in client.of(COMPLETED)[1].transcript and len(client.of(COMMITTED)) == 2
