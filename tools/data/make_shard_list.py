@@ -86,18 +86,18 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
             scaled = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
             soundfile.write(wav, scaled, rate, format="WAV", subtype="PCM_16")
             content = wav.getvalue()
-            add_member(tar, f"{utterance.key}.wav", content)
-            offset = tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            offset = add_member(tar, f"{utterance.key}.wav", content)
             entries.append(IndexEntry(utterance.key, utterance.text, offset, len(content), samples.size / rate))
     write_shard_index(path, entries)
     return damaged
 
 
-def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file of the given bytes to the tar, with a fixed owner and date."""
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Add a file of the given bytes to the tar, with a fixed owner and date; return where its content begins."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
+    return tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 if __name__ == "__main__":
