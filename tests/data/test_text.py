@@ -28,6 +28,11 @@ def test_vocabulary_round_trip(tmp_path):
     assert len(WORDS) == 6 and WORDS.id("two") == 4 and WORDS.id("four") is None and WORDS.id("<blank>") is None
 
 
+def test_a_missing_vocabulary_is_answered_with_the_tool_that_writes_it(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"units.txt: there is no such vocabulary; .*make_vocabulary.py"):
+        read_vocabulary(tmp_path / "units.txt", "words")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -16,11 +16,12 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
     Args:
         path: the file, e.g. data/lang/units.txt.
         join: rule that joins tokens into text, see `Vocabulary`.
-
     Raises:
         OSError: the file cannot be read.
         ValueError: lists every wrong line.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: there is no such vocabulary; write it with tools/data/make_vocabulary.py")
     problems: list[str] = []
     tokens: list[str] = []
     first_line: dict[str, int] = {}
