@@ -23,6 +23,7 @@ from wenet_fusion_runtime.audio.resampling import Resampler
 pytestmark = pytest.mark.slow
 
 WORDS = "two one three three one two two three one".split()
+LATER = "{ const now = performance.now.bind(performance); performance.now = () => now() + 60000; }"  # a minute
 DEVICE_RATE = 48000  # Hz, of the recording
 
 
@@ -161,10 +162,29 @@ def test_words_that_were_shown_outlive_the_server(chromium: Any, tone_model: Pat
         page.locator("#record").click()
         expect(page.locator(".open p")).to_contain_text("two one three")
         server.kill()
+        expect(page.locator("#status")).to_contain_text("Connecting again")
+        page.evaluate(LATER)
         expect(page.get_by_role("alert")).to_contain_text("Connection lost")
         is_ready(page)
         words = shown(page).split()
         assert words == WORDS[: len(words)] and len(words) >= 3
+        page.errors.clear()  # connections that failed
+
+
+def test_a_server_that_is_started_again_gets_the_words_that_are_not_final(
+    chromium: Any, tone_model: Path, text: str
+) -> None:
+    with ServerProcess(tone_model) as server, opened_pages(chromium, server.url) as open_page:
+        page = open_page()
+        page.locator("#record").click()
+        expect(page.locator(".open p")).to_contain_text("two one")
+        server.kill()
+        expect(page.locator("#status")).to_contain_text("Connecting again")
+        with ServerProcess(tone_model, "--port", server.port):
+            expect(page.locator("#status")).to_have_text("Listening")
+            expect(page.locator("li p")).to_have_text(text)
+            assert page.get_by_role("alert").count() == 0
+            page.errors.clear()  # connections that failed
 
 
 def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, text: str) -> None:

@@ -53,6 +53,7 @@ class App {
         listening: () => this.show("Listening", "listening"),
         samples: (samples) => this.measure(samples),
         delay: (seconds) => (byId("delay").textContent = `${seconds.toFixed(2)} s`),
+        lost: () => this.show("Connection lost. Connecting again; nothing is lost so far…"),
         finishing: () => this.show("Finishing…"),
         end: (problem) => this.end(problem, () => this.record()),
       },

@@ -75,6 +75,13 @@ const NORMAL = 1000;          // close codes of WebSockets
 const TRY_LATER = 1013;
 const GOING_AWAY = 1001;
 
+const RESTART = 1012;
+
+/** Return whether a server that closed with this code after an error message may take the session up again. */
+export function mayComeBack(closeCode) {
+  return [GOING_AWAY, RESTART, TRY_LATER].includes(closeCode);
+}
+
 function serverFull() {
   return new Problem("The server is full", "All of its sessions are in use. Try again in a moment.");
 }

@@ -8,6 +8,7 @@ import { Session } from "./session.js";
  *   listening()       the microphone is open and the server ready
  *   samples(samples)  the next samples of the microphone
  *   delay(seconds)    time from the last audio that a text covers until the text arrived
+ *   lost()            the connection was lost; `listening` or `finishing` follows once it is back
  *   finishing()       the microphone is closed, the last text is pending
  *   end(problem)      it ended; null after success
  */
@@ -37,7 +38,8 @@ export class Recording {
       }
       this.microphone = microphone;
       this.session = new Session(this.server.socketUrl, this.server.sampleRate, this.options, {
-        ready: () => this.events.listening(),
+        ready: () => (this.isStopping ? this.events.finishing() : this.events.listening()),
+        lost: () => this.events.lost(),
         partial: (segment) => this.show(segment),
         final: (segment) => this.take.final(segment),
         end: () => this.finish(this.problem),

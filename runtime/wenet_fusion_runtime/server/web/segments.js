@@ -4,10 +4,11 @@
 // `words` are {text, start, end, spaced}; `spaced` is true if a space precedes the word. Times are in seconds, or null
 // where the server sent none.
 
-/** Return the segment of a message partial_result or final_result. */
-export function messageSegment(message) {
+/** Return the segment of a message partial_result or final_result; `offset` seconds are added to its times. */
+export function messageSegment(message, offset = 0) {
   const [{ sentence }] = JSON.parse(message.nbest);    // WeNet's protocol has JSON in a string here
-  return makeSegment(sentence, message);
+  const moved = (timed) => ({ ...timed, start: timed.start + offset, end: timed.end + offset });
+  return makeSegment(sentence, offset === 0 ? message : { ...moved(message), words: message.words?.map(moved) });
 }
 
 /** Return the segment of a line of POST /transcribe. */

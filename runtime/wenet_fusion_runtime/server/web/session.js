@@ -1,47 +1,54 @@
-// One session on the server: its WebSocket messages.
+// One session on the server: its WebSocket messages, over several connections if one is lost.
 
-import { connectionLost, failure, tooSlow, unreachable } from "./problems.js";
+import { connectionLost, failure, mayComeBack, tooSlow, unreachable } from "./problems.js";
 import { messageSegment } from "./segments.js";
+import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
+const RECONNECT_SECONDS = 30;
+const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again
+const LONGEST_WAIT = 4;
 
 /**
- * A session on the server; samples sent before the server is ready are kept. It calls these `events`:
- *   ready()           the server is ready
+ * A session on the server. Samples are kept until a final text covers them; after a lost connection they are sent again.
+ * It calls these `events`:
+ *   ready()           the server is ready, for the first time or again
+ *   lost()            the connection was lost; `ready` follows, or `problem`
  *   partial(segment)  the open segment so far
  *   final(segment)    a segment closed
  *   end()             all audio is recognised; no event follows
  *   problem(problem)  the session failed; no event follows
- * Segments are those of segments.js; their times are seconds from the start of the session.
+ * Segments are those of segments.js; their times are seconds from the start of the recording.
  */
 export class Session {
   constructor(url, rate, options, events) {
+    this.url = url;
     this.rate = rate;
     this.events = events;
-    this.waiting = [];          // blocks from before the server was ready
+    this.start = { signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options };
+    this.unheard = new Unheard(rate);
     this.isReady = false;
+    this.wasReady = false;
     this.isEnding = false;
     this.isOver = false;
-    this.error = null;        // the server's error message before it closed
+    this.begun = 0;             // start of this connection in the recording, seconds
+    this.unsent = 0;            // samples that came while there was no connection
+    this.giveUpAt = null;       // time in milliseconds; null while connected
+    this.wait = FIRST_WAIT;
     this.sent = 0;              // samples
     this.sentAt = [];           // [seconds of audio, time at which `send` got it], oldest first
-    this.socket = new WebSocket(url);
-    this.socket.binaryType = "arraybuffer";
-    const start = { signal: "start", sample_rate: rate, timestamps: true, continuous_decoding: true, ...options };
-    this.socket.onopen = () => this.tell(start);
-    this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
-    this.socket.onclose = ({ code }) => this.fail(this.reason(code));
+    this.connect();
   }
 
   /** Send the next samples, an Int16Array. */
   send(samples) {
     this.sent += samples.length;
     this.sentAt.push([this.sent / this.rate, performance.now()]);
-    if (!this.isReady) this.waiting.push(samples);
-    else this.socket.send(samples);
-    const waiting = this.waiting.reduce((sum, block) => sum + block.byteLength, 0);
-    const unsent = (waiting + this.socket.bufferedAmount) / 2 / this.rate;
-    if (unsent > MAX_UNSENT_SECONDS) this.fail(tooSlow(unsent));
+    this.unheard.add(samples);
+    if (this.isReady) this.socket.send(samples);
+    else this.unsent += samples.length;
+    const unsent = (this.unsent + (this.isReady ? this.socket.bufferedAmount / 2 : 0)) / this.rate;
+    if (unsent > MAX_UNSENT_SECONDS) this.fail(this.giveUpAt === null ? tooSlow(unsent) : connectionLost());
   }
 
   /** Mark the end of the audio; the event `end` follows. */
@@ -62,6 +69,15 @@ export class Session {
     return this.sentAt.length === 0 ? 0 : (performance.now() - this.sentAt[0][1]) / 1000;
   }
 
+  connect() {
+    this.error = null;        // the server's error message before it closed
+    this.socket = new WebSocket(this.url);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.tell(this.start);
+    this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
+    this.socket.onclose = ({ code }) => this.closed(code);
+  }
+
   receive(message) {
     if (this.isOver) return;
     if (message.status !== "ok") {
@@ -69,18 +85,37 @@ export class Session {
     } else if (message.type === "server_ready") {
       this.begin();
     } else if (message.type === "partial_result") {
-      this.events.partial(messageSegment(message));
+      this.events.partial(messageSegment(message, this.begun));
     } else if (message.type === "final_result") {
-      this.events.final(messageSegment(message));
+      const segment = messageSegment(message, this.begun);
+      this.unheard.forget(segment.end);
+      this.events.final(segment);
     } else if (message.type === "speech_end") {
       this.close();
       this.events.end();
     }
   }
 
-  reason(closeCode) {
-    if (this.error !== null) return failure(this.error, closeCode, this.isReady);
-    return this.isReady ? connectionLost() : unreachable();
+  /** Connect again if the connection was lost and may come back. */
+  closed(code) {
+    if (this.isOver) return;
+    const wasReady = this.isReady;
+    this.isReady = false;
+    if (!this.wasReady || (this.error !== null && !mayComeBack(code))) return this.fail(this.reason(code, wasReady));
+    const now = performance.now();
+    if (this.giveUpAt === null) {
+      this.giveUpAt = now + 1000 * RECONNECT_SECONDS;
+      this.wait = FIRST_WAIT;
+      this.events.lost();
+    }
+    if (now > this.giveUpAt) return this.fail(connectionLost());
+    setTimeout(() => this.isOver || this.connect(), 1000 * this.wait);
+    this.wait = Math.min(2 * this.wait, LONGEST_WAIT);
+  }
+
+  reason(closeCode, wasReady) {
+    if (this.error !== null) return failure(this.error, closeCode, wasReady);
+    return this.wasReady ? connectionLost() : unreachable();
   }
 
   tell(signal) {
@@ -88,8 +123,11 @@ export class Session {
   }
 
   begin() {
-    this.isReady = true;
-    for (const block of this.waiting.splice(0)) this.socket.send(block);
+    this.isReady = this.wasReady = true;
+    this.giveUpAt = null;
+    this.unsent = 0;
+    this.begun = this.unheard.start;
+    for (const block of this.unheard.blocks) this.socket.send(block);
     if (this.isEnding) this.end();
     this.events.ready();
   }
