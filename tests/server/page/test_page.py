@@ -14,8 +14,7 @@ import soundfile
 from conftest import absent
 from support.model.tones import HERTZ, RATE
 from support.model.tones import speak as speak_tones
-from support.runtime.browser import OpenPage, browser, drop, expect, is_ready, missing, opened_pages
-from support.runtime.cut_proxy import CutProxy
+from support.runtime.browser import CutProxy, OpenPage, browser, drop, expect, is_ready, missing, opened_pages
 from support.runtime.server_process import ServerProcess
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio

@@ -1,10 +1,12 @@
-"""Headless Chromium with a recording as its microphone, and the page in it."""
+"""Headless Chromium with a recording as its microphone, the page in it, and a proxy that cuts its connections."""
 
 import base64
 import importlib.util
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,53 @@ def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
         }""",
         [base64.b64encode(path.read_bytes()).decode(), path.name, kind],
     )
+
+
+class CutProxy:
+    """A TCP proxy whose connections a test can cut: forwards connections at a free port of this computer to another port, within `with`."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> int:
+        """Close all connections, and return how many there were; new ones are accepted."""
+        cut, self._open = self._open, []
+        for each in cut:
+            _shut(each)
+        return len(cut) // 2
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=_pump, args=pair, daemon=True).start()
+
+    def __enter__(self) -> "CutProxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _shut(self._listening)
+        self.cut()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    _shut(target)
+
+
+def _shut(each: socket.socket) -> None:
+    with suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()
