@@ -114,7 +114,7 @@ def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
 
 
 class CutProxy:
-    """A TCP proxy whose connections a test can cut: forwards connections at a free port of this computer to another port, within `with`."""
+    """A TCP proxy, within `with`, whose connections a test can cut. It forwards a free port to another port."""
 
     def __init__(self, port: int) -> None:
         self._target = port
