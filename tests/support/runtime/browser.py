@@ -64,12 +64,16 @@ def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
     """
     contexts, errors = [], []
 
+    def is_error(message: Any) -> bool:
+        is_lost = message.text.startswith("WebSocket connection to")  # the page says so itself
+        return message.type in ("error", "warning") and not is_lost
+
     def start(url: str = url, script: str = "", permissions: tuple[str, ...] = ("microphone",), **options: Any) -> Any:
         """`script` runs before those of the page; `options` are of the browser's context."""
         context = started.new_context(permissions=permissions, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
+        page.on("console", lambda message: is_error(message) and errors.append(message.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
         if script:
             page.add_init_script(script)
@@ -97,6 +101,13 @@ def is_ready(page: Any) -> None:
     """Wait until no recording or file is running."""
     expect(page.locator("#status")).to_have_text("Ready")
     expect(page.locator("#record")).to_have_accessible_name("Start")
+
+
+def gives_up(page: Any) -> None:
+    """Wait until the page has lost its connection, let a minute pass, and wait until it gives up."""
+    expect(page.locator("#status")).to_contain_text("Connecting again")
+    page.evaluate("{ const now = performance.now.bind(performance); performance.now = () => now() + 60000; }")
+    expect(page.get_by_role("alert").locator(".title")).to_have_text("Connection lost")
 
 
 def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
