@@ -17,6 +17,7 @@ from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, Kal
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED
 from wenet_fusion_runtime.search.modes import GREEDY, MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
+from wenet_fusion_runtime.stream.offline import offline_step
 
 from wenet_fusion.trained_model import TrainedModel
 
@@ -83,6 +84,23 @@ def test_any_cut_of_the_audio_gives_the_same_results(folder: Path, seed: int) ->
     assert [*found, *pieces.finish()] == expected
     frames = -(-(len(samples) + recognizer.model.meta.right_padding_samples) // recognizer.model.meta.frame_samples)
     assert expected[-1].end_seconds == pytest.approx(frames * recognizer.model.meta.frame_seconds)
+
+
+def test_the_blocks_of_a_stream_score_as_the_whole(folder: Path) -> None:
+    rng = np.random.default_rng(6)
+    model, samples = load_model(folder), noise(rng)
+    stream, found = Recognizer(model).create_stream(5, 3), []
+    for piece in (*np.split(samples, np.sort(rng.integers(0, len(samples) + 1, 9))), None):
+        if piece is None:
+            stream.end_input()
+        else:
+            stream.push(piece)
+        while (block := stream.ready_block()) is not None:
+            scores, state = model.step(block.samples[None], [block.length], 5, 3, stream.state)
+            found.append(scores.log_probs[0])
+            stream.advance(*scores.row(0), state)
+    expected = offline_step(model, [samples], 5, 3).log_probs[0]
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
 
 
 def test_rescoring_gives_the_scores_of_the_reference(folder: Path) -> None:
