@@ -83,11 +83,10 @@ class ScorerSet:
             token: the token.
         """
         known = {id(scorer): part for scorer, part in zip(before._scorers, old[1])}
-        total, parts = 0.0, []
+        total, parts = 0.0, list[tuple[float, Any]]()
         for scorer, (_, state) in zip(self._scorers, score[1]):
             part = known.get(id(scorer)) or scorer.advance(state, token)
-            total += part[0]
-            parts.append(part)
+            total, parts = total + part[0], [*parts, part]
         return total, parts
 
     def end_probability(self, hypotheses: Sequence[Hypothesis]) -> float:
