@@ -123,7 +123,7 @@ class KeepsTheSearch(SegmentDecoder):
 
 @pytest.mark.parametrize("leak, message", [(KeepsEncoderFrames, "encoder frames"), (KeepsTheSearch, "prefixes")])
 def test_the_check_sees_a_leak(recognizer, monkeypatch, leak, message):
-    monkeypatch.setattr("wenet_fusion_runtime.stream.recognizer.SegmentDecoder", leak)
+    monkeypatch.setattr("wenet_fusion_runtime.stream.stream.SegmentDecoder", leak)
     found, _ = stream_and_check(recognizer, 60)
     assert any(line.startswith(message) for line in found)
 

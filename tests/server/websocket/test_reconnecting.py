@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from aiohttp import WSMsgType, web
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
 from support.runtime.server_process import ServerProcess
@@ -140,6 +140,7 @@ def counted(texts: list[str]) -> dict[str, int]:
 
 
 @settings(max_examples=12, deadline=None)
+@example(seconds=5, rest=7, piece=1000, losses=[SECOND + 1000, 2 * SECOND + 1000], code=None)
 @given(
     seconds=st.integers(0, 5),
     rest=st.integers(0, SECOND - 1),
