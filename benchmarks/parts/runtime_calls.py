@@ -57,7 +57,7 @@ def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.nda
         )
         for mode in (GREEDY, PREFIX_BEAM):
             recognizer = Recognizer(subject.model, DecodingOptions(mode=mode))
-            calls[f"{subject.name}: {mode}"] = lambda recognizer=recognizer: _transcribe(recognizer, chunking, samples)
+            calls[f"{subject.name}: {mode}"] = lambda recognizer=recognizer: transcribe(recognizer, chunking, samples)
     return calls
 
 
@@ -69,7 +69,8 @@ def _model_alone(model: AcousticModel, chunking: Chunking, samples: np.ndarray, 
         _, state = model.step(padded[:, start : start + size], [size], *chunking, state)
 
 
-def _transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) -> str:
+def transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) -> str:
+    """Feed a stream FED_SECONDS at a time, as a microphone does, and return its text."""
     stream = recognizer.create_stream(*chunking)
     fed = int(FED_SECONDS * recognizer.model.meta.sample_rate)
     for start in range(0, len(samples), fed):
