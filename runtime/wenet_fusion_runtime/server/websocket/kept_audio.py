@@ -49,7 +49,7 @@ class KeptAudio:
 
     @property
     def is_paced(self) -> bool:
-        """Whether to send no faster than real time."""
+        """True if audio is sent no faster than real time."""
         return self._recording.is_paced
 
     @property
