@@ -66,8 +66,8 @@ def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, Exported]) -
         scalars = [len(node.type.tensor_type.shape.dim) for node in graphs["encoder"].graph.input[1:3]]
         assert scalars == [0, 0]
         numbers = (
-            "batch chunk_size left_chunks output_size num_blocks cnn_module_kernel head feature_size vocab_size "
-            "decoding_window subsampling_rate subsampling_factor right_context sos_symbol eos_symbol "
+            "batch chunk_size left_chunks output_size num_blocks cnn_module_kernel head feature_size "
+            "sample_rate vocab_size decoding_window subsampling_rate subsampling_factor right_context sos_symbol eos_symbol "
             "is_bidirectional_decoder"
         ).split()
         for graph in graphs.values():

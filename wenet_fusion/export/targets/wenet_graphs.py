@@ -205,6 +205,7 @@ def describe(model: WenetModel, trained: TrainedModel, chunking: Chunking) -> di
         "num_blocks": caches.rows,
         "cnn_module_kernel": caches.width + 1,  # the runtimes allocate the convolutions' cache by it
         "feature_size": trained.config.model.frontend.num_mel_bins,
+        "sample_rate": trained.config.model.frontend.sample_rate,  # read by our runtime; others take it as an option
         "vocab_size": len(trained.tokenizer.vocabulary),
         "decoding_window": (chunk - 1) * rate + right_context + 1,
         "subsampling_rate": rate,

@@ -56,6 +56,13 @@ class GraphMetadata:
             return default
         return found if 0 <= found <= 1 else default
 
+    def sample_rate(self) -> int | None:
+        """Return the rate that our exporter writes; None for graphs of others, which do not say it.
+
+        Raises ValueError if it is no rate.
+        """
+        return self.integer("sample_rate", 1) if "sample_rate" in self.values else None
+
     def _text(self, name: str) -> str:
         try:
             return self.values[name].strip()

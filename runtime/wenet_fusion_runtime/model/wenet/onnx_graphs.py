@@ -125,6 +125,7 @@ class OnnxModel(NamedTuple):
     graphs: OnnxGraphs
     geometry: Geometry
     bins: int
+    sample_rate: int | None  # None: not stated
     reverse_weight: float
 
 
@@ -165,7 +166,7 @@ def load_onnx_graphs(encoder: Path, ctc: Path, decoder: Path, threads: int) -> O
         is_bidirectional and reverse_weight > 0,
     )
     bins = found.integer("feature_size", 1) if "feature_size" in found.values else 80
-    return OnnxModel(OnnxGraphs(first, second, third, layout), geometry, bins, reverse_weight)
+    return OnnxModel(OnnxGraphs(first, second, third, layout), geometry, bins, found.sample_rate(), reverse_weight)
 
 
 def _layout(found: GraphMetadata, path: Path) -> CacheLayout:

@@ -82,6 +82,7 @@ class SherpaModel(NamedTuple):
     graphs: SherpaGraph
     geometry: Geometry
     bins: int
+    sample_rate: int | None  # None: not stated
 
 
 def load_sherpa_graph(path: Path, threads: int) -> SherpaModel:
@@ -115,4 +116,5 @@ def load_sherpa_graph(path: Path, threads: int) -> SherpaModel:
     )
     geometry = Geometry(found.integer("subsampling_factor", 1), found.integer("right_context"), 0, 0, False)
     bins = inputs[0].shape[2] if len(inputs[0].shape) == 3 else BINS
-    return SherpaModel(SherpaGraph(session, layout, geometry), geometry, bins if isinstance(bins, int) else BINS)
+    bins = bins if isinstance(bins, int) else BINS
+    return SherpaModel(SherpaGraph(session, layout, geometry), geometry, bins, found.sample_rate())

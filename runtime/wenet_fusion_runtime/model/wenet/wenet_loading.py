@@ -103,15 +103,28 @@ def _script(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
 def _graphs(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
     encoder, ctc, decoder = files.models
     found = load_onnx_graphs(encoder, ctc, decoder, threads)
-    layout, settings = found.graphs.layout, recipe.features._replace(bins=found.bins)
+    layout, settings = found.graphs.layout, _features(files, recipe, found.bins, found.sample_rate)
     chunking = layout.chunk, layout.shown_left
     return _Opened(found.graphs, found.geometry, settings, chunking, found.reverse_weight, True, "onnxruntime")
 
 
 def _sherpa(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
     found = load_sherpa_graph(files.models[0], threads)
-    layout, settings = found.graphs.layout, recipe.features._replace(bins=found.bins)
+    layout, settings = found.graphs.layout, _features(files, recipe, found.bins, found.sample_rate)
     return _Opened(found.graphs, found.geometry, settings, (layout.chunk, layout.shown_left), 0.0, False, "onnxruntime")
+
+
+def _features(files: ModelFiles, recipe: RecipeSettings, bins: int, sample_rate: int | None) -> FeatureSettings:
+    """Return the settings of the recipe, and what the graph says itself."""
+    settings = recipe.features._replace(bins=bins)
+    if sample_rate is None or sample_rate == settings.sample_rate:
+        return settings
+    if files.recipe is not None:
+        raise ValueError(
+            f"{files.models[0]}: reads {sample_rate} Hz, but {files.recipe} has resample_rate {settings.sample_rate}: "
+            "they belong to different models"
+        )
+    return settings._replace(sample_rate=sample_rate)
 
 
 _OPEN = {SCRIPTED: _script, GRAPHS: _graphs, SHERPA: _sherpa}
