@@ -67,8 +67,8 @@ def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, Exported]) -
         assert scalars == [0, 0]
         numbers = (
             "batch chunk_size left_chunks output_size num_blocks cnn_module_kernel head feature_size "
-            "sample_rate vocab_size decoding_window subsampling_rate subsampling_factor right_context sos_symbol eos_symbol "
-            "is_bidirectional_decoder"
+            "sample_rate vocab_size decoding_window subsampling_rate subsampling_factor right_context "
+            "sos_symbol eos_symbol is_bidirectional_decoder"
         ).split()
         for graph in graphs.values():
             known = {item.key: item.value for item in graph.metadata_props}
