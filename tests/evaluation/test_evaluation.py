@@ -15,7 +15,6 @@ from wenet_fusion_runtime.search.modes import GREEDY, MODES, PREFIX_BEAM, RESCOR
 from wenet_fusion_runtime.stream.offline import offline_step, transcribe_offline
 
 from wenet_fusion.cli.__main__ import main
-from wenet_fusion.data import sources
 from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ALL_MODES, ATTENTION, PLAIN, EvaluationOptions, Variant
@@ -269,9 +268,9 @@ def test_chunkings_matter(trained):
 
 def test_audio_is_read_once_and_batch_by_batch(model, data_list, tmp_path, monkeypatch):
     """A test set may be larger than the memory."""
-    read, step = sources.read_samples, decode_list.offline_step
+    read, step = decode_list.read_samples, decode_list.offline_step
     events = []
-    monkeypatch.setattr(sources, "read_samples", lambda *args: events.append("read") or read(*args))
+    monkeypatch.setattr(decode_list, "read_samples", lambda *args: events.append("read") or read(*args))
     monkeypatch.setattr(decode_list, "offline_step", lambda *args: events.append("step") or step(*args))
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2), Chunking(4, 4)), max_batch_seconds=5.0)
     evaluate(model, data_list, options, tmp_path)

@@ -11,7 +11,6 @@ from wenet_fusion_runtime import DecodingOptions
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 
 from wenet_fusion.cli.__main__ import main
-from wenet_fusion.data import sources
 from wenet_fusion.evaluation import decode_list
 from wenet_fusion.evaluation.options import ATTENTION, PLAIN, EvaluationOptions, Variant
 from wenet_fusion.evaluation.results import read_results
@@ -48,8 +47,8 @@ def killed(model, data_list, tmp_path, monkeypatch):
 @pytest.fixture
 def read_keys(monkeypatch):
     """Return the list that gets the keys whose audio is read from now on."""
-    read, keys = sources.read_samples, []
-    monkeypatch.setattr(sources, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
+    read, keys = decode_list.read_samples, []
+    monkeypatch.setattr(decode_list, "read_samples", lambda item, rate: keys.append(item.key) or read(item, rate))
     return keys
 
 
