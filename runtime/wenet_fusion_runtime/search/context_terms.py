@@ -14,7 +14,9 @@ MOST_TERMS = 500
 LONGEST_NAME = 4  # words; longer runs of capitals are headings
 _RARE_LETTERS, _RARE_TOKENS = 5, 3
 _WHOLE_WORD = 4  # letters of a token by which a vocabulary shows that it holds frequent words whole
-_SENTENCE = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\uff1b\n]+(?:\s+|$)|[\u3002\uff01\uff1f\uff1b]")
+_END_MARKS = ".!?:;\u2026\u3002\uff01\uff1f\uff1b"
+# A run of marks is not matched, only the spaces behind it: trying each mark of a run as its start takes quadratic time.
+_SENTENCE_END = re.compile(rf"(?<=[{_END_MARKS}])\s+|[\n\r\u2028\u2029]\s*|[\u3002\uff01\uff1f\uff1b]")
 _TITLE = re.compile(r"\u300a([^\u300b]{2,20})\u300b|\u300c([^\u300d]{2,20})\u300d|\u300e([^\u300f]{2,20})\u300f")
 _NO_NAME = " 0 "  # stands for a character of a script without spaces, which has no capitals
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -26,11 +28,13 @@ class TermFinder:
     A term is
 
     - a name: a capitalised word, or up to four in a row and each word of them. The first word of a sentence counts
-      only if it is capitalised elsewhere too, or has two capitals. Letters that stand alone ("I") do not count, and a
-      text in capitals has no names;
+      only if it is capitalised elsewhere too, or has two capitals. A line break ends a sentence. Letters that stand
+      alone ("I") do not count, and a text in capitals has no names;
     - a rare word: one that `known_words` lacks. Without these, one of at least five letters that takes at least three
       tokens, if the vocabulary holds frequent words as single tokens;
     - a text of up to 20 characters in the marks of Chinese and Japanese titles and quotations.
+
+    Terms have up to 200 characters.
 
     Args:
         vocabulary: the model's tokens. Terms are spelled in its case.
@@ -63,9 +67,9 @@ class TermFinder:
         """Return the terms of a text, each once, in the order of the text; the first 500 that can be spelled."""
         found: dict[str, None] = {}
         for candidate in self._candidates(normalize_text(text)):
-            spelled = self._spelled(candidate)
+            spelled = self._spelling.spell_any_case(candidate)
             if spelled is not None:
-                found[spelled] = None
+                found[spelled[1]] = None
                 if len(found) == MOST_TERMS:
                     break
         return tuple(found)
@@ -73,7 +77,7 @@ class TermFinder:
     def _candidates(self, text: str) -> Iterator[str]:
         yield from (title for match in _TITLE.finditer(text) for title in match.groups() if title)
         text = "".join(_NO_NAME if is_unspaced(letter) else letter for letter in text)
-        sentences = [_WORD.findall(sentence) for sentence in _SENTENCE.split(text)]
+        sentences = [_WORD.findall(sentence) for sentence in split_sentences(text)]
         has_case = any(map(str.islower, text))
         inner = {word for words in sentences for word in words[1:] if _is_capitalised(word)}
         for words in sentences:
@@ -97,18 +101,20 @@ class TermFinder:
             return word.casefold() not in self._known
         if len(word) < _RARE_LETTERS or not self._has_whole_words:
             return False
-        spelled = self._spelled(word)
-        return spelled is not None and self._spelling.spell(spelled).fewest_tokens >= _RARE_TOKENS
+        spelled = self._spelling.spell_any_case(word)
+        return spelled is not None and spelled[0].fewest_tokens >= _RARE_TOKENS
 
-    def _spelled(self, term: str) -> str | None:
-        """Return the term in the case of the vocabulary, None if it cannot be spelled."""
-        for form in (term, term.upper(), term.lower()):
-            try:
-                self._spelling.spell(form)
-            except ValueError:
-                continue
-            return form
-        return None
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text into sentences without the marks at their ends, in a time that grows with its length.
+
+    Sentences end at line breaks, at marks before a space, and at full-width marks.
+
+    >>> split_sentences("Version 2.0 is out! See\\nAnna... \u597d\u3002\u597d")
+    ['Version 2.0 is out', 'See', 'Anna', '\u597d', '\u597d']
+    """
+    sentences = (part.strip().rstrip(_END_MARKS) for part in _SENTENCE_END.split(text))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _is_capitalised(word: str) -> bool:

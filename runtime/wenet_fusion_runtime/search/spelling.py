@@ -8,6 +8,7 @@ from typing import NamedTuple
 from wenet_fusion_runtime.results.normalization import spellings
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
+MAX_PHRASE = 200  # characters of a hot word from a client or from a text
 BOUNDARY = ord(WORD_START)
 _UNKNOWN_SYMBOL = 0x10FFFF  # stands for <unk>; no character has this code point
 
@@ -81,6 +82,19 @@ class Spelling:
                 if other != phrase and self._can_spell(other):
                     raise ValueError(f"{error}, but there are tokens for '{other}'") from None
             raise
+
+    def spell_any_case(self, phrase: str) -> tuple[Spelled, str] | None:
+        """Return the symbols of a phrase and its form: as it is, else in capitals, else in small letters.
+
+        Returns:
+            None if the phrase has more than 200 characters or no sequence of tokens spells any of its forms.
+        """
+        for form in (phrase, phrase.upper(), phrase.lower()) if len(phrase) <= MAX_PHRASE else ():
+            try:
+                return self._spell_any_form(form), form
+            except ValueError:
+                continue
+        return None
 
     def _can_spell(self, phrase: str) -> bool:
         try:

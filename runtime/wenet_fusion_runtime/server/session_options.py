@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from wenet_fusion_runtime.audio.sample_formats import SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
+from wenet_fusion_runtime.search.spelling import MAX_PHRASE
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 SAMPLE_RATE = 16000  # Hz, the rate of WeNet's clients
 MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
-MAX_PHRASE = 200  # characters of a hot word
 MAX_CHARACTERS = 20000  # characters of all hot words: their prefix trees cost time and memory
 MAX_CONTEXT = 20000  # characters of a context
 MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped

@@ -53,13 +53,13 @@ class Biasing:
         """Return a value with the terms of a text in place of those of the one before; see `TermFinder`.
 
         Raises:
-            ValueError: the search has no use for hot words, or the boost is out of range.
+            ValueError: the text is not blank and the search has no use for hot words, or the boost is out of range.
         """
+        if text.strip():
+            check_alternatives(self.mode, "hot words and a context")  # before the search for terms, which takes time
         context = tuple(HotWord(term, boost, "context") for term in self.finder.find(text))
         if _boosts(context) == _boosts(self.context):
             return self
-        if context:
-            check_alternatives(self.mode, "hot words and a context")
         return self._with(self.hot_words, context)
 
     def _with(self, hot_words: tuple[HotWord, ...], context: tuple[HotWord, ...]) -> Biasing:

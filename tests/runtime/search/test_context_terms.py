@@ -1,6 +1,7 @@
 """Terms of a text: names, rare words, titles, in the spelling of the vocabulary."""
 
 import string
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,10 @@ WHOLE = Vocabulary([*RESERVED, "▁", *string.ascii_lowercase, "▁meeting", "�
         ("see Zürich and Bern", ["Bern"]),  # no token has a ü
         ("我在Google和《红楼梦》工作", ["红楼梦", "Google"]),
         ("我说「你好」", ["你好"]),
+        ("we talk about money\nThe budget is small\nAnd we go home", []),  # a line break ends a sentence
+        ("we meet\r\nThe Oslo team", ["Oslo"]),
+        ("we meet... The Oslo team?! Then go", ["Oslo"]),
+        ("we meet " + "Anna" * 50 + "s Oslo", ["Oslo"]),  # longer than a hot word may be
         ("", []),
         ("123 4.5 -- !!", []),
     ],
@@ -53,6 +58,14 @@ def test_words_of_many_tokens_are_rare_if_frequent_words_are_one_token() -> None
 def test_a_long_text_has_a_bounded_number_of_terms() -> None:
     names = [f"{a}{b}{c}".capitalize() for a in "abcdefghij" for b in "abcdefghij" for c in "abcdefghij"]
     assert len(TermFinder(UPPER).find(", x ".join(names))) == MOST_TERMS
+
+
+@pytest.mark.parametrize("run", [".", " ", ".!?", "\n", ". ", ".\n", "\n ", "。", "…。", "A.", "a-", "《", "\u200d"])
+def test_hostile_texts_take_linear_time(run: str) -> None:
+    """Quadratic splitting takes 15 s and more on a run of marks of this length."""
+    begin = time.process_time()
+    assert TermFinder(UPPER).find(f"we{run * (20_000 // len(run))}x") == ()
+    assert time.process_time() - begin < 5
 
 
 @settings(max_examples=50, deadline=None)

@@ -138,6 +138,15 @@ def test_words_and_context_are_set_apart() -> None:
     assert stream.set_context("") == () and stream.biasing.scorers is recognizer.create_stream().biasing.scorers
 
 
+def test_greedy_streams_refuse_a_context_unread() -> None:
+    stream = Recognizer(UNSURE, DecodingOptions(GREEDY)).create_stream()
+    finder: Any = type("Finder", (), {"find": lambda self, text: pytest.fail("read") if text.strip() else ()})()
+    object.__setattr__(stream.biasing, "finder", finder)
+    with pytest.raises(ValueError, match="keeps a single hypothesis, so hot words and a context have no effect"):
+        stream.set_context("no terms here")
+    assert stream.set_context(" \n") == ()
+
+
 def test_words_that_cannot_be_used_are_one_message_and_change_nothing() -> None:
     stream = RECOGNIZERS[PREFIX_BEAM].create_stream(hot_words=[HotWord("a")])
     before = stream.biasing

@@ -8,15 +8,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.context_terms import split_sentences
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.search.spelling import Spelled, Spelling
-from wenet_fusion_runtime.server.session_options import MAX_PHRASE
 
 MOST_READ = 2000  # characters of keywords and prompt; the rest is not read
 MOST_WORDS = 200  # hot words of one prompt and its keywords
 LONGEST_PHRASE = 4  # words; what is longer is context
-_SEPARATOR = re.compile("[,;:|\n.!?\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f]+(?=\\s|$)|[\n|\u3001\u3002\uff0c\uff1b]")
+_COMMAS = ",\uff1a"
+_SEPARATOR = re.compile(rf"(?<=[{_COMMAS}])\s+|[|\u3001\uff0c]")
 _QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
 
 
@@ -61,26 +62,18 @@ class PromptWords:
         """
         if not self._is_used or not (prompt or keywords):
             return Hints()
-        parts = [" ".join(part.split()).strip(_QUOTES) for part in _SEPARATOR.split(prompt[:MOST_READ])]
+        split = [part for sentence in split_sentences(prompt[:MOST_READ]) for part in _SEPARATOR.split(sentence)]
+        parts = [" ".join(part.split()).lstrip(_QUOTES).rstrip(_QUOTES + _COMMAS) for part in split]
         phrases = [part for part in parts if part.count(" ") < LONGEST_PHRASE]
-        taken = {spelled[0] for word in chosen if (spelled := self._spelled(word.phrase)) is not None}
+        taken = {spelled[0] for word in chosen if (spelled := self._spelling.spell_any_case(word.phrase))}
         found: dict[Spelled, str] = {}
         left = MOST_READ
         for phrase in dict.fromkeys([*keywords, *phrases]):
             left -= len(phrase)
             if left < 0 or len(found) == MOST_WORDS:
                 break
-            spelled = self._spelled(phrase)
+            spelled = self._spelling.spell_any_case(phrase)
             if spelled is not None and spelled[0] not in taken:
                 found.setdefault(*spelled)
         context = ". ".join(part for part in parts if part.count(" ") >= LONGEST_PHRASE)
         return Hints(tuple(map(HotWord, found.values())), context)
-
-    def _spelled(self, phrase: str) -> tuple[Spelled, str] | None:
-        """Return the spelling of a phrase in the case of the vocabulary, and that form."""
-        for form in (phrase, phrase.upper(), phrase.lower()) if len(phrase) <= MAX_PHRASE else ():
-            try:
-                return self._spelling.spell(form), form
-            except ValueError:
-                continue
-        return None

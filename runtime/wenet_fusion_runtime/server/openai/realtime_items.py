@@ -18,8 +18,8 @@ class _Item:
     """An item whose audio is being recognised."""
 
     id: str = field(default_factory=lambda: new_id("item"))
-    words: list[Word] = field(default_factory=list)  # of its closed segments
-    sent: str = ""  # all deltas so far
+    has_closed: bool = False  # it has a closed segment with words
+    sent: int = 0  # characters of its open segment that deltas have carried
     text: str = ""  # of its closed segments, as a formatter wrote it, with the spaces at its ends
     start_seconds: float = 0.0
 
@@ -65,9 +65,9 @@ class ItemEvents:
         for result in update.finals:
             if result.words or (self._detects_turns and self._item is not None):
                 item = self._open(result, events)
-                item.words += result.words
                 item.text += spaced_text(result, self._vocabulary)
-                events += self._delta(item, [])
+                events += self._delta(item, result.words)
+                item.has_closed, item.sent = item.has_closed or bool(result.words), 0
                 if self._detects_turns:
                     events += self._end(item, result.end_seconds)
         partial = update.partial
@@ -98,12 +98,15 @@ class ItemEvents:
                 events.append(event("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._item.id))
         return self._item
 
-    def _delta(self, item: _Item, words: tuple[Word, ...] | list[Word]) -> list[str]:
-        text = joined_words([*item.words, *words])
-        delta = text[len(item.sent) :]
+    def _delta(self, item: _Item, words: tuple[Word, ...]) -> list[str]:
+        """Return the event with the words of the open segment that were not sent before."""
+        text = joined_words(words)
+        if item.has_closed and words and words[0].spaced:
+            text = f" {text}"
+        delta = text[item.sent :]
         if not delta:
             return []
-        item.sent = text
+        item.sent = len(text)
         return [event(f"{_TRANSCRIPTION}.delta", item_id=item.id, content_index=0, delta=delta)]
 
     def _end(self, item: _Item, seconds: float) -> list[str]:

@@ -14,9 +14,10 @@ from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.formats import JSON
 from wenet_fusion_runtime.results.result import Result, Token
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.results.words import spaced_text
 from wenet_fusion_runtime.server.errors import ClientError
 from wenet_fusion_runtime.server.http.responses import failure, json_response
-from wenet_fusion_runtime.server.http.upload_answer import Answer, Fields, Transcript, joined_text, written
+from wenet_fusion_runtime.server.http.upload_answer import Answer, Fields, Transcript, written
 from wenet_fusion_runtime.server.openai.openai_errors import error_record
 from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
 from wenet_fusion_runtime.server.openai.transcription_options import (
@@ -76,13 +77,17 @@ class _TranscriptionAnswer:
     def __init__(self, options: TranscriptionOptions, vocabulary: Vocabulary) -> None:
         self._options, self._vocabulary = options, vocabulary
         self.options = options.upload
-        self._results: list[Result] = []
-        self._sent = ""
+        self._has_sent = False
+        self._spaces = ""  # at the end of the closed segments; sent once there is text behind them
 
     def piece(self, finals: Sequence[Result], partial: Result | None) -> str:
-        self._results += [result for result in finals if result.tokens]
-        text = joined_text(self._results, self._vocabulary)
-        delta, self._sent = text[len(self._sent) :], text
+        closed = [result for result in finals if result.tokens]
+        if not closed:
+            return ""
+        text = self._spaces + "".join(spaced_text(result, self._vocabulary) for result in closed)
+        delta = text.rstrip() if self._has_sent else text.strip()
+        self._spaces = text[len(text.rstrip()) :]
+        self._has_sent = self._has_sent or bool(delta)
         tokens = [token for result in finals for token in result.tokens]
         return _event({"type": "transcript.text.delta", "delta": delta} | self._logprobs(tokens)) if delta else ""
 
