@@ -252,14 +252,15 @@ def test_token_and_origin_at_work(fake_archive: Path, tmp_path: Path) -> None:
         # Before a page of another origin sends a token or a file the browser asks whether it may, without the token.
         asked = {
             "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "authorization, content-type",
+            "Access-Control-Request-Headers": "authorization,content-type, x-stainless-os,X-Stainless-Arch,x-other,"
+            "x-stainless-",
         }
         for origin, status in (("https://good.example", 204), ("https://evil.example", 403)):
             found, headers, _ = await http("OPTIONS", f"{server.url}transcribe", headers=asked | {"Origin": origin})
             assert found == status
             assert headers.get("Access-Control-Allow-Origin") == (origin if status == 204 else None)
             assert headers.get("Access-Control-Allow-Headers") == (
-                "Authorization, Content-Type" if status == 204 else None
+                "Authorization, Content-Type, x-stainless-os, x-stainless-arch" if status == 204 else None
             )
         assert (await http("GET", f"{server.url}info%0AINFO%20forged"))[0] == 401
         assert not any(line.startswith("INFO forged") for line in server.log)

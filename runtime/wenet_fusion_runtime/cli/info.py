@@ -6,7 +6,7 @@ import argparse
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
-from wenet_fusion_runtime.model.metadata import ANY, ONNX, TORCHSCRIPT, Meta
+from wenet_fusion_runtime.model.metadata import ANY, KINDS, ONNX, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED, model_paths
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
@@ -74,5 +74,6 @@ def _info(options: argparse.Namespace) -> int:
 def _timestamps(meta: Meta) -> str:
     start, end = meta.emission_delay
     if meta.emission_delay == EmissionDelay():
-        return "of the emitting frames; export with --ctm corrects them for emission delay"
+        remedy = "; export with --ctm corrects them for emission delay" if meta.kind in KINDS else ""
+        return f"of the emitting frames{remedy}"
     return f"corrected for emission delay: starts by {start:+.3f} s, ends by {end:+.3f} s"

@@ -145,12 +145,17 @@ class AcousticModel:
                 f"found samples {samples.shape} and lengths {list(lengths)}"
             )
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
+        for row, end in zip(clipped, ends):
+            if end < count:  # the row ends there: what follows is not its look-ahead either
+                row[end:] = 0.0
         size, steps = chunk * frame if self._chunk_by_chunk else count, []
         for start in range(0, count, size):
             stop = min(start + size, count)
             block = np.ascontiguousarray(clipped[:, start : stop + ahead])
             # A row that has ended gets length 0.
             valid = (ends - start).clip(0, stop - start)
+            if start and not valid.any():
+                break
             with self._conformance.calling():
                 scores, state = self.backend.step(block, valid, chunk, left, state)
                 self._conformance.check_step(scores, stop - start, valid)

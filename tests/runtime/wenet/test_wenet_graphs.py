@@ -95,6 +95,33 @@ def test_random_cuts_and_long_streams(tmp_path: Path, monkeypatch: pytest.Monkey
         assert whole.text == "abcd" * 8
 
 
+def test_the_end_of_a_long_stream_passes_the_last_position(tmp_path: Path) -> None:
+    """sherpa-onnx's graph runs a whole chunk even for the last four frames, where its table has 5000 positions."""
+    model = load_model(save_sherpa(tmp_path, FakeWenet(Shape(layers=1, width=2, heads=1)), 16, 4))
+    size = 4932 * model.meta.frame_samples
+    samples = np.zeros((1, size + model.meta.lookahead_samples), np.float32)
+    scores, _ = model.step(samples, [size], 16, 4, model.init_state(1, 16, 4))
+    assert scores.lengths.tolist() == [4932]
+
+
+@pytest.mark.parametrize("chunk, left", [(16, 311), (16, 400), (5000, -1)])
+def test_graphs_without_room_for_a_stream_are_refused(tmp_path: Path, chunk: int, left: int) -> None:
+    folder = save_graphs(tmp_path / "graphs", FakeWenet(Shape()), 8, 2 if left > 0 else -1)
+    paths = {folder / "encoder.onnx": folder}
+    if left > 0:
+        path = save_sherpa(tmp_path / "one", FakeWenet(Shape()), 8, 2)
+        paths[path] = path
+    for file, model in paths.items():
+        graph = onnx.load(str(file))
+        known = {item.key: item.value for item in graph.metadata_props}
+        del graph.metadata_props[:]
+        onnx.helper.set_model_props(graph, known | {"chunk_size": str(chunk), "left_chunks": str(left)})
+        onnx.save(graph, str(file))
+        message = f"{file.name}: was exported for chunks of {chunk} frames with {left} to the left: of the 5000 posi"
+        with pytest.raises(ValueError, match=message):
+            load_model(model)
+
+
 def test_other_chunks_are_refused_by_name(folder: Path, sherpa: Path) -> None:
     for path in (folder, sherpa):
         recognizer = Recognizer(load_model(path), DecodingOptions(mode=GREEDY))

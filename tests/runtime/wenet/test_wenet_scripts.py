@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.model.wenet_runtime import TorchAsrModel
 from support.wenet.fake_wenet import RATE, SHIFT, FakeWenet, Shape, random_shape, speak
@@ -181,8 +181,43 @@ def test_our_own_export_through_wenets_methods(exported: Path, trained: TrainedM
 
 
 def test_a_chunk_longer_than_the_positions_is_refused(reader: Path) -> None:
-    with pytest.raises(ValueError, match="chunk 5001 must be at most 5000 frames: WeNet's encoders know no more"):
-        Recognizer(load_model(reader)).create_stream(5001, 0)
+    with pytest.raises(ValueError, match="chunk 5000 must be less than 5000 frames: WeNet's encoders know no more"):
+        Recognizer(load_model(reader)).create_stream(5000, 0)
+
+
+@settings(max_examples=12, deadline=None)
+@given(chunk=st.integers(1, 99), seed=st.integers(0, 10**6))
+@example(chunk=10, seed=0)
+@example(chunk=25, seed=0)
+def test_no_chunk_meets_the_end_of_the_positions(reader: Path, chunk: int, seed: int) -> None:
+    """The fake knows 100 positions and, as WeNet's older exports, does not take the last one."""
+    rng, model = np.random.default_rng(seed), load_model(reader)
+    samples = noise(rng)[: int(rng.integers(1, 300)) * model.meta.frame_samples]
+    samples = np.resize(samples, int(rng.integers(100, 300)) * model.meta.frame_samples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_backend, "MOST_FRAMES", 100)
+        assert len(own_log_probs(model, samples, chunk, int(rng.integers(0, 5)))) >= 100
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_nothing_behind_the_end_of_a_row_is_read(folder: Path, seed: int) -> None:
+    """Rows end anywhere in a block of several chunks, also with a chunk, before others or all of them."""
+    rng, model, chunk, left = np.random.default_rng(seed), load_model(folder), 5, 2
+    frame, ahead = model.meta.frame_samples, model.meta.lookahead_samples
+    samples = rng.uniform(-0.3, 0.3, (3, 4 * chunk * frame + ahead)).astype(np.float32)
+    ends = [0, int(rng.integers(1, 4)) * chunk * frame, int(rng.integers(0, 3 * chunk * frame))]
+    for rows in ([0, 1, 2], [0, 2], [1], [0]):
+        lengths = [ends[row] for row in rows]
+        found, _ = model.step(samples[rows], lengths, chunk, left, model.init_state(len(rows), chunk, left))
+        assert found.lengths.tolist() == [-(-length // frame) for length in lengths]
+        for index, (row, length) in enumerate(zip(rows, lengths)):
+            if length == 0:
+                continue
+            frames = -(-length // frame)
+            alone = np.pad(samples[row, :length], (0, frames * frame + ahead - length))[None]
+            expected, _ = model.step(alone, [length], chunk, left, model.init_state(1, chunk, left))
+            np.testing.assert_allclose(found.row(index)[1], expected.row(0)[1], atol=1e-5)
 
 
 def test_whole_utterances_are_decoded_as_streams(folder: Path) -> None:

@@ -86,6 +86,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown) > 4 and [line for line in shown if line not in found.splitlines()] == []
     for line in ("takes one row: a server steps its streams one after the other", "end after 5000 frames", "MB"):
         assert line in found
+    assert "--ctm" not in found  # a correction that these files cannot have
     digest = re.search(r"^SHA-256 +(\w{64})$", found, re.MULTILINE)
     assert main(["info", FOLDER, "--require_sha256", digest[1]]) == 0
     assert main(["info", FOLDER, "--require_sha256", "0" * 64]) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 from support.runtime.engine_clients import PATIENCE
-from support.runtime.fake_model import make_model
+from support.runtime.fake_model import LoudnessModel, make_model
 from wenet_fusion_runtime import Engine, Recognizer
 from wenet_fusion_runtime.server.guard.addresses import Visitor
 from wenet_fusion_runtime.server.limits import Limits
@@ -18,6 +19,7 @@ from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
 from wenet_fusion_runtime.server.openai.realtime_connection import RealtimeConnection
 from wenet_fusion_runtime.server.service import Service
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
+from wenet_fusion_runtime.server.websocket import live_connection
 
 
 class MemorySocket:
@@ -81,6 +83,48 @@ def test_events_without_audio_wait(record: dict[str, Any], reply: str | None, mo
             assert socket.incoming.qsize() == left and (reply is None or socket.sent.count(reply) == 3)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+class SlowModel(LoudnessModel):
+    """A session's end takes some 40 ms."""
+
+    def step(self, *arguments: Any) -> Any:
+        time.sleep(0.04)
+        return super().step(*arguments)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"type": "input_audio_buffer.clear"}],
+        [
+            {"type": "session.update", "session": {"audio": {"input": {"turn_detection": turns}}}}
+            for turns in (None, {"type": "server_vad"})
+        ],
+    ],
+)
+def test_events_hold_no_session_without_audio(events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks that fall into the end of a session must not begin the idle time anew."""
+    monkeypatch.setattr(live_connection, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(realtime_connection, "CONTROLS_AT_ONCE", 1e9)
+    recognizer = Recognizer(make_model(SlowModel()), SERVER_OPTIONS)
+
+    async def run() -> None:
+        with Engine(recognizer.model) as engine:
+            service, socket = Service(recognizer, engine, Limits(idle_seconds=1.0)), MemorySocket()
+            words = PromptWords(service.meta.vocabulary, recognizer.options.mode)
+            served = RealtimeConnection(service, socket, "test", Visitor(), words)  # type: ignore[arg-type]
+            running, end, sent = asyncio.ensure_future(served.run()), asyncio.get_running_loop().time() + PATIENCE, 0
+            while not running.done():
+                assert asyncio.get_running_loop().time() < end, "the session goes on"
+                if len(socket.sent) == sent + 1:  # the last event is answered
+                    socket.incoming.put_nowait(events[sent % len(events)])
+                    sent += 1
+                await asyncio.sleep(0.005)
+            assert sent > 2 and socket.closed and socket.sent[-1] == "error"
+            assert set(socket.sent[1:-1]) <= {"input_audio_buffer.cleared", "session.updated"}
 
     asyncio.run(run())
 

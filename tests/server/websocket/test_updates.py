@@ -117,11 +117,15 @@ def test_a_search_without_alternatives_refuses_hot_words() -> None:
         ({"hot_words": "d"}, "hot_words must be a list of at most 1000 objects"),
         ({"context": ["d"]}, f"context must be a text of at most {MAX_CONTEXT} characters"),
         ({"context": "d" * (MAX_CONTEXT + 1)}, "context must be a text of at most"),
+        ({"hot_words": [{"phrase": "d" * 201}]}, "at most 200 characters"),
     ],
 )
-def test_wrong_updates_end_the_session_with_a_message(record: dict[str, Any], part: str) -> None:
-    socket = serve([{"signal": "update"} | record])
-    assert part in socket.sent[-1]["message"] and socket.close_code == 1000
+def test_wrong_updates_are_refused_and_the_session_goes_on(record: dict[str, Any], part: str) -> None:
+    socket = serve([{"signal": "update", "hot_words": WORDS}, {"signal": "update"} | record, DATA, END])
+    (first, second) = replies(socket)
+    assert first["type"] == "updated" and second["type"] == "update_refused" and part in second["message"]
+    assert text_of(socket) == text_of(serve([DATA, END], hot_words=WORDS))
+    assert socket.sent[-1] == {"status": "ok", "type": "speech_end"}
     with pytest.raises(ClientError, match=part):
         protocol.parse_signal(json.dumps({"signal": "update"} | record), LIVE_ENDPOINTS)
 

@@ -105,7 +105,7 @@ class FakeWenet(nn.Module):
         if cnn_cache.numel() == 0:
             cnn_cache = torch.zeros(self.layers, 1, self.width, self.kernel - 1)
         frames, cached = (xs.size(1) - self.context - 1) // self.subsampling + 1, att_cache.size(2)
-        assert offset + frames <= self.positions and offset >= cached
+        assert offset + frames < self.positions and offset >= cached
         positions = torch.arange(offset - cached, offset + frames)
         out, att_cache, cnn_cache = self.run(
             xs, positions, torch.ones(cached + frames, dtype=torch.bool), att_cache, cnn_cache

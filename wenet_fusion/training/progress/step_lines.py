@@ -28,12 +28,13 @@ class StepLines:
 
     def due(self, step: int, epoch: int, values: Mapping[str, float]) -> str:
         """Return a line with the mean loss since the last one and the numbers of this update; empty if none is due."""
-        now = time.monotonic()
+        if on_terminal():
+            return ""
+        now, left = time.monotonic(), ""
         self._losses.append(values["loss"])
-        if on_terminal() or (self._first and now < self._last + LOG_INTERVAL_SECONDS):
+        if self._first and now < self._last + LOG_INTERVAL_SECONDS:
             return ""
         loss, self._losses, self._last = sum(self._losses) / len(self._losses), [], now
-        left = ""
         if self._first:  # validations count, too
             seconds = (now - self._began) / (step - self._first) * (self._max_steps - step)
             left = f", {timedelta(seconds=round(seconds))} left"

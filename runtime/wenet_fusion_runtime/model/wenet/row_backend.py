@@ -14,7 +14,7 @@ from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.model.conformance import Mismatch
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
 
-MOST_FRAMES = 5000  # positions that WeNet's encoders know
+MOST_FRAMES = 5000  # positions that WeNet's encoders know; older exports do not take the last one
 TOP_TOKENS = 20  # of a frame, for the search
 
 
@@ -101,8 +101,8 @@ class RowBackend:
         Raises:
             ValueError: the chunk is longer than the model's positions.
         """
-        if chunk > MOST_FRAMES:
-            raise ValueError(f"chunk {chunk} must be at most {MOST_FRAMES} frames: WeNet's encoders know no more")
+        if chunk >= MOST_FRAMES:
+            raise ValueError(f"chunk {chunk} must be less than {MOST_FRAMES} frames: WeNet's encoders know no more")
         return tuple(self.graphs.fresh(chunk, left) for _ in range(batch))
 
     def step(
@@ -115,13 +115,17 @@ class RowBackend:
         states = []
         for row, old in enumerate(state):
             if frames[row]:
-                block = self._valid(samples[row], int(lengths[row]), int(frames[row]), most)
+                block = samples[row, : int(frames[row]) * self._frame_samples + self._lookahead]
                 encoder_out, log_probs, old = self._encode(block, int(frames[row]), chunk, left, old)
                 outputs.append((encoder_out, *_top_tokens(log_probs), log_probs[:, :, 0]))
             else:
                 outputs.append(None)
             states.append(old)
-        encoder_out, log_probs, ids, blank = (_stacked(parts, most) for parts in zip(*_filled(outputs)))
+        if not frames.any():  # their frames are cut off; the other arrays have the shapes of a model's output
+            encoder_out, log_probs, _ = self._silence(chunk, left)
+            outputs.append((encoder_out, *_top_tokens(log_probs), log_probs[:, :, 0]))
+        filled = _filled(outputs)[: len(state)]
+        encoder_out, log_probs, ids, blank = (_stacked(parts, most) for parts in zip(*filled))
         return StepScores(encoder_out, frames, log_probs, ids, blank), tuple(states)
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
@@ -151,28 +155,22 @@ class RowBackend:
 
     def vocabulary_size(self, chunk: int, left: int) -> int:
         """Run one frame of silence; return the number of tokens that the model scores."""
-        silence = np.zeros(self._frame_samples + self._lookahead, np.float32)
-        return self._encode(silence, 1, chunk, left, self.graphs.fresh(chunk, left))[1].shape[2]
+        return self._silence(chunk, left)[1].shape[2]
 
     def use_one_thread(self) -> None:
         """Use one core in calls from this thread."""
         self.graphs.use_one_thread()
 
-    def _valid(self, samples: np.ndarray, length: int, frames: int, most: int) -> np.ndarray:
-        """Return the samples that `frames` encoder frames read, zeros after a row's end.
-
-        A row ends in this block if its length is not that of the block: what follows is another row's time.
-        """
-        block = samples[: frames * self._frame_samples + self._lookahead]
-        if length < most * self._frame_samples:
-            block = block.copy()
-            block[length:] = 0.0
-        return block
+    def _silence(self, chunk: int, left: int) -> tuple[np.ndarray, np.ndarray, GraphState]:
+        """Run one frame of silence."""
+        silence = np.zeros(self._frame_samples + self._lookahead, np.float32)
+        return self._encode(silence, 1, chunk, left, self.graphs.fresh(chunk, left))
 
     def _encode(
         self, samples: np.ndarray, frames: int, chunk: int, left: int, state: GraphState
     ) -> tuple[np.ndarray, np.ndarray, GraphState]:
-        if state.offset + frames > MOST_FRAMES:
+        # Graphs may run whole chunks even for fewer frames.
+        if state.offset + max(frames, chunk) >= MOST_FRAMES:
             state = self.graphs.fresh(chunk, left)
         features = self.features(samples)
         assert len(features) == self.geometry.window(frames)
@@ -194,8 +192,7 @@ def _top_tokens(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _filled(outputs: Sequence[tuple[np.ndarray, ...] | None]) -> list[tuple[np.ndarray, ...]]:
     """Return the outputs of all rows, no frames for those that had ended."""
-    known = next((output for output in outputs if output is not None), None)
-    assert known is not None, "a step needs a row with samples"
+    known = next(output for output in outputs if output is not None)
     return [tuple(part[:, :0] for part in known) if output is None else output for output in outputs]
 
 

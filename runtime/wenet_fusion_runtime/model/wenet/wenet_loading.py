@@ -12,7 +12,7 @@ from wenet_fusion_runtime.model.conformance import Conformance
 from wenet_fusion_runtime.model.metadata import ANY, DYNAMIC, FIXED, Meta
 from wenet_fusion_runtime.model.torch_backend import NO_ENGINE
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
-from wenet_fusion_runtime.model.wenet.onnx_graphs import load_onnx_graphs
+from wenet_fusion_runtime.model.wenet.onnx_graphs import CacheLayout, load_onnx_graphs
 from wenet_fusion_runtime.model.wenet.recipe_settings import RecipeSettings, read_recipe
 from wenet_fusion_runtime.model.wenet.row_backend import MOST_FRAMES, Geometry, Graphs, RowBackend
 from wenet_fusion_runtime.model.wenet.scripted_graphs import load_scripted
@@ -104,14 +104,26 @@ def _graphs(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
     encoder, ctc, decoder = files.models
     found = load_onnx_graphs(encoder, ctc, decoder, threads)
     layout, settings = found.graphs.layout, _features(files, recipe, found.bins, found.sample_rate)
-    chunking = layout.chunk, layout.shown_left
+    chunking = _chunking(encoder, layout)
     return _Opened(found.graphs, found.geometry, settings, chunking, found.reverse_weight, True, "onnxruntime")
 
 
 def _sherpa(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
     found = load_sherpa_graph(files.models[0], threads)
     layout, settings = found.graphs.layout, _features(files, recipe, found.bins, found.sample_rate)
-    return _Opened(found.graphs, found.geometry, settings, (layout.chunk, layout.shown_left), 0.0, False, "onnxruntime")
+    chunking = _chunking(files.models[0], layout)
+    return _Opened(found.graphs, found.geometry, settings, chunking, 0.0, False, "onnxruntime")
+
+
+def _chunking(path: Path, layout: CacheLayout) -> tuple[int, int]:
+    """Return the chunk and left context of a graph; the cache must leave positions for two chunks."""
+    if layout.chunk * (layout.left + 2) >= MOST_FRAMES:
+        raise ValueError(
+            f"{path}: was exported for chunks of {layout.chunk} frames with {layout.left} to the left: of the "
+            f"{MOST_FRAMES} positions of WeNet's encoders too few are left, and a stream would start anew at every "
+            "chunk; export the checkpoint again with fewer chunks to the left, e.g. 4"
+        )
+    return layout.chunk, layout.shown_left
 
 
 def _features(files: ModelFiles, recipe: RecipeSettings, bins: int, sample_rate: int | None) -> FeatureSettings:

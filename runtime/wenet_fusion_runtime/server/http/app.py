@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -30,6 +31,7 @@ from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 OPENAI = "/v1/"  # the paths of OpenAI's protocols begin with it
 OWNER = "wenet_fusion"  # of the model, in lists of models
+CLIENT_HEADER = re.compile("x-stainless-[a-z0-9-]+")  # OpenAI's client describes itself in such headers
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -145,11 +147,13 @@ class _Routes:
     def _preflight(self, request: web.Request) -> web.Response:
         """Answer a CORS preflight, which has no token: may a page of another origin send a token or a file?"""
         self._check_origin(request)
+        asked = request.headers.get("Access-Control-Request-Headers", "").lower().split(",")
+        clients = [name for name in map(str.strip, asked) if CLIENT_HEADER.fullmatch(name)]
         return web.Response(
             status=204,
             headers={
                 "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
+                "Access-Control-Allow-Headers": ", ".join(["Authorization", "Content-Type", *clients]),
                 "Access-Control-Max-Age": "600",
             },
         )

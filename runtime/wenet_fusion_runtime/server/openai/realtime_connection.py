@@ -203,7 +203,7 @@ class RealtimeConnection(LiveConnection):
         take.ending = ending
         take.session.end()
         self._begin(session, options)
-        self._is_receiving = False
+        self._is_receiving = self._audio_seconds == take.start_seconds  # events keep no session without audio open
         await take.is_sent.wait()
         self._opened.remove(take.session)
 

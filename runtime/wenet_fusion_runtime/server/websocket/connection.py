@@ -12,7 +12,7 @@ from wenet_fusion_runtime.server.service import Service
 from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
-from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader
+from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader, WrongUpdate
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 
@@ -63,10 +63,13 @@ class Connection(LiveConnection):
             if ended or self._error is not None:
                 continue
             if isinstance(message, str):
-                signal = protocol.parse_signal(message, self._service.rules)
-                if isinstance(signal, HotWordUpdate):
+                begun = self._loop.time()
+                signal = self._parsed(message)
+                if isinstance(signal, (HotWordUpdate, WrongUpdate)):
                     self._is_receiving = True  # updates do not keep a session without audio open
                     await self._update(session, signal)
+                    # Pause as long as it took: updates get half a core at most.
+                    await asyncio.sleep(self._loop.time() - begun)
                     continue
                 if isinstance(signal, SessionOptions):
                     raise protocol.protocol_error(
@@ -78,9 +81,19 @@ class Connection(LiveConnection):
                 continue
             await self._push(session, reader.read(message), self._options.sample_rate)
 
-    async def _update(self, session: LiveSession, update: HotWordUpdate) -> None:
-        """Change hot words and context, and reply. Pause as long as it took: updates get half a core at most."""
-        hot_words, context, terms, begun = update.hot_words, update.context, None, self._loop.time()
+    def _parsed(self, message: str) -> SessionOptions | HotWordUpdate | EndSignal | WrongUpdate:
+        """Return a signal; a wrong update is one, because the session goes on after it."""
+        try:
+            return protocol.parse_signal(message, self._service.rules)
+        except WrongUpdate as wrong:
+            return wrong
+
+    async def _update(self, session: LiveSession, update: HotWordUpdate | WrongUpdate) -> None:
+        """Change hot words and context, and reply."""
+        if isinstance(update, WrongUpdate):
+            await self._send(protocol.update_refused(update.message))
+            return
+        hot_words, context, terms = update.hot_words, update.context, None
         try:
             if hot_words is not None:
                 await session.change(lambda changed: changed.set_hot_words(hot_words))
@@ -90,7 +103,6 @@ class Connection(LiveConnection):
             await self._send(protocol.update_refused(ClientError(Reason.OPTION, str(error)).message))
         else:
             await self._send(protocol.updated(terms))
-        await asyncio.sleep(self._loop.time() - begun)
 
     # ---- to the client
 

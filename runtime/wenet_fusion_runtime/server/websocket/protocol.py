@@ -37,6 +37,14 @@ class EndSignal(NamedTuple):
     """The client sends no more audio."""
 
 
+class WrongUpdate(ClientError):
+    """An update signal whose keys or values are invalid: it changes nothing.
+
+    >>> WrongUpdate(Reason.OPTION, "context must be a text").message
+    'context must be a text'
+    """
+
+
 def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpdate | EndSignal:
     """Parse a text message of a client.
 
@@ -44,7 +52,8 @@ def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpd
         text: JSON with the key `signal`.
         rules: the server's endpoint rules, for the rules that the message leaves out.
     Raises:
-        ClientError: the message is invalid; with the text of WeNet's server where that has one.
+        WrongUpdate: an update signal is invalid.
+        ClientError: another message is invalid; with the text of WeNet's server where that has one.
     """
     try:
         record = json.loads(text)
@@ -60,7 +69,10 @@ def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpd
     if signal == "end":
         return EndSignal()
     if signal == "update":
-        return parse_update(record)
+        try:
+            return parse_update(record)
+        except ClientError as error:
+            raise WrongUpdate(error.reason, error.message) from None
     raise protocol_error("Unexpected signal type")
 
 
