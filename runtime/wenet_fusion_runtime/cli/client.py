@@ -108,8 +108,8 @@ def add(commands: Commands) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="after a lost connection, try for S seconds to connect again and go on after the last final text; 0: "
-        "never (default: %(default)g)",
+        help="after a lost connection, try for S seconds to connect again and go on after the last final text; audio "
+        "from standard input is kept meanwhile; 0: never (default: %(default)g)",
     )
     add_hot_word_arguments(client)
     add_context_argument(client)
@@ -158,7 +158,7 @@ def _client(options: argparse.Namespace) -> int:
                 timing = asyncio.run(
                     recognise(
                         server,
-                        Recording(recording.blocks, is_paced, recording.stop),
+                        Recording(recording.blocks, is_paced, recording.is_live, recording.stop),
                         session,
                         display.result,
                         given_endpoint(options),

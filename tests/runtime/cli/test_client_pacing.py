@@ -19,10 +19,10 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 @pytest.mark.parametrize("flags, is_live, expected", [([], False, True), (["--fast"], False, False), ([], True, False)])
 def test_pacing(flags: list[str], is_live: bool, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    paced: list[Any] = []
+    found: list[Any] = []
 
     async def recognise(server: Any, recording: Any, *rest: Any) -> Any:
-        paced.append(recording.is_paced)
+        found.append((recording.is_paced, recording.is_live))
         return SimpleNamespace(audio=1.0, delays=[], ending=0.0)
 
     @contextlib.contextmanager
@@ -32,7 +32,7 @@ def test_pacing(flags: list[str], is_live: bool, expected: bool, monkeypatch: py
     monkeypatch.setattr(websocket_client, "recognise", recognise)
     monkeypatch.setattr(client, "_opened", opened)
     assert main(["client", "localhost:1", str(Path("a.wav")), *flags]) == 0
-    assert paced == [expected]
+    assert found == [(expected, is_live)]
 
 
 def test_streams_have_the_chunk_and_the_left_context_of_the_arguments() -> None:

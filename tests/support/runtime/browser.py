@@ -125,7 +125,7 @@ def drop(page: Any, path: Path, kind: str = "audio/wav") -> None:
 
 
 class CutProxy:
-    """A TCP proxy, within `with`, whose connections a test can cut. It forwards a free port to another port."""
+    """A TCP proxy from a free port to another port, within `with`, whose connections a test can cut or silence."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -133,6 +133,7 @@ class CutProxy:
         self.port = self._listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self._open: list[socket.socket] = []
+        self._silent: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> int:
@@ -141,6 +142,11 @@ class CutProxy:
         for each in cut:
             _shut(each)
         return len(cut) // 2
+
+    def silence(self) -> None:
+        """Read and forward nothing more from the open connections, and leave them open, like a network that is lost."""
+        silent, self._open = self._open, []
+        self._silent += silent
 
     def _accept(self) -> None:
         while True:
@@ -151,21 +157,22 @@ class CutProxy:
                 return
             self._open += [near, far]
             for pair in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=pair, daemon=True).start()
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
     def __enter__(self) -> "CutProxy":
         return self
 
     def __exit__(self, *_: object) -> None:
         _shut(self._listening)
+        self._open += self._silent
         self.cut()
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    _shut(target)
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while (data := source.recv(1 << 16)) and source not in self._silent:
+                target.sendall(data)
+        if source not in self._silent:
+            _shut(target)
 
 
 def _shut(each: socket.socket) -> None:

@@ -5,9 +5,13 @@ import { messageSegment } from "./segments.js";
 import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
+const STALLED_SECONDS = 20;   // nothing of what waits has left the browser for so long: the connection is lost
+const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
 const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again
 const LONGEST_WAIT = 4;
+const ABNORMAL = 1006;        // close code of a connection without a close message
+const LASTING_SECONDS = 60;   // a connection that was ready for so long was a good one, even without a final text
 
 /**
  * A session on the server. Samples are kept until a final text covers them; after a lost connection they are sent again.
@@ -33,10 +37,16 @@ export class Session {
     this.isOver = false;
     this.begun = 0;             // start of this connection in the recording, seconds
     this.unsent = 0;            // samples that came while there was no connection
-    this.giveUpAt = null;       // time in milliseconds; null while connected
+    this.sentAgain = 0;         // samples that were sent at once when the connection was ready
+    this.waiting = 0;           // bytes that had not left the browser at the last look
+    this.movedAt = 0;           // time in milliseconds at which they last became fewer, or were none
+    this.readyAt = null;        // time at which the connection was ready
+    this.giveUpAt = 0;          // time until which lost connections are tried again
+    this.keptFrom = -1;         // first unheard sample when `giveUpAt` was set
     this.wait = FIRST_WAIT;
     this.sent = 0;              // samples
     this.sentAt = [];           // [seconds of audio, time at which `send` got it], oldest first
+    this.checks = setInterval(() => this.check(), 1000 * CHECK_SECONDS);
     this.connect();
   }
 
@@ -45,10 +55,12 @@ export class Session {
     this.sent += samples.length;
     this.sentAt.push([this.sent / this.rate, performance.now()]);
     this.unheard.add(samples);
-    if (this.isReady) this.socket.send(samples);
+    this.check();
+    if (this.isReady) this.transmit(samples);
     else this.unsent += samples.length;
-    const unsent = (this.unsent + (this.isReady ? this.socket.bufferedAmount / 2 : 0)) / this.rate;
-    if (unsent > MAX_UNSENT_SECONDS) this.fail(this.giveUpAt === null ? tooSlow(unsent) : connectionLost());
+    const unsent = (this.isReady ? this.socket.bufferedAmount / 2 : this.unsent) / this.rate;
+    const allowed = MAX_UNSENT_SECONDS + (this.isReady ? this.sentAgain / this.rate : 0);
+    if (unsent > allowed) this.fail(this.isReady || !this.wasReady ? tooSlow(unsent) : connectionLost());
   }
 
   /** Mark the end of the audio; the event `end` follows. */
@@ -60,6 +72,7 @@ export class Session {
   /** Drop the session; no event follows. */
   close() {
     this.isOver = true;
+    clearInterval(this.checks);
     this.socket.close();
   }
 
@@ -100,14 +113,17 @@ export class Session {
   closed(code) {
     if (this.isOver) return;
     const wasReady = this.isReady;
+    if (wasReady) this.unsent = 0;
     this.isReady = false;
     if (!this.wasReady || (this.error !== null && !mayComeBack(code))) return this.fail(this.reason(code, wasReady));
     const now = performance.now();
-    if (this.giveUpAt === null) {
+    const lasted = wasReady && now - this.readyAt > 1000 * LASTING_SECONDS;
+    if (this.unheard.first > this.keptFrom || lasted) {    // otherwise the last connection brought nothing
+      this.keptFrom = this.unheard.first;
       this.giveUpAt = now + 1000 * RECONNECT_SECONDS;
       this.wait = FIRST_WAIT;
-      this.events.lost();
     }
+    if (wasReady) this.events.lost();
     if (now > this.giveUpAt) return this.fail(connectionLost());
     setTimeout(() => this.isOver || this.connect(), 1000 * this.wait);
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT);
@@ -122,12 +138,33 @@ export class Session {
     this.socket.send(JSON.stringify(signal));
   }
 
+  transmit(samples) {
+    this.socket.send(samples);
+    this.waiting = this.socket.bufferedAmount;
+  }
+
+  /** Drop a connection that takes no more data: the network may be gone, which the browser notices after minutes. */
+  check() {
+    if (!this.isReady) return;
+    const now = performance.now();
+    const waiting = this.socket.bufferedAmount;
+    if (waiting === 0 || waiting < this.waiting) this.movedAt = now;
+    this.waiting = waiting;
+    if (now - this.movedAt <= 1000 * STALLED_SECONDS) return;
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.closed(ABNORMAL);
+  }
+
   begin() {
     this.isReady = this.wasReady = true;
-    this.giveUpAt = null;
-    this.unsent = 0;
+    this.readyAt = this.movedAt = performance.now();
     this.begun = this.unheard.start;
-    for (const block of this.unheard.blocks) this.socket.send(block);
+    this.sentAgain = 0;
+    for (const block of this.unheard.blocks) {
+      this.sentAgain += block.length;
+      this.transmit(block);
+    }
     if (this.isEnding) this.end();
     this.events.ready();
   }

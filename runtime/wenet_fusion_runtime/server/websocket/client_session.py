@@ -178,11 +178,20 @@ class ClientSession:
     async def _send_updates(self) -> None:
         while self._updates is not None and self._ended_at is None:
             await asyncio.sleep(UPDATE_SECONDS)
-            update = await asyncio.to_thread(self._updates.changed)
+            looking = asyncio.ensure_future(asyncio.to_thread(self._updates.changed))
+            try:
+                update = await asyncio.shield(looking)
+            except asyncio.CancelledError:  # the connection is lost: `changed` tells a change only once
+                self._set(await looking)
+                raise
+            self._set(update)  # before it is sent: if that fails, the next session starts with it
             if update is not None and self._ended_at is None:
                 await self._socket.send_str(protocol.update_signal(update))
-                known = update._asdict().items()
-                self.options = replace(self.options, **{name: value for name, value in known if value is not None})
+
+    def _set(self, update: HotWordUpdate | None) -> None:
+        if update is not None:
+            known = update._asdict().items()
+            self.options = replace(self.options, **{name: value for name, value in known if value is not None})
 
     async def _receive_results(self) -> None:
         while (record := await self._receive()).get("type") != "speech_end":
@@ -206,6 +215,8 @@ class ClientSession:
                 if message.type is aiohttp.WSMsgType.CLOSE and message.extra
                 else ""
             )
+            if isinstance(self._socket.exception(), asyncio.TimeoutError):  # of the heartbeat
+                raise ConnectionLost("the server does not answer")
             code = self._socket.close_code
             kind = ServerError if code in _FINAL_CODES else ConnectionLost
             raise kind(f"the server closed the connection, code {code}{why}")

@@ -19,6 +19,7 @@ class Recording(NamedTuple):
 
     blocks: Iterator[np.ndarray]  # samples (n,), float32
     is_paced: bool = False  # send no faster than real time
+    is_live: bool = False  # arrives at the speed of speech and is lost if nobody reads it
     stop: Callable[[], object] = lambda: None
 
 
@@ -28,6 +29,8 @@ class KeptAudio:
     Args:
         recording: the audio.
         sample_rate: its rate, Hz.
+        ahead_seconds: audio to read before `read` asks for it, from the first `read` on. So live audio that arrives
+            while there is no connection is kept too.
 
     >>> async def read_twice() -> list[list[float]]:
     ...     audio = KeptAudio(Recording(iter([np.zeros(2), np.ones(2)])), sample_rate=10)
@@ -39,12 +42,17 @@ class KeptAudio:
     [[1.0], 0.3]
     """
 
-    def __init__(self, recording: Recording, sample_rate: int) -> None:
+    def __init__(self, recording: Recording, sample_rate: int, ahead_seconds: float = 0.0) -> None:
         self._recording, self._rate = recording, sample_rate
+        self._ahead_limit = round(ahead_seconds * sample_rate)
         self._kept: deque[np.ndarray] = deque()
         self._start = 0  # number of the first kept sample
         self._read = 0  # kept blocks that were read since `rewind`
-        self._reading: asyncio.Future[np.ndarray | None] | None = None  # the thread that reads the next block
+        self._given = 0  # kept blocks that `read` returned at least once
+        self._ahead = 0  # samples of the others
+        self._has_room = asyncio.Event()  # set when `read` takes samples that were read ahead
+        self._reading: asyncio.Future[None] | None = None  # the thread that reads the next block
+        self._reading_ahead: asyncio.Future[None] | None = None
         self._is_over = False
 
     @property
@@ -63,19 +71,42 @@ class KeptAudio:
         Raises:
             ValueError, OSError: from the recording.
         """
+        if self._ahead_limit and self._reading_ahead is None:
+            self._reading_ahead = asyncio.ensure_future(self._read_ahead())
         if self._read == len(self._kept) and not self._is_over:
-            if self._reading is None:
-                self._reading = asyncio.ensure_future(asyncio.to_thread(next, self._recording.blocks, None))
-            block = await asyncio.shield(self._reading)  # a cancelled `read` loses no block: the next one awaits it
-            self._reading = None
-            if block is None:
-                self._is_over = True
-            else:
-                self._kept.append(block)
+            await self._fetch()
         if self._read == len(self._kept):
             return None
         self._read += 1
-        return self._kept[self._read - 1]
+        block = self._kept[self._read - 1]
+        if self._read > self._given:
+            self._given = self._read
+            self._ahead -= len(block)
+            self._has_room.set()
+        return block
+
+    async def _read_ahead(self) -> None:
+        while not self._is_over:
+            if self._ahead < self._ahead_limit:
+                await self._fetch()
+            else:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    async def _fetch(self) -> None:
+        """Keep the next block."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._keep_next())
+        await asyncio.shield(self._reading)  # a cancelled caller loses no block: the next one awaits it
+
+    async def _keep_next(self) -> None:
+        block = await asyncio.to_thread(next, self._recording.blocks, None)
+        if block is None:
+            self._is_over = True
+        else:
+            self._kept.append(block)
+            self._ahead += len(block)
+        self._reading = None  # after an error it stays: every caller gets the error
 
     def forget(self, seconds: float) -> None:
         """Drop the samples before a time, which a final result covers."""
@@ -89,6 +120,7 @@ class KeptAudio:
             else:
                 self._kept.popleft()
                 self._read -= 1
+                self._given -= 1
 
     def rewind(self) -> None:
         """Begin again with the first kept sample."""
@@ -96,6 +128,10 @@ class KeptAudio:
 
     async def end(self) -> None:
         """Wait for the thread that reads. Afterwards the caller may close the source."""
-        if self._reading is not None and not self._reading.done():
-            self._recording.stop()
+        if self._reading_ahead is not None:
+            self._reading_ahead.cancel()
+            await asyncio.gather(self._reading_ahead, return_exceptions=True)
+        if self._reading is not None:
+            if not self._reading.done():
+                self._recording.stop()
             await asyncio.gather(self._reading, return_exceptions=True)

@@ -16,6 +16,7 @@ from wenet_fusion_runtime.server.session_options import SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.client_session import (
     CLOSE_SECONDS,
+    REPLY_SECONDS,
     ClientSession,
     ConnectionLost,
     ServerError,
@@ -27,6 +28,7 @@ from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio, Recordin
 
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 30.0
+SILENCE_SECONDS = 30.0  # a server that sends nothing for so long, not even an answer to a ping, is lost
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to connect again
 
 
@@ -55,7 +57,8 @@ async def recognise(
     """Send a recording and wait for all its results.
 
     If the connection is lost, or the server goes away, another session takes over: it gets the audio after the last
-    final result again. That needs results with `timestamps`; without them a lost connection is an error.
+    final result again. That needs results with `timestamps`; without them a lost connection is an error. A live
+    recording is read on meanwhile.
 
     Args:
         server: where to connect.
@@ -69,28 +72,39 @@ async def recognise(
         ServerError: the server cannot be reached, refuses the session, or fails.
         ValueError, OSError: from the recording.
     """
-    audio, timing = KeptAudio(recording, options.sample_rate), Timing()
+    may_reconnect = options.timestamps and server.reconnect_seconds > 0
+    # Live audio must be read from the server's last sign of life to the end of the last attempt to connect again.
+    longest_outage = SILENCE_SECONDS + server.reconnect_seconds + 2 * CONNECT_SECONDS
+    audio = KeptAudio(recording, options.sample_rate, longest_outage if may_reconnect and recording.is_live else 0.0)
+    # A server without times may be WeNet's, which answers no ping after the end signal.
+    silence, timing = SILENCE_SECONDS if options.timestamps else REPLY_SECONDS, Timing()
     lost: ConnectionLost | None = None
     was_ready, give_up, kept_from, wait = False, 0.0, -1.0, _FIRST_WAIT
+    ready_at: float | None = None  # of the current session
 
     def on_ready() -> None:
-        nonlocal was_ready
-        was_ready = True
+        nonlocal was_ready, ready_at
+        was_ready, ready_at = True, time.monotonic()
         if lost is not None:
             on_note(f"connected again; the audio from {audio.start_seconds:.1f} s on is sent again")
 
+    def has_lasted() -> bool:
+        return ready_at is not None and time.monotonic() - ready_at > longest_outage
+
     try:
         while True:
+            ready_at = None
             try:
-                async with _connected(server) as socket:
+                async with _connected(server, silence) as socket:
                     session = ClientSession(socket, options, audio, timing, on_result, updates)
                     await session.run(protocol.start_signal(options, endpoint), on_ready)
                 return timing
             except ConnectionLost as error:
-                if not was_ready or not options.timestamps or server.reconnect_seconds <= 0:
+                if not was_ready or not may_reconnect:
                     raise
                 lost, options = error, session.options  # with the hot words that are set now
-                if audio.start_seconds > kept_from:  # otherwise the last session brought nothing
+                # Otherwise the last session brought nothing.
+                if audio.start_seconds > kept_from or has_lasted():
                     kept_from, wait = audio.start_seconds, _FIRST_WAIT
                     give_up = time.monotonic() + server.reconnect_seconds
                 on_note(f"the connection was lost after {timing.audio:.1f} s of audio ({error}); connecting again")
@@ -109,10 +123,12 @@ async def recognise(
 
 
 @contextlib.asynccontextmanager
-async def _connected(server: ServerAddress) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
+async def _connected(
+    server: ServerAddress, silence_seconds: float
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
     """Open a WebSocket. Raises ServerError if that fails, Unreachable if it may succeed later."""
     headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CONNECT_SECONDS)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers) as http,
@@ -121,6 +137,7 @@ async def _connected(server: ServerAddress) -> AsyncIterator[aiohttp.ClientWebSo
                 ssl=True if server.tls is None else server.tls,
                 max_msg_size=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                heartbeat=2 / 3 * silence_seconds,  # a ping after this silence; the answer may take half as long
             ) as socket,
         ):
             yield socket
