@@ -2,7 +2,7 @@
 """Time the runtime on files in WeNet's formats beside our own exports of the same weights, with one thread.
 
 Ours hold the front-end; for WeNet's the runtime computes Kaldi's features and cuts the windows. Audio in, text out,
-greedy search. Writes wenet_files.md and wenet_files.json.
+greedy search. Writes wenet_speed.md and wenet_speed.json.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(text)
     times = {chunking_label(item): {name: time._asdict() for name, time in found[item].items()} for item in found}
-    write_report(args.output, "wenet_files", text, {"run": run, "times": times})
+    write_report(args.output, "wenet_speed", text, {"run": run, "times": times})
     return 0
 
 
