@@ -154,8 +154,6 @@ class AcousticModel:
             block = np.ascontiguousarray(clipped[:, start : stop + ahead])
             # A row that has ended gets length 0.
             valid = (ends - start).clip(0, stop - start)
-            if start and not valid.any():
-                break
             with self._conformance.calling():
                 scores, state = self.backend.step(block, valid, chunk, left, state)
                 self._conformance.check_step(scores, stop - start, valid)
