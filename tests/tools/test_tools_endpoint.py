@@ -85,6 +85,23 @@ def test_pauses_within_a_recording_cut_it_off_unless_the_sentence_is_known_to_go
     assert complete["word error rate"] == "0.00 %"
 
 
+def test_recordings_join_to_turns_and_their_pauses_cut_a_turn_off(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--recordings_per_turn", "3", "--pauses_within", "0.8", "0.8", "--pauses", "3", "3", "--repeat", "2"]
+    short, long = table(folder, capsys, *arguments, "--rules", "off/0.6/20", "off/2/20").values()
+    assert (short["by rule 2"], short["cut off"]) == ("6", "2 of 2")
+    assert (long["by rule 2"], long["cut off"]) == ("2", "0 of 2")
+    assert short["word error rate"] == long["word error rate"] == "0.00 %"
+
+
+def test_the_last_turn_may_be_shorter_and_pauses_lie_between_recordings() -> None:
+    recordings = [np.full(FRAME, number, np.float32) for number in (1, 2, 3)]
+    first, last = measure_endpoints.joined_turns(recordings, 2, SAMPLE_RATE, (0.5, 2.0), 0)
+    assert first[0] == 1 and first[-1] == 2 and 0.5 <= (len(first) - 2 * FRAME) / SAMPLE_RATE <= 2.0
+    assert not first[FRAME:-FRAME].any() and (last == 3).all() and len(last) == FRAME
+
+
 def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +157,10 @@ def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
     command = [str(folder / "model.zip"), str(folder / "data.list")]
     with pytest.raises(ValueError, match="--repeat 0: must be at least 1"):
         measure_endpoints.main([*command, "--repeat", "0"])
+    with pytest.raises(ValueError, match="--recordings_per_turn 0: must be at least 1"):
+        measure_endpoints.main([*command, "--recordings_per_turn", "0"])
+    with pytest.raises(ValueError, match="--pauses_within 2 1: give two lengths"):
+        measure_endpoints.main([*command, "--pauses_within", "2", "1"])
     with pytest.raises(ValueError, match="commit_seconds must be a positive number"):
         measure_endpoints.main([*command, "--commit_seconds", "0"])
     with pytest.raises(ValueError, match="--pauses 3 1: give two lengths"):

@@ -45,14 +45,14 @@ class Effect(NamedTuple):
     empty: int
     seconds: list[float]  # lengths of all segments
     error_rate: float
-    cut_off: int  # recordings within which a rule closed a segment, with words after it
-    recordings: int
+    cut_off: int  # turns within which a rule closed a segment, with words after it
+    turns: int
     edits: int | None  # edits between the text and that of the uncut recording; None: not decoded
     delays: list[float]  # seconds from the end of a segment's last word to its close by a rule; without cut-offs
 
 
 class Turn(NamedTuple):
-    """The place of one recording in the long one, without its pause, in seconds."""
+    """The place of one turn, a recording or several, in the long one, without the pause after it, in seconds."""
 
     start: float
     end: float
@@ -82,10 +82,23 @@ def parse_rules(label: str) -> EndpointRules:
         ) from None
 
 
+def joined_turns(
+    recordings: Sequence[np.ndarray], size: int, sample_rate: int, pauses: tuple[float, float], seed: int
+) -> list[np.ndarray]:
+    """Join each `size` recordings to a turn, with digital silence of lengths drawn from `pauses` (seconds) between."""
+    rng, turns = np.random.default_rng(seed), list[np.ndarray]()
+    for first in range(0, len(recordings), size):
+        parts = [recordings[first]]
+        for samples in recordings[first + 1 : first + size]:
+            parts += [np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32), samples]
+        turns.append(np.concatenate(parts))
+    return turns
+
+
 def long_recording(
     recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> tuple[np.ndarray, list[Turn]]:
-    """Join the recordings, each followed by digital silence of a length drawn from `pauses` (seconds)."""
+    """Join the turns, each followed by digital silence of a length drawn from `pauses` (seconds)."""
     rng, parts, turns, position = np.random.default_rng(seed), list[np.ndarray](), list[Turn](), 0
     for samples in recordings:
         parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
@@ -105,7 +118,7 @@ def text_of(segments: Sequence[Result], meta: Meta) -> str:
 
 
 def cut_offs(segments: Sequence[Result], turn: Turn) -> set[float]:
-    """Return the times at which segments closed between two words of one recording."""
+    """Return the times at which segments closed between two words of one turn."""
     words = [(word.start_seconds + word.end_seconds) / 2 for segment in segments for word in segment.words]
     own = [word for word in words if turn.start <= word < turn.end]
     ends = {segment.end_seconds for segment in segments}
@@ -115,7 +128,7 @@ def cut_offs(segments: Sequence[Result], turn: Turn) -> set[float]:
 def effect_of(
     segments: Sequence[Result], turns: Sequence[Turn], text: str, reference: str, uncut: str | None
 ) -> Effect:
-    """Compare the segments with the recordings and with the text of the uncut recording."""
+    """Compare the segments with the turns and with the text of the uncut recording."""
     cuts = [cut_offs(segments, turn) for turn in turns]
     false_ends = set[float]().union(*cuts)
     delays = [
@@ -129,7 +142,7 @@ def effect_of(
         empty=sum(not segment.words for segment in segments),
         seconds=[segment.end_seconds - segment.start_seconds for segment in segments],
         cut_off=sum(map(bool, cuts)),
-        recordings=len(turns),
+        turns=len(turns),
         error_rate=score({"all": reference}, {"all": text}).total.rate,
         edits=None if uncut is None else score({"all": uncut}, {"all": text}).total.errors,
         delays=delays,
@@ -143,8 +156,13 @@ def row(label: str, effect: Effect) -> list[str]:
     return [
         label, str(effect.segments), *(str(effect.closed_by[rule]) for rule in rules), str(effect.empty),
         f"{np.mean(effect.seconds):.1f} / {max(effect.seconds):.1f}", f"{100 * effect.error_rate:.2f} %",
-        "-" if effect.edits is None else str(effect.edits), f"{effect.cut_off} of {effect.recordings}", delay,
+        "-" if effect.edits is None else str(effect.edits), f"{effect.cut_off} of {effect.turns}", delay,
     ]  # fmt: skip
+
+
+def within_text(size: int, pauses: Sequence[float]) -> str:
+    """Say how recordings were joined to turns."""
+    return f"turns of {size} with {pauses[0]:g} to {pauses[1]:g} s between, "
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,7 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         default=(0.0, 3.0),
         metavar=("LEAST", "MOST"),
-        help="seconds of silence after each recording",
+        help="seconds of silence after each turn",
+    )
+    parser.add_argument("--recordings_per_turn", type=int, default=1, help="join so many recordings to one turn")
+    parser.add_argument(
+        "--pauses_within",
+        nargs=2,
+        type=float,
+        default=(0.0, 1.0),
+        metavar=("LEAST", "MOST"),
+        help="seconds of silence between the recordings of a turn",
     )
     parser.add_argument("--repeat", type=int, default=1, help="how often to repeat the list")
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
@@ -183,12 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pauses")
     args = parser.parse_args(arguments)
-    if not 0 <= args.pauses[0] <= args.pauses[1] < float("inf"):
-        raise ValueError(
-            f"--pauses {args.pauses[0]:g} {args.pauses[1]:g}: give two lengths in seconds, the shorter first"
-        )
-    if args.repeat < 1:
-        raise ValueError(f"--repeat {args.repeat}: must be at least 1")
+    for name in ("pauses", "pauses_within"):
+        least, most = getattr(args, name)
+        if not 0 <= least <= most < float("inf"):
+            raise ValueError(f"--{name} {least:g} {most:g}: give two lengths in seconds, the shorter first")
+    for name in ("repeat", "recordings_per_turn"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: must be at least 1")
     rules = {label: parse_rules(label) for label in args.rules}
 
     model = load_model(args.model)
@@ -200,7 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
     recordings = list(found.values()) * args.repeat
     reference = " ".join([utterance.text for utterance in utterances if utterance.key in found] * args.repeat)
-    samples, turns = long_recording(recordings, meta.sample_rate, tuple(args.pauses), args.seed)
+    spoken = joined_turns(
+        recordings, args.recordings_per_turn, meta.sample_rate, tuple(args.pauses_within), args.seed + 1
+    )
+    samples, turns = long_recording(spoken, meta.sample_rate, tuple(args.pauses), args.seed)
     chunk = args.chunk or meta.default_chunk
     step = offline_step(model, [samples], chunk, meta.left(chunk))
     options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
@@ -209,8 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
         f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, "
-        "pauses of"
-        f" {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, {options.mode}"
+        + ("" if args.recordings_per_turn == 1 else within_text(args.recordings_per_turn, args.pauses_within))
+        + f"pauses of {args.pauses[0]:g} to {args.pauses[1]:g} s (seed {args.seed}), chunks of {chunk}, "
+        f"{options.mode}"
     )
     print("| " + " | ".join(TITLES) + " |\n|---" + "|--:" * (len(TITLES) - 1) + "|")
     for label, chosen in rules.items():

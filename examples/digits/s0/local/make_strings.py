@@ -19,7 +19,6 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
 HELD_OUT_SEED = 20_240
-MAX_DIGITS = 7
 LONGEST_EMPTY_SECONDS = 6.0  # in training, see `empty_string`
 LONGEST_SILENCE_SECONDS = 30.0
 
@@ -89,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=4000, help="number of training strings")
     parser.add_argument("--dev", type=int, default=300)
     parser.add_argument("--test", type=int, default=400)
+    parser.add_argument("--longest_string", type=int, default=7, help="digits of the longest strings")
     parser.add_argument("--silence", type=int, default=40, help="recordings without a word, for a test of their own")
     parser.add_argument("--empty_share", type=float, default=0.16, help="of the training strings: those without a word")
     parser.add_argument(
@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         share = getattr(args, name)
         if not 0 <= share < 1:
             raise ValueError(f"--{name} {share:g}: a share is from 0 to less than 1")
+    if args.longest_string < 1:
+        raise ValueError(f"--longest_string {args.longest_string}: must be at least 1")
     source = json.loads(args.source.read_text())
     takes = list_takes(Path(source["recordings"]))
     samples, sample_rate = read_takes(takes)
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own = {take: samples[take] for take in takes if take.split == split}
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         backwards = args.backwards_share if name == "train" else 0.0
-        plans = plan_strings(list(own), count - empty, MAX_DIGITS, rng, backwards)
+        plans = plan_strings(list(own), count - empty, args.longest_string, rng, backwards)
         longest = LONGEST_SILENCE_SECONDS if name == "silence" else LONGEST_EMPTY_SECONDS
         strings = render(split, plans, empty, longest, own, sample_rate, seed)
         words, seconds = write_kaldi(args.output / name, strings, count, sample_rate)
