@@ -1,10 +1,12 @@
 """The command wenet-fusion on unusable data: a few skipped utterances are listed, too many are refused."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from support.model.tones import write_corpus
 from support.recipes.scripts import run
 
@@ -113,3 +115,16 @@ def test_lists_that_are_none(train, tmp_path, content, message):
     with pytest.raises((ValueError, OSError), match=message) as caught:
         train(train_list=data_list)
     assert str(data_list) in str(caught.value)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_half_precision_without_instructions_for_it_is_told(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has, "avx2": True})
+    note = (
+        "note: this processor has no instructions for bfloat16, so updates may take many times longer; "
+        "set training.precision=float32"
+    )
+    assert train("training.max_steps=1", "training.precision=bfloat16") == 0
+    assert (note in capsys.readouterr().err.splitlines()) is not has

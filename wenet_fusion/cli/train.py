@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
+import torch
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped, rank_device
@@ -92,6 +93,24 @@ def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def bfloat16_instructions() -> list[str]:
+    """Return the instructions by which this processor multiplies bfloat16; without any, torch takes many times longer
+    than in float32.
+    """
+    found = torch.cpu.get_capabilities()
+    return [name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)]
+
+
+def _precision_notes(trainer: Trainer) -> list[str]:
+    precision = trainer.config.precision
+    if trainer.device.type != "cpu" or precision == "float32" or (precision == "bfloat16" and bfloat16_instructions()):
+        return []
+    return [
+        f"this processor has no instructions for {precision}, so updates may take many times longer; "
+        "set training.precision=float32"
+    ]
+
+
 def _describe(trainer: Trainer) -> None:
     for name, data in (("training", trainer.train_data), ("dev", trainer.dev_data)):
         print(f"{name}: {data.description()}")
@@ -101,6 +120,7 @@ def _describe(trainer: Trainer) -> None:
     world = trainer.ranks.world
     ranks = "" if world == 1 else f", {world} ranks"
     print(f"model: {parameters / 1e6:.2f} M parameters on {trainer.device}{ranks}", flush=True)
+    print_notes(_precision_notes(trainer))
 
 
 def _print_end(trainer: Trainer, printed: Sequence[tuple[int, tuple[str, ...]]]) -> None:

@@ -21,6 +21,7 @@ from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
 from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject
 from tqdm import tqdm
 
+from wenet_fusion.cli.train import bfloat16_instructions
 from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.decoder import DecoderConfig
@@ -42,7 +43,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=2, help="utterances of a batch (default: 2)")
     parser.add_argument("--seconds", type=float, default=8.0, help="that each lasts (default: 8)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every form (default: 5)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="default: both")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        help="default: float32, and bfloat16 where the processor has instructions for it",
+    )
     parser.add_argument("--quick", action="store_true", help="toy models and 1 round: shows that everything runs")
 
 
@@ -50,6 +56,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the section's text and its numbers."""
     if min(args.rows, args.rounds) < 1 or not 1 <= args.seconds <= 60:
         raise ValueError("--rows and --rounds must be 1 or more, --seconds between 1 and 60")
+    precisions = args.precisions or PRECISIONS[: 2 if bfloat16_instructions() else 1]
     encoder, decoder = (TOY, TOY_DECODER) if args.quick else (EncoderConfig(), DecoderConfig())
     seconds, rounds = (1.0, 1) if args.quick else (args.seconds, args.rounds)
     encoders = {OURS: encoder, NORM_ALONE: replace(encoder, norm="layer"), CONFORMER: conformer(encoder)}
@@ -57,27 +64,27 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     plans = {name: Plan(config, decoder, size, args.seed) for name, config in encoders.items()}
     forms = [
         Form(name, precision, kept)
-        for precision in args.precisions
+        for precision in precisions
         for name in plans
         for kept in KEPT
         if kept != ALL or name == OURS  # before a LayerNorm nothing is computed again by default
     ]
     times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
-    ranks = {name: scaling(plans[name], args.precisions[0], rounds) for name in (OURS, CONFORMER)}
+    ranks = {name: scaling(plans[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
     audio = args.rows * seconds
-    goals = find_goals(times, memory, args.precisions)
+    goals = find_goals(times, memory, precisions)
     text = "\n\n".join(
         [
             f"Batches of {args.rows} x {seconds:g} s; medians of {rounds} rounds; vector instructions of torch: "
-            f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 {bfloat16_units()}. Audio hours per hour are those "
-            "of the steps alone, without loading. MB kept: by the forward pass for the backward pass. MB at most: of "
-            "the process, above what it takes before the model is built.",
+            f"{torch.backends.cpu.get_cpu_capability()}, for bfloat16 {' '.join(bfloat16_instructions()) or 'none'}. "
+            "Audio hours per hour are those of the steps alone, without loading. MB kept: by the forward pass for the "
+            "backward pass. MB at most: of the process, above what it takes before the model is built.",
             forms_table(times, memory, audio),
             "Ratios:",
-            ratios_table(times, memory, args.precisions),
+            ratios_table(times, memory, precisions),
             goals_table(goals),
             WENET,
-            f"One rank and two on two cores (gloo, one thread each, {args.precisions[0]}, a batch each); `two that "
+            f"One rank and two on two cores (gloo, one thread each, {precisions[0]}, a batch each); `two that "
             "share nothing` are two trainings at once, which share the machine only:",
             ranks_table(ranks, audio),
         ]
@@ -109,13 +116,6 @@ def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, M
         with ProcessPoolExecutor(1, mp_context=context) as process:
             found[form.name] = process.submit(memory_here, plans[form.model], form).result()
     return found
-
-
-def bfloat16_units() -> str:
-    """Name what multiplies bfloat16 here; without such instructions it is slower than float32."""
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    names = [name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)]
-    return "by " + ", ".join(names) if names else "without instructions of its own"
 
 
 # ---- tables
