@@ -10,7 +10,19 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 from parts.comparison.grid import choose, compared_runs, grid_runs, plan, updates_at_equal_time
 from parts.comparison.outcomes import Outcome
-from parts.comparison.study import BASELINE, CONFIGURATIONS, OURS, Size, Study, encoder_overrides, read_study, recipe_of
+from parts.comparison.study import (
+    BASELINE,
+    CONFIGURATIONS,
+    OURS,
+    RunSpec,
+    Size,
+    Study,
+    encoder_overrides,
+    read_study,
+    recipe_of,
+    run_overrides,
+    warmup_of,
+)
 from support.recipes.comparison_runs import KnownRuns, error_at, small_study, trainings
 
 from wenet_fusion.config import ConfigError
@@ -70,14 +82,49 @@ def test_where_all_runs_diverge_lower_rates_are_tried_and_nothing_is_chosen(tmp_
 
 
 def test_all_configurations_have_the_same_grid_and_updates(tmp_path: Path) -> None:
-    study = small_study(tmp_path, warmups=(10, 30))
+    study = small_study(tmp_path)
     runs = trainings(plan(study, KnownRuns()).tasks)
     grids = {
         item: {(run.rate, run.warmup, run.seed, run.updates) for run in runs if run.configuration == item}
         for item in CONFIGURATIONS
     }
-    assert len(grids[BASELINE]) == 8 and set(map(frozenset, grids.values())) == {frozenset(grids[BASELINE])}
+    assert len(grids[BASELINE]) == 4 and set(map(frozenset, grids.values())) == {frozenset(grids[BASELINE])}
     assert {run.updates for run in runs} == {40}
+
+
+def test_other_warmups_are_tried_with_the_best_rate_alone(tmp_path: Path) -> None:
+    study = small_study(tmp_path, warmups=(10, 20, 30), equal_time=False)
+    found = known(study, 0.001, list(study.rates))
+    chosen = choose(study, "toy", BASELINE, found)
+    assert chosen.choice is None and [(run.rate, run.warmup) for run in chosen.missing] == [(0.001, 20), (0.001, 30)]
+    found.outcomes |= {run: Outcome("finished", "", 40, 0.5, 1.0) for run in chosen.missing}
+    kept = choose(study, "toy", BASELINE, found).choice
+    assert kept is not None and (kept.rate, kept.warmup) == (0.001, 10)
+    found.outcomes[chosen.missing[1]] = Outcome("finished", "", 40, 0.0, 0.5)
+    changed = choose(study, "toy", BASELINE, found)
+    assert changed.choice is not None and (changed.choice.rate, changed.choice.warmup) == (0.001, 30)
+    assert len(changed.runs) == 6 and changed.rates == sorted(study.rates)
+    runs = trainings(plan(study, found).tasks)
+    assert {(run.rate, run.warmup) for run in runs if run.configuration == BASELINE} == {(0.001, 30)}
+    assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (4 + 2 + 2)  # seed 0 is the grid's
+
+
+def test_a_longer_warmup_can_save_what_diverges_at_every_rate(tmp_path: Path) -> None:
+    study = small_study(tmp_path, most_extensions=0, warmups=(10, 30))
+    diverged = Outcome("diverged", "dev WER 100.0 %", 40, 1.0, 9.0)
+    found = KnownRuns(dict.fromkeys(grid_runs(study, "toy", BASELINE, study.rates), diverged))
+    (saved,) = choose(study, "toy", BASELINE, found).missing
+    found.outcomes[saved] = Outcome("finished", "", 40, 0.1, 1.0)
+    choice = choose(study, "toy", BASELINE, found).choice
+    assert choice is not None and choice.warmup == 30
+
+
+@pytest.mark.parametrize(("updates", "warmup"), [(40, 12), (20, 6), (60, 18), (1, 1)])
+def test_the_warmup_is_the_same_share_of_every_run(tmp_path: Path, updates: int, warmup: int) -> None:
+    study = small_study(tmp_path)
+    run = RunSpec("toy", OURS, 0.001, 12, 0, updates)
+    assert warmup_of(study, run) == warmup
+    assert f"training.optim.warmup_steps={warmup}" in run_overrides(study, run, tmp_path)
 
 
 def all_known(study: Study, seconds: dict[str, float] | None) -> KnownRuns:
@@ -189,7 +236,7 @@ def test_shorter_runs_choose_and_full_ones_are_compared(tmp_path: Path) -> None:
     longer = [run for run in runs if run.configuration == BASELINE]
     assert [(run.rate, run.seed, run.updates) for run in longer] == [(0.002, seed, 40) for seed in study.seeds]
     assert {run.updates for run in runs if run.configuration == OURS} == {20}
-    assert "must be above the longest warm-up" in small_study(tmp_path, choosing_updates=10).problems()[0]
+    assert "must be at least 1" in small_study(tmp_path, choosing_updates=0).problems()[0]
 
 
 @pytest.mark.parametrize("recipe", sorted(path.parent for path in RECIPE.parent.parent.glob("*/s0/run_comparison.sh")))

@@ -17,7 +17,7 @@ from parts.comparison.comparison_times import measure_times
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import DIVERGED, RunFolders, course_of, judge, read_run_log
 from parts.comparison.seed_intervals import evaluation_record
-from parts.comparison.study import RunSpec, Study, Task, clip_norm_of, run_overrides
+from parts.comparison.study import RunSpec, Study, Task, clip_norm_of, run_overrides, warmup_of
 from wenet_fusion_runtime.files import hold_lock, write_text
 
 from wenet_fusion.provenance import commit, processor
@@ -117,7 +117,7 @@ class Worker:
             outcome = judge(log, run.updates, self._study.most_errors, last_line)
         except ValueError as error:
             raise ValueError(f"{folder / OUTPUT}: {error}") from error
-        course = course_of(log, run.warmup, clip_norm_of(self._study))
+        course = course_of(log, warmup_of(self._study, run), clip_norm_of(self._study))
         outcome = replace(outcome, processor_seconds=seconds, commit=self._commit, machine=self._machine, course=course)
         self._folders.write_outcome(run, outcome)
         for pattern in SPENT:

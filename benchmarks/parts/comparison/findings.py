@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from parts.comparison.grid import Choice, Chosen, choose, compared_runs, grid_runs, updates_at_equal_time
+from parts.comparison.grid import Choice, Chosen, choose, compared_runs, updates_at_equal_time
 from parts.comparison.outcomes import Outcome, RunFolders
 from parts.comparison.seed_intervals import Condition, Errors, read_errors
 from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
@@ -67,8 +67,7 @@ def collect(study: Study, folders: RunFolders) -> list[SizeFindings]:
 
 def _findings(study: Study, size: str, configuration: Configuration, folders: RunFolders) -> Findings:
     chosen = choose(study, size, configuration, folders)
-    runs = grid_runs(study, size, configuration, chosen.rates)
-    grid = {run: outcome for run in runs if (outcome := folders.outcome(run)) is not None}
+    grid = {run: outcome for run in chosen.runs if (outcome := folders.outcome(run)) is not None}
     same = at_equal_time = None
     if chosen.choice is not None:
         same = _compared(study, size, configuration, chosen.choice, equal_updates(study, size), folders)

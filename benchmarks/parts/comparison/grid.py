@@ -1,7 +1,7 @@
 """Decide from what is known which runs come next: the grid, its edges, the seeds, and equal processor time."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, product, zip_longest
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 from parts.comparison.outcomes import Found, Outcome
@@ -29,43 +29,60 @@ class Choice(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """State of a configuration's grid: its rates, the missing runs, and the choice once it can be made."""
+    """State of a configuration's grid: its runs so far, the missing ones, and the choice once it can be made."""
 
-    rates: tuple[float, ...]  # ascending
-    missing: tuple[RunSpec, ...]  # runs before the choice can be made
+    runs: tuple[RunSpec, ...]  # known to be needed, in their order
+    missing: tuple[RunSpec, ...]  # those of them that have not ended
     choice: Choice | None  # None: not yet, or all runs diverged
+
+    @property
+    def rates(self) -> list[float]:
+        """Return the rates that are tried, ascending."""
+        return sorted({run.rate for run in self.runs})
 
 
 def grid_runs(study: Study, size: str, configuration: Configuration, rates: Sequence[float]) -> list[RunSpec]:
-    """Return the runs that choose rate and warm-up: the same updates and the same seed for every configuration."""
-    updates = choosing_updates(study, size)
-    return [
-        RunSpec(size, configuration, rate, warmup, study.choosing_seed, updates)
-        for warmup, rate in product(study.warmups, rates)
-    ]
+    """Return the runs that choose the rate, with the first warm-up."""
+    return [_choosing_run(study, size, configuration, rate, study.warmups[0]) for rate in rates]
+
+
+def _choosing_run(study: Study, size: str, configuration: Configuration, rate: float, warmup: int) -> RunSpec:
+    """Return a run that chooses: of the same updates and the same seed for every configuration."""
+    return RunSpec(size, configuration, rate, warmup, study.choosing_seed, choosing_updates(study, size))
 
 
 def choose(study: Study, size: str, configuration: Configuration, found: Found) -> Chosen:
-    """Return what the grid has shown. While the best rate is at an edge, the grid grows beyond it by one step."""
+    """Return what the grid has shown: first the best rate, then the best warm-up at that rate.
+
+    While the best rate is at an edge, the grid grows beyond it by one step.
+    """
     order, first = list(study.rates), sorted(study.rates)
     while True:
         rates = sorted(order)
         runs = grid_runs(study, size, configuration, order)
-        outcomes = {run: outcome for run in runs if (outcome := found.outcome(run)) is not None}
-        missing = tuple(run for run in runs if run not in outcomes)
+        missing = [run for run in runs if found.outcome(run) is None]
         if missing:
-            return Chosen(tuple(rates), missing, None)
-        best = min(runs, key=lambda run: outcomes[run].rank)
-        all_diverged = outcomes[best].status == "diverged"
-        further = _beyond(rates, rates[0] if all_diverged else best.rate)
+            return Chosen(tuple(runs), tuple(missing), None)
+        best = _best(runs, found)
+        all_diverged = best[1].status == "diverged"
+        further = _beyond(rates, rates[0] if all_diverged else best[0].rate)
         below, above = sum(rate < first[0] for rate in rates), sum(rate > first[-1] for rate in rates)
         allowed = further is not None and (below if further < rates[0] else above) < study.most_extensions
-        if further is not None and allowed:
-            order.append(further)
-            continue
-        if all_diverged:
-            return Chosen(tuple(rates), (), None)
-        return Chosen(tuple(rates), (), Choice(best.rate, best.warmup, outcomes[best], further is not None))
+        if further is None or not allowed:
+            break
+        order.append(further)
+    runs += [_choosing_run(study, size, configuration, best[0].rate, warmup) for warmup in study.warmups[1:]]
+    missing = [run for run in runs if found.outcome(run) is None]
+    if missing:
+        return Chosen(tuple(runs), tuple(missing), None)
+    run, outcome = _best(runs, found)
+    choice = Choice(run.rate, run.warmup, outcome, further is not None)
+    return Chosen(tuple(runs), (), None if outcome.status == "diverged" else choice)
+
+
+def _best(runs: Sequence[RunSpec], found: Found) -> tuple[RunSpec, Outcome]:
+    ended = [(run, outcome) for run in runs if (outcome := found.outcome(run)) is not None]
+    return min(ended, key=lambda pair: pair[1].rank)
 
 
 def _beyond(rates: Sequence[float], best: float) -> float | None:
@@ -130,14 +147,9 @@ def _runs(study: Study, size: str, configuration: Configuration, found: Found) -
             budgets.append(updates_at_equal_time(study, size, configuration, seconds))
         for updates in budgets:
             compared |= dict.fromkeys(compared_runs(study, size, configuration, chosen.choice, updates), True)
-    order = sorted(chosen.rates, key=lambda rate: (rate not in study.rates, *_place(study, rate)))
-    for run in grid_runs(study, size, configuration, order):
+    for run in chosen.runs:
         yield run, compared.pop(run, False)
     yield from compared.items()
-
-
-def _place(study: Study, rate: float) -> tuple[float, ...]:
-    return (study.rates.index(rate),) if rate in study.rates else (rate,)
 
 
 def _later_runs(study: Study, size: str, configuration: Configuration, found: Found) -> int:
@@ -147,7 +159,9 @@ def _later_runs(study: Study, size: str, configuration: Configuration, found: Fo
     if chosen.missing:
         at_equal_time = len(seeds) if study.equal_time and configuration != BASELINE else 0
         is_shared = choosing_updates(study, size) == equal_updates(study, size)
-        return len([seed for seed in seeds if not is_shared or seed != study.choosing_seed]) + at_equal_time
+        of_warmups = len(study.warmups) - 1 if len(chosen.runs) == len(chosen.rates) else 0
+        compared = len([seed for seed in seeds if not is_shared or seed != study.choosing_seed])
+        return of_warmups + compared + at_equal_time
     return len(seeds) if chosen.choice is not None and has_unknown_time else 0
 
 

@@ -67,7 +67,10 @@ class Study:
 
     sizes: tuple[Size, ...]
     rates: tuple[float, ...] = (0.001, 0.002, 0.0005, 0.004)  # peak learning rates, in the order in which they run
-    warmups: tuple[int, ...] = (100, 300)  # updates of warm-up to try with each rate
+    warmups: tuple[int, ...] = (
+        100,
+        300,
+    )  # updates of warm-up; the first is tried with all rates, the others with the best
     most_extensions: int = 3  # further rates beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
     choosing_updates: int | None = None  # their updates, with the schedule scaled to them; null: the recipe's
@@ -91,8 +94,8 @@ class Study:
             found.append(f"rates: {count} are too few to find the best one between them: give four or more")
         if min(self.rates, default=1.0) <= 0:
             found.append("rates: must be above 0")
-        if self.choosing_updates is not None and self.choosing_updates <= max(self.warmups, default=0):
-            found.append(f"choosing_updates: {self.choosing_updates} must be above the longest warm-up")
+        if self.choosing_updates is not None and self.choosing_updates < 1:
+            found.append(f"choosing_updates: {self.choosing_updates} must be at least 1")
         if not self.warmups or not self.seeds:
             found.append("warmups and seeds: give one or more")
         return found
@@ -119,7 +122,7 @@ class RunSpec(NamedTuple):
     size: str
     configuration: Configuration
     rate: float
-    warmup: int
+    warmup: int  # updates, in a run at equal updates; shorter and longer runs scale it, see `warmup_of`
     seed: int
     updates: int
 
@@ -164,7 +167,7 @@ def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
         f"seed={run.seed}",
         f"training.max_steps={run.updates}",
         f"training.optim.learning_rate={run.rate:g}",
-        f"training.optim.warmup_steps={run.warmup}",
+        f"training.optim.warmup_steps={warmup_of(study, run)}",
         "training.keep_checkpoints=1",
         "training.loggers=[]",
     ]
@@ -189,6 +192,11 @@ def equal_updates(study: Study, size: str) -> int:
 def choosing_updates(study: Study, size: str) -> int:
     """Return the updates of the runs that choose rate and warm-up."""
     return equal_updates(study, size) if study.choosing_updates is None else study.choosing_updates
+
+
+def warmup_of(study: Study, run: RunSpec) -> int:
+    """Return the updates of a run's warm-up: the same share of all its updates as in a run at equal updates."""
+    return max(1, round(run.warmup * run.updates / equal_updates(study, run.size)))
 
 
 def clip_norm_of(study: Study) -> float:
