@@ -15,6 +15,7 @@ from wenet_fusion_runtime.model.metadata import KINDS, Meta
 
 MEMORY = "the model in memory"  # the source of a model that no file holds
 _REASON = 200  # characters of a backend's message
+_IN_SCRIPT = "The following operation failed in the TorchScript interpreter."  # torch names the cause in its last line
 
 
 class ModelFault(ValueError):
@@ -73,10 +74,8 @@ it (the input tensor cannot be reshaped); export the model again
                 raise
             is_own = self._meta is None or self._meta.kind in KINDS
             contract = "as its meta.json describes it" if is_own else "as WeNet's runtimes run it"
-            reason = visible((str(error).strip().splitlines() or [type(error).__name__])[0], _REASON)
-            raise ModelFault(
-                f"{self._source or MEMORY}: the model does not run {contract} ({reason}); export the model again"
-            ) from error
+            name, reason = self._source or MEMORY, _reason(error)
+            raise ModelFault(f"{name}: the model does not run {contract} ({reason}); export the model again") from error
 
     def check_step(self, scores: Sequence[np.ndarray], samples: int, ends: np.ndarray) -> None:
         """Check the scores of one block.
@@ -137,3 +136,9 @@ def check_state(after: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> No
 def _check_array(name: str, array: np.ndarray, kind: str, shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype.kind != kind[0]:
         raise Mismatch(name, f"{array.dtype} {array.shape}", f"{kind} {shape}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of an exception that names its cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return visible(lines[-1 if lines[0] == _IN_SCRIPT else 0], _REASON)

@@ -230,3 +230,19 @@ def test_samples_outside_of_the_range_are_clipped(folder: Path) -> None:
     stream = recognizer.create_stream()
     stream.accept_waveform(np.full(8000, 7.0, np.float32))
     assert stream.finish()[-1].end_seconds == pytest.approx(0.84)
+
+
+class ReverbWenet(FakeWenet):
+    """Rev.com's models name the categories of speech that their layers need."""
+
+    @torch.jit.export
+    def get_cat_labels(self) -> list[str]:
+        return ["verbatim", "nonverbatim"]
+
+
+def test_a_model_that_needs_categories_is_refused(tmp_path: Path) -> None:
+    save_script(tmp_path, ReverbWenet(READER))
+    with pytest.raises(
+        ValueError, match="final.zip: is a model of Rev.com's Reverb, .*category .verbatim, nonverbatim"
+    ):
+        load_model(tmp_path)

@@ -12,6 +12,7 @@ from support.wenet.fake_wenet import RATE, SHIFT, FakeWenet, Shape, random_shape
 from support.wenet.wenet_exports import save_script, write_recipe, write_units
 from support.wenet.wenet_reference import assert_equal, noise, own_log_probs, padded, reference_log_probs
 from wenet_fusion_runtime import DecodingOptions, Engine, EngineOptions, Recognizer, load_model, transcribe_offline
+from wenet_fusion_runtime.model.conformance import ModelFault
 from wenet_fusion_runtime.model.wenet import row_backend
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED
@@ -252,3 +253,12 @@ def test_latency_and_geometry(reader: Path) -> None:
     for chunking in ((1, 0), (16, 4), (1000, 2)):
         meta.check_chunk(*chunking)
     assert len(padded(load_model(reader), np.zeros(0, np.float32))) == 8 * 640 + 720
+
+
+def test_what_a_script_refuses_is_named(tmp_path: Path) -> None:
+    """torch's errors begin with one sentence for all; their last line has the cause."""
+    model, samples = load_model(save_script(tmp_path, FakeWenet(Shape(positions=20)))), speak("abcd")
+    with pytest.raises(
+        ModelFault, match="does not run as WeNet's runtimes run it .RuntimeError: AssertionError.*; exp"
+    ):
+        own_log_probs(model, samples, 8, 2)

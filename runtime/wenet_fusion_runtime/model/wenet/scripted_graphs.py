@@ -116,4 +116,9 @@ def load_scripted(path: Path) -> ScriptedGraphs:
             f"{path}: was exported by a WeNet before 2.0, whose encoder takes {', '.join(inputs)}; {_EXPORT} of "
             "WeNet 2 or 3"
         )
+    if hasattr(module, "get_cat_labels") and (labels := module.get_cat_labels()):
+        raise ValueError(
+            f"{path}: is a model of Rev.com's Reverb, whose layers need a category ({', '.join(labels)}) with each "
+            "chunk, which WeNet's runtimes and this one do not give; run it with Rev.com's reverb"
+        )
     return ScriptedGraphs(module.eval())
