@@ -94,18 +94,18 @@ def test_all_configurations_have_the_same_grid_and_updates(tmp_path: Path) -> No
 
 def test_other_warmups_are_tried_with_the_best_rate_alone(tmp_path: Path) -> None:
     study = small_study(tmp_path, warmups=(10, 20, 30), equal_time=False)
-    found = known(study, 0.001, list(study.rates))
+    found = known(study, 0.002, list(study.rates))
     chosen = choose(study, "toy", BASELINE, found)
-    assert chosen.choice is None and [(run.rate, run.warmup) for run in chosen.missing] == [(0.001, 20), (0.001, 30)]
+    assert chosen.choice is None and [(run.rate, run.warmup) for run in chosen.missing] == [(0.002, 20), (0.002, 30)]
     found.outcomes |= {run: Outcome("finished", "", 40, 0.5, 1.0) for run in chosen.missing}
     kept = choose(study, "toy", BASELINE, found).choice
-    assert kept is not None and (kept.rate, kept.warmup) == (0.001, 10)
+    assert kept is not None and (kept.rate, kept.warmup) == (0.002, 10)
     found.outcomes[chosen.missing[1]] = Outcome("finished", "", 40, 0.0, 0.5)
     changed = choose(study, "toy", BASELINE, found)
-    assert changed.choice is not None and (changed.choice.rate, changed.choice.warmup) == (0.001, 30)
+    assert changed.choice is not None and (changed.choice.rate, changed.choice.warmup) == (0.002, 30)
     assert len(changed.runs) == 6 and changed.rates == sorted(study.rates)
     runs = trainings(plan(study, found).tasks)
-    assert {(run.rate, run.warmup) for run in runs if run.configuration == BASELINE} == {(0.001, 30)}
+    assert {(run.rate, run.warmup) for run in runs if run.configuration == BASELINE} == {(0.002, 30)}
     assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (4 + 2 + 2)  # seed 0 is the grid's
 
 
