@@ -150,7 +150,7 @@ def test_every_recording_is_followed_by_its_pause() -> None:
 def test_rules_are_read_and_bad_ones_named(folder: Path) -> None:
     assert measure_endpoints.parse_rules("2.4/off/10") == EndpointRules(2.4, None, 10.0)
     found = measure_endpoints.parse_rules("2.4/1.2/20/0.6:0.3")
-    assert (found.complete_probability, found.complete_seconds, found.complete_pause_seconds) == (0.6, 0.3, 0.2)
+    assert (found.complete_probability, found.complete_seconds, found.complete_pause_seconds) == (0.6, 0.3, 0.5)
     for label in ("1/2/3/1:2:3:4", "1/2/3/x", "1/2/3/0.5/1", "1/2", "a/1/2", "1/1/off", "-1/1/20"):
         with pytest.raises(ValueError, match=f"--rules {label}: give RULE1/RULE2/RULE3"):
             measure_endpoints.parse_rules(label)

@@ -39,7 +39,7 @@ class EndpointRules:
     # never. The odds are those of the end of the sentence, times e for each complete_pause_seconds of silence.
     complete_probability: float | None = None
     complete_seconds: float = 0.4  # least silence after text for that
-    complete_pause_seconds: float = 0.2  # mean pause within a sentence
+    complete_pause_seconds: float = 0.5  # mean pause within a sentence
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
