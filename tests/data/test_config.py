@@ -65,7 +65,7 @@ def test_all_problems_at_once_with_path_and_line():
     expected = [
         "c.yaml:9: lr: given twice, first in line 8",
         "override 'oops': write it as key=value",
-        "override 'name.first=x': name is a single value",
+        "override 'name.first=x': name is not a section with keys",
         "c.yaml:1: encoder.size: required",
         "c.yaml:2: encoder.sizes: unknown key; did you mean size?",
         "c.yaml:3: encoder.heads: expected a whole number, found 'four'",

@@ -230,7 +230,7 @@ def test_nothing_readable_ends_with_a_message_not_a_loop(tmp_path):
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     for workers in (0, 1):
-        with pytest.raises(ValueError, match="^no utterance in a row could be read:\n  .*data.list:1: u0: "):
+        with pytest.raises(ValueError, match="^none of these utterances can be read:\n  .*data.list:1: u0: "):
             list(iterate(dataset, [[0]], 0, workers))
     with pytest.raises(ValueError, match="there are no utterances"):
         SpeechDataset([], TOKENIZER, FRONTEND)

@@ -74,7 +74,7 @@ def test_wrong_durations_are_counted_and_named(tmp_path):
     assert [skip.key for skip in dataset.misstated] == ["u1", "u3"] and not dataset.skipped
     (note,) = dataset.notes()
     assert note.startswith(
-        f"2 utterances have another duration: {path}:2: u1: {tmp_path}/u1.wav: lasts 1.20 s, its list"
+        f"2 utterances differ from the listed duration: {path}:2: u1: {tmp_path}/u1.wav: lasts 1.20 s, its list"
     )
 
 

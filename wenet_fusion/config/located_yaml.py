@@ -10,7 +10,7 @@ import yaml
 INVALID = object()
 """Stands for a value whose problem is already reported."""
 
-MAX_VALUES = 100_000  # of a configuration, aliases expanded; the longest of ours has 80
+MAX_VALUES = 100_000  # of a configuration, aliases expanded; one of ours with every key has 165
 
 _Place = Callable[[int], str]  # line number -> its name in messages
 
@@ -45,7 +45,7 @@ def locate(value: Any, where: str) -> Located:
 
 
 def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Located:
-    """Parse YAML text; an empty one is an empty section.
+    """Parse YAML text; an empty text is an empty section.
 
     Args:
         text: the YAML.
@@ -54,7 +54,7 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
         problems: receives what is wrong with single values, such as duplicate keys.
 
     Raises:
-        ConfigError: the text is not YAML; holds the problems found so far, too.
+        ConfigError: the text is not YAML (lists `problems` too), has too many values or contains itself.
     """
     loader: yaml.SafeLoader | None = None
     try:
@@ -76,7 +76,7 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return the number of values below a node, each alias counted as a copy of its anchor; RecursionError if endless.
+    """Return the number of values in a node, itself included, with a copy for each alias; RecursionError if endless.
 
     Args:
         node: of the parsed text.
@@ -140,7 +140,7 @@ def apply_override(root: Located, override: str, problems: list[str]) -> None:
     section = root
     for depth, key in enumerate(keys):
         if not isinstance(section.value, dict):
-            problems.append(f"{where}: {'.'.join(keys[:depth]) or 'the file'} is a single value, not a section")
+            problems.append(f"{where}: {'.'.join(keys[:depth]) or 'the file'} is not a section with keys")
             return
         if depth == len(keys) - 1:
             section.value[key] = value

@@ -65,7 +65,7 @@ class BatchSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return the size of the data and a checksum; epochs of equal digests are equal."""
+        """Return the size of the data and a checksum; equal digests give equal epochs."""
 
     def description(self) -> str:
         """Return how much data there is, for the first line of a run."""

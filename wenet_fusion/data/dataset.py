@@ -27,7 +27,7 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
 
-_MAX_SHOWN, _SHOWN = 10, 3
+_MAX_SHOWN, _SHOWN = 10, 3  # utterances that an error lists, and that a note lists
 # A batch has room for audio that is longer than the longest stated duration by this much.
 _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
 # If a whole batch cannot be read, this many utterances after it are tried before loading fails.
@@ -39,7 +39,7 @@ _LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
 class SpeechDataset:
     """The usable utterances of a list, in its order, as padded batches; `skipped` and `filtered` list the others.
 
-    Durations of the list are trusted: only the headers of utterances without one are read. Transcripts with unknown
+    Durations of the list are trusted: a header is read only where the list states none. Transcripts with unknown
     tokens and audio too short for its transcript are found at once; audio that cannot be decoded is found, and
     skipped, when its batch is loaded, and so is audio for which the batch has no room, because its list states a
     shorter duration.
@@ -92,7 +92,7 @@ class SpeechDataset:
         self._tokens = TokenColumn(len(tokenizer.vocabulary))
         table = utterances if isinstance(utterances, UtteranceTable) else UtteranceTable(utterances)
         self.utterances = self._take(table)
-        self.seconds = self.utterances.seconds  # as `epoch_batches` takes them; before padding and changes of speed
+        self.seconds = self.utterances.seconds  # for `epoch_batches`: without padding and changes of speed
         if not len(self):
             left_out = [*self.skipped, *self.filtered][:_MAX_SHOWN]
             raise ValueError("\n  ".join(["there are no utterances to use", *map(str, left_out)]))
@@ -146,7 +146,7 @@ class SpeechDataset:
 
     @property
     def digest(self) -> str:
-        """Return the number of utterances and a checksum of keys and durations; epochs of equal digests are equal."""
+        """Return the number of utterances and a checksum of keys and durations; equal digests give equal epochs."""
         lines = (f"{key} {seconds:.3f}\n" for key, seconds in zip(self.utterances.keys, self.seconds.tolist()))
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
@@ -205,7 +205,7 @@ class SpeechDataset:
             if loaded is not None:
                 rows.append(Row(self.utterances.keys[index], loaded, self._tokens[index]))
         if not rows:
-            raise ValueError("\n  ".join(["no utterance in a row could be read:", *map(str, skips[:_MAX_SHOWN])]))
+            raise ValueError("\n  ".join(["none of these utterances can be read:", *map(str, skips[:_MAX_SHOWN])]))
         return pad_rows(rows, self.frontend.right_padding_samples), skips
 
     def keys(self, indices: Sequence[int]) -> list[str]:
@@ -219,7 +219,7 @@ class SpeechDataset:
             ValueError: more than the share `max_skipped` is unusable.
         """
         skips = list(skips)
-        if not skips:  # of nearly every batch
+        if not skips:  # as for nearly every batch
             return
         known = {skip.key for found in (self.skipped, self.filtered, self.misstated) for skip in found}
         before = len(self.skipped)
@@ -248,12 +248,12 @@ class SpeechDataset:
             for found in [[skip for skip in beyond if skip.rule == rule]]
         ]
         if self.misstated:
-            notes.append(f"{len(self.misstated)} utterances have another duration: {_first(self.misstated)}")
+            notes.append(f"{len(self.misstated)} utterances differ from the listed duration: {_first(self.misstated)}")
         return (*notes, *self._text_notes)
 
     @functools.cached_property
     def _text_notes(self) -> tuple[str, ...]:
-        """Return what is changed in transcripts; they stay as they are while batches are loaded."""
+        """Return what is changed in transcripts; found once, because loading batches changes none."""
         texts = dict(zip(self.utterances.keys, self.utterances.texts))
         removed = count_special_tokens(texts.values()) if self.tokenizer.special_tokens == "remove" else ""
         note = f"special tokens were removed from transcripts: {removed}" if removed else ""
@@ -266,7 +266,7 @@ class SpeechDataset:
         return [skip for skip in found if skip is not None]
 
     def _read(self, index: int, longest: float) -> tuple[np.ndarray | None, Skip | None]:
-        """Return samples, and what is wrong; `longest` is the longest duration that is planned for their batch."""
+        """Return the samples and what is wrong with them; `longest` is the longest duration planned for their batch."""
         utterance = self.utterances[index]
         longest = max(longest, utterance.seconds)
         room = longest + max(_ROOM_SECONDS, _ROOM_SHARE * longest)

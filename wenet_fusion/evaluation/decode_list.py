@@ -15,7 +15,7 @@ from wenet_fusion_runtime.console import is_out_of_memory
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores
 from wenet_fusion_runtime.results.result import Word, joined_ids
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
-from wenet_fusion_runtime.search.modes import GREEDY
+from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.batching import epoch_batches
@@ -158,7 +158,7 @@ class BatchDecoder:
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found], []
-        if search.mode == GREEDY:  # greedy search keeps one hypothesis, so a length penalty has no effect
+        if not SEARCH_MODES[search.mode].has_alternatives:  # a length penalty has no effect on a single hypothesis
             decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return list(map(joined_ids, rows)), [[word for segment in row for word in segment.words] for row in rows]

@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM, RESCORING, SEARCH_MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.scoring.transcripts import Counting
 
 ATTENTION = "attention"
-ALL_MODES = (GREEDY, PREFIX_BEAM, ATTENTION, RESCORING)
+ALL_MODES = (*(mode for mode in MODES if mode != RESCORING), ATTENTION, RESCORING)  # in their default order
 PLAIN = "plain"
-_PLAIN_SEARCHES = {GREEDY, ATTENTION}  # take neither hot words nor language models nor a length penalty
+# They take neither hot words nor language models nor a length penalty.
+_PLAIN_SEARCHES = {ATTENTION, *(mode for mode in MODES if not SEARCH_MODES[mode].has_alternatives)}
 
 
 class Variant(NamedTuple):

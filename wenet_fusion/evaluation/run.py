@@ -12,7 +12,7 @@ from wenet_fusion_runtime.files import printable
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Word
-from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
+from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.config import to_yaml
@@ -28,7 +28,7 @@ from wenet_fusion.evaluation.decode_list import (
     collect,
     plan_batches,
 )
-from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Variant
+from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
@@ -122,8 +122,9 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
 
 def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
     """Refuse modes and chunkings that the model does not support, before any work."""
-    if (ATTENTION in options.modes or RESCORING in options.modes) and trained.model.decoder is None:
-        raise ValueError(f"{trained.path} has no attention decoder; choose from {GREEDY}, {PREFIX_BEAM}")
+    without_decoder = [mode for mode, search in SEARCH_MODES.items() if not search.needs_decoder]
+    if trained.model.decoder is None and not set(options.modes) <= set(without_decoder):
+        raise ValueError(f"{trained.path} has no attention decoder; choose from {', '.join(without_decoder)}")
     for chunking in options.chunkings:
         if chunking_label(chunking) != "full":
             model.meta.check_chunk(chunking.size, chunking.left)

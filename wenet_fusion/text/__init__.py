@@ -1,1 +1,1 @@
-"""Vocabularies, tokenizers, and error rates of transcripts."""
+"""Vocabularies and tokenizers."""

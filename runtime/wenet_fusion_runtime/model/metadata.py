@@ -21,13 +21,13 @@ DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each blo
 MAX_SIZE = 1 << 24  # samples or frames; more in a field of meta.json is a mistake
 WHOLE = 1 << 30  # frames of a chunk that holds any recording
 MAX_CACHED = 1 << 20  # frames of left context: 11 hours
-MAX_WEIGHT = 1000.0  # of a score, or nats of a penalty: above it a search obeys nothing else
+MAX_WEIGHT = 1000.0  # largest weight of a score, and penalty in nats: above it nothing else would count in a search
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
 VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, surrogates
-_LAID_OUT = {ord(mark): None for mark in "\n\r\t"}  # the YAML of a training has these
+_LAID_OUT = {ord(mark): None for mark in "\n\r\t"}  # allowed in `config`, the YAML of the training
 TRAINED, ANY, FIXED = "trained", "any", "fixed"  # the chunks that a model accepts: see `Meta.check_chunk`
-BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose size each stream chooses
+BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose sizes vary from call to call
 
 
 class StateTensor(NamedTuple):
@@ -72,14 +72,14 @@ class Meta:
     state: tuple[StateTensor, ...]  # of an ONNX archive; empty for TorchScript, which makes its own state
     precision: str
     requires: str  # what runs it: "none" (any torch), a quantized engine of torch, or "onnxruntime"
-    latency: Mapping[str, Any]  # of each chunk size; from here on for information only
+    latency: Mapping[str, Any]  # of each chunk size; this and the next three are for information only
     config: str  # YAML of the training
     versions: Mapping[str, Any]  # of the packages that wrote the file
     verification: Mapping[str, Any]  # numbers that export measured
-    lookahead_samples: int = 0  # samples after its last frame that a step reads
+    lookahead_samples: int = 0  # samples that a step reads beyond those of its last frame
     chunk_rule: str = TRAINED  # TRAINED, ANY or FIXED
     restarts: bool = False  # streams take a fresh state in the silence after a segment: positions are limited
-    batches: bool = True  # one step of many rows costs less than a step of each
+    batches: bool = True  # a step of many streams at once costs less than a step of each
     limits: tuple[str, ...] = ()  # what the model cannot do, for information
 
     @property
@@ -223,7 +223,7 @@ def _check_format(record: Mapping[str, Any]) -> None:
 
 
 def _check_texts(record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a text could steer a terminal or a log: keys, units, names, versions, notes."""
+    """Raise ValueError if a text of the record, key or value, has characters that could steer a terminal or a log."""
     left: list[tuple[str, Any]] = list(record.items())
     texts = [("its names", name) for name in record]
     while left:

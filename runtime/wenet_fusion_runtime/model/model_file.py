@@ -23,11 +23,11 @@ from wenet_fusion_runtime.model.wenet.wrong_files import (
 META = "meta.json"
 MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
 _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
-_ONNX_STARTS = (b"\x12", b"\x3a")  # what follows an ONNX model's version: its producer, or its graph
+_ONNX_STARTS = (b"\x12", b"\x3a")  # the byte after an ONNX model's version: a producer or a graph follows
 
 
 def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
-    """Read the metadata of an exported file, without torch or onnxruntime; a model of WeNet's is loaded for them.
+    """Read the metadata of an exported file without torch or onnxruntime; those of a WeNet model require loading it.
 
     Args:
         path: see `load_model`.
@@ -43,12 +43,12 @@ def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
 
 
 def _read_own(path: Path, units: Path | None) -> Meta:
-    """Read the metadata of a file of ours, or of the one in a folder."""
+    """Read the metadata of a file of ours; `path` may be the folder that holds it."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such model file")
     path = model_paths(path)[0]
     if units is not None:
-        raise ValueError(f"{path}: is not a model of WeNet: its vocabulary is in it, if it has one; leave {units} out")
+        raise ValueError(f"{path}: is not a model of WeNet: only those take a separate vocabulary; leave {units} out")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty; export the model again")
     with path.open("rb") as file:
@@ -78,7 +78,7 @@ def load_model(path: str | Path, threads: int = 1, units: str | Path | None = No
     Args:
         path: TorchScript file or ONNX archive; or a model that WeNet's scripts exported: its folder, `final.zip`,
             `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
-        threads: number of threads of one call of onnxruntime. torch uses `torch.set_num_threads` of the process.
+        threads: threads that onnxruntime uses for a call. torch uses as many as `torch.set_num_threads` has set.
         units: vocabulary of a WeNet model; None looks for units.txt or tokens.txt beside it.
     Raises:
         OSError, ValueError: see `read_meta`; ValueError also if the installed version cannot run the file.

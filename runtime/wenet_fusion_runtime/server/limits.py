@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for clients; the server ends a request or session that exceeds one, with a reason.
+    """Limits for clients. What exceeds one is refused or ended with a reason; data above a rate of a connection wait.
 
     Raises:
         ValueError: a value is not positive.
@@ -19,17 +19,17 @@ class Limits:
     ValueError: idle_seconds must be positive, found 0
     """
 
-    sessions: int = 100  # open at once, uploads included
+    sessions: int = 100  # open sessions, uploads included
     message_bytes: int = 2 * 1024 * 1024  # size of a WebSocket message
     upload_bytes: int = 100 * 1024 * 1024  # size of an audio file
     upload_seconds: float = 300.0  # time from the first to the last byte of an upload
     audio_seconds: float = 4 * 3600.0  # audio per session or upload
     start_seconds: float = 5.0  # time from the connection to the start signal, or to the end of the request's header
-    idle_seconds: float = 60.0  # time in which a client must send at least 1 % of real time
-    send_seconds: float = 10.0  # time in which a client must read a message
-    progress_seconds: float = 120.0  # time in which decoding and recognition of an upload must make progress
-    address_sessions: int | None = None  # open at once for one address, uploads included; None: half of `sessions`
-    decoders: int | None = None  # processes of uploads that decode at once; None: one per core
+    idle_seconds: float = 60.0  # a session ends if the audio of this time is less than 1 % of it
+    send_seconds: float = 10.0  # longest time that a client may take to read a message
+    progress_seconds: float = 120.0  # longest time without progress in decoding or recognising an upload
+    address_sessions: int | None = None  # `sessions` of one address; None: half of all
+    decoders: int | None = None  # uploads that are decoded at once, each by a process; None: one per core
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
     bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
 
@@ -41,15 +41,15 @@ class Limits:
 
     @property
     def sessions_of_one_address(self) -> int:
-        """Open sessions of one address."""
+        """Largest number of open sessions of one address, uploads included."""
         return self.address_sessions or (self.sessions + 1) // 2
 
     @property
     def connections(self) -> int:
-        """Smallest number of connections that a server needs."""
+        """Smallest number of connections that the system must allow, or the server does not start."""
         return 2 * self.sessions + 32
 
     @property
     def sockets(self) -> int:
-        """Open connections of any kind, those before their first request included."""
+        """Largest number of open connections, those before their first request included."""
         return 2 * self.connections + 64

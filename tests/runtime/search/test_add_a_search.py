@@ -9,8 +9,10 @@ import test_search_protocol
 from support.runtime.fake_model import make_model
 from wenet_fusion_runtime import DecodingOptions
 from wenet_fusion_runtime.search.frame_scores import FrameScores
-from wenet_fusion_runtime.search.modes import SEARCH_MODES, SearchMode
+from wenet_fusion_runtime.search.modes import MODES, SEARCH_MODES, SearchMode
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
+
+from wenet_fusion.evaluation.options import ALL_MODES
 
 GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
@@ -38,3 +40,7 @@ def test_the_example_decodes_and_keeps_the_laws(mode: str) -> None:
         DecodingOptions(mode, length_penalty=1.0).resolved(model.meta)
     test_search_protocol.test_cuts_change_nothing_and_stable_prefixes_stay(mode)
     test_search_protocol.test_a_commit_makes_exactly_the_tokens_before_its_frame_final(mode)
+
+
+def test_evaluation_offers_every_mode_of_the_table() -> None:
+    assert set(ALL_MODES) == {*MODES, "attention"}

@@ -1,7 +1,7 @@
 """Read and write the files of a training run; every file is replaced as a whole.
 
-A run's folder holds `step_N.pt` for each validation, a model to evaluate, average or export, and `training_state.pt`,
-from which the run resumes.
+A run's folder holds `step_N.pt` of the last and best validations, models to evaluate, average or export, and
+`training_state.pt`, from which the run resumes.
 """
 
 import math
@@ -36,7 +36,7 @@ class ModelCheckpoint:
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # the vocabulary's tokens, under their name in the file
+    units: tuple[str, ...]  # tokens of the vocabulary; files call them units
     bpe_model: bytes  # sentencepiece model; empty for other tokenizers
     weights: dict[str, Tensor]
     step: int
@@ -54,7 +54,7 @@ class TrainingState:
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # the vocabulary's tokens, under their name in the file
+    units: tuple[str, ...]  # tokens of the vocabulary; files call them units
     step: int  # updates so far, skipped ones included
     epoch: int
     batch: int  # batches of the epoch that are done
@@ -71,7 +71,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
     origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
     average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
-    trusts_durations: bool = False  # of the list; earlier versions took those of the audio
+    trusts_durations: bool = False  # takes the list's durations; earlier versions took the audio's
 
 
 def checkpoint_name(step: int) -> str:
@@ -234,8 +234,8 @@ def is_exported(path: Path) -> bool:
 def _unpickled(path: Path, mmap: bool = False) -> Any:
     with (
         warnings.catch_warnings(),
-        torch.serialization.safe_globals([bytes]),
-    ):  # empty bytes are pickled as a call of `bytes`
+        torch.serialization.safe_globals([bytes]),  # empty bytes are pickled as a call of `bytes`
+    ):
         warnings.simplefilter("ignore", UserWarning)  # torch warns of pickles of other programs
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 

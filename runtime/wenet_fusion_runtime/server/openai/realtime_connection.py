@@ -25,17 +25,17 @@ from wenet_fusion_runtime.server.websocket.protocol import SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 PROTOCOL = "realtime"  # subprotocol
-KEY_PROTOCOL = "openai-insecure-api-key."  # and the token: a subprotocol of pages, which cannot set headers
+KEY_PROTOCOL = "openai-insecure-api-key."  # then the token; a subprotocol, for pages cannot set headers
 CONTROLS_PER_SECOND, CONTROLS_AT_ONCE = 10.0, 50.0  # events without audio; further ones wait
-MISTAKES_PER_SECOND, MISTAKES_AT_ONCE = 1.0, 10.0  # events that cannot be used; one more ends the session
+MISTAKES_PER_SECOND, MISTAKES_AT_ONCE = 1.0, 10.0  # events that cannot be used; above that the session ends
 
 
 class Ending(Enum):
     """Reasons to end the audio of a session while the connection goes on."""
 
-    COMMIT = 1  # it is an item
-    UPDATE = 2  # another format or other turns; it is an item if it has text
-    CLEAR = 3  # it is dropped
+    COMMIT = 1  # the client commits it: it becomes an item
+    UPDATE = 2  # its format or its turns change: it becomes an item if it has text
+    CLEAR = 3  # the client clears it: it is dropped
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Take:
 
     session: LiveSession
     options: RealtimeOptions
-    start_seconds: float  # from the start of the connection
+    start_seconds: float  # of audio before it, from the start of the connection
     ending: Ending | None = None
     is_sent: asyncio.Event = field(default_factory=asyncio.Event)  # all its results are sent
 
@@ -69,9 +69,9 @@ class RealtimeConnection(LiveConnection):
         self._prompt_words = prompt_words
         self._options = RealtimeOptions()
         self._reader: SampleReader | None = None  # of 16-bit samples
-        self._takes: asyncio.Queue[_Take] = asyncio.Queue()  # whose results are not sent
-        self._opened: list[LiveSession] = []  # at most two
-        self._take: _Take | None = None  # takes the audio
+        self._takes: asyncio.Queue[_Take] = asyncio.Queue()  # those whose results are not all sent
+        self._opened: list[LiveSession] = []  # sessions of the engine that are not over, at most two
+        self._take: _Take | None = None  # the one that the client's audio goes to
         self._pace = Pace(
             Budget(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE),
             f"events other than audio exceeded {CONTROLS_PER_SECOND:g} per second",
@@ -95,13 +95,13 @@ class RealtimeConnection(LiveConnection):
         realtime_events.check_length(text)
 
     async def _read(self, session: LiveSession) -> None:
-        """Do what the client's events say until it closes the connection."""
+        """Carry out the client's events until it closes the connection."""
         while True:
             self._is_receiving = True
             try:
                 message = await self._receive()
             except Disconnected:
-                return  # the protocol has no other end
+                return  # the protocol has no message that ends a session
             found = None
             try:
                 if isinstance(message, bytes):
@@ -172,7 +172,7 @@ class RealtimeConnection(LiveConnection):
         await self._send(event("session.updated", session=options.record(self._service.rules)))
 
     async def _apply(self, take: _Take, options: RealtimeOptions) -> None:
-        """Change hot words at once, and everything else by another session."""
+        """Change hot words in the session; for any other change, begin another session."""
         wanted = options.session_options(self._service.rules)
         present = self._options.session_options(self._service.rules)
         is_same_audio = options.audio_type == self._options.audio_type
@@ -186,7 +186,7 @@ class RealtimeConnection(LiveConnection):
         self._options = options
 
     async def _with_hints(self, options: RealtimeOptions) -> RealtimeOptions:
-        """Find hot words in a thread, and pause as long as it took: they get half a core at most."""
+        """Find hot words in a thread, then pause as long as that took: one client gets half a core for it at most."""
         if (options.prompt, options.keywords) == (self._options.prompt, self._options.keywords):
             return options
         begun = self._loop.time()
@@ -195,7 +195,7 @@ class RealtimeConnection(LiveConnection):
         return replace(options, hints=hints)
 
     async def _go_on(self, take: _Take, ending: Ending, options: RealtimeOptions) -> None:
-        """End the audio so far, and begin with another session. Wait until all results so far are sent."""
+        """End the audio so far, begin another session, and wait until all results of the audio so far are sent."""
         session = await self._service.open(options.session_options(self._service.rules), after=take.session)
         self._opened.append(session)
         if self._error is not None:  # meanwhile a limit has ended the session
@@ -203,7 +203,7 @@ class RealtimeConnection(LiveConnection):
         take.ending = ending
         take.session.end()
         self._begin(session, options)
-        self._is_receiving = self._audio_seconds == take.start_seconds  # events keep no session without audio open
+        self._is_receiving = self._audio_seconds == take.start_seconds  # events without audio do not end idleness
         await take.is_sent.wait()
         self._opened.remove(take.session)
 
@@ -215,7 +215,7 @@ class RealtimeConnection(LiveConnection):
     # ---- to the client
 
     async def _write(self, session: LiveSession) -> None:
-        """Send the events of the results; return after the session that an error ends."""
+        """Send the events of the results; when an error has ended the last session, raise it after the results."""
         self._opened.append(session)
         self._begin(session, self._options)  # before `_read` runs
         created = self._options.record(self._service.rules) | {"id": realtime_events.new_id("sess")}
@@ -231,7 +231,7 @@ class RealtimeConnection(LiveConnection):
                     await self._send_all(items.update(update))
             is_due = take.ending is Ending.COMMIT and not items.has_ended
             if is_due or (take.ending is not Ending.CLEAR and items.is_open):
-                # No audio has been pushed since the end of this take.
+                # Audio is pushed again only after `is_sent`: the difference is the length of this take.
                 await self._send_all(items.commit(self._audio_seconds - take.start_seconds))
             take.is_sent.set()
             if self._error is not None and take.session is self._session:
