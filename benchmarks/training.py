@@ -3,6 +3,7 @@
 
 python benchmarks/training.py loader --output results     # audio hours per core and hour, by format; padding
 python benchmarks/training.py step --output results       # step times, memory, precisions, one and two ranks
+python benchmarks/training.py step --wenet FOLDER --output results   # WeNet's own step too; FOLDER holds its package
 python benchmarks/training.py start --output results      # seconds and memory from the command to the first batch
 """
 

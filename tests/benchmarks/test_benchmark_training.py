@@ -2,20 +2,29 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import absent
 
 from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.training.training_config import Precision
 
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import training as training_benchmark
+from parts.candidates import CONFORMER, OURS
+from parts.timing import Timing
 from parts.training.loader_speed import Speeds
-from parts.training.training_subject import KEPT, Form, Plan, Subject, keep_activations, saved_bytes
+from parts.training.step_memory import TOY, TOY_DECODER, Memory
+from parts.training.step_time import NORM_ALONE, WENETS, find_goals
+from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject, keep_activations, saved_bytes
+from parts.training.wenet_package import import_wenet
+from parts.training.wenet_subject import WenetSubject
 
 
 def test_the_section_loader_measures_every_format(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -33,19 +42,106 @@ def test_the_limit_is_the_largest_step_up_to_changes_of_speed() -> None:
     assert Speeds(3.0, 3.5, 4.0, 4.5, 5.0, 50.0).limit() == "decoder (60 %)"
 
 
+FAKE_WENET = """
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self, width, tokens):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(80, width), nn.ReLU(), nn.Linear(width, tokens))
+
+    def forward(self, batch, device):
+        assert batch["feats"].size(1) % 4 == 3 and batch["target"].size(0) == len(batch["feats_lengths"])
+        return {"loss": self.layers(batch["feats"].to(device)).square().mean()}
+
+def init_model(args, configs):
+    return Model(configs["encoder_conf"]["output_size"], configs["output_dim"]), configs
+"""
+
+
+@pytest.fixture
+def no_wenet() -> Iterator[None]:
+    """Hide WeNet where it was imported before, and whatever the test imports in its place."""
+    before = {name: sys.modules.pop(name) for name in wenet_modules()}
+    yield
+    for name in wenet_modules():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def wenet_modules() -> list[str]:
+    return [name for name in sys.modules if name == "wenet" or name.startswith("wenet.")]
+
+
+@pytest.fixture
+def fake_wenet(tmp_path: Path, no_wenet: None) -> Path:
+    """A folder whose package has WeNet's names; its own start cannot be run."""
+    package = tmp_path / "site" / "wenet"
+    (package / "utils").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError", encoding="utf-8")
+    (package / "utils" / "init_model.py").write_text(f"import wandb{FAKE_WENET}", encoding="utf-8")
+    return package.parent
+
+
+def check_steps(folder: Path | None, precisions: Sequence[Precision]) -> None:
+    plan = Plan(TOY, TOY_DECODER, BatchSize(rows=2, seconds=1.0, tokens=3), seed=0, wenet=folder)
+    subject = WenetSubject(plan, tuple(precisions))
+    for precision in precisions:
+        before = [parameter.clone() for parameter in subject.model.parameters()]
+        step = subject.call(precision, "default")
+        step()
+        changed = [bool((old != new).any()) for old, new in zip(before, subject.model.parameters())]
+        assert sum(changed) > 0.9 * len(changed) and saved_bytes(subject.model, step) > 0
+        assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())
+
+
+def test_wenets_package_is_imported_from_its_folder(fake_wenet: Path) -> None:
+    check_steps(fake_wenet, ("float32",))
+    stand_in = sys.modules["wenet.utils.init_model"].wandb
+    assert not hasattr(stand_in, "init") and sys.modules.get("wandb") is not stand_in
+
+
+def test_wenets_own_model_takes_steps() -> None:
+    try:
+        import_wenet("utils.init_model")
+    except ImportError as error:
+        absent(f"WeNet is missing: {error}", "WENET_FUSION_REQUIRE_WENET")
+    check_steps(None, PRECISIONS)
+
+
+def test_a_folder_without_wenets_package_is_explained(tmp_path: Path, no_wenet: None) -> None:
+    with pytest.raises(ValueError, match="holds no package wenet: pip install --no-deps --target .* rev-reverb==0.1.0"):
+        training_benchmark.main(["step", "--quick", "--wenet", str(tmp_path), "--output", str(tmp_path)])
+
+
+def test_the_step_of_wenets_own_model_has_a_goal() -> None:
+    milliseconds = {OURS: 60.0, CONFORMER: 100.0, NORM_ALONE: 80.0, WENETS: 96.0}
+    names = {Form(model, "float32", "default").name: value for model, value in milliseconds.items()}
+    times = {name: Timing(value, value, value, 5, 0) for name, value in names.items()}
+    goals = {goal.what: goal for goal in find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])}
+    goal = goals[f"step of {OURS} to {WENETS}"]
+    assert (goal.wanted, goal.found, goal.met) == (0.65, 0.625, True)
+    del times[Form(WENETS, "float32", "default").name]
+    assert len(find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])) == len(goals) - 2
+
+
 @pytest.mark.slow
-def test_the_section_step_measures_models_precisions_and_ranks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("has_wenet", [False, True])
+def test_the_section_step_measures_models_precisions_and_ranks(
+    tmp_path: Path, capsys: pytest.CaptureFixture, fake_wenet: Path, has_wenet: bool
+) -> None:
     command = ["step", "--quick", "--rows", "1", "--precisions", "float32", "--output", str(tmp_path)]
-    assert training_benchmark.main(command) == 0
+    assert training_benchmark.main([*command, *(["--wenet", str(fake_wenet)] if has_wenet else [])]) == 0
     record = json.loads((tmp_path / "training_step.json").read_text(encoding="utf-8"))
-    assert len(record["steps"]) == 7 and len(record["goals"]) == 4
+    assert len(record["steps"]) == 7 + has_wenet and len(record["goals"]) == 4 + 2 * has_wenet
     for numbers in record["steps"].values():
         assert numbers["median"] > 0 and numbers["saved"] > 0 and numbers["peak"] > 0
     assert Form("FusionFormer", "float32", "all kept").name in record["steps"]
     for found in record["ranks"].values():
         assert list(found) == ["one", "two that share nothing", "two"] and found["two"]["median"] > 0
     text = (tmp_path / "training_step.md").read_text(encoding="utf-8")
-    assert text in capsys.readouterr().out and "WeNet's own code is no part of this repository" in text
+    said = "WeNet's code as Rev.com ships it" if has_wenet else "WeNet's own code is no part of this repository"
+    assert text in capsys.readouterr().out and said in text
 
 
 def test_steps_keep_as_many_activations_as_they_are_to() -> None:

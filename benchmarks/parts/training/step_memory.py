@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from parts.training.training_subject import Form, Plan, Subject, saved_bytes
+from parts.training.training_subject import Form, Plan, saved_bytes
+from parts.training.wenet_subject import make_subject
 
 from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.model.decoder import DecoderConfig
@@ -29,10 +30,10 @@ class Memory(NamedTuple):
 def memory_here(plan: Plan, form: Form) -> Memory:
     """Measure the memory of steps in this process. The optimiser has its state from the second one on."""
     torch.set_num_threads(1)
-    toy = Plan(TOY, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), plan.seed)
-    Subject(toy, (form.precision,)).call(form.precision, form.kept)()  # loads libraries
+    toy = Plan(TOY, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), plan.seed, plan.wenet)
+    make_subject(toy, (form.precision,)).call(form.precision, form.kept)()  # loads libraries
     before = _status("VmRSS")
-    subject = Subject(plan, (form.precision,))
+    subject = make_subject(plan, (form.precision,))
     step = subject.call(form.precision, form.kept)
     step()
     step()

@@ -6,9 +6,10 @@ turns in one process; the memory of each is measured in a process of its own (on
 
 import argparse
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from parts.random_models import conformer
 from parts.timing import Timing, by_turns
 from parts.training.rank_scaling import ONE, scaling
 from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
-from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject
+from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan
+from parts.training.wenet_package import INSTALL, import_wenet
+from parts.training.wenet_subject import make_subject
 from tqdm import tqdm
 
 from wenet_fusion.cli.train import bfloat16_instructions
@@ -32,10 +35,16 @@ ALL, DEFAULT, LAYERS = KEPT
 # torch loads torch._dynamo with the first optimiser
 PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
 STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # of LayerNorm's
-WENET = (
+WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65
+AS_WENET = (
     f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
-    "`positions: rel_pos`, as many channels in front as it is wide), in this toolkit's code. WeNet's own code is no "
-    "part of this repository: its step is not timed here."
+    "`positions: rel_pos`, as many channels in front as it is wide), in this toolkit's code. "
+)
+WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
+WITH_WENET = (
+    f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0, with the same shapes, both decoders, one "
+    "draw of its dynamic chunks for all steps, and our optimiser and clipping. It gets features of as many encoder "
+    "frames; ours compute them, and their masks, in the step."
 )
 
 
@@ -48,6 +57,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=PRECISIONS,
         help="default: float32, and bfloat16 where the processor has instructions for it",
+    )
+    parser.add_argument(
+        "--wenet",
+        type=Path,
+        metavar="FOLDER",
+        help=f"times WeNet's own step too: holds its package ({INSTALL.format(' --target FOLDER')}); needs torchaudio",
     )
     parser.add_argument("--quick", action="store_true", help="toy models and 1 round: shows that everything runs")
 
@@ -62,12 +77,15 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     encoders = {OURS: encoder, NORM_ALONE: replace(encoder, norm="layer"), CONFORMER: conformer(encoder)}
     size = BatchSize(rows=args.rows, seconds=seconds, tokens=int(4 * seconds))
     plans = {name: Plan(config, decoder, size, args.seed) for name, config in encoders.items()}
+    if args.wenet is not None:
+        plans[WENETS] = Plan(encoder, decoder, size, args.seed, _with_package(args.wenet))
     forms = [
         Form(name, precision, kept)
         for precision in precisions
         for name in plans
         for kept in KEPT
-        if kept != ALL or name == OURS  # before a LayerNorm nothing is computed again by default
+        # Before a LayerNorm nothing is computed again by default; WeNet's own has one form.
+        if kept == DEFAULT or name == OURS or (kept == LAYERS and name != WENETS)
     ]
     times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
     ranks = {name: scaling(plans[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
@@ -83,7 +101,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "Ratios:",
             ratios_table(times, memory, precisions),
             goals_table(goals),
-            WENET,
+            AS_WENET + (WITHOUT_WENET if args.wenet is None else WITH_WENET),
             f"One rank and two on two cores (gloo, one thread each, {precisions[0]}, a batch each); `two that "
             "share nothing` are two trainings at once, which share the machine only:",
             ranks_table(ranks, audio),
@@ -92,6 +110,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     record = {
         "audio_seconds": audio,
         "encoders": encoders,
+        "wenet": args.wenet is not None,
         "steps": {form.name: {**times[form.name]._asdict(), **memory[form.name]._asdict()} for form in forms},
         "ranks": {name: {how: timing._asdict() for how, timing in found.items()} for name, found in ranks.items()},
         "goals": goals,
@@ -102,7 +121,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def time_steps(plans: dict[str, Plan], forms: Sequence[Form], rounds: int) -> dict[str, Timing]:
     """Time the steps of all forms by turns; those of one model train the same weights."""
     precisions = tuple(dict.fromkeys(form.precision for form in forms))
-    subjects = {name: Subject(plan, precisions) for name, plan in plans.items()}
+    subjects = {name: make_subject(plan, precisions) for name, plan in plans.items()}
     calls = {form.name: subjects[form.model].call(form.precision, form.kept) for form in forms}
     with tqdm(total=rounds * len(calls), desc="steps", unit="turn", leave=False, disable=None) as bar:
         return by_turns(calls, rounds, 1, bar.update)
@@ -118,18 +137,24 @@ def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, M
     return found
 
 
+def _with_package(folder: Path) -> Path:
+    """Return the folder if WeNet's package can be imported from it. Raises ValueError with what to do."""
+    try:
+        import_wenet("utils.init_model", folder)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    return folder.resolve()
+
+
 # ---- tables
 
 
-def ratios(precisions: Sequence[str]) -> list[tuple[str, Form, Form]]:
+def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, Form, Form]]:
     """Return what is compared: a name, a form and the one that it is divided by."""
     found = []
     for precision in precisions:
         ours = Form(OURS, precision, DEFAULT)
-        found += [
-            (f"{OURS} to {other}, {precision}", ours, Form(other, precision, DEFAULT))
-            for other in (CONFORMER, NORM_ALONE)
-        ]
+        found += [(f"{OURS} to {other}, {precision}", ours, Form(other, precision, DEFAULT)) for other in others]
         every = ours._replace(kept=ALL)
         found.append((f"feed-forward computed again to {ALL}, {precision}", ours, every))
         found.append((f"{OURS}, {ALL}, to {CONFORMER}, {precision}", every, Form(CONFORMER, precision, DEFAULT)))
@@ -143,12 +168,18 @@ def ratios(precisions: Sequence[str]) -> list[tuple[str, Form, Form]]:
     return found
 
 
+def others_timed(times: Mapping[str, Timing], precision: str) -> list[str]:
+    """Return the models that ours is compared with."""
+    return [name for name in (CONFORMER, NORM_ALONE, WENETS) if Form(name, precision, DEFAULT).name in times]
+
+
 def find_goals(times: dict[str, Timing], memory: dict[str, Memory], precisions: Sequence[str]) -> list[Goal]:
     goals = []
-    for other in (CONFORMER, NORM_ALONE):
+    for other in others_timed(times, precisions[0]):
         pair = Form(OURS, precisions[0], DEFAULT).name, Form(other, precisions[0], DEFAULT).name
         step, peak = times[pair[0]].median / times[pair[1]].median, memory[pair[0]].peak / memory[pair[1]].peak
-        goals.append(Goal(f"step of {OURS} to {other}", STEP_GOAL, step, at_most=True))
+        wanted = WENET_GOAL if other == WENETS else STEP_GOAL
+        goals.append(Goal(f"step of {OURS} to {other}", wanted, step, at_most=True))
         goals.append(Goal(f"most memory of {OURS} to {other}", MEMORY_GOAL, peak, at_most=True))
     return goals
 
@@ -177,7 +208,7 @@ def ratios_table(times: dict[str, Timing], memory: dict[str, Memory], precisions
             f"{memory[top.name].saved / memory[below.name].saved:.3f}",
             f"{memory[top.name].peak / memory[below.name].peak:.3f}",
         ]
-        for what, top, below in ratios(precisions)
+        for what, top, below in ratios(precisions, others_timed(times, precisions[0]))
     ]
     return markdown_table(["ratio", "step", "MB kept", "MB at most"], rows)
 

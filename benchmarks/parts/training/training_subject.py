@@ -1,6 +1,7 @@
 """A model in training, whose steps are measured in several precisions and with more or fewer activations kept."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     decoder: DecoderConfig
     size: BatchSize
     seed: int
+    wenet: Path | None = None  # folder of WeNet's package: its own model of these shapes, instead of ours
 
 
 class Subject:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import importlib
-import importlib.util
 import io
 import json
 import sys
 import types
-import typing
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,56 +21,20 @@ import numpy as np
 import torch
 import yaml
 from conftest import absent
+from parts.training.wenet_package import import_wenet
 from support.wenet.wenet_recipe import BINS, Recipe
 from torch import nn
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 
 RATE = 16000
-INSTALL = (
-    "WeNet is not installed: pip install --no-deps rev-reverb==0.1.0, or set PYTHONPATH to a folder that holds its "
-    "package wenet (it needs torch, torchaudio and PyYAML beside it)"
-)
 
 
 def wenet_module(name: str) -> types.ModuleType:
     """Import a module of WeNet; skip the test, or fail it where that is promised, without the package."""
-    _prepare_package()
-    before = {stub: sys.modules.get(stub) for stub in _stubs()}
     try:
-        sys.modules.update(_stubs())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(f"wenet.{name}")
+        return import_wenet(name)
     except ImportError as error:
-        absent(f"{INSTALL} ({error})", "WENET_FUSION_REQUIRE_WENET")
-    finally:
-        for stub, module in before.items():
-            sys.modules.pop(stub, None)
-            if module is not None:
-                sys.modules[stub] = module
-
-
-def _prepare_package() -> None:
-    """Make `wenet` a package without its __init__, which imports the programs of Rev.com's."""
-    if "wenet" in sys.modules:
-        return
-    found = importlib.util.find_spec("wenet")
-    if found is None or not found.submodule_search_locations:
-        absent(INSTALL, "WENET_FUSION_REQUIRE_WENET")
-    package = types.ModuleType("wenet")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["wenet"] = package
-    for name in ("Optional", "Union"):  # it takes them from here, where newer versions of torch do not have them
-        vars(torch.nn.modules.conv).setdefault(name, getattr(typing, name))
-
-
-@functools.cache
-def _stubs() -> dict[str, types.ModuleType]:
-    """Stand-ins of packages that its modules import and do not use here."""
-    found = {name: types.ModuleType(name) for name in ("wandb", "typeguard", "whisper", "whisper.tokenizer")}
-    found["typeguard"].check_argument_types = lambda: True
-    found["whisper.tokenizer"].LANGUAGES = {}
-    return found
+        absent(f"WeNet is missing: {error}", "WENET_FUSION_REQUIRE_WENET")
 
 
 def write_experiment(folder: Path, recipe: Recipe, speech: np.ndarray, seed: int = 0) -> Path:

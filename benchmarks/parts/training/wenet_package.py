@@ -1,0 +1,72 @@
+"""WeNet's Python package, as Rev.com ships it in rev-reverb 0.1.0: imported without what its models do not need.
+
+The package's own start imports Rev.com's programs, and its modules name packages (wandb, whisper, ...) that neither
+models nor exports use; stand-ins take their places during the import.
+"""
+
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+import typing
+import warnings
+from pathlib import Path
+
+import torch
+
+INSTALL = "pip install --no-deps{} rev-reverb==0.1.0"
+
+
+def import_wenet(name: str, folder: Path | None = None) -> types.ModuleType:
+    """Import a module of the package `wenet`.
+
+    Args:
+        name: without the package, such as utils.init_model.
+        folder: holds the package; None: it is installed.
+
+    Raises:
+        ImportError: there is no such package, or it needs packages that are not installed; says what to do.
+    """
+    _prepare(folder)
+    before = {stub: sys.modules.get(stub) for stub in _stubs()}
+    try:
+        sys.modules.update(_stubs())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(f"wenet.{name}")
+    except ImportError as error:
+        raise ImportError(
+            f"WeNet's package cannot be imported ({error}): it needs torch, torchaudio, PyYAML"
+        ) from error
+    finally:
+        for stub, module in before.items():
+            sys.modules.pop(stub, None)
+            if module is not None:
+                sys.modules[stub] = module
+
+
+def _prepare(folder: Path | None) -> None:
+    """Make `wenet` a package without its __init__."""
+    if "wenet" in sys.modules:
+        return
+    where = None if folder is None else [str(folder)]
+    found = importlib.machinery.PathFinder.find_spec("wenet", where)
+    if found is None or not found.submodule_search_locations:
+        target = "" if folder is None else f" --target {folder}"
+        holder = "no package wenet is installed" if folder is None else f"{folder}: holds no package wenet"
+        raise ImportError(f"{holder}: {INSTALL.format(target)}")
+    package = types.ModuleType("wenet")
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules["wenet"] = package
+    for name in ("Optional", "Union"):  # it takes them from here, where newer versions of torch do not have them
+        vars(torch.nn.modules.conv).setdefault(name, getattr(typing, name))
+
+
+@functools.cache
+def _stubs() -> dict[str, types.ModuleType]:
+    found = {name: types.ModuleType(name) for name in ("wandb", "typeguard", "whisper", "whisper.tokenizer")}
+    found["typeguard"].check_argument_types = lambda: True
+    found["whisper.tokenizer"].LANGUAGES = {}
+    return found
