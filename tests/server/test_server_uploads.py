@@ -14,6 +14,8 @@ from support.runtime.audio_zoo import encoded as made_by_ffmpeg
 from support.runtime.fake_model import SAMPLE_RATE, speak
 from support.runtime.server_process import PATIENCE, ServerProcess, encoded, eventually, http, metric
 from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.server.http.upload_options import parse_upload_options
+from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 
 def recording(text: str, form: str = "WAV") -> bytes:
@@ -70,6 +72,12 @@ def test_pauses_do_not_close_segments_of_files(server: ServerProcess) -> None:
     samples = np.concatenate([speak("ab"), np.zeros(2 * SAMPLE_RATE, np.float32), speak("cd")])
     status, _, body = post(server, data=encoded(samples, SAMPLE_RATE))
     assert status == 200 and [segment["text"] for segment in json.loads(body)["segments"]] == ["a b c d"]
+
+
+@pytest.mark.parametrize("text", ["Anna", '"Anna"', "2026", "null", '["Anna"]'])
+def test_a_context_is_plain_text_or_a_text_in_json(text: str) -> None:
+    found = parse_upload_options({"context": text}, EndpointRules())
+    assert found.session.context == text.strip('"' if text.startswith('"') else "")
 
 
 def test_a_form_may_carry_the_file_and_options(server: ServerProcess) -> None:

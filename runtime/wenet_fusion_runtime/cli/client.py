@@ -140,6 +140,7 @@ def _client(options: argparse.Namespace) -> int:
             f"- reads audio from a pipe, and standard input is a terminal: {ARECORD} | wenet-fusion-runtime "
             f"client {options.url} -"
         )
+    files = HotWordFiles(options) if options.follow else None  # before they are read: no change goes unnoticed
     hot_words = _hot_words(options)
     context = "" if options.context is None else read_context(options.context)
     if options.follow and options.hot_words is None and options.context is None:
@@ -154,6 +155,8 @@ def _client(options: argparse.Namespace) -> int:
         try:
             with _opened(name, options) as recording:
                 session = _session_options(options, recording.sample_rate, hot_words, context)
+                if files is not None and files.latest is not None:
+                    session = files.latest.applied(session)
                 is_paced = not (options.fast or recording.is_live)
                 timing = asyncio.run(
                     recognise(
@@ -162,7 +165,7 @@ def _client(options: argparse.Namespace) -> int:
                         session,
                         display.result,
                         given_endpoint(options),
-                        HotWordFiles(options) if options.follow else None,
+                        files,
                         display.note,
                     )
                 )

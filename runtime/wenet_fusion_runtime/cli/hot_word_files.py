@@ -16,6 +16,8 @@ class HotWordFiles:
 
     Args:
         arguments: of the command, with `hot_words`, `hot_word` and `context`.
+    Attributes:
+        latest: what `changed` found last, for the recordings that follow; None: no change.
 
     >>> HotWordFiles(argparse.Namespace(hot_words=None, hot_word=[], context=None)).changed() is None
     True
@@ -24,6 +26,7 @@ class HotWordFiles:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self._seen = self._stamps()
+        self.latest: HotWordUpdate | None = None
 
     def changed(self) -> HotWordUpdate | None:
         """Return the hot words and the context if their files changed since the last call, else None."""
@@ -39,7 +42,8 @@ class HotWordFiles:
             return None
         for problem in given.problems:
             self.refused(problem)
-        return HotWordUpdate(given.usable, context)
+        self.latest = HotWordUpdate(given.usable, context)
+        return self.latest
 
     def refused(self, message: str) -> None:
         """Print why hot words were not taken."""

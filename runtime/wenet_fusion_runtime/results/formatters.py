@@ -6,6 +6,9 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+
+from wenet_fusion_runtime.results.result import Result
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +52,11 @@ class SafeFormatter:
                 self._has_failed = True
                 _LOG.warning("the formatter failed (%s); texts that it fails on stay as they are", problem)
             return text
+
+
+def formatted(result: Result, formatter: Formatter) -> Result:
+    """Return a closed segment with its text formatted; words and tokens stay as they were recognised."""
+    return replace(result, text=formatter(result.text)) if result.tokens else result
 
 
 def load_formatter(name: str) -> Formatter:

@@ -5,6 +5,7 @@ Training, vocabularies, scoring, hot words and language models all use this func
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -35,6 +36,20 @@ def normalize_text(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return unicodedata.normalize("NFC", _narrow(_without_invisible(text)))
+
+
+def longest_mark_run(text: str) -> int:
+    """Return how many combining marks stand in a row at most, in a text that `normalize_text` is about to sort.
+
+    Sorting n marks takes n² steps: 1 s for 20,000.
+
+    >>> longest_mark_run("e\u0301\u200b\u0308x")
+    2
+    """
+    if text.isascii():
+        return 0
+    classes = map(unicodedata.combining, _narrow(_without_invisible(text)))
+    return max((sum(1 for _ in run) for is_mark, run in itertools.groupby(classes, bool) if is_mark), default=0)
 
 
 def spellings(text: str) -> tuple[str, ...]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import numpy as np
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Backlog, Session, Update
+from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.stream.stream import Stream
 
 PIECE_SECONDS = (
     0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, otherwise `push` waits forever
 )
 Changed = TypeVar("Changed")
+FormatAll = Callable[[tuple[Result, ...]], Awaitable[tuple[Result, ...]]]
 
 MAX_UPDATES = 64  # waiting updates above which no audio is pushed
 
@@ -30,6 +32,7 @@ class LiveSession:
         stream: a fresh stream of the engine's model.
         on_dropped: called when a newer update replaces a partial result that was not yet taken.
         after: an open session that is about to end; see `Engine.open`.
+        format_all: formats closed segments, before their update is yielded; None: they stay as they are.
     Raises:
         Unavailable: the engine opens no session.
 
@@ -41,10 +44,15 @@ class LiveSession:
     """
 
     def __init__(
-        self, engine: Engine, stream: Stream, on_dropped: Callable[[], object], after: LiveSession | None = None
+        self,
+        engine: Engine,
+        stream: Stream,
+        on_dropped: Callable[[], object],
+        after: LiveSession | None = None,
+        format_all: FormatAll | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_dropped = on_dropped
+        self._on_dropped, self._format_all = on_dropped, format_all
         self._updates: deque[Update] = deque()
         self._arrived = asyncio.Event()  # an update is waiting
         self._room = asyncio.Event()  # there may be more room than before
@@ -111,6 +119,8 @@ class LiveSession:
                 await self._arrived.wait()
             update = self._updates.popleft()
             self._room.set()
+            if self._format_all is not None and update.finals:
+                update = update._replace(finals=await self._format_all(update.finals))
             yield update
             if update.is_last:
                 return

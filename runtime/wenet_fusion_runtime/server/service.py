@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
 from wenet_fusion_runtime.engine.engine import Engine
 from wenet_fusion_runtime.engine.session import Unavailable
 from wenet_fusion_runtime.model.conformance import ModelFault
+from wenet_fusion_runtime.model.metadata import ANY
+from wenet_fusion_runtime.results.formatters import Formatter, formatted
+from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.server.decoding.decoders import Decoders
 from wenet_fusion_runtime.server.errors import (
     NORMAL,
@@ -31,6 +35,8 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.stream import Stream
 
 LOG = logging.getLogger(NAME)
+# A step takes the square of its chunk in time and memory, and two chunks of audio may wait.
+LONGEST_CHUNK_SECONDS = 4.0  # that a session may choose, of a model that takes any
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
 _POLL_SECONDS = 0.02
 
@@ -62,8 +68,12 @@ class Service:
     def __init__(
         self, recognizer: Recognizer, engine: Engine, limits: Limits, chunks: ChunkChoice = ChunkChoice()
     ) -> None:
-        self.recognizer, self.engine, self.limits, self.chunks = recognizer, engine, limits, chunks
-        self.meta = recognizer.model.meta
+        self.engine, self.limits, self.chunks = engine, limits, chunks
+        self.meta, self._formatter = recognizer.model.meta, recognizer.options.formatter
+        if self._formatter is not None:  # streams format in a worker of the engine, where a slow one holds all sessions
+            recognizer = Recognizer(recognizer.model, replace(recognizer.options, formatter=None))
+        self._formatting = ThreadPoolExecutor(1, "formatter")
+        self.recognizer = recognizer
         self.metrics = Metrics(lambda: engine.statistics)
         self.sessions = Sessions(limits.sessions_of_one_address)
         self.rules, self.file_rules = recognizer.options.endpoint, FILE_OPTIONS.endpoint
@@ -110,7 +120,8 @@ class Service:
         except ValueError as error:
             raise ClientError(Reason.OPTION, str(error), NORMAL) from None
         try:
-            return LiveSession(self.engine, stream, self.metrics.count_dropped_partial, after)
+            format_all = None if self._formatter is None else self._format_all
+            return LiveSession(self.engine, stream, self.metrics.count_dropped_partial, after, format_all)
         except Unavailable as error:
             self.check_draining()
             raise limit_reached(str(error)) from None
@@ -167,9 +178,25 @@ class Service:
         while self._clients and loop.time() < end and not hurry.is_set():
             await asyncio.sleep(_POLL_SECONDS)
 
+    async def _format_all(self, finals: tuple[Result, ...]) -> tuple[Result, ...]:
+        """Format closed segments in a thread of its own, one session after the other."""
+
+        def run(formatter: Formatter) -> tuple[Result, ...]:
+            return tuple(formatted(result, formatter) for result in finals)
+
+        assert self._formatter is not None
+        return await asyncio.get_running_loop().run_in_executor(self._formatting, run, self._formatter)
+
     def _stream(self, options: SessionOptions, is_file: bool) -> Stream:
         recognizer = self._files if is_file else self.recognizer
         chunk, left = self.chunks.chunk, self.chunks.left
+        longest = max(LONGEST_CHUNK_SECONDS, (chunk or self.meta.default_chunk) * self.meta.frame_seconds)
+        is_free = self.meta.chunk_rule == ANY and not self.chunks.allow_untrained
+        if is_free and (options.chunk or 0) * self.meta.frame_seconds > longest:
+            raise ValueError(
+                f"chunk {options.chunk}: a session may have chunks of at most {longest:g} s, "
+                f"{round(longest / self.meta.frame_seconds)} frames, unless the server has --allow_untrained"
+            )
         if options.chunk is not None or options.left is not None:
             chunk, left = options.chunk if options.chunk is not None else chunk, options.left
         return recognizer.create_stream(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from wenet_fusion_runtime.audio.sample_formats import SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
+from wenet_fusion_runtime.results.normalization import longest_mark_run
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.search.spelling import MAX_PHRASE
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
@@ -20,6 +21,7 @@ MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_CHARACTERS = 20000  # characters of all hot words: their prefix trees cost time and memory
 MAX_CONTEXT = 20000  # characters of a context
+MAX_MARKS = 30  # combining marks in a row, the bound of Unicode's stream-safe format; sorting many takes long
 MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped
 INT16, FLOAT32 = "int16", "float32"
 SAMPLE_FORMATS = (INT16, FLOAT32)
@@ -47,10 +49,18 @@ class SessionOptions:
 
 
 class HotWordUpdate(NamedTuple):
-    """New hot words of a running session; None leaves them as they are."""
+    """New hot words of a running session; None leaves them as they are.
+
+    >>> HotWordUpdate(None, "Then Anna called.").applied(SessionOptions(nbest=3)).context
+    'Then Anna called.'
+    """
 
     hot_words: tuple[HotWord, ...] | None
     context: str | None
+
+    def applied(self, options: SessionOptions) -> SessionOptions:
+        """Return the options with this change."""
+        return replace(options, **{name: value for name, value in self._asdict().items() if value is not None})
 
 
 def parse_update(record: Mapping[str, Any]) -> HotWordUpdate:
@@ -165,6 +175,8 @@ def _hot_words(value: Any) -> tuple[HotWord, ...]:
 def _context(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_CONTEXT:
         raise _value_error("context", value, f"a text of at most {MAX_CONTEXT} characters")
+    if longest_mark_run(value) > MAX_MARKS:
+        raise _value_error("context", value, f"a text with at most {MAX_MARKS} combining marks in a row")
     return value
 
 

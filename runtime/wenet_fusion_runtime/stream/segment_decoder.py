@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.results.formatters import formatted
 from wenet_fusion_runtime.results.result import Endpoint, Result
 from wenet_fusion_runtime.results.vocabulary import BLANK
 from wenet_fusion_runtime.search.frame_scores import FrameScores
@@ -138,7 +137,7 @@ class SegmentDecoder:
         if result.tokens:
             self._spoken_until = result.tokens[-1].end_seconds
             if self._options.formatter is not None:
-                result = replace(result, text=self._options.formatter(result.text))
+                result = formatted(result, self._options.formatter)
         # The cut may go through a token. If this segment already shows the token, the rest of it must not start a
         # second one in the next segment.
         last_token = (self._previous, *ids)[-1]

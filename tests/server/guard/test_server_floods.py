@@ -103,7 +103,7 @@ def test_long_texts_are_refused_unread_and_not_echoed(server: ServerProcess) -> 
 
     assert (
         asyncio.run(run("[" + "0," * 500_000 + "0]"))
-        == "a text message has more than 163840 bytes; send audio as binary"
+        == "a text message has more than 163840 bytes; send audio as binary, and fewer hot words"
     )
     assert len(asyncio.run(run('{"signal":"start","nbest":1,"' + "k" * 100_000 + '":1}'))) < 500
     assert not any(len(line) > 2000 for line in server.log)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -180,13 +179,23 @@ def test_a_lost_connection_costs_no_word(chromium: Any, server: ServerProcess, t
 
 
 def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, text: str) -> None:
-    page = open_page()
-    sent, urls = frames_sent(page), []
-    page.on("request", lambda request: urls.append(request.url))
+    """A context too, which is longer than an address may be."""
+    context = " ".join(["Then the talk turned to something else."] * 400)
+    page = open_page(
+        script="""window.forms = [];
+      const send = window.fetch;
+      window.fetch = (url, options) => {
+        const fields = options && [...options.body].map(([name, value]) => [name, value.name ?? value]);
+        if (fields) window.forms.push([new URL(url).search, fields]);
+        return send(url, options);
+      };"""
+    )
+    sent = frames_sent(page)
     page.locator("#more").click()
     assert page.locator("#chunk option").all_text_contents() == ["0.16 s", "0.32 s (default)"]
     page.locator("#chunk").select_option("4")
     page.locator("#hot-words").fill("two\n one three ,three")
+    page.locator("#context").fill(f" {context}\n")
     page.locator("#record").click()
     expect(page.locator("li p")).to_have_text(text)
     page.locator("#record").click()
@@ -200,13 +209,16 @@ def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, te
             "continuous_decoding": True,
             "chunk": 4,
             "hot_words": phrases,
+            "context": context,
         },
         {"signal": "end"},
     ]
     drop(page, speech)
     is_ready(page)
-    query = parse_qs(urlsplit(urls[-1]).query)
-    assert query == {"stream": ["true"], "chunk": ["4"], "hot_words": [json.dumps(phrases, separators=(",", ":"))]}
+    expect(page.locator(".take").last.locator("li p")).to_have_text(text)
+    written = {"chunk": "4", "hot_words": json.dumps(phrases, separators=(",", ":")), "context": json.dumps(context)}
+    ((query, form),) = page.evaluate("window.forms")
+    assert query == "?stream=true" and form == [*map(list, written.items()), ["file", speech.name]]
     page.locator("#hot-words").fill("seventeen")
     page.locator("#record").click()
     expect(page.get_by_role("alert")).to_contain_text("seventeen")  # the server says what is wrong with it

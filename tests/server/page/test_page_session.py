@@ -37,10 +37,12 @@ function advance(milliseconds) {
 }
 let sockets = [];
 let isStalled = false;
+let isReachable = true;
 window.WebSocket = class {
   constructor() {
     this.bufferedAmount = this.samples = 0;
     sockets.push(this);
+    if (!isReachable) return;
     setTimeout(() => { this.onopen(); this.answer({ type: "server_ready" }); window.onready(this); }, 10);
   }
   answer(message) { this.onmessage?.({ data: JSON.stringify({ status: "ok", ...message }) }); }
@@ -107,6 +109,52 @@ def test_a_connection_that_stalls_after_the_end_is_replaced(page: Any) -> None:
         return [events.map(([name]) => name), sockets[1].samples];""",
     )
     assert found == [["ready", "lost", "ready"], 60]
+
+
+def test_a_connection_that_brings_nothing_after_the_end_is_replaced(page: Any) -> None:
+    """All audio has left the browser, so only the server's silence shows it."""
+    found = run(
+        page,
+        """seconds(5); sockets[0].final(3); session.end(); advance(29000);
+        const [before] = [sockets.length];
+        advance(4000);
+        sockets[1].final(2); sockets[1].answer({ type: "speech_end" }); advance(60000);
+        return [before, events.map(([name]) => name), sockets.length, sockets[1].samples];""",
+    )
+    assert found == [1, ["ready", "final", "lost", "ready", "final", "end"], 2, 20]
+
+
+def test_a_server_that_works_after_the_end_is_waited_for(page: Any) -> None:
+    found = run(
+        page,
+        """seconds(5); session.end();
+        for (let end = 1; end <= 4; end++) { advance(25000); sockets[0].final(end); }
+        return [events.map(([name]) => name), sockets.length];""",
+    )
+    assert found == [["ready", *["final"] * 4], 1]
+
+
+def test_a_network_that_is_gone_after_the_end_is_given_up(page: Any) -> None:
+    """Attempts to connect hang, and no audio comes that would wait too long."""
+    found = run(
+        page,
+        """seconds(5); session.end(); isReachable = false; sockets[0].drop(); advance(180000);
+        return [events, sockets.length, sockets.every(({ isClosed }, index) => index === 0 || isClosed)];""",
+    )
+    (_, lost, (name, at)), connections, are_closed = found
+    assert lost[0] == "lost" and name == "Connection lost" and 35 <= at <= 60 and 2 <= connections <= 3 and are_closed
+
+
+def test_a_server_that_never_answers_is_unreachable(page: Any) -> None:
+    found = run(
+        page,
+        """const titles = [];
+        isReachable = false;
+        const other = new Session("ws://there", 10, {}, { ...named, problem: ({ title }) => titles.push(title) });
+        for (let i = 0; i < 60 && !other.isOver; i++) { other.send(new Int16Array(10)); advance(1000); }
+        return [titles, Math.round(clock / 1000), other.wasReady];""",
+    )
+    assert found == [["The server cannot be reached"], 21, False]
 
 
 def test_a_slow_connection_is_not_taken_for_lost(page: Any) -> None:

@@ -17,11 +17,8 @@ WORDS = PromptWords(Vocabulary([*RESERVED, "▁", "'", *string.ascii_letters, *"
     "prompt, phrases, context",
     [
         ("Anna, Karenina Oslo", ["Anna", "Karenina Oslo"], ""),
-        (
-            "'Anna',Oslo|Bern; Rome: Paris...",
-            ["Bern", "Rome", "Paris"],
-            "",
-        ),  # no token has a comma
+        ("'Anna',Oslo|Bern; Rome: Paris...", ["Anna", "Oslo", "Bern", "Rome", "Paris"], ""),
+        ("Anna,Oslo,Émile,1,000 x", ["Anna", "Oslo"], ""),  # no token has an É or a digit
         ("Anna,\nOslo\r\nBern?!", ["Anna", "Oslo", "Bern"], ""),
         ("你、好。你好，Oslo", ["你", "好", "你好", "Oslo"], ""),
         ("Oslo. We meet Anna in the evening! Bern", ["Oslo", "Bern"], "We meet Anna in the evening"),

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
 from support.runtime.server_process import ServerProcess
 from wenet_fusion_runtime import HotWord
 from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.cli.client_display import ClientDisplay
 from wenet_fusion_runtime.cli.hot_word_files import HotWordFiles
 from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import client_session
@@ -65,6 +67,29 @@ def test_files_are_read_again_when_they_change(tmp_path: Path, capsys: pytest.Ca
     context.write_text("then Zoe")
     found = files.changed()
     assert found is not None and found.context == "then Zoe"
+
+
+@pytest.mark.slow
+def test_a_later_recording_begins_with_the_files_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of hot words changes during the first recording."""
+    monkeypatch.setattr(client_session, "UPDATE_SECONDS", 0.01)
+    words, paths = tmp_path / "words.txt", [tmp_path / name for name in ("first.wav", "second.wav")]
+    words.write_text("a\t0.1\n")
+    for path in paths:
+        soundfile.write(path, speak("abcabcabcabc"), SAMPLE_RATE)
+    shown = ClientDisplay.result
+
+    def result(display: ClientDisplay, found: ServerResult) -> None:
+        words.write_text("d\t40\n")
+        shown(display, found)
+
+    monkeypatch.setattr(ClientDisplay, "result", result)
+    with ServerProcess(save_archive(tmp_path / "model.zip", sharpness=8.0)) as server:
+        assert main(["client", server.url, *map(str, paths), "--hot_words", str(words), "--follow"]) == 0
+    (first, second) = capsys.readouterr().out.splitlines()
+    assert "d" in first.partition("\t")[2] and "d" in second.partition("\t")[2].split()[0]
 
 
 def test_arguments_without_effect_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import web
 from support.runtime.browser import CutProxy
-from test_reconnecting import OPTIONS, RATE, SECOND, CountingServer, counted, running
-from wenet_fusion_runtime import HotWord
-from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
+from test_reconnecting import OPTIONS, SECOND, CountingServer, counted, running
 from wenet_fusion_runtime.server.websocket import client_session, websocket_client
 from wenet_fusion_runtime.server.websocket.client_session import ServerError, ServerResult
 from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio, Recording
@@ -171,74 +169,3 @@ def test_an_error_of_the_source_comes_after_its_audio() -> None:
         await audio.end()
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("is_late", [False, True])  # late: the connection is lost while `changed` looks
-def test_hot_words_that_could_not_be_sent_are_those_of_the_next_session(
-    monkeypatch: pytest.MonkeyPatch, is_late: bool
-) -> None:
-    monkeypatch.setattr(client_session, "UPDATE_SECONDS", 0.01)
-    found: list[SessionOptions] = []
-
-    class Once:
-        def __init__(self) -> None:
-            self.is_told = False
-
-        def changed(self) -> HotWordUpdate | None:
-            if self.is_told:
-                return None
-            self.is_told = True
-            is_looking.set()
-            time.sleep(0.1 if is_late else 0)
-            return HotWordUpdate((HotWord("ANNA", 2.0),), None)
-
-        def refused(self, message: str) -> None:
-            raise AssertionError(message)
-
-    class Broken:
-        """A socket that takes no text after the start signal."""
-
-        close_code = 1006
-
-        def __init__(self) -> None:
-            self.is_started = False
-
-        async def send_str(self, text: str) -> None:
-            if self.is_started:
-                raise ConnectionResetError("closing")
-            self.is_started = True
-
-        async def send_bytes(self, data: bytes) -> None:
-            pass
-
-        async def receive(self) -> Any:
-            if not hasattr(self, "ready"):
-                self.ready = True
-                return WSMessage(WSMsgType.TEXT, '{"status":"ok","type":"server_ready"}', None)
-            await asyncio.to_thread(is_looking.wait, PATIENCE)
-            await asyncio.sleep(0 if is_late else 0.1)
-            return WSMessage(WSMsgType.CLOSED, None, None)
-
-        def exception(self) -> None:
-            return None
-
-    def blocks() -> Iterator[np.ndarray]:
-        yield np.zeros(RATE, np.float32)
-        is_looking.wait(PATIENCE)
-        time.sleep(0.3)
-
-    is_looking = threading.Event()
-
-    async def run() -> None:
-        audio = KeptAudio(Recording(blocks()), RATE)
-        socket: Any = Broken()
-        session = client_session.ClientSession(
-            socket, OPTIONS, audio, client_session.Timing(), lambda result: None, Once()
-        )
-        with pytest.raises(client_session.ConnectionLost):
-            await session.run("{}", lambda: None)
-        found.append(session.options)
-        await audio.end()
-
-    asyncio.run(run())
-    assert found[0].hot_words == (HotWord("ANNA", 2.0),)

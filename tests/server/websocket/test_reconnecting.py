@@ -32,7 +32,8 @@ OPTIONS = SessionOptions(continuous_decoding=True, sample_rate=RATE, sample_form
 class CountingServer:
     """Its text names the seconds of the recording that it received: a sample's value is the second that it belongs to.
 
-    Every second whole is a final result. After `losses[i]` samples of session i the connection is lost.
+    Every second whole is a final result. After `losses[i]` samples of session i the connection is lost. Hot words
+    among `unspellable` are refused.
     """
 
     def __init__(self, losses: list[int], code: int | None = None) -> None:
@@ -41,6 +42,8 @@ class CountingServer:
         self.updates: list[dict[str, Any]] = []
         self.sessions = 0
         self.is_away = False
+        self.unspellable = ""
+        self.samples_before_update = 0  # of the last one, in its session
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if self.is_away:
@@ -61,11 +64,18 @@ class CountingServer:
                     done += SECOND
                 continue
             record = json.loads(message.data)
+            is_refused = self.unspellable in [word["phrase"] for word in record.get("hot_words", ())]
             if record["signal"] == "start":
                 self.starts.append(record)
+                if is_refused:
+                    await socket.send_str('{"status":"failed","message":"1 hot word cannot be used"}')
+                    break
                 await socket.send_str('{"status":"ok","type":"server_ready"}')
             elif record["signal"] == "update":
                 self.updates.append(record)
+                self.samples_before_update = len(samples)
+                kind = "update_refused" if is_refused else "updated"
+                await socket.send_str(json.dumps({"status": "ok", "type": kind, "message": "cannot be used"}))
             else:
                 await self._final(socket, samples[done:], len(samples) / RATE)
                 await socket.send_str('{"status":"ok","type":"speech_end"}')

@@ -14,7 +14,7 @@ from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 from wenet_fusion_runtime.server.errors import ClientError
 from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.service import Service
-from wenet_fusion_runtime.server.session_options import MAX_CONTEXT, HotWordUpdate, SessionOptions
+from wenet_fusion_runtime.server.session_options import MAX_CONTEXT, MAX_MARKS, HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.connection import Connection
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS
@@ -117,6 +117,7 @@ def test_a_search_without_alternatives_refuses_hot_words() -> None:
         ({"hot_words": "d"}, "hot_words must be a list of at most 1000 objects"),
         ({"context": ["d"]}, f"context must be a text of at most {MAX_CONTEXT} characters"),
         ({"context": "d" * (MAX_CONTEXT + 1)}, "context must be a text of at most"),
+        ({"context": "e" + "\u0301\u0316\u200b" * 16}, "a text with at most 30 combining marks in a row, found"),
         ({"hot_words": [{"phrase": "d" * 201}]}, "at most 200 characters"),
     ],
 )
@@ -144,5 +145,6 @@ def test_an_update_does_not_begin_a_session() -> None:
 def test_signals_are_read_as_they_are_written() -> None:
     for update in (HotWordUpdate((HotWord("ä", -2.0),), None), HotWordUpdate((), "Zoë"), HotWordUpdate(None, "")):
         assert protocol.parse_signal(protocol.update_signal(update), LIVE_ENDPOINTS) == update
-    options = SessionOptions(context="Then Anna came.")
-    assert protocol.parse_signal(protocol.start_signal(options), LIVE_ENDPOINTS) == options
+    for context in ("Then Anna came.", "e" + "\u0301" * 30, "\u0301\u0316 " * MAX_MARKS):
+        options = SessionOptions(context=context)
+        assert protocol.parse_signal(protocol.start_signal(options), LIVE_ENDPOINTS) == options

@@ -38,6 +38,8 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> Upl
         ClientError: an option is unknown or its value is invalid.
     """
     given = {name: _value(text) for name, text in fields.items()}
+    if not isinstance(given.get("context", ""), str):
+        given["context"] = fields["context"]  # a text such as 2026, which is JSON too
     for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
         if name in given:
             raise option_error(f"{name} does not apply to a file; leave it out")

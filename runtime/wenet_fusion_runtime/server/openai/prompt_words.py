@@ -16,8 +16,7 @@ from wenet_fusion_runtime.search.spelling import Spelled, Spelling
 MOST_READ = 2000  # characters of keywords and prompt; the rest is not read
 MOST_WORDS = 200  # hot words of one prompt and its keywords
 LONGEST_PHRASE = 4  # words; what is longer is context
-_COMMAS = ",\uff1a"
-_SEPARATOR = re.compile(rf"(?<=[{_COMMAS}])\s+|[|\u3001\uff0c]")
+_SEPARATOR = re.compile(r",(?!\d)|[|\u3001\uff0c]")  # not the comma within a number
 _QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
 
 
@@ -63,7 +62,7 @@ class PromptWords:
         if not self._is_used or not (prompt or keywords):
             return Hints()
         split = [part for sentence in split_sentences(prompt[:MOST_READ]) for part in _SEPARATOR.split(sentence)]
-        parts = [" ".join(part.split()).lstrip(_QUOTES).rstrip(_QUOTES + _COMMAS) for part in split]
+        parts = [" ".join(part.split()).strip(_QUOTES) for part in split]
         phrases = [part for part in parts if part.count(" ") < LONGEST_PHRASE]
         taken = {spelled[0] for word in chosen if (spelled := self._spelling.spell_any_case(word.phrase))}
         found: dict[Spelled, str] = {}

@@ -20,7 +20,7 @@ class App {
     this.seconds = 0;            // of audio in this recording
     this.zeroSeconds = 0;
     this.meter = new Meter(byId("meter"));
-    this.options = new Options(byId("chunk"), byId("hot-words"));
+    this.options = new Options(byId("chunk"), byId("hot-words"), byId("context"));
     this.transcript = new Transcript(byId("transcript"), announce);
     this.listenToButtons();
     this.listenToKeys();

@@ -53,7 +53,10 @@ export class FileJob {
   }
 
   async post(body) {
-    return fetch(this.server.uploadUrl(this.options), { method: "POST", body, signal: this.abort.signal });
+    const form = new FormData();    // not the query: hot words and a context may be longer than an address may be
+    for (const [name, value] of Object.entries(this.options)) form.append(name, JSON.stringify(value));
+    form.append("file", body);
+    return fetch(this.server.uploadUrl, { method: "POST", body: form, signal: this.abort.signal });
   }
 
   show(record) {

@@ -1,9 +1,10 @@
-// The options form: chunk size and hot words.
+// The options form: chunk size, hot words and a context.
 
 export class Options {
-  constructor(chunks, hotWords) {
+  constructor(chunks, hotWords, context) {
     this.chunks = chunks;
     this.hotWords = hotWords;
+    this.context = context;
   }
 
   /** List the chunk sizes of the server's model. */
@@ -19,7 +20,11 @@ export class Options {
   /** The chosen options, with the keys of a start signal. */
   get value() {
     const phrases = this.hotWords.value.split(/[\n,]/).map((phrase) => phrase.trim()).filter(Boolean);
-    const value = { chunk: Number(this.chunks.value) };
-    return phrases.length === 0 ? value : { ...value, hot_words: phrases.map((phrase) => ({ phrase })) };
+    const context = this.context.value.trim();
+    return {
+      chunk: Number(this.chunks.value),
+      ...(phrases.length > 0 && { hot_words: phrases.map((phrase) => ({ phrase })) }),
+      ...(context && { context }),
+    };
   }
 }

@@ -35,11 +35,9 @@ class Server {
     return url;
   }
 
-  /** Return the URL for a file; `options` have the keys of a start signal. */
-  uploadUrl(options) {
+  get uploadUrl() {
     const url = address("transcribe", this.token);
     url.searchParams.set("stream", "true");
-    for (const [name, value] of Object.entries(options)) url.searchParams.set(name, JSON.stringify(value));
     return url;
   }
 }

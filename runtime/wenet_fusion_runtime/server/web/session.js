@@ -5,7 +5,8 @@ import { messageSegment } from "./segments.js";
 import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
-const STALLED_SECONDS = 20;   // nothing of what waits has left the browser for so long: the connection is lost
+const STALLED_SECONDS = 20;   // nothing of what waits has left the browser, or no session has begun: it is lost
+const SILENT_SECONDS = 30;    // likewise, once everything has left it: nothing has come from the server
 const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
 const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again
@@ -34,12 +35,13 @@ export class Session {
     this.isReady = false;
     this.wasReady = false;
     this.isEnding = false;
+    this.isWaiting = false;     // until the next attempt to connect
     this.isOver = false;
     this.begun = 0;             // start of this connection in the recording, seconds
     this.unsent = 0;            // samples that came while there was no connection
     this.sentAgain = 0;         // samples that were sent at once when the connection was ready
     this.waiting = 0;           // bytes that had not left the browser at the last look
-    this.movedAt = 0;           // time in milliseconds at which they last became fewer, or were none
+    this.movedAt = 0;           // time in milliseconds of the last sign of life, see `check`
     this.readyAt = null;        // time at which the connection was ready
     this.giveUpAt = 0;          // time until which lost connections are tried again
     this.keptFrom = -1;         // first unheard sample when `giveUpAt` was set
@@ -83,7 +85,9 @@ export class Session {
   }
 
   connect() {
+    this.isWaiting = false;
     this.error = null;        // the server's error message before it closed
+    this.movedAt = performance.now();
     this.socket = new WebSocket(this.url);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.tell(this.start);
@@ -93,6 +97,7 @@ export class Session {
 
   receive(message) {
     if (this.isOver) return;
+    this.movedAt = performance.now();
     if (message.status !== "ok") {
       this.error = message.message;
     } else if (message.type === "server_ready") {
@@ -125,6 +130,7 @@ export class Session {
     }
     if (wasReady) this.events.lost();
     if (now > this.giveUpAt) return this.fail(connectionLost());
+    this.isWaiting = true;
     setTimeout(() => this.isOver || this.connect(), 1000 * this.wait);
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT);
   }
@@ -143,22 +149,23 @@ export class Session {
     this.waiting = this.socket.bufferedAmount;
   }
 
-  /** Drop a connection that takes no more data: the network may be gone, which the browser notices after minutes. */
+  /** Drop a connection without a sign of life: the network may be gone, which the browser notices after minutes. */
   check() {
-    if (!this.isReady) return;
+    if (this.isWaiting) return;
     const now = performance.now();
     const waiting = this.socket.bufferedAmount;
-    if (waiting === 0 || waiting < this.waiting) this.movedAt = now;
+    const isSent = this.isReady && waiting === 0;
+    if ((isSent && !this.isEnding) || (this.isReady && waiting < this.waiting)) this.movedAt = now;
     this.waiting = waiting;
-    if (now - this.movedAt <= 1000 * STALLED_SECONDS) return;
-    this.socket.onmessage = this.socket.onclose = null;
+    if (now - this.movedAt <= 1000 * (isSent ? SILENT_SECONDS : STALLED_SECONDS)) return;
+    this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
     this.socket.close();
     this.closed(ABNORMAL);
   }
 
   begin() {
     this.isReady = this.wasReady = true;
-    this.readyAt = this.movedAt = performance.now();
+    this.readyAt = performance.now();
     this.begun = this.unheard.start;
     this.sentAgain = 0;
     for (const block of this.unheard.blocks) {

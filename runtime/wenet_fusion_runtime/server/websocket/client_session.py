@@ -7,8 +7,8 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ import aiohttp
 
 from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.guard.deadline import within
-from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
+from wenet_fusion_runtime.server.session_options import MAX_TEXT, HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio
 
@@ -102,8 +102,11 @@ class ClientSession:
         timing: of the recording; the session adds to it.
         on_result: called with each result.
         updates: changes of the hot words.
+        unanswered: changes that the server of a lost session has not answered; they are sent before the audio.
     Attributes:
-        options: with the hot words that are set now.
+        options: with the changes that the server has accepted. A refused one is not among them: a session that begins
+            with it would be refused as a whole.
+        unanswered: changes that the server has neither accepted nor refused, oldest first.
 
     >>> async def run(socket: aiohttp.ClientWebSocketResponse[bool], audio: KeptAudio) -> None:
     ...     session = ClientSession(socket, SessionOptions(), audio, Timing(), on_result=print)
@@ -118,9 +121,11 @@ class ClientSession:
         timing: Timing,
         on_result: Callable[[ServerResult], object],
         updates: Updates | None = None,
+        unanswered: Sequence[HotWordUpdate] = (),
     ) -> None:
         self._socket, self.options, self._audio, self._timing = socket, options, audio, timing
         self._on_result, self._updates = on_result, updates
+        self.unanswered = deque(unanswered)
         self._start = audio.start_seconds  # of the session in the recording
         self._sent: deque[tuple[float, float]] = deque()  # seconds of the recording, with the time of sending
         self._ended_at: float | None = None
@@ -139,6 +144,9 @@ class ClientSession:
         if record.get("type") != "server_ready":
             raise ServerError(f"the server answered the start signal with {_shown(record)}")
         on_ready()
+        with contextlib.suppress(ConnectionError):  # the next message that is received says why
+            for update in self.unanswered:
+                await self._socket.send_str(protocol.update_signal(update))
         sending = asyncio.ensure_future(self._send())
         receiving = asyncio.ensure_future(self._receive_results())
         updating = asyncio.ensure_future(self._send_updates())
@@ -182,23 +190,38 @@ class ClientSession:
             try:
                 update = await asyncio.shield(looking)
             except asyncio.CancelledError:  # the connection is lost: `changed` tells a change only once
-                self._set(await looking)
+                self._keep(await looking)
                 raise
-            self._set(update)  # before it is sent: if that fails, the next session starts with it
-            if update is not None and self._ended_at is None:
-                await self._socket.send_str(protocol.update_signal(update))
+            signal = self._keep(update)  # before it is sent: if that fails, the next session sends it
+            if signal and self._ended_at is None:
+                await self._socket.send_str(signal)
 
-    def _set(self, update: HotWordUpdate | None) -> None:
+    def _keep(self, update: HotWordUpdate | None) -> str:
+        """Keep a change until the server answers it, and return its signal; an empty text for none."""
+        signal = "" if update is None else protocol.update_signal(update)
+        if len(signal) > MAX_TEXT and self._updates is not None:  # the server would end the session
+            self._updates.refused(
+                f"hot words and context have {len(signal)} bytes, and a session takes {MAX_TEXT}; those before stay"
+            )
+            return ""
         if update is not None:
-            known = update._asdict().items()
-            self.options = replace(self.options, **{name: value for name, value in known if value is not None})
+            self.unanswered.append(update)
+        return signal
+
+    def _answered(self, record: Mapping[str, Any]) -> None:
+        """Take the server's answer to the oldest change without one."""
+        update = self.unanswered.popleft() if self.unanswered else None
+        if record["type"] == "update_refused" and self._updates is not None:
+            self._updates.refused(visible(str(record.get("message")), MAX_REASON))
+        elif update is not None:
+            self.options = update.applied(self.options)
 
     async def _receive_results(self) -> None:
         while (record := await self._receive()).get("type") != "speech_end":
             if record.get("type") in ("partial_result", "final_result"):
                 self._on_result(self._result(record))
-            elif record.get("type") == "update_refused" and self._updates is not None:
-                self._updates.refused(visible(str(record.get("message")), MAX_REASON))
+            elif record.get("type") in ("updated", "update_refused"):
+                self._answered(record)
 
     async def _receive(self) -> dict[str, Any]:
         """Return the next message of the server; raise ServerError for an error message, or if none comes."""
@@ -246,7 +269,7 @@ class ClientSession:
             if is_final and end is not None:
                 self._audio.forget(self._start + end)
             return ServerResult(is_final, text, words, index(record.get("committed", 0)), delay)
-        except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ServerError(f"the server sent a result that cannot be read ({error!r}): {_shown(record)}") from None
 
     def _delay(self, end: float | None) -> float | None:

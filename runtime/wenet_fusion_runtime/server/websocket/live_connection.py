@@ -153,7 +153,8 @@ class LiveConnection(ABC):
         """Raise ClientError if a text message is too long to be parsed."""
         if len(text) > MAX_TEXT:
             raise ClientError(
-                Reason.MESSAGE_SIZE, f"a text message has more than {MAX_TEXT} bytes; send audio as binary"
+                Reason.MESSAGE_SIZE,
+                f"a text message has more than {MAX_TEXT} bytes; send audio as binary, and fewer hot words",
             )
 
     async def _push(self, session: LiveSession, samples: np.ndarray, rate: int) -> None:

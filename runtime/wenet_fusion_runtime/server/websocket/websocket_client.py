@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
 
-from wenet_fusion_runtime.server.session_options import SessionOptions
+from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.client_session import (
     CLOSE_SECONDS,
@@ -79,6 +79,7 @@ async def recognise(
     # A server without times may be WeNet's, which answers no ping after the end signal.
     silence, timing = SILENCE_SECONDS if options.timestamps else REPLY_SECONDS, Timing()
     lost: ConnectionLost | None = None
+    unanswered: Sequence[HotWordUpdate] = ()
     was_ready, give_up, kept_from, wait = False, 0.0, -1.0, _FIRST_WAIT
     ready_at: float | None = None  # of the current session
 
@@ -96,13 +97,13 @@ async def recognise(
             ready_at = None
             try:
                 async with _connected(server, silence) as socket:
-                    session = ClientSession(socket, options, audio, timing, on_result, updates)
+                    session = ClientSession(socket, options, audio, timing, on_result, updates, unanswered)
                     await session.run(protocol.start_signal(options, endpoint), on_ready)
                 return timing
             except ConnectionLost as error:
                 if not was_ready or not may_reconnect:
                     raise
-                lost, options = error, session.options  # with the hot words that are set now
+                lost, options, unanswered = error, session.options, session.unanswered  # hot words as they are now
                 # Otherwise the last session brought nothing.
                 if audio.start_seconds > kept_from or has_lasted():
                     kept_from, wait = audio.start_seconds, _FIRST_WAIT
