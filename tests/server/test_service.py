@@ -57,10 +57,11 @@ def test_a_session_of_a_model_that_takes_any_chunk_chooses_a_short_one(monkeypat
 
 def test_a_slow_formatter_holds_its_own_session_only() -> None:
     """It runs in no worker of the engine, so others are recognised meanwhile."""
-    is_released = threading.Event()
+    is_inside, is_released, waits = threading.Event(), threading.Event(), list[bool]()
 
     def slow(text: str) -> str:
-        assert is_released.wait(PATIENCE)
+        is_inside.set()
+        waits.append(is_released.wait(PATIENCE))
         return text.upper()
 
     async def run() -> list[str]:
@@ -77,6 +78,7 @@ def test_a_slow_formatter_holds_its_own_session_only() -> None:
                 return " ".join(result.text for update in found for result in update.finals)
 
             waiting = [asyncio.ensure_future(text_of(session)) for session in sessions]
+            await asyncio.to_thread(is_inside.wait, PATIENCE)
             third = await service.open(SessionOptions())
             await third.push(speak("ab"), SAMPLE_RATE)
             async for update in third.updates():
@@ -86,7 +88,7 @@ def test_a_slow_formatter_holds_its_own_session_only() -> None:
             is_released.set()
             return await asyncio.gather(*waiting)
 
-    assert asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE)) == ["A B", "A B"]
+    assert asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE)) == ["A B", "A B"] and all(waits)
 
 
 def test_the_server_waits_longer_for_the_first_word_than_a_microphone() -> None:
