@@ -172,7 +172,7 @@ def test_our_own_exports_in_their_formats(trained: TrainedModel, tmp_path: Path)
         ({"left_chunks": "-1"}, "takes a mask, but its metadata say left_chunks -1"),
         ({"is_bidirectional_decoder": "maybe"}, "is_bidirectional_decoder in its metadata must be 0 or 1"),
         ({"right_context": "1"}, "its right context of 1 feature frames is shorter than its subsampling by 4 allows"),
-        ({"right_context": "11"}, "does not run as WeNet's runtimes run it .the number of encoder frames of 12 "),
+        ({"right_context": "11"}, "does not run as WeNet's runtimes run it .the number of encoder frames of 16 "),
         ({"output_size": "6"}, "does not run as WeNet's runtimes run it"),
         ({"eos_symbol": "40"}, "has 7 tokens, but the model ends a sentence with token 40"),
     ],

@@ -1,6 +1,7 @@
 """WeNet's TorchScript exports: the scores of its C++ program, any cut, no word lost, positions that never end."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from wenet_fusion_runtime import DecodingOptions, Engine, EngineOptions, Recogni
 from wenet_fusion_runtime.model.conformance import ModelFault
 from wenet_fusion_runtime.model.wenet import row_backend
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
+from wenet_fusion_runtime.model.wenet.scripted_graphs import ScriptedGraphs
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED
 from wenet_fusion_runtime.search.modes import GREEDY, MODES, RESCORING
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
@@ -262,3 +264,19 @@ def test_what_a_script_refuses_is_named(tmp_path: Path) -> None:
         ModelFault, match="does not run as WeNet's runtimes run it .RuntimeError: AssertionError.*; exp"
     ):
         own_log_probs(model, samples, 8, 2)
+
+
+def test_an_encoder_that_drops_frames_is_refused_before_any_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Efficient Conformers do, whose subsampling_rate does not tell."""
+    encode = ScriptedGraphs.encode
+
+    def halved(*arguments: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+        encoder_out, log_probs, state = encode(*arguments)
+        return encoder_out[:, ::2], log_probs[:, ::2], state
+
+    folder = save_script(tmp_path, FakeWenet(Shape()))
+    monkeypatch.setattr(ScriptedGraphs, "encode", halved)
+    with pytest.raises(ModelFault, match="the number of encoder frames of 11 feature frames is 1, expected 2"):
+        load_model(folder)

@@ -154,21 +154,25 @@ class RowBackend:
         return [(row,) for row in state]
 
     def vocabulary_size(self, chunk: int, left: int) -> int:
-        """Run one frame of silence; return the number of tokens that the model scores."""
-        return self._silence(chunk, left)[1].shape[2]
+        """Run some silence; return the number of tokens that the model scores.
+
+        Raises:
+            Mismatch: see `_encode`. Two frames tell an encoder whose layers drop every second one.
+        """
+        return self._silence(chunk, left, min(2, chunk))[1].shape[2]
 
     def use_one_thread(self) -> None:
         """Use one core in calls from this thread."""
         self.graphs.use_one_thread()
 
-    def _silence(self, chunk: int, left: int) -> tuple[np.ndarray, np.ndarray, GraphState]:
-        """Run one frame of silence."""
-        silence = np.zeros(self._frame_samples + self._lookahead, np.float32)
-        return self._encode(silence, 1, chunk, left, self.graphs.fresh(chunk, left))
+    def _silence(self, chunk: int, left: int, frames: int = 1) -> tuple[np.ndarray, np.ndarray, GraphState]:
+        silence = np.zeros(frames * self._frame_samples + self._lookahead, np.float32)
+        return self._encode(silence, frames, chunk, left, self.graphs.fresh(chunk, left))
 
     def _encode(
         self, samples: np.ndarray, frames: int, chunk: int, left: int, state: GraphState
     ) -> tuple[np.ndarray, np.ndarray, GraphState]:
+        """Run a chunk. Raises `Mismatch` if the encoder returns another number of frames."""
         # Graphs may run whole chunks even for fewer frames.
         if state.offset + max(frames, chunk) >= MOST_FRAMES:
             state = self.graphs.fresh(chunk, left)
