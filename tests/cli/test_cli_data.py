@@ -31,15 +31,19 @@ def flawed(tmp_path):
     return data_list, reasons
 
 
-def test_check_data_lists_what_cannot_be_used(tone_run, flawed, capsys):
+def test_check_data_lists_what_cannot_be_used(tone_run, flawed, tmp_path, capsys):
     data_list, reasons = flawed
-    assert run("check", "data", data_list, "--config", tone_run.config) == 1
+    output, picture = tmp_path / "new" / "unusable.txt", tmp_path / "pictures" / "a.png"
+    written = ("--output", output, "--png", picture)
+    assert run("check", "data", data_list, "--config", tone_run.config, *written) == 1
     captured = capsys.readouterr()
     assert "16 utterances" in captured.out and "4 not" in captured.out
     lines = [line for line in captured.err.splitlines() if not line.startswith("note: ")]
     for (key, reason), line in zip(reasons.items(), lines, strict=True):
         number = int(key[1:]) + 1
         assert line.startswith(f"skipped {data_list}:{number}: {key}: ") and reason in line
+    assert output.read_text().splitlines() == [line.removeprefix("skipped ") for line in lines]
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_training_skips_a_few_and_says_so(train, flawed, capsys):

@@ -28,6 +28,7 @@ def add(verb: Verb) -> None:
             "model exp/avg_3.pt",
             "data data/train/data.list --config conf/train.yaml",
             "data data/train/data.list --config conf/train.yaml --decode 1000 --png data/train/histograms.png",
+            "data data/train/data.list --config conf/train.yaml --output data/train/unusable.txt",
             "config wenet/conf/train_u2++_conformer.yaml --output conf/train.yaml",
         ],
     )
@@ -52,7 +53,11 @@ def add(verb: Verb) -> None:
         metavar="key=value",
         help="for data and config: configuration values that replace those of the file",
     )
-    p.add_argument("--output", type=Path, help="for WeNet's YAML: write its translation to this file")
+    p.add_argument(
+        "--output",
+        type=Path,
+        help="for WeNet's YAML: write its translation to this file; for data: all utterances that cannot be used",
+    )
     p.add_argument(
         "--encoder",
         choices=("conformer", "fusionformer"),
@@ -126,7 +131,11 @@ def _check_data(args: argparse.Namespace) -> int:
     print("\n".join([*report.facts, *map(format_histogram, report.distributions)]))
     print_notes(report.notes)
     print_skipped([*report.problems, *report.skipped])
-    if args.png:
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.output, "".join(f"{reason}\n" for reason in [*report.problems, *report.skipped]))
+    if args.png and report.distributions:
+        args.png.parent.mkdir(parents=True, exist_ok=True)
         draw_distributions(report.distributions, args.png)
     return 1 if unusable else 0
 

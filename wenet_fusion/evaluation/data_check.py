@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +31,13 @@ _BINS, _BAR = 20, 40
 def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
     """Report how much of a data list training would use, each other utterance with its reason, and what is doubtful.
 
-    All audio is decoded, as training does: what this finds usable, training uses.
+    All audio is decoded, as training does: what this finds usable, training uses. Shards that are read in sequence are
+    read once, and their durations are those of the headers.
 
     Args:
         config: of the training.
         data_list: the list.
-        decode: number of utterances to decode, spread evenly over the list; None: all.
+        decode: number of utterances to decode, spread evenly over the list, or over the shards; None: all.
 
     Raises:
         ValueError: nothing in the list is usable.
@@ -43,7 +47,7 @@ def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None)
     if data.data_type == "sequential":
         source = build_source(config, data_list, tokenizer)
         assert isinstance(source, SequentialDataset)
-        return DataReport(*source.decode_all(), source.skipped, source.notes())
+        return _examine_shards(source, training.max_batch_seconds, decode)
     table, problems = read_columns(data_list, data.data_type)
     if not table:
         raise ValueError(list_problems(problems))
@@ -82,12 +86,17 @@ def examine(
     if decode is not None:
         dataset.record(_missing_files(dataset.utterances))
     dataset.decode_all(chosen)
-    seconds, tokens = dataset.seconds, dataset.token_counts
-    characters = np.array([len(text) - text.count(" ") for text in dataset.utterances.texts])
+    left_out = {skip.key for skip in dataset.skipped}
+    texts = (listed.texts[index] for index, key in enumerate(listed.keys) if key in left_out)
+    unknown = Counter(token for text in texts for token in dataset.tokenizer.unknown(text))
+    plan = epoch_batches(dataset.seconds, max_batch_seconds, max_batch_rows, seed=0, epoch=0)
+    sizes = [len(batch) * float(dataset.seconds[batch].max()) for batch in plan]
     facts = [
         f"decoded: {count} of {len(dataset)} utterances, {len(dataset.misstated)} with another duration than stated",
-        _describe_texts(dataset, listed),
-        _describe_batches(dataset, max_batch_seconds, max_batch_rows),
+        _describe_texts(dataset.utterances, dataset.token_counts, unknown),
+        f"batches: {len(plan)}, the largest {max(sizes):.1f} s (training.max_batch_seconds: {max_batch_seconds:g}), "
+        f"padding {100 * padding_fraction(dataset.seconds, plan):.1f} %; "
+        + _describe_longest(dataset.utterances, max_batch_seconds),
     ]
     return DataReport(
         *dataset.used(),
@@ -95,11 +104,38 @@ def examine(
         notes=(*dataset.notes(), *_duplicates(listed)),
         problems=tuple(problems),
         facts=tuple(facts),
-        distributions=(
-            Distribution("duration", "s", seconds),
-            Distribution("transcript", "tokens", tokens),
-            Distribution("speaking rate", "characters per second", characters / seconds),
-        ),
+        distributions=_distributions(dataset.utterances, dataset.token_counts),
+    )
+
+
+def _examine_shards(source: SequentialDataset, max_batch_seconds: float, decode: int | None) -> DataReport:
+    per_shard = math.inf if decode is None else -(-decode // len(source.shards))
+    unknown: Counter[str] = Counter()
+    lengths = array("q")
+
+    def usable() -> Iterator[Utterance]:
+        for found, judged in source.examined(per_shard):
+            if not isinstance(judged, Skip):
+                lengths.append(len(judged[1]))
+                audio = judged[0].source
+                where = found.place or f"{printable(audio.path)} at byte {audio.offset}"
+                yield dataclasses.replace(judged[0], source=audio._replace(content=None), place=where)
+            elif isinstance(found, Utterance):
+                unknown.update(source.tokenizer.unknown(found.text))
+
+    table = UtteranceTable(usable())
+    decoded = "all of their audio" if decode is None else f"the first {per_shard} utterances of each"
+    facts = [f"decoded: {source.description()}; {decoded if per_shard else 'none of their audio'}"]
+    if table:
+        known = np.array(lengths)
+        facts += [_describe_texts(table, known, unknown), _describe_longest(table, max_batch_seconds)]
+    return DataReport(
+        len(table),
+        float(table.seconds.sum()) / 3600,
+        skipped=source.skipped,
+        notes=(*source.notes(), *_duplicates(table)),
+        facts=tuple(facts),
+        distributions=_distributions(table, known) if table else (),
     )
 
 
@@ -122,7 +158,7 @@ def format_histogram(distribution: Distribution) -> str:
            12 - 13             1 ####################
     """
     values = distribution.values
-    counts, edges = np.histogram(values, bins=round_edges(float(values.min()), float(values.max()), _BINS))
+    counts, edges = np.histogram(values, bins=round_edges(values, _BINS))
     figures = (values.min(), values.max(), values.mean(), np.median(values))
     low, high, mean, median = (f"{value:.4g}" for value in figures)
     lengths = (-(-_BAR * counts // counts.max())).tolist()
@@ -134,14 +170,22 @@ def format_histogram(distribution: Distribution) -> str:
     return "\n".join([head, *map(str.rstrip, bars)])
 
 
-def round_edges(low: float, high: float, most: int) -> np.ndarray:
-    """Return the edges of at most `most` bins whose widths are 1, 2 or 5 times a power of ten.
+def round_edges(values: np.ndarray, most: int) -> np.ndarray:
+    """Return the edges of at most `most` bins whose widths are 1, 2 or 5 times a power of ten; of counts 1 at least.
 
-    >>> round_edges(0.76, 32.5, 12).tolist()
+    >>> round_edges(np.array([0.76, 32.5]), 12).tolist()
     [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0]
+    >>> round_edges(np.array([1, 3]), 12).tolist()
+    [1.0, 2.0, 3.0, 4.0]
     """
+    low, high = float(values.min()), float(values.max())
     widths = (digit * 10.0**power for power in range(-9, 12) for digit in (1, 2, 5))
-    width = next(width for width in widths if width > (high - low) / most and high // width - low // width < most)
+    least = 1.0 if np.issubdtype(values.dtype, np.integer) else 0.0
+    width = next(
+        width
+        for width in widths
+        if width >= least and width > (high - low) / most and high // width - low // width < most
+    )
     return np.round(width * np.arange(low // width, high // width + 2), 9)
 
 
@@ -157,38 +201,35 @@ def _missing_files(utterances: Iterable[Utterance]) -> list[Skip]:
     return missing
 
 
-def _describe_texts(dataset: SpeechDataset, listed: UtteranceTable) -> str:
-    known = dataset.token_counts
-    left_out = {skip.key for skip in dataset.skipped}
-    texts = [listed.texts[index] for index, key in enumerate(listed.keys) if key in left_out]
-    unknown = Counter(token for text in texts for token in dataset.tokenizer.unknown(text))
-    missing = sum(unknown.values())
+def _distributions(table: UtteranceTable, tokens: np.ndarray) -> tuple[Distribution, ...]:
+    characters = np.array([len(text) - text.count(" ") for text in table.texts])
+    return (
+        Distribution("duration", "s", table.seconds),
+        Distribution("transcript", "tokens", tokens),
+        Distribution("speaking rate", "characters per second", characters / table.seconds),
+    )
+
+
+def _describe_texts(table: UtteranceTable, known: np.ndarray, unknown: Counter[str]) -> str:
+    """Describe the transcripts of usable utterances, their numbers of tokens, and the unknown tokens of the others."""
+    missing = unknown.total()
     share = 100 * missing / max(1, missing + int(known.sum()))
     first = ": " + ", ".join(f"{token!r} {count}" for token, count in unknown.most_common(_SHOWN)) if unknown else ""
-    empty = int((known == 0).sum())
     longest = int(known.argmax())
     return (
-        f"transcripts: {empty} empty, the longest has {known[longest]} tokens ({_place(dataset, longest)}); "
-        f"{missing} tokens ({share:.2g} %) are not in the vocabulary{first}"
+        f"transcripts: {int((known == 0).sum())} empty, the longest has {known[longest]} tokens "
+        f"({_place(table[longest])}); {missing} tokens ({share:.2g} %) are not in the vocabulary{first}"
     )
 
 
-def _describe_batches(dataset: SpeechDataset, max_batch_seconds: float, max_batch_rows: int) -> str:
-    seconds = dataset.seconds
-    plan = epoch_batches(seconds, max_batch_seconds, max_batch_rows, seed=0, epoch=0)
-    sizes = [len(batch) * float(seconds[batch].max()) for batch in plan]
-    longest = int(seconds.argmax())
-    alone = int((seconds > max_batch_seconds).sum())
+def _describe_longest(table: UtteranceTable, max_batch_seconds: float) -> str:
+    longest = int(table.seconds.argmax())
+    alone = int((table.seconds > max_batch_seconds).sum())
     over = f"; {alone} utterances are longer than training.max_batch_seconds and fill a batch each" if alone else ""
-    return (
-        f"batches: {len(plan)}, the largest {max(sizes):.1f} s (training.max_batch_seconds: {max_batch_seconds:g}), "
-        f"padding {100 * padding_fraction(seconds, plan):.1f} %; the longest utterance has {seconds[longest]:.2f} s "
-        f"({_place(dataset, longest)}){over}"
-    )
+    return f"the longest utterance has {table.seconds[longest]:.2f} s ({_place(table[longest])}){over}"
 
 
-def _place(dataset: SpeechDataset, index: int) -> str:
-    utterance = dataset.utterances[index]
+def _place(utterance: Utterance) -> str:
     return f"{utterance.place}: {utterance.key}" if utterance.place else utterance.key
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from support.data.sequential_epochs import (  # noqa: F401  # recipe and impatient are fixtures
     ENDLESS,
     LOADING,
@@ -63,6 +66,29 @@ def test_what_is_wrong_with_utterances_is_counted_and_named(recipe: RecipeConfig
         epoch(recipe, path)
     report = check_data(changed(recipe, max_skipped=1.0), path)
     assert report.utterances == 4 and {skip.key for skip in report.skipped} == set(reasons)
+    assert "not in the vocabulary: 'eleven' 1" in report.facts[1]
+
+
+@pytest.mark.parametrize("decode", [None, 4, 0])
+def test_a_check_measures_shards_as_it_measures_lists(recipe: RecipeConfig, tmp_path: Path, decode: int | None) -> None:
+    members = [*utterance_members("first", 900), *utterance_members("second", 901), *utterance_members("again", 900)]
+    flac = io.BytesIO()
+    soundfile.write(flac, np.random.default_rng(0).normal(0, 0.1, 8000), 8000, format="FLAC")
+    path = damaged_list(tmp_path, tar([*members, ("torn.txt", b"one"), ("torn.flac", flac.getvalue()[:5000])]))
+    config = changed(recipe, max_skipped=1.0)
+    found = check_data(config, path, decode)
+    assert {skip.key for skip in found.skipped} == ({"torn"} if decode is None else set())
+    listed = check_data(dataclasses.replace(config, data=dataclasses.replace(config.data, data_type="shard")), path)
+    for mine, other in zip(found.distributions, listed.distributions, strict=True):
+        assert mine[:2] == other[:2]
+        np.testing.assert_allclose(mine.values[:6], other.values[:6])
+    (note,) = (note for note in found.notes if "transcript and duration" in note)
+    assert f"{tmp_path}/shard_1.tar at byte" in note and note.endswith("again and first")
+    longest = float(found.distributions[0].values.max())
+    assert f"the longest utterance has {longest:.2f} s ({tmp_path}/shard_" in found.facts[-1]
+    assert found.facts[0].endswith(
+        {None: "all of their audio", 4: "the first 2 utterances of each"}.get(decode, "none of their audio")
+    )
 
 
 def test_keys_that_cannot_name_files_are_named_with_their_shard(recipe: RecipeConfig, tmp_path: Path) -> None:

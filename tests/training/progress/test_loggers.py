@@ -105,6 +105,17 @@ def test_wandb_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkeyp
     assert b"train/loss" in content and b"dev/wer" in content and b"norm/gap" in content
 
 
+def test_a_run_without_a_login_to_wandb_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**settings: object) -> None:
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ValueError, match="training.loggers: wandb: No API key .* WANDB_MODE=offline, or leave it out"):
+        WandbLogger(tmp_path, "seed: 0\n")
+
+
 def test_mlflow_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -82,7 +82,7 @@ class SequentialDataset:
     ) -> None:
         self.tokenizer, self.frontend = tokenizer, frontend
         self.skipped: list[Skip] = []  # utterances, and shards that cannot be read
-        self._shards, self._settings = tuple(shards), settings
+        self.shards, self._settings = tuple(shards), settings
         self._seed, self._max_skipped = seed, limits.max_skipped
         self._augmenter = WaveformAugmenter(augmentation, frontend.sample_rate) if augmentation else None
         fastest = max(augmentation.speed_factors) if augmentation else 1.0
@@ -97,17 +97,17 @@ class SequentialDataset:
     @property
     def contents(self) -> DataContents:
         """Return hashes of the shards' places."""
-        n = len(self._shards)
-        return list_contents([shard.name for shard in self._shards], [""] * n, ["[]"] * n)
+        n = len(self.shards)
+        return list_contents([shard.name for shard in self.shards], [""] * n, ["[]"] * n)
 
     @property
     def digest(self) -> str:
         """Return the number of shards and a checksum of their places."""
-        return f"{len(self._shards)} shards, checksum {int(self.contents.hashes.sum()) & 0xFFFFFFFFFFFF:012x}"
+        return f"{len(self.shards)} shards, checksum {int(self.contents.hashes.sum()) & 0xFFFFFFFFFFFF:012x}"
 
     def description(self) -> str:
         """Return the number of shards."""
-        return f"{len(self._shards)} shard{'s' * (len(self._shards) != 1)}, read in sequence"
+        return f"{len(self.shards)} shard{'s' * (len(self.shards) != 1)}, read in sequence"
 
     def notes(self) -> tuple[str, ...]:
         """Return what the filters have left out of the epoch under way, or of the last one."""
@@ -153,24 +153,23 @@ class SequentialDataset:
         """
         self._note(self._skipped_now, (skip for skip in skips if not self._is_filtered(skip)))
 
-    def decode_all(self) -> tuple[int, float]:
-        """Decode the whole corpus; return the utterances that training would use, and their hours."""
-        count, seconds = 0, 0.0
-        for shard in self._shards:
+    def examined(self, decoded: float) -> Iterator[tuple[Utterance | Skip, tuple[Utterance, list[int]] | Skip]]:
+        """Yield what the shards hold and how it is judged, the first `decoded` utterances of each by their audio.
+
+        `skipped` and `notes` hold what training would leave out.
+        """
+        for shard in self.shards:
             try:
-                for found in shard.read(self._settings.retries):
+                for number, found in enumerate(shard.read(self._settings.retries)):
                     judged = found if isinstance(found, Skip) else self._judge.check(found, header_or_problem(found))
-                    if not isinstance(judged, Skip):
+                    if number < decoded and not isinstance(judged, Skip):
                         samples = self._judge.read(*judged)
-                        if not isinstance(samples, Skip):
-                            count, seconds = count + 1, seconds + judged[0].seconds
-                            continue
-                        judged = samples
-                    if not self._is_filtered(judged):
+                        judged = samples if isinstance(samples, Skip) else judged
+                    if isinstance(judged, Skip) and not self._is_filtered(judged):
                         self.skipped.append(judged)
+                    yield found, judged
             except (OSError, ValueError) as error:
                 self.skipped.append(Skip(shard.name, str(error)))
-        return count, seconds / 3600
 
     def _lanes(self, world: int) -> int:
         return math.ceil(self._settings.lanes / world) * world
@@ -183,14 +182,9 @@ class SequentialDataset:
         steps = even_steps(batches, start, ranks, self.frontend.right_padding_samples)
         current = next(steps, None)
         if current is None and start == Position(0):
-            raise ValueError(
-                "\n  ".join(
-                    [
-                        f"an epoch has fewer usable utterances than there are ranks ({ranks.world})",
-                        *map(str, [*self._failed_now.values(), *self._skipped_now.values()][:10]),
-                    ]
-                )
-            )
+            few = f"an epoch has fewer usable utterances than there are ranks ({ranks.world})"
+            unusable = [*self._failed_now.values(), *self._skipped_now.values()][:10]
+            raise ValueError("\n  ".join([few, *map(str, unusable)]))
         while current is not None:
             following = next(steps, None)
             yield LoadedBatch(current[0], current[1].encode(), following is None)
@@ -198,13 +192,13 @@ class SequentialDataset:
 
     def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
         """Yield the batches of a rank; DataLoader's workers are started before the first one is asked for."""
-        dealt = deal_shards(len(self._shards), slots.lanes, self._seed, epoch)
+        dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)
         releases = [
             read_ahead(
                 lane_releases(
-                    [(number, self._shards[number]) for number in dealt[lane]],
+                    [(number, self.shards[number]) for number in dealt[lane]],
                     self._judge,
                     settings,
                     f"{self._seed}/{epoch}/{lane}",
@@ -242,7 +236,7 @@ class SequentialDataset:
 
     def _check_share(self, total: int) -> None:
         for skips, count, what in (
-            (self._failed_now, len(self._shards), "shards cannot be read"),
+            (self._failed_now, len(self.shards), "shards cannot be read"),
             (self._skipped_now, total, "utterances cannot be used"),
         ):
             if len(skips) > self._max_skipped * count:

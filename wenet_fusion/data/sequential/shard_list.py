@@ -136,8 +136,7 @@ def _nemo_line(line: str) -> tuple[int, str, Excerpt]:
     record: Any = parse_json(line)
     missing = [name for name in ("audio_filepath", "text", "shard_id") if name not in record]
     if missing:
-        hint = "; a manifest without tars has data.data_type=raw" if missing == ["shard_id"] else ""
-        raise ValueError(f"no {', '.join(missing)} in {line[:80]}{hint}")
+        raise ValueError(f"no {', '.join(missing)} in {line[:80]}; a list without tars has data.data_type=raw")
     stem = member_stem(record["audio_filepath"])
     start, duration = record.get("offset"), record.get("duration")
     end = None if start is None or duration is None else float(start) + float(duration)
