@@ -5,23 +5,17 @@ The weights are random, with the peaked, mostly blank posteriors of a trained CT
 rescoring of a 20 s segment, and a new process until its first text. Writes runtime.md and runtime.json.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
-from parts.random_models import random_model, sharpen
 from parts.runtime_calls import (
     ENCODER,
     FED_SECONDS,
     HYPOTHESES,
     PARTS,
-    Calls,
     confidence,
     first_text_seconds,
     rescoring_calls,
@@ -29,69 +23,39 @@ from parts.runtime_calls import (
     whole_calls,
     whole_chunks,
 )
+from parts.speed_setup import SAMPLE_RATE, SEGMENT_SECONDS, measure, noise_of, parse_settings, peaked_model
 from parts.subjects import build
-from parts.timing import Timing, by_turns
+from parts.timing import Timing
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
-from wenet_fusion.model.decoder import DecoderConfig
-from wenet_fusion.model.encoder_config import EncoderConfig
 
 WHOLE_GOAL, START_GOAL = 1.25, 3.0
-BLANK_SHARE, SHARPNESS = 0.85, 20.0
-SAMPLE_RATE = 16000
-SEGMENT_SECONDS = 20
 STARTS = 5  # new processes for each file
 
 Times = Mapping[str, Timing]
 
 
-class Sizes(NamedTuple):
-    encoder: EncoderConfig
-    decoder: DecoderConfig
-    vocabulary: int
-    chunkings: tuple[Chunking, ...]
-    seconds: float  # of audio that a stream gets
-
-
-SIZES = Sizes(EncoderConfig(), DecoderConfig(), 5000, (Chunking(16, 4), Chunking(4, 16)), 2.0)
-QUICK = Sizes(
-    EncoderConfig(dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=8),
-    DecoderConfig(layers=1, reverse_layers=1, heads=2, feed_forward=32), 50, (Chunking(8, 2),), 2.0,
-)  # fmt: skip
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="turns of everything (default: 15)")
-    parser.add_argument("--timed", type=int, default=2, help="calls in a turn that count (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and audio (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy model and 2 rounds: shows that everything runs")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
-    args = parser.parse_args(arguments)
-    if min(args.rounds, args.timed) < 1:
-        raise ValueError("--rounds and --timed must be 1 or more")
-    torch.set_num_threads(1)
-    sizes, rounds, starts = (QUICK, 2, 1) if args.quick else (SIZES, args.rounds, STARTS)
-    noise = np.random.default_rng(args.seed).normal(0, 0.1, SAMPLE_RATE * SEGMENT_SECONDS).astype(np.float32)
+    settings = parse_settings(__doc__, arguments, "weights and audio")
+    sizes, noise, starts = settings.sizes, noise_of(settings.seed), 1 if settings.is_quick else STARTS
     samples = noise[: int(sizes.seconds * SAMPLE_RATE)]
-    trained = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, args.seed, sizes.decoder)
-    sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
+    trained = peaked_model(sizes, noise, settings.seed, sizes.decoder)
 
     whole: dict[Chunking, Times] = {}
     with tempfile.TemporaryDirectory() as folder:
-        subjects = build(trained, noise, Path(folder), args.seed)
+        subjects = build(trained, noise, Path(folder), settings.seed)
         sure = confidence(subjects[0].model, sizes.chunkings[0], noise)
         for chunking in sizes.chunkings:
             calls = whole_calls(subjects, chunking, whole_chunks(subjects[0].model, chunking, samples))
-            whole[chunking] = measure(calls, rounds, args.timed, chunking_label(chunking))
-        rescoring = measure(rescoring_calls(subjects, sizes.chunkings[0], noise), rounds, args.timed, "rescoring")
+            whole[chunking] = measure(calls, settings, chunking_label(chunking))
+        rescoring = measure(rescoring_calls(subjects, sizes.chunkings[0], noise), settings, "rescoring")
         bar = tqdm(subjects, desc="new processes", leave=False, disable=None)
         first_text = {subject.name: first_text_seconds(subject.path, noise, starts) for subject in bar}
-    run = this_run(args.seed, os.getloadavg()[0])
+    run = this_run(settings.seed, os.getloadavg()[0])
 
     names = [subject.name for subject in subjects]
     steps = {
@@ -107,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [
             "\n".join(run.lines()),
             f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; whole chunks "
-            f"only. Medians of {rounds * args.timed} calls ({rounds} rounds of {args.timed}); the calls take turns. "
+            f"only. {settings.effort}; the calls take turns. "
             f"A frame's most probable token has a mean probability of {sure.best:.2f}. It is blank in "
             f"{100 * sure.blank:.0f} % of the frames.",
             *(
@@ -122,13 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = {chunking_label(chunking): times for chunking, times in whole.items()} | {"rescoring": rescoring}
     times = {title: {name: timing._asdict() for name, timing in found.items()} for title, found in tables.items()}
     record = {"run": run, "goals": goals, "first_text_seconds": first_text, "times": times}
-    write_report(args.output, "runtime", text, record)
+    write_report(settings.output, "runtime", text, record)
     return 0
-
-
-def measure(calls: Calls, rounds: int, timed: int, title: str) -> dict[str, Timing]:
-    with tqdm(total=rounds * len(calls), desc=title, unit="turn", leave=False, disable=None) as bar:
-        return by_turns(calls, rounds, timed, bar.update)
 
 
 def whole_table(times: Times, names: Sequence[str], steps: int) -> str:

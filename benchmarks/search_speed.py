@@ -5,22 +5,19 @@ The weights are random, with the peaked, mostly blank posteriors of a trained CT
 noise, chunk by chunk, and return the best text after each. Writes search.md and search.json.
 """
 
-import argparse
 import math
 import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.forms import torch_form, tuned_encoder
-from parts.random_models import Shape, random_model, sharpen
+from parts.random_models import Shape
 from parts.runtime_calls import confidence
+from parts.speed_setup import SEGMENT_SECONDS, measure, noise_of, parse_settings, peaked_model
 from parts.timing import Timing
-from runtime_speed import BLANK_SHARE, QUICK, SAMPLE_RATE, SHARPNESS, SIZES, measure
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
@@ -36,7 +33,6 @@ from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 
 GOAL = 0.10  # of the encoder's time
-SECONDS = 20
 ENCODER, PREFIX_BEAM = "int8 encoder", "prefix beam"
 BEAM_SIZE = 10
 BLANK_SKIP = 0.98
@@ -48,32 +44,21 @@ Search = GreedySearch | PrefixBeamSearch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="turns of everything (default: 15)")
-    parser.add_argument("--timed", type=int, default=2, help="calls in a turn that count (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, audio and phrases (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy model and 2 rounds: shows that everything runs")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
-    args = parser.parse_args(arguments)
-    if min(args.rounds, args.timed) < 1:
-        raise ValueError("--rounds and --timed must be 1 or more")
-    torch.set_num_threads(1)
-    sizes, rounds = (QUICK, 2) if args.quick else (SIZES, args.rounds)
-    noise = np.random.default_rng(args.seed).normal(0, 0.1, SAMPLE_RATE * SECONDS).astype(np.float32)
-    trained = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, args.seed)
-    sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
+    settings = parse_settings(__doc__, arguments, "weights, audio and phrases")
+    sizes, seed, noise = settings.sizes, settings.seed, noise_of(settings.seed)
+    trained = peaked_model(sizes, noise, seed)
     model, chunking = acoustic_model(trained), sizes.chunkings[0]
     scores = scores_of(model, chunking, noise)
     sure = confidence(model, chunking, noise)
 
     blocks = blocks_of(scores, chunking.size)
-    encoder = torch_form(ENCODER, "float", tuned_encoder(trained, "int8", args.seed), frozen=True)
+    encoder = torch_form(ENCODER, "float", tuned_encoder(trained, "int8", seed), frozen=True)
     step = encoder.prepare(Shape(chunking, 1))
     calls: Calls = {ENCODER: lambda: [step() for _ in blocks]}
-    load_seconds, scorer_sets = hot_words_of(sizes.vocabulary, args.seed)
+    load_seconds, scorer_sets = hot_words_of(sizes.vocabulary, seed)
     calls |= {name: lambda make=make: run(make(), blocks) for name, make in searches(scorer_sets).items()}
-    times = measure(calls, rounds, args.timed, chunking_label(chunking))
-    record = this_run(args.seed, os.getloadavg()[0])
+    times = measure(calls, settings, chunking_label(chunking))
+    record = this_run(seed, os.getloadavg()[0])
 
     frames = len(scores.blank)
     goals = [
@@ -86,11 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join(record.lines()),
-            f"{SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}; medians of {rounds} rounds of "
-            f"{args.timed}, everything by turns. {sizes.vocabulary} tokens, of which the search reads the best "
-            f"{scores.ids.shape[1]} of each frame. A frame's most probable unit has a probability of {sure.best:.2f} "
-            "on "
-            f"average and is blank in {100 * sure.blank:.0f} % of the frames.",
+            f"{SEGMENT_SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}. {settings.effort}; the "
+            f"calls take turns. {sizes.vocabulary} tokens, of which the search reads the best "
+            f"{scores.ids.shape[1]} of each frame. A frame's most probable token has a mean probability of "
+            f"{sure.best:.2f}. It is blank in {100 * sure.blank:.0f} % of the frames.",
             times_table(times, frames, len(blocks)),
             f"{max(scorer_sets):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
             goals_table(goals),
@@ -98,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(text)
     numbers = {name: timing._asdict() for name, timing in times.items()}
-    write_report(args.output, "search", text, {"run": record, "goals": goals, "frames": frames, "times": numbers})
+    write_report(settings.output, "search", text, {"run": record, "goals": goals, "frames": frames, "times": numbers})
     return 0
 
 

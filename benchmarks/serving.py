@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
-from parts.serving_measures import Start, Throughput, memory_of, new_process, throughput
-from parts.serving_memory import Memory
-from parts.serving_sessions import RealTime, real_time
-from parts.serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
-from runtime_speed import QUICK, SIZES, Sizes
+from parts.serving.serving_measures import Start, Throughput, memory_of, new_process, throughput
+from parts.serving.serving_memory import Memory
+from parts.serving.serving_sessions import RealTime, real_time
+from parts.serving.serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
+from parts.speed_setup import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.console import run_main

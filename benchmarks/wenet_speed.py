@@ -5,7 +5,6 @@ Ours hold the front-end; for WeNet's the runtime computes Kaldi's features and c
 greedy search. Writes wenet_speed.md and wenet_speed.json.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from parts.benchmark_report import this_run, write_report
-from parts.random_models import random_model, sharpen
 from parts.runtime_calls import FED_SECONDS, steps_of, transcribe, whole_chunks
+from parts.speed_setup import SAMPLE_RATE, measure, noise_of, parse_settings, peaked_model
 from parts.subjects import write_script
 from parts.timing import Timing
-from runtime_speed import BLANK_SHARE, QUICK, SAMPLE_RATE, SEGMENT_SECONDS, SHARPNESS, SIZES, measure
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, load_model
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
@@ -40,20 +38,9 @@ PAIRS: tuple[Pair, ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="turns of everything (default: 15)")
-    parser.add_argument("--timed", type=int, default=2, help="calls in a turn that count (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and audio (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy model and 2 rounds: shows that everything runs")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
-    args = parser.parse_args(arguments)
-    if min(args.rounds, args.timed) < 1:
-        raise ValueError("--rounds and --timed must be 1 or more")
-    torch.set_num_threads(1)
-    sizes, rounds = (QUICK, 2) if args.quick else (SIZES, args.rounds)
-    noise = np.random.default_rng(args.seed).normal(0, 0.1, SAMPLE_RATE * SEGMENT_SECONDS).astype(np.float32)
-    trained = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, args.seed, sizes.decoder)
-    sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
+    settings = parse_settings(__doc__, arguments, "weights and audio")
+    sizes, noise = settings.sizes, noise_of(settings.seed)
+    trained = peaked_model(sizes, noise, settings.seed, sizes.decoder)
 
     found: dict[Chunking, dict[str, Timing]] = {}
     steps: dict[Chunking, int] = {}
@@ -67,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name: partial(transcribe, Recognizer(model, DecodingOptions(mode=GREEDY)), chunking, samples)
                 for name, model in models.items()
             }
-            found[chunking] = measure(calls, rounds, args.timed, chunking_label(chunking))
-    run = this_run(args.seed, os.getloadavg()[0])
+            found[chunking] = measure(calls, settings, chunking_label(chunking))
+    run = this_run(settings.seed, os.getloadavg()[0])
 
     text = "\n\n".join(
         [
             "\n".join(run.lines()),
             f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; float32. "
-            f"Medians of {rounds * args.timed} calls ({rounds} rounds of {args.timed}); the calls take turns.",
+            f"{settings.effort}; the calls take turns.",
             *(
                 f"At {chunking_label(chunking)}:\n\n{table(times, steps[chunking])}"
                 for chunking, times in found.items()
@@ -83,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(text)
     times = {chunking_label(item): {name: time._asdict() for name, time in found[item].items()} for item in found}
-    write_report(args.output, "wenet_speed", text, {"run": run, "times": times})
+    write_report(settings.output, "wenet_speed", text, {"run": run, "times": times})
     return 0
 
 

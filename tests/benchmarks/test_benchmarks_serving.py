@@ -32,9 +32,9 @@ import dynamic_batching  # noqa: E402
 import serving  # noqa: E402
 from aiohttp import ClientSession, WSMsgType, web  # noqa: E402
 from aiohttp.test_utils import TestServer  # noqa: E402
-from parts.serving_clients import Clients, Plan  # noqa: E402
-from parts.serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
-from parts.serving_sessions import Server  # noqa: E402
+from parts.serving.serving_clients import Clients, Plan  # noqa: E402
+from parts.serving.serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
+from parts.serving.serving_sessions import Server  # noqa: E402
 
 RATE, CHUNK_SECONDS = 8000, 0.16
 

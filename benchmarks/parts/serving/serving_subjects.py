@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from parts.random_models import random_model, sharpen
+from parts.speed_setup import SAMPLE_RATE, Sizes, peaked_model
 from parts.subjects import write_script
-from runtime_speed import BLANK_SHARE, SAMPLE_RATE, SHARPNESS, Sizes
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
@@ -39,8 +37,7 @@ def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -
     stream alone: offline evaluation of int8 may round differently, and random weights amplify that."""
     rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
-    model = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed)
-    sharpen(model, torch.from_numpy(noise[0]), BLANK_SHARE, SHARPNESS)
+    model = peaked_model(sizes, noise[0], seed)
     write_script(model, "int8", noise[0], path)
     recognizer, chunk = Recognizer(path, SERVER_OPTIONS), sizes.chunkings[0].size
     recordings = [_to_int16(samples) for samples in noise]

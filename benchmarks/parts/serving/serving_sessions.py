@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from parts.serving_clients import Found, Plan
+from parts.serving.serving_clients import Found, Plan
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.model.metadata import Meta
 

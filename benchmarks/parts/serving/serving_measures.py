@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from parts.serving_memory import Memory
+from parts.serving.serving_memory import Memory
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer
 
 PATIENCE = 600.0
