@@ -8,6 +8,7 @@ from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
 from wenet_fusion_runtime.model.metadata import ANY, KINDS, ONNX, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.model.torch_backend import NO_ENGINE
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED, model_paths
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
@@ -37,13 +38,15 @@ def _info(options: argparse.Namespace) -> int:
     if meta.chunk_rule == ANY:
         chunks += ", any other"
     is_program = meta.kind in (TORCHSCRIPT, SCRIPTED)
+    engine = "" if meta.requires == NO_ENGINE else f" with its quantized engine {meta.requires}"
+    weights = f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"
     lines = [
         ("model", " ".join(map(str, paths))),
         ("kind", _KINDS.get(meta.kind, meta.kind)),
         ("size", f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"),
         ("SHA-256", file_sha256(*paths)),
         ("contains", _PROGRAM if is_program else _DATA),
-        ("runs on", "torch" if is_program else "onnxruntime"),
+        ("runs on", f"torch{engine}" if is_program else "onnxruntime"),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),
@@ -51,9 +54,9 @@ def _info(options: argparse.Namespace) -> int:
         ("right padding", f"{1000 * meta.right_padding_samples / meta.sample_rate:g} ms"),
         ("vocabulary", f"{len(meta.vocabulary)} tokens, text joined from {meta.vocabulary.join}"),
         ("attention decoders", ", ".join(decoders) or "none"),
-        ("rescoring", f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"),
+        ("rescoring", weights if meta.decoder else "none"),
         ("timestamps", _timestamps(meta)),
-        ("precision", f"{meta.precision}, quantized engine {meta.requires}"),
+        ("precision", meta.precision),
     ]
     for title, fields in (
         ("latency", meta.latency),
@@ -65,7 +68,7 @@ def _info(options: argparse.Namespace) -> int:
                 pairs = [f"{name} {number}" for name, number in value.items()]
                 value = ", ".join(pairs) if len(pairs) <= MAX_ENTRIES else f"{len(pairs)} entries"
             lines.append((title if index == 0 else "", f"{key}: {value}"))
-    lines += [("cannot" if index == 0 else "", limit) for index, limit in enumerate(meta.limits)]
+    lines += [("limits" if index == 0 else "", limit) for index, limit in enumerate(meta.limits)]
     for title, value in lines:
         print(f"{title:<19} {value}")
     return 0

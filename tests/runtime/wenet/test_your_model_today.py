@@ -87,6 +87,8 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("takes one row: a server steps its streams one after the other", "end after 5000 frames", "MB"):
         assert line in found
     assert "--ctm" not in found  # a correction that these files cannot have
+    assert "\nruns on             torch\n" in found and "quantized" not in found
+    assert len(re.findall(r"^limits  +its positions end", found, re.MULTILINE)) == 1
     digest = re.search(r"^SHA-256 +(\w{64})$", found, re.MULTILINE)
     assert main(["info", FOLDER, "--require_sha256", digest[1]]) == 0
     assert main(["info", FOLDER, "--require_sha256", "0" * 64]) == 1

@@ -149,6 +149,23 @@ def test_cleared_audio_is_not_transcribed(server: ServerProcess) -> None:
     asyncio.run(run())
 
 
+def test_a_cleared_turn_becomes_no_item(server: ServerProcess) -> None:
+    """Its start has no end: `speech_stopped` would announce an item."""
+
+    async def run() -> None:
+        async with realtime(server) as client:
+            await client.append(spoken("aaa" * 3))
+            cleared = (await client.until(STARTED)).item_id
+            await client.connection.input_audio_buffer.clear()
+            await client.until("input_audio_buffer.cleared")
+            await client.append(np.concatenate([spoken("bc"), silence(2.0)]))
+            found = await client.until(COMPLETED)
+            assert found.transcript == "b c" and found.item_id != cleared
+            assert len(client.of(STARTED)) == 2 and len(client.of(STOPPED)) == len(client.of(COMMITTED)) == 1
+
+    asyncio.run(run())
+
+
 def test_hot_words_change_within_a_turn_and_other_options_end_it(server: ServerProcess) -> None:
     """The prompt's words become hot words: they decide between a and b in the audio that follows."""
     unsure = (np.sign(speak("aaaa")) * 0.27).astype(np.float32)
