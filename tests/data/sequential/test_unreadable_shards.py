@@ -198,3 +198,13 @@ def test_a_command_that_says_nothing_is_ended(
     path.write_text("pipe:sleep 1000\n")
     with pytest.raises(ValueError, match=r"pipe:sleep 1000: no bytes for 0.2 s \(in 1 tries\)"):
         epoch(changed(recipe, allow_commands=True, retries=0), path)
+
+
+def test_a_missing_list_has_a_remedy(recipe: RecipeConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone.list: there is no such list; write it with .*make_shard_list.py"):
+        source(recipe, tmp_path / "gone.list")
+    (tmp_path / "raw.list").write_text('{"key": "a", "wav": "a.wav", "txt": "one"}\n')
+    with pytest.raises(
+        ValueError, match="raw.list:1: no audio_filepath, .* a list without tars has data.data_type=raw"
+    ):
+        source(recipe, tmp_path / "raw.list")

@@ -19,7 +19,7 @@ from wenet_fusion.data.sequential.shards import Excerpt, NemoShard, Shard, TarSh
 # {000..281}, and as NeMo writes it _OP_0..7_CL_
 _RANGE = re.compile(r"(?:\{|_OP_)(\d+)\.\.(\d+)(?:\}|_CL_)")
 _SUBSEGMENT = re.compile(r"-sub\d+$")  # NeMo's mark of several utterances in one member
-_NEMO_TAR = "audio_{}.tar"
+_NEMO_TAR, _MAKER = "audio_{}.tar", "tools/data/make_shard_list.py"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ def read_shards(data_list: str | Path, config: SequentialConfig) -> list[Shard]:
     path = Path(data_list)
     if path.is_dir():
         return list(shar_shards(path))
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such list; write it with {_MAKER}, or give a folder of Shar")
     lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, "surrogateescape"), 1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
-        raise ValueError(f"{path}: lists no shards; write it with tools/data/make_shard_list.py")
+        raise ValueError(f"{path}: lists no shards; write it with {_MAKER}")
     if lines[0][1].startswith("{"):
         return _nemo_shards(path, lines, config)
     problems: list[str] = []
