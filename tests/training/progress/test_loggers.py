@@ -20,8 +20,8 @@ from wenet_fusion.recipe import RecipeConfig
 from wenet_fusion.training.optimisation.trial import first_nonfinite, leaving_no_trace
 from wenet_fusion.training.progress import mlflow_logger, wandb_logger
 from wenet_fusion.training.progress.diagnostics import norm_statistics
-from wenet_fusion.training.progress.logger_protocol import Sample
-from wenet_fusion.training.progress.loggers import Loggers
+from wenet_fusion.training.progress.logger_protocol import LoggerName, Sample
+from wenet_fusion.training.progress.loggers import Loggers, open_loggers
 from wenet_fusion.training.progress.mlflow_logger import MlflowLogger
 from wenet_fusion.training.progress.run_log import RunLog
 from wenet_fusion.training.progress.wandb_logger import WandbLogger
@@ -105,15 +105,18 @@ def test_wandb_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkeyp
     assert b"train/loss" in content and b"dev/wer" in content and b"norm/gap" in content
 
 
-def test_a_run_without_a_login_to_wandb_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
+@pytest.mark.parametrize("name, call", [("wandb", "wandb.init"), ("mlflow", "mlflow.tracking.MlflowClient")])
+def test_a_logger_without_login_or_server_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: LoggerName, call: str
+) -> None:
+    pytest.importorskip(name)
 
-    def refuse(**settings: object) -> None:
-        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+    def refuse(*_: object, **settings: object) -> None:
+        raise Exception("nobody is logged in")
 
-    monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(ValueError, match="training.loggers: wandb: No API key .* WANDB_MODE=offline, or leave it out"):
-        WandbLogger(tmp_path, "seed: 0\n")
+    monkeypatch.setattr(call, refuse)
+    with pytest.raises(ValueError, match=f"training.loggers: {name} cannot start: nobody is .* or leave it out"):
+        open_loggers([name], tmp_path, 0, "seed: 0\n")
 
 
 def test_mlflow_gets_the_numbers_and_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

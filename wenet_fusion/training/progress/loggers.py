@@ -112,13 +112,17 @@ def open_loggers(names: Sequence[LoggerName], model_dir: Path, step: int, config
 
     Raises:
         ImportError: the package of a logger is not installed; the message says how to install it.
+        ValueError: a logger cannot start, for want of a login or a server.
     """
     loggers: list[Logger] = [RunLog(model_dir / "train_log.jsonl", step)]
     for name in dict.fromkeys(names):
-        if name == "tensorboard":
-            loggers.append(TensorBoardLogger(model_dir / "tensorboard", step))
-        elif name == "wandb":
-            loggers.append(WandbLogger(model_dir, config_yaml))
-        else:
-            loggers.append(MlflowLogger(model_dir, config_yaml))
+        try:
+            if name == "tensorboard":
+                loggers.append(TensorBoardLogger(model_dir / "tensorboard", step))
+            else:
+                loggers.append((WandbLogger if name == "wandb" else MlflowLogger)(model_dir, config_yaml))
+        except (ImportError, OSError):
+            raise
+        except Exception as error:  # no login, no server: wandb and mlflow have errors of their own
+            raise ValueError(f"training.loggers: {name} cannot start: {error_text(error)}; or leave it out") from error
     return Loggers(loggers)
