@@ -172,6 +172,7 @@ def test_a_lost_connection_costs_no_word(chromium: Any, server: ServerProcess, t
         page.locator("#record").click()
         for words in ("two one", "two one three three one"):
             expect(page.locator(".open p")).to_contain_text(words)
+            expect(page.locator("#status")).to_have_text("Listening")  # not between two connections
             assert proxy.cut() > 0
         expect(page.locator("li p")).to_have_text(text)
         expect(page.locator("#status")).to_have_text("Listening")
