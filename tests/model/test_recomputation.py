@@ -9,12 +9,10 @@ import pytest
 import torch
 from conftest import randomise, tiny_recipe
 from support.model import laws
-from torch import Tensor, nn
 
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.layers import recomputation
-from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.norm import estimating_statistics, norms
 from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_activations
 
@@ -45,23 +43,20 @@ def update(model: AsrModel) -> laws.Tree:
 @pytest.mark.parametrize("norm", ["fusion", "batch", "layer"])
 def test_an_update_keeps_every_bit(norm: str) -> None:
     model = asr_model(norm)
-    recomputing, branches = copy.deepcopy(model), copy.deepcopy(model)
-    recompute_activations(recomputing, whole_layers=True)
-    recompute_activations(branches, whole_layers=False)
+    recomputing = copy.deepcopy(model)
+    recompute_activations(recomputing)
     assert all(type(layer) is RecomputedChain for layer in recomputing.encoder.layers)
-    expected = update(model)
-    for values in (update(recomputing), update(branches)):
-        assert len(values) == len(expected)
-        assert all(torch.equal(value, target) for value, target in zip(values, expected))
+    expected, values = update(model), update(recomputing)
+    assert len(values) == len(expected)
+    assert all(torch.equal(value, target) for value, target in zip(values, expected))
     assert not any(norm.recomputing for norm in norms(recomputing))
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_the_law_sees_statistics_that_move_twice(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_law_sees_statistics_that_move_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     model, other = asr_model(), asr_model()
     expected = update(model)
     monkeypatch.setattr(recomputation, "_passes", _both_passes_alike)
-    recompute_activations(other, recompute)
+    recompute_activations(other)
     assert laws.difference(update(other), expected) > laws.BROKEN
 
 
@@ -69,23 +64,14 @@ def _both_passes_alike(layers):
     return torch.enable_grad(), torch.enable_grad()
 
 
-def test_a_feed_forward_branch_keeps_one_hidden_activation() -> None:
-    branch, rows = FeedForward(dim=4, hidden=256).train(), laws.noise(0, 50, 4).requires_grad_()
-    context = None
+def test_only_the_inputs_of_layers_are_kept() -> None:
+    def step(model: AsrModel) -> None:
+        kept.append(model.encode(0.1 * laws.noise(0, 3, 5000), LENGTHS, Chunking(4, 2)))
 
-    class Alone(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.branch = branch
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.branch(x, [], context)[0]
-
-    hidden, alone, results = 50 * 256 * 8, Alone(), []
-    before = saved_bytes(alone, lambda: results.append(alone(rows)))
-    recompute_activations(branch, whole_layers=False)
-    now = saved_bytes(alone, lambda: results.append(alone(rows)))
-    assert hidden <= now < 1.5 * hidden and before > 1.9 * hidden
+    kept, model = [], asr_model()
+    before = saved_bytes(model, lambda: step(model))
+    recompute_activations(model)
+    assert 0 < saved_bytes(model, lambda: step(model)) < 0.6 * before
 
 
 def test_statistics_are_estimated_as_before() -> None:
@@ -94,7 +80,7 @@ def test_statistics_are_estimated_as_before() -> None:
     for recompute in (False, True):
         model = asr_model()
         if recompute:
-            recompute_activations(model, whole_layers=True)
+            recompute_activations(model)
         with torch.no_grad(), estimating_statistics(model):
             for seed in (1, 2):
                 model.encode(0.1 * laws.noise(seed, 3, 5000), LENGTHS, Chunking(4, 2))

@@ -31,7 +31,7 @@ from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 
 NORM_ALONE = f"{OURS} with LayerNorm"  # differs in its norms only
-ALL, DEFAULT, LAYERS = KEPT
+DEFAULT, LAYERS = KEPT
 # torch loads torch._dynamo with the first optimiser
 PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
 STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # of LayerNorm's
@@ -84,8 +84,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         for precision in precisions
         for name in plans
         for kept in KEPT
-        # Before a LayerNorm nothing is computed again by default; WeNet's own has one form.
-        if kept == DEFAULT or name == OURS or (kept == LAYERS and name != WENETS)
+        if kept == DEFAULT or name != WENETS  # WeNet's own has one form
     ]
     times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
     ranks = {name: scaling(plans[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
@@ -155,9 +154,6 @@ def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, 
     for precision in precisions:
         ours = Form(OURS, precision, DEFAULT)
         found += [(f"{OURS} to {other}, {precision}", ours, Form(other, precision, DEFAULT)) for other in others]
-        every = ours._replace(kept=ALL)
-        found.append((f"feed-forward computed again to {ALL}, {precision}", ours, every))
-        found.append((f"{OURS}, {ALL}, to {CONFORMER}, {precision}", every, Form(CONFORMER, precision, DEFAULT)))
         for model in (OURS, CONFORMER):
             checked = Form(model, precision, LAYERS)
             found.append((f"`checkpoint_activations` to without, {model}, {precision}", checked, checked.by_default))

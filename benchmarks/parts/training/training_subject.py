@@ -11,8 +11,7 @@ from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.model.asr_model import AsrModel, ModelConfig
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
-from wenet_fusion.model.layers.feed_forward import FeedForward
-from wenet_fusion.model.layers.recomputation import RecomputedChain, RecomputedFeedForward, recompute_activations
+from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_activations
 from wenet_fusion.model.layers.residual import LayerChain
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.recipe import SpecAugmentConfig
@@ -22,8 +21,7 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import Precision, TrainingConfig
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-# Which activations stay in memory; of the value see `recompute_activations`, None: it is not called.
-KEPT: dict[str, bool | None] = {"all kept": None, "default": False, "layer inputs kept": True}
+KEPT = {"default": False, "layer inputs kept": True}  # activations that stay in memory: `checkpoint_activations`
 VOCABULARY = 5000
 STEP = 1  # each step is the first one: the same chunking and masks
 RATE = 1e-6  # so small that the weights stay as they are
@@ -81,13 +79,12 @@ class Subject:
         return step
 
 
-def keep_activations(model: nn.Module, whole_layers: bool | None) -> None:
-    """Choose what is computed again in the backward pass, also nothing at all, which training does not offer."""
-    plain = {RecomputedFeedForward: FeedForward, RecomputedChain: LayerChain}
+def keep_activations(model: nn.Module, checkpointed: bool) -> None:
+    """Choose whether layers are computed again in the backward pass."""
     for module in model.modules():
-        module.__class__ = plain.get(type(module), type(module))
-    if whole_layers is not None:
-        recompute_activations(model, whole_layers)
+        module.__class__ = LayerChain if type(module) is RecomputedChain else type(module)
+    if checkpointed:
+        recompute_activations(model)
 
 
 def saved_bytes(model: nn.Module, step: Callable[[], None]) -> int:

@@ -79,7 +79,8 @@ class Gradients:
         self._parallel: nn.Module = model
         self._trained: list[bool] = []  # of each parameter whether `_parallel` expects a gradient
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "float16")
-        recompute_activations(model, config.checkpoint_activations)
+        if config.checkpoint_activations:
+            recompute_activations(model)
         if ranks.world > 1:
             synchronise_statistics(model)
 
