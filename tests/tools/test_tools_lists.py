@@ -54,6 +54,17 @@ def test_raw_list(corpus):
     assert [u.seconds for u in read_manifest(corpus / "out/data.list", "raw")] == [0.5, 0.55, 0.6, 0.65, 0.7]
 
 
+def test_a_list_names_the_speakers_of_utt2spk(corpus):
+    (corpus / "utt2spk").write_text("".join(f"r{number} speaker{number % 2}\n" for number in range(6)))
+    assert make_raw_list.main(["wav.scp", "text", "data.list", "--utt2spk", "utt2spk"]) == 0
+    expected = ["speaker0", "speaker1"] * 2 + ["speaker0"]
+    assert [utterance.speaker for utterance in read_manifest(corpus / "data.list", "raw")] == expected
+    (corpus / "utt2spk").write_text("r0 one\nr1 one\nr2\nr4 one\n")
+    with pytest.raises(ValueError, match="utt2spk: 2 of 5 utterances have no speaker, such as r2"):
+        make_raw_list.main(["wav.scp", "text", "other.list", "--utt2spk", "utt2spk"])
+    assert not (corpus / "other.list").exists()
+
+
 def test_shards_hold_the_very_samples(corpus):
     make_raw_list.main(["wav.scp", "text", "raw.list"])
     options = ["--num_utts_per_shard", "2", "--num_threads", "2", "--prefix", "p"]
