@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,24 +27,35 @@ class _SynchronisedNorm(torch.autograd.Function):
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Moments
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance, count = moments
-        inverse_std = (variance + eps).rsqrt()
-        normed = (rows - _channels(mean, rows)) * _channels(inverse_std, rows)
-        ctx.save_for_backward(normed, weight, inverse_std, count)
+        ctx.eps = eps
+        ctx.save_for_backward(rows, weight, mean, variance, count)
         unbiased = variance * (count / (count - 1).clamp(min=1))
         ctx.mark_non_differentiable(mean, unbiased)
-        return normed * _channels(weight, rows) + _channels(bias, rows), mean, unbiased
+        return F.batch_norm(rows, mean, variance, weight, bias, False, 0.0, eps), mean, unbiased
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        normed, weight, inverse_std, count = ctx.saved_tensors
-        gradient = gradients[0]
-        axes = _reduced_axes(normed)
-        own = torch.stack([gradient.sum(axes), (gradient * normed).sum(axes)])
-        everywhere = own.clone()
+        rows, weight, mean, variance, count = ctx.saved_tensors
+        given, products, sums = _backward_with_constants(gradients[0], rows, weight, mean, variance, ctx.eps)
+        everywhere = torch.stack([products, sums])
         dist.all_reduce(everywhere)
-        mean_gradient, mean_product = everywhere / count
-        centred = gradient - _channels(mean_gradient, normed) - normed * _channels(mean_product, normed)
-        return centred * _channels(weight * inverse_std, normed), own[1], own[0], None, None
+        mean_product, mean_gradient = everywhere / count
+        inverse_std = (variance + ctx.eps).rsqrt()
+        slope = weight * inverse_std.square() * mean_product
+        offset = slope * mean - weight * inverse_std * mean_gradient
+        given.addcmul_(rows, _channels(-slope, rows)).add_(_channels(offset, rows))
+        return given, products, sums, None, None
+
+
+def _backward_with_constants(
+    gradient: Tensor, rows: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> list[Tensor]:
+    """Return the gradients of rows, weight and bias as if mean and variance were constants."""
+    if rows.size(0) == 0:  # torch's kernel divides by it
+        return [torch.zeros_like(rows), torch.zeros_like(weight), torch.zeros_like(weight)]
+    return torch.ops.aten.native_batch_norm_backward(
+        gradient, rows, weight, mean, variance, None, None, False, eps, [True, True, True]
+    )
 
 
 def synchronised_batch_norm(
