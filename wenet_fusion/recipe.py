@@ -159,6 +159,7 @@ def build_trainer(
     Raises:
         ValueError, OSError: a file is missing or malformed, or the folder holds another run.
     """
+    _check_files(config)
     tokenizer = build_tokenizer(config.tokenizer, Path())
     train = build_source(config, train_list, tokenizer)
     dev = build_dataset(config, dev_list, tokenizer, augmented=False, data_type=config.data.data_type)
@@ -185,3 +186,13 @@ def build_trainer(
         origin=NO_ORIGIN if init_from is None else read_origin(init_from),
     )
     return Trainer(model, train, dev, config.training, config.data.spec_augment, fingerprint, model_dir, placement)
+
+
+def _check_files(config: RecipeConfig) -> None:
+    """Raise FileNotFoundError if a file that the configuration names is missing: before lists are read."""
+    for key, path, command in (
+        ("data.cmvn", config.data.cmvn, "tools/data/compute_cmvn_stats.py"),
+        ("training.dev_ctm", config.training.dev_ctm, "wenet-fusion align"),
+    ):
+        if path and not Path(path).is_file():
+            raise FileNotFoundError(f"{key}: there is no file {path}; write it with {command}, or leave {key} out")

@@ -203,12 +203,25 @@ def test_a_typo_in_the_configuration_is_answered_with_a_suggestion(train, tone_r
 
 
 def test_missing_units_and_cmvn(train, tmp_path):
-    for override in ("tokenizer.units", "data.cmvn"):
-        with pytest.raises(OSError, match="gone"):
-            train(f"{override}={tmp_path / 'gone'}")
+    with pytest.raises(OSError, match="gone"):
+        train(f"tokenizer.units={tmp_path / 'gone'}")
+    for key, command in (("data.cmvn", "tools/data/compute_cmvn_stats.py"), ("training.dev_ctm", "wenet-fusion align")):
+        with pytest.raises(FileNotFoundError, match=f"{key}: there is no file .*gone; write it with {command}, or "):
+            train(f"{key}={tmp_path / 'gone'}")
     (tmp_path / "cmvn").write_text('{"mean_stat": [1.0], "var_stat": [1.0], "frame_num": 10}')
     with pytest.raises(ValueError, match="cmvn has 1 mel bins over 10 frames, the model has 40: run tools/"):
         train(f"data.cmvn={tmp_path / 'cmvn'}")
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+def test_a_file_in_the_place_of_a_folder_is_named(train, tone_run, tmp_path, below):
+    (tmp_path / "exp").write_text("")
+    with pytest.raises(NotADirectoryError, match="--model_dir .*exp: .*exp is a file; give a folder"):
+        train()
+    folder = tmp_path / "exp" / below
+    with pytest.raises(NotADirectoryError, match="--result_dir .*exp.*: .*exp.* is a file; give a folder"):
+        run("evaluate", "--checkpoint", tone_run.checkpoint, "--data", tone_run.dev_list, "--result_dir", folder)
+    assert (tmp_path / "exp").is_file()
 
 
 def test_a_run_with_other_units_is_not_continued(train, tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -81,6 +82,14 @@ def add_counting(p: argparse.ArgumentParser) -> None:
 def counting(args: argparse.Namespace) -> Counting:
     """Return the settings of the options of `add_counting`."""
     return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
+
+
+def make_folder(option: str, path: Path) -> None:
+    """Make the folder that an option names, with its parents. Raises OSError with the option and what to do."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{option} {path}: {error.filename} is a file; give a folder") from error
 
 
 def print_notes(notes: Sequence[str]) -> None:

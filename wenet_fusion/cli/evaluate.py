@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.cli.search_arguments import add_search_arguments
 
-from wenet_fusion.cli.arguments import Verb, add_counting, counting, print_skipped
+from wenet_fusion.cli.arguments import Verb, add_counting, counting, make_folder, print_skipped
 from wenet_fusion.cli.search_variants import variants_of
 from wenet_fusion.evaluation.options import ALL_MODES, EvaluationOptions
 from wenet_fusion.evaluation.results import Row
@@ -78,7 +78,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         max_batch_seconds=args.max_batch_seconds,
         ctm=args.ctm,
     )
-    args.result_dir.mkdir(parents=True, exist_ok=True)
+    make_folder("--result_dir", args.result_dir)
     with joined_ranks() as ranks:
         results = evaluate(trained, args.data, options, args.result_dir, ranks)
     if results is None:

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.cli.arguments import Verb, print_notes, print_skipped, rank_device
+from wenet_fusion.cli.arguments import Verb, make_folder, print_notes, print_skipped, rank_device
 from wenet_fusion.ranks import Placement, joined_ranks, loss_as_error
 from wenet_fusion.recipe import build_trainer, read_recipe
 from wenet_fusion.training.state.initialisation import NewTokens
@@ -64,7 +64,7 @@ def add(verb: Verb) -> None:
 def train(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 143 if SIGTERM ended the run."""
     config = read_recipe(args.config, args.overrides)
-    args.model_dir.mkdir(parents=True, exist_ok=True)
+    make_folder("--model_dir", args.model_dir)
     where = rank_device(args.device)
     with joined_ranks(where) as ranks, loss_as_error():
         placement = Placement(where, ranks)
