@@ -21,6 +21,7 @@ from wenet_fusion.data.lists.keys import key_problem
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse, iterate_cuts
 from wenet_fusion.data.lists.raw_fields import from_nemo, number_of
 from wenet_fusion.data.lists.shard_index import read_shard_index
+from wenet_fusion.data.lists.whole_tar import WholeTarInfo
 from wenet_fusion.data.sources import SEGMENT_TOLERANCE, AudioHeader, AudioSource, Utterance, read_headers
 from wenet_fusion.data.utterance_table import UtteranceTable
 
@@ -219,7 +220,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
     reported: set[str] = set()  # unusable keys whose reason is among the problems
     key, member_name = "", "the beginning"
     try:
-        with tarfile.open(tar_path, "r:") as tar:
+        with tarfile.open(tar_path, "r:", tarinfo=WholeTarInfo) as tar:
             for member in tar:
                 member_name = member.name
                 name = PurePosixPath(member.name)

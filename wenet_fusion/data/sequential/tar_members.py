@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
+from wenet_fusion.data.lists.whole_tar import WholeTarInfo
 from wenet_fusion.data.sequential.byte_stream import TransportError, open_bytes
 
 FIRST_PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
@@ -57,7 +58,7 @@ def read_members(place: str, retries: int) -> Iterator[Member]:
 def _members_from(place: str, first: int) -> Iterator[Member]:
     with (
         open_bytes(place) as stream,
-        tarfile.open(fileobj=cast(Any, stream), mode="r|*", bufsize=_BLOCK) as tar,
+        tarfile.open(fileobj=cast(Any, stream), mode="r|*", bufsize=_BLOCK, tarinfo=WholeTarInfo) as tar,
     ):
         for number, member in enumerate(tar):
             cast(Any, tar).members = []  # tarfile keeps them all
