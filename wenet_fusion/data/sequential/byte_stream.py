@@ -126,8 +126,10 @@ def _remote_file(place: str, name: str) -> Any:
     try:
         return fsspec.open(place, "rb").open()
     except ImportError as error:  # of s3fs, gcsfs, ...
-        raise ImportError(f"{name}: {error}") from error
-    except (FileNotFoundError, PermissionError, ValueError) as error:
+        raise ImportError(f"{name}: {error} (with pip)") from error
+    except FileNotFoundError as error:  # some stores say the path only
+        raise FileNotFoundError(f"{name}: there is no such file in the store") from error
+    except (PermissionError, ValueError) as error:
         raise OSError(f"{name}: {error or type(error).__name__}") from error
     except Exception as error:
         raise TransportError(f"{name}: {error or type(error).__name__}") from error
