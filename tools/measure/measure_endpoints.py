@@ -165,6 +165,14 @@ def within_text(size: int, pauses: Sequence[float]) -> str:
     return f"turns of {size} with {pauses[0]:g} to {pauses[1]:g} s between, "
 
 
+def add_pauses(parser: argparse.ArgumentParser, option: str, default: tuple[float, float], place: str) -> None:
+    """Add an option for the shortest and the longest pause in a place, in seconds."""
+    metavar = ("LEAST", "MOST")
+    parser.add_argument(
+        option, nargs=2, type=float, default=default, metavar=metavar, help=f"seconds of silence {place}"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
@@ -183,23 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="tells where sentences end, for a fourth part of --rules; it changes no text",
     )
-    parser.add_argument(
-        "--pauses",
-        nargs=2,
-        type=float,
-        default=(0.0, 3.0),
-        metavar=("LEAST", "MOST"),
-        help="seconds of silence after each turn",
-    )
+    add_pauses(parser, "--pauses", (0.0, 3.0), "after each turn")
     parser.add_argument("--recordings_per_turn", type=int, default=1, help="join so many recordings to one turn")
-    parser.add_argument(
-        "--pauses_within",
-        nargs=2,
-        type=float,
-        default=(0.0, 1.0),
-        metavar=("LEAST", "MOST"),
-        help="seconds of silence between the recordings of a turn",
-    )
+    add_pauses(parser, "--pauses_within", (0.0, 1.0), "between the recordings of a turn")
     parser.add_argument("--repeat", type=int, default=1, help="how often to repeat the list")
     parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
     parser.add_argument("--mode", choices=MODES, help="search mode; default: the model's")
