@@ -239,7 +239,7 @@ def test_indexed_shards_are_those_that_a_scan_finds(corpus, monkeypatch):
     make_shard_list.main(["--num_utts_per_shard", "2", "wav.scp", "text", "shards", "s.list"])
     tars = sorted((corpus / "shards").glob("*.tar"))
     opened = tarfile.open
-    monkeypatch.setattr(tarfile, "open", lambda *_: pytest.fail("scanned"))
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("scanned"))
     indexed = read_manifest("s.list", "shard")
     monkeypatch.setattr(tarfile, "open", opened)
     for damage in (
@@ -252,7 +252,7 @@ def test_indexed_shards_are_those_that_a_scan_finds(corpus, monkeypatch):
         for tar in tars:
             damage(tar.with_name(tar.name + ".index"), tar)
         with monkeypatch.context() as patch:
-            patch.setattr(tarfile, "open", lambda *_: pytest.fail("scanned"))
+            patch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("scanned"))
             with pytest.raises(pytest.fail.Exception):
                 read_manifest("s.list", "shard")
         assert read_manifest("s.list", "shard") == indexed
