@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 EXACT = ("torch", "torchaudio")
-OPTIONAL = ("kenlm",)  # it builds from source, which not every machine can do
+OPTIONAL = ("kenlm", "wetext")  # extras of the runtime that env.sh does not install
 
 
 def problem(root: Path) -> str:
