@@ -43,13 +43,13 @@ AS_WENET = (
 WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
 WITH_WENET = (
     f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0, with the same shapes, both decoders, one "
-    "draw of its dynamic chunks for all steps, and our optimiser and clipping. It gets features of as many encoder "
-    "frames; ours compute them, and their masks, in the step."
+    "draw of its dynamic chunks for all steps, its optimiser (`torch.optim.Adam`) and our clipping. It gets features "
+    "of as many encoder frames; ours compute them, and their masks, in the step."
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, default=2, help="utterances of a batch (default: 2)")
+    parser.add_argument("--rows", type=int, default=8, help="utterances of a batch (default: 8)")
     parser.add_argument("--seconds", type=float, default=8.0, help="that each lasts (default: 8)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every form (default: 5)")
     parser.add_argument(

@@ -11,7 +11,7 @@ from torch import nn
 
 from wenet_fusion.model.asr_model import FrontendConfig
 from wenet_fusion.model.losses import LossConfig
-from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer
+from wenet_fusion.training.optimisation.optim import OptimConfig
 from wenet_fusion.training.training_config import AUTOCAST, Precision
 
 BINS = FrontendConfig().num_mel_bins
@@ -19,7 +19,7 @@ FRAMES_PER_SECOND, SUBSAMPLING, CUT = 25, 4, 3  # of encoder frames; `conv2d` dr
 
 
 class WenetSubject:
-    """WeNet's Conformer with its decoders, an optimiser as ours and a batch of features.
+    """WeNet's Conformer with its decoders, its optimiser and a batch of features.
 
     It has the shapes of the plan's encoder and decoder, causal convolutions and dynamic chunks.
 
@@ -31,7 +31,7 @@ class WenetSubject:
         torch.manual_seed(plan.seed)
         build = import_wenet("utils.init_model", plan.wenet).init_model
         self.model: nn.Module = build(argparse.Namespace(checkpoint=None, enc_init=None), settings(plan))[0].train()
-        self._optimizer = build_optimizer(OptimConfig(learning_rate=RATE), self.model)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)  # as WeNet's training builds it
         self._seed = plan.seed
         rows, tokens = plan.size.rows, plan.size.tokens
         # As many encoder frames as ours make of the same seconds.

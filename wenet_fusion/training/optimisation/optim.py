@@ -84,7 +84,7 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
         is_hidden = config.algorithm == "muon" and is_hidden_matrix(name, parameter)
         (hidden if is_hidden else matrices if decays else rest).append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2))
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2), fused=True)
     if config.algorithm == "adamw":
         return adamw
     return MuonWithAdamW(hidden, config.muon_momentum, config.muon_rate_factor, config.weight_decay, adamw)
