@@ -49,7 +49,7 @@ def test_boosts_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -
         out
         == f"""{folder}/data.list: 4 utterances, ctc_prefix_beam_search at 8/2, 1 hot words
 
-| boost | recall | precision | F1 | WER | WER of their words | WER of other words |
+| boost | recall | precision | F1 | WER | WER of hot words | WER of other words |
 |---|--:|--:|--:|--:|--:|--:|
 | without | 50.00 % (1/2) | 100.00 % (1/1) | 66.67 % | 16.67 % (1/6) | 50.00 % (1/2) | 0.00 % (0/4) |
 | 2 | 100.00 % (2/2) | 100.00 % (2/2) | 100.00 % | 0.00 % (0/6) | 0.00 % (0/2) | 0.00 % (0/4) |

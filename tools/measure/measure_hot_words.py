@@ -176,7 +176,7 @@ def _occurrences(phrase: Sequence[str], text: Sequence[str | None]) -> int:
 
 def table(measured: Sequence[Measured]) -> str:
     """Return the results as a Markdown table."""
-    head = ["boost", "recall", "precision", "F1", "WER", "WER of their words", "WER of other words"]
+    head = ["boost", "recall", "precision", "F1", "WER", "WER of hot words", "WER of other words"]
     rows = [
         [
             line.boosts, _share(line.found.right, line.found.spoken), _share(line.found.right, line.found.written),
