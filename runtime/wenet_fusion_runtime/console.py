@@ -16,15 +16,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import NoReturn
 
-# What comes from outside: files, values, packages, the machine.
+# Errors that a file, a value, a package or the machine causes, not a defect of the code.
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RecursionError, OverflowError)
 TRACEBACK_VARIABLE = "WENET_FUSION_TRACEBACK"
 SHOWN = 100  # characters of a value that comes from outside
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line and paragraph ends
-_BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder what is read
+_BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of text
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPACE_REMEDY = "free some space, or name another place"
-# Parts of what torch, numpy, onnxruntime and the C++ library say, which share no exception class.
+# Parts of the messages of torch, numpy, onnxruntime and the C++ library, which share no exception class.
 _NO_MEMORY = (
     "out of memory",
     "allocate memory",
@@ -36,7 +36,7 @@ _NO_MEMORY = (
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Format help with defaults, and with indented lines of a description or an epilog kept as they are.
+    """Show defaults in the help, and keep the indented lines of a description or an epilog as they are.
 
     A default is appended unless it is empty or the help text states it itself ("default: ...").
 
@@ -64,16 +64,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def exit_status(command: Callable[[], int], traceback: bool = False) -> int:
-    """Call a command and return its exit status; a user's error is printed in one line.
+    """Call a command and return its exit status; print a user's error in one line.
 
     Args:
         command: function that returns an exit status.
-        traceback: raise the user's errors too.
+        traceback: raise a user's error instead of printing it.
 
     Returns:
         What the command returns; 1 after one of USER_ERRORS, if memory ran out, if standard output cannot be written,
-        or if its reader (`head`, `less`) is gone; 130 after Ctrl-C. Other exceptions are defects and raised, as is
-        everything if the environment variable WENET_FUSION_TRACEBACK is 1.
+        or if its reader (`head`, `less`) is gone; 130 after Ctrl-C. Other exceptions are defects and are raised; with
+        WENET_FUSION_TRACEBACK=1 in the environment, a user's errors are raised too.
     """
     wants_traceback = traceback or os.environ.get(TRACEBACK_VARIABLE) == "1"
     try:
@@ -110,7 +110,7 @@ def print_error(error: BaseException) -> None:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of one of USER_ERRORS: with the path, and without the system's number.
+    """Return the message of a user's error, with the path and without the number of an OSError.
 
     >>> error_text(OSError(28, "No space left on device", "talk.wav"))
     'talk.wav: No space left on device; free some space, or name another place'
@@ -164,9 +164,9 @@ def unusable_package(package: str, missing: str, error: BaseException) -> Import
     """Return the error to raise when a package cannot be imported.
 
     Args:
-        package: its name, as it is imported.
+        package: the name that is imported.
         missing: message if it is not installed, with the command that installs it.
-        error: as raised by the import. A package that is installed may fail for want of memory or of a library.
+        error: exception of the import, which may also mean that memory or a shared library is missing.
 
     >>> str(unusable_package("torch", "needs torch: pip install torch", MemoryError("no memory")))
     'torch is installed, but cannot be imported: MemoryError: no memory'
@@ -178,14 +178,14 @@ def unusable_package(package: str, missing: str, error: BaseException) -> Import
 
 
 def _discard_output() -> None:
-    """Send standard output nowhere: otherwise Python reports the failure once more when it flushes at exit."""
+    """Redirect standard output to the null device: Python flushes it at exit and would report the failure again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _threads_in_one_line() -> Iterator[None]:
-    """Print a user's error that ends a thread, such as a full disk, in one line; the caller of the thread raises it."""
+    """Print a user's error that ends a thread, e.g. a full disk, in one line; whoever joins the thread raises it."""
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -206,8 +206,8 @@ def visible(text: str, limit: int | None = None) -> str:
     """Return a text from outside with its control characters escaped, so that it cannot steer a terminal or a log.
 
     Args:
-        text: may contain anything.
-        limit: longest result in characters, about; the rest is replaced by "...".
+        text: any text.
+        limit: characters to keep, counted before the escapes; "..." replaces the rest.
 
     >>> print(visible("two\\nlines, \\x1b[31mred"))
     two\\nlines, \\x1b[31mred

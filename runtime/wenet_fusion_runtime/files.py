@@ -1,4 +1,4 @@
-"""Text files read with clear errors, files replaced in one step, appended to whole or locked, and lists of problems."""
+"""Read text files with clear errors; replace, extend and lock files safely; list problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from wenet_fusion_runtime.console import naming_full_disk
 
-MAX_SHOWN, MAX_LENGTH = 20, 400  # problems of a list, and characters of each: a binary file is one long line
+MAX_SHOWN, MAX_LENGTH = 20, 400  # problems shown, and characters of each: a binary file may be one long line
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -26,7 +26,7 @@ def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = 
 
     Args:
         path: the file.
-        errors: for lists of file names "surrogateescape": names may hold bytes that are not UTF-8.
+        errors: "surrogateescape" for lists of file names, which may hold bytes that are not UTF-8.
 
     Raises:
         OSError: the file cannot be read.
@@ -36,7 +36,7 @@ def read_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = 
 
 
 def iterate_lines(path: str | Path, errors: Literal["strict", "surrogateescape"] = "strict") -> Iterator[str]:
-    """Yield the lines of a UTF-8 file like `read_lines`, without keeping them."""
+    """Yield the lines of a UTF-8 file one by one; see `read_lines`."""
     try:
         with open(path, encoding="utf-8-sig", errors=errors) as file:
             if isinstance(file.buffer, io.BufferedReader) and file.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -51,18 +51,18 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON text that comes from outside.
 
     Raises:
-        ValueError: it is not JSON, nested so deeply that Python cannot read it, or an object has a key twice.
+        ValueError: the text is not JSON, is nested too deeply for Python, or has an object with a repeated key.
     """
     try:
         if isinstance(text, bytes) or text.startswith("\ufeff"):
             return json.loads(text, object_pairs_hook=_unique_members)
-        return _DECODER.decode(text)  # json.loads would build one for every line of a list
+        return _DECODER.decode(text)  # json.loads would build a decoder in every call
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; `json` alone keeps the last value of a key that stands twice."""
+    """Return a JSON object as a dict; raise ValueError for a repeated key, where `json` would keep the last value."""
     if len(found := dict(pairs)) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {printable(max(names, key=names.count)[:100])!r} stands twice in an object")
@@ -73,7 +73,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
 
 
 def file_sha256(*paths: str | Path) -> str:
-    """Return the SHA-256 of a file, or of several as if they were one, in hexadecimal digits."""
+    """Return the SHA-256 of a file, or of several files one after the other, in hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
@@ -83,18 +83,18 @@ def file_sha256(*paths: str | Path) -> str:
 
 
 def check_sha256(path: str | Path, expected: str, *others: str | Path) -> None:
-    """Check that a file has this SHA-256, or that it has it together with the others that follow it.
+    """Check that `expected` is the SHA-256 of a file, or of the file followed by `others`.
 
     Raises:
-        ValueError: it has another one, or `expected` is no SHA-256.
-        OSError: the file cannot be read.
+        ValueError: the SHA-256 differs, or `expected` is not a SHA-256.
+        OSError: a file cannot be read.
     """
     if len(expected) != 64 or set(expected.lower()) - set("0123456789abcdef"):
         raise ValueError(f"'{expected}' is not a SHA-256: give 64 hexadecimal digits, as sha256sum {path} prints them")
     if (found := file_sha256(path, *others)) != expected.lower():
         raise ValueError(
             f"{path}: its SHA-256 is {found}, expected {expected.lower()}: it is another file, or was changed; get it "
-            "again from whoever named that sum. Nothing of it was loaded"
+            "again from the source of that checksum. Nothing of it was loaded"
         )
 
 
@@ -173,7 +173,7 @@ def append_whole(file: io.FileIO, data: bytes) -> None:
     """Append all of `data` to an unbuffered file, or nothing: if the disk is full, the file stays as it was.
 
     Raises:
-        OSError: the data cannot be written; names the file.
+        OSError: the data cannot be written; the message names the file.
     """
     end, rest = file.seek(0, os.SEEK_END), memoryview(data)
     with naming_full_disk(Path(str(file.name))):
@@ -216,7 +216,7 @@ def hold_lock(path: Path, message: str) -> io.FileIO:
 
 
 def link_or_copy(path: Path, other: Path) -> None:
-    """Give a file another name beside its own, or copy it; a file at `other` is replaced."""
+    """Hard-link `path` as `other`, or copy it if that is impossible; an existing `other` is replaced."""
     other.unlink(missing_ok=True)
     try:
         os.link(path, other)
@@ -225,7 +225,7 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 def list_problems(problems: Sequence[str]) -> str:
-    """Return the first MAX_SHOWN problems, one per line, and the number of all if there are more.
+    """Return the first MAX_SHOWN problems, one per line; if there are more, a last line with their total number.
 
     >>> print(list_problems(["a.wav: is empty", "b.wav: is empty"]))
     a.wav: is empty

@@ -1,4 +1,4 @@
-"""The interface of live audio sources, and the bounded queue from the capturing to the recognising thread."""
+"""The interface of live audio sources, and the bounded queue between the capturing and the recognising thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-QUEUE_SECONDS = 10.0  # audio that may wait for the recogniser
+QUEUE_SECONDS = 10.0  # most audio that may wait for the recogniser
 
 
 class AudioBlock(NamedTuple):
@@ -26,16 +26,16 @@ class AudioBlock(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration of the block."""
         return len(self.samples) / self.sample_rate
 
 
 class LiveAudio(Protocol):
-    """A source of blocks, opened and closed by `with`."""
+    """A source of audio blocks, which a `with` statement opens and closes."""
 
     @property
     def description(self) -> str:
-        """Name and sample rate of the source, for users."""
+        """Name and sample rate of the source, to show to users."""
 
     @property
     def lost_seconds(self) -> float:
@@ -46,7 +46,7 @@ class LiveAudio(Protocol):
         """Number of times that the system reported lost audio; it does not report how much."""
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """Yield blocks until the audio ends or, after `stop`, until all blocks captured before it were yielded.
+        """Yield blocks until the audio ends. After `stop`, yield the blocks captured before it, then end.
 
         Raises:
             OSError, ValueError: the source failed; raised after its last good block.
@@ -63,10 +63,10 @@ class LiveAudio(Protocol):
 
 
 class BlockQueue:
-    """Pass blocks from the capturing thread to the recognising thread.
+    """Passes blocks from the capturing thread to the recognising thread.
 
-    When more than `seconds` of audio would wait, `put` drops all of it: one gap, counted in `lost_seconds`, after which
-    recognition is live again. Dropping only the newest block each time would cut every word into pieces.
+    When more than `seconds` of audio would wait, `put` drops all waiting audio and adds its length to `lost_seconds`.
+    That makes one gap, after which recognition is live again; dropping single blocks would damage every word.
 
     >>> queue = BlockQueue(seconds=10.0)
     >>> queue.put(AudioBlock(np.zeros((800, 1), np.int16), sample_rate=16000, captured=0.0))
@@ -89,7 +89,7 @@ class BlockQueue:
         return self._closed
 
     def put(self, block: AudioBlock) -> None:
-        """Add a block without waiting. After `close`, ignore it."""
+        """Add a block without waiting. After `close`, the block is ignored."""
         with self._changed:
             if self._closed:
                 return
@@ -100,7 +100,7 @@ class BlockQueue:
             self._add(block)
 
     def put_when_free(self, block: AudioBlock) -> None:
-        """Wait for room, then add a block: no audio is lost. After `close`, ignore it."""
+        """Wait for room, then add a block, so that no audio is lost. After `close`, the block is ignored."""
         with self._changed:
             while self._blocks and self._waiting + block.seconds > self._limit and not self._closed:
                 self._changed.wait(0.1)
@@ -108,10 +108,10 @@ class BlockQueue:
                 self._add(block)
 
     def get(self, timeout: float) -> AudioBlock | None:
-        """Return the next block, or None after `timeout` seconds without one or once the queue is closed and empty.
+        """Return the next block; None if none comes within `timeout` seconds, or the queue is closed and empty.
 
         Raises:
-            Exception: the error that `close` was given, once, after the last block.
+            Exception: the error that was passed to `close`; raised once, after the last block.
         """
         with self._changed:
             if not self._blocks and not self._closed:

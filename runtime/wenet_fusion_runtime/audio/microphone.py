@@ -1,4 +1,4 @@
-"""Input devices: list, choose and capture from them through PortAudio."""
+"""List input devices, choose one, and capture audio from it with PortAudio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS
 from wenet_fusion_runtime.console import unusable_package
 
 POLL_SECONDS = 0.1
-SILENT_SECONDS = 5.0  # without a block the device counts as unplugged
+SILENT_SECONDS = 5.0  # a device that delivers no block for this long counts as unplugged
 PIPE_FORM = f"{ARECORD} | wenet-fusion-runtime mic MODEL --input -"
 # PortAudio's documented error codes.
 _BAD_CHANNELS, _BAD_RATE, _UNAVAILABLE = -9998, -9997, -9985
@@ -31,7 +31,7 @@ class Device(NamedTuple):
     number: int  # PortAudio's index
     name: str
     host: str  # the system's audio interface: ALSA, Core Audio, Windows WASAPI, ...
-    channels: int  # largest number that it offers
+    channels: int  # largest number of channels
     sample_rate: int  # Hz, native
     is_default: bool
 
@@ -66,7 +66,7 @@ def input_devices() -> list[Device]:
 def choose_device(wanted: str | None = None) -> Device:
     """Return the input device that the user names.
 
-    If several audio interfaces of the system offer a device under one name, that of the default device is used.
+    If several audio interfaces of the system offer devices with this name, the interface of the default device is used.
 
     Args:
         wanted: the device's number, a part of its name in any case, or None for the default device.
@@ -96,12 +96,12 @@ def choose_device(wanted: str | None = None) -> Device:
 
 
 class Microphone:
-    """A `LiveAudio` that captures from an input device, which is open within `with`.
+    """A `LiveAudio` that captures from an input device, which is open within the `with` block.
 
     Args:
-        device: from `choose_device`.
-        sample_rate: Hz; None uses the device's native rate, which is best, since streams resample.
-        channels: number to open; None opens one, or all if the device refuses one. Streams take their mean.
+        device: the device; see `choose_device`.
+        sample_rate: Hz; None uses the device's native rate, which is best, because streams resample.
+        channels: number of channels to open; None opens one, or all if the device refuses one. Streams average them.
     Raises:
         ImportError: see `input_devices`.
         ValueError: the device has fewer channels.
@@ -126,7 +126,7 @@ class Microphone:
 
     @property
     def description(self) -> str:
-        """Device, sample rate, and channels if several."""
+        """Device, sample rate, and the number of channels if there are several."""
         channels = "" if self._channels == 1 else f", {self._channels} channels"
         return f"{self._device}, {self._sample_rate} Hz{channels}"
 
@@ -189,7 +189,7 @@ class Microphone:
         return stream
 
     def _capture(self, data: Any, count: int, clock: Any, flags: Any) -> None:
-        """Take a block; runs in PortAudio's thread and must not wait."""
+        """Queue a captured block; PortAudio's thread calls this, so it must not wait."""
         if flags.input_overflow:
             self.overflows += 1
         samples = np.frombuffer(bytes(data), dtype=np.int16).reshape(count, self._channels)

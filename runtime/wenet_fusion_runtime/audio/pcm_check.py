@@ -1,8 +1,8 @@
-"""Detect a stream whose bytes are not 16-bit samples, from its beginning.
+"""Detect from the beginning of a stream that its bytes are not 16-bit samples.
 
-Audio files begin with a magic number. Samples of another type (floats, the other byte order, 8 or 24 bits), read as 16
-bits, are loud white noise, and smooth in their own type. Compressed bytes are uniform noise over the whole range.
-Speech, music, silence and microphone noise are none of these.
+Audio files begin with a magic number. Samples of another type (floats, the other byte order, 8 or 24 bits) look like
+loud white noise if they are read as 16 bits, but smooth in their own type. Compressed bytes are uniform noise over the
+whole range. Speech, music, silence and microphone noise have none of these properties.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from wenet_fusion_runtime.audio.containers.mpeg_frames import is_mpeg
 from wenet_fusion_runtime.audio.sample_formats import ALAW, FLOAT, MULAW, PCM, from_bytes
 
-WINDOW_BYTES = 16000  # judged at once: 0.5 s at 16 kHz
-WINDOWS = 40  # longest audio to check: quiet audio is inconclusive
-_LEAST_BYTES = 4000  # at the end of a short stream
-# By (place, bytes) at the beginning of a file.
+WINDOW_BYTES = 16000  # bytes that are judged at once: 0.5 s at 16 kHz
+WINDOWS = 40  # number of windows to judge, because quiet audio is inconclusive
+_LEAST_BYTES = 4000  # fewest bytes that are judged at the end of a short stream
+# Kinds of files by (position, bytes) at their beginning.
 _MAGIC = (
     ((0, b"fLaC"), "FLAC"),
     ((0, b"OggS"), "Ogg"),
@@ -34,9 +34,9 @@ _MAGIC = (
     ((8, b"WAVEJUNK"), "WAV"),
     ((8, b"WAVELIST"), "WAV"),
 )
-_TEXT_BYTES, _TEXT_LETTERS = 200, 8  # of a text, at least: bytes, and different ones
+_TEXT_BYTES, _TEXT_LETTERS = 200, 8  # a text has at least this many bytes, and this many different ones
 _TEXT = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
-# What the samples may be instead: floats, which are small numbers or zeros, and other integers, which are smooth.
+# Other types of samples: floats are recognised by their range, integers by their smoothness.
 _FLOATS = (("64-bit floats", 8), ("32-bit floats", 4))
 _SWAPPED = "big-endian 16-bit samples"
 _INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
@@ -47,16 +47,16 @@ _INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
     "8-bit A-law samples": lambda data: _mono(data, ALAW, 1),
     "8-bit samples": lambda data: 32768 * _mono(data, PCM, 1),
 }
-_LOUD = 0.2 * 32768  # RMS of what is suspicious
-_SMOOTH, _SMOOTHER = 0.6, 0.25  # correlation of neighbouring samples in audio, and more than in the other reading
-_FEWEST_VALUES = 64  # different ones: fewer are a generated signal
-_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # of bytes of 8 bits, read in pairs
-_AUDIBLE, _LOPSIDED = 100.0, 50.0  # RMS, and ratio of RMS, of every other sample, if the rest is constant
-_QUIETER = 0.5  # times as loud is audio that is read rightly, at most
+_LOUD = 0.2 * 32768  # RMS from which samples are suspicious
+_SMOOTH, _SMOOTHER = 0.6, 0.25  # least correlation of neighbouring samples in audio, and its least gain in a right type
+_FEWEST_VALUES = 64  # different values; a signal with fewer is generated
+_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # exceeded by 8-bit samples that are read in pairs
+_AUDIBLE, _LOPSIDED = 100.0, 50.0  # RMS of every other sample, and its ratio to the RMS of the rest
+_QUIETER = 0.5  # largest ratio of the RMS in the right type to the RMS as 16-bit samples
 _FLOAT_RANGE, _FLOAT_SHARE = (1e-7, 4e4), 0.97
-_WHITE = 0.35  # correlation of neighbouring samples in bytes without structure
-_UNIFORM_RMS, _UNIFORM_KURTOSIS = (0.52 * 32768, 0.63 * 32768), 2.0  # of bytes without structure: 0.577 and 1.8
-_UNIFORM_EXTREMES = 0.03  # share beyond 0.99 of full scale, at most: clipped noise has more
+_WHITE = 0.35  # largest correlation of neighbouring samples in bytes without structure
+_UNIFORM_RMS, _UNIFORM_KURTOSIS = (0.52 * 32768, 0.63 * 32768), 2.0  # bytes without structure have 0.577 and 1.8
+_UNIFORM_EXTREMES = 0.03  # largest share of samples beyond 0.99 of full scale; clipped noise has more
 
 
 def file_kind(head: bytes) -> str | None:
@@ -76,7 +76,7 @@ class PcmCheck:
 
     Args:
         channels: interleaved channels.
-        judges_samples: whether to look at the samples too; without, only the magic numbers of files are found.
+        judges_samples: judge the samples too; otherwise only the magic numbers of files are detected.
 
     >>> PcmCheck().feed(b"OggS" + bytes(100))
     Traceback (most recent call last):
@@ -88,10 +88,10 @@ class PcmCheck:
         self._channels, self._bytes, self._windows, self._is_begin = channels, bytearray(), 0, True
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream.
+        """Check the next bytes of the stream.
 
         Raises:
-            ValueError: they are not 16-bit samples.
+            ValueError: the bytes are not 16-bit samples.
         """
         if self._windows >= WINDOWS:
             return
@@ -120,7 +120,7 @@ class PcmCheck:
 
 
 def _other_kind(window: bytes, channels: int) -> str | None:
-    """Return the likely type of the bytes if they are not 16-bit samples."""
+    """Return the likely type of the bytes; None if they may be 16-bit samples."""
     samples = _mono(window, PCM, 2)[::channels]
     loudness = _rms(samples)
     with np.errstate(all="ignore"):
@@ -137,7 +137,7 @@ def _other_kind(window: bytes, channels: int) -> str | None:
         return None
     with np.errstate(all="ignore"):
         others = {kind: read(window)[::channels] for kind, read in _INTEGERS.items()}
-    if is_bytewise:  # clipped audio is quiet and smooth in the other byte order
+    if is_bytewise:  # clipped 16-bit audio also looks quiet and smooth in the other byte order
         del others[_SWAPPED]
     smooth = {
         kind: correlation
@@ -158,14 +158,14 @@ def _other_kind(window: bytes, channels: int) -> str | None:
 
 
 def _is_every_other(samples: np.ndarray) -> bool:
-    """Return whether every other sample is smooth audio, and the rest are nearly zero."""
+    """Return whether every other sample belongs to smooth audio and the rest are nearly zero."""
     even, odd = samples[::2], samples[1::2]
     quiet, loud = sorted((even, odd), key=_rms)
     return _rms(loud) > _AUDIBLE and _rms(quiet) * _LOPSIDED < _rms(loud) and _correlation(loud) > _SMOOTH
 
 
 def _are_floats(values: np.ndarray) -> bool:
-    """Return whether nearly all values are of the size of samples, and not all zero."""
+    """Return whether nearly all values have the magnitude of samples and not all are zero."""
     size = np.abs(values)
     plausible = (size > _FLOAT_RANGE[0]) & (size < _FLOAT_RANGE[1])
     return bool(np.mean(plausible) > 0.1 and np.mean(plausible | (size == 0)) > _FLOAT_SHARE)
@@ -192,7 +192,7 @@ def _rms(samples: np.ndarray) -> float:
 
 
 def _correlation(samples: np.ndarray) -> float:
-    """Return the correlation of neighbouring samples, 1 for constant ones."""
+    """Return the correlation of neighbouring samples; 1 if all are equal."""
     samples = samples.astype(np.float64) - samples.mean()
     energy = float(np.vdot(samples, samples))
     return 1.0 if not energy else float(np.vdot(samples[1:], samples[:-1])) / energy

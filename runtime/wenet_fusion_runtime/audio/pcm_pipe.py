@@ -23,17 +23,17 @@ POLL_SECONDS = 0.1
 
 
 class PcmPipe:
-    """A `LiveAudio` that reads a pipe within `with`: raw signed little-endian 16-bit samples, or WAV.
+    """A `LiveAudio` that reads a pipe within the `with` block: raw signed little-endian 16-bit samples, or WAV.
 
-    The samples of a WAV may be of any width; blocks have 16 bits. The pipe is read only as fast as the audio is
-    recognised, so no audio is lost; an incomplete sample at its end is ignored.
+    WAV samples may have any width; blocks have 16 bits. The pipe is read only as fast as the audio is recognised, so no
+    audio is lost; an incomplete sample at the end is ignored.
 
     Args:
         descriptor: file descriptor of the open pipe.
-        sample_rate: Hz; None uses the WAV header's, or RAW_RATE without a header.
-        channels: interleaved channels; None uses the WAV header's, or 1 without a header.
+        sample_rate: Hz; None uses the rate in the WAV header, or RAW_RATE without a header.
+        channels: number of interleaved channels; None uses that in the WAV header, or 1 without a header.
     Raises:
-        ValueError: from `blocks`: the header states another format or contradicts the arguments, the bytes are no
+        ValueError: from `blocks`: the header states another format or contradicts the arguments, the bytes are not
             samples (see `PcmCheck`), or there is no audio.
 
     >>> reader, writer = os.pipe()
@@ -98,8 +98,8 @@ class PcmPipe:
         """Put the samples into the queue until the pipe ends or `stop`.
 
         Args:
-            rest: raw bytes that were read.
-            header: of the WAV's samples; None if they are raw.
+            rest: raw bytes that were already read.
+            header: WAV header of the samples; None if they are raw.
         """
         size = header.data_bytes(None) if header is not None else None
         rate, channels = self._sample_rate or RAW_RATE, self._channels or 1
@@ -131,10 +131,10 @@ class PcmPipe:
             raise ValueError("no audio came through the pipe; check the program that writes to it")
 
     def _read_header(self, before: WavHeader | None = None) -> WavHeader | None:
-        """Read the chunks up to the samples, set rate and channels; None at the end of the pipe.
+        """Read the chunks before the next samples, set rate and channels, and return the header; None at the end.
 
         Args:
-            before: header of the samples that were read; None at the beginning.
+            before: header of the previous samples; None at the beginning.
         """
         try:
             header = (

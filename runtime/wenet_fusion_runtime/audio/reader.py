@@ -15,26 +15,26 @@ from wenet_fusion_runtime.audio.containers.opening import open_decoder
 from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer, Resampler
 
 AudioSource = str | Path | BinaryFile
-_LOAD_SECONDS = 10.0  # read at once when a file is loaded whole
-_COUNT_SECONDS = 5.0  # read at once to find a length that no header states
+_LOAD_SECONDS = 10.0  # audio that is read at once when a file is loaded whole
+_COUNT_SECONDS = 5.0  # audio that is read at once to count the samples of a file
 
 
 class AudioReader:
     """Read an audio file as float32 mono: WAV, FLAC, Ogg, Opus, mp3 and other formats of libsndfile; AAC, WebM, WMA,
     Speex and more with the extra `media`.
 
-    The contents decide, not the name. A file is read completely, even if it contains several streams or its header
-    lacks the length; otherwise an error is raised. Truncated audio is detected if the format states its length; mp3,
-    Ogg and raw AAC do not.
+    The format is detected from the contents, not from the name. A file is read completely, even if it contains several
+    streams or its header lacks the length; if that fails, an error is raised. Truncated audio is detected if the format
+    states the length; mp3, Ogg and raw AAC do not.
 
     Args:
-        source: path, or an open binary file. What cannot seek is a pipe: WAV is read as it comes.
+        source: path, or an open binary file. A file that cannot seek is a pipe: WAV is decoded as it arrives.
         name: name of the source in messages; by default its path.
-        channel: number of the channel to read, from 1; 0 reads the mean of all channels; None too, but refuses
-            channels that cancel each other.
+        channel: number of the channel to read, from 1; 0 reads the mean of all channels; None also reads the mean, but
+            raises an error if the channels cancel each other.
     Raises:
         OSError: the path is missing or a directory.
-        ValueError: the file is empty or no audio, or its format needs the extra.
+        ValueError: the file is empty or not audio, or its format needs the extra.
 
     >>> import io, soundfile
     >>> file = io.BytesIO()
@@ -57,10 +57,10 @@ class AudioReader:
 
     @property
     def seconds(self) -> float:
-        """Duration; where the format does not state it, the file is decoded to count it.
+        """Duration. If the format does not state it, the whole file is decoded to count the samples.
 
         Raises:
-            ValueError: the file is damaged, or a pipe.
+            ValueError: the duration is not stated, and the file is damaged or a pipe.
         """
         frames = self._decoder.frames
         return (self._count() if frames is None else frames) / self.sample_rate
@@ -70,8 +70,8 @@ class AudioReader:
 
         Args:
             seconds: length of a block; the last one may be shorter.
-            start: where to begin, in seconds.
-            end: where to end, in seconds; None is the end of the file.
+            start: seconds at which to begin.
+            end: seconds at which to end; None is the end of the file.
         Raises:
             ValueError: the file has no samples, is damaged (raised after its good blocks), is shorter than `start` or
                 `end`, or its channels cancel each other.
@@ -106,7 +106,7 @@ class AudioReader:
             raise ValueError(f"{self.name}: {CANCELLED}")
 
     def _read(self, wanted: int) -> tuple[np.ndarray, ValueError | None]:
-        """Return the next samples, fewer only before the end or before an error, and that error."""
+        """Return the next `wanted` samples and None; at an error, the samples before it and the error."""
         parts: list[np.ndarray] = []
         damage = None
         try:
@@ -122,7 +122,7 @@ class AudioReader:
     def _count(self) -> int:
         """Return the number of samples, by decoding all of them again."""
         if not isinstance(self._source, (str, Path)) and not self._source.seekable():
-            raise ValueError(f"{self.name}: is a pipe, whose length only its end tells")
+            raise ValueError(f"{self.name}: is a pipe, whose length is known only at its end")
         decoder = open_decoder(self._source)
         try:
             count, size = 0, round(_COUNT_SECONDS * self.sample_rate)
@@ -135,7 +135,7 @@ class AudioReader:
         return count
 
     def close(self) -> None:
-        """Close the file, unless the caller had opened it."""
+        """Close the file, unless the caller has opened it."""
         self._decoder.close()
 
     def __enter__(self) -> AudioReader:
@@ -160,16 +160,16 @@ def load_audio(
 
     Args:
         source: see `AudioReader`.
-        sample_rate: of the result, Hz.
-        start: where to begin, in seconds.
-        end: where to end, in seconds; None is the end of the file.
+        sample_rate: sample rate of the result, Hz.
+        start: seconds at which to begin.
+        end: seconds at which to end; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
-        longest: longest result, in seconds; nothing beyond it is decoded.
+        longest: limit of the result's length, in seconds; no audio beyond it is decoded.
     Returns:
         (n,) float32 mono.
     Raises:
-        OSError, ValueError: see `AudioReader`; or the result is longer than `longest`.
+        OSError, ValueError: see `AudioReader`; ValueError also if the result would be longer than `longest`.
     """
     blocks = []
     with AudioReader(source, name, channel) as reader:

@@ -1,4 +1,4 @@
-"""Convert samples of any type, channel count and rate to what models take: float32, mono, at one rate."""
+"""Convert samples of any type, channel count and rate to the input of models: float32, mono, at one rate."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import soxr
 
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS, check_format
 
-LOUDEST = 16.0  # times full scale (24 dB): float samples beyond it are not in [-1, 1]
+LOUDEST = 16.0  # times full scale (24 dB): larger float samples are in another scale than [-1, 1]
 CANCELLED = (
     "its channels have opposite phases and cancel each other in their mean: choose one with --channel 1 (in a list "
     '"channel": 1, in an upload channel=1), or keep the mean with --channel 0'
 )
-_CANCELLED = 0.005  # of the channels' energy in their mean (-23 dB), at which it counts as lost
+_CANCELLED = 0.005  # share of the channels' energy in their mean (-23 dB) below which they cancel each other
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Convert samples to float32 mono in [-1, 1]; several channels become their mean.
+    """Convert samples to float32 mono in [-1, 1]; several channels are averaged.
 
     int16 is scaled by 1/32768. Floats a little outside [-1, 1] are clipped.
 
@@ -25,7 +25,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     Returns:
         (n,) float32.
     Raises:
-        ValueError: the shape or the type is another, a value is not finite, or far outside [-1, 1].
+        ValueError: the shape or the type is wrong, or a value is not finite or far outside [-1, 1].
 
     >>> to_mono(np.array([[16384, 0], [-32768, -32768]], dtype=np.int16))
     array([ 0.25, -1.  ], dtype=float32)
@@ -37,7 +37,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """Convert samples to float32 in [-1, 1], in their shape; see `to_mono`."""
+    """Convert samples to float32 in [-1, 1] without changing their shape; see `to_mono`."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise ValueError(f"samples have shape {samples.shape}, expected (n,) or (n, channels)")
@@ -65,8 +65,8 @@ class ChannelMixer:
     """Convert blocks to mono: the mean of their channels, or one of them.
 
     Args:
-        channel: number of the channel to take, from 1; 0 takes the mean; None the mean, and finds out whether the
-            channels cancel each other in it.
+        channel: number of the channel to take, from 1; 0 takes the mean; None also takes the mean, and `cancels` tells
+            whether the channels cancel each other in it.
 
     >>> mixer = ChannelMixer()
     >>> mixer.mix(np.array([[0.5, -0.5], [-0.25, 0.25]], np.float32)), mixer.cancels
@@ -77,7 +77,7 @@ class ChannelMixer:
         if channel is not None and not 0 <= channel <= MAX_CHANNELS:
             raise ValueError(f"channel must be 1 to {MAX_CHANNELS}, or 0 for the mean of all, found {channel}")
         self._channel = channel
-        self._energy = self._mixed = 0.0  # of the channels, and of their mean
+        self._energy = self._mixed = 0.0  # energy of the channels, and of their mean
 
     def mix(self, samples: np.ndarray) -> np.ndarray:
         """Return samples (n, channels) as (n,), float32; see `to_mono`."""
@@ -101,9 +101,9 @@ class ChannelMixer:
 
 
 class Resampler:
-    """Convert the sample rate of a stream (soxr, quality HQ). The output does not depend on how the input is cut.
+    """Convert the sample rate of a stream with soxr, quality HQ. The output does not depend on how the input is cut.
 
-    soxr holds back up to 0.16 s (48 kHz to 8 kHz) until more input or the end comes.
+    soxr holds back up to 0.16 s of audio (from 48 kHz to 8 kHz) until more input or the end arrives.
 
     Args:
         source_rate: Hz.
@@ -128,7 +128,7 @@ class Resampler:
 
         Args:
             samples: (n,) float32 at the source rate.
-            last: whether the input ends here; then samples that were held back are returned too.
+            last: the input ends here, so samples that were held back are returned too.
         Returns:
             (m,) float32 at the target rate.
         """

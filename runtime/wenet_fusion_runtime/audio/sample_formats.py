@@ -1,11 +1,11 @@
-"""Sample rates and channels that are accepted, and samples of every width as arrays."""
+"""Limits of sample rates and channels, and conversion of samples of any width to arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 
 MAX_CHANNELS = 32
-SAMPLE_RATES = (4000, 384000)  # Hz, lowest and highest that is accepted
+SAMPLE_RATES = (4000, 384000)  # Hz, lowest and highest accepted rate
 PCM, FLOAT, ALAW, MULAW = 1, 3, 6, 7  # format tags of WAV
 _FULL_SCALE = 2.0**31
 
@@ -19,7 +19,7 @@ def check_format(sample_rate: int, channels: int = 1) -> None:
 
 
 def is_plain(tag: int, width: int) -> bool:
-    """Return whether `from_bytes` reads samples of this format tag of WAV and width (bytes)."""
+    """Return whether `from_bytes` can convert samples of this WAV format tag and this width in bytes."""
     return (
         (tag == PCM and 1 <= width <= 4) or (tag == FLOAT and width in (4, 8)) or (tag in (ALAW, MULAW) and width == 1)
     )
@@ -31,8 +31,8 @@ def from_bytes(data: bytes, tag: int, width: int, channels: int) -> np.ndarray:
     Args:
         data: whole frames.
         tag: format tag of WAV.
-        width: bytes per sample; a sample with fewer bits stands in the upper ones.
-        channels: number of them.
+        width: bytes per sample; a sample with fewer bits uses the upper ones.
+        channels: number of channels.
 
     >>> from_bytes(bytes([0, 192, 128, 255]), PCM, 1, 2).tolist()
     [[-1.0, 0.5], [0.0, 0.9921875]]

@@ -1,4 +1,4 @@
-"""Read the header of a WAV file or stream, and check its numbers against the bytes."""
+"""Read the header of a WAV file or stream, and compare the size that it states with the available bytes."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ SIZE_UNKNOWN = 0x7FFF0000  # bytes; programs that write WAV to a pipe state a si
 MAGIC = (b"RIFF", b"RF64", b"BW64")
 _EXTENSIBLE = 0xFFFE
 _SIZE_IN_DS64 = 0xFFFFFFFF
-MOST_CHUNKS = 1000  # before the samples, or after them; programs write up to about twenty
+MOST_CHUNKS = 1000  # most chunks before or after the samples; programs write up to about twenty
 _PIECE = 1 << 16  # bytes of a chunk that are read at once
 
 
 class WavHeader(NamedTuple):
-    """The contents of the chunks before the samples.
+    """The format of the samples, from the chunks before them.
 
     >>> header = WavHeader(tag=1, channels=2, sample_rate=8000, block=4, offset=44, stated=0)
     >>> header.width, header.data_bytes(available=400), header.data_bytes(available=None)
     (2, 400, None)
     """
 
-    tag: int  # format of the samples
+    tag: int  # format tag of the samples
     channels: int
     sample_rate: int  # Hz
     block: int  # bytes of a frame, or of a compressed block
     offset: int  # bytes before the samples
-    stated: int  # bytes of samples; 0 or at least SIZE_UNKNOWN if the writer did not know
+    stated: int  # stated bytes of samples; 0 or at least SIZE_UNKNOWN if the writer did not know their number
 
     @property
     def width(self) -> int:
-        """Bytes per sample, 0 if they are compressed or packed."""
+        """Bytes per sample; 0 if the samples are compressed or packed."""
         return 0 if self.block % self.channels else self.block // self.channels
 
     @property
     def is_plain(self) -> bool:
-        """True if the samples are uncompressed, see `from_bytes`."""
+        """True if the samples are uncompressed and `from_bytes` can convert them."""
         return is_plain(self.tag, self.width)
 
     def data_bytes(self, available: int | None) -> int | None:
-        """Return the bytes of samples, None if only their end tells.
+        """Return the number of bytes of samples; None if it is known only at the end of a pipe.
 
         Args:
-            available: bytes after the header; None if nobody knows, in a pipe.
+            available: number of bytes after the header; None for a pipe.
         """
         if 0 < self.stated < SIZE_UNKNOWN or (available is not None and 0 < self.stated <= available):
             return self.stated
@@ -61,9 +61,9 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
     """Read the chunks after the first 12 bytes, up to the samples.
 
     Args:
-        read: returns that many of the next bytes, fewer at the end.
+        read: `read(count)` returns the next `count` bytes; fewer at the end.
     Raises:
-        ValueError: the header is damaged or cut off, or states a format that nobody records with.
+        ValueError: the header is damaged or cut off, or states an impossible sample rate or number of channels.
     """
     offset, size64, found = 12, 0, None
     for _ in range(MOST_CHUNKS):
@@ -94,13 +94,13 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
 
 
 def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) -> tuple[bytes, int]:
-    """Skip chunks up to one with samples, or up to another file.
+    """Skip chunks up to the next one with samples, or up to the next joined file.
 
     Args:
         read: see `read_wav_header`.
-        skip: skips that many bytes.
+        skip: `skip(count)` skips the next `count` bytes.
     Returns:
-        "data" or one of MAGIC, and the size that the chunk states; two empty values at the end.
+        "data" or one of MAGIC, and the size that the chunk states; an empty text and 0 at the end.
     """
     for _ in range(MOST_CHUNKS):
         kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\0"))
@@ -113,12 +113,12 @@ def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) ->
 
 
 def read_following_header(read: Callable[[int], bytes], header: WavHeader, unread: int = 0) -> WavHeader | None:
-    """Go on in a pipe after the samples of a chunk: to another chunk of them, or to another file.
+    """Go on in a pipe after the samples of a chunk: to another chunk with samples, or to another file.
 
     Args:
         read: see `read_wav_header`.
-        header: states the size of the samples that were read.
-        unread: bytes of these samples that are left.
+        header: header of the samples that were read.
+        unread: number of bytes of these samples that were not read.
     Returns:
         The header of the next samples, with their size; None at the end of the pipe.
     Raises:

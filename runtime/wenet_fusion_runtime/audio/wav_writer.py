@@ -1,4 +1,4 @@
-"""Record live audio into a wav file that is valid at every moment."""
+"""Record live audio into a wav file that is always valid."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from wenet_fusion_runtime.files import append_whole
 
-MAX_BYTES = 0xFFFFFFFF - 1024  # bytes of samples in a file; a wav header counts bytes in 32 bits
+MAX_BYTES = 0xFFFFFFFF - 1024  # most bytes of samples in a file; a wav header counts bytes in 32 bits
 
 
 class WavWriter:
-    """Write int16 samples to a wav file as they come.
+    """Write int16 samples to a wav file as they arrive.
 
-    The file is created with the first block, and its header is updated after each block: if the process is killed, at
-    most the last block is missing. After 4 GiB (12 hours at 48 kHz, mono) the recording continues in NAME-2.wav.
+    The first block creates the file, and every block updates its header: if the process is killed, at most the last
+    block is missing. After 4 GiB (12 hours at 48 kHz, mono) the recording continues in NAME-2.wav.
 
     Args:
-        path: file to create; it must not exist, since a recording cannot be repeated.
-        max_bytes: bytes of samples in one file.
+        path: file to create; it must not exist, because a recording cannot be repeated.
+        max_bytes: most bytes of samples in one file.
     Raises:
         ValueError: the name does not end in .wav.
         OSError: the file exists, or its folder does not; from `write` also if the disk is full.
@@ -43,7 +43,7 @@ class WavWriter:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: its folder does not exist; make it, or choose another name")
         self.paths: list[Path] = []  # files written so far
-        self.seconds = 0.0  # of audio in these files
+        self.seconds = 0.0  # length of the audio in these files
         self._path, self._max_bytes, self._bytes = path, max_bytes, 0
         self._file: io.FileIO | None = None
 
@@ -51,7 +51,7 @@ class WavWriter:
         """Append samples (n, channels) int16; rate (Hz) and channels must be the same in all calls.
 
         Raises:
-            OSError: the disk is full; the file holds the blocks before, whole.
+            OSError: the disk is full; the file holds all earlier blocks completely.
         """
         file, channels = self._file, samples.shape[1]
         if file is None or self._bytes + samples.nbytes > self._max_bytes:

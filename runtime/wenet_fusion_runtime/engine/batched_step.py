@@ -18,16 +18,16 @@ class StepResult(NamedTuple):
 
     scores: FrameScores
     encoder_out: np.ndarray  # (1, T, D)
-    state: Any  # the model's, after the block
+    state: Any  # the model's state after the block
 
 
 def step_streams(model: AcousticModel, streams: Sequence[Stream]) -> list[StepResult | Exception]:
-    """Run the model on the ready blocks of streams with one chunk size and left context.
+    """Run the model on the ready blocks of streams, which must share chunk size and left context.
 
-    If the batch fails, each stream is stepped alone, so that an error reaches only the streams that cause it.
+    If the batch fails, each stream is stepped alone, so that an error affects only the streams that cause it.
 
     Returns:
-        for each stream its result, or the exception that its step raised.
+        the result of each stream, or the exception that its step raised.
     """
     try:
         return _step(model, streams)
@@ -38,7 +38,7 @@ def step_streams(model: AcousticModel, streams: Sequence[Stream]) -> list[StepRe
 
 
 def ready_block(stream: Stream) -> Block:
-    """Return the complete block of a stream."""
+    """Return the ready block of a stream, which must have one."""
     block = stream.ready_block()
     assert block is not None, "the stream has no complete block"
     return block

@@ -1,4 +1,4 @@
-"""Decodes many streams with one model: blocks that are ready at the same time are stepped as one batch."""
+"""Decode many streams with one model; blocks that are ready at the same time run as one batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Division of the machine among the sessions of an engine.
+    """Threads, batch size and limits of an engine.
 
     Raises:
         ValueError: a value is out of its range.
@@ -36,12 +36,12 @@ class EngineOptions:
     ValueError: workers must be at least 1, found 0
     """
 
-    workers: int = 1  # threads that run the model, one core each
-    max_batch: int = 16  # streams per step
+    workers: int = 1  # threads that run the model, each on one core
+    max_batch: int = 16  # largest number of streams per step
     max_wait_seconds: float = 0.003  # longest time that a complete block waits for others to share its step
-    max_sessions: int = 1000  # open at once
-    max_waiting_seconds: float = 10.0  # undecoded audio per session; at least two chunks
-    batch_dynamic: bool = False  # batch int8-dynamic files too, whose tokens then depend on the other streams
+    max_sessions: int = 1000  # largest number of open sessions
+    max_waiting_seconds: float = 10.0  # limit of undecoded audio per session; two chunks if they are longer
+    batch_dynamic: bool = False  # batch int8-dynamic files too; their tokens then depend on the other streams
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_batch", "max_sessions"):
@@ -56,11 +56,11 @@ class EngineOptions:
 class Engine:
     """Decodes many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
 
-    A session has the tokens that its stream would have alone; scores differ by rounding only. Files of precision
-    int8-dynamic, whose output depends on the batch, are stepped one stream at a time unless `batch_dynamic` is set, and
-    so are files that take a single row, such as those of WeNet.
+    A session yields the same tokens as its stream alone; scores differ by rounding only. Two kinds of files are stepped
+    one stream at a time: those of precision int8-dynamic, whose output depends on the batch (unless `batch_dynamic` is
+    set), and those that take a single row, such as WeNet's.
 
-    The constructor returns once all workers are warm. Each worker keeps one core busy: the engine sets the model's own
+    The constructor returns after the warm-up of all workers. Each worker uses one core: the engine sets the model's own
     threads to one, which for torch applies to the whole process.
 
     Args:
@@ -104,9 +104,9 @@ class Engine:
         Args:
             stream: a fresh stream of the engine's model (`Recognizer.create_stream`); the engine owns it from now on.
             on_update: called with each `Update` in a worker's thread; an exception from it ends the session.
-            on_room: called likewise when audio was consumed without an update, e.g. by the resampler. An owner that
-                waits for room needs both.
-            after: an open session whose owner is about to call `end`; the new one takes its place below the limit.
+            on_room: called in a worker's thread when audio was consumed without an update, e.g. by the resampler. An
+                owner that waits for room needs both callbacks.
+            after: an open session whose owner is about to call `end`; until then the new one may exceed the limit.
         Raises:
             Unavailable: too many sessions are open, or the engine is shutting down.
         """
@@ -120,7 +120,7 @@ class Engine:
         return Session(job, self._scheduler, limit, stream.biasing)
 
     def drain(self, seconds: float) -> int:
-        """Open no more sessions and wait at most `seconds` for the open ones to end; return how many are left."""
+        """Refuse new sessions, wait at most `seconds` for the open ones to end, and return how many are left."""
         self._scheduler.close()
         self._scheduler.wait_until_empty(seconds)
         return len(self._scheduler.jobs())
@@ -157,7 +157,7 @@ class Engine:
             pass
 
     def _run(self, taken: list[Taken]) -> bool:
-        """Decode one block of each job and give the jobs back; return whether there were any."""
+        """Decode one block of each job and give the jobs back; return False if `taken` is empty."""
         ready = [each for each in taken if self._prepare(each)]
         if ready:
             start = time.monotonic()

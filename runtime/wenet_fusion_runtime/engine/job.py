@@ -41,7 +41,7 @@ class Phase(Enum):
 
 
 class Job:
-    """A session in the scheduler, guarded by the scheduler's lock. Only the worker that took the job uses its stream.
+    """A session in the scheduler, protected by the scheduler's lock. Only the worker that took it uses its stream.
 
     Args:
         stream: decodes the audio of the session.
@@ -66,8 +66,8 @@ class Job:
         self.chunk_seconds = stream.chunk * meta.frame_seconds
         self.block_seconds = self.chunk_seconds + meta.lookahead_samples / meta.sample_rate
         self.phase = Phase.IDLE
-        self.pieces: list[Piece | Change] = []  # not yet in the stream
-        self.changes = 0  # of these
+        self.pieces: list[Piece | Change] = []  # not yet passed to the stream
+        self.changes = 0  # number of Change values in `pieces`
         self.pushed_seconds = 0.0  # audio in `pieces`
         self.buffered_seconds = 0.0  # audio in the stream that is not decoded
         self.has_block = False  # the stream holds a complete block

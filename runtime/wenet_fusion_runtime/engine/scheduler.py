@@ -1,4 +1,4 @@
-"""Chooses the sessions that share the next step, and when the step begins."""
+"""Choose the sessions that share the next step, and the time at which it begins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wenet_fusion_runtime.engine.job import Change, Group, Job, Phase, Piece, Ta
 
 
 class Scheduler:
-    """Hands due jobs to workers, as many at once as may share a step.
+    """Hands due jobs to workers, in batches that can share a step.
 
     A job waits at most `max_wait_seconds` for others, and only while another job that can share its step is expected
-    within that time. Jobs are taken in the order in which they became due. Free workers divide the queue among them.
+    within that time. Jobs are taken in the order in which they became due. Free workers share the queue evenly.
 
     Args:
-        max_jobs: open jobs.
-        max_batch: jobs taken at once.
+        max_jobs: largest number of open jobs.
+        max_batch: largest number of jobs taken at once.
         max_wait_seconds: longest time that a due job waits for others.
         clock: returns the time in seconds.
 
@@ -48,11 +48,11 @@ class Scheduler:
     # ---- for owners of sessions
 
     def add(self, job: Job, after: Job | None = None) -> str:
-        """Add a job; return why it was not added, or an empty string.
+        """Add a job; return the reason if it was not added, else an empty string.
 
         Args:
             job: the job.
-            after: an open job that will end soon; its successor may exceed the limit until then.
+            after: an open job that will end soon and that this one follows: until then the limit does not apply.
         """
         with self._changed:
             if not self._is_open:
@@ -150,7 +150,7 @@ class Scheduler:
                 self._free_workers -= 1
 
     def set_buffered(self, job: Job, seconds: float) -> None:
-        """Record how much audio in a taken job's stream is not decoded: owners see the room before the update."""
+        """Record the undecoded audio in a taken job's stream, so that its owner sees the room before the update."""
         with self._changed:
             if job.phase is Phase.TAKEN:
                 job.buffered_seconds = seconds
@@ -188,7 +188,7 @@ class Scheduler:
             return self._emptied.wait_for(lambda: not self._jobs and not self._taken, seconds)
 
     def stop(self) -> None:
-        """Hand out no more jobs: `take` returns an empty list to every worker."""
+        """Stop handing out jobs: `take` returns an empty list to every worker."""
         with self._changed:
             self._is_open, self._stopped = False, True
             self._changed.notify_all()
@@ -208,7 +208,7 @@ class Scheduler:
             del self._queues[job.group]
 
     def _seconds_to_wait(self, queue: dict[Job, None]) -> float:
-        """Return for how long to delay a step of this queue."""
+        """Return the seconds by which to delay a step of this queue."""
         first = next(iter(queue))
         latest, now = first.due_since + self._max_wait, self._clock()
         if len(queue) >= self._max_batch or now >= latest:

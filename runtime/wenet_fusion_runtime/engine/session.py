@@ -14,7 +14,7 @@ from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.stream.biasing import Biasing
 
-MOST_CHANGES = 4  # of the hot words, which wait for a worker
+MOST_CHANGES = 4  # changes of the hot words that may wait for a worker
 
 
 class Unavailable(RuntimeError):
@@ -22,12 +22,12 @@ class Unavailable(RuntimeError):
 
 
 class Backlog(RuntimeError):
-    """The session has no room: push the audio again once `Session.room_seconds` has grown, or set the hot words again
-    after the next update or call of `on_room`."""
+    """The session is full: push the audio again once `Session.room_seconds` has grown; set the hot words again after
+    the next update or call of `on_room`."""
 
 
 class Update(NamedTuple):
-    """Results of one block of a session. Exactly one update is the last, unless the session was closed."""
+    """Results of one block of a session. A session ends with one update that `is_last`, unless it was closed."""
 
     finals: tuple[Result, ...] = ()  # segments that closed, oldest first, empty ones included
     partial: Result | None = None  # the open segment so far; None in the last update
@@ -43,7 +43,7 @@ class Session:
     the model.
 
     Push audio as long as there is room, then call `end` and wait for the last update, or drop the session with `close`.
-    Updates arrive in order, one at a time, in a worker's thread: hand them over and return.
+    Updates arrive in order, one at a time, in a worker's thread: `on_update` should return quickly.
 
     >>> from types import SimpleNamespace
     >>> model = SimpleNamespace(meta=SimpleNamespace(sample_rate=16000, frame_seconds=0.04, lookahead_samples=0))
@@ -62,7 +62,7 @@ class Session:
 
     @property
     def waiting_seconds(self) -> float:
-        """Audio that was pushed and is not decoded, in seconds."""
+        """Audio that was pushed but not decoded, in seconds."""
         return self._scheduler.waiting_seconds(self._job)
 
     @property
@@ -79,7 +79,7 @@ class Session:
     def push(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
         """Add a copy of the next samples. Samples for a session that has failed or was closed are dropped.
 
-        Invalid samples (see `Stream.push`) raise nothing here: they fail the session, whose last update has the error.
+        Invalid samples (see `Stream.push`) do not raise here: the session fails, and its last update holds the error.
 
         Args:
             samples: (n,) or (n, channels), float32 in [-1, 1] (values outside are clipped) or int16.
@@ -103,8 +103,8 @@ class Session:
         Takes seconds for tens of thousands of phrases.
 
         Raises:
-            Backlog: several changes are waiting; nothing changed.
-            ValueError: hot words cannot be used (the message lists all of them), or the mode has no use for any.
+            Backlog: MOST_CHANGES changes are waiting; nothing changed.
+            ValueError: hot words are unusable (the message lists all of them), or the mode keeps one hypothesis only.
         """
         with self._changing:
             self._change(self._biasing.with_hot_words(hot_words))
@@ -113,8 +113,8 @@ class Session:
         """Prefer the terms of a text, from the audio pushed next, and return them; see `Stream.set_context`.
 
         Raises:
-            Backlog: several changes are waiting; nothing changed.
-            ValueError: the mode has no use for terms.
+            Backlog: MOST_CHANGES changes are waiting; nothing changed.
+            ValueError: the mode keeps one hypothesis only.
         """
         with self._changing:
             self._change(self._biasing.with_context(text, boost))
@@ -124,7 +124,7 @@ class Session:
         if biasing is self._biasing:
             return
         if not self._scheduler.change(self._job, Change(biasing), MOST_CHANGES):
-            raise Backlog(f"{MOST_CHANGES} changes of the hot words are waiting; make no more than there are updates")
+            raise Backlog(f"{MOST_CHANGES} changes of the hot words are waiting; make at most one per update")
         self._biasing = biasing
 
     def end(self) -> None:

@@ -13,14 +13,14 @@ BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # streams
 
 @dataclass(frozen=True)
 class Histogram:
-    """Numbers of values in intervals.
+    """Number of values in each interval.
 
     >>> Histogram(bounds=(0.1, 0.2), counts=(5, 2, 1), total=1.1).count
     8
     """
 
     bounds: tuple[float, ...]  # upper ends of the intervals, ascending
-    counts: tuple[int, ...]  # values in each interval, an upper end included; one more entry for larger values
+    counts: tuple[int, ...]  # values in each interval, its upper end included; a last entry for larger values
     total: float  # sum of all values
 
     @property
@@ -32,9 +32,9 @@ class Histogram:
 class EngineStatistics(NamedTuple):
     """Totals since the engine started; `sessions` and `waiting_seconds` are current values."""
 
-    sessions: int  # open now
-    waiting_seconds: float  # audio of open sessions that is not decoded
-    opened: int  # sessions
+    sessions: int  # sessions that are open now
+    waiting_seconds: float  # undecoded audio of the open sessions
+    opened: int  # sessions that were opened
     finished: int  # sessions whose audio was decoded to its end
     failed: int  # sessions that ended with an error
     closed: int  # sessions that their owner closed
@@ -121,8 +121,8 @@ class StatisticsRecorder:
         """Return the statistics.
 
         Args:
-            sessions: open now.
-            waiting_seconds: their audio that is not decoded.
+            sessions: number of open sessions.
+            waiting_seconds: their undecoded audio.
         """
         with self._lock:
             return EngineStatistics(

@@ -1,4 +1,4 @@
-"""The acoustic model: samples in, scores out, all numpy. A `Backend` runs it.
+"""The acoustic model, which turns samples into scores, both numpy arrays. A `Backend` runs it.
 
 Shapes: B rows, N samples, T encoder frames, D encoder width, K best tokens of a frame.
 """
@@ -44,7 +44,7 @@ def join(steps: Sequence[StepScores]) -> StepScores:
 
 
 class Backend(Protocol):
-    """The interface of what runs a model: torch, onnxruntime, or another runtime's graphs.
+    """The interface of a backend, which runs a model with torch or onnxruntime.
 
     Arrays have the types and shapes of `StepScores` and `AcousticModel`. A state is an opaque value: only the backend
     reads it, and no call changes it.
@@ -56,9 +56,9 @@ class Backend(Protocol):
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: Any
     ) -> tuple[StepScores, Any]:
-        """Run clipped samples (B, N) float32 with `lengths` (B,) int64, one chunk unless the model takes several.
+        """Run clipped samples (B, N) float32 with `lengths` (B,) int64: one chunk, or several if the model allows it.
 
-        The last `Meta.lookahead_samples` of the N make no frames.
+        The last `Meta.lookahead_samples` of the N samples are context and yield no frames.
         """
         ...
 
@@ -76,14 +76,14 @@ class Backend(Protocol):
 
 @runtime_checkable
 class ThreadedBackend(Protocol):
-    """A backend whose number of threads is the process's, not the file's."""
+    """A backend whose number of threads is a setting of the process, not of the loaded file."""
 
     def use_one_thread(self) -> None:
         """Use one core in calls from this thread."""
 
 
 class AcousticModel:
-    """A model, loaded from a file or in memory. It is read-only and can be shared between threads.
+    """A model that was loaded from a file or made in memory. It is read-only, and threads can share it.
 
     Args:
         backend: runs the model.
@@ -103,8 +103,8 @@ class AcousticModel:
         self.backend = backend
         self.meta = meta
         self._conformance = Conformance(meta, source)
-        # Graphs and WeNet's scripts take one chunk per call. Dynamic int8 scales depend on the block: it must be that
-        # of a stream.
+        # ONNX graphs and WeNet's scripts take one chunk per call. The scales of dynamic int8 depend on the block, so
+        # offline blocks must be those of a stream.
         self._chunk_by_chunk = meta.kind != TORCHSCRIPT or meta.precision == DYNAMIC
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
@@ -123,18 +123,18 @@ class AcousticModel:
     ) -> tuple[StepScores, Any]:
         """Run whole chunks and return their scores and the next state.
 
-        The last chunk of a row may be short; the state after it must not be used.
+        The last chunk of a row may be short; do not use the state after a short chunk.
 
         Args:
             samples: (B, N) at the model's rate, clipped to [-1, 1]; N is a multiple of `meta.frame_samples`, plus
                 `meta.lookahead_samples`.
-            lengths: valid samples of each row, look-ahead not counted. A row that ends before the block's last frame
-                ends there: samples after its length are ignored.
+            lengths: number of valid samples of each row, look-ahead not counted. Samples of a row after its length are
+                ignored.
             chunk: as given to `init_state`.
             left: as given to `init_state`.
-            state: from `init_state`, or the last step.
+            state: from `init_state`, or from the previous step.
         Raises:
-            ValueError: N is no such number, a length exceeds N, or the state has another chunk or left context.
+            ValueError: N is not such a multiple, a length exceeds N, or the state has another chunk or left context.
         """
         frame, ahead = self.meta.frame_samples, self.meta.lookahead_samples
         count, ends = samples.shape[1] - ahead, np.array(lengths, dtype=np.int64)
@@ -146,7 +146,7 @@ class AcousticModel:
             )
         clipped = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
         for row, end in zip(clipped, ends):
-            if end < count:  # the row ends there: what follows is not its look-ahead either
+            if end < count:  # the audio of this row ends here, so the samples after it are no look-ahead either
                 row[end:] = 0.0
         size, steps = chunk * frame if self._chunk_by_chunk else count, []
         for start in range(0, count, size):
@@ -161,7 +161,7 @@ class AcousticModel:
         return join(steps), state
 
     def rescore(self, encoder_blocks: Sequence[np.ndarray], hypotheses: Sequence[Sequence[int]]) -> np.ndarray:
-        """Score whole hypotheses, end of sentence included, with the attention decoders.
+        """Score complete hypotheses, including the end of the sentence, with the attention decoders.
 
         Args:
             encoder_blocks: consecutive encoder outputs (1, T, D) of one segment.
@@ -180,7 +180,7 @@ class AcousticModel:
         return scores.astype(np.float64)
 
     def concat_states(self, states: Sequence[Any]) -> Any:
-        """Join states into one batch. Their streams may be at different times, but share chunk and left context."""
+        """Join states into one batch. Their positions may differ, but not their chunk size and left context."""
         with self._conformance.calling():
             return self.backend.concat_states(states)
 
@@ -190,10 +190,10 @@ class AcousticModel:
             return self.backend.split_state(state)
 
     def warm_up(self, batch: int = 1) -> StepScores:
-        """Step `batch` silent rows at every trained chunk size, so that no stream pays for first calls.
+        """Step `batch` silent rows at every trained chunk size, so that no stream waits for slow first calls.
 
-        First calls are slow once per process and once per thread. The last step is that of a stream's end, a frame
-        instead of a chunk. Returns its scores.
+        First calls are slow once per process and once per thread. The last step has one frame instead of a chunk, as at
+        the end of a stream; its scores are returned.
         """
         for chunk in self.meta.chunk_sizes:
             size, left = chunk * self.meta.frame_samples, self.meta.left(chunk)

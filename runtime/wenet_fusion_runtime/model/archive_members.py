@@ -8,8 +8,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-# zipfile raises RuntimeError for encrypted members, NotImplementedError, its subclass, for unknown formats, and OSError
-# or ValueError for positions outside of the file.
+# zipfile raises RuntimeError for encrypted members, its subclass NotImplementedError for unknown formats, and OSError
+# or ValueError for positions outside the file.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError)
 
 
@@ -17,9 +17,9 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     """Return a member of an exported file.
 
     Args:
-        archive: the open file.
-        name: of the member.
-        path: of the file, for messages.
+        archive: the open archive.
+        name: name of the member.
+        path: path of the archive, for messages.
     Raises:
         ValueError: the member is missing or damaged.
     """

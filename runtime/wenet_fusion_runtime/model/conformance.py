@@ -1,4 +1,4 @@
-"""Comparison of what a model's graphs return with what its meta.json promises; no other module judges a model.
+"""Check the outputs of a model's graphs against its meta.json; no other module does.
 
 Shapes: B rows, T encoder frames, D encoder width, K best tokens of a frame, H hypotheses.
 """
@@ -13,13 +13,13 @@ import numpy as np
 from wenet_fusion_runtime.console import is_out_of_memory, visible
 from wenet_fusion_runtime.model.metadata import KINDS, Meta
 
-MEMORY = "the model in memory"  # the source of a model that no file holds
+MEMORY = "the model in memory"  # named in messages as the source of a model that was not loaded from a file
 _REASON = 200  # characters of a backend's message
 _IN_SCRIPT = "The following operation failed in the TorchScript interpreter."  # torch names the cause in its last line
 
 
 class ModelFault(ValueError):
-    """A model that does not run as its metadata promise. No audio, option or client is to blame.
+    """The model does not run as its metadata promise, whatever the audio, the options or the client.
 
     >>> str(ModelFault("final.zip: the model's output is not a number; use another"))
     "final.zip: the model's output is not a number; use another"
@@ -27,10 +27,10 @@ class ModelFault(ValueError):
 
 
 class Mismatch(Exception):
-    """A result of a model that its metadata do not promise; `Conformance.calling` makes it a `ModelFault`.
+    """An output of a model differs from what its metadata promise; `Conformance.calling` makes it a `ModelFault`.
 
     Args:
-        what: name of the result.
+        what: name of the output.
         found: what the model returned.
         expected: what the metadata promise.
 
@@ -43,11 +43,11 @@ class Mismatch(Exception):
 
 
 class Conformance:
-    """The judge of one model's results.
+    """Checks the outputs of one model.
 
     Args:
         meta: metadata of the model.
-        source: the exported file; None for a module in memory, whose own exceptions pass unchanged.
+        source: the exported file; None for a module in memory, whose exceptions are not converted.
 
     >>> judge = Conformance(meta=None, source="final.zip")
     >>> with judge.calling():
@@ -64,7 +64,7 @@ it (the input tensor cannot be reshaped); export the model again
     def calling(self) -> Iterator[None]:
         """Turn exceptions of the model's graphs, and each `Mismatch`, into a `ModelFault` that names the file.
 
-        A ValueError passes: the caller gave something wrong. So does a lack of memory.
+        A ValueError, which means a wrong argument, passes unchanged, and so does the lack of memory.
         """
         try:
             yield
@@ -82,10 +82,10 @@ it (the input tensor cannot be reshaped); export the model again
 
         Args:
             scores: the fields of `StepScores`.
-            samples: samples of the block, whole frames.
-            ends: (B,) valid samples of each row.
+            samples: number of samples of the block, a multiple of `frame_samples`.
+            ends: (B,) number of valid samples of each row.
         Raises:
-            Mismatch: types, shapes, numbers of frames or tokens are not those that the metadata promise.
+            Mismatch: a type, a shape, a number of frames or a token is not what the metadata promise.
             ModelFault: the scores of a valid frame are not a number.
         """
         encoder_out, lengths, log_probs, ids, blank = scores
@@ -123,10 +123,10 @@ it (the input tensor cannot be reshaped); export the model again
 
 
 def check_state(after: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> None:
-    """Check that a state has the types and shapes of the one before, which keeps its size.
+    """Check that a step has kept the types and shapes of the state.
 
     Raises:
-        Mismatch: it does not.
+        Mismatch: a type or a shape differs.
     """
     for index, (new, old) in enumerate(zip(after, before)):
         if new.dtype != old.dtype or new.shape != old.shape:
@@ -139,6 +139,6 @@ def _check_array(name: str, array: np.ndarray, kind: str, shape: tuple[int, ...]
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of an exception that names its cause."""
+    """Return the line of an exception's message that names the cause."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return visible(lines[-1 if lines[0] == _IN_SCRIPT else 0], _REASON)

@@ -18,16 +18,16 @@ ONNX = "wenet_fusion.onnx"
 KINDS = (TORCHSCRIPT, ONNX)
 FORMAT = 2
 DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each block
-MAX_SIZE = 1 << 24  # samples or frames; more in a field of meta.json is a mistake
+MAX_SIZE = 1 << 24  # samples or frames; a larger number in meta.json is a mistake
 WHOLE = 1 << 30  # frames of a chunk that holds any recording
 MAX_CACHED = 1 << 20  # frames of left context: 11 hours
-MAX_WEIGHT = 1000.0  # largest weight of a score, and penalty in nats: above it nothing else would count in a search
+MAX_WEIGHT = 1000.0  # largest weight of a score, and largest penalty in nats: more would outweigh all other scores
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
-VOCABULARY_SIZE = "vocabulary_size"  # name of the number of tokens within a model's own graph
+VOCABULARY_SIZE = "vocabulary_size"  # name under which a model's graph states its number of tokens
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, surrogates
 _LAID_OUT = {ord(mark): None for mark in "\n\r\t"}  # allowed in `config`, the YAML of the training
-TRAINED, ANY, FIXED = "trained", "any", "fixed"  # the chunks that a model accepts: see `Meta.check_chunk`
-BATCH, CACHE = "batch", "cache"  # names of the axes of a state whose sizes vary from call to call
+TRAINED, ANY, FIXED = "trained", "any", "fixed"  # which chunks a model accepts: see `Meta.check_chunk`
+BATCH, CACHE = "batch", "cache"  # names of the state's axes whose sizes vary from call to call
 
 
 class StateTensor(NamedTuple):
@@ -56,7 +56,7 @@ class Meta:
     (16000, (4, 8, 16), 4)
     """
 
-    kind: str  # one of KINDS, or of those that `model/wenet/` opens
+    kind: str  # one of KINDS, or a kind of `model/wenet/wenet_files.py`
     sample_rate: int  # Hz
     frame_samples: int  # samples per frame
     right_padding_samples: int  # zeros appended to every utterance
@@ -69,9 +69,9 @@ class Meta:
     ctc_weight: float  # default weight of the CTC score in rescoring
     reverse_weight: float  # default weight of the right-to-left decoder in rescoring
     emission_delay: EmissionDelay  # zeros if export has not measured it
-    state: tuple[StateTensor, ...]  # of an ONNX archive; empty for TorchScript, which makes its own state
+    state: tuple[StateTensor, ...]  # state of an ONNX archive; empty for TorchScript, which makes its own state
     precision: str
-    requires: str  # what runs it: "none" (any torch), a quantized engine of torch, or "onnxruntime"
+    requires: str  # engine that runs the file: "none" (any torch), a quantized engine of torch, or "onnxruntime"
     latency: Mapping[str, Any]  # of each chunk size; this and the next three are for information only
     config: str  # YAML of the training
     versions: Mapping[str, Any]  # of the packages that wrote the file
@@ -79,7 +79,7 @@ class Meta:
     lookahead_samples: int = 0  # samples that a step reads beyond those of its last frame
     chunk_rule: str = TRAINED  # TRAINED, ANY or FIXED
     restarts: bool = False  # streams take a fresh state in the silence after a segment: positions are limited
-    batches: bool = True  # a step of many streams at once costs less than a step of each
+    batches: bool = True  # one step of many streams costs less than a step for each of them
     limits: tuple[str, ...] = ()  # what the model cannot do, for information
 
     @property
@@ -95,7 +95,7 @@ class Meta:
     def left(self, chunk: int) -> int:
         """Return the left context, in chunks, for chunks of `chunk` frames.
 
-        It is the longest trained one. For an untrained chunk size, it spans at least the frames of the default context.
+        It is the longest trained one. For an untrained chunk size it covers at least as many frames as the default.
         """
         trained = [left for size, left in self.chunkings if size == chunk]
         return max(trained) if trained else -(-self.default_chunk * self.default_left // chunk)
@@ -103,14 +103,14 @@ class Meta:
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
         """Check that the model accepts chunks of `chunk` frames with `left` chunks of left context.
 
-        By `chunk_rule` it accepts those that it was trained for, any, or the one that its file is fixed to.
+        `chunk_rule` says which ones it accepts: those that it was trained for, any, or only the one of its export.
 
         Args:
             chunk: frames.
             left: chunks.
-            allow_untrained: accept every possible pair, unless the file is fixed to one.
+            allow_untrained: accept every possible pair, unless the file was exported for one.
         Raises:
-            ValueError: the pair is impossible, untrained or not the one of the file; the message lists those accepted.
+            ValueError: the pair is impossible or not accepted; the message lists the accepted pairs.
         """
         if chunk < 1 or left < 0:
             raise ValueError(f"chunk {chunk} must be at least 1 frame and left {left} at least 0 chunks")
@@ -195,11 +195,11 @@ def parse_meta(record: Mapping[str, Any], source: str) -> Meta:
 
 
 def check_head(meta: Meta, size: int | str | None, source: str) -> None:
-    """Check that the metadata have as many tokens as the model scores.
+    """Check that the vocabulary in the metadata has as many tokens as the model scores.
 
     Args:
         meta: the metadata of a file.
-        size: number of tokens that its graph states; None: an earlier export, which states none.
+        size: number of tokens that the graph states; None: an earlier export, which states none.
         source: name of the file in messages.
     Raises:
         ValueError: the numbers differ.
@@ -223,7 +223,7 @@ def _check_format(record: Mapping[str, Any]) -> None:
 
 
 def _check_texts(record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a text of the record, key or value, has characters that could steer a terminal or a log."""
+    """Raise ValueError if a key or a text value of the record has characters that could steer a terminal or a log."""
     left: list[tuple[str, Any]] = list(record.items())
     texts = [("its names", name) for name in record]
     while left:

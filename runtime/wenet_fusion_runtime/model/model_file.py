@@ -1,4 +1,4 @@
-"""Open exported files: tell their kind, read their metadata, load them with the backend that they need."""
+"""Open exported files: identify their kind, read their metadata, load them with the right backend."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from wenet_fusion_runtime.model.wenet.wrong_files import (
 )
 
 META = "meta.json"
-MAX_META_BYTES = 16 << 20  # a vocabulary of a million units fits
+MAX_META_BYTES = 16 << 20  # a vocabulary of a million tokens fits
 _EXPORT = "export it first: wenet-fusion export CHECKPOINT OUT"
 _ONNX_STARTS = (b"\x12", b"\x3a")  # the byte after an ONNX model's version: a producer or a graph follows
 
 
 def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
-    """Read the metadata of an exported file without torch or onnxruntime; those of a WeNet model require loading it.
+    """Read the metadata of an exported file, without torch or onnxruntime; a WeNet model has to be loaded for that.
 
     Args:
         path: see `load_model`.
@@ -35,7 +35,7 @@ def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
     Raises:
         OSError: the path is missing, a directory without a model, or unreadable.
         ValueError: the file is not an exported model, or has another format version; the message says what it is.
-        ImportError: a model of WeNet's needs a package that is not installed.
+        ImportError: a WeNet model needs a package that is not installed.
     """
     path, units = Path(path), None if units is None else Path(units)
     files = find_model_files(path, units)
@@ -43,7 +43,7 @@ def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
 
 
 def _read_own(path: Path, units: Path | None) -> Meta:
-    """Read the metadata of a file of ours; `path` may be the folder that holds it."""
+    """Read the metadata of a file that `wenet-fusion export` wrote; `path` may be the folder that holds it."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such model file")
     path = model_paths(path)[0]
@@ -78,11 +78,11 @@ def load_model(path: str | Path, threads: int = 1, units: str | Path | None = No
     Args:
         path: TorchScript file or ONNX archive; or a model that WeNet's scripts exported: its folder, `final.zip`,
             `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
-        threads: threads that onnxruntime uses for a call. torch uses as many as `torch.set_num_threads` has set.
+        threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
         units: vocabulary of a WeNet model; None looks for units.txt or tokens.txt beside it.
     Raises:
-        OSError, ValueError: see `read_meta`; ValueError also if the installed version cannot run the file.
-        ImportError: torch, onnxruntime or kaldi-native-fbank, whichever the file needs, is not installed.
+        OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file.
+        ImportError: a package that the file needs (torch, onnxruntime, kaldi-native-fbank) is not installed.
     """
     path, units = Path(path), None if units is None else Path(units)
     files = find_model_files(path, units)

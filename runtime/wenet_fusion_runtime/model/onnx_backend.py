@@ -2,7 +2,7 @@
 
 An archive is a zip with meta.json, step.onnx, and rescore.onnx if the model has an attention decoder. step.onnx runs
 one chunk: inputs `samples` (B, N), `lengths` (B,), `state_0`, `state_1`, ...; outputs in the order of `StepScores`,
-then the next state. Every cached frame that exists is visible, so chunk and left context are no inputs of the graph.
+then the next state. All cached frames are visible, so the graph has no inputs for chunk and left context.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEP, RESCORE = "step.onnx", "rescore.onnx"
 SCORES = len(StepScores._fields)
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
-_LOG_NOTHING = 4  # its errors are raised too
+_LOG_NOTHING = 4  # severity level of onnxruntime: its errors are raised, so it need not log them
 
 State = tuple[np.ndarray, ...]
 
@@ -63,7 +63,7 @@ class OnnxBackend:
             self._rescore = _session(rescore, f"{source}: {RESCORE}", inputs, 1, threads)
 
     def init_state(self, batch: int, chunk: int, left: int) -> State:
-        """Return zeros in the shapes that the metadata describes."""
+        """Return zeros in the shapes that the metadata describe."""
         return tuple(np.zeros(tensor.sizes(batch, chunk * left), tensor.dtype) for tensor in self._state)
 
     def step(
@@ -73,7 +73,7 @@ class OnnxBackend:
 
         Raises:
             ValueError: the state was made for another chunk size or left context.
-            Mismatch: the next state has not the shapes that the metadata describe.
+            Mismatch: the next state does not have the shapes that the metadata describe.
         """
         for tensor, (name, _, shape) in zip(state, self._state):
             cached = tensor.shape[shape.index(CACHE)] if CACHE in shape else chunk * left
@@ -98,7 +98,7 @@ class OnnxBackend:
         return tuple(np.concatenate(tensors) for tensors in zip(*states))
 
     def split_state(self, state: State) -> list[State]:
-        """See `Backend`. Returns copies: views would keep the whole batch alive."""
+        """See `Backend`. The rows are copies, because views would keep the whole batch in memory."""
         return [tuple(tensor[row : row + 1].copy() for tensor in state) for row in range(len(state[0]))]
 
 
@@ -121,7 +121,7 @@ def load_onnx(path: Path, meta: Meta, threads: int = 1) -> OnnxBackend:
 def _session(
     graph: bytes, source: str, inputs: dict[str, str], outputs: int, threads: int
 ) -> onnxruntime.InferenceSession:
-    """Load a graph after checking its inputs (types by name) and its number of outputs."""
+    """Load a graph and check its inputs (names and types) and its number of outputs."""
     session = open_session(graph, source, threads)
     found = {node.name: node.type for node in session.get_inputs()}
     if found != inputs:
@@ -143,7 +143,7 @@ def open_session(graph: bytes, source: str, threads: int) -> onnxruntime.Inferen
         threads: number of threads of one call.
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: it cannot load the graph, or `threads` is below 1.
+        ValueError: onnxruntime cannot load the graph, or `threads` is below 1.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, found {threads}")

@@ -36,7 +36,7 @@ class TorchBackend:
     """Run a module with the methods `init_state`, `step`, `rescore`, `concat_states` and `split_state`.
 
     Args:
-        module: in eval mode.
+        module: the module, in eval mode.
         device: torch device of its weights.
     Raises:
         ImportError: torch is not installed.
@@ -63,7 +63,7 @@ class TorchBackend:
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: TorchState
     ) -> tuple[StepScores, TorchState]:
-        """Run whole chunks; see `Backend`. A fresh state without cached frames suits one step over a whole utterance.
+        """Run whole chunks; see `Backend`. A fresh state without cached frames fits every left context.
 
         Raises:
             ValueError: the state was made for another chunk size or left context.
@@ -149,7 +149,7 @@ def packing_engine(engine: str) -> Iterator[None]:
     The setting is global: a lock admits one thread at a time, and the old engine is restored at the end.
 
     Args:
-        engine: its name, e.g. "fbgemm"; "none" changes nothing.
+        engine: name of the engine, e.g. "fbgemm"; "none" changes nothing.
     """
     torch = import_torch()
     if engine == NO_ENGINE:
@@ -165,7 +165,7 @@ def packing_engine(engine: str) -> Iterator[None]:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Convert to numpy, sharing memory on the CPU; half precision becomes float32."""
+    """Convert a tensor to numpy, sharing its memory if it is on the CPU; half precision becomes float32."""
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
@@ -173,7 +173,7 @@ def import_torch() -> Any:
     """Return torch.
 
     Raises:
-        ImportError: it is not installed; the message says how to install it.
+        ImportError: torch is not installed; the message gives the command that installs it.
     """
     try:
         import torch

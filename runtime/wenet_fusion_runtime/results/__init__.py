@@ -1,1 +1,1 @@
-"""Results: tokens, words and timestamps, and the formats that they are written in."""
+"""Results: tokens, words and timestamps, and their output formats."""

@@ -12,7 +12,7 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
 TEXT, JSON, CTM, SRT, VTT = "text", "json", "ctm", "srt", "vtt"
 FORMATS = (TEXT, JSON, CTM, SRT, VTT)
-SUBTITLES = (SRT, VTT)  # one file per recording; the other formats name the recording, so files can be joined
+SUBTITLES = (SRT, VTT)  # need a file per recording; the other formats name the recording, so one file can hold several
 SUFFIXES = (".txt", ".jsonl", ".ctm", ".srt", ".vtt")  # file suffixes, in the order of FORMATS
 
 
@@ -36,7 +36,7 @@ def make_writer(form: str, name: str, named: bool, hypotheses_of: Vocabulary | N
         form: one of FORMATS.
         name: name of the recording in the output.
         named: whether plain text starts with the name; JSON and CTM always show it, subtitles never.
-        hypotheses_of: vocabulary with which JSON writes the hypotheses; None leaves them out.
+        hypotheses_of: vocabulary for writing the hypotheses in JSON; None leaves them out.
     Raises:
         ValueError: the format is unknown.
 
@@ -59,7 +59,7 @@ def result_record(result: Result, hypotheses_of: Vocabulary | None = None) -> di
 
     Args:
         result: the segment.
-        hypotheses_of: vocabulary with which its hypotheses are written, with their scores; None leaves them out.
+        hypotheses_of: vocabulary for writing the hypotheses with their scores; None leaves them out.
     """
     words = [
         {"text": word.text, **_span(word.start_seconds, word.end_seconds), "confidence": round(word.confidence, 4)}
@@ -90,7 +90,7 @@ def result_record(result: Result, hypotheses_of: Vocabulary | None = None) -> di
 
 
 def partial_record(result: Result) -> dict[str, Any]:
-    """Return an open segment as a JSON object: its text, and the number of its final words."""
+    """Return an open segment as a JSON object with its text and the number of its final words."""
     return {"segment": result.segment, "partial": result.text, "committed": result.committed}
 
 
@@ -103,7 +103,7 @@ def ctm_lines(name: str, items: Iterable[Word | Token]) -> str:
     """Return CTM: a line per word or token with recording, channel, start and duration in seconds, text, confidence."""
     lines = []
     for item in items:
-        # Rounded ends, not durations: words that touch still touch, and none overlap.
+        # Round the ends, not the durations: adjacent words stay adjacent, and none overlap.
         start, end = round(1000 * item.start_seconds), round(1000 * item.end_seconds)
         lines.append(f"{name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {item.text} {item.confidence:.4f}\n")
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""Formatters of closed segments: numbers, dates, punctuation and case, by a library or by a function of the user."""
+"""Formatters of closed segments, e.g. for numbers, dates and punctuation: from a library or a user's function."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PACKAGES = {_WETEXT: "wetext", _NEMO: "nemo_text_processing", _ITN: "WeTextProc
 
 
 class SafeFormatter:
-    """Calls a formatter, one call at a time, and keeps the text as it is where the formatter fails.
+    """Calls a formatter, one call at a time, and returns the text unchanged if the formatter fails.
 
-    The first failure is logged as a warning; it costs no text.
+    The first failure is logged as a warning.
 
     Args:
-        formatter: from the text of a closed segment to the text to show.
+        formatter: rewrites the text of a closed segment.
 
     >>> formatter = SafeFormatter(str.capitalize)
     >>> formatter("it is ten")
@@ -37,10 +37,10 @@ class SafeFormatter:
         self._lock, self._has_failed = threading.Lock(), False
 
     def __call__(self, text: str) -> str:
-        """Return the formatted text on one line, or the text itself."""
+        """Return the formatted text on one line; the text itself if the formatter fails or returns no text."""
         if not text:
             return text
-        with self._lock:  # the libraries' objects are not made for several threads
+        with self._lock:  # the libraries' objects are not thread-safe
             try:
                 found: object = self._formatter(text)
                 if isinstance(found, str) and found.strip():
@@ -55,7 +55,7 @@ class SafeFormatter:
 
 
 def formatted(result: Result, formatter: Formatter) -> Result:
-    """Return a closed segment with its text formatted; words and tokens stay as they were recognised."""
+    """Return a closed segment with its text formatted; words and tokens stay as recognised."""
     return replace(result, text=formatter(result.text)) if result.tokens else result
 
 
@@ -66,7 +66,7 @@ def load_formatter(name: str) -> Formatter:
         name: `wetext`, `nemo` or `itn` (inverse text normalisation by the packages wetext, nemo_text_processing and
             WeTextProcessing), with a language such as `wetext:zh` (default: en; for itn: zh); or `MODULE:FUNCTION`.
     Raises:
-        ValueError: the name is of another form, or there is no such function or language.
+        ValueError: the name has none of these forms, or there is no such function or language.
         ImportError: the package or the module cannot be imported.
 
     >>> load_formatter("textwrap:dedent")(" one")
@@ -116,5 +116,5 @@ def _itn(language: str) -> Formatter:
 
 
 def _lower(formatter: Formatter) -> Formatter:
-    """Give a library lower case where the model writes capitals only: grammars know no others."""
+    """Pass text in capitals to a library in lower case, because its grammars expect lower case."""
     return lambda text: formatter(text.lower() if text.isupper() else text)

@@ -1,6 +1,6 @@
-"""One spelling for texts that look alike: Unicode NFC, without invisible characters and full-width letters.
+"""Give texts that look alike one spelling: Unicode NFC without invisible characters and full-width letters.
 
-Training, vocabularies, scoring, hot words and language models all use this function, so they agree.
+Training, vocabularies, scoring, hot words and language models all use `normalize_text`, so they agree.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-# Characters without width or glyph: control characters (those that end words are white space), soft hyphen, marks of
-# direction, zero-width space, word joiner, byte order mark, variation selectors, fillers, tags.
+# Characters without width or glyph: control characters (except white space), soft hyphen, direction marks, zero-width
+# space, word joiner, byte order mark, variation selectors, fillers, tags.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-# Zero-width joiner and non-joiner belong to the spelling of Arabic and Indic scripts, after a letter of theirs; nowhere
-# else. A non-joiner also needs a letter behind it.
+# Zero-width joiners and non-joiners are kept after a letter of an Arabic or Indic script, whose spelling they are part
+# of; a non-joiner must also precede such a letter.
 _JOINING = "[\u0600-\u109f\u1780-\u18af]"
 _JOINERS = re.compile(f"(?<={_JOINING})(\u200d|\u200c(?=[\u200c\u200d]*{_JOINING}))[\u200c\u200d]*|[\u200c\u200d]+")
 _WIDTH_FORMS = re.compile("[\u3000\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]+")
@@ -25,10 +25,10 @@ _SHOWN_KEYS = 3
 
 
 def normalize_text(text: str) -> str:
-    """Return a text in Unicode NFC, without invisible characters, with full-width letters and digits made ASCII.
+    """Return a text in Unicode NFC without invisible characters; full-width letters and digits become ASCII.
 
-    Half-width Katakana becomes Katakana, the ideographic space a space. Punctuation and case stay as they are, and so
-    do the joiners of Arabic and Indic scripts.
+    Half-width Katakana becomes Katakana, and the ideographic space becomes a space. Punctuation, case and the joiners
+    of Arabic and Indic scripts do not change.
 
     >>> normalize_text("cafe\\u0301 \\u200b\\uff46ull")
     'café full'
@@ -39,9 +39,9 @@ def normalize_text(text: str) -> str:
 
 
 def longest_mark_run(text: str) -> int:
-    """Return how many combining marks stand in a row at most, in a text that `normalize_text` is about to sort.
+    """Return the length of the longest run of combining marks in a text, to check before `normalize_text`.
 
-    Sorting n marks takes n² steps: 1 s for 20,000.
+    NFC sorts each run, and sorting n marks takes n² steps: 1 s for 20,000.
 
     >>> longest_mark_run("e\u0301\u200b\u0308x")
     2
@@ -55,7 +55,7 @@ def longest_mark_run(text: str) -> int:
 def spellings(text: str) -> tuple[str, ...]:
     """Return the forms in which a vocabulary may hold a text, the normal one first.
 
-    Vocabularies of earlier versions hold texts as they were written: unchanged, or decomposed (NFD).
+    Vocabularies of earlier versions were not normalised: they hold texts unchanged or decomposed (NFD).
 
     >>> [len(form) for form in spellings("caf\\u00e9")]
     [4, 5]
@@ -67,12 +67,12 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def normalization_note(texts: Mapping[str, str]) -> str:
-    """Return a line about the texts that `normalize_text` changes, by kind of change, with their first keys.
+    """Return a line that counts the texts that `normalize_text` changes, by kind of change, and names the first ones.
 
     Args:
         texts: texts by key.
     Returns:
-        An empty string if it changes none.
+        The line; empty if no text changes.
 
     >>> normalization_note({"u1": "one", "u2": "t\\uff57o"})
     '1 of 2 transcripts was normalised (1 with full-width letters): u2'

@@ -14,7 +14,7 @@ class Endpoint(str, Enum):
     RULE1 = "rule1"  # silence in a segment without text
     RULE2 = "rule2"  # silence after text
     RULE3 = "rule3"  # the segment became too long
-    COMPLETE = "complete"  # the sentence is complete, as far as the language model knows
+    COMPLETE = "complete"  # the sentence is complete according to the language model
     REQUEST = "request"  # `Stream.close_segment`
     END = "end_of_audio"
 
@@ -28,17 +28,17 @@ class Hypothesis(NamedTuple):
 
     ids: tuple[int, ...]
     ctc_score: float  # log-probability of the best alignment (greedy) or of all alignments in the beam (prefix beam)
-    score: float  # the score that ranks hypotheses
+    score: float  # the score by which hypotheses are ranked
     frames: tuple[int, ...]  # encoder frame that emitted each token, counted from the start of the stream
     confidences: tuple[float, ...]  # posterior of each token at its peak in the best alignment, 0 to 1
     context_score: float = 0.0  # contextual biasing: the boosts of hot words
     lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
     length_score: float = 0.0  # minus the length penalties of the tokens
-    attention_score: float = 0.0  # log-probability under the attention decoders, if they rescored it
+    attention_score: float = 0.0  # log-probability according to the attention decoders, after rescoring
 
     @property
     def search_score(self) -> float:
-        """The score that ranks it before rescoring."""
+        """The score that ranks the hypothesis before rescoring."""
         return self.ctc_score + self.context_score + self.lm_score + self.length_score
 
 
@@ -53,7 +53,7 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word with its timestamps: of a result, or of a reference file."""
+    """A word with its timestamps, from a result or from a reference file."""
 
     text: str
     start_seconds: float
@@ -64,21 +64,21 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The text of one segment of a stream: final once the segment is closed, a partial result before.
+    """The text of one segment of a stream: a partial result, which is final once the segment is closed.
 
     >>> word = Word("one", 0.5, 0.8, confidence=0.9)
     >>> Result("one", (), (word,), 0, 0, 0.0, 1.0, (), endpoint=None).is_final
     False
     """
 
-    text: str  # of a closed segment as the formatter wrote it; tokens and words are as recognised
+    text: str  # rewritten by the formatter if the segment is closed; tokens and words are as recognised
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
-    committed: int  # number of final words at the start; their times may still move a little
+    committed: int  # number of final words at the start of `words`; their times may still change a little
     segment: int  # number of the segment in its stream, from 0
     start_seconds: float  # start of the segment in the stream; its first word may begin earlier
     end_seconds: float  # end of the decoded audio, right padding included
-    hypotheses: tuple[Hypothesis, ...]  # best first; in a partial result not rescored
+    hypotheses: tuple[Hypothesis, ...]  # best first; not rescored in a partial result
     endpoint: Endpoint | None  # why the segment closed; None while it is open
 
     @property

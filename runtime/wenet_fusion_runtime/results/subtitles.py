@@ -25,9 +25,9 @@ class Cue(NamedTuple):
 
 
 def make_cues(words: Sequence[Word], earliest: float = 0.0) -> list[Cue]:
-    """Return subtitles in order, without overlap, none before `earliest` (seconds).
+    """Return subtitles in order and without overlap; none starts before `earliest` (seconds).
 
-    Each holds as many words as fit into its lines and into MAX_SECONDS, without a pause of PAUSE_SECONDS.
+    Each holds as many words as fit into its lines and into MAX_SECONDS, up to a pause of PAUSE_SECONDS.
 
     >>> make_cues([Word("one", 0.5, 0.9, 1.0), Word("two", 1.0, 1.75, 1.0)])
     [Cue(start_seconds=0.5, end_seconds=1.75, lines=('one two',))]
@@ -65,7 +65,7 @@ def _filled(words: Sequence[Word], width: int = LINE_WIDTH) -> tuple[str, ...]:
 
 
 def _balanced(words: Sequence[Word]) -> tuple[str, ...]:
-    """Break words into as few lines as possible, the longest of them as short as possible."""
+    """Break words into as few lines as possible, and make the longest line as short as possible."""
     count = len(_filled(words))
     narrowest = next(width for width in range(1, LINE_WIDTH + 1) if len(_filled(words, width)) <= count)
     return _filled(words, narrowest)

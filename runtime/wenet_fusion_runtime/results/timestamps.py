@@ -1,4 +1,4 @@
-"""Timestamps of tokens: from the frames that emitted them to the time at which they were spoken."""
+"""Timestamps of tokens: the times of speech, estimated from the frames that emitted the tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class EmissionDelay(NamedTuple):
-    """The distance between speech and CTC emission: medians that export measures on audio with known word times.
+    """The delay between speech and CTC emission: medians that export measures on audio with known word times.
 
-    CTC emits a token once it is certain, most often in one frame near the end of the word. So the correction moves
-    starts back by most of a word, and ends by little.
+    CTC emits a token when it is certain, usually in one frame near the end of the word. So the correction moves starts
+    back by most of a word, and ends only a little.
     """
 
     start_shift_seconds: float = 0.0  # spoken start minus start of the emitting frame
@@ -27,11 +27,11 @@ class Span(NamedTuple):
 
 
 def correct_emission_delay(emitted: Sequence[Span], delay: EmissionDelay, earliest: float, latest: float) -> list[Span]:
-    """Return the spans in which tokens were spoken: in order, without overlap, between `earliest` and `latest`.
+    """Return the spans in which tokens were spoken, in order and without overlap, between `earliest` and `latest`.
 
     Args:
-        emitted: the spans of the frames that emitted the tokens; starts and ends ascend.
-        delay: the correction. Spans that would then overlap meet in the middle of the overlap.
+        emitted: the spans of the frames that emitted the tokens, with ascending starts and ends.
+        delay: the correction. Spans that then overlap are cut in the middle of the overlap.
         earliest: the first possible time in seconds, e.g. the audio's start.
         latest: the last possible time in seconds, e.g. the audio's end.
 

@@ -1,4 +1,4 @@
-"""The vocabulary: from token ids to text."""
+"""The vocabulary, which turns token ids into text."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Vocabulary:
     """The tokens of a model in the order of their ids, and the rule that joins them into text.
 
     Args:
-        tokens: the tokens; ids 0, 1 and 2 are `<blank>`, `<unk>` and `<sos/eos>`.
-        join: "words" puts a space between tokens; "pieces" concatenates them and reads the mark U+2581 as a space.
-        source: the file that the tokens came from, for error messages.
-        sos_eos: the id of `<sos/eos>`; WeNet's earlier vocabularies end with it.
+        tokens: the tokens; ids 0, 1 and `sos_eos` are `<blank>`, `<unk>` and `<sos/eos>`.
+        join: "words" puts a space between tokens; "pieces" concatenates them and turns the mark U+2581 into a space.
+        source: the file of the tokens, for error messages.
+        sos_eos: the id of `<sos/eos>`, which is the last token in older vocabularies of WeNet.
     Raises:
         ValueError: reserved tokens are missing, a token occurs twice, or the rule is unknown.
 
@@ -74,11 +74,11 @@ class Vocabulary:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the tokens in their order, in hexadecimal digits; no token contains a NUL character."""
+        """The SHA-256 of the tokens, joined by NUL characters, in hexadecimal digits."""
         return hashlib.sha256("\0".join(self.tokens).encode("utf-8", "surrogatepass")).hexdigest()
 
     def id(self, token: str) -> int | None:
-        """Return the id of a token of text; None if it is unknown or one of the three reserved tokens."""
+        """Return the id of a token; None if it is unknown or one of the three reserved tokens."""
         number = self._ids.get(token)
         return None if number is None or number in self.reserved else number
 
@@ -87,7 +87,7 @@ class Vocabulary:
         return self.spaced(ids).strip()
 
     def spaced(self, ids: Sequence[int]) -> str:
-        """Return the text with a space before each word, also the first, so that consecutive sequences join."""
+        """Return the text with a space before every word, so that the texts of consecutive sequences can be joined."""
         texts = [self.tokens[i] for i in ids if i not in self.textless]
         if self.join == "words":
             return "".join(f" {text}" for text in texts)

@@ -13,7 +13,7 @@ class Words(NamedTuple):
     """The words of a token sequence."""
 
     words: tuple[Word, ...]
-    is_open: bool  # whether another token could continue the last word
+    is_open: bool  # another token may continue the last word
 
     @property
     def closed(self) -> int:
@@ -22,7 +22,7 @@ class Words(NamedTuple):
 
 
 class _Builder:
-    """A word while its tokens arrive."""
+    """Builds a word from its tokens."""
 
     def __init__(self, spaced: bool) -> None:
         self._spaced = spaced
@@ -44,8 +44,8 @@ def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
     If tokens are joined as words, each token is a word. If they are pieces, a word begins at U+2581, and each character
     of a script without spaces is a word; in a vocabulary without any U+2581 each token is a word.
 
-    A word starts with the first token that has a character of it and ends with the last one. Its confidence is the
-    lowest of its tokens: the word is wrong if one of them is.
+    A word lasts from the first to the last token that has a character of it. Its confidence is the lowest of its
+    tokens, because one wrong token makes the word wrong.
 
     >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo"], "pieces")
     >>> tokens = [Token(3, "\u2581he", 0.0, 0.1, 0.9), Token(4, "llo", 0.1, 0.2, 0.8)]
@@ -75,7 +75,7 @@ def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
 
 
 def spaced_text(result: Result, vocabulary: Vocabulary) -> str:
-    """Return a segment's text with the spaces at its ends, so that texts of consecutive segments join."""
+    """Return a segment's text with its outer spaces, so that the texts of consecutive segments can be joined."""
     spaced = vocabulary.spaced([token.id for token in result.tokens])
     if result.text == spaced.strip():
         return spaced
@@ -83,7 +83,7 @@ def spaced_text(result: Result, vocabulary: Vocabulary) -> str:
 
 
 def joined_words(words: Sequence[Word]) -> str:
-    """Return the text of consecutive words, e.g. of `result.words[: result.committed]`, the final words.
+    """Return the text of consecutive words, e.g. of the final words, `result.words[: result.committed]`.
 
     >>> joined_words([Word("one", 0.0, 0.3, 0.9), Word("two", 0.3, 0.6, 0.9)])
     'one two'

@@ -1,1 +1,1 @@
-"""Searches: from scores of encoder frames to hypotheses. `modes.py` is the table of them."""
+"""Searches, which turn scores of encoder frames into hypotheses. `modes.py` lists them."""

@@ -1,4 +1,4 @@
-"""Terms of a text: the names and rare words that a talk about it will contain."""
+"""Find the terms of a text: the names and rare words that speech about it is likely to contain."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from wenet_fusion_runtime.search.spelling import Spelling
 MOST_TERMS = 500
 LONGEST_NAME = 4  # words; longer runs of capitals are headings
 _RARE_LETTERS, _RARE_TOKENS = 5, 3
-_WHOLE_WORD = 4  # letters of a token by which a vocabulary shows that it holds frequent words whole
+_WHOLE_WORD = 4  # a vocabulary with a token of this many letters holds frequent words as single tokens
 _END_MARKS = ".!?:;\u2026\u3002\uff01\uff1f\uff1b"
-# A run of marks is not matched, only the spaces behind it: trying each mark of a run as its start takes quadratic time.
+# Matches the spaces after a run of marks, not the run: trying each of its marks as a start would take quadratic time.
 _SENTENCE_END = re.compile(rf"(?<=[{_END_MARKS}])\s+|[\n\r\u2028\u2029]\s*|[\u3002\uff01\uff1f\uff1b]")
 _TITLE = re.compile(r"\u300a([^\u300b]{2,20})\u300b|\u300c([^\u300d]{2,20})\u300d|\u300e([^\u300f]{2,20})\u300f")
 _NO_NAME = " 0 "  # stands for a character of a script without spaces, which has no capitals
@@ -23,21 +23,21 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
 class TermFinder:
-    """Finds the terms of a text that a vocabulary can spell. Read-only; streams share it.
+    """Finds the terms of a text that a vocabulary can spell. It is read-only, and streams share it.
 
     A term is
 
-    - a name: a capitalised word, or up to four in a row and each word of them. The first word of a sentence counts
-      only if it is capitalised elsewhere too, or has two capitals. A line break ends a sentence. Letters that stand
-      alone ("I") do not count, and a text in capitals has no names;
-    - a rare word: one that `known_words` lacks. Without these, one of at least five letters that takes at least three
-      tokens, if the vocabulary holds frequent words as single tokens;
-    - a text of up to 20 characters in the marks of Chinese and Japanese titles and quotations.
+    - a name: a capitalised word; or up to four capitalised words in a row, and then each of them too. The first word of
+      a sentence counts only if it is capitalised elsewhere too, or has two capitals. A line break ends a sentence.
+      Single letters ("I") do not count, and a text in capitals has no names;
+    - a rare word: a word that is not in `known_words`. If these are empty, a word of at least five letters that takes
+      at least three tokens, provided that the vocabulary holds frequent words as single tokens;
+    - a text of up to 20 characters within Chinese or Japanese title marks or quotation marks.
 
     Terms have up to 200 characters.
 
     Args:
-        vocabulary: the model's tokens. Terms are spelled in its case.
+        vocabulary: the model's tokens. Terms are spelled in the case of its tokens.
         known_words: words of a language model; empty without one.
 
     >>> from wenet_fusion_runtime.results.vocabulary import RESERVED
@@ -64,7 +64,7 @@ class TermFinder:
         return any(len(text.strip("\u2581")) >= _WHOLE_WORD for text in texts)
 
     def find(self, text: str) -> tuple[str, ...]:
-        """Return the terms of a text, each once, in the order of the text; the first 500 that can be spelled."""
+        """Return the first 500 terms of a text that can be spelled, without duplicates, in the order of the text."""
         found: dict[str, None] = {}
         for candidate in self._candidates(normalize_text(text)):
             spelled = self._spelling.spell_any_case(candidate)
@@ -106,7 +106,7 @@ class TermFinder:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split a text into sentences without the marks at their ends, in a time that grows with its length.
+    """Split a text into sentences without the marks at their ends, in linear time.
 
     Sentences end at line breaks, at marks before a space, and at full-width marks.
 

@@ -1,4 +1,4 @@
-"""Contextual biasing: find hot words in the text of each prefix, and score them."""
+"""Contextual biasing: find hot words in the text of each prefix, and add their boosts to its score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wenet_fusion_runtime.search.hot_words import HotWord, spell_hot_words
 from wenet_fusion_runtime.search.scorers import ScoreField
 from wenet_fusion_runtime.search.spelling import BOUNDARY, Spelled, Spelling
 
-# A node and a symbol as one number, which is smaller and faster as a key than a pair.
+# node * _SPAN + symbol is the key of an edge: one number is smaller and faster than a pair.
 _SPAN = 0x110000
 _ROOT = 0
 KNOWN_MOVES = 1 << 16
@@ -26,16 +26,16 @@ HotWordState = tuple[float, Sequence[int]]
 
 
 class HotWordScorer:
-    """Add the boosts of the hot words that a text contains, and a share for those that it has begun.
+    """Add the boosts of the hot words that a text contains, and a share of the boosts of incomplete ones.
 
     Args:
         spelling: converts text to symbols of the model's vocabulary.
         hot_words: the phrases.
     Attributes:
-        graphs: automata whose scores are added; none without phrases.
+        graphs: automata, whose scores are summed; empty if there are no phrases.
         most_gained: see `Scorer`.
     Raises:
-        ValueError: hot words cannot be used; the message lists all of them.
+        ValueError: hot words are unusable; the message lists all of them.
 
     >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
     >>> spelling = Spelling(Vocabulary(["<blank>", "<unk>", "<sos/eos>", "new", "york"], "words"))
@@ -58,10 +58,10 @@ class HotWordScorer:
         self._add(hot_words)
 
     def with_hot_words(self, hot_words: Sequence[HotWord]) -> HotWordScorer:
-        """Return a copy with more hot words; a phrase that it already holds gets its boost from `hot_words`.
+        """Return a copy with more hot words, whose boosts replace those of equal phrases.
 
         Raises:
-            ValueError: hot words cannot be used; the message lists all of them.
+            ValueError: hot words are unusable; the message lists all of them.
         """
         wider = copy.copy(self)
         wider._add(hot_words)
@@ -73,7 +73,7 @@ class HotWordScorer:
             count = "1 hot word" if len(problems) == 1 else f"{len(problems)} hot words"
             raise ValueError("\n".join([f"{count} cannot be used:", *problems]))
         boosts = {phrase: hot_word.boost for phrase, hot_word in usable.items()}
-        # Scores of graphs are added, so a phrase of an earlier graph gets the difference here.
+        # The scores of the graphs are summed, so a phrase of an earlier graph gets only the difference here.
         changes = {phrase: boost - self._boosts.get(phrase, 0.0) for phrase, boost in boosts.items()}
         changes = {phrase: boost for phrase, boost in changes.items() if boost}
         if changes:
@@ -101,7 +101,7 @@ class HotWordScorer:
         return completed + share, (completed, nodes)
 
     def finish(self, state: HotWordState) -> float:
-        """Return the score of the whole text, in nats: phrases under way count only if the end completes them."""
+        """Return the score of the whole text, in nats: an incomplete phrase counts only if the end completes it."""
         completed, nodes = state
         return sum((graph.finish(node) for graph, node in zip(self.graphs, nodes)), completed)
 
@@ -109,9 +109,9 @@ class HotWordScorer:
 class Move(NamedTuple):
     """The effect of one token on a text."""
 
-    node: int  # the state after it
-    completed: float  # nats of the phrases that it completed
-    share: float  # nats of the phrases under way after it
+    node: int  # the state after the token
+    completed: float  # nats of the phrases that the token completed
+    share: float  # nats of the incomplete phrases after the token
 
 
 class _Edge(NamedTuple):
@@ -123,11 +123,11 @@ class _Edge(NamedTuple):
 class HotWordGraph:
     """An Aho-Corasick automaton over the symbols of phrases. Read-only; a state is the number of a node.
 
-    It finds every occurrence of every phrase in a text that arrives token by token, overlapping ones too. The score of
-    a text is the sum of the boosts of these occurrences. A phrase under way earns a share in proportion to its letters
-    so far, and loses it if the text continues differently; of several phrases under way the largest share counts, and a
-    negative boost earns none. Phrases match whole words: in a vocabulary with word boundaries a phrase is complete when
-    the next word begins or the text ends.
+    It finds every occurrence of every phrase, overlapping ones too, in a text that arrives token by token. The score of
+    a text is the sum of the boosts of these occurrences. An incomplete phrase earns a share in proportion to its
+    letters so far, and loses it if the text continues differently; of several incomplete phrases the largest share
+    counts, and a negative boost earns none. Phrases match whole words: in a vocabulary with word boundaries, a phrase
+    is complete when the next word begins or the text ends.
 
     Args:
         boosts: nats per token of each phrase's shortest spelling.
@@ -135,7 +135,7 @@ class HotWordGraph:
     Attributes:
         start: the node of the empty text.
         advance: `advance(node, token)` returns the effect of one more token, a `Move`.
-        most_gained: (V,) for each token an upper bound on what it adds to the score of any text.
+        most_gained: (V,) upper bound of the score that each token can add to a text.
     Source: Aho and Corasick 1975, "Efficient string matching: an aid to bibliographic search".
 
     >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
@@ -150,11 +150,11 @@ class HotWordGraph:
         self._next: dict[int, int] = {}  # from node * _SPAN + symbol to the next node
         # One entry per node:
         self._completed = [0.0]  # boosts of the phrases that end there
-        self._share = [0.0]  # what the phrases under way have earned
+        self._share = [0.0]  # nats that incomplete phrases have earned
         self._after_boundary = [False]  # whether the last symbol is BOUNDARY
-        self._fall_back = [_ROOT]  # the node of the longest suffix of its text that begins a phrase
+        self._fall_back = [_ROOT]  # the node of the longest proper suffix of its text that begins a phrase
         levels: list[list[_Edge]] = []  # by depth
-        # The prefixes of a beam stand in few states and try the same tokens frame after frame: most moves are known.
+        # The prefixes of a beam are in few states and try the same tokens frame after frame: the cache has most moves.
         self.advance = functools.lru_cache(KNOWN_MOVES)(self._advance)
         for phrase, boost in boosts.items():
             self._insert(phrase, boost, levels)
@@ -189,9 +189,9 @@ class HotWordGraph:
                 self._share[node] = max(self._share[node], self._share[below])
 
     def _largest_gains(self, levels: list[list[_Edge]]) -> np.ndarray:
-        """Return `most_gained`.
+        """Return `most_gained`: the sum over a token's symbols of the gain on the best edge with that symbol.
 
-        Falling back loses no share that an edge from there could gain, so no symbol gains more than on its best edge.
+        A fall-back only lowers the share, so a symbol that is matched after one gains no more than on its edge.
         """
         gains: dict[int, float] = defaultdict(float)  # by symbol, at least 0
         for parent, symbol, node in itertools.chain.from_iterable(levels):

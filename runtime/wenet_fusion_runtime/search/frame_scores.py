@@ -11,7 +11,7 @@ from wenet_fusion_runtime.results.vocabulary import BLANK
 
 
 class FrameScores(NamedTuple):
-    """The K most probable tokens of each of T frames; probabilities are natural logarithms.
+    """The K most probable tokens of each of T frames, with natural-log probabilities.
 
     >>> scores = FrameScores(np.log([[0.6, 0.4], [0.9, 0.1]]), np.array([[3, 0], [0, 3]]), np.log([0.4, 0.9]))
     >>> scores.frames, scores.part(1).frames
@@ -22,7 +22,7 @@ class FrameScores(NamedTuple):
 
     log_probs: np.ndarray  # (T, K) float32, descending
     ids: np.ndarray  # (T, K) int64
-    blank: np.ndarray  # (T,) float32, of blank, which may be missing among the K
+    blank: np.ndarray  # (T,) float32, log-probability of blank, which may not be among the K tokens
 
     @property
     def frames(self) -> int:
@@ -34,7 +34,7 @@ class FrameScores(NamedTuple):
         return FrameScores(self.log_probs[start:stop], self.ids[start:stop], self.blank[start:stop])
 
     def with_blank_penalty(self, penalty: float) -> FrameScores:
-        """Make blank less probable by `penalty` nats, then normalise the probabilities of each frame to sum to one."""
+        """Subtract `penalty` nats from blank, then normalise the probabilities of each frame to sum to one."""
         blank = self.blank.astype(np.float64)
         norm = np.log1p(np.exp(np.minimum(blank, 0.0)) * math.expm1(-penalty))
         log_probs = (self.log_probs - norm[:, None] - penalty * (self.ids == BLANK)).astype(np.float32)

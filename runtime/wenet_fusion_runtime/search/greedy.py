@@ -16,7 +16,7 @@ class GreedySearch:
 
     Args:
         start_frame: index of the first frame, counted from the start of the stream.
-        previous: the token of the frame before; if the first frames repeat it, they continue that token.
+        previous: the token of the frame before the first one; if the first frames repeat it, they continue it.
 
     >>> search = GreedySearch()
     >>> search.advance(FrameScores(np.log([[0.9], [0.8], [0.7]]), np.array([[3], [3], [4]]), np.log([0.1, 0.1, 0.1])))
@@ -54,15 +54,15 @@ class GreedySearch:
         """Do nothing: every token is final as soon as it is emitted."""
 
     def stable_length(self) -> int:
-        """Return the number of tokens: no later frame changes them."""
+        """Return the number of tokens, since no later frame changes them."""
         return len(self._ids)
 
     def hypotheses(self, count: int = 1) -> list[Hypothesis]:
-        """Return the one hypothesis (for `count` >= 1); its scores are the log-probability of its alignment."""
+        """Return a list of the only hypothesis, whose scores are the log-probability of its alignment."""
         confidences = tuple(math.exp(peak) for peak in self._peaks)
         best = Hypothesis(tuple(self._ids), self._score, self._score, tuple(self._frames), confidences)
         return [best][:count]
 
     def final_hypotheses(self, count: int = 1) -> list[Hypothesis]:
-        """Return the same as `hypotheses`: the end adds nothing."""
+        """Return the same as `hypotheses`: the end of the segment changes no score."""
         return self.hypotheses(count)

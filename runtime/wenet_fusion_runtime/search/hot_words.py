@@ -16,10 +16,10 @@ LARGEST_BOOST = 100.0
 class HotWord(NamedTuple):
     """A phrase of one or more words, written as in the results, with its boost.
 
-    The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall: every misrecognised token
-    costs the search, so a long phrase needs more than a short one. The whole phrase gets the product, whichever tokens
-    spell it. Negative boosts suppress a phrase. A boost of 0 does nothing; in a stream's list it takes back a boost
-    that was given at load.
+    The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall, because a longer phrase
+    has more misrecognised tokens to make up for. The whole phrase gets boost times tokens, whichever tokens spell it.
+    Negative boosts suppress a phrase. A boost of 0 does nothing; in the list of one stream it cancels the boost from
+    the list of all streams.
 
     >>> HotWord("New York", 2.0)
     HotWord(phrase='New York', boost=2.0, source='')
@@ -31,16 +31,16 @@ class HotWord(NamedTuple):
 
 
 class CheckedHotWords(NamedTuple):
-    """Usable hot words, and a message about each of the others."""
+    """The usable hot words, and a message about each of the others."""
 
     usable: tuple[HotWord, ...]
     problems: tuple[str, ...]
 
 
 def check_hot_words(hot_words: Iterable[HotWord], vocabulary: Vocabulary) -> CheckedHotWords:
-    """Separate usable hot words from phrases that are empty or cannot be spelled and boosts that are out of range.
+    """Separate usable hot words from those with an empty or unspellable phrase or a boost out of range.
 
-    A phrase given twice counts once; with two different boosts the second is a problem.
+    A phrase given twice counts once; a second one with another boost is unusable.
 
     >>> words = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one", "two"], "words")
     >>> check_hot_words([HotWord("two one"), HotWord("six")], words).problems
@@ -51,7 +51,7 @@ def check_hot_words(hot_words: Iterable[HotWord], vocabulary: Vocabulary) -> Che
 
 
 def spell_hot_words(hot_words: Iterable[HotWord], spelling: Spelling) -> tuple[dict[Spelled, HotWord], list[str]]:
-    """Return the usable hot words by their spelling, and a message about each of the others; see `check_hot_words`."""
+    """Return the usable hot words, keyed by spelling, and a message for each other one; see `check_hot_words`."""
     usable: dict[Spelled, HotWord] = {}
     problems = []
     for hot_word in hot_words:
@@ -72,7 +72,7 @@ def _check_boost(boost: float) -> None:
 
 
 def parse_hot_word(text: str, separator: str, source: str = "") -> HotWord:
-    """Parse a phrase, or a phrase, the separator and its boost.
+    """Parse a phrase that may be followed by the separator and its boost.
 
     Raises:
         ValueError: the text after the last separator is not a number.

@@ -1,4 +1,4 @@
-"""The decoding modes: one table from a mode's name to the search that it runs."""
+"""The decoding modes: a table of the search that each one runs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class SearchOptions(Protocol):
 
     @property
     def token_threshold(self) -> float:
-        """Pruning of tokens, in nats below the frame's best."""
+        """Nats below the frame's best token at which tokens are pruned."""
         ...
 
     @property
     def blank_skip_threshold(self) -> float:
-        """Probability of blank above which no other token is considered."""
+        """Probability of blank above which the other tokens of a frame are dropped."""
         ...
 
 
@@ -51,15 +51,15 @@ class SearchSetup(NamedTuple):
     scorers: ScorerSet
     decoder_scores: DecoderScores  # runs the attention decoders
     start_frame: int = 0  # first frame of the segment, counted from the start of the stream
-    previous: int = BLANK  # the token that the cut before the segment went through
+    previous: int = BLANK  # the token that the cut before the segment split in two, if there is one
 
 
 class SearchMode(NamedTuple):
     """A decoding mode."""
 
     make: Callable[[SearchSetup], Search]
-    has_alternatives: bool = True  # whether scorers can change its text
-    needs_decoder: bool = False  # whether it runs the attention decoders
+    has_alternatives: bool = True  # keeps several hypotheses, so that scorers can change the text
+    needs_decoder: bool = False  # runs the attention decoders
 
 
 def _greedy(setup: SearchSetup) -> Search:

@@ -21,18 +21,18 @@ _NO_TOKEN = -1
 class PrefixBeamSearch:
     """CTC prefix beam search in log space: sum the alignments of each prefix, keep the `beam_size` best prefixes.
 
-    The search is exact within the beam and the tokens considered. Beside each sum it follows the single best alignment
-    of the prefix, which gives the tokens' frames. Ties are broken by position, so results are reproducible. A frame in
-    which only blank is considered changes no order: it costs one addition.
+    The sums are exact for the prefixes and tokens that are not pruned. The search also keeps the best alignment of each
+    prefix, which gives the frames of its tokens. Ties are broken by position, so results are reproducible. A frame in
+    which only blank is considered does not change the order of the prefixes and costs one addition.
 
     Args:
         beam_size: prefixes kept after each frame.
         start_frame: index of the first frame, counted from the start of the stream.
-        previous: the token of the frame before; if the first frames repeat it, they continue that token.
+        previous: the token of the frame before the first one; if the first frames repeat it, they continue it.
         scorers: add to the CTC score of each prefix; an empty set costs nothing.
-        token_threshold: prune a frame's tokens more than this many nats below its best, unless `scorers` may lift them
-            above that; blank is never pruned.
-        blank_skip_threshold: consider only blank in frames where it is more probable than this.
+        token_threshold: prune tokens more than this many nats below the frame's best, unless `scorers` can add enough
+            to lift them above that limit; blank is never pruned.
+        blank_skip_threshold: keep only blank in frames where it is more probable than this.
     Source: Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section 2.5, in the form of Hannun et
     al. 2014 (arXiv:1408.2873), algorithm 1.
 
@@ -61,8 +61,8 @@ class PrefixBeamSearch:
         self._is_scored = bool(scorers)
         self._token_threshold = token_threshold
         self._blank_skip = math.log(blank_skip_threshold)
-        self._offset = 0.0  # log-probability of the frames in which only blank was considered; belongs to every sum
-        # No alignment ends in a token: then one more blank changes nothing but the offset.
+        self._offset = 0.0  # log-probability of the frames in which only blank was considered; part of every sum
+        # True if every alignment ends in blank: then one more blank changes only the offset.
         self._in_blank = previous == BLANK
         root = Prefix(_NO_TOKEN if self._in_blank else previous, None, scorers.start())
         root.sums = (0.0, _NEVER, 0.0, 0.0, _NEVER, None, None)
@@ -83,7 +83,7 @@ class PrefixBeamSearch:
             first = end
 
     def _considered(self, scores: FrameScores) -> np.ndarray:
-        """Return (T, K) bool: the tokens other than blank that are considered."""
+        """Return a mask (T, K) of the tokens other than blank that are not pruned."""
         limit = (np.maximum(scores.log_probs[:, 0], scores.blank) - self._token_threshold)[:, None]
         if self._is_scored:
             limit = limit - self._scorers.most_gained[scores.ids]
@@ -93,7 +93,7 @@ class PrefixBeamSearch:
         return alive
 
     def _advance_blank(self, blank: float) -> None:
-        """Decode one frame of blank: all prefixes stay, in their order."""
+        """Decode a frame in which only blank is considered: the beam keeps its prefixes and their order."""
         self._offset += blank
         if not self._in_blank:
             for node in self._beam:
@@ -102,7 +102,7 @@ class PrefixBeamSearch:
             self._in_blank = True
 
     def _advance_frame(self, blank: float, tokens: Sequence[tuple[int, float]]) -> None:
-        """Decode one frame: prefixes stay or are extended by one of `tokens`, ids with log-probabilities."""
+        """Decode one frame: each prefix stays or is extended by one of `tokens`, pairs of id and log-probability."""
         candidates = self._stays(blank, dict(tokens))
         cutoff = candidates[-1][0] if len(candidates) >= self._beam_size else _NEVER
         extend = self._scored_extensions if self._is_scored else self._extensions
@@ -127,7 +127,7 @@ class PrefixBeamSearch:
         self._in_blank = False
 
     def _stays(self, blank: float, log_probs: dict[int, float]) -> list[_Candidate]:
-        """Return every prefix of the beam after one more frame without another token, best first."""
+        """Return every prefix of the beam after one more frame that adds no token to it, best first."""
         candidates: list[_Candidate] = []
         for node in self._beam:
             _, token_sum, total, blank_max, token_max, _, emission = sums = node.sums
@@ -144,7 +144,7 @@ class PrefixBeamSearch:
                 emission = Emission(emission.frame, log_prob, emission.previous)
             parent = node.parent
             if parent is not None and parent.sums is not OUTSIDE:
-                # The parent is in the beam too, and reaches this prefix by the token: one prefix, one sum.
+                # The parent is in the beam too and reaches this prefix with the token: both belong to one sum.
                 parent_sum, parent_max, parent_emission = _source(parent, node.token)
                 token_sum = _add(token_sum, parent_sum + log_prob)
                 if parent_max + log_prob > token_max:
@@ -157,13 +157,13 @@ class PrefixBeamSearch:
         return candidates
 
     def _extensions(self, tokens: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
-        """Return the prefixes outside the beam that extend one of it by one token and have a score above `cutoff`."""
+        """Return the extensions of the beam's prefixes by a token that score above `cutoff` and are not in the beam."""
         candidates: list[_Candidate] = []
         for token, log_prob in tokens:
             for node in self._beam:
                 score = node.sums[2] + log_prob
                 if score <= cutoff:
-                    break  # so are all that follow: the beam is in order
+                    break  # the beam is sorted: all that follow are below the cutoff too
                 child = node.children.get(token)
                 if child is not None and child.sums is not OUTSIDE:
                     continue
@@ -175,7 +175,7 @@ class PrefixBeamSearch:
         return candidates
 
     def _scored_extensions(self, tokens: Sequence[tuple[int, float]], cutoff: float) -> list[_Candidate]:
-        """Return the same as `_extensions`, with what `scorers` add."""
+        """Return the same as `_extensions`, with the scores of `scorers` added."""
         candidates: list[_Candidate] = []
         scorers = self._scorers
         for token, log_prob in tokens:
@@ -204,7 +204,7 @@ class PrefixBeamSearch:
         return node.child(token), sums
 
     def commit(self, frame: int) -> None:
-        """Make final the tokens that the best prefix emitted before `frame`; drop prefixes that disagree."""
+        """Make the tokens that the best prefix emitted before `frame` final: drop the prefixes that differ in them."""
         best = self._beam[0]
         emission, newer = _best(best.sums)[1], 0
         while emission is not None and emission.frame >= frame:
@@ -218,7 +218,7 @@ class PrefixBeamSearch:
             self._beam = [each for each in self._beam if each.sums is not OUTSIDE]
 
     def set_scorers(self, scorers: ScorerSet) -> None:
-        """Score the prefixes of the beam by other scorers, from their first token; see `ScoredSearch`."""
+        """Score the prefixes of the beam again with other scorers, from the first token; see `ScoredSearch`."""
         before, self._scorers, self._is_scored = self._scorers, scorers, bool(scorers)
         root = Prefix(self._beam[0].path()[0].token, None, scorers.start())
         beam = []
@@ -235,15 +235,15 @@ class PrefixBeamSearch:
         self._beam = sorted(beam, key=lambda node: -(node.sums[2] + node.bonus))
 
     def stable_length(self) -> int:
-        """Return how many leading tokens all prefixes of the beam share: every later prefix extends one of these."""
+        """Return how many leading tokens all prefixes of the beam share: every later prefix has these too."""
         return _common_length([node.tokens() for node in self._beam])
 
     def hypotheses(self, count: int = 1) -> list[Hypothesis]:
-        """Return the `count` best prefixes so far, best first; phrases under way count with their share."""
+        """Return the `count` best prefixes so far, best first; incomplete hot words count with their share."""
         return [self._hypothesis(node, is_final=False) for node in self._beam[:count]]
 
     def final_hypotheses(self, count: int = 1) -> list[Hypothesis]:
-        """Return the `count` best prefixes if the segment ends here: the scorers add what they give to the end."""
+        """Return the `count` best prefixes if the segment ends here, with the scorers' final scores."""
         if not self._is_scored:
             return self.hypotheses(count)
         found = [self._hypothesis(node, is_final=True) for node in self._beam]
@@ -261,20 +261,20 @@ class PrefixBeamSearch:
         return self._scorers.scored(found, node.score, is_final) if self._is_scored else found
 
 
-# Score, prefix, its sums or None for an extension of it, and the extension's token and log-probability.
+# Score; prefix; its sums, or None for an extension of it; token and log-probability of the extension.
 _Candidate = tuple[float, Prefix, "Sums | None", int, float]
 _score = operator.itemgetter(0)
 
 
 def _best(sums: Sums) -> tuple[float, Emission | None]:
-    """Return log-probability and last emission of the best alignment; of two equal ones the one that ends in blank."""
+    """Return log-probability and last emission of the best alignment; at a tie, of the one that ends in blank."""
     return (sums[3], sums[5]) if sums[3] >= sums[4] else (sums[4], sums[6])
 
 
 def _source(node: Prefix, token: int) -> tuple[float, float, Emission | None]:
-    """Return log sum and maximum of the alignments that another `token` extends, and the best one's last emission.
+    """Return log sum and maximum of the alignments that `token` can extend, and the last emission of the best one.
 
-    After the same token they must end in blank.
+    If the prefix already ends in `token`, only alignments that end in blank can be extended.
     """
     sums = node.sums
     if node.token == token:
@@ -292,6 +292,6 @@ def _add(a: float, b: float) -> float:
 
 def _common_length(sequences: Sequence[tuple[int, ...]]) -> int:
     """Return how many leading items all sequences share."""
-    first, last = min(sequences), max(sequences)  # every sequence between these begins with what they share
+    first, last = min(sequences), max(sequences)  # all others sort between these two, so they share as much
     agree = (mine == other for mine, other in zip(first, last))
     return next((index for index, same in enumerate(agree) if not same), min(len(first), len(last)))

@@ -1,4 +1,4 @@
-"""Token sequences as a tree, with the alignment scores that a beam search keeps for each."""
+"""A tree of token sequences, with the alignment scores that a beam search keeps for each of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from wenet_fusion_runtime.search.scorer_set import UNSCORED, PrefixScore
 class Emission(NamedTuple):
     """A token on a best alignment, linked to the token before it."""
 
-    frame: int  # the first frame of the token's run
-    log_prob: float  # its peak within the run
+    frame: int  # first of the consecutive frames of the token
+    log_prob: float  # the token's highest log-probability in these frames
     previous: Emission | None
 
 
 # The alignments of one prefix after a frame: log sums of those that end in blank, of those that end in its last token,
 # and of both; log-probability of the best one that ends in blank, and of the best one that ends in the token; the last
-# emission of each of these two. A plain tuple, because the search makes one per prefix and frame, and named fields cost
-# several times as much.
+# emission of each of these two. A plain tuple, because the search makes one per prefix and frame and named fields would
+# take several times as long.
 Sums = tuple[float, float, float, float, float, "Emission | None", "Emission | None"]
 OUTSIDE: Sums = (-math.inf, -math.inf, -math.inf, -math.inf, -math.inf, None, None)  # the prefix is not in the beam
 
@@ -27,16 +27,16 @@ OUTSIDE: Sums = (-math.inf, -math.inf, -math.inf, -math.inf, -math.inf, None, No
 class Prefix:
     """A token sequence as a node linked to the sequence without its last token.
 
-    One sequence is one node: a child once created is found again through its parent, also after the parent has left the
-    beam and returned. Only children that entered the beam are stored: at most beam_size new nodes per frame.
+    Each sequence has one node: the parent keeps its children, also while it is not in the beam. Only children that
+    entered the beam are kept, so a frame adds at most beam_size nodes.
 
     Args:
         token: the last token.
-        parent: the sequence without it; None for the root.
-        score: what scorers add.
+        parent: the sequence without its last token; None for the root.
+        score: score and states of the scorers.
     Attributes:
-        sums: its alignments; OUTSIDE unless it is in the beam.
-        bonus: nats that scorers add.
+        sums: the alignments of the sequence; OUTSIDE unless it is in the beam.
+        bonus: nats that the scorers add.
         tried: scores of sequences with one more token, while this one is in the beam.
 
     >>> root = Prefix(-1, None)
@@ -58,14 +58,14 @@ class Prefix:
         self.tried: dict[int, PrefixScore] = {}
 
     def child(self, token: int) -> Prefix:
-        """Return the sequence with one more token."""
+        """Return the node of the sequence with one more token."""
         node = self.children.get(token)
         if node is None:
             node = self.children[token] = Prefix(token, self, self.tried.get(token, UNSCORED))
         return node
 
     def tokens(self) -> tuple[int, ...]:
-        """Return the sequence."""
+        """Return the tokens of the sequence."""
         ids, node = [], self
         while node.parent is not None:
             ids.append(node.token)
@@ -81,14 +81,14 @@ class Prefix:
         return nodes[::-1]
 
     def without_last(self, count: int) -> Prefix:
-        """Return the sequence without its last `count` tokens."""
+        """Return the node of the sequence without its last `count` tokens."""
         node = self
         while count and node.parent is not None:
             node, count = node.parent, count - 1
         return node
 
     def begins_with(self, other: Prefix) -> bool:
-        """Return whether `other` is this sequence or its beginning."""
+        """Return whether this sequence begins with `other`, or is `other`."""
         node = self
         while node is not other and node.parent is not None:
             node = node.parent

@@ -11,15 +11,15 @@ from wenet_fusion_runtime.search.frame_scores import FrameScores
 from wenet_fusion_runtime.search.scorer_set import ScorerSet
 from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 
-# From blocks of a segment's encoder output, (1, T, D) each, and N token sequences to (N, 2) log-probabilities of the
-# left-to-right and the right-to-left decoder: `AcousticModel.rescore`.
+# `AcousticModel.rescore`: maps blocks (1, T, D) of a segment's encoder output and N token sequences to (N, 2)
+# log-probabilities of the left-to-right and the right-to-left decoder.
 DecoderScores = Callable[[Sequence[np.ndarray], Sequence[tuple[int, ...]]], np.ndarray]
 
 
 class RescoringSearch:
     """Run a CTC search frame by frame, and let attention decoders rescore its n-best list when the segment ends.
 
-    Until then hypotheses and stable prefix are those of the first pass; the decoders choose among what it kept.
+    Until then, hypotheses and stable prefix are those of the CTC search, the first pass.
 
     Args:
         first_pass: the CTC search.
@@ -51,11 +51,11 @@ class RescoringSearch:
             self._encoder_blocks.append(encoder_out)
 
     def commit(self, frame: int) -> None:
-        """Make final the tokens that the first pass emitted before `frame`; see `Search`."""
+        """Make the tokens that the first pass emitted before `frame` final; see `Search`."""
         self._first_pass.commit(frame)
 
     def set_scorers(self, scorers: ScorerSet) -> None:
-        """Score the first pass's hypotheses by other scorers; see `ScoredSearch`."""
+        """Score the hypotheses of the first pass with other scorers; see `ScoredSearch`."""
         if isinstance(self._first_pass, ScoredSearch):
             self._first_pass.set_scorers(scorers)
 
@@ -84,12 +84,12 @@ def rescore(
     `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, where
     `attention = (1 - reverse_weight) * left_to_right + reverse_weight * right_to_left`.
 
-    Scores of hot words, language model and length penalty get the weight of both passes together. So a boost that
-    decides between two texts in the first pass decides here too, if the decoders agree with CTC.
+    The scores of hot words, language model and length penalty (context, lm, length) get the sum of both passes'
+    weights: a boost that decides between two texts in the first pass also decides here if the decoders agree with CTC.
 
     Args:
         hypotheses: N hypotheses of one segment.
-        decoder_scores: (N, 2) log-probability of each hypothesis, end of sentence included, from the left-to-right and
+        decoder_scores: (N, 2) log-probability of each hypothesis and the end of the sentence, by the left-to-right and
             the right-to-left decoder.
         ctc_weight: weight of the CTC score.
         reverse_weight: share of the right-to-left decoder, 0 to 1; at 0 its column is not read.
@@ -113,5 +113,5 @@ def rescore(
 
 
 def _added(hypothesis: Hypothesis) -> float:
-    """Return what scorers added in the first pass."""
+    """Return the sum of the scorers' scores in the first pass."""
     return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score

@@ -17,18 +17,18 @@ from wenet_fusion_runtime.search.scorers import LengthPenalty, ScoreField, Score
 from wenet_fusion_runtime.search.spelling import Spelling
 
 # The sum of the scores of one prefix, and each scorer's score and state. A plain tuple, because the search makes one
-# per prefix and token that it tries, and named fields cost several times as much.
+# per prefix and token that it tries, and named fields would take several times as long.
 PrefixScore = tuple[float, Sequence[tuple[float, Any]]]
 UNSCORED: PrefixScore = (0.0, ())
 
 
 class ScorerSet:
-    """Sum the scores of a search's scorers. Read-only; streams share it. A set without scorers is falsy.
+    """Sum the scores of a search's scorers. It is read-only, and streams share it. An empty set is falsy.
 
     Args:
-        scorers: the scorers; a hot word scorer without phrases is left out.
+        scorers: the scorers; a hot word scorer without phrases does not count.
     Attributes:
-        most_gained: (V,) for each token an upper bound on what it adds to any prefix, in nats.
+        most_gained: (V,) upper bound of the nats that each token can add to a prefix.
 
     >>> scorers = ScorerSet([LengthPenalty(0.5, vocabulary_size=5), LengthPenalty(1.0, vocabulary_size=5)])
     >>> total, _ = scorers.advance(scorers.start(), 3)
@@ -46,10 +46,10 @@ class ScorerSet:
         return bool(self._scorers)
 
     def with_hot_words(self, hot_words: Sequence[HotWord]) -> ScorerSet:
-        """Return a copy with more hot words; a phrase that it already holds gets its boost from `hot_words`.
+        """Return a copy with more hot words, whose boosts replace those of equal phrases.
 
         Raises:
-            ValueError: hot words cannot be used; the message lists all of them.
+            ValueError: hot words are unusable; the message lists all of them.
         """
         return ScorerSet(
             [scorer.with_hot_words(hot_words) if isinstance(scorer, HotWordScorer) else scorer for scorer in self._all]
@@ -72,14 +72,14 @@ class ScorerSet:
         return total, parts
 
     def carried(self, before: ScorerSet, old: PrefixScore, score: PrefixScore, token: int) -> PrefixScore:
-        """Return the score after one more token, whose score with other scorers is known.
+        """Return the score after one more token, with the known scores of scorers that another set shares.
 
-        Scorers in both sets, e.g. a language model, are not asked again.
+        Shared scorers, e.g. a language model, do not score the token again.
 
         Args:
             before: the other set.
-            old: its score after the token.
-            score: this set's score before the token.
+            old: score of the other set after the token.
+            score: score of this set before the token.
             token: the token.
         """
         known = {id(scorer): part for scorer, part in zip(before._scorers, old[1])}
@@ -90,9 +90,9 @@ class ScorerSet:
         return total, parts
 
     def end_probability(self, hypotheses: Sequence[Hypothesis]) -> float:
-        """Return the probability of the language model that the sentence ends here, the mean over the hypotheses.
+        """Return the language model's probability that the sentence ends here, as a mean over the hypotheses.
 
-        Hypotheses weigh as their scores say. Without a language model the probability is 0.
+        Each hypothesis is weighted by exp(score). Without a language model the probability is 0.
         """
         models = [scorer for scorer in self._all if isinstance(scorer, LanguageModelScorer)]
         if not models:
@@ -107,8 +107,8 @@ class ScorerSet:
 
         Args:
             hypothesis: a hypothesis with CTC scores only.
-            score: the score of its tokens.
-            is_final: add what the scorers give to a text that ends here.
+            score: the scorers' score of its tokens.
+            is_final: use the scorers' final scores, for a text that ends here.
         """
         total = 0.0
         fields: dict[ScoreField, float] = dict.fromkeys(("context_score", "lm_score", "length_score"), 0.0)
@@ -137,13 +137,13 @@ def make_scorers(
     Args:
         vocabulary: the model's tokens.
         hot_words: phrases to prefer, or to suppress.
-        language_model: scores words; None for none.
+        language_model: scores words; None: no language model.
         lm_weight: weight of its log-probabilities, not negative.
         word_bonus: nats added per word that the language model scores.
         length_penalty: nats subtracted per token; negative values favour longer texts.
     Raises:
-        ValueError: hot words cannot be used (the message lists all of them), or the vocabulary can write no word of the
-            language model.
+        ValueError: hot words are unusable (the message lists all of them), or the vocabulary cannot spell the words of
+            the language model.
     """
     spelling, scorers = Spelling(vocabulary), list[Scorer[Any]]()
     if language_model is not None:

@@ -1,4 +1,4 @@
-"""The interface of scorers, which add to the CTC score of a prefix, and the smallest of them."""
+"""The interface of scorers, which add to the CTC score of a prefix, and the length penalty."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ State = TypeVar("State")
 
 
 class Scorer(Protocol[State]):
-    """Add to the CTC score of each prefix of a beam search, token by token. Read-only; streams share it.
+    """Add to the CTC score of each prefix of a beam search, token by token. A scorer is read-only; streams share it.
 
-    States are values, one per prefix: `advance` makes a new one.
+    Each prefix has a state, which is never changed: `advance` makes a new one.
     """
 
     @property
@@ -25,7 +25,7 @@ class Scorer(Protocol[State]):
 
     @property
     def most_gained(self) -> np.ndarray:
-        """(V,) for each token an upper bound on what it adds to any prefix, in nats; the search prunes by it."""
+        """(V,) upper bound of the nats that each token can add to a prefix; the search uses it for pruning."""
         ...
 
     def start(self) -> State:
@@ -42,7 +42,7 @@ class Scorer(Protocol[State]):
 
 
 class LengthPenalty:
-    """Subtract a constant for each token. A state is the score so far.
+    """Subtract a constant for each token. The state is the score so far.
 
     Args:
         penalty: nats per token; negative values favour longer texts.

@@ -1,4 +1,4 @@
-"""The interface of every search: frames in, hypotheses and a stable prefix out."""
+"""The interface of a search, which turns frames into hypotheses and a stable prefix."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet
 class Search(Protocol):
     """Decode one segment, frame after frame.
 
-    A search reads frame after frame and nothing else, so any cut of the frames gives the same hypotheses, bit for bit;
-    offline decoding is one `advance`. `modes.py` lists the searches that users can choose.
+    A search processes one frame at a time, so the hypotheses do not depend on how frames are divided among calls, bit
+    for bit; offline decoding is one `advance`. `modes.py` lists the searches that users can choose.
     """
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
@@ -28,14 +28,14 @@ class Search(Protocol):
         ...
 
     def commit(self, frame: int) -> None:
-        """Make final the tokens of the best hypothesis that were emitted before `frame`; drop hypotheses that disagree.
+        """Make the tokens that the best hypothesis emitted before `frame` final: drop hypotheses that differ in them.
 
-        Frames count from the start of the stream, as `Hypothesis.frames` does.
+        Frames are counted from the start of the stream, as in `Hypothesis.frames`.
         """
         ...
 
     def stable_length(self) -> int:
-        """Return the length of the stable prefix: leading tokens of the best hypothesis that no later frame changes."""
+        """Return the number of leading tokens of the best hypothesis that no later frame can change."""
         ...
 
     def hypotheses(self, count: int) -> list[Hypothesis]:
@@ -43,7 +43,7 @@ class Search(Protocol):
         ...
 
     def final_hypotheses(self, count: int) -> list[Hypothesis]:
-        """Return the `count` best hypotheses if the segment ends here, best first; the search can still go on."""
+        """Return the `count` best hypotheses if the segment ends here, best first; `advance` may still follow."""
         ...
 
 
@@ -52,9 +52,9 @@ class ScoredSearch(Search, Protocol):
     """A search whose scorers may change while it runs."""
 
     def set_scorers(self, scorers: ScorerSet) -> None:
-        """Score all hypotheses by other scorers, from the first token of the segment, as if there had been no others.
+        """Score all hypotheses again with other scorers, from the first token of the segment.
 
-        The score of a hypothesis depends on its text alone, never on when the scorers changed. Hypotheses that were
-        pruned before do not return.
+        The score of a hypothesis depends on its text only, not on when the scorers changed. Hypotheses that were pruned
+        before do not return.
         """
         ...

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from wenet_fusion_runtime.results.normalization import spellings
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
-MAX_PHRASE = 200  # characters of a hot word from a client or from a text
+MAX_PHRASE = 200  # most characters of a hot word from a client or from a text
 BOUNDARY = ord(WORD_START)
 _UNKNOWN_SYMBOL = 0x10FFFF  # stands for <unk>; no character has this code point
 
@@ -21,7 +21,7 @@ class Spelled(NamedTuple):
 
 
 class Spelling:
-    """Convert tokens and phrases to symbols, which are equal for equal text however it is split into tokens.
+    """Convert tokens and phrases to symbols, which do not depend on how a text is split into tokens.
 
     In a vocabulary of words each token is one symbol. In a vocabulary of pieces the symbols are characters (code
     points), and BOUNDARY marks the beginning and the end of a word: at U+2581, and on both sides of a character of a
@@ -32,8 +32,8 @@ class Spelling:
     Attributes:
         marked: whether the vocabulary has boundaries.
         symbols: the symbols of each token.
-        parts: the text of each token, split at word boundaries: the first part continues a word, each other part begins
-            one. In a vocabulary of words, or without boundaries, each token is a word of its own.
+        parts: the text of each token, split at word boundaries: the first part continues a word, every other part
+            begins one. In a vocabulary of words, or without boundaries, each token is a word of its own.
 
     >>> tokens = ["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo", "o\u2581you"]
     >>> spelling = Spelling(Vocabulary(tokens, "pieces"))
@@ -69,7 +69,7 @@ class Spelling:
     def spell(self, phrase: str) -> Spelled:
         """Return the symbols of a phrase. If the vocabulary has boundaries, the phrase begins and ends with one.
 
-        The phrase is normalised as transcripts are, see `normalize_text`.
+        The phrase is normalised like transcripts; see `normalize_text`.
 
         Raises:
             ValueError: the phrase is empty, or no sequence of tokens spells it. The message gives the reason without
@@ -84,10 +84,10 @@ class Spelling:
             raise
 
     def spell_any_case(self, phrase: str) -> tuple[Spelled, str] | None:
-        """Return the symbols of a phrase and its form: as it is, else in capitals, else in small letters.
+        """Return the symbols of a phrase and the form that was spelled: unchanged, else upper case, else lower case.
 
         Returns:
-            None if the phrase has more than 200 characters or no sequence of tokens spells any of its forms.
+            None if the phrase has more than 200 characters or tokens can spell none of its forms.
         """
         for form in (phrase, phrase.upper(), phrase.lower()) if len(phrase) <= MAX_PHRASE else ():
             try:
@@ -148,7 +148,7 @@ class Spelling:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into words: at spaces, and around each character of a script without spaces.
+    """Split a text into words at spaces and around each character of a script without spaces.
 
     >>> split_words("hello \u4f60\u597d")
     ['hello', '\u4f60', '\u597d']
@@ -157,7 +157,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _marked(text: str) -> str:
-    """Surround characters of scripts without spaces by boundaries, and merge boundaries in a row."""
+    """Surround characters of scripts without spaces with boundaries, and merge consecutive boundaries."""
     if any(map(is_unspaced, text)):
         text = "".join(f"{WORD_START}{letter}{WORD_START}" if is_unspaced(letter) else letter for letter in text)
     while WORD_START * 2 in text:

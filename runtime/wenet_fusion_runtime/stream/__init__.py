@@ -1,1 +1,1 @@
-"""Streams: audio in any cut to results, and the same for whole utterances."""
+"""Recognise streams, whose audio arrives in pieces of any length, and whole utterances."""

@@ -1,4 +1,4 @@
-"""The hot words of one stream: a value that is replaced when they change."""
+"""The hot words of one stream, as an immutable value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wenet_fusion_runtime.stream.decoding_options import check_alternatives
 
 @dataclass(frozen=True)
 class Biasing:
-    """The hot words and the context of one stream, beside the hot words that all streams have.
+    """The hot words and the context of one stream, in addition to the hot words of all streams.
 
     A phrase that is both a hot word and a term of the context gets the hot word's boost.
 
@@ -25,12 +25,12 @@ class Biasing:
     ['ANNA']
     """
 
-    mode: str  # the search's
+    mode: str  # one of MODES
     shared: ScorerSet  # the scorers of all streams
     finder: TermFinder
     hot_words: tuple[HotWord, ...] = ()
     context: tuple[HotWord, ...] = ()  # the terms of a text
-    own: ScorerSet | None = None  # the scorers with both; None: neither
+    own: ScorerSet | None = None  # `shared` with hot words and context; None: the stream has none
 
     @property
     def scorers(self) -> ScorerSet:
@@ -38,10 +38,10 @@ class Biasing:
         return self.shared if self.own is None else self.own
 
     def with_hot_words(self, hot_words: Sequence[HotWord]) -> Biasing:
-        """Return a value with these hot words in place of its own; the same value if nothing changes.
+        """Return a value with these hot words in place of the present ones; the same value if nothing changes.
 
         Raises:
-            ValueError: hot words cannot be used (the message lists all of them), or the search has no use for any.
+            ValueError: hot words are unusable (the message lists all of them), or the mode keeps one hypothesis only.
         """
         if _boosts(hot_words) == _boosts(self.hot_words):
             return self
@@ -50,13 +50,13 @@ class Biasing:
         return self._with(tuple(hot_words), self.context)
 
     def with_context(self, text: str, boost: float = DEFAULT_BOOST) -> Biasing:
-        """Return a value with the terms of a text in place of those of the one before; see `TermFinder`.
+        """Return a value with the terms of `text` as its context, in place of the present one; see `TermFinder`.
 
         Raises:
-            ValueError: the text is not blank and the search has no use for hot words, or the boost is out of range.
+            ValueError: the text is not blank but the mode keeps one hypothesis only, or the boost is out of range.
         """
         if text.strip():
-            check_alternatives(self.mode, "hot words and a context")  # before the search for terms, which takes time
+            check_alternatives(self.mode, "hot words and a context")  # first, because finding terms takes time
         context = tuple(HotWord(term, boost, "context") for term in self.finder.find(text))
         if _boosts(context) == _boosts(self.context):
             return self

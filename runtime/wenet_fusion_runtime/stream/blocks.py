@@ -1,4 +1,4 @@
-"""Audio of one stream, resampled and cut into the blocks that the model steps over."""
+"""Resample the audio of one stream and cut it into blocks, one for each step of the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BlockBuffer:
         frame_samples: samples per encoder frame.
         chunk: frames per block.
         right_padding: zero samples appended at the end of the audio.
-        lookahead: samples after its last frame that a block holds too; the next block begins with them.
+        lookahead: samples that follow the last frame of a block in it; the next block begins with them.
 
     >>> buffer = BlockBuffer(sample_rate=8000, frame_samples=4, chunk=2, right_padding=3)
     >>> buffer.push(np.ones(7, dtype=np.float32))
@@ -58,12 +58,12 @@ class BlockBuffer:
 
     @property
     def waiting_samples(self) -> int:
-        """Number of samples at the model's rate that are not in a dropped block."""
+        """Number of samples at the model's rate that no dropped block contained."""
         return self._waiting + (0 if self._block is None else self._block.length)
 
     @property
     def complete_blocks(self) -> int:
-        """Number of blocks that are complete and not dropped."""
+        """Number of complete blocks that are not dropped yet."""
         # The last block may be short, and has no look-ahead.
         waiting = self._waiting + (self._size - 1 if self._ended else -self._lookahead)
         return (self._block is not None) + max(0, waiting) // self._size
@@ -77,7 +77,7 @@ class BlockBuffer:
         self._add(self._resampler.process(mono))
 
     def end(self) -> None:
-        """End the audio: add the samples inside the resampler and the right padding. A second call changes nothing."""
+        """End the audio: add the resampler's last samples and the right padding. A second call changes nothing."""
         if self._ended:
             return
         self._ended = True
@@ -129,7 +129,7 @@ class BlockBuffer:
         return np.concatenate(taken)
 
     def _peek(self, count: int) -> list[np.ndarray]:
-        """Return the next `count` samples, or all that there are, without taking them."""
+        """Return the next `count` samples, or fewer if there are fewer, without taking them."""
         found = []
         for piece in self._pieces:
             if count <= 0:

@@ -1,4 +1,4 @@
-"""Decoding options: as users give them, and resolved for one model."""
+"""Decoding options: those that a user gives, and the complete set for one model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_BEAM_SIZE = 10
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of decoding, from frames to text. None stands for the model's default.
+    """Options that turn frame scores into text. None means the default of the model.
 
     Raises:
         ValueError: a value is out of its range.
@@ -38,15 +38,15 @@ class DecodingOptions:
     nbest: int | None = None  # hypotheses of a final result; None: beam_size
     blank_penalty: float = 0.0  # nats subtracted from blank: fewer deletions, more insertions
     length_penalty: float = 0.0  # nats subtracted per token; negative values favour longer texts
-    token_threshold: float = 10.0  # prune a frame's tokens more than this many nats below its best
-    blank_skip_threshold: float = 1.0  # consider only blank where it is more probable than this; 1 skips nothing
-    hot_words: Sequence[HotWord] = ()  # phrases to prefer or suppress; a stream may add more
+    token_threshold: float = 10.0  # prune tokens more than this many nats below the frame's best
+    blank_skip_threshold: float = 1.0  # keep only blank in frames where it is more probable than this; 1: never
+    hot_words: Sequence[HotWord] = ()  # phrases to prefer or suppress, for all streams; a stream may add more
     language_model: LanguageModel | None = None  # scores words; None: no language model
-    lm_weight: float = 0.5  # weight of its log-probabilities
-    word_bonus: float = 0.0  # nats added per word that it scores
+    lm_weight: float = 0.5  # weight of the language model's log-probabilities
+    word_bonus: float = 0.0  # nats added per word that the language model scores
     endpoint: EndpointRules = EndpointRules()  # when segments close
     commit_seconds: float | None = None  # words this old are final; None: words are final when the segment closes
-    formatter: Formatter | None = None  # from the text of a closed segment to the text to show; see `load_formatter`
+    formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:
@@ -83,7 +83,7 @@ class DecodingOptions:
 
         Raises:
             ValueError: the model lacks a decoder that the options need, the beam is larger than the vocabulary or
-                smaller than n-best, or the mode has no use for an option.
+                smaller than n-best, or an option has no effect in the mode.
         """
         mode = self.mode or (RESCORING if meta.decoder else PREFIX_BEAM)
         needs_decoder = SEARCH_MODES[mode].needs_decoder

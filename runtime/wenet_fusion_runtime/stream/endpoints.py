@@ -1,4 +1,4 @@
-"""Endpoint rules: when a segment closes, decided from counts of frames."""
+"""Endpoint rules, which close a segment after a number of silent frames or of all frames."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from wenet_fusion_runtime.results.result import Endpoint
 from wenet_fusion_runtime.results.vocabulary import BLANK
 
-_LEAST = 1e-12  # probabilities nearer to 0 and 1 have finite odds, too
-LONGEST_SECONDS = 1e7  # of any option in seconds: 115 days; counts of frames stay small integers
+_LEAST = 1e-12  # smallest distance of a probability from 0 and 1, so that its odds are finite
+LONGEST_SECONDS = 1e7  # largest value of an option in seconds (115 days), so that frame counts stay small integers
 
 
 @dataclass(frozen=True)
 class EndpointRules:
     """Rules by which a segment closes by itself.
 
-    A frame is silent if blank is its most probable token, or by `silence_probability`. A segment has text once a token
-    begins in it.
+    A frame is silent if blank is its most probable token; with `silence_probability`, if blank is more probable than
+    that. A segment has text once a token begins in it.
 
     Raises:
         ValueError: a value is out of its range.
@@ -35,10 +35,10 @@ class EndpointRules:
     rule3_silence_seconds: float = 0.4
     rule3_extra_seconds: float = 10.0  # close it this much later even without silence, perhaps within a word
     silence_probability: float | None = None  # a frame is silent if blank is more probable than this
-    # Close once the sentence is complete with this probability, as the language model and the silence so far say; None:
-    # never. The odds are those of the end of the sentence, times e for each complete_pause_seconds of silence.
+    # Close once the sentence is complete with this probability; None: never. Its odds are the language model's odds
+    # that the sentence ends here, times e for each complete_pause_seconds of silence so far.
     complete_probability: float | None = None
-    complete_seconds: float = 0.4  # least silence after text for that
+    complete_seconds: float = 0.4  # least silence after text before a sentence counts as complete
     complete_pause_seconds: float = 0.5  # mean pause within a sentence
 
     def __post_init__(self) -> None:
@@ -74,13 +74,13 @@ LIVE_ENDPOINTS = EndpointRules(
 
 
 class SegmentCounts(NamedTuple):
-    """The counts over the open segment that the rules read."""
+    """Frame counts of the open segment, from which the rules decide."""
 
     frames: int = 0  # since the segment was opened
     silent: int = 0  # consecutive silent frames at its end
     has_text: bool = False  # a token began in it
     previous: int = (
-        BLANK  # best token of the last frame; at the start the token that the cut before the segment went through
+        BLANK  # best token of the last frame; before the first frame the token that the previous cut split, or BLANK
     )
     asks: bool = False  # `FrameRules.answer` should be called before the next frame
     needed: float = math.inf  # silent frames after which the sentence is taken as complete
@@ -95,10 +95,10 @@ class Scan(NamedTuple):
 
 
 class FrameRules:
-    """`EndpointRules` in frames. A decision reads one frame and the counts, so it is the same however frames arrive.
+    """`EndpointRules` in frames. A decision depends on one frame and the counts, not on how the frames arrive.
 
     Args:
-        rules: rules in seconds, rounded to frames.
+        rules: rules in seconds, which are rounded to frames.
         frame_seconds: duration of an encoder frame.
 
     >>> rules = FrameRules(EndpointRules(rule2_seconds=0.08), frame_seconds=0.04)
@@ -129,8 +129,8 @@ class FrameRules:
             tokens: (T,) the most probable token of each frame.
             blank_log_probs: (T,) natural logarithms.
         Returns:
-            the segment's end after the first 1 to T of these frames, the others belong to the next segment; or all T
-            frames and no endpoint; or fewer and no endpoint, with counts that ask for `answer`.
+            one of three: an endpoint after the first 1 to T frames (the rest belong to the next segment); no endpoint
+            in the T frames; or counts that ask for `answer` before the frames that follow `Scan.frames` are scanned.
         """
         frames, silent, has_text, previous, _, needed = counts
         limit = self._silence_log_prob
@@ -147,13 +147,13 @@ class FrameRules:
         return Scan(SegmentCounts(frames, silent, has_text, previous, False, needed), len(tokens), None)
 
     def answer(self, counts: SegmentCounts, end_probability: float) -> tuple[SegmentCounts, Endpoint | None]:
-        """Take the probability that the sentence ends after the text so far, for which `scan` asked.
+        """Use the probability that the sentence ends after the text so far, for which `scan` asked.
 
         Pauses within a sentence have exponential lengths, so each `complete_pause_seconds` of silence multiplies the
         odds of the end by e.
 
         Returns:
-            the counts to go on with, and whether the segment closes at once.
+            the counts for the next `scan`, and the endpoint if the segment closes at once, else None.
         """
         silence = self._pause * (self._complete_log_odds - _log_odds(end_probability))
         needed = max(counts.silent, math.ceil(silence))

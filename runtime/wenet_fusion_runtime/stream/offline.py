@@ -1,4 +1,4 @@
-"""Decode whole utterances in batches, token for token as streams do."""
+"""Decode whole utterances in batches, with the same tokens as streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
-OFFLINE_BLOCK_FRAMES = 2048  # 82 s at 40 ms; attention within a block costs memory by its square
+OFFLINE_BLOCK_FRAMES = 2048  # 82 s at 40 ms; the memory of attention grows with the square of a block's length
 
 
 def transcribe_offline(
@@ -29,14 +29,14 @@ def transcribe_offline(
     Raises:
         ValueError: the chunking or the options do not suit the model.
     """
-    if model.meta.restarts:  # where a stream takes a fresh state depends on the segments
+    if model.meta.restarts:  # a stream takes a fresh state after a segment, which one step cannot do
         stream = Recognizer(model, options).create_stream(chunk, left)
         return [*stream.accept_waveform(samples), *stream.finish()]
     return decode_rows(model, offline_step(model, [samples], chunk, left), options)[0]
 
 
 def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:
-    """Return the segments of each row of a step that began with a fresh state and held whole utterances."""
+    """Return the segments of each row of a step over whole utterances, such as `offline_step` returns."""
     results, scorers = [], options.scorers(model.meta.vocabulary)
     for index in range(len(step.lengths)):
         decoder = SegmentDecoder(model, options, scorers)
@@ -45,14 +45,14 @@ def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions
 
 
 def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: int, left: int) -> StepScores:
-    """Run whole utterances as one batch, as if in one step; `decode_rows` decodes it, once or with several options.
+    """Run whole utterances as one batch. `decode_rows` decodes the scores, also several times with other options.
 
-    Long audio runs in blocks of whole chunks with the state between them, so memory does not grow with its square.
+    Long audio runs in blocks of whole chunks that pass the state on, so that memory grows linearly with its length.
 
     Args:
         model: the model.
         utterances: samples (n,) of each, at the model's rate; the model's right padding is appended here.
-        chunk: frames per chunk; a chunk that holds the longest utterance is full context, and always allowed.
+        chunk: frames per chunk; a chunk as long as the longest utterance (full context) is always allowed.
         left: chunks visible to the left.
     Raises:
         ValueError: the model was not trained for the chunk with this left context.

@@ -1,4 +1,4 @@
-"""The recognizer: a model with decoding options, which programs share and which makes streams."""
+"""The recognizer: a model with decoding options, which creates streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wenet_fusion_runtime.stream.stream import Stream
 
 
 class Recognizer:
-    """A model with decoding options; makes streams, which may run in different threads.
+    """A model with decoding options. It creates streams, which may run in different threads.
 
     Args:
         model: path of an exported file, or a model already loaded.
@@ -64,11 +64,11 @@ class Recognizer:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
             left: chunks visible to the left; None is the model's left context for this chunk.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
-            endpoint: rules that close its segments; None takes those of the options.
-            hot_words: phrases to prefer or suppress, beside those of the options; a phrase in both gets its boost here.
+            endpoint: rules that close the stream's segments; None: those of the options.
+            hot_words: phrases to prefer or suppress, added to those of the options, whose boosts they override.
             context: a text whose names and rare words become hot words; see `Stream.set_context`.
         Raises:
-            ValueError: the chunk does not suit the model, hot words cannot be used, or the mode has no use for them.
+            ValueError: the chunk does not suit the model, hot words are unusable, or the mode keeps one hypothesis.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk
@@ -79,7 +79,7 @@ class Recognizer:
         return Stream(self.model, options, chunk, left, biasing)
 
     def _warm_up(self) -> None:
-        """Run the model once, so that the first audio does not pay for first calls."""
+        """Run the model once, because first calls are slow: the first audio does not wait for them."""
         scores = self.model.warm_up()
         if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])

@@ -23,13 +23,13 @@ def make_result(
 
     Args:
         hypotheses: best first.
-        stable_length: leading tokens of the best one that no later frame changes; of a closed segment all of them.
+        stable_length: number of leading tokens of the best hypothesis that are final; all once the segment is closed.
         meta: describes the model.
         segment: the segment's number.
-        frames: its first frame, and the one after its last.
-        endpoint: why it closed; None while it is open.
-        earliest: seconds before which none of its tokens was spoken. CTC emits a word near its end, so the segment's
-            first word may begin in the silence that closed the segment before.
+        frames: the segment's first frame, and the one after its last.
+        endpoint: why the segment closed; None while it is open.
+        earliest: lower limit of the tokens' start times, in seconds. CTC emits a word near its end, so the first word
+            of a segment may begin before it, in the silence that closed the previous segment.
     """
     vocabulary, best = meta.vocabulary, hypotheses[0]
     start, end = frames[0] * meta.frame_seconds, frames[1] * meta.frame_seconds

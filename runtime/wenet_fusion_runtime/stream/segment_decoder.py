@@ -28,8 +28,8 @@ class SegmentDecoder:
     Args:
         model: rescores hypotheses; its metadata give the frame length and the vocabulary.
         options: search mode, weights and endpoint rules.
-        scorers: the scorers of the search; None builds them from the options. Building them for many hot words takes
-            seconds, so let streams share them.
+        scorers: the scorers of the search; None builds them from the options. With many hot words that takes seconds,
+            so let streams share scorers.
     Raises:
         ValueError: the options do not suit the model.
 
@@ -54,7 +54,7 @@ class SegmentDecoder:
         self._partial: Result | None = None  # the result for the frames so far, once requested
 
     def accept(self, scores: FrameScores, encoder_out: np.ndarray) -> list[Result]:
-        """Decode T more frames; return the segments that closed in them.
+        """Decode the next T frames; return the segments that closed in them.
 
         Args:
             scores: scores of T frames.
@@ -96,7 +96,7 @@ class SegmentDecoder:
             first = stop
 
     def set_scorers(self, scorers: ScorerSet) -> None:
-        """Score the open segment and those that follow by other scorers; see `ScoredSearch`."""
+        """Use other scorers for the open segment and those that follow; see `ScoredSearch`."""
         self._scorers, self._partial = scorers, None
         if isinstance(self._search, ScoredSearch):
             self._search.set_scorers(scorers)

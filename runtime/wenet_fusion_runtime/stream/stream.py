@@ -1,4 +1,4 @@
-"""A stream: one utterance or one endless recording, recognised as it arrives."""
+"""A stream: one recording of any length, recognised as it arrives."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 
 class Stream:
-    """One recording, recognised as it arrives. `Recognizer.create_stream` makes it; one thread at a time uses it.
+    """One recording, recognised as it arrives. `Recognizer.create_stream` makes it; only one thread at a time uses it.
 
-    Feed `accept_waveform`, then call `finish` once; leaving a `with` block calls it.
+    Pass the audio to `accept_waveform`, then call `finish` once; leaving a `with` block calls `finish`.
 
-    A program that steps many streams in one batch uses the parts of which `accept_waveform` and `finish` are made:
+    A program that steps many streams in one batch uses the methods that `accept_waveform` and `finish` call:
 
         stream.push(samples)                                  # or stream.end_input()
         while (block := stream.ready_block()) is not None:
@@ -52,20 +52,20 @@ class Stream:
         self._buffer = BlockBuffer(*sizes, meta.lookahead_samples)
         self._decoder = SegmentDecoder(model, options, biasing.scorers)
         self._biasing = biasing
-        self._blocks = 0  # decoded so far
-        self._changes: deque[tuple[int, Biasing]] = deque()  # each with the number of blocks that are decoded before it
+        self._blocks = 0  # number of decoded blocks
+        self._changes: deque[tuple[int, Biasing]] = deque()  # each with the number of blocks to decode before it
         self._finals: list[Result] = []
-        self._finals_text = ""  # with the spaces at both ends
+        self._finals_text = ""  # text of the closed segments, not stripped
         self._last: Result | None = None  # the last segment, once the stream is finished
 
     @property
     def model(self) -> AcousticModel:
-        """The model that decodes its blocks."""
+        """The model that runs the stream's blocks."""
         return self._model
 
     @property
     def result(self) -> Result:
-        """The open segment so far; after `finish` the last segment."""
+        """The result of the open segment so far; after `finish`, of the last segment."""
         return self._decoder.partial() if self._last is None else self._last
 
     @property
@@ -76,12 +76,12 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """All text so far: closed segments and the open one, as if there had been one segment."""
+        """All text so far: the closed segments and the open one, joined."""
         open_text = "" if self._last is not None else self._spaced(self._decoder.partial())
         return (self._finals_text + open_text).strip()
 
     def accept_waveform(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Result]:
-        """Feed the next samples, any number; run the model for each chunk that they complete.
+        """Add the next samples, any number, and decode each chunk that they complete.
 
         Args:
             samples: see `push`.
@@ -110,9 +110,9 @@ class Stream:
         return [*closed, last]
 
     def close_segment(self) -> Result:
-        """Close the open segment now, regardless of the rules, and begin another one; return it, perhaps empty.
+        """Close the open segment now, regardless of the rules, and return its result, which may be empty.
 
-        Samples of an incomplete chunk belong to the next segment.
+        A new segment begins. Samples of an incomplete chunk belong to it.
 
         Raises:
             ValueError: the stream is finished.
@@ -124,36 +124,36 @@ class Stream:
         return result
 
     def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:
-        """Replace the hot words that this stream was given; those of the recognizer's options stay.
+        """Replace the hot words of this stream; those of the recognizer's options stay.
 
-        The text is then what it would be if the open segment had begun with these words, except for hypotheses that the
-        search has dropped by now. Blocks that are complete but not decoded still use the words from before.
+        The open segment is scored as if it had begun with the new words, except that hypotheses which the search has
+        dropped do not come back. Blocks that are complete but not decoded yet still use the previous words.
 
         Args:
             hot_words: phrases to prefer or suppress; empty for none. The same phrases again change nothing.
         Raises:
-            ValueError: the stream is finished, hot words cannot be used (the message lists all of them), or the mode
-                has no use for them; the stream does not change.
+            ValueError: the stream is finished, hot words are unusable (the message lists all of them), or the mode
+                keeps one hypothesis only; the stream does not change.
         """
         self.set_biasing(self._biasing.with_hot_words(hot_words))
 
     def set_context(self, text: str, boost: float = DEFAULT_BOOST) -> tuple[str, ...]:
-        """Prefer the terms of a text: its names and rare words, see `TermFinder`. Hot words stay.
+        """Prefer the terms of a text, i.e. its names and rare words; see `TermFinder`. Hot words stay.
 
         Args:
-            text: e.g. the agenda of a meeting, or the page that the user looks at; it replaces the one before.
-            boost: in nats per token of each term.
+            text: e.g. the agenda of a meeting, or the page that the user reads; it replaces the previous text.
+            boost: nats added per token of a term.
         Returns:
-            the terms.
+            the terms that were found.
         Raises:
-            ValueError: the stream is finished, or the mode has no use for terms; the stream does not change.
+            ValueError: the stream is finished, or the mode keeps one hypothesis only; the stream does not change.
         """
         self.set_biasing(self._biasing.with_context(text, boost))
         return tuple(word.phrase for word in self._biasing.context)
 
     @property
     def biasing(self) -> Biasing:
-        """The hot words and the context; a value."""
+        """The hot words and the context, as an immutable value."""
         return self._biasing
 
     def set_biasing(self, biasing: Biasing) -> None:
@@ -195,7 +195,7 @@ class Stream:
 
     @property
     def waiting_seconds(self) -> float:
-        """Seconds of audio that were pushed and are not yet decoded, without the samples inside the resampler."""
+        """Seconds of audio that were pushed but not yet decoded, except the samples inside the resampler."""
         return self._buffer.waiting_samples / self._model.meta.sample_rate
 
     @property

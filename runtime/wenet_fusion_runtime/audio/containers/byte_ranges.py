@@ -1,4 +1,4 @@
-"""Ranges of bytes of an open file: as files of their own, and as a window for scanning."""
+"""Read ranges of bytes of an open file, either as files of their own or through a buffer for scanning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _WINDOW = 1 << 17  # bytes read at once
-_ENDLESS = 1 << 40  # bytes; more than any file
+_ENDLESS = 1 << 40  # bytes; larger than any file
 
 
 class Link(NamedTuple):
@@ -25,19 +25,19 @@ class Link(NamedTuple):
     start: int
     end: int
     frames: int | None = None  # samples per channel; None if counting them needs a decoder
-    is_endless: bool = False  # decoders must not derive a length from the number of bytes
+    is_endless: bool = False  # hide the number of bytes, from which decoders would derive a wrong length
     parts: tuple[tuple[int, int], ...] = ()  # the ranges that a decoder needs; empty: all bytes
 
 
 class FileRange(io.RawIOBase):
-    """A read-only file of the bytes `start` to `end` of an open file; do not use that file meanwhile.
+    """A read-only file of the bytes `start` to `end` of an open file, which must not be used meanwhile.
 
     Args:
-        file: open file that can seek.
+        file: open, seekable file.
         start: first byte.
         end: byte after the last one.
-        is_endless: report a far larger size.
-        closes: close `file` with this one.
+        is_endless: report a far larger size; see `Link`.
+        closes: `close` also closes `file`.
 
     >>> FileRange(io.BytesIO(b"abcdef"), 2, 5).read()
     b'cde'
@@ -71,7 +71,7 @@ class FileRange(io.RawIOBase):
         if self._stated == _ENDLESS and self._position >= _ENDLESS - _WINDOW:  # libsndfile looks for a tag at the end
             return bytes(max(0, min(count, _ENDLESS - self._position)))
         left = self._size - self._position
-        if left <= 0:  # damaged headers lead far beyond the end, where the system cannot seek
+        if left <= 0:  # damaged headers may point far beyond the end, where the system cannot seek
             return b""
         data = self._read_at(self._position, left if count < 0 else min(count, left))
         self._position += len(data)
@@ -89,19 +89,19 @@ class FileRange(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close this file, and the open file below it if `closes` is set."""
+        """Close this file, and also the underlying file if `closes` is set."""
         if self._closes:
             self._file.close()
         super().close()
 
 
 class FileParts(FileRange):
-    """A read-only file of several ranges of bytes of an open file, one after another; see `FileRange`.
+    """A read-only file that joins several ranges of bytes of an open file; see `FileRange`.
 
     Args:
-        file: open file that can seek.
-        parts: start and end of each.
-        is_endless: report a far larger size.
+        file: open, seekable file.
+        parts: start and end of each range.
+        is_endless: report a far larger size; see `Link`.
 
     >>> FileParts(io.BytesIO(b"abcdefgh"), [(1, 3), (5, 7)]).read()
     b'bcfg'
@@ -130,7 +130,7 @@ BinaryFile = BinaryIO | FileRange
 
 
 class Borrowed:
-    """A file that its owner closes: `close` does nothing.
+    """A wrapper of a file that only its owner closes: `close` does nothing.
 
     >>> file = io.BytesIO(b"abc")
     >>> Borrowed(file).close()
@@ -149,10 +149,10 @@ class Borrowed:
 
 
 class Window:
-    """Read bytes anywhere in a file, through a buffer for neighbouring bytes.
+    """Read bytes anywhere in a file, through a buffer that holds neighbouring bytes.
 
     Args:
-        file: open file that can seek.
+        file: open, seekable file.
 
     >>> window = Window(io.BytesIO(b"abcdef"))
     >>> window.size, window.look(4, 9), window.find(b"cd", 0)
@@ -174,7 +174,7 @@ class Window:
         return self._bytes[at : at + count]
 
     def find(self, wanted: bytes, position: int) -> int:
-        """Return the place of the first `wanted` from `position` on, or -1."""
+        """Return the position of the first `wanted` at or after `position`, or -1."""
         while position + len(wanted) <= self.size:
             self.look(position, len(wanted))
             at = self._bytes.find(wanted, position - self._begin)

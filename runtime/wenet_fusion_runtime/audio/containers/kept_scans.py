@@ -1,4 +1,4 @@
-"""Scan large files once: segments of a long recording open it again and again."""
+"""Keep the scans of large files, because each segment of a long recording opens the file again."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar, cast
 
 from wenet_fusion_runtime.audio.containers.byte_ranges import Window
 
-LARGE_BYTES = 1 << 20  # of a file whose scan is kept
+LARGE_BYTES = 1 << 20  # smallest size of a file whose scan is kept
 _MOST_KEPT = 4096  # scans
 T = TypeVar("T")
 
 
 def scan(find: Callable[[Window], T], window: Window, path: str | None) -> T:
-    """Return what `find` finds in a file; of a large file on a path, unchanged since its last scan, from memory.
+    """Return the result of `find` on a file; for a large file that has not changed, the kept result of its last scan.
 
     Args:
         find: a function of a module; its result must not be changed.
-        window: of the file.
-        path: of the file, if it has one.
+        window: reads the file.
+        path: path of the file; None if it has none: then nothing is kept.
     """
     if path is None or window.size < LARGE_BYTES:
         return find(window)

@@ -1,4 +1,4 @@
-"""Decode what libsndfile does not read (AAC, WebM, WMA, Speex, AMR, ...) through PyAV, an extra."""
+"""Decode formats that libsndfile does not read (AAC, WebM, WMA, Speex, AMR, ...) with PyAV, an optional package."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from wenet_fusion_runtime.audio.containers.sound_decoders import changes_rate, e
 from wenet_fusion_runtime.audio.sample_formats import check_format
 
 INSTALL = "pip install 'wenet-fusion-runtime[media]'"
-# Formats of FFmpeg that contain audio themselves; not playlists and other formats that open further files.
+# Formats of FFmpeg that contain audio; playlists and other formats that open further files are left out.
 _FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
     "tta,w64,wav,wv,xwma"
 )
 _EXACT = ("mov", "matroska")  # containers that state how long they are
 _MOST_PLANES = (
-    7  # with a plane for each of more channels, PyAV (to 18.1 at least) reads pointers beyond theirs: a crash
+    7  # with more planes (one per channel), PyAV up to at least 18.1 reads beyond its list of pointers and crashes
 )
 _TOLERANCE_SECONDS = 0.25  # largest difference between the stated duration and the audio
 
 
 class MediaDecoder:
-    """The first audio stream of a file that FFmpeg reads; a `Decoder`.
+    """A `Decoder` of the first audio stream of a file that FFmpeg can read.
 
     Args:
-        file: open binary file that can seek.
+        file: open, seekable binary file.
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: FFmpeg does not read the file, or it has no audio.
+        ValueError: FFmpeg cannot read the file, or the file has no audio.
 
     >>> import io
     >>> try:
@@ -57,7 +57,7 @@ class MediaDecoder:
         stream = self._container.streams.audio[0]
         self._stated = _stated_seconds(self._container, stream)
         self._decoded = self._container.decode(stream)
-        self._rest = self._next()  # only the first frame has the true rate
+        self._rest = self._next()  # the sample rate is reliable only in the first frame
         if self._rest is None:
             raise ValueError("has no samples")
 
@@ -84,7 +84,7 @@ class MediaDecoder:
         self._file.close()
 
     def _next(self) -> np.ndarray | None:
-        """Return the samples of the next frame, None at the end."""
+        """Return the samples of the next frame; None at the end."""
         while True:
             try:
                 frame = next(self._decoded, None)
@@ -106,14 +106,14 @@ class MediaDecoder:
 
 
 class _Packing:
-    """Interleave the samples of frames that have more planes than PyAV reads."""
+    """Interleaves the samples of frames that have more planes than PyAV can read."""
 
     def __init__(self) -> None:
         self._shape: tuple[Any, ...] = ()
         self._resampler: Any = None
 
     def frames(self, frame: Any) -> list[Any]:
-        """Return a frame that can be read, or several."""
+        """Return one or more readable frames with the samples of a frame."""
         if not frame.format.is_planar or frame.layout.nb_channels <= _MOST_PLANES:
             return [frame]
         shape = frame.format.name, frame.layout.name, frame.sample_rate

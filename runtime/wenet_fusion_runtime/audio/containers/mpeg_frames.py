@@ -1,6 +1,6 @@
-"""The frames of MPEG audio (mp3): where streams begin and end, and their lengths.
+"""Scan the frames of MPEG audio (mp3), to find the beginning, the end and the length of each stream.
 
-Decoders estimate the length of a variable bit rate from the first frames, or take it from the first frame. This module
+At a variable bit rate, decoders estimate the length from the first frames, or believe the encoder's tag. This module
 counts all frames.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.containers.byte_ranges import Link, Window
 
-# kbit/s by index, for MPEG 1 layers I to III, and MPEG 2 layers I, and II and III.
+# kbit/s by index: for layers I, II and III of MPEG 1, and for layers I and II/III of MPEG 2.
 _RATES_1 = (
     (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -23,12 +23,12 @@ _RATES_2 = (
     (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 )
-_SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; halved in 2, quartered in 2.5
+_SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; half of these in MPEG 2, a quarter in MPEG 2.5
 _SYNC_BYTES = 6000  # at least three frames
-_HEAD_BYTES = 48  # of a frame, up to the mark of an encoder's notes
+_HEAD_BYTES = 48  # beginning of a frame that includes the mark of an encoder's tag
 _NOTES_BYTES = 192
 _SEARCHED = 1 << 15  # bytes that are searched for frames at once
-_MOST_PARTS = 100_000  # runs of frames of a stream that are told from the damage between them
+_MOST_PARTS = 100_000  # limit of the runs of frames in a stream between which damage is cut out
 _MARKS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -39,13 +39,13 @@ class Frame(NamedTuple):
     Frame(size=417, samples=1152, kind=(3, 3, 44100, False))
     """
 
-    size: int  # bytes, header included
+    size: int  # bytes, including the header
     samples: int  # per channel
-    kind: tuple[int, int, int, bool]  # version, layer, sample rate, whether mono: constant in a stream
+    kind: tuple[int, int, int, bool]  # version, layer, sample rate, is mono; constant within a stream
 
 
 def parse_frame(header: bytes) -> Frame | None:
-    """Return the frame that these 4 bytes begin, None if they begin none (or one of free format)."""
+    """Return the frame whose header these 4 bytes are; None if they are no header, or one of the free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return None
     return _parse(header[1], header[2], header[3] >> 6 == 3)
@@ -67,7 +67,7 @@ def _parse(first: int, second: int, is_mono: bool) -> Frame | None:
 
 
 def is_mpeg(data: bytes) -> bool:
-    """Return whether three frames of one kind follow each other from the first byte on."""
+    """Return whether the data begin with three consecutive frames of one kind."""
     position, kinds = 0, set()
     for _ in range(3):
         frame = parse_frame(data[position : position + 4])
@@ -79,12 +79,12 @@ def is_mpeg(data: bytes) -> bool:
 
 
 class _Stream:
-    """The frames of one stream, counted as they are found."""
+    """Counts the frames of one stream."""
 
     def __init__(self, start: int, frame: Frame, notes: tuple[int, int] | None) -> None:
         self.kind = frame.kind
         self._notes, self._count, self._frame = notes, 0, frame
-        self._runs = [[start, start]]  # bytes of frames that follow each other
+        self._runs = [[start, start]]  # byte ranges of consecutive frames
 
     def add(self, start: int, frame: Frame, is_audio: bool) -> None:
         self._count += is_audio
@@ -93,13 +93,13 @@ class _Stream:
         self._runs[-1][1] = start + frame.size
 
     def end_within(self, start: int, end: int) -> None:
-        """Leave the beginning of a frame that is cut off to the decoder."""
+        """Include the incomplete last frame, which the decoder may still use."""
         if start == self._runs[-1][1]:
             self._runs[-1][1] = end
 
     def link(self) -> Link:
-        """Return the stream, without its encoder's notes if they state a wrong number of frames, and without damage
-        between frames: a decoder would complain on standard error, or give up."""
+        """Return the stream without the damage between its frames, at which decoders print errors or stop, and without
+        the encoder's tag if it states a wrong number of frames."""
         samples, is_endless = self._count * self._frame.samples, True
         if self._notes is not None:
             stated, trimmed = self._notes
@@ -114,17 +114,17 @@ class _Stream:
 
 
 class _FrameSearch:
-    """Places where frames begin, found a block of bytes at a time: damage costs little time per byte."""
+    """Finds where frames begin, a block of bytes at a time, so that damaged files take little time per byte."""
 
     def __init__(self, window: Window, end: int) -> None:
         self._window, self._end = window, end
-        self._begin = self._stop = 0  # the block
-        self._places = self._kinds = np.zeros(0, np.int64)  # of all headers in it
-        self._is_paired = self._is_followed = np.zeros(0, bool)  # by one more of its kind, by two
-        self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # the last kind that was looked for, and its places
+        self._begin = self._stop = 0  # range of the block
+        self._places = self._kinds = np.zeros(0, np.int64)  # of all headers in the block
+        self._is_paired = self._is_followed = np.zeros(0, bool)  # followed by one frame of the same kind; by two
+        self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return where two frames of a kind begin, or the last one, or three of any other kind; the end without any."""
+        """Return the next place of two frames of `kind` (one at the end), or of three of another kind; else the end."""
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:
@@ -157,11 +157,11 @@ class _FrameSearch:
 
 
 class _Headers(NamedTuple):
-    """Sizes and kinds of frames by 13 bits of their headers: the lower five of the second byte, and the third."""
+    """Sizes and kinds of frames, indexed by 13 bits of the header: the lower five of the second byte, and the third."""
 
     sizes: np.ndarray  # bytes; 0: no frame
     kinds: np.ndarray
-    numbers: dict[tuple[int, int, int], int]  # of version, layer and sample rate
+    numbers: dict[tuple[int, int, int], int]  # the kind of each version, layer and sample rate
 
 
 @lru_cache(maxsize=1)
@@ -175,9 +175,9 @@ def _headers() -> _Headers:
 
 
 def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
-    """Return the streams between two bytes, each with its samples; tags and damaged bytes between frames are skipped.
+    """Return the streams between two bytes with their lengths; tags and damaged bytes between frames are skipped.
 
-    A stream ends where version, layer, sample rate or number of channels change, and before an encoder's notes.
+    A stream ends where version, layer, sample rate or number of channels change, and before an encoder's tag.
     """
     links: list[Link] = []
     position, stream, search = start, None, _FrameSearch(window, end)
@@ -206,7 +206,8 @@ def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
 
 
 def _read_notes(data: bytes, frame: Frame) -> tuple[int, int] | None:
-    """Return the frames that an encoder's notes state and the samples that it added; None if the frame is audio."""
+    """Return the number of frames that an encoder's tag states, and of the samples that the encoder added; None if the
+    frame is audio."""
     version, _, _, is_mono = frame.kind
     begin = 4 + ((17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)) + 2 * (not data[1] & 1)
     if data[36:40] == b"VBRI":

@@ -1,4 +1,4 @@
-"""The pages of an Ogg file: which streams it has, one after another or side by side."""
+"""Scan the pages of an Ogg file, to find its consecutive and its simultaneous streams."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class OggStreams(NamedTuple):
     {'opus'}
     """
 
-    links: list[Link]  # one after another
+    links: list[Link]  # consecutive streams
     codecs: set[str]
-    is_multiplexed: bool  # several streams at one time, e.g. pictures and sound
+    is_multiplexed: bool  # has simultaneous streams, e.g. pictures and sound
 
 
 def find_ogg_streams(window: Window) -> OggStreams:
@@ -37,7 +37,7 @@ def find_ogg_streams(window: Window) -> OggStreams:
             continue
         body = _PAGE_HEAD + head[26]
         if head[5] & _BEGINS:
-            if has_audio:  # the first page after those of another stream
+            if has_audio:  # this page begins the next link
                 starts.append(position)
                 serials, has_audio = set(), False
             packet = window.look(position + body, 8)

@@ -37,27 +37,28 @@ from wenet_fusion_runtime.audio.wav_header import (
     read_wav_header,
 )
 
-_HEAD_BYTES = 6000  # of a file, that tell its kind: at least three frames of mp3
+_HEAD_BYTES = 6000  # beginning of a file from which its kind is detected: at least three frames of mp3
 _FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
-_MPEG_TAGS = (0x50, 0x55)  # formats of WAV
+_MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
-# In libsndfile's log: a chunk of samples that ends after the file does. By libsndfile's own count, it does not.
+# In libsndfile's log: a chunk of samples that should be longer than the file; libsndfile itself shortens it silently.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _ID3_END = 128  # bytes of a tag at the end of mp3
-_SLACK_BYTES = 64  # of the numbers in it: padding and offsets
-_FRAMES_PER_BYTE = 16  # of the densest format that only libsndfile reads
+_SLACK_BYTES = 64  # difference of the sizes in libsndfile's log that padding and offsets may cause
+_FRAMES_PER_BYTE = 16  # sample frames per byte in the densest format that only libsndfile reads
 
 
 def open_decoder(source: str | Path | BinaryFile) -> Decoder:
-    """Return the decoder of a file; a path is closed with it, an open file is not.
+    """Return the decoder of a file. Its `close` closes a file that was given as a path, but not an open file.
 
-    libsndfile decodes the formats that it reads completely, PyAV the others. The contents decide, not the name.
+    libsndfile decodes the formats that it reads completely, and PyAV all others. The format is detected from the
+    contents, not from the name.
 
     Args:
-        source: path, or open binary file. From a pipe, WAV is read as it comes; the rest is copied first.
+        source: path, or open binary file. From a pipe, WAV is decoded as it arrives; other formats are copied first.
     Raises:
         OSError: the path cannot be opened.
-        ValueError: the file cannot be read as audio; without its name.
+        ValueError: the file cannot be read as audio; the message does not name the file.
     """
     path = str(source) if isinstance(source, (str, Path)) else None
     with contextlib.ExitStack() as opened:
@@ -69,7 +70,7 @@ def open_decoder(source: str | Path | BinaryFile) -> Decoder:
 
 
 def _open_pipe(pipe: BinaryFile) -> Decoder:
-    """Read WAV as it comes; copy anything else to a file."""
+    """Decode WAV as it arrives; copy other formats to a temporary file first."""
     taken = bytearray()
 
     def read(count: int) -> bytes:
@@ -126,7 +127,7 @@ def _mpeg_streams(window: Window) -> list[Link]:
 
 
 def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decoder:
-    """Open streams of libsndfile; a file of one stream by its path, which is faster."""
+    """Open streams with libsndfile; a file with a single stream by its path, which is faster."""
     (link, *more) = links
     is_whole = not more and not link.start and file.seek(0, io.SEEK_END) <= link.end + _ID3_END
     if path is not None and is_whole and not link.is_endless and len(link.parts) < 2:
@@ -156,7 +157,7 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
 
 
 def _after_samples(file: BinaryFile, window: Window, end: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the bytes of further chunks with samples, as they are stated, and where the next file begins."""
+    """Return the byte ranges of further chunks with samples, as stated, and the beginning of the next joined file."""
     chunks: list[tuple[int, int]] = []
     rest = FileRange(file, 0, window.size)
     if is_wav(window.look(end, 12)):  # an odd size without padding
@@ -193,7 +194,7 @@ def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
         begin = link.start + header.offset
         if links := find_mpeg_streams(window, begin, begin + min(stated, available)):
             return _checked(lambda: ChainDecoder(FileRange(file, 0, window.size), links, open_link))
-    if stated != header.stated:  # unknown, and libsndfile believes the header
+    if stated != header.stated:  # the size is unknown, and libsndfile would believe the header
         return _open_media(member, f"WAV of unknown length with sound of type {header.tag}")
     member.seek(0)
     try:
@@ -208,7 +209,7 @@ def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
 
 
 def _open_chunks(file: BinaryFile, header: WavHeader, link: Link) -> Decoder:
-    """Open plain samples in several chunks; other decoders read one of them."""
+    """Open plain samples in several chunks, of which other decoders read only one."""
     sizes = [(end - start) // header.block * header.block for start, end in link.parts]
     parts = [(start, max(start, min(start + size, link.end))) for (start, _), size in zip(link.parts, sizes)]
     available = sum(end - start for start, end in parts)
@@ -230,7 +231,7 @@ def _is_trailer(window: Window, position: int) -> bool:
 
 
 def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
-    """Open a FLAC file; streams after the first are looked for at its end, since that means to read the whole file."""
+    """Open a FLAC file; look for further streams only at the end of the first, because that reads the whole file."""
 
     def find_more() -> list[Link]:
         starts = [0]
@@ -245,12 +246,12 @@ def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
 
 
 def _encoded(path: str) -> str | bytes:
-    """Return the path as soundfile takes it; it cannot encode names that are not UTF-8."""
+    """Return the path in a form for soundfile, which cannot encode names that are not UTF-8."""
     return os.fsencode(path) if os.name == "posix" else path
 
 
 def _after_id3(head: bytes) -> int:
-    """Return the byte after the tag at the beginning of a file; 0 without one."""
+    """Return the position after the ID3 tag at the beginning of a file; 0 if there is none."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     size = 0
@@ -277,12 +278,12 @@ def _open_other(file: BinaryFile, window: Window) -> Decoder:
 
 
 def _open_media(file: BinaryFile, cause: str) -> Decoder:
-    """Open through PyAV.
+    """Open a file with PyAV.
 
     Raises:
-        ValueError: PyAV cannot read it, or is not installed; the message says why it is needed.
+        ValueError: PyAV cannot read the file, or is not installed; the message says why it is needed.
     """
-    try:  # a file without a name, so that FFmpeg judges by the contents
+    try:  # a file object without a name, so that FFmpeg detects the format from the contents
         return MediaDecoder(FileRange(file, 0, file.seek(0, io.SEEK_END), closes=True))
     except ImportError as error:
         raise ValueError(f"cannot be read as audio ({cause}); {error}, or convert it to wav or flac") from None

@@ -1,4 +1,4 @@
-"""Decode uncompressed WAV, from files and pipes."""
+"""Decode uncompressed WAV from files and pipes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class PcmDecoder:
 
     Args:
         file: open binary file.
-        header: of the file.
-        available: bytes after the header; None for a pipe.
+        header: header of the file.
+        available: number of bytes after the header; None for a pipe.
 
     >>> import io
     >>> header = WavHeader(tag=1, channels=1, sample_rate=8000, block=2, offset=44, stated=0)
@@ -64,7 +64,7 @@ class PcmDecoder:
             self._left = max(0, self._left - count)
 
     def _find_more(self) -> bool:
-        """Go on to the next samples of a pipe, in another chunk or another file; return whether there are any."""
+        """Go to the next samples of a pipe, in another chunk or another file; return whether there are any."""
         header = read_following_header(self._file.read, self._header, self._header.stated % self._header.block)
         if header is None:
             return False

@@ -1,4 +1,4 @@
-"""Decoders of audio files behind one interface: samples of any number of channels, in order."""
+"""The interface of audio decoders, which return samples in order, and the decoders for libsndfile."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FilePa
 from wenet_fusion_runtime.audio.sample_formats import check_format
 
 _MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 for an unknown length
-_TOLERANCE_SECONDS = 0.1  # samples that a decoder may return less than counted
-MOST_LINKS = 2000  # streams of a file; each costs time before it gives samples
-_MPEG_LEAD = 32 * 1152  # samples of mp3 that are decoded before those that are wanted
+_TOLERANCE_SECONDS = 0.1  # audio that may be missing from the counted length of mp3
+MOST_LINKS = 2000  # most streams of a file; opening each one takes time
+_MPEG_LEAD = 32 * 1152  # samples that are decoded before the target of a seek in mp3
 _SKIPPED = 1 << 16  # frames that are dropped at once
 
 
 class Decoder(Protocol):
-    """Samples of a file, from its beginning to its end."""
+    """Returns the samples of a file, from its beginning to its end."""
 
     sample_rate: int  # Hz
     frames: int | None  # samples per channel; None if only decoding can count them
 
     def read(self, count: int) -> np.ndarray:
-        """Return the next samples (n, channels), float32 or int16, at most `count`; none at the end.
+        """Return at most `count` of the next samples (n, channels), float32 or int16; an empty array at the end.
 
         Raises:
             ValueError: the audio is damaged, or ends too early.
@@ -39,21 +39,21 @@ class Decoder(Protocol):
 
 
 def skip_by_reading(decoder: Decoder, count: int) -> None:
-    """Drop samples of a decoder that cannot seek exactly."""
+    """Skip `count` samples of a decoder that cannot seek exactly."""
     while count and len(block := decoder.read(min(count, _SKIPPED))):
         count -= len(block)
 
 
 class SoundfileDecoder:
-    """A file that libsndfile reads.
+    """A `Decoder` of a file that libsndfile can read.
 
     Args:
         source: path, or open file.
-        expected: samples per channel that were counted; fewer are an error.
+        expected: counted number of samples per channel; it is an error if there are fewer.
     Raises:
-        soundfile.LibsndfileError: libsndfile does not read it.
-        TypeError: libsndfile mistakes it for samples without a header.
-        ValueError: its header is impossible.
+        soundfile.LibsndfileError: libsndfile cannot read the file.
+        TypeError: libsndfile mistakes the file for samples without a header.
+        ValueError: the header states an impossible format.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -78,16 +78,16 @@ class SoundfileDecoder:
 
     @property
     def log(self) -> str:
-        """Return what libsndfile noted of the header."""
+        """The log of libsndfile about the header."""
         return str(self._file.extra_info)
 
     def expect(self, frames: int) -> None:
-        """Raise ValueError if fewer samples per channel were decoded than expected."""
+        """Make `read` raise ValueError at the end of the file if fewer samples per channel were decoded."""
         self._expected, self.frames = frames, None
 
     def read(self, count: int) -> np.ndarray:
         """See `Decoder`."""
-        if self.format == "FLAC" and self.frames is not None:  # what follows may be another stream
+        if self.format == "FLAC" and self.frames is not None:  # another stream may follow
             count = min(count, max(0, self.frames - self._count))
         try:
             block = self._file.read(count, dtype="float32", always_2d=True)
@@ -102,7 +102,7 @@ class SoundfileDecoder:
 
     def skip(self, count: int) -> None:
         """See `Decoder`."""
-        if self.format == "MP3":  # its frames need bits of those before
+        if self.format == "MP3":  # a frame needs bits from earlier frames
             far = max(0, count - _MPEG_LEAD)
             self._seek(far)
             skip_by_reading(self, count - far)
@@ -124,11 +124,11 @@ class ChainDecoder:
 
     Args:
         file: open binary file.
-        links: its streams, at least one.
-        open_link: opens the decoder of one of them.
-        find_more: looks for further streams, once those of `links` have ended.
+        links: the streams, at least one.
+        open_link: opens the decoder of a stream.
+        find_more: returns further streams; called at the end of the last one of `links`.
     Raises:
-        Exception: from `open_link`.
+        Exception: raised by `open_link`.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -216,17 +216,17 @@ def changes_rate(before: int, after: int, count: int) -> ValueError:
 
 
 def ends_too_early(found: int, expected: int, sample_rate: int) -> ValueError:
-    """Return the error for audio that is shorter than stated; both in samples."""
+    """Return the error for audio with fewer samples than stated."""
     return ValueError(
         f"is damaged or ends too early, found {found / sample_rate:.2f} s of {expected / sample_rate:.2f} s"
     )
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """A file that is only read forwards.
+    """A file that soundfile treats as not seekable.
 
     soundfile seeks after each read of a seekable file, and after a seek the mp3 decoder lacks the bit reservoir of the
-    previous frames. For a file that is not seekable it also does not rely on the length in the header.
+    previous frames. For a file that is not seekable, soundfile also ignores the length in the header.
     """
 
     def seekable(self) -> bool:

@@ -1,1 +1,1 @@
-"""Models that WeNet's own scripts exported, behind the interface of our files."""
+"""Run models that WeNet's own scripts exported, with the same interface as files of `wenet-fusion export`."""

@@ -1,4 +1,4 @@
-"""The metadata that WeNet's and sherpa-onnx's exporters write into a graph: texts, read as their runtimes read them."""
+"""The metadata that WeNet's and sherpa-onnx's exporters write into a graph, parsed as their runtimes parse them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GraphMetadata:
     source: str
 
     def integer(self, name: str, least: int = 0) -> int:
-        """Return a number of at least `least`. Raises ValueError if it is missing or is no such number."""
+        """Return an integer. Raises ValueError if it is missing, not an integer, or less than `least`."""
         text = self._text(name)
         try:
             found = int(text)
@@ -42,14 +42,14 @@ class GraphMetadata:
         return found
 
     def flag(self, name: str) -> bool:
-        """Return a truth value. Raises ValueError if it is missing or is none."""
+        """Return a truth value. Raises ValueError if it is missing or is not one."""
         text = self._text(name).lower()
         if text not in _TRUE | _FALSE:
             raise ValueError(f"{self.source}: {name} in its metadata must be 0 or 1, found '{text}'")
         return text in _TRUE
 
     def weight(self, name: str, default: float) -> float:
-        """Return a number between 0 and 1; `default` if it is missing or is none."""
+        """Return a number between 0 and 1; `default` if it is missing or is not such a number."""
         try:
             found = float(self.values.get(name, default))
         except ValueError:
@@ -57,9 +57,9 @@ class GraphMetadata:
         return found if 0 <= found <= 1 else default
 
     def sample_rate(self) -> int | None:
-        """Return the rate that our exporter writes; None for graphs of others, which do not say it.
+        """Return the sample rate, which `wenet-fusion export` writes; None for other graphs, which do not state it.
 
-        Raises ValueError if it is no rate.
+        Raises ValueError if it is not an integer of at least 1.
         """
         return self.integer("sample_rate", 1) if "sample_rate" in self.values else None
 

@@ -1,4 +1,4 @@
-"""The features that WeNet's runtimes compute: Kaldi's filter banks without dither, of samples scaled to 16 bits.
+"""The features of WeNet's runtimes: Kaldi's filter banks without dither, from samples scaled to the range of int16.
 
 Shapes: N samples, T feature frames, F mel bins.
 """
@@ -46,7 +46,7 @@ class KaldiFeatures:
     """Compute the filter banks of a block of samples. A frame depends on its own window only, so blocks may overlap.
 
     Args:
-        settings: see `FeatureSettings`.
+        settings: sample rate, mel bins and windows.
     Raises:
         ImportError: kaldi-native-fbank is not installed.
 

@@ -1,4 +1,4 @@
-"""WeNet's ONNX exports: encoder, CTC head and decoder, driven as WeNet's onnxruntime program does.
+"""WeNet's ONNX exports (encoder, CTC head and decoder), called as by WeNet's onnxruntime program.
 
 Shapes: C cached frames, M encoder frames of a call.
 """
@@ -41,23 +41,23 @@ class CacheLayout(NamedTuple):
 
     @property
     def required(self) -> int:
-        """Return the number of frames to cache, negative for all, as the graphs take it."""
+        """The number of frames to cache, as an input of the graphs; negative for all frames."""
         return self.chunk * self.left
 
     @property
     def shown_left(self) -> int:
-        """Return the left context in chunks; for all frames, as many as a stream has between two fresh states."""
+        """The left context in chunks; if it is unlimited, as many as a stream has between two fresh states."""
         return self.left if self.left >= 0 else -(-MOST_FRAMES // self.chunk)
 
     def fresh(self) -> GraphState:
-        """Return the state before the first frame. A limited cache begins full of zeros, which the offset counts."""
+        """Return the state before the first frame. A limited cache starts as zeros, and the offset counts these."""
         cached = max(self.required, 0)
         attention = np.zeros((self.blocks, self.heads, cached, self.width // self.heads * 2), np.float32)
         convolution = np.zeros((self.blocks, 1, self.width, max(self.kernel - 1, 0)), np.float32)
         return GraphState(cached, attention, convolution)
 
     def mask(self, offset: int) -> np.ndarray:
-        """Return the mask (1, 1, C + chunk) that hides the zeros that a cache began with."""
+        """Return the mask (1, 1, C + chunk) that hides the zeros with which a cache started."""
         mask = np.ones(self.required + self.chunk, bool)
         chunks = offset // self.chunk - self.left
         if chunks < self.left:
@@ -66,13 +66,13 @@ class CacheLayout(NamedTuple):
 
 
 class OnnxGraphs:
-    """Run encoder.onnx, ctc.onnx and decoder.onnx; see `Graphs`. The chunk is the one that they were exported for.
+    """Run encoder.onnx, ctc.onnx and decoder.onnx; see `Graphs`. The chunk size is that of their export.
 
     Args:
-        encoder: session of each graph.
-        ctc: likewise.
-        decoder: likewise.
-        layout: of the caches.
+        encoder: session of encoder.onnx.
+        ctc: session of ctc.onnx.
+        decoder: session of decoder.onnx.
+        layout: chunking and cache sizes.
 
     >>> hasattr(OnnxGraphs, "encode") and hasattr(OnnxGraphs, "decode")
     True
@@ -120,7 +120,7 @@ class OnnxGraphs:
 
 
 class OnnxModel(NamedTuple):
-    """The graphs of a folder and what their metadata say."""
+    """The graphs of a folder and the contents of their metadata."""
 
     graphs: OnnxGraphs
     geometry: Geometry
@@ -133,13 +133,13 @@ def load_onnx_graphs(encoder: Path, ctc: Path, decoder: Path, threads: int) -> O
     """Open the graphs of a folder.
 
     Args:
-        encoder: each graph's file.
-        ctc: likewise.
-        decoder: likewise.
+        encoder: file of the encoder.
+        ctc: file of the CTC head.
+        decoder: file of the decoder.
         threads: number of threads of one call.
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: a graph cannot be loaded, is none of WeNet's, or was exported for whole recordings.
+        ValueError: a graph cannot be loaded, does not come from WeNet, or was exported for whole recordings.
     """
     first, second, third = (open_session(path.read_bytes(), str(path), threads) for path in (encoder, ctc, decoder))
     found = GraphMetadata(first.get_modelmeta().custom_metadata_map, str(encoder))
@@ -149,14 +149,14 @@ def load_onnx_graphs(encoder: Path, ctc: Path, decoder: Path, threads: int) -> O
         raise ValueError(f"{encoder}: its inputs {', '.join(foreign)} are none of WeNet's; {_EXPORT}")
     if layout.left <= 0 and "att_mask" in names:
         raise ValueError(
-            f"{encoder}: takes a mask, but its metadata say left_chunks {layout.left}, without which there is none; "
+            f"{encoder}: takes a mask, which needs a positive left_chunks, but its metadata say {layout.left}; "
             f"{_EXPORT}"
         )
     for session, path, count in ((second, ctc, 1), (third, decoder, 3)):
         if len(session.get_inputs()) != count:
             raise ValueError(f"{path}: has {len(session.get_inputs())} inputs, expected {count}; {_EXPORT}")
     is_bidirectional = found.flag("is_bidirectional_decoder")
-    # The graph has the weight in it: without one, it leaves the right-to-left decoder out.
+    # The weight is part of the graph: at 0, the graph leaves the right-to-left decoder out.
     reverse_weight = found.weight("reverse_weight", 0.0) if is_bidirectional else 0.0
     geometry = Geometry(
         found.integer("subsampling_rate", 1),

@@ -1,4 +1,4 @@
-"""Read what an exported model lacks from its recipe's train.yaml: features, weights, chunks, the vocabulary's path."""
+"""Read from a recipe's train.yaml what its exported model lacks: features, weights, chunks, the vocabulary's path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FBANK = "fbank"
 
 
 class RecipeSettings(NamedTuple):
-    """The settings of a training that its exported model does not hold.
+    """The settings of a training that are not in its exported model.
 
     >>> RecipeSettings().features.bins, RecipeSettings().reverse_weight is None
     (80, True)
@@ -21,7 +21,7 @@ class RecipeSettings(NamedTuple):
 
     features: FeatureSettings = FeatureSettings()
     reverse_weight: float | None = None  # of the right-to-left decoder
-    static_chunk: int = 0  # frames of the only chunk that it was trained with; 0: several
+    static_chunk: int = 0  # frames of the only chunk size that it was trained with; 0: it was trained with several
     vocabulary: str | None = None  # its path, as the recipe names it
 
 
@@ -31,7 +31,7 @@ def read_recipe(path: Path) -> RecipeSettings:
     Raises:
         ImportError: PyYAML is not installed.
         OSError: the file cannot be read.
-        ValueError: it is no such file, or describes a model that cannot be streamed from filter banks.
+        ValueError: the file is not a train.yaml, or its model does not stream or does not read filter banks.
     """
     yaml = _import_yaml()
     try:

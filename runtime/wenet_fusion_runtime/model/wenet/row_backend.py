@@ -1,4 +1,4 @@
-"""The backend of WeNet's models: samples to features, one row at a time, with the frames of WeNet's own drivers.
+"""The backend of WeNet's models, which computes features and runs one row at a time, as WeNet's runtimes do.
 
 Shapes: B rows, N samples, T feature frames of F bins, M encoder frames, D width, V tokens, H hypotheses, L tokens each.
 """
@@ -14,19 +14,19 @@ from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.model.conformance import Mismatch
 from wenet_fusion_runtime.model.wenet.kaldi_features import FeatureSettings, KaldiFeatures
 
-MOST_FRAMES = 5000  # positions that WeNet's encoders know; older exports do not take the last one
-TOP_TOKENS = 20  # of a frame, for the search
+MOST_FRAMES = 5000  # number of positions of WeNet's encoders; older exports do not accept the last one
+TOP_TOKENS = 20  # most probable tokens of a frame that the search gets
 
 
 class Geometry(NamedTuple):
-    """Feature frames of a model's encoder, and its symbols.
+    """How an encoder reads feature frames, and the model's special tokens.
 
     >>> Geometry(4, 6, 2, 2, True).window(16)
     67
     """
 
     subsampling: int  # feature frames per encoder frame
-    right_context: int  # feature frames after its first one that an encoder frame reads
+    right_context: int  # feature frames that an encoder frame reads after its first one
     sos: int
     eos: int
     is_bidirectional: bool
@@ -36,14 +36,14 @@ class Geometry(NamedTuple):
         return (frames - 1) * self.subsampling + self.right_context + 1
 
     def lookahead(self, settings: FeatureSettings) -> int:
-        """Return the samples that a chunk reads after those of its own encoder frames."""
+        """Return the number of samples that a chunk reads after those of its own encoder frames."""
         return settings.samples(self.window(1)) - self.subsampling * settings.shift_samples
 
 
 class GraphState(NamedTuple):
     """The state of one stream, as WeNet's runtimes keep it."""
 
-    offset: int  # encoder frames so far, and zeros that the cache began with
+    offset: int  # encoder frames so far, plus the zeros with which the cache started
     att_cache: Any
     cnn_cache: Any
 
@@ -58,14 +58,14 @@ class Graphs(Protocol):
     def encode(
         self, features: np.ndarray, chunk: int, left: int, state: GraphState
     ) -> tuple[np.ndarray, np.ndarray, GraphState]:
-        """Return encoder frames (1, M, D), log-probabilities (1, M, V) and the next state of features (1, T, F)."""
+        """Run features (1, T, F); return encoder frames (1, M, D), log-probabilities (1, M, V) and the next state."""
         ...
 
     def decode(self, hyps: np.ndarray, lengths: np.ndarray, encoder_out: np.ndarray) -> Sequence[np.ndarray]:
         """Return the log-probabilities (H, L, V) of the next tokens, left to right and right to left.
 
-        The hypotheses (H, L) begin with sos, which their lengths count. Without a right-to-left decoder the second
-        array is not read.
+        The hypotheses (H, L) begin with sos, which the lengths include. Without a right-to-left decoder the second
+        array is ignored.
         """
         ...
 
@@ -76,12 +76,12 @@ class Graphs(Protocol):
 class RowBackend:
     """A runtime `Backend` that runs the rows of a batch one after the other.
 
-    A state starts anew by itself before its positions end.
+    A state whose positions would run out is replaced by a fresh one.
 
     Args:
-        graphs: the model.
-        geometry: of its encoder.
-        features: computes its input.
+        graphs: the functions of the model.
+        geometry: geometry of its encoder.
+        features: computes the encoder's input.
         has_decoder: whether `graphs.decode` can be called.
 
     >>> names = ("init_state", "step", "rescore", "concat_states", "split_state")
@@ -99,7 +99,7 @@ class RowBackend:
         """Return a fresh state for each row; see `Backend`.
 
         Raises:
-            ValueError: the chunk is longer than the model's positions.
+            ValueError: the chunk has more frames than the model has positions.
         """
         if chunk >= MOST_FRAMES:
             raise ValueError(f"chunk {chunk} must be less than {MOST_FRAMES} frames: WeNet's encoders know no more")
@@ -121,7 +121,7 @@ class RowBackend:
             else:
                 outputs.append(None)
             states.append(old)
-        if not frames.any():  # their frames are cut off; the other arrays have the shapes of a model's output
+        if not frames.any():  # all rows have ended: run silence for the shapes of the arrays, then drop its frames
             encoder_out, log_probs, _ = self._silence(chunk, left)
             outputs.append((encoder_out, *_top_tokens(log_probs), log_probs[:, :, 0]))
         filled = _filled(outputs)[: len(state)]
@@ -133,7 +133,7 @@ class RowBackend:
         scores = np.zeros((len(hyps), 2), np.float32)
         if not self._has_decoder:
             return scores
-        # Graphs cannot take hypotheses that all are empty: one more, of one token, is scored with them.
+        # Graphs cannot score a batch of empty hypotheses only: add one of a single token.
         lengths = np.append(hyp_lengths, 1)
         started = np.zeros((len(lengths), int(lengths.max()) + 1), np.int64)
         started[:, 0] = self.geometry.sos
@@ -154,10 +154,10 @@ class RowBackend:
         return [(row,) for row in state]
 
     def vocabulary_size(self, chunk: int, left: int) -> int:
-        """Run some silence; return the number of tokens that the model scores.
+        """Run two frames of silence; return the number of tokens that the model scores.
 
         Raises:
-            Mismatch: see `_encode`. Two frames tell an encoder whose layers drop every second one.
+            Mismatch: see `_encode`; two frames are enough to detect an encoder whose layers drop every second frame.
         """
         return self._silence(chunk, left, min(2, chunk))[1].shape[2]
 
@@ -172,7 +172,7 @@ class RowBackend:
     def _encode(
         self, samples: np.ndarray, frames: int, chunk: int, left: int, state: GraphState
     ) -> tuple[np.ndarray, np.ndarray, GraphState]:
-        """Run a chunk. Raises `Mismatch` if the encoder returns another number of frames."""
+        """Run a chunk. Raises `Mismatch` if the encoder does not return `frames` frames."""
         # Graphs may run whole chunks even for fewer frames.
         if state.offset + max(frames, chunk) >= MOST_FRAMES:
             state = self.graphs.fresh(chunk, left)
@@ -186,7 +186,7 @@ class RowBackend:
 
 
 def _top_tokens(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best log-probabilities (1, M, K) of (1, M, V), descending, and their tokens."""
+    """Return the K best of the log-probabilities (1, M, V), descending, and their tokens, each (1, M, K)."""
     count = min(TOP_TOKENS, log_probs.shape[2])
     ids = np.argpartition(-log_probs, count - 1, axis=2)[:, :, :count]
     best = np.take_along_axis(log_probs, ids, axis=2)
@@ -195,13 +195,13 @@ def _top_tokens(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _filled(outputs: Sequence[tuple[np.ndarray, ...] | None]) -> list[tuple[np.ndarray, ...]]:
-    """Return the outputs of all rows, no frames for those that had ended."""
+    """Return the outputs of all rows; rows that have ended (None) get arrays of 0 frames."""
     known = next(output for output in outputs if output is not None)
     return [tuple(part[:, :0] for part in known) if output is None else output for output in outputs]
 
 
 def _stacked(parts: Sequence[np.ndarray], frames: int) -> np.ndarray:
-    """Join rows (1, M, ...) into (B, frames, ...), zeros after each row's frames."""
+    """Join rows (1, M, ...) into an array (B, frames, ...), with zeros after the frames of each row."""
     whole = np.zeros((len(parts), frames, *parts[0].shape[2:]), parts[0].dtype)
     for row, part in zip(whole, parts):
         row[: part.shape[1]] = part[0]

@@ -45,18 +45,18 @@ class ScriptedGraphs:
         self._torch = import_torch()
 
     def geometry(self) -> Geometry:
-        """Ask the module for its geometry and symbols."""
+        """Return the geometry and the special tokens that the module states."""
         with self._plain_inference():
             subsampling, right_context, sos, eos = (int(getattr(self.module, name)()) for name in METHODS[:4])
             return Geometry(subsampling, right_context, sos, eos, bool(self.module.is_bidirectional_decoder()))
 
     def bins(self) -> int | None:
-        """Return the width of the features that the module normalises; None if it does not say."""
+        """Return the number of mel bins that the module normalises; None if it does not normalise."""
         mean = getattr(getattr(getattr(self.module, "encoder", None), "global_cmvn", None), "mean", None)
         return int(mean.shape[-1]) if isinstance(mean, self._torch.Tensor) and mean.dim() else None
 
     def fresh(self, chunk: int, left: int) -> GraphState:
-        """Return empty caches: the module fills them."""
+        """Return a state with empty caches, which the module fills."""
         empty = self._torch.zeros(0, 0, 0, 0)
         return GraphState(0, empty, empty)
 
@@ -76,7 +76,7 @@ class ScriptedGraphs:
         """Run both decoders; see `Graphs`."""
         with self._plain_inference():
             tensors = map(self._torch.from_numpy, (hyps, lengths, encoder_out))
-            # Any weight above 0 makes the right-to-left decoder run; the search weights its scores.
+            # Any weight above 0 makes the right-to-left decoder run; the search applies the real weight.
             scores = self.module.forward_attention_decoder(*tensors, 1.0)
             return [each.float().numpy() for each in scores]
 
@@ -96,7 +96,7 @@ def load_scripted(path: Path) -> ScriptedGraphs:
 
     Raises:
         ImportError: torch is not installed.
-        ValueError: torch cannot load it, or it lacks methods.
+        ValueError: torch cannot load the file, or this runtime cannot run its module.
     """
     torch = import_torch()
     try:

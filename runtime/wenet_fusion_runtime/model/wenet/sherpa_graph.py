@@ -1,4 +1,4 @@
-"""A streaming CTC model of WeNet's in sherpa-onnx's form: one graph from features to scores, always whole windows.
+"""A streaming CTC model of WeNet in sherpa-onnx's form: one graph that maps whole windows of features to scores.
 
 Shapes: T feature frames, M encoder frames of a call.
 """
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "wenet_ctc"
 BINS = 80
-_DEFAULT_CHUNK, _DEFAULT_LEFT = 16, 4  # sherpa-onnx's, for files that do not say
+_DEFAULT_CHUNK, _DEFAULT_LEFT = 16, 4  # sherpa-onnx's defaults, for files that do not state them
 _INPUTS = 6
 _SILENCE = float(np.log(np.finfo(np.float32).eps))  # a filter bank of digital silence
 
 
 class SherpaGraph:
-    """Run a graph as sherpa-onnx does; see `Graphs`. A short last chunk is filled up with silence.
+    """Run a graph as sherpa-onnx does; see `Graphs`. A short last chunk is padded with silence.
 
     Args:
-        session: of the graph.
-        layout: of its caches.
-        geometry: of its encoder.
+        session: session of the graph.
+        layout: chunking and cache sizes.
+        geometry: geometry of its encoder.
 
     >>> hasattr(SherpaGraph, "encode")
     True
@@ -51,7 +51,7 @@ class SherpaGraph:
     def encode(
         self, features: np.ndarray, chunk: int, left: int, state: GraphState
     ) -> tuple[np.ndarray, np.ndarray, GraphState]:
-        """Run one chunk; see `Graphs`. The graph returns no encoder frames."""
+        """Run one chunk; see `Graphs`. The graph does not return encoder frames, so their width is 0."""
         window = self._geometry.window(self.layout.chunk)
         frames = (features.shape[1] - self._geometry.right_context - 1) // self._geometry.subsampling + 1
         missing = ((0, 0), (0, window - features.shape[1]), (0, 0))
@@ -69,7 +69,7 @@ class SherpaGraph:
         return log_probs[:, :frames, :0], log_probs[:, :frames], new
 
     def decode(self, hyps: np.ndarray, lengths: np.ndarray, encoder_out: np.ndarray) -> Sequence[np.ndarray]:
-        """Raise: the file has no decoder."""
+        """Raise NotImplementedError: the file has no decoder."""
         raise NotImplementedError
 
     def use_one_thread(self) -> None:
@@ -77,7 +77,7 @@ class SherpaGraph:
 
 
 class SherpaModel(NamedTuple):
-    """A graph and what its metadata say."""
+    """A graph and the contents of its metadata."""
 
     graphs: SherpaGraph
     geometry: Geometry
@@ -93,7 +93,7 @@ def load_sherpa_graph(path: Path, threads: int) -> SherpaModel:
         threads: number of threads of one call.
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: the graph cannot be loaded or is no streaming CTC model of WeNet's; the message says what it is.
+        ValueError: the graph cannot be loaded or is not a streaming CTC model of WeNet; the message says what it is.
     """
     session = open_session(path.read_bytes(), str(path), threads)
     found = GraphMetadata(session.get_modelmeta().custom_metadata_map, str(path))

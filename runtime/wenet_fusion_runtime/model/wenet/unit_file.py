@@ -10,21 +10,21 @@ from wenet_fusion_runtime.files import printable, read_lines
 from wenet_fusion_runtime.results.vocabulary import BLANK, RESERVED, SOS_EOS, UNKNOWN, WORD_START, Vocabulary
 
 _BLANKS = ("<blank>", "<blk>", "<eps>")
-_SPACE = "<space>"  # of vocabularies before U+2581
+_SPACE = "<space>"  # the space in vocabularies that do not use U+2581
 _LINE = re.compile(r"(.*?)[ \t]*([0-9]{1,9})\s*")
 
 
 def read_units(path: Path, eos: int | None = None) -> Vocabulary:
-    """Read a vocabulary, a line `token id` for each token.
+    """Read a vocabulary file, which has a line `token id` for each token.
 
-    Tokens are pieces of text: U+2581 is shown as a space, nothing is put between others.
+    Tokens are joined as pieces: U+2581 becomes a space, and nothing is put between tokens.
 
     Args:
         path: the file.
-        eos: id of the token that ends a sentence; None: that of `<sos/eos>`, else 2.
+        eos: id of the token that ends a sentence; None: the id of `<sos/eos>` if it is in the file, else 2.
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such file; the message names the line.
+        ValueError: the file is not a vocabulary of this model; the message names the line or the token.
     """
     tokens: list[str] = []
     for number, line in enumerate(read_lines(path), 1):

@@ -1,4 +1,4 @@
-"""Find the files of a WeNet model: in a folder, or beside the file that was given."""
+"""Find the files of a WeNet model in a folder, or beside a given file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPTS = ("final.zip", "final_quant.zip")  # the first that exists is the model
 ENCODERS = ("encoder.onnx", "encoder.quant.onnx")
 UNITS = ("units.txt", "tokens.txt", "lang_char.txt")
 RECIPE = "train.yaml"
-_OWN_META = "extra/meta.json"  # within the archive's folder: one of our exports
+_OWN_META = "extra/meta.json"  # in the archive's folder if `wenet-fusion export` wrote the file
 _METHOD = b"def forward_encoder_chunk("
 _ONNX_START = b"\x08"
 _MAX_CODE_BYTES = 8 << 20
@@ -28,13 +28,13 @@ class ModelFiles(NamedTuple):
     """
 
     kind: str  # SCRIPTED, GRAPHS or SHERPA
-    models: tuple[Path, ...]  # the script, the three graphs, or the only one
+    models: tuple[Path, ...]  # the TorchScript file, the three graphs, or the only graph
     units: Path | None  # None: not found
     recipe: Path | None  # train.yaml; None: there is none
 
 
 def model_paths(path: Path) -> tuple[Path, ...]:
-    """Return the files that hold the model at `path`, which may be a folder. Nothing of them is read.
+    """Return the files of the model at `path`, which may be a folder, without reading them.
 
     Raises:
         OSError: the path is a folder without a model; the message says what is in it.
@@ -54,11 +54,11 @@ def model_paths(path: Path) -> tuple[Path, ...]:
 
 
 def find_model_files(path: Path, units: Path | None = None) -> ModelFiles | None:
-    """Return the files of a WeNet model; None if `path`, or the file in it, is something else.
+    """Return the files of a WeNet model; None if `path` is missing or its model is not one of WeNet.
 
     Args:
         path: a file or a folder.
-        units: its vocabulary; None looks for it.
+        units: the vocabulary; None looks for it beside the model.
     Raises:
         OSError: see `model_paths`.
     """
@@ -78,7 +78,7 @@ def find_model_files(path: Path, units: Path | None = None) -> ModelFiles | None
 
 
 def _graphs(encoder: Path) -> tuple[Path, ...]:
-    """Return the three graphs; only the encoder if the others are missing."""
+    """Return the three graphs beside an encoder; only the encoder if one of the others is missing."""
     suffix = encoder.name.removeprefix("encoder")
     others = [encoder.with_name(f"{name}{suffix}") for name in ("ctc", "decoder")]
     return (encoder, *others) if all(path.is_file() for path in (encoder, *others)) else (encoder,)
@@ -94,7 +94,7 @@ def _is_graph(path: Path) -> bool:
 
 
 def _is_wenet_script(path: Path) -> bool:
-    """Tell whether a file is TorchScript, not of ours, with the encoder's method of WeNet."""
+    """Return whether a file is TorchScript with the encoder method of WeNet, and not from `wenet-fusion export`."""
     try:
         with zipfile.ZipFile(path) as archive:
             inner = {info.filename.partition("/")[2]: info for info in archive.infolist()}

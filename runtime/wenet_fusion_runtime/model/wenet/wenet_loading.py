@@ -1,4 +1,4 @@
-"""Load a WeNet model: its graphs or script, its vocabulary and its recipe become an `AcousticModel` with its `Meta`."""
+"""Load a WeNet model: make an `AcousticModel` with its `Meta` from graphs or script, vocabulary and recipe."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from wenet_fusion_runtime.model.wenet.wenet_files import GRAPHS, SCRIPTED, SHERP
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
-CHUNK_SECONDS = 0.64  # of a script, which takes any: WeNet's default of 16 frames at 40 ms
-LEFT_SECONDS = 20.48  # most recipes see the whole utterance; longer left contexts cost time only
+CHUNK_SECONDS = 0.64  # default chunk of a script, which accepts any: WeNet's 16 frames at 40 ms
+LEFT_SECONDS = 20.48  # most recipes train on the whole utterance; a longer left context only costs time
 PADDING_SECONDS = 0.32  # silence after the audio, in which the last word may still be emitted
-CTC_WEIGHT = 0.5  # of WeNet's runtimes
-REVERSE_WEIGHT = 0.3  # of WeNet's recipes with two decoders
+CTC_WEIGHT = 0.5  # default of WeNet's runtimes
+REVERSE_WEIGHT = 0.3  # default of WeNet's recipes with two decoders
 _QUANTISED = "quant"
 _RESTARTS = (
     f"its positions end after {MOST_FRAMES} frames: a stream starts the encoder anew in the silence after a segment, "
@@ -39,7 +39,7 @@ _NO_DECODER = "no attention decoder: no rescoring"
 
 
 class _Opened(NamedTuple):
-    """A model as far as its kind matters."""
+    """An opened model, in the same form for every kind of file."""
 
     graphs: Graphs
     geometry: Geometry
@@ -55,11 +55,11 @@ def load_wenet(files: ModelFiles, threads: int = 1) -> AcousticModel:
 
     Args:
         files: see `find_model_files`.
-        threads: number of threads of one call of onnxruntime. torch uses `torch.set_num_threads` of the process.
+        threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
     Raises:
-        OSError: a file cannot be read.
+        OSError: the vocabulary is missing, or a file cannot be read.
         ImportError: a package that the model needs is not installed.
-        ValueError: the model cannot be loaded, or its vocabulary or recipe is missing or another model's.
+        ValueError: the model cannot be loaded, or its vocabulary or recipe belongs to another model.
     """
     path = files.models[0]
     recipe = RecipeSettings() if files.recipe is None else read_recipe(files.recipe)
@@ -116,7 +116,7 @@ def _sherpa(files: ModelFiles, recipe: RecipeSettings, threads: int) -> _Opened:
 
 
 def _chunking(path: Path, layout: CacheLayout) -> tuple[int, int]:
-    """Return the chunk and left context of a graph; the cache must leave positions for two chunks."""
+    """Return the chunk and left context of a graph. Raises ValueError unless positions remain for two chunks."""
     if layout.chunk * (layout.left + 2) >= MOST_FRAMES:
         raise ValueError(
             f"{path}: was exported for chunks of {layout.chunk} frames with {layout.left} to the left: of the "
@@ -127,7 +127,7 @@ def _chunking(path: Path, layout: CacheLayout) -> tuple[int, int]:
 
 
 def _features(files: ModelFiles, recipe: RecipeSettings, bins: int, sample_rate: int | None) -> FeatureSettings:
-    """Return the settings of the recipe, and what the graph says itself."""
+    """Return the feature settings of the recipe, with the mel bins and the sample rate that the graph states."""
     settings = recipe.features._replace(bins=bins)
     if sample_rate is None or sample_rate == settings.sample_rate:
         return settings
@@ -143,7 +143,7 @@ _OPEN = {SCRIPTED: _script, GRAPHS: _graphs, SHERPA: _sherpa}
 
 
 def _vocabulary(files: ModelFiles, recipe: RecipeSettings) -> Path:
-    """Return the path of the vocabulary: as given or found, else as the recipe names it, seen from a folder above."""
+    """Return the path of the vocabulary: given or found, else the recipe's path, relative to a folder above."""
     if files.units is not None:
         return files.units
     path = files.models[0]

@@ -1,4 +1,4 @@
-"""Say what a file or a folder is that people give in place of a model, and what to do with it."""
+"""Identify files and folders that users mistake for a model, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def export_command(folder: Path, checkpoint: str) -> str:
 
 
 def explain_folder(folder: Path) -> str:
-    """Return what a folder without an exported model is, and what to do."""
+    """Return what a folder without an exported model is, and what to do with it."""
     names = {path.name for path in folder.iterdir()}
     if {"am", "conf"} <= names or {"am", "graph"} <= names or (folder / "am" / "final.mdl").exists():
         return _VOSK
@@ -57,19 +57,19 @@ def explain_folder(folder: Path) -> str:
 
 
 def explain_checkpoint(archive: zipfile.ZipFile, pickle: str, path: Path) -> str | None:
-    """Return what a zip of torch.save is and what to do; None if it may be a checkpoint of ours.
+    """Return what a zip of torch.save is and what to do; None if it may be a checkpoint of `wenet-fusion train`.
 
     Args:
         archive: the open file.
-        pickle: name of its data.pkl, which holds the names of the weights. Nothing of it is executed.
-        path: of the file.
+        pickle: name of its data.pkl, which holds the names of the weights; it is read but not executed.
+        path: path of the file.
     """
     if archive.getinfo(pickle).file_size > _MAX_PICKLE_BYTES:
         return None
     content = archive.read(pickle)
     if any(key in content for key in _ICEFALL_KEYS):
         return _ICEFALL
-    # Ours has its configuration and vocabulary beside the weights, WeNet's has nothing else.
+    # Our checkpoints hold configuration and vocabulary beside the weights; WeNet's hold the weights only.
     if all(key in content for key in _WENET_KEYS) or (_WENET_KEYS[0] in content and b"vocabulary" not in content):
         command = export_command(path.parent, path.name)
         return f"is a checkpoint of WeNet; export it, in the folder of the recipe: {command}"
@@ -77,23 +77,23 @@ def explain_checkpoint(archive: zipfile.ZipFile, pickle: str, path: Path) -> str
 
 
 def explain_script(archive: zipfile.ZipFile, code: list[str]) -> str | None:
-    """Return what a TorchScript file without our metadata is and what to do; None if that is unknown.
+    """Return what a TorchScript file without our meta.json is and what to do; None if that is unknown.
 
     Args:
         archive: the open file.
-        code: names of its members that hold code.
+        code: names of the members that hold its code.
     """
     is_icefall = any("joiner" in name or b"self.joiner" in archive.read(name) for name in code)
     return _ICEFALL if is_icefall else None
 
 
 def explain_members(names: set[str]) -> str | None:
-    """Return what a zip of other members is and what to do; None if that is unknown."""
+    """Return what a zip archive with members of these names is and what to do; None if that is unknown."""
     return _VOSK if any(name.endswith(("am/final.mdl", "conf/mfcc.conf")) for name in names) else None
 
 
 def explain_no_zip(path: Path) -> str | None:
-    """Return what a file that is no zip is and what to do; None if that is unknown."""
+    """Return what a file that is not a zip archive is and what to do; None if that is unknown."""
     if path.suffix == ".mdl":
         return _VOSK
     try:

@@ -1,1 +1,1 @@
-"""Language models: n-grams of ARPA files, and the scorer that adds them to a beam search."""
+"""Language models: n-gram models from ARPA files, and the scorer that uses them in a beam search."""

@@ -1,4 +1,4 @@
-"""Read ARPA files, the text form of n-gram language models."""
+"""Read ARPA files, the text format of n-gram language models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 _GZIP = b"\x1f\x8b"
-_LONGEST_LINE = 1 << 16  # bytes; no line of an ARPA file is longer
+_LONGEST_LINE = 1 << 16  # bytes; longer than any line of an ARPA file
 _LONGEST_PREAMBLE = 1000  # lines of text before \data\
-_MOST_DIGITS = 15  # of a number of n-grams
+_MOST_DIGITS = 15  # digits of a number of n-grams
 _ZERO = -99.0  # the logarithm of 0 in ARPA files; -inf is read as this
 _TRUNCATED = "the file was cut off or written incompletely: copy it or train the model again"
 
@@ -40,8 +40,8 @@ class Arpa(NamedTuple):
 def read_arpa(path: str | Path) -> Arpa:
     """Read an ARPA file, plain or compressed with gzip (recognised by its content).
 
-    The dialects of other programs are read: text or a byte order mark before `\\data\\`, Windows line ends, spaces for
-    tabs, -inf for -99, orders without n-grams, and weights of 0 in the highest order (others are refused, as by KenLM).
+    Dialects of other programs are accepted: text or a byte order mark before `\\data\\`, Windows line ends, spaces for
+    tabs, -inf for -99, orders without n-grams, and backoff weights in the highest order if they are 0, as in KenLM.
 
     Reading 2.3 million n-grams of up to four words into an `NgramModel` takes about 3 s and 170 MiB.
 
@@ -61,12 +61,12 @@ def read_arpa(path: str | Path) -> Arpa:
 
 
 class _Reader:
-    """Parses bytes, because only ASCII white space separates words; `str.split` would split at other spaces too."""
+    """Parses bytes, because only ASCII white space separates words; `str.split` would also split at other spaces."""
 
     def __init__(self, path: str | Path, file: BufferedIOBase) -> None:
         self._path = path
         self._file = file
-        self._number = 0  # line read last
+        self._number = 0  # number of the line that was read last
         self._pending: bytes | None = None  # a line to return again
 
     def read(self) -> Arpa:
@@ -114,7 +114,7 @@ class _Reader:
         return counts
 
     def _expect(self, header: bytes, optional: bool = False) -> None:
-        """Raise ValueError unless the next line that is not empty is `header`; leave another if it is `optional`."""
+        """Raise ValueError unless the next non-empty line is `header`; an `optional` header may be missing."""
         line = self._line()
         while line == b"":
             line = self._line()
@@ -179,7 +179,7 @@ class _Reader:
         return f"expected numbers before and after the words, found {_shown(text)}; train the model again"
 
     def _check_unigrams(self, table: NgramTable) -> None:
-        """Raise ValueError for the first word that occurs twice: it has the number of its first occurrence."""
+        """Raise ValueError for the first word that occurs twice, recognised by the number of its first occurrence."""
         repeated = table.words[:, 0] != np.arange(len(table.words))
         if repeated.any():
             row = int(repeated.argmax())
@@ -208,7 +208,7 @@ class _Reader:
                 )
 
     def _decoded(self, words: dict[bytes, int], first_line: int) -> tuple[str, ...]:
-        """Return the words as text; their lines follow each other from `first_line`."""
+        """Return the words as text; their lines are consecutive, from `first_line`."""
         decoded = []
         for word in words:
             try:
@@ -239,6 +239,6 @@ def _finite(logarithms: np.ndarray) -> np.ndarray:
 
 
 def _shown(text: bytes) -> str:
-    """Return at most 60 characters of a line, escaped if they are not UTF-8."""
+    """Return at most the first 60 bytes of a line as quoted text, with escapes for bytes that are not UTF-8."""
     shown = text[:60].decode("utf-8", errors="backslashreplace")
     return repr(shown + "..." * (len(text) > 60))

@@ -20,14 +20,14 @@ _LN_10 = math.log(10.0)
 
 
 class LanguageModel(Protocol):
-    """Probabilities of words, one after the other. Read-only; all streams and threads share it.
+    """The interface of a language model: the probability of each next word. All streams and threads share it.
 
     States are opaque values, hashable or not, that no call changes. The search keeps one per prefix and calls `advance`
     once per word of each prefix, when the word is complete; hypotheses that share words share the call.
 
-    Words are the text between spaces, as results show it: without marks of word starts, in the case of the model's
-    tokens, with `<unk>` where the acoustic model wrote it. In a vocabulary of pieces without any U+2581 each token is a
-    word.
+    A word is the text between two spaces of a result: without marks of word starts, in the case of the acoustic model's
+    tokens, and `<unk>` where the acoustic model emitted it. In a vocabulary of pieces without any U+2581 each token is
+    a word.
     """
 
     @property
@@ -37,7 +37,7 @@ class LanguageModel(Protocol):
 
     @property
     def words(self) -> Sequence[str]:
-        """The words of the model; empty if it cannot list them."""
+        """The words of the model; empty if the model cannot list them."""
         ...
 
     def start(self) -> Any:
@@ -70,16 +70,16 @@ def load_language_model(path: str | Path) -> LanguageModel:
 
 
 class NgramModel:
-    """An n-gram model with backoff: the longest known n-gram that ends in the word decides; each shorter context costs
-    its backoff weight.
+    """An n-gram model with backoff: the longest known n-gram that ends in the word gives its probability; each word by
+    which the context was shortened adds a backoff weight.
 
     The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
-    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram,
-    shorter than the highest order, that the text ends in. An n-gram takes 20 bytes, a word about 100 more.
+    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram
+    below the highest order with which the text ends. An n-gram takes 20 bytes, a word about 100 more.
 
     Args:
         arpa: the n-grams.
-        source: the file they came from, for error messages.
+        source: their file, for error messages.
     Attributes:
         name: the file.
         words: all words except <s>, </s> and <unk>.
@@ -107,21 +107,21 @@ class NgramModel:
                     f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
                     "and end"
                 )
-        # A model trained on texts that were not normalised still finds the words of results, which are.
+        # Results are normalised; a model trained on other texts finds their words by the normal forms of its own.
         self._normal_forms = {
             normal: number
             for word, number in self._numbers.items()
             if (normal := normalize_text(word)) not in self._numbers
         }
         self._unknown = next(self._numbers[word] for word in _UNKNOWN if word in self._numbers)
-        # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. Orders follow
-        # each other, so parents come before their children and the keys of all orders are one sorted array.
+        # Node 0 is the empty n-gram. Node i > 0 has keys[i - 1] = parent * number of words + last word. The orders are
+        # stored one after the other, so parents precede their children and all keys form one sorted array.
         self._keys = np.empty(0, np.int64)
         self._log_probs = np.zeros(1, np.float32)
         self._backoffs = np.zeros(1, np.float32)
         self._shorter = np.zeros(
             1, np.int32
-        )  # for each node the longest n-gram that it ends in, without its first word
+        )  # for each node, the node of the longest known n-gram that it ends with and that is shorter
         self._first_of_highest = 0
         for table in arpa.tables:
             self._add(table)
@@ -142,14 +142,14 @@ class NgramModel:
             log_prob += float(self._backoffs[state])
             state = int(self._shorter[state])
         log_prob += float(self._log_probs[node])
-        return min(log_prob, 0.0), self._after(node)  # backoff weights above 1 may lead there by rounding
+        return min(log_prob, 0.0), self._after(node)  # with backoff weights above 1, rounding may exceed 0
 
     def finish(self, state: int) -> float:
         """Return the log-probability of the end; see `LanguageModel`."""
         return self.advance(state, _END)[0]
 
     def _number(self, word: str) -> int:
-        """Return the number of a word in the model's spelling or in normal form; that of <unk> for unknown words."""
+        """Return the number of a word, in the model's spelling or in normal form; for unknown words that of <unk>."""
         number = self._numbers.get(word)
         if number is None:
             normal = normalize_text(word)
@@ -157,11 +157,11 @@ class NgramModel:
         return number
 
     def _after(self, node: int) -> int:
-        """Return the state of a text that ends in this n-gram."""
+        """Return the state of a text whose longest known n-gram at the end is `node`."""
         return node if node < self._first_of_highest else int(self._shorter[node])
 
     def _child(self, node: int, word: int) -> int:
-        """Return the node with one more word; 0 if there is none."""
+        """Return the node of the n-gram with one more word; 0 if there is none."""
         key = node * len(self._numbers) + word
         at = int(self._keys.searchsorted(key))
         return at + 1 if at < len(self._keys) and self._keys[at] == key else 0
@@ -190,7 +190,7 @@ class NgramModel:
         shorter = np.zeros(len(keys), np.int32)
         if table.words.shape[1] > 1:
             ends, rows = self._shorter[parents], np.arange(len(keys))
-            while len(rows):  # rows whose shorter n-gram is not found yet; the one of a single word always exists
+            while len(rows):  # rows whose shorter n-gram is not found yet; the search ends at 1-grams, which all exist
                 shorter[rows] = self._children(ends[rows], words[rows])
                 rows = rows[shorter[rows] == 0]
                 ends[rows] = self._shorter[ends[rows]]
@@ -207,7 +207,7 @@ class NgramModel:
 
 
 def _with_unknown(arpa: Arpa) -> Arpa:
-    """Return the file with <unk> added if it has none."""
+    """Return the n-grams, with <unk> added if there is none."""
     if any(word in arpa.words for word in _UNKNOWN):
         return arpa
     words, log_probs, backoffs, first_line = arpa.tables[0]
@@ -221,7 +221,7 @@ def _with_unknown(arpa: Arpa) -> Arpa:
 
 
 class KenlmModel:
-    """A binary file of KenLM, run by the package kenlm.
+    """A language model in a binary file of KenLM, run by the package kenlm.
 
     Args:
         path: the file.

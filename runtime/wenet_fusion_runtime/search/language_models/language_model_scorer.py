@@ -15,16 +15,16 @@ _SAMPLED_WORDS = 1000  # words of a language model that are checked against the 
 
 
 class LanguageModelScorer:
-    """Score each word once it is complete, and the last word and the end of the text in `finish`.
+    """Score each word once it is complete; `finish` scores the last word and the end of the text.
 
     Args:
         model: gives the probability of each word.
-        spelling: of the acoustic model's vocabulary; it marks where words end.
+        spelling: splits tokens of the acoustic model into words.
         weight: weight of the log-probabilities.
         word_bonus: nats added per word.
     Raises:
-        ValueError: the vocabulary can write none of a sample of the model's words. The model is of another language or
-            another case, and would do harm.
+        ValueError: the vocabulary can spell none of a sample of the model's words, so the model is for another language
+            or another case and would only harm.
     Source: Gulcehre et al. 2015, "On using monolingual corpora in neural machine translation" (arXiv:1503.03535).
 
     >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
@@ -46,7 +46,7 @@ class LanguageModelScorer:
         _check_words(model, spelling)
         self.model, self.weight, self.word_bonus = model, weight, word_bonus
         self._parts = spelling.parts
-        # A token completes one word less than it has parts.
+        # A token completes one word fewer than it has parts.
         self.most_gained = max(0.0, word_bonus) * np.array([len(parts) - 1 for parts in spelling.parts])
 
     def start(self) -> _Words:
@@ -59,11 +59,11 @@ class LanguageModelScorer:
         return words.score, words
 
     def finish(self, state: _Words) -> float:
-        """Return the score of the whole text, in nats: its last word and the end of the text included."""
+        """Return the score of the whole text, in nats, including its last word and the end of the text."""
         return state.final_score()
 
     def end_log_prob(self, tokens: Sequence[int]) -> float:
-        """Return the natural-log probability that the text ends after these tokens, their last word complete."""
+        """Return the natural-log probability that the text ends after these tokens."""
         state = self.start()
         for token in tokens:
             state = state.followed_by(self._parts[token])
@@ -71,7 +71,7 @@ class LanguageModelScorer:
 
 
 class _Words:
-    """The state: the score of the complete words, and the letters of the open word.
+    """A state of `LanguageModelScorer`: the score of the complete words, and the letters of the open word.
 
     Attributes:
         score: weighted log-probabilities and bonuses of the complete words, in nats.
@@ -82,7 +82,7 @@ class _Words:
     def __init__(self, scorer: LanguageModelScorer, state: Any, score: float, open_word: str) -> None:
         self.score = score
         self._scorer, self._state, self._open = scorer, state, open_word
-        self._closed: _Words | None = None  # computed once, for all prefixes that continue from here
+        self._closed: _Words | None = None  # result of `_complete`, shared by all prefixes that continue from here
 
     def followed_by(self, parts: Sequence[str]) -> _Words:
         """Return the state after more text: the first part continues the open word, each other part begins a word."""
@@ -116,7 +116,7 @@ class _Words:
 
 
 def _check_words(model: LanguageModel, spelling: Spelling) -> None:
-    """Raise ValueError if the vocabulary can write none of a sample of the model's words."""
+    """Raise ValueError if the vocabulary can spell none of a sample of the model's words."""
     problem = None
     for word in model.words[:: max(1, len(model.words) // _SAMPLED_WORDS)]:
         try:
