@@ -1,4 +1,4 @@
-"""The command wenet-fusion-runtime: one module for each verb."""
+"""The program wenet-fusion-runtime, with one module for each command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wenet_fusion_runtime.console import HelpFormatter, exit_status
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command with all its verbs."""
+    """Return the parser of the program with all its commands."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Recognise speech with an exported model: from files, a microphone, a pipe or a network.",
-        epilog=f"Each command explains itself: {PROGRAM} transcribe --help",
+        epilog=f"Each command has its own help: {PROGRAM} transcribe --help",
         formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -35,7 +35,7 @@ from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, SessionOptions
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 
-BLOCK_SECONDS = 0.1  # of audio per message; results do not depend on it
+BLOCK_SECONDS = 0.1  # audio per message; results do not depend on it
 FAST_BLOCK_SECONDS = 0.5  # with --fast: a server may limit messages per second
 STANDARD_INPUT = "-"
 SCHEMES = ("ws", "wss", "http", "https")
@@ -124,7 +124,7 @@ def add(commands: Commands) -> None:
 class _Recording(NamedTuple):
     sample_rate: int
     blocks: Iterator[np.ndarray]  # float32, mono
-    is_live: bool  # arrives at the speed of speech
+    is_live: bool  # the audio arrives in real time
     stop: Callable[[], object] = lambda: None  # ends the blocks, even while they wait for audio
 
 
@@ -140,7 +140,7 @@ def _client(options: argparse.Namespace) -> int:
             f"- reads audio from a pipe, and standard input is a terminal: {ARECORD} | wenet-fusion-runtime "
             f"client {options.url} -"
         )
-    files = HotWordFiles(options) if options.follow else None  # before they are read: no change goes unnoticed
+    files = HotWordFiles(options) if options.follow else None  # before the files are read, to notice every change
     hot_words = _hot_words(options)
     context = "" if options.context is None else read_context(options.context)
     if options.follow and options.hot_words is None and options.context is None:
@@ -183,7 +183,7 @@ def _client(options: argparse.Namespace) -> int:
 
 
 def _url(text: str) -> str:
-    """Return the address as a URL. Raises ValueError if it is not an address."""
+    """Return the server's address as a URL. Raises ValueError if it is not valid."""
     url = text if "://" in text else f"ws://{text}"
     try:
         parts = urlsplit(url)
@@ -243,7 +243,7 @@ def _opened(name: str, options: argparse.Namespace) -> Iterator[_Recording]:
     if name == STANDARD_INPUT:
         with PcmPipe(sys.stdin.fileno(), options.rate) as pipe:
             blocks = pipe.blocks()
-            first = next(blocks)  # has the rate
+            first = next(blocks)  # holds the sample rate
             mono = _mono(itertools.chain([first], blocks), options.channel)
             yield _at_rate(mono, first.sample_rate, options.wenet, is_live=True)._replace(stop=pipe.stop)
     else:

@@ -19,7 +19,7 @@ class ClientDisplay:
     """Prints the results of one recording.
 
     Args:
-        name: begins each line; None for none.
+        name: text at the beginning of each line; None for none.
         prints_partials: print each new partial text on a line of its own.
 
     >>> from wenet_fusion_runtime.server.websocket.client_session import ServerResult
@@ -38,12 +38,12 @@ class ClientDisplay:
         self._shown = ""
 
     def result(self, found: ServerResult) -> None:
-        """Take a result from the server."""
+        """Show a result from the server."""
         words = [Word(text, 0.0, 0.0, 1.0, spaced) for text, spaced in found.words] or (
             [Word(found.text, 0.0, 0.0, 1.0)] if found.text else []
         )  # WeNet's server sends no words
         if found.is_final and joined_words(words) != found.text and found.text:
-            words = [Word(found.text, 0.0, 0.0, 1.0)]  # the server's formatter wrote it
+            words = [Word(found.text, 0.0, 0.0, 1.0)]  # the server's formatter has changed the text
         if found.is_final:
             self._words += words
         open_words = [] if found.is_final else words
@@ -76,7 +76,7 @@ class ClientDisplay:
         print(self._label + ", ".join(parts), file=sys.stderr, flush=True)
 
     def abandon(self) -> None:
-        """Print the text so far of a recording that failed."""
+        """Print the text so far, because the recording failed."""
         self._clear()
         if self._words:
             print(self._prefix + joined_words(self._words), flush=True)

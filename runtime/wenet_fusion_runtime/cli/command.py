@@ -25,12 +25,12 @@ def add_command(
     """Add a command to the parser and return the command's own parser.
 
     Args:
-        commands: of the whole parser.
-        name: the verb.
+        commands: the commands of the program's parser.
+        name: name of the command.
         run: called with the parsed arguments; returns the exit status.
-        description: text of --help; its first sentence also stands in the list of commands.
-        examples: command lines, without the program's name unless they begin with another program.
-        needs_model: whether the first argument is a model file.
+        description: text of --help; the list of commands shows its first sentence.
+        examples: command lines, without program and command unless they begin with another program.
+        needs_model: the first argument is a model file.
     """
     lines = [line if PROGRAM in line else f"{PROGRAM} {name} {line}" for line in examples]
     command = commands.add_parser(
@@ -45,8 +45,8 @@ def add_command(
             "model",
             type=Path,
             metavar="MODEL",
-            help="model file, from: wenet-fusion export; or what WeNet's scripts exported: a folder with final.zip or "
-            "encoder.onnx, or sherpa-onnx's streaming file",
+            help="model file that wenet-fusion export wrote; or a model that WeNet's scripts exported: a folder with "
+            "final.zip or encoder.onnx, or a streaming file for sherpa-onnx",
         )
         command.add_argument(
             "--units",
@@ -57,8 +57,8 @@ def add_command(
         command.add_argument(
             "--require_sha256",
             metavar="HASH",
-            help="load the model only if its file has this SHA-256, as info prints it: a TorchScript file is a "
-            "program, which runs when it is loaded (default: any file is loaded)",
+            help="load the model only if its file has this SHA-256, which the command info prints: a TorchScript file "
+            "is a program that runs when it is loaded (default: load any file)",
         )
     command.add_argument("--traceback", action="store_true", help="print the traceback of an error")
     command.set_defaults(run=lambda options: _run_checked(run, options))
@@ -66,7 +66,7 @@ def add_command(
 
 
 def _run_checked(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run a command after its model file was compared with --require_sha256."""
+    """Compare the model file with --require_sha256, then run the command."""
     if getattr(options, "require_sha256", None) is not None:
         first, *others = model_paths(options.model)
         check_sha256(first, options.require_sha256, *others)
@@ -74,12 +74,12 @@ def _run_checked(run: Callable[[argparse.Namespace], int], options: argparse.Nam
 
 
 def extra_needed(user: str, extra: str, error: ImportError) -> ImportError:
-    """Return the error to raise when a package of an extra is missing; errors of our own modules stay as they are.
+    """Return the error to raise when a package of an extra is missing; errors from our own modules do not change.
 
     Args:
-        user: what needs the package, for the message.
-        extra: its name in pyproject.toml.
-        error: as raised by the import.
+        user: the part of the program that needs the package, for the message.
+        extra: name of the extra in pyproject.toml.
+        error: exception of the import.
     """
     if error.name is None or error.name.startswith("wenet_fusion_runtime"):
         return error

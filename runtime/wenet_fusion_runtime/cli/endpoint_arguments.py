@@ -11,16 +11,17 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 _RULES: tuple[tuple[str, str], ...] = (
     ("rule1_seconds", "close a segment without text after this much silence"),
     ("rule2_seconds", "close a segment with text after this much silence"),
-    ("rule3_seconds", "close a segment of this length at its next silence"),
+    ("rule3_seconds", "close a segment of at least this length at its next silence"),
     ("rule3_silence_seconds", "shortest silence at which rule 3 closes a segment"),
-    ("rule3_extra_seconds", "if no such silence comes, close the segment this much later, even within a word"),
+    ("rule3_extra_seconds", "close it this much later if no such silence comes, even within a word"),
     ("silence_probability", "treat a frame as silent if blank is more probable than P"),
     (
         "complete_probability",
-        "close a segment once its sentence is complete with probability P, as --language_model and the silence say",
+        "close a segment once its sentence is complete with probability P, according to --language_model and the "
+        "silence so far",
     ),
-    ("complete_seconds", "shortest silence for that"),
-    ("complete_pause_seconds", "mean pause within a sentence; each such length of silence raises the odds by e"),
+    ("complete_seconds", "shortest silence after which a sentence counts as complete"),
+    ("complete_pause_seconds", "mean pause within a sentence; silence of this length multiplies the odds by e"),
 )
 
 
@@ -28,7 +29,7 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
     """Add an argument for each rule.
 
     Args:
-        command: to add to.
+        command: parser of the command.
         defaults: default values; None if the server chooses them, see `given_endpoint`.
     """
     group = command.add_argument_group(
@@ -56,18 +57,18 @@ def add_endpoint_arguments(command: argparse.ArgumentParser, defaults: EndpointR
 
 
 def endpoint_rules(options: argparse.Namespace) -> EndpointRules:
-    """Return the rules that the arguments give."""
+    """Return the rules from the arguments."""
     return EndpointRules(**{field.name: getattr(options, field.name) for field in fields(EndpointRules)})
 
 
 def given_endpoint(options: argparse.Namespace) -> dict[str, float | None]:
-    """Return the rules that the user gave, for a parser whose `add_endpoint_arguments` got no defaults."""
+    """Return only the rules that the user gave, if `add_endpoint_arguments` was called without defaults."""
     names = (field.name for field in fields(EndpointRules))
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def shown_seconds(value: float | None) -> str:
-    """Return seconds as the help shows them."""
+    """Return a default value as the help shows it."""
     return "off" if value is None else f"{value:g}"
 
 

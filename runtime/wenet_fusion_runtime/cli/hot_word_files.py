@@ -1,4 +1,4 @@
-"""Files of hot words and context that change while a recording is sent."""
+"""Follow files of hot words and context that change while a recording is sent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from wenet_fusion_runtime.server.session_options import HotWordUpdate
 
 
 class HotWordFiles:
-    """The files of --hot_words and --context, read again when they change; problems are printed as warnings.
+    """Reads the files of --hot_words and --context again when they change, and prints problems as warnings.
 
     Args:
-        arguments: of the command, with `hot_words`, `hot_word` and `context`.
+        arguments: arguments of the command, with `hot_words`, `hot_word` and `context`.
     Attributes:
-        latest: what `changed` found last, for the recordings that follow; None: no change.
+        latest: the last change that `changed` found, for the next recordings; None: no change so far.
 
     >>> HotWordFiles(argparse.Namespace(hot_words=None, hot_word=[], context=None)).changed() is None
     True
@@ -32,7 +32,7 @@ class HotWordFiles:
         """Return the hot words and the context if their files changed since the last call, else None."""
         seen = self._stamps()
         if seen == self._seen or None in seen:
-            return None  # a file that is being replaced is missing for a moment
+            return None  # unchanged, or missing: while a file is replaced it may be missing for a moment
         self._seen = seen
         try:
             given = given_hot_words(self._arguments)
@@ -46,7 +46,7 @@ class HotWordFiles:
         return self.latest
 
     def refused(self, message: str) -> None:
-        """Print why hot words were not taken."""
+        """Print the reason why hot words are not used."""
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
@@ -54,7 +54,7 @@ class HotWordFiles:
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """Return time and size of a file; None if it is missing."""
+    """Return modification time and size of a file; None if it is missing."""
     if path is None:
         return (0, 0)
     try:

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 _PROGRAM = "a program (TorchScript): load only files that you trust, and pin them with --require_sha256"
 _DATA = "data (ONNX graphs)"
 _KINDS = {TORCHSCRIPT: "TorchScript of wenet-fusion export", ONNX: "ONNX archive of wenet-fusion export"}
-MAX_ENTRIES = 8  # longer tables are counted
+MAX_ENTRIES = 8  # of a longer table, only the number of entries is printed
 
 
 def add(commands: Commands) -> None:
@@ -24,8 +24,8 @@ def add(commands: Commands) -> None:
         commands,
         "info",
         _info,
-        "Print what a model file is: its kind, geometry, latency and size. For files of wenet-fusion export neither "
-        "torch nor onnxruntime needs to be installed. Models of WeNet's are loaded, which runs the program in a "
+        "Describe a model file: kind, size, chunks, latency and more. Files of wenet-fusion export are described "
+        "without torch and onnxruntime. A model that WeNet's scripts exported is loaded, which runs the program in its "
         "TorchScript file.",
         ["final.zip", "exp/u2pp_conformer --units data/dict/lang_char.txt"],
     )

@@ -1,4 +1,4 @@
-"""Text that changes in place at the bottom of a terminal."""
+"""Show text that changes in place at the bottom of a terminal."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def is_terminal(out: TextIO) -> bool:
 
 
 class LiveLine:
-    """A line, of as many rows as it needs, that is redrawn in place until it is ended.
+    """A line of one or more rows that is redrawn in place until `end` makes it final.
 
-    When a terminal becomes narrower it may break the drawn rows again, in its own way. Then parts of the old line may
-    stay above the new one; an ended line is never erased.
+    A terminal that becomes narrower may wrap the drawn rows again. Then parts of the old line may stay above the new
+    one; a final line is never erased.
 
     >>> import sys
     >>> line = LiveLine(sys.stdout)
@@ -68,7 +68,7 @@ class LiveLine:
             os.system("")  # turns on escape sequences in Windows' console
 
     def draw(self, *pieces: Piece) -> None:
-        """Replace the line by these pieces; of a line with more rows than the terminal, show the end."""
+        """Replace the line by these pieces; if it has more rows than the terminal, show only its end."""
         columns, lines = self._size()
         new = rows(pieces, columns)[-max(1, lines - 1) :]
         if new != self._drawn:
@@ -82,7 +82,7 @@ class LiveLine:
         self._drawn = []
 
     def end(self, text: str) -> None:
-        """Replace the line by final text, which stays, and begin a new line."""
+        """Replace the line by final text, and begin a new line."""
         self._write(self._erased() + _printable(text) + "\n")
         self._drawn = []
 
@@ -97,7 +97,7 @@ class LiveLine:
         self._out.flush()
 
     def _size(self) -> tuple[int, int]:
-        """Return the current columns and lines."""
+        """Return the current columns and lines of the terminal."""
         try:
             size = os.get_terminal_size(self._out.fileno())
         except (OSError, ValueError):

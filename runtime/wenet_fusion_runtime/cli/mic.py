@@ -32,10 +32,10 @@ from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 from wenet_fusion_runtime.stream.stream import Stream
 
-MUTE_SECONDS = 3.0  # zeros from the start that cause a notice
+MUTE_SECONDS = 3.0  # length of zeros from the start that causes a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
-HALF_SAMPLE = 1e-6  # s; sums of durations differ by rounding
-MAX_LATENCIES = 20000  # last chunks that the summary of --latency covers
+HALF_SAMPLE = 1e-6  # seconds; tolerance for rounding when sums of durations are compared
+MAX_LATENCIES = 20000  # number of last chunks in the summary of --latency
 
 
 def add(commands: Commands) -> None:
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
         _mic,
         "Transcribe live speech from a microphone or a pipe. On a terminal the text appears while it is recognised; "
         "words that may still change are dim. Elsewhere each segment is printed on one line when it closes. A pause "
-        "closes a segment. Ctrl-C prints the text so far and ends the command.",
+        "closes a segment. Ctrl-C ends the recording and prints the rest of the text.",
         [
             "final.zip",
             "final.zip --device usb --save talk.wav --latency",
@@ -76,7 +76,7 @@ def add(commands: Commands) -> None:
         "--channels",
         type=int,
         metavar="N",
-        help="number of channels, which are averaged (default: 1; for a pipe that of its wav header, or 1)",
+        help="number of channels to capture, which are averaged (default: 1; for a pipe that of its wav header, or 1)",
     )
     mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1 (default: the mean of all)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
@@ -106,7 +106,7 @@ def _mic(options: argparse.Namespace) -> int:
         try:
             _listen(source, stream, display, recording, options)
         finally:
-            display.clear()  # an error stands on a line of its own
+            display.clear()  # an error gets a line of its own
     return 0 if all_usable else 1
 
 
@@ -127,7 +127,7 @@ def _listen(
     """Recognise until the audio ends.
 
     Raises:
-        OSError, ValueError: the source or the recording failed; raised after the text so far was shown.
+        OSError, ValueError: the source or the saved file failed; raised after the text so far was shown.
     """
     seconds_read, muted, failure, mixer = 0.0, True, None, ChannelMixer(options.channel)
     with source:
@@ -162,7 +162,7 @@ def _listen(
 
 
 def _first_seconds(source: LiveAudio, seconds: float | None) -> Iterator[AudioBlock]:
-    """Yield the source's blocks, cut to the sample after `seconds`; None yields all."""
+    """Yield the source's blocks until exactly `seconds` of audio; None yields all."""
     count = 0
     for block in source.blocks():
         left = math.inf if seconds is None else max(1, round(seconds * block.sample_rate)) - count
@@ -197,8 +197,8 @@ class _Display:
     """Prints text to standard output and notices to standard error.
 
     Args:
-        options: of the command.
-        source: losses of this source are shown.
+        options: arguments of the command.
+        source: the source, whose losses are shown.
         chunk_seconds: duration of a chunk.
     """
 
@@ -215,7 +215,7 @@ class _Display:
         self._lost = ""
 
     def begin(self) -> None:
-        """Print that the device is open, and the beginning of the format."""
+        """Print that the device is open, and the beginning of the output format."""
         self.notice(f"listening to {self._source.description}; Ctrl-C ends")
         self._print(self._writer.begin())
 
@@ -223,8 +223,8 @@ class _Display:
         """Show the open segment.
 
         Args:
-            result: of the open segment.
-            captured: time at which the last block was captured, as `time.monotonic()`.
+            result: result of the open segment.
+            captured: `time.monotonic()` when the last block was captured.
             seconds_read: duration of the audio up to the end of that block.
         """
         if result.end_seconds > self._decoded:
@@ -285,8 +285,8 @@ class _Display:
             median, most = np.quantile(self._latencies, (0.5, 0.95))
             self.notice(
                 f"behind the speaker when a chunk was shown: median {median:.2f} s, 95 % within {most:.2f} s, "
-                f"longest {max(self._latencies):.2f} s; before that up to {self._chunk_seconds:.2f} s until the "
-                "chunk was full"
+                f"longest {max(self._latencies):.2f} s; filling a chunk adds up to {self._chunk_seconds:.2f} s for its "
+                "first words"
             )
 
     def _print(self, text: str) -> None:

@@ -17,15 +17,15 @@ from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
 
 
 class OutputError(OSError):
-    """The text cannot be written: no other recording's text can be written either."""
+    """The text of a recording cannot be written, so the text of other recordings cannot either."""
 
 
 def add_format_arguments(command: argparse.ArgumentParser, unit: str) -> None:
     """Add --format and --partials.
 
     Args:
-        command: to add to.
-        unit: what has a line in plain text, such as "file".
+        command: parser of the command.
+        unit: the unit that has one line in plain text, e.g. "file".
     """
     command.add_argument(
         "--format",
@@ -48,21 +48,21 @@ def check_format(options: argparse.Namespace) -> None:
 
 
 class Sink(Protocol):
-    """Takes text."""
+    """A destination of text."""
 
     def write(self, text: str) -> None:
         """Append text."""
 
 
 class Destination:
-    """Open a sink for each recording. Files appear whole, at the end, or not at all.
+    """Opens a sink for each recording. A file appears complete at the end, or not at all.
 
     Args:
-        output: a file, or a folder with a file per recording. A folder exists, ends in a slash, or is needed because of
-            `each`. None is standard output.
+        output: a file, or a folder for a file per recording: an existing folder, a path with a slash at its end, or a
+            new path if `each` is set and there are several recordings. None is standard output.
         recordings: paths of all recordings.
-        suffix: of the files in a folder, with its dot.
-        each: whether the format allows only one recording per file.
+        suffix: suffix of the files in a folder, with its dot.
+        each: the format allows only one recording per file.
         read: files that must not be overwritten.
     Raises:
         ValueError: recordings would share a file that can hold only one, or a file of `read` would be overwritten.
@@ -77,9 +77,9 @@ class Destination:
     def __init__(
         self, output: str | None, recordings: Sequence[Path], suffix: str, each: bool, read: Sequence[Path]
     ) -> None:
-        self._files: dict[Path, Path] | None = None  # of each recording, in a folder
-        self._whole: _WholeFile | None = None  # of all recordings
-        self._is_empty = True  # no recording's text is in the whole file
+        self._files: dict[Path, Path] | None = None  # a file of each recording, in a folder
+        self._whole: _WholeFile | None = None  # one file of all recordings
+        self._is_empty = True  # no recording has been written completely
         self._count = len(recordings)
         several = each and len(recordings) > 1
         if output is None:
@@ -114,7 +114,7 @@ class Destination:
 
     @contextlib.contextmanager
     def recording(self, path: Path) -> Iterator[Sink]:
-        """Open the sink of a recording. If the block raises, a file of its own is dropped."""
+        """Open the sink of a recording. If the block raises, the recording's own file is dropped."""
         if self._files is not None:
             file, is_whole = _WholeFile(self._files[path]), False
             try:
@@ -162,7 +162,7 @@ class _WholeFile:
             self._file.write(text)
 
     def close(self, keep: bool) -> None:
-        """Close the file; `keep` puts it in its place, otherwise it is dropped."""
+        """Close the file, and replace the old one if `keep` is set; otherwise drop it."""
         with _output_errors(self._path), self._open, _output_errors(self._path):
             self._file.close()
             if self._part is not None and not keep:
@@ -181,7 +181,7 @@ def _output_errors(path: Path) -> Iterator[None]:
 
 
 def _check_distinct(files: dict[Path, Path]) -> None:
-    """Raise ValueError if two recordings have one file."""
+    """Raise ValueError if two recordings would share a file."""
     owners: dict[Path, Path] = {}
     for recording, file in files.items():
         if file in owners:

@@ -1,4 +1,4 @@
-"""Arguments of the commands that recognise, and the recognizer and the streams that they describe."""
+"""Arguments of the commands that recognise speech, and the recognizer and streams that are made from them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
     """Add the arguments that `build_recognizer` and `create_stream` read.
 
     Args:
-        command: to add to.
-        defaults: the command's defaults for partial results and endpoints.
+        command: parser of the command.
+        defaults: the command's defaults for `commit_seconds` and endpoints.
     """
     group = command.add_argument_group("streaming")
     group.add_argument(
@@ -58,14 +58,14 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         type=seconds_or_off,
         default=defaults.commit_seconds,
         metavar="S|off",
-        help="make words final once they are this old; off: words stay open to revision until their segment closes "
+        help="make words final once they are this old; off: words may change until their segment closes "
         f"(default: {shown_seconds(defaults.commit_seconds)})",
     )
     group.add_argument(
         "--formatter",
         metavar="NAME",
         help="write numbers and dates of closed segments in digits: wetext[:LANGUAGE], nemo[:LANGUAGE] or "
-        "itn[:LANGUAGE], if the package is installed; or MODULE:FUNCTION of yours, from text to text",
+        "itn[:LANGUAGE], if the package is installed; or MODULE:FUNCTION, a function of yours that maps text to text",
     )
     add_search_arguments(command)
     add_context_argument(command)
@@ -79,7 +79,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
         options: the arguments.
         nbest: number of hypotheses of each result; None: the size of the beam.
     Returns:
-        The recognizer, and whether all hot words can be used.
+        The recognizer, and whether all hot words are usable.
     Raises:
         OSError, ValueError, ImportError: see `Recognizer`.
     """
@@ -96,7 +96,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
         terms = TermFinder(vocabulary, known).find(read_context(options.context))
         hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # the first boost counts
     recognizer = Recognizer(model, replace(decoding, hot_words=hot_words))
-    # Exclude the loaded model from garbage collection, which would scan it for 0.1 s again and again while users speak.
+    # Exclude the loaded model from garbage collection, which would pause recognition for 0.1 s again and again.
     gc.collect()
     gc.freeze()
     return recognizer, all_usable

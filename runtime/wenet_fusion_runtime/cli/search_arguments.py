@@ -25,8 +25,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
     """Add the arguments that `search_options` and `usable_hot_words` read.
 
     Args:
-        parser: to add to.
-        with_mode: add --mode; without it the mode is the model's default.
+        parser: parser of the command.
+        with_mode: add --mode; otherwise the mode is the model's default.
     """
     defaults = DecodingOptions()
     group = parser.add_argument_group("search")
@@ -41,7 +41,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--beam_size",
         type=int,
         metavar="N",
-        help=f"hypotheses in the beam; default: {DEFAULT_BEAM_SIZE}, or the size of a smaller vocabulary",
+        help=f"hypotheses in the beam; default: {DEFAULT_BEAM_SIZE}, or the vocabulary's size if it is smaller",
     )
     group.add_argument(
         "--ctc_weight",
@@ -77,7 +77,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--language_model",
         type=Path,
         metavar="FILE",
-        help="n-gram model of words: an ARPA file, also gzip-compressed, or a binary file of KenLM",
+        help="word n-gram model: an ARPA file, which may be compressed with gzip, or a binary file of KenLM",
     )
     group.add_argument(
         "--lm_weight",
@@ -89,7 +89,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--word_bonus",
         type=float,
         metavar="NATS",
-        help="add this to the score for each word, because a language model favours short texts (default: "
+        help="add this to the score for each word, to balance that a language model favours short texts (default: "
         f"{defaults.word_bonus:g})",
     )
     add_hot_word_arguments(parser)
@@ -120,16 +120,16 @@ def add_context_argument(parser: argparse.ArgumentParser) -> None:
         "--context",
         type=Path,
         metavar="FILE",
-        help="text about what will be said, e.g. an agenda: its names and rare words are preferred",
+        help="text about the topic of the speech, e.g. an agenda: its names and rare words are preferred",
     )
 
 
 def read_context(path: Path) -> str:
-    """Return the text of a context.
+    """Return the text of a file for --context.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -138,7 +138,7 @@ def read_context(path: Path) -> str:
 
 
 def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> DecodingOptions:
-    """Return the options with the values of the arguments, except hot words. Loads the language model.
+    """Return the options with the values of the arguments, except hot words, and load the language model.
 
     Raises:
         ValueError: a value is out of its range, or has no effect without a language model.
@@ -164,9 +164,9 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
 
 
 def usable_hot_words(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple[tuple[HotWord, ...], bool]:
-    """Return the hot words of the arguments that a vocabulary can spell, and whether these are all.
+    """Return the hot words of the arguments that are usable with a vocabulary, and whether all are.
 
-    The others are listed on standard error.
+    Unusable hot words are listed on standard error.
 
     Raises:
         OSError, ValueError: the file cannot be read, or is not text.

@@ -50,7 +50,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         "max_frames_per_second",
         "frames_per_second",
         float,
-        "WebSocket frames or HTTP requests of one connection per second, further ones wait; pings and empty frames "
+        "WebSocket frames or HTTP requests of one connection per second; further ones wait; pings and empty frames "
         "count as 10",
     ),
     ("max_bytes_per_second", "bytes_per_second", float, "bytes of one connection per second; further ones wait"),
@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
         _serve,
         "Serve an exported model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes "
         "uploads (POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. "
-        "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish, a second one ends at once.",
+        "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish; a second one ends the server at once.",
         ["final.zip", "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token"],
     )
     _add_bind_arguments(serve.add_argument_group("address"))
@@ -84,7 +84,7 @@ def add(commands: Commands) -> None:
 
 
 def read_token(path: Path | None) -> str | None:
-    """Return the token in a file or, without a file, in the environment; None if there is none.
+    """Return the token in a file or, without a file, in the environment variable; None if there is no token.
 
     Raises:
         OSError, ValueError: the file cannot be read or is empty.
@@ -103,14 +103,14 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         "--host",
         default=defaults.host,
         metavar="NAME",
-        help="address or name to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 (default: %(default)s, this "
+        help="address or name to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 (default: %(default)s, this "
         "computer only)",
     )
-    group.add_argument("--port", type=int, default=defaults.port, help="port to listen on; 0 is any free one")
+    group.add_argument("--port", type=int, default=defaults.port, help="port to listen on; 0 for any free port")
     group.add_argument(
         "--reuse_port",
         action="store_true",
-        help="let several processes listen on the same port (SO_REUSEPORT); the system spreads clients over them",
+        help="let several processes listen on the same port (SO_REUSEPORT); the system distributes clients among them",
     )
     group.add_argument(
         "--certificate", type=Path, metavar="FILE", help="PEM file with the certificate chain; turns TLS on"
@@ -123,7 +123,7 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=Settings().drain_seconds,
         metavar="S",
-        help="time that open sessions get to finish after SIGTERM or SIGHUP",
+        help="time for open sessions to finish after SIGTERM, SIGHUP or Ctrl-C",
     )
 
 
@@ -147,16 +147,16 @@ def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
         type=_names,
         default=(),
         metavar="NAMES",
-        help="names of this server, with commas between them, that clients may address it by (header Host), e.g. "
-        "speech.example.org; '*' allows all (default: addresses, localhost and names without a dot)",
+        help="comma-separated names that clients may use for this server (header Host), e.g. speech.example.org; '*' "
+        "allows all (default: addresses, localhost and names without a dot)",
     )
     group.add_argument(
         "--trusted_proxies",
         type=_names,
         default=LOCAL,
         metavar="ADDRESSES",
-        help="addresses or networks of proxies, with commas between them, whose header X-Forwarded-For names the "
-        f"client (default: {','.join(LOCAL)})",
+        help="comma-separated addresses or networks of proxies, whose header X-Forwarded-For names the client "
+        f"(default: {','.join(LOCAL)})",
     )
 
 
@@ -185,7 +185,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         type=int,
         metavar="N",
         default=max(1, (os.cpu_count() or 1) - 1),
-        help="number of threads that run the model, one core each (default: all cores but one, %(default)d here)",
+        help="threads that run the model, each on one core (default: all cores but one, %(default)d here)",
     )
     group.add_argument(
         "--max_batch",

@@ -32,7 +32,7 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.stream.decoding_options import FILE_OPTIONS
 from wenet_fusion_runtime.stream.stream import Stream
 
-BLOCK_SECONDS = 0.1  # of audio per call; results do not depend on it
+BLOCK_SECONDS = 0.1  # audio per call; results do not depend on it
 
 
 def add(commands: Commands) -> None:
@@ -41,8 +41,8 @@ def add(commands: Commands) -> None:
         commands,
         "transcribe",
         _transcribe,
-        "Transcribe audio files with an exported model. The output has one line per file, which begins with the file's "
-        "name if there are several; on a terminal the text appears while it is recognised. If a file cannot be read, "
+        "Transcribe audio files with an exported model. The output has one line per file; with several files, the line "
+        "begins with the file's name. On a terminal the text appears while it is recognised. If a file cannot be read, "
         "its error is printed, the others are transcribed, and the exit status is 1. For a damaged file the text "
         "before the damage is written.",
         [
@@ -77,7 +77,7 @@ def add(commands: Commands) -> None:
         "--nbest", type=int, metavar="N", help="also write the N best hypotheses of each segment (with --format json)"
     )
     transcribe.add_argument(
-        "--real_time", action="store_true", help="feed the audio in real time, to see the text appear as it would live"
+        "--real_time", action="store_true", help="feed the audio in real time, so that text appears as for live speech"
     )
     add_recognition_arguments(transcribe, FILE_OPTIONS)
 
@@ -117,9 +117,9 @@ def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool)
     """Transcribe one file.
 
     Returns:
-        The error at which its audio ends, after the text before it was written; None for a whole file.
+        The error of a damaged file, whose text before the damage was written; None for a whole file.
     Raises:
-        ValueError, OSError: the file has no audio before its error.
+        ValueError, OSError: the file has no audio before the damage.
     """
     begin, spoken, damage = time.monotonic(), 0.0, None
     blocks = reader.blocks(BLOCK_SECONDS)
@@ -151,11 +151,11 @@ class _Output:
     """Writes the results of one file, and shows partial text on a terminal.
 
     Args:
-        options: of the command.
-        path: of the recording.
-        sink: takes the text.
-        destination: of all recordings.
-        hypotheses_of: vocabulary to write the hypotheses of each segment with; None writes none.
+        options: arguments of the command.
+        path: path of the recording.
+        sink: receives the text.
+        destination: destination of all recordings.
+        hypotheses_of: vocabulary for writing the hypotheses of each segment; None leaves them out.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class _Output:
         self._shown = ""
 
     def begin(self) -> None:
-        """Write the beginning of the format, once audio came."""
+        """Write the beginning of the output format, before the first audio."""
         self._sink.write(self._writer.begin())
 
     def partial(self, stream: Stream) -> None:
-        """Show the text so far if it changed: in place or on a line of its own, if either is wanted."""
+        """Show the text so far if it changed: in place on a terminal, or on a line of its own with --partials."""
         if not self._in_place and not self._partials:
             return
         text = stream.text
@@ -204,7 +204,7 @@ class _Output:
             self._sink.write(self._writer.segment(result))
 
     def end(self, stream: Stream) -> None:
-        """Write the end of the format."""
+        """Write the end of the output format."""
         self._sink.write(self._writer.end(stream.text))
 
     def clear(self) -> None:
@@ -213,6 +213,6 @@ class _Output:
 
 
 def _short_name(path: Path, paths: Sequence[Path]) -> str:
-    """Return the file's name without folder and suffix; with the folder if another file has the same name."""
+    """Return the file's name without folder and suffix, or with the folder if another file has the same name."""
     stems = Counter(other.stem for other in paths)
     return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))

@@ -1,4 +1,4 @@
-"""Access control: the token, the origins of browser pages, and the names under which the server is addressed."""
+"""Access control: the token, the origins of browser pages, and the host names that clients may use for the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
-# Origins of pages within apps, e.g. tauri://localhost. The apps' frameworks and browsers choose the scheme.
+# Schemes of the origins of pages within apps, e.g. tauri://localhost; the app's framework or the browser chooses them.
 _APP_SCHEMES = ("tauri", "capacitor", "ionic", "chrome-extension", "moz-extension", "safari-web-extension")
 _NO_ORIGIN = "null"  # sandboxed pages, files, and some apps
 
@@ -47,11 +47,11 @@ class Access:
             raise ValueError("the token must consist of ASCII characters without spaces")
 
     def allows_token(self, authorization: str | None, query: str | None) -> bool:
-        """Return whether a request shows the token.
+        """Return whether a request contains the token, or no token is needed.
 
         Args:
-            authorization: its header `Authorization`.
-            query: the parameter `token` of its query, used if the header has no bearer token.
+            authorization: header `Authorization` of the request.
+            query: parameter `token` of the request's query, used if the header has no bearer token.
         """
         if self.token is None:
             return True
@@ -60,13 +60,13 @@ class Access:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
 
     def allows_host(self, host: str | None) -> bool:
-        """Return whether the server may be addressed by a name.
+        """Return whether clients may use a host name for the server.
 
         A page can make its own host name resolve to the server's address (DNS rebinding); `Host` then has that name.
-        Addresses, `localhost` and names without a dot are accepted, since no page of the Internet has them.
+        Addresses, `localhost` and names without a dot are accepted, because no page of the Internet has such a name.
 
         Args:
-            host: header `Host` of the request, None if it has none (browsers send one always).
+            host: header `Host` of the request; None if it has none (browsers always send one).
         """
         if host is None or "*" in self.hosts:
             return True
@@ -93,7 +93,7 @@ class Access:
         if origin is None or "*" in self.origins:
             return True
         parsed = _parse(origin)
-        if parsed is None:  # no page of the web
+        if parsed is None:  # not a web page
             app = _NO_ORIGIN if origin == _NO_ORIGIN else _app(origin)
             return app is not None and app in [_app(allowed) or allowed for allowed in self.origins]
         own = _parse(f"{urlsplit(origin).scheme}://{host}")
@@ -110,7 +110,7 @@ def _hostname(host: str) -> str | None:
 
 
 def _parse(origin: str) -> tuple[str, int] | None:
-    """Return host and port of an origin, None if it is invalid."""
+    """Return host and port of an origin; None if it is invalid."""
     try:
         parts = urlsplit(origin)
         if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
@@ -121,6 +121,6 @@ def _parse(origin: str) -> tuple[str, int] | None:
 
 
 def _app(origin: str) -> str | None:
-    """Return an app's origin in lower case, None if it is none."""
+    """Return the origin of an app in lower case; None if it is not an app's."""
     scheme, _, host = origin.lower().partition("://")
     return f"{scheme}://{host}" if scheme in _APP_SCHEMES and _hostname(host) and "@" not in host else None

@@ -1,4 +1,4 @@
-"""Binds the server's sockets and loads its TLS certificate."""
+"""Bind the server's sockets and load its TLS certificate."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-SEND_BUFFER_BYTES = 64 * 1024  # per connection, in the kernel: small, so that a client that stops reading is noticed
+SEND_BUFFER_BYTES = 64 * 1024  # kernel buffer of a connection; if it is small, a client that stops reading is noticed
 _ALL_IPV6 = "::"
-EARLY_CLIENTS = 16  # connections that wait until the server accepts them
+EARLY_CLIENTS = 16  # connections that may wait until the server accepts them
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BindOptions:
     ValueError: the port must be 0 to 65535, found 70000
     """
 
-    host: str = "127.0.0.1"  # "::": all addresses, of IPv6 and of IPv4
+    host: str = "127.0.0.1"  # "::": all addresses of IPv6 and IPv4
     port: int = 10086  # 0: any free port
     reuse_port: bool = False  # set SO_REUSEPORT
     certificate: Path | None = None  # PEM file with the certificate chain; None: no TLS
@@ -43,8 +43,8 @@ class BindOptions:
 def bind(options: BindOptions) -> list[socket.socket]:
     """Return bound sockets, one for each address of the host.
 
-    They listen already, unless the port is shared: until a socket listens, the system lets a second program bind its
-    port. Clients that connect before the server accepts them wait.
+    The sockets listen, unless the port is shared, because until a socket listens a second program can bind its port.
+    Clients that connect before the server accepts connections wait.
 
     Raises:
         OSError: an address cannot be bound.
@@ -86,7 +86,7 @@ def _bind(opened: socket.socket, address: tuple[object, ...], reuse_port: bool) 
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has its own socket
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # accepted sockets inherit it
         opened.bind(address)
-        if not reuse_port:  # otherwise clients would wait although another process could serve them
+        if not reuse_port:  # with a shared port, clients would wait here although another process could serve them
             opened.listen(EARLY_CLIENTS)
         opened.setblocking(False)
     except OSError:

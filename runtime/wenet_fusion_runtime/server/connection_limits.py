@@ -1,4 +1,4 @@
-"""Limits the number of connections, so that clients cannot use up the process's file descriptors."""
+"""Limit the number of connections, so that clients cannot use up the process's file descriptors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from wenet_fusion_runtime.server.limits import Limits
 
 ACCEPTED_AT_ONCE = 16  # connections per turn of the event loop
 REJECTED_AT_ONCE = 96  # connections that are receiving status 503; further ones are closed without a reply
-LEFT_AT_ONCE = 64  # connections per accepted one that their clients have closed already
+LEFT_AT_ONCE = 64  # connections already closed by their clients that one `accept` skips
 _OTHER_FILES = 64  # descriptors of the process itself: model, log, event loop
-_FILES_PER_UPLOAD = 2  # descriptors besides the connection: the temporary file, then the socket of its decoder
+_FILES_PER_UPLOAD = 2  # descriptors besides the connection: the temporary file and the socket of its decoder
 
 
 def available_connections(limits: Limits) -> int:
     """Return how many connections the limit of open files (RLIMIT_NOFILE) allows, at most `limits.sockets`.
 
-    Raises RLIMIT_NOFILE as far as the system permits if it is too low.
+    If RLIMIT_NOFILE is too low, it is raised as far as the system permits.
 
     Raises:
-        OSError: the limit is too low for the sessions.
+        OSError: RLIMIT_NOFILE is too low for the sessions.
     """
     try:
         import resource
@@ -54,21 +54,21 @@ def available_connections(limits: Limits) -> int:
 
 
 class ConnectionLimiter:
-    """A protocol factory for asyncio: aiohttp's protocol, or above the limit one that replies with status 503.
+    """A protocol factory for asyncio: makes aiohttp's protocol, or above the limit one that replies with status 503.
 
-    It counts sockets from accept to close: asyncio reports a connection only after its TLS handshake, and a failed
-    handshake never. Without a limit, asyncio retries (and logs) thousands of accepts per second once no descriptor is
-    left.
+    Sockets are counted from accept to close, because asyncio reports a connection only after its TLS handshake, and
+    does not report failed handshakes. Without a limit, asyncio would retry (and log) thousands of accepts per second
+    once no descriptor is left.
 
-    Connections that serve no session and no upload have a share of their own. Once it is used up, each further
-    connection takes the place of the oldest such connection of the address that has most of them. So connections that
-    never send a start signal or a token cannot lock other clients out.
+    Waiting connections, which serve neither a session nor an upload, have a lower limit. Above it, a new connection
+    replaces the oldest waiting connection of the address that has most of them. So connections that never send a start
+    signal or a token cannot lock out other clients.
 
     Args:
         make: makes aiohttp's protocol.
-        limits: of the server.
-        limit: open connections, those in a TLS handshake included.
-        on_rejected: called for each connection above the limit, and for each one that loses its place.
+        limits: limits of the server.
+        limit: most open connections, including those in a TLS handshake.
+        on_rejected: called for each connection above the limit, and for each one that is replaced.
 
     >>> async def listen(make: Callable[[], asyncio.Protocol], bound: socket.socket) -> asyncio.Server:
     ...     limiter = ConnectionLimiter(make, Limits(), limit=500, on_rejected=print)
@@ -86,14 +86,14 @@ class ConnectionLimiter:
         self._buffer = bytearray(SLICE_BYTES)
 
     def listener(self, bound: socket.socket) -> socket.socket:
-        """Return a socket that counts what it accepts; it takes over the descriptor of `bound`."""
+        """Return a socket that counts the connections it accepts; it takes over the descriptor of `bound`."""
         return _CountingListener(bound, self._count)
 
     def __call__(self) -> asyncio.Protocol:
         return _ProtocolSwitch(self._protocol)
 
     def _count(self, accepted: socket.socket, address: str) -> socket.socket:
-        """Count an accepted socket; raise ConnectionAbortedError if even the places for rejected ones are taken."""
+        """Count an accepted socket; raise ConnectionAbortedError if too many rejected ones are still open."""
         waiting = len(self._accepted) - len(self._places.busy)
         if waiting and (waiting >= self._waiting_limit or len(self._accepted) >= self._limit):
             self._make_room()
@@ -106,9 +106,9 @@ class ConnectionLimiter:
         raise ConnectionAbortedError
 
     def _make_room(self) -> None:
-        """Close the oldest waiting connection of the address with the most connections."""
+        """Close the oldest waiting connection of the address that has most of them."""
         if len(self._rejected) >= REJECTED_AT_ONCE:
-            return  # the places of earlier ones are not free yet
+            return  # earlier ones are not closed yet
         waiting = [one for one in self._accepted if not one.is_busy]
         counts = Counter(one.address for one in waiting)
         oldest = min(waiting, key=lambda one: (-counts[one.address], one.number))
@@ -130,16 +130,16 @@ class ConnectionLimiter:
 
 
 class _Places:
-    """The connections of a server, for looking them up."""
+    """Tables of the connections of a server."""
 
     def __init__(self) -> None:
-        self.numbers = itertools.count()  # in the order of accepting
+        self.numbers = itertools.count()  # numbers of connections, in the order in which they are accepted
         self.by_descriptor: WeakValueDictionary[int, _CountedSocket] = WeakValueDictionary()
         self.busy: WeakSet[_CountedSocket] = WeakSet()
 
 
 class _CountingListener(socket.socket):
-    """A listening socket that passes each accepted socket through `count`, with the group of its address."""
+    """A listening socket that returns `count(socket, address group)` for each accepted socket."""
 
     def __init__(self, bound: socket.socket, count: Callable[[socket.socket, str], socket.socket]) -> None:
         super().__init__(bound.family, bound.type, bound.proto, fileno=bound.detach())
@@ -151,11 +151,11 @@ class _CountingListener(socket.socket):
             if not _has_left(accepted):
                 return self._count(accepted, group(address[0])), address
             accepted.close()
-        raise ConnectionAbortedError  # the others get their turn
+        raise ConnectionAbortedError  # let the event loop serve other connections first
 
 
 class _CountedSocket(socket.socket):
-    """A connection that is a member of `opened` until it is closed; the `Seat` of its client."""
+    """A connection, which is in the set `opened` until it is closed; also the `Seat` of its client."""
 
     def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket], places: _Places, address: str) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
@@ -174,7 +174,7 @@ class _CountedSocket(socket.socket):
         (self._places.busy.add if value else self._places.busy.discard)(self)
 
     def hang_up(self, closing: WeakSet[_CountedSocket]) -> None:
-        """End the connection; it is a member of `closing` until it is closed."""
+        """End the connection; it is in the set `closing` until it is closed."""
         self._opened.remove(self)
         self._opened = closing
         closing.add(self)
@@ -192,7 +192,7 @@ class _CountedSocket(socket.socket):
 
 
 def _has_left(accepted: socket.socket) -> bool:
-    """Return whether the client has closed the connection before it was accepted."""
+    """Return whether the client has already closed the connection."""
     try:
         return not accepted.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:

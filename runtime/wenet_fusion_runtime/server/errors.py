@@ -18,14 +18,14 @@ class Reason(str, Enum):
     OPTION = "option"  # an option is unknown or its value is invalid
     SAMPLES = "samples"  # the audio cannot be decoded
     DECODER = "decoder"  # the decoder of an upload crashed, hung or needed too much memory
-    PROGRESS = "progress"  # the recognition of an upload did not move on
+    PROGRESS = "progress"  # the recognition of an upload made no progress
     MESSAGE_SIZE = "message_size"
     UPLOAD_SIZE = "upload_size"
     UPLOAD_TIME = "upload_time"
     AUDIO_SECONDS = "audio_seconds"
     START = "start_deadline"
     IDLE = "idle"
-    FLOOD = "flood"  # the client stays above a budget of frames or pieces
+    FLOOD = "flood"  # the client exceeds a budget of frames or pieces for too long
     SLOW_READER = "slow_reader"  # the client does not read what is sent
     FULL = "full"  # too many sessions or connections
     SHUTDOWN = "shutdown"
@@ -40,9 +40,9 @@ class ClientError(Exception):
 
     Args:
         reason: label in the metrics.
-        message: the problem and its remedy. Control characters, and surrogates, which JSON allows and UTF-8 does not,
-            are escaped; what exceeds MAX_MESSAGE is cut off.
-        close_code: of the WebSocket.
+        message: the problem and its remedy. Control characters are escaped, and so are surrogates, which UTF-8 cannot
+            encode; text beyond MAX_MESSAGE characters is cut off.
+        close_code: close code of the WebSocket.
     """
 
     def __init__(self, reason: Reason, message: str, close_code: int = POLICY) -> None:
@@ -52,7 +52,7 @@ class ClientError(Exception):
 
     @property
     def close_reason(self) -> bytes:
-        """The beginning of the message that fits a WebSocket's close frame, cut between characters."""
+        """As many whole characters of the message as fit into the close frame of a WebSocket."""
         return self.message.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for clients. What exceeds one is refused or ended with a reason; data above a rate of a connection wait.
+    """Limits for clients. A request or session above a limit is refused or ended with a reason; data above a rate wait.
 
     Raises:
         ValueError: a value is not positive.
@@ -23,12 +23,12 @@ class Limits:
     message_bytes: int = 2 * 1024 * 1024  # size of a WebSocket message
     upload_bytes: int = 100 * 1024 * 1024  # size of an audio file
     upload_seconds: float = 300.0  # time from the first to the last byte of an upload
-    audio_seconds: float = 4 * 3600.0  # audio per session or upload
+    audio_seconds: float = 4 * 3600.0  # length of the audio per session or upload
     start_seconds: float = 5.0  # time from the connection to the start signal, or to the end of the request's header
-    idle_seconds: float = 60.0  # a session ends if the audio of this time is less than 1 % of it
+    idle_seconds: float = 60.0  # a session ends if it sends audio for less than 1 % of this time
     send_seconds: float = 10.0  # longest time that a client may take to read a message
     progress_seconds: float = 120.0  # longest time without progress in decoding or recognising an upload
-    address_sessions: int | None = None  # `sessions` of one address; None: half of all
+    address_sessions: int | None = None  # open sessions of one address; None: half of `sessions`
     decoders: int | None = None  # uploads that are decoded at once, each by a process; None: one per core
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
     bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
@@ -46,10 +46,10 @@ class Limits:
 
     @property
     def connections(self) -> int:
-        """Smallest number of connections that the system must allow, or the server does not start."""
+        """Smallest number of connections that the system must allow for the server to start."""
         return 2 * self.sessions + 32
 
     @property
     def sockets(self) -> int:
-        """Largest number of open connections, those before their first request included."""
+        """Largest number of open connections, including those without a request so far."""
         return 2 * self.connections + 64

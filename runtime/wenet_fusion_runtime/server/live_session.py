@@ -1,4 +1,4 @@
-"""An engine's session for asyncio: pushing waits for room, updates are awaited."""
+"""A session of an engine for asyncio: `push` waits for room, and updates are an asynchronous iterator."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PIECE_SECONDS = (
 Changed = TypeVar("Changed")
 FormatAll = Callable[[tuple[Result, ...]], Awaitable[tuple[Result, ...]]]
 
-MAX_UPDATES = 64  # waiting updates above which no audio is pushed
+MAX_UPDATES = 64  # number of waiting updates from which `push` waits
 
 
 class LiveSession:
-    """A session of an engine, used by the tasks of one event loop. The loop must run until the session is over or the
-    engine is shut down.
+    """A session of an engine for the tasks of one event loop. The loop must run until the session is over or the engine
+    is shut down.
 
     Args:
         engine: opens the session.
         stream: a fresh stream of the engine's model.
-        on_dropped: called when a newer update replaces a partial result that was not yet taken.
+        on_dropped: called when a newer update replaces a partial result that was not yet yielded.
         after: an open session that is about to end; see `Engine.open`.
-        format_all: formats closed segments, before their update is yielded; None: they stay as they are.
+        format_all: formats closed segments before their update is yielded; None: they are not formatted.
     Raises:
         Unavailable: the engine opens no session.
 
@@ -65,7 +65,7 @@ class LiveSession:
         )
 
     async def push(self, samples: np.ndarray, sample_rate: int) -> None:
-        """Add samples (n,), waiting while the engine has no room or too many updates are waiting.
+        """Add samples (n,); wait while the engine has no room or too many updates are waiting.
 
         Samples after `end` or after an error are dropped.
         """
@@ -73,7 +73,7 @@ class LiveSession:
         for start in range(0, len(samples), size):
             piece = samples[start : start + size]
             while self._is_full(len(piece) / sample_rate):
-                self._room.clear()  # set by this loop only, so not before the next line
+                self._room.clear()  # only this loop sets it, so it stays clear until the next line
                 await self._room.wait()
             if self._ended or not self._session.is_open:
                 return
@@ -85,12 +85,12 @@ class LiveSession:
         return len(self._updates) >= MAX_UPDATES or self._session.room_seconds < seconds
 
     async def change(self, change: Callable[[Session], Changed]) -> Changed:
-        """Change the session's hot words or context, waiting while several changes are under way.
+        """Change the session's hot words or context; wait while too many changes are waiting.
 
         Args:
-            change: calls the session's `set_hot_words` or `set_context`, in a thread.
+            change: called in a thread; calls the session's `set_hot_words` or `set_context`.
         Raises:
-            ValueError: from the call.
+            ValueError: raised by `change`.
         """
         while True:
             self._room.clear()

@@ -206,8 +206,7 @@ def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
 
 
 def _read_notes(data: bytes, frame: Frame) -> tuple[int, int] | None:
-    """Return the number of frames that an encoder's tag states, and of the samples that the encoder added; None if the
-    frame is audio."""
+    """Return the numbers of frames and of added samples in an encoder's tag (`_MARKS`); None if the frame is audio."""
     version, _, _, is_mono = frame.kind
     begin = 4 + ((17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)) + 2 * (not data[1] & 1)
     if data[36:40] == b"VBRI":

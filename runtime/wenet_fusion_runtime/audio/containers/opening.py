@@ -51,8 +51,7 @@ _FRAMES_PER_BYTE = 16  # sample frames per byte in the densest format that only 
 def open_decoder(source: str | Path | BinaryFile) -> Decoder:
     """Return the decoder of a file. Its `close` closes a file that was given as a path, but not an open file.
 
-    libsndfile decodes the formats that it reads completely, and PyAV all others. The format is detected from the
-    contents, not from the name.
+    libsndfile decodes formats that it reads completely, PyAV the others. The contents tell the format, not the name.
 
     Args:
         source: path, or open binary file. From a pipe, WAV is decoded as it arrives; other formats are copied first.

@@ -1,1 +1,1 @@
-"""Decodes uploads in processes of their own."""
+"""Decode uploads, each in its own process."""

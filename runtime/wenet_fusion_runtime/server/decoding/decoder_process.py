@@ -1,8 +1,8 @@
-"""The process that decodes uploads. It imports the decoders once and forks a fresh process for each upload.
+"""The process that decodes uploads. It imports the decoders once and forks a child process for each upload.
 
 A crash, a hang or a lack of memory ends one upload only. The process has one thread, so forking it is safe.
-`Decoders` starts it with a socket as its standard input and sends a request per upload; the answer is a row of frames.
-A process of an upload computes a frame each time that it gets a byte, so `Decoders` bounds how many compute at once.
+`Decoders` starts it with a socket as its standard input and sends a request per upload; the child process answers with
+frames. It computes a frame for each byte that it receives, so `Decoders` limits how many children compute at once.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.reader import AudioReader
 
-REQUEST = struct.Struct("<i")  # channel; comes with two descriptors: the connection for the frames, and the file
+REQUEST = struct.Struct("<i")  # channel; sent with two descriptors: the connection for the frames, and the file
 ANY_CHANNEL = -1  # None of AudioReader
 FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its content in bytes
 RATE = struct.Struct("<I")
-GO = b"+"  # lets the process of an upload compute its next frame
-NAME = "upload"  # of the file in messages
-MEMORY_BYTES = 256 * 1024 * 1024  # for one upload, above what the imports need
-BLOCK_SAMPLES = 1 << 16  # per channel and frame, whatever rate the file states
-NICENESS = 10  # live sessions come first
+GO = b"+"  # lets the child process of an upload compute its next frame
+NAME = "upload"  # name of the file in messages
+MEMORY_BYTES = 256 * 1024 * 1024  # memory for one upload, in addition to the imports
+BLOCK_SAMPLES = 1 << 16  # samples per channel and frame, whatever sample rate the file states
+NICENESS = 10  # lower priority than live sessions
 
 
 class Kind(IntEnum):
     """Kinds of frames."""
 
-    STARTED = 0  # the process of this upload runs
+    STARTED = 0  # the child process of this upload runs
     OPENED = 1  # content: the sample rate
     BLOCK = 2  # content: float32 samples, mono
     END = 3  # the file is decoded to its end
@@ -48,7 +48,7 @@ class Kind(IntEnum):
 
 def main() -> None:
     """Serve requests from standard input until the server closes it or ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also sent to a server's whole group, which drains
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the server drains first, then ends this process
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     _import_extras()
@@ -65,7 +65,7 @@ def serve(requests: socket.socket) -> None:
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)  # SIGCHLD ends the wait below
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)  # SIGCHLD wakes the `poll` below
     jobs: dict[int, socket.socket] = {}  # connections by process
     poll = select.poll()
     poll.register(requests, select.POLLIN)
@@ -74,7 +74,7 @@ def serve(requests: socket.socket) -> None:
         ready = {descriptor for descriptor, _ in poll.poll()}
         for process, connection in jobs.items():
             if connection.fileno() in ready:
-                os.kill(process, signal.SIGKILL)  # not reaped yet, so the number is still its own
+                os.kill(process, signal.SIGKILL)  # not reaped yet, so no other process has its number
                 poll.unregister(connection)
         if woken in ready:
             os.read(woken, 4096)
@@ -100,7 +100,7 @@ def serve(requests: socket.socket) -> None:
 
 
 def decode(connection: socket.socket, source: str, channel: int | None) -> None:
-    """Send the audio of a file as frames; `channel` as `AudioReader` takes it."""
+    """Send the audio of a file as frames; see `AudioReader` for `channel`."""
     try:
         _send(connection, Kind.STARTED)
         _send_audio(connection, source, channel)
@@ -133,7 +133,7 @@ def _wait_for_turn(connection: socket.socket) -> None:
 
 
 def _start(connection: socket.socket, file: int, channel: int, others: list[socket.socket]) -> int:
-    """Return the number of a process that decodes the file; 0 if none can be started."""
+    """Fork a process that decodes the file and return its id; 0 if that is impossible."""
     try:
         process = os.fork()
     except OSError as error:
@@ -151,11 +151,11 @@ def _start(connection: socket.socket, file: int, channel: int, others: list[sock
             os.dup2(silence, stream)
         decode(connection, f"/dev/fd/{file}", None if channel == ANY_CHANNEL else channel)
     finally:
-        os._exit(0)  # ends without the exit handlers of the forked process
+        os._exit(0)  # skip the exit handlers of the parent process
 
 
 def _ended() -> list[tuple[int, int]]:
-    """Return the processes that have ended with their exit codes, which are negative for signals."""
+    """Return id and exit code of each process that has ended; codes are negative for signals."""
     found: list[tuple[int, int]] = []
     while True:
         try:
@@ -173,20 +173,20 @@ def _send(connection: socket.socket, kind: Kind, content: bytes = b"") -> None:
 
 
 def _send_fault(connection: socket.socket, code: int) -> None:
-    """Send the reason why a process ended, if there is room for it; the server sees the end in any case."""
+    """Send the reason why a process ended, unless the buffer is full; the server sees the end in any case."""
     reason = (signal.Signals(-code).name if code < 0 else f"exit status {code}").encode()
     with contextlib.suppress(OSError):
         connection.send(FRAME.pack(Kind.FAULT, len(reason)) + reason, socket.MSG_DONTWAIT)
 
 
 def _import_extras() -> None:
-    """Import PyAV if it is installed, so that each upload need not."""
+    """Import PyAV if it is installed, once for all uploads."""
     with contextlib.suppress(ImportError, OSError):
         import av  # noqa: F401
 
 
 def _limit_memory() -> None:
-    """Bound the memory of this process and those that it forks, where the system can (Linux)."""
+    """Limit the memory of this process and its children, if the system supports that (Linux)."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

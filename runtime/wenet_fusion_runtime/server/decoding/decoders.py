@@ -1,4 +1,4 @@
-"""Decode uploads outside the server's process, so that a fault of a decoder ends one upload only."""
+"""Decode uploads outside the server's process, so that the failure of a decoder ends one upload only."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from wenet_fusion_runtime.server.decoding.decoder_process import (
 from wenet_fusion_runtime.server.decoding.turns import Turns, cores
 from wenet_fusion_runtime.server.guard.deadline import within
 
-# The process imports this package from where the server imported it, and nothing from the current folder.
+# The process imports with the server's `sys.path`, and so nothing from the current folder.
 START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
     "from wenet_fusion_runtime.server.decoding.decoder_process import main; main()"
 )
 START_SECONDS, END_SECONDS = 60.0, 5.0  # time for the process to start, and to end
-MAX_DETAILS = 500  # letters of a log line
-_MAX_CONTENT = 1 << 24  # bytes of a frame
+MAX_DETAILS = 500  # characters of a log line
+_MAX_CONTENT = 1 << 24  # most bytes of a frame
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class DecoderFault(Exception):
-    """The decoder crashed, hung, or ran out of memory. Its text is for the client.
+    """The decoder crashed, hung, or ran out of memory. The text of the exception is for the client.
 
     Args:
-        problem: the failure.
+        problem: the failure, as a sentence about the decoder.
         details: text for the log, on one line.
 
     >>> str(DecoderFault("the decoder crashed", "SIGSEGV"))
@@ -53,17 +53,17 @@ class DecoderFault(Exception):
 
 
 class DecodersBusy(Exception):
-    """Other uploads kept the decoders from this one. Its text is for the client."""
+    """All decoders were busy with other uploads for too long. The text of the exception is for the client."""
 
 
 class Decoding:
-    """The audio of one upload, decoded block by block no faster than it is read.
+    """The audio of one upload, decoded block by block as it is read.
 
     Args:
-        reader: frames of the process that decodes it.
+        reader: receives frames from the process that decodes the file.
         writer: the same connection; closing it ends that process.
         seconds: longest time without a frame, and longest wait for a turn.
-        turns: the process computes a frame in its turn.
+        turns: give permission to compute a frame.
 
     >>> async def count(decoders: Decoders, file: BinaryIO) -> float:
     ...     decoding, samples = await decoders.open(file), 0
@@ -83,7 +83,7 @@ class Decoding:
 
         Raises:
             ValueError, DecoderFault, DecodersBusy: see `block`.
-            OSError: the process cannot be started. ConnectionError: it has ended, so another one may do.
+            OSError: the process cannot be started. ConnectionError: the process has ended; try again with another one.
         """
         problem = "the process that decodes uploads does not start; its output may say why"
         try:
@@ -103,7 +103,7 @@ class Decoding:
         Raises:
             ValueError: the file cannot be read as audio, or is damaged.
             DecoderFault: the decoder failed.
-            DecodersBusy: no turn came.
+            DecodersBusy: other uploads kept the decoders busy for too long.
         """
         kind, content = await self._frame()
         if kind == Kind.END:
@@ -117,7 +117,7 @@ class Decoding:
         self._writer.transport.abort()
 
     async def _frame(self) -> tuple[int, bytes]:
-        """Let the process compute its next frame. Its time runs from its turn on."""
+        """Let the process compute its next frame. The time limit counts from the beginning of the turn."""
         try:
             turn = await self._turns.take(self._seconds)
         except asyncio.TimeoutError:
@@ -153,11 +153,11 @@ class Decoding:
 
 
 class Decoders:
-    """Decode uploads, each in a process of its own, forked by a process that has imported the decoders.
+    """Decodes uploads, each in its own process, which is forked from a process that has imported the decoders.
 
     Args:
         seconds: longest time in which a decoder may deliver nothing.
-        at_once: decoders that compute at once; None: one per core.
+        at_once: number of decoders that compute at the same time; None: one per core.
 
     >>> decoders = Decoders(seconds=60.0)
     >>> asyncio.run(decoders.close())  # no upload came
@@ -169,10 +169,10 @@ class Decoders:
         self._requests: socket.socket | None = None
 
     def start(self) -> None:
-        """Start the process that the first upload needs, without waiting until it is ready.
+        """Start the process from which decoders are forked, without waiting until it is ready.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the process cannot be started.
         """
         if not hasattr(os, "fork"):
             raise OSError("uploads need a system with fork, such as Linux; stream the audio over a WebSocket")
@@ -190,7 +190,7 @@ class Decoders:
             )
 
     async def open(self, file: BinaryIO, channel: int | None = None) -> Decoding:
-        """Begin to decode a file; the caller may close its own descriptor, and closes the returned object.
+        """Begin to decode a file. The caller must close the returned object, and may close the file at once.
 
         Args:
             file: open file with a descriptor.
@@ -198,12 +198,12 @@ class Decoders:
         Raises:
             ValueError: the file cannot be read as audio.
             DecoderFault: the decoder failed.
-            DecodersBusy: no turn came.
+            DecodersBusy: other uploads kept the decoders busy for too long.
             OSError: no process can be started.
         """
         try:
             return await self._open(file, channel)
-        except ConnectionError:  # the process was killed with this request; the next one is started for it
+        except ConnectionError:  # the process ended during this request: start another one
             return await self._open(file, channel)
 
     async def _open(self, file: BinaryIO, channel: int | None) -> Decoding:
@@ -235,13 +235,13 @@ class Decoders:
         self._process = self._requests = None
 
     def _request(self, connection: socket.socket, file: BinaryIO, channel: int) -> None:
-        """Send a request to the process; start it if it does not run."""
+        """Send a request to the process, which is started if it does not run."""
         request, descriptors = REQUEST.pack(channel), [connection.fileno(), file.fileno()]
         if self._requests is not None and self._process is not None:
             try:
                 socket.send_fds(self._requests, [request], descriptors)
                 return
-            except OSError:  # it has ended, or takes no requests
+            except OSError:  # the process has ended, or does not read requests
                 self._process.kill()
         self.start()
         assert self._requests is not None

@@ -1,4 +1,4 @@
-"""Turns: how many decoders may compute at once."""
+"""Turns, which limit how many decoders compute at the same time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import deque
 
-LEASE_SECONDS = 0.25  # longest turn; then the next one begins, so decoders that hang or lack a core stop no others
+LEASE_SECONDS = 0.25  # longest turn: a decoder that hangs or lacks a core blocks others only for this time
 
 
 def cores() -> int:
@@ -17,12 +17,12 @@ def cores() -> int:
 
 
 class Turns:
-    """Gives turns in the order in which they were asked for, some at once.
+    """Gives turns in the order of the requests, up to `count` at the same time.
 
-    `asyncio.Semaphore` loses a turn that is given to a task in the moment in which that task is cancelled.
+    It replaces `asyncio.Semaphore`, which loses a turn if a task gets it at the moment when the task is cancelled.
 
     Args:
-        count: turns at once.
+        count: number of simultaneous turns.
 
     >>> async def work(turns: Turns, name: str) -> None:
     ...     turn = await turns.take(seconds=10.0)
@@ -47,7 +47,7 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Number of those who wait."""
+        """Number of requests that wait for a turn."""
         return len(self._waiting)
 
     async def take(self, seconds: float) -> Turn:
@@ -56,7 +56,7 @@ class Turns:
         Args:
             seconds: longest time to wait.
         Raises:
-            asyncio.TimeoutError: the time is over.
+            asyncio.TimeoutError: there was no turn in this time.
         """
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
@@ -85,10 +85,10 @@ class Turns:
 
 
 class Turn:
-    """A turn, until it is ended or has lasted LEASE_SECONDS; made by `Turns.take`.
+    """A turn, which lasts until `end` is called, at most for LEASE_SECONDS; `Turns.take` makes it.
 
     Args:
-        turns: get it back.
+        turns: gets the turn back at its end.
 
     >>> async def work(turns: Turns) -> int:
     ...     turn = await turns.take(seconds=10.0)
@@ -105,7 +105,7 @@ class Turn:
         self._is_over = False
 
     def end(self) -> None:
-        """Let the next one begin. A second call does nothing."""
+        """End the turn, so that the next one can begin. A second call does nothing."""
         if not self._is_over:
             self._is_over = True
             self._lease.cancel()

@@ -1,1 +1,1 @@
-"""Protection against hostile clients: budgets, fair reading, addresses, a log that cannot block, a steady clock."""
+"""Protection against hostile clients: budgets, fair reading, addresses, a non-blocking log, a steady clock."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from wenet_fusion_runtime.server.errors import limit_reached
 from wenet_fusion_runtime.server.guard.fair_protocol import Seat
 
-LOCAL = ("127.0.0.1", "::1")  # proxies on the server's own computer
-_IPV6_NETWORK = 64  # bits: one customer usually has all addresses of such a network
+LOCAL = ("127.0.0.1", "::1")  # addresses of proxies on the server's own computer
+_IPV6_NETWORK = 64  # bits of a network prefix; one customer usually has all addresses of such a network
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -22,7 +22,7 @@ class Proxies:
     """Proxies whose header `X-Forwarded-For` is trusted.
 
     Args:
-        networks: their addresses, or networks such as 10.0.0.0/8.
+        networks: addresses of proxies, or networks such as 10.0.0.0/8.
     Raises:
         ValueError: an entry is neither an address nor a network.
 
@@ -50,8 +50,8 @@ class Proxies:
 
         Args:
             peer: address of the other end of the connection.
-            forwarded: the headers `X-Forwarded-For`, read from the right: each proxy appends the address of its client,
-                so entries that the client has written itself stand further left.
+            forwarded: the headers `X-Forwarded-For`. They are read from the right, because each proxy appends the
+                address of its client; entries that the client has forged are further left.
         """
         found = peer
         hops = [hop for header in forwarded for hop in header.split(",")]
@@ -63,13 +63,13 @@ class Proxies:
         return found
 
     def is_trusted(self, address: str) -> bool:
-        """Return whether the address is a proxy's."""
+        """Return whether an address belongs to a trusted proxy."""
         parsed = _parse(address)
         return parsed is not None and any(parsed in ipaddress.ip_network(network) for network in self.networks)
 
 
 def group(address: str) -> str:
-    """Return the part of an address that identifies a client: the whole IPv4 address, the /64 network of IPv6.
+    """Return the part of an address that identifies a client: all of an IPv4 address, the /64 network of IPv6.
 
     >>> group("192.0.2.7"), group("2001:db8::1:2")
     ('192.0.2.7', '2001:db8::/64')
@@ -96,21 +96,21 @@ def _parse(text: str) -> _Address | None:
 
 @dataclass(frozen=True)
 class Visitor:
-    """A client, for the limits.
+    """A client as the limits see it.
 
     >>> Visitor().address
     ''
     """
 
-    address: str = ""  # its group; "": has no limit of its own
-    seat: Seat | None = None  # None: outside of a server
+    address: str = ""  # result of `group`; "": the client has no limit of its own
+    seat: Seat | None = None  # None: there is no server around it, e.g. in a test
 
 
 class Sessions:
     """Counts the sessions and uploads of each address.
 
     Args:
-        limit: largest number for one address.
+        limit: largest number of sessions and uploads of one address.
 
     >>> sessions = Sessions(limit=1)
     >>> with sessions.open(Visitor("192.0.2.7")), sessions.open(Visitor("192.0.2.8")):

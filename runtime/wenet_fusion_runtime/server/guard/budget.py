@@ -1,4 +1,4 @@
-"""A token bucket: limit a rate, and allow bursts."""
+"""A token bucket, which limits a rate but allows bursts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 
-FLOOD_SECONDS = 10.0  # longest time for which a client may use all of a budget, without a pause
+FLOOD_SECONDS = 10.0  # longest time for which a client may use up a budget without a pause
 
 
 class Budget:
-    """An allowance per second; larger amounts must wait.
+    """A token bucket: an allowance per second, beyond which callers must wait.
 
     Args:
         rate: allowance per second.
-        burst: largest amount that is saved up, also at the start.
+        burst: largest amount that can be saved up; also the amount at the start.
 
     >>> budget = Budget(rate=10, burst=20)
     >>> budget.spend(15, now=0.0), budget.spend(10, now=0.0), budget.spend(5, now=1.0)
@@ -26,13 +26,13 @@ class Budget:
         self._left, self._at = burst, float("-inf")
 
     def spend(self, amount: float, now: float) -> float:
-        """Take an amount; return the seconds to wait before the next one."""
+        """Take an amount; return the seconds to wait before the next call."""
         self._refill(now)
         self._left -= amount
         return max(0.0, -self._left / self._rate)
 
     def try_spend(self, amount: float, now: float) -> bool:
-        """Take an amount if the budget holds it; return whether it does."""
+        """Take an amount if the budget holds that much; return whether it did."""
         self._refill(now)
         if self._left < amount:
             return False
@@ -41,7 +41,7 @@ class Budget:
 
     @property
     def is_rested(self) -> bool:
-        """Return whether half of the burst is saved."""
+        """True if more than half of the burst is saved up."""
         return self._left > self._burst / 2
 
     def _refill(self, now: float) -> None:
@@ -51,14 +51,14 @@ class Budget:
 
 
 class Pace:
-    """Makes a client wait as a budget asks, and ends one that wants more for FLOOD_SECONDS without a pause.
+    """Makes a client wait according to a budget, and raises an error if it exceeds the budget for FLOOD_SECONDS.
 
-    While the server does not read, it cannot see whether such a client has hung up: its system sends the end of the
-    connection after the data.
+    While the server does not read from such a client, it cannot see whether the client has hung up: the end of the
+    connection arrives after the data.
 
     Args:
-        budget: may be shared.
-        problem: what is too much, and the remedy.
+        budget: the budget, which several objects may share.
+        problem: describes the excess, for the error message.
 
     >>> async def receive(pace: Pace, pieces: list[bytes]) -> bytes:
     ...     for piece in pieces:
@@ -76,10 +76,10 @@ class Pace:
         """Take an amount of the budget, and wait until it is covered.
 
         Args:
-            amount: what the client has sent.
-            is_useful: it was audio, so the client may go on at the pace of the budget.
+            amount: the amount that the client has sent.
+            is_useful: it was audio, which may use up the budget for any time.
         Raises:
-            ClientError: the client wanted more for too long.
+            ClientError: the client exceeded the budget for too long.
         """
         now = asyncio.get_running_loop().time()
         seconds = self._budget.spend(amount, now)

@@ -1,4 +1,4 @@
-"""Deadlines of coroutines."""
+"""Deadlines for coroutines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 async def within(awaitable: Awaitable[T], seconds: float) -> T:
     """Return the result of an awaitable, which is cancelled after `seconds`.
 
-    Before Python 3.12, `asyncio.wait_for` drops a cancellation that arrives in the same turn as the result: the upload
-    of a client that has hung up would be decoded to its end.
+    It replaces `asyncio.wait_for`, which before Python 3.12 drops a cancellation that arrives together with the result:
+    the upload of a client that has hung up would then be decoded to its end.
 
     Raises:
-        asyncio.TimeoutError: the time is over.
+        asyncio.TimeoutError: there was no result in this time.
 
     >>> asyncio.run(within(asyncio.sleep(0, "done"), seconds=10))
     'done'
@@ -31,4 +31,4 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
         if task.cancel():
             await asyncio.gather(task, return_exceptions=True)
         elif not task.cancelled():
-            task.exception()  # asyncio logs errors that nobody has asked for
+            task.exception()  # asyncio would log an error that is never retrieved

@@ -1,9 +1,9 @@
 """Read from every connection in small slices, within a budget of bytes and a budget of parsing time.
 
 asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: tens
-of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection. If it exceeds
-a budget, it is read later; meanwhile its data wait in the client's system. While nothing is read, nothing tells asyncio
-that the client has hung up, so the system is asked.
+of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection. A connection
+that exceeds a budget is read later; meanwhile its data wait in the client's system. While a connection is not read,
+asyncio does not notice that the client hangs up, so this module polls the socket.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from wenet_fusion_runtime.server.limits import Limits
 
 SLICE_BYTES = 16 * 1024  # read from a connection in one turn of the event loop
 PARSING_SHARE = 0.02  # share of the event loop's time for parsing the data of one connection
-PARSING_BURST = 0.02  # seconds
-BURST_SECONDS = 2.0  # saved budgets of bytes and frames
-HANG_UP_SECONDS = 1.0  # between two looks at a connection that is not read
+PARSING_BURST = 0.02  # seconds of parsing that can be saved up
+BURST_SECONDS = 2.0  # seconds for which budgets of bytes and frames can be saved up
+HANG_UP_SECONDS = 1.0  # interval between two polls of a connection that is not read
 
 
 class Seat(Protocol):
-    """The place of a connection among those that the server accepts."""
+    """A connection as the connection limits see it."""
 
-    is_busy: bool  # serves a session or an upload
+    is_busy: bool  # the connection serves a session or an upload
     address: str  # address of the client; replaced if a trusted proxy names another one
 
 
 class FairProtocol(asyncio.BufferedProtocol):
-    """Stands between a transport and aiohttp's protocol.
+    """A protocol between a transport and aiohttp's protocol.
 
-    `request.transport.get_extra_info(FairProtocol.NAME)` returns the one of a request.
+    `request.transport.get_extra_info(FairProtocol.NAME)` returns the object of a request's connection.
 
     Args:
-        protocol: gets the data.
+        protocol: receives the data.
         limits: bytes and frames per second.
         buffer: memory that the event loop writes to; all connections of an event loop may share it.
-        seat: of the connection.
+        seat: the connection for the connection limits; None if they do not apply.
 
     >>> async def listen(make: Callable[[], asyncio.Protocol]) -> asyncio.Server:
     ...     buffer = bytearray(SLICE_BYTES)
@@ -66,7 +66,7 @@ class FairProtocol(asyncio.BufferedProtocol):
         self._protocol.connection_made(cast(asyncio.Transport, self._transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the buffer that takes the next slice."""
+        """Return the buffer for the next slice."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -90,7 +90,7 @@ class FairProtocol(asyncio.BufferedProtocol):
 
     @property
     def parsing_wait(self) -> float:
-        """Return the seconds until the connection may be parsed again."""
+        """Seconds until the data of the connection may be parsed again."""
         return self._parsing.spend(0.0, self._loop.time())
 
     def eof_received(self) -> bool | None:
@@ -118,9 +118,9 @@ def frame_budget(limits: Limits) -> Budget:
 
 
 def has_hung_up(connection: socket.socket | None) -> bool:
-    """Return whether the other end has closed a connection, even if data that it sent before are unread.
+    """Return whether the other end has closed a connection, even if earlier data are unread.
 
-    Systems without poll(2) do not say; macOS says it of a reset connection only.
+    Without poll(2) the result is always False; macOS reports only reset connections.
     """
     if connection is None or connection.fileno() < 0 or not hasattr(select, "poll"):
         return False
@@ -130,16 +130,16 @@ def has_hung_up(connection: socket.socket | None) -> bool:
 
 
 class _HeldTransport:
-    """A transport that reads while neither its protocol has paused it nor a budget holds it.
+    """A transport that reads unless its protocol has paused it or a budget holds it.
 
-    It is aborted if its client hangs up meanwhile: nobody is left who could get a result of the data.
+    While it does not read, it is aborted if its client hangs up: then nobody is left to receive a result.
     """
 
     def __init__(self, transport: asyncio.Transport, fair: FairProtocol, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._fair, self._loop = transport, fair, loop
         self._is_paused = False
         self._held: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None  # the next look at a connection that is not read
+        self._look: asyncio.TimerHandle | None = None  # the next poll of a connection that is not read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -183,7 +183,7 @@ class _HeldTransport:
     def _look_at_client(self) -> None:
         self._look = None
         if not self._is_paused and self._held is None:
-            return  # the event loop reads, and so it sees the end
+            return  # the event loop reads again, and notices the end itself
         if has_hung_up(self._transport.get_extra_info("socket")):
             self._transport.abort()
         else:

@@ -1,4 +1,4 @@
-"""The server's log: limited per client, and written by a thread, so that an unread log does not block sessions."""
+"""The server's log, which is limited per client and written by a thread, so that it does not block sessions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wenet_fusion_runtime.console import visible
 from wenet_fusion_runtime.server.guard.addresses import group
 from wenet_fusion_runtime.server.guard.budget import Budget
 
-WAITING_LINES = 1000  # in memory; further ones are dropped and counted
-LINE_CHARACTERS = 16 * 1024  # characters of an entry: a traceback fits
-LINES_PER_SECOND = 10.0  # of one client
+WAITING_LINES = 1000  # most entries that wait in memory; further ones are dropped and counted
+LINE_CHARACTERS = 16 * 1024  # most characters of an entry; a traceback fits
+LINES_PER_SECOND = 10.0  # entries of one client
 LINES_AT_ONCE = 100
-CLIENTS = 1000  # whose budgets are remembered
-CLOSE_SECONDS = 1.0  # time for the last lines to be written
-NAME = "wenet_fusion_runtime.server"  # of the logger
+CLIENTS = 1000  # most clients whose budgets are remembered
+CLOSE_SECONDS = 1.0  # time for the last entries to be written
+NAME = "wenet_fusion_runtime.server"  # name of the logger
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -29,12 +29,12 @@ def start_log(level: str) -> None:
     handler.setFormatter(logging.Formatter(_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger(NAME).addFilter(PerClientFilter())
-    # aiohttp warns of subprotocols that the server lacks, without a limit per client; one of them may be a token.
+    # aiohttp logs each unknown subprotocol, without a limit per client; a subprotocol may contain a token.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
 class QueuedHandler(logging.Handler):
-    """Writes entries in a thread; drops and counts them if too many wait, because the reader of a pipe is slow.
+    """Writes entries in a thread; drops and counts entries if too many wait, e.g. because a pipe is read slowly.
 
     Args:
         descriptor: file descriptor to write to.
@@ -48,12 +48,12 @@ class QueuedHandler(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self._lines: queue.Queue[str | None] = queue.Queue(WAITING_LINES)
-        self._dropped = 0  # changed with the handler's lock
+        self._dropped = 0  # protected by the handler's lock
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue an entry, or count it as dropped; never wait."""
+        """Queue an entry, or count it as dropped, without waiting."""
         try:
             self._lines.put_nowait(self.format(record)[:LINE_CHARACTERS])
         except queue.Full:
@@ -77,22 +77,22 @@ class QueuedHandler(logging.Handler):
                 self._write(f"{dropped} entries of the log were dropped: they came faster than they were read")
 
     def _write(self, line: str) -> None:
-        # Not through sys.stderr: Python waits for its lock at exit.
+        # Bypass sys.stderr, for whose lock Python would wait at exit.
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
                 time.sleep(0.05)
-            except OSError:  # closed, or the disk is full: a server without a log still serves
+            except OSError:  # closed, or the disk is full: the server goes on without a log
                 return
 
 
 class PerClientFilter(logging.Filter):
-    """Suppress entries of a client that causes too many, and report their number.
+    """Suppresses entries of a client that causes too many, and reports how many were suppressed.
 
-    An entry belongs to a client if its text begins with "%s: " and its first argument with the client's address. All
-    addresses of a /64 network of IPv6 are one client.
+    An entry belongs to a client if its format begins with "%s: " and its first argument with the client's address. All
+    addresses of an IPv6 /64 network count as one client.
 
     >>> keep = PerClientFilter().filter
     >>> entry = lambda: logging.makeLogRecord({"msg": "%s: failed", "args": ("192.0.2.7 /ws",)})
@@ -106,7 +106,7 @@ class PerClientFilter(logging.Filter):
         self._suppressed: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write an entry; append to it the number of entries that were suppressed."""
+        """Return whether to write an entry, and append the number of suppressed entries to it."""
         if not (isinstance(record.args, tuple) and record.args and str(record.msg).startswith("%s: ")):
             return True
         client = group(str(record.args[0]).partition(" ")[0])

@@ -1,4 +1,4 @@
-"""An event loop whose clock stops while the process is suspended, so that no client exceeds a deadline meanwhile."""
+"""An event loop whose clock stops while the process is suspended, so that clients do not miss deadlines meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TICK_SECONDS = 0.5  # the event loop wakes up at least this often
 class SteadyLoop(asyncio.SelectorEventLoop):
     """An event loop whose `time` omits the time in which the process did not run.
 
-    A suspended computer, a paused container or a stopped process (SIGSTOP) lets the system's clock go on. When it
-    continues, the deadlines of all clients would have passed.
+    While a computer is suspended, a container paused or a process stopped (SIGSTOP), the system's clock goes on. When
+    the process continues, the deadlines of all clients would have passed.
 
     >>> loop = SteadyLoop()
     >>> loop.run_until_complete(asyncio.sleep(0, "done"))
@@ -56,5 +56,5 @@ def run_steadily(main: Coroutine[Any, Any, None]) -> None:
     if sys.version_info >= (3, 11) and sys.platform != "win32":
         with asyncio.Runner(loop_factory=SteadyLoop) as runner:
             runner.run(main)
-    else:  # Python 3.10 offers no choice; on Windows such a loop serves 512 connections at most
+    else:  # Python 3.10 cannot choose the loop; on Windows a selector loop serves at most 512 connections
         asyncio.run(main)

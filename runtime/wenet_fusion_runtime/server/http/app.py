@@ -30,8 +30,8 @@ from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 OPENAI = "/v1/"  # the paths of OpenAI's protocols begin with it
-OWNER = "wenet_fusion"  # of the model, in lists of models
-CLIENT_HEADER = re.compile("x-stainless-[a-z0-9-]+")  # OpenAI's client describes itself in such headers
+OWNER = "wenet_fusion"  # owner of the model, in lists of models
+CLIENT_HEADER = re.compile("x-stainless-[a-z0-9-]+")  # headers in which OpenAI's client describes itself
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,9 +44,9 @@ def build_app(
     Args:
         service: decodes sessions and uploads.
         access: token, origins and host names that are accepted.
-        proxies: their header `X-Forwarded-For` is trusted.
+        proxies: proxies whose header `X-Forwarded-For` is trusted.
         pages: files of the browser page by their paths.
-        model: name of the model, shown to users.
+        model: name of the model, to show to users.
     """
     routes = _Routes(service, access, proxies, pages, model)
     app = web.Application(middlewares=[routes.guard])
@@ -60,7 +60,7 @@ def build_app(
     app.router.add_get("/ws", routes.websocket)
     app.router.add_get(f"{OPENAI}realtime", routes.realtime)
     for path in {"/", *pages}:
-        app.router.add_get(path, routes.page)  # / is a WebSocket's address too
+        app.router.add_get(path, routes.page)  # / is also an address for WebSockets
     app.on_response_prepare.append(routes.add_headers)
     return app
 
@@ -82,7 +82,7 @@ class _Routes:
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check access, and turn every exception into a response with a reason."""
         response: web.StreamResponse
-        if (fair := _fair(request)) is not None:  # requests sent one after the other without waiting for responses
+        if (fair := _fair(request)) is not None:  # slow down clients that send requests without a pause
             await asyncio.sleep(fair.frames.spend(1, asyncio.get_running_loop().time()))
         try:
             self._check_host(request)
@@ -99,7 +99,7 @@ class _Routes:
             response = _failed(request, ClientError(Reason.PROTOCOL, f"{named}: {error.reason}"))
             response.set_status(error.status)
             response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
-        except ConnectionError as error:  # the response reaches nobody
+        except ConnectionError as error:  # nobody receives the response
             LOG.info("%s: disconnected", self._label(request))
             response = _failed(request, ClientError(Reason.PROTOCOL, f"the connection was lost ({error})"))
         except Exception:
@@ -109,7 +109,7 @@ class _Routes:
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Add the headers of every response, and the one that lets a page of an allowed origin read it."""
+        """Add the common headers, and the one that lets a page of an allowed origin read the response."""
         response.headers.update(HEADERS)
         if (origin := request.headers.get("Origin")) and self._allows_origin(request):
             response.headers.update({"Access-Control-Allow-Origin": origin, "Vary": "Origin"})
@@ -145,7 +145,7 @@ class _Routes:
             )
 
     def _preflight(self, request: web.Request) -> web.Response:
-        """Answer a CORS preflight, which has no token: may a page of another origin send a token or a file?"""
+        """Answer a CORS preflight, which asks, without a token, whether a page of another origin may send requests."""
         self._check_origin(request)
         asked = request.headers.get("Access-Control-Request-Headers", "").lower().split(",")
         clients = [name for name in map(str.strip, asked) if CLIENT_HEADER.fullmatch(name)]
@@ -179,7 +179,7 @@ class _Routes:
     ) -> web.StreamResponse:
         if not _wants_socket(request):
             raise ClientError(Reason.PROTOCOL, f"{request.path} accepts WebSockets only")
-        self._service.check_draining()  # with a status, so that a proxy tries another server
+        self._service.check_draining()  # before the handshake: a status tells a proxy to try another server
         fair = _fair(request)
         frames = None if fair is None else fair.frames
         socket = WebSocket(request, self._service.limits.message_bytes, failed, frames, protocols)
@@ -197,11 +197,11 @@ class _Routes:
         return await self._upload(request, self._transcribe)
 
     async def transcriptions(self, request: web.Request) -> web.StreamResponse:
-        """Recognise an uploaded file as OpenAI's protocol asks."""
+        """Recognise an uploaded file according to OpenAI's protocol."""
         return await self._upload(request, self._transcriptions)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
-        """Return the only model, alone or in a list."""
+        """Return a record of the server's model, alone or in a list."""
         record = {"id": self._model, "object": "model", "created": self._started, "owned_by": OWNER}
         if (name := request.match_info.get("name")) is None:
             return json_response({"object": "list", "data": [record]})
@@ -212,7 +212,7 @@ class _Routes:
     async def _upload(self, request: web.Request, route: UploadRoute) -> web.StreamResponse:
         limits = self._service.limits
         self._service.check_draining()
-        if self._uploads >= limits.sessions:  # each may fill a temporary file before its session begins
+        if self._uploads >= limits.sessions:  # an upload may fill a temporary file before its session begins
             raise limit_reached(f"the limit of {limits.sessions} uploads is reached")
         if (request.content_length or 0) > limits.upload_bytes + (1 << 16):  # a form contains more than the file
             raise ClientError(
@@ -230,7 +230,7 @@ class _Routes:
             self._service.remove(upload)
 
     def _visitor(self, request: web.Request) -> Visitor:
-        """Return the client of a request: the one that a trusted proxy names, else the other end of the connection."""
+        """Return the client of a request: the one that a trusted proxy names, else the peer of the connection."""
         fair, address = _fair(request), self._client(request)
         seat = None if fair is None else fair.seat
         if seat is not None:
@@ -255,7 +255,7 @@ class _Routes:
         return web.Response(body=self._service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def info(self, request: web.Request) -> web.StreamResponse:
-        """Return the model, its chunk sizes and the server's limits."""
+        """Return the record of the model, its chunk sizes and the server's limits."""
         return json_response(info_record(self._service, self._model))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
@@ -280,7 +280,7 @@ def _wants_socket(request: web.Request) -> bool:
 
 
 def _other_token(request: web.Request) -> str | None:
-    """Return the token of clients that set no header: in the query or, as OpenAI's pages do, in a subprotocol."""
+    """Return a token that is not in a header: from the query, or from a subprotocol as OpenAI's clients in pages do."""
     for name in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if name.strip().startswith(realtime_connection.KEY_PROTOCOL):
             return name.strip().removeprefix(realtime_connection.KEY_PROTOCOL)
@@ -288,5 +288,5 @@ def _other_token(request: web.Request) -> str | None:
 
 
 def _fair(request: web.Request) -> FairProtocol | None:
-    """Return the reader of a request's connection; None outside of a server."""
+    """Return the `FairProtocol` of a request's connection; None if it has none, e.g. in a test."""
     return None if request.transport is None else request.transport.get_extra_info(FairProtocol.NAME)

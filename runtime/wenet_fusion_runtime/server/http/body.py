@@ -1,4 +1,4 @@
-"""Read the body of an upload, counting every byte, in pieces that let other connections have their turns."""
+"""Read the body of an upload within a limit of bytes, in small pieces, so that other connections are served too."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from aiohttp import MultipartReader, StreamReader, web
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard.budget import Budget
 
-SMALL = 1024  # bytes of a piece that counts
-PIECES_PER_SECOND = 2000.0  # lines of a form, and small chunks: a form has a few lines for each field
+SMALL = 1024  # bytes; smaller pieces count as small
+PIECES_PER_SECOND = 2000.0  # budget of form lines and small pieces; a form has a few lines for each field
 PIECES_AT_ONCE = 1000
-AUDIO_PIECE = 16  # bytes; smaller pieces, at PIECES_PER_SECOND, carry less than speech at 16 kHz needs
-MOST_CRUMBS = 20_000  # lines of a form, and pieces below AUDIO_PIECE, in one request
+AUDIO_PIECE = 16  # bytes; smaller pieces, at PIECES_PER_SECOND, cannot carry speech at 16 kHz in real time
+MOST_CRUMBS = 20_000  # most form lines and pieces below AUDIO_PIECE in one request
 MAX_LINE = 64 * 1024  # bytes
 
 
 class Body:
-    """A request's body, with the methods of aiohttp's stream that its `MultipartReader` calls.
+    """The body of a request, with those methods of aiohttp's stream that `MultipartReader` calls.
 
-    aiohttp takes all chunks that have arrived, or reads all lines up to a boundary, in one turn of the event loop.
-    Here a turn takes one piece, and small pieces have a budget that slows them down. Too many lines of a form, or
-    pieces below AUDIO_PIECE bytes, end the request. They are counted over the whole request, because a limit per
-    second would not help: the server slows such clients down, so they would stay below the limit for minutes.
+    aiohttp reads all chunks that have arrived, or all lines up to a boundary, in one turn of the event loop. Here one
+    turn reads one piece, and a budget slows down small pieces. A request with too many form lines or pieces below
+    AUDIO_PIECE bytes is ended. These are counted over the whole request: a limit per second would not help, because the
+    server slows such clients down and they would stay below the limit for minutes.
 
     Args:
         content: aiohttp's stream.
-        limit: bytes; reading more raises ClientError.
+        limit: number of bytes; reading more raises ClientError.
 
     >>> async def size(request: web.Request) -> int:
     ...     body, found = Body(request.content, limit=1 << 20), 0
@@ -46,12 +46,12 @@ class Body:
         """Return a reader of the form in this body.
 
         Raises:
-            ValueError: the header says no boundary.
+            ValueError: the header states no boundary.
         """
         return MultipartReader(request.headers, cast(StreamReader, self))
 
     def at_eof(self) -> bool:
-        """Return whether everything was read."""
+        """Return whether all data were read."""
         return not self._rest and self._content.at_eof()
 
     def unread_data(self, data: bytes) -> None:
@@ -59,7 +59,7 @@ class Body:
         self._rest = data + self._rest
 
     async def read(self, n: int = -1) -> bytes:
-        """Return at most n bytes, none at the end."""
+        """Return at most `n` bytes; an empty result at the end."""
         if not self._rest:
             self._rest = await self._next(is_file=True)
         size = len(self._rest) if n < 0 else n
@@ -67,7 +67,7 @@ class Body:
         return data
 
     async def readline(self, *, max_line_length: int | None = None) -> bytes:
-        """Return a line with its end, or what is left without one.
+        """Return a line with its line end, or the rest of the data if there is no line end.
 
         Raises:
             ValueError: the line is too long.

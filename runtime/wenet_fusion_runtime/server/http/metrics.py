@@ -16,7 +16,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Counters of one server, and the statistics of its engine at the time of a request.
+    """Counters of one server, and the current statistics of its engine.
 
     Args:
         statistics: returns the statistics of the engine.
@@ -37,7 +37,7 @@ class Metrics:
         self._registry.register(_EngineCollector(statistics))
         self._errors = Counter(
             f"{_PREFIX}_refusals",
-            "Requests, connections and sessions that were refused or cut off, by reason.",
+            "Requests, connections and sessions that were refused or ended, by reason.",
             ["reason"],
             registry=self._registry,
         )
@@ -74,13 +74,13 @@ class _EngineCollector:
         self._statistics = statistics
 
     def describe(self) -> list[Metric]:
-        return []  # so that registering does not collect
+        return []  # otherwise registering would call `collect`
 
     def collect(self) -> Iterator[Metric]:
         found = self._statistics()
         yield GaugeMetricFamily(f"{_PREFIX}_sessions", "Sessions open now.", found.sessions)
         yield GaugeMetricFamily(
-            f"{_PREFIX}_waiting_seconds", "Audio of open sessions that is not decoded.", found.waiting_seconds
+            f"{_PREFIX}_waiting_seconds", "Undecoded audio of open sessions.", found.waiting_seconds
         )
         yield GaugeMetricFamily(
             f"{_PREFIX}_real_time_factor",
@@ -97,7 +97,7 @@ class _EngineCollector:
         yield ended
         for name, meaning, value in (
             ("sessions_opened", "Sessions that were opened.", found.opened),
-            ("audio_seconds", "Audio decoded.", found.audio_seconds),
+            ("audio_seconds", "Decoded audio.", found.audio_seconds),
             ("step_seconds", "Time of all workers in the model.", found.step_seconds),
             ("search_seconds", "Time of all workers in search and rescoring.", found.search_seconds),
         ):

@@ -1,4 +1,4 @@
-"""Loads the files of the browser page into memory."""
+"""Load the files of the browser page into memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parents[1] / "web"
 INDEX = "index.html"
-# Types that the system's tables, which mimetypes reads, may lack or define otherwise.
+# Types that may be missing or different in the system's tables, which the module mimetypes reads.
 _TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -36,7 +36,7 @@ class Page(NamedTuple):
 def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
     """Return the files of a folder by their paths on the server, e.g. "/style.css"; hidden files are left out.
 
-    A folder's path is its index.html. Requests are answered from this dictionary, so no path can leave the folder.
+    A folder's path means its index.html. Requests are answered from this dictionary, so no path can leave the folder.
     """
     pages = {}
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""aiohttp's protocol, with error responses that do not name libraries, and an end for requests that break off."""
+"""aiohttp's protocol, with neutral error responses, paced parsing, and an end for requests that break off."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from wenet_fusion_runtime.server.http.body import Body
 from wenet_fusion_runtime.server.http.responses import HEADERS, error_response
 from wenet_fusion_runtime.server.websocket.masked_frames import MaskedFrames
 
-DROP_SECONDS = 10.0  # time for a client to end a request that has been answered
+DROP_SECONDS = 10.0  # time for a client to finish sending a request that has been answered
 _DROPPED_AT_ONCE = 64 * 1024  # bytes
 
 
 class RequestHandler(web.RequestHandler):
-    """Answer requests that are not valid HTTP in the form of the routes' errors.
+    """Answers requests that are not valid HTTP with the same kind of error response as the routes.
 
-    aiohttp's own answer would contain its version, Python's, and the request.
+    The response of aiohttp would contain the versions of aiohttp and Python, and the request.
 
     >>> RequestHandler.handle_error.__name__
     'handle_error'
     """
 
     def data_received(self, data: bytes) -> None:
-        """Parse data of the client. If they end a body with an error, say so to its reader, who would wait on."""
+        """Parse data of the client. An error in a body is passed to its reader, which would otherwise wait forever."""
         super().data_received(data)
         if not self._messages or not isinstance(error := self._messages[-1][0], _ErrInfo):
             return
@@ -44,17 +44,17 @@ class RequestHandler(web.RequestHandler):
             if not body.is_eof() and body.exception() is None:
                 body.set_exception(web.RequestPayloadError(error.message))
 
-    _later: asyncio.TimerHandle | None = None  # parses what the parser has kept back
+    _later: asyncio.TimerHandle | None = None  # parses the data that the parser has kept
 
     def pause_reading(self) -> None:
-        """Stop parsing: the body has enough data that nobody has read."""
+        """Stop parsing, because the body has enough unread data."""
         self._parse_later(None)
         super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Parse what the parser has kept back, once the budget of the connection allows it, and read on.
+        """Parse the data that the parser has kept, once the budget of the connection allows it, and read on.
 
-        aiohttp parses as fast as a body is read, also one that it reads only to drop it.
+        aiohttp parses as fast as a body is read, even if the body is read only to be dropped.
         """
         fair = None if self.transport is None else self.transport.get_extra_info(FairProtocol.NAME)
         if fair is None or self._upgraded or not (resume_parser and self._reading_paused):
@@ -77,13 +77,13 @@ class RequestHandler(web.RequestHandler):
         self._later = None if seconds is None else self._loop.call_later(seconds, self.resume_reading)
 
     def set_parser(self, parser: Any, *args: Any, **kw: Any) -> None:
-        """Switch to a parser of WebSocket frames; refuse unmasked ones."""
+        """Switch to a parser of WebSocket frames, and refuse unmasked frames."""
         super().set_parser(MaskedFrames(parser), *args, **kw)  # type: ignore[arg-type]
 
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response; then drop what is left of the body at the pace of `Body`, so that the client reads it."""
+        """Send the response, then read and drop the rest of the body, because clients may send all before they read."""
         finished = await super().finish_response(request, resp, start_time)
         if not request.content.is_eof():
             with contextlib.suppress(ClientError, asyncio.TimeoutError, web.RequestPayloadError):
@@ -93,7 +93,7 @@ class RequestHandler(web.RequestHandler):
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Return the response for a request that cannot be read, or whose handler failed outside of the routes."""
+        """Return the response for a request that cannot be parsed, or that failed outside the routes."""
         self.log_exception("%s: failed", request.remote, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("a response has begun")
@@ -106,7 +106,7 @@ class RequestHandler(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log an exception; those of malformed requests, which aiohttp logs as errors, at level DEBUG."""
+        """Log an exception: at level DEBUG if the request is malformed, which aiohttp would log as an error."""
         if isinstance(kw.get("exc_info"), (http_exceptions.HttpProcessingError, web.RequestPayloadError)):
             self.logger.debug(*args, **kw)
         else:

@@ -16,7 +16,7 @@ _POLICY = (
     "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {  # of every response
+HEADERS = {  # common to all responses
     "Server": "wenet-fusion-runtime",  # aiohttp's default shows its version and Python's
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -49,8 +49,8 @@ def error_response(error: ClientError, text: str | None = None) -> web.Response:
     """Return the response for an error, in the form of the WebSocket's error message.
 
     Args:
-        error: its reason sets the status.
-        text: what was recognised before the error.
+        error: the error, whose reason sets the status.
+        text: the text that was recognised before the error.
     """
     return failure(error, {"status": "failed", "message": error.message} | ({} if text is None else {"text": text}))
 
@@ -61,7 +61,7 @@ def error_status(error: ClientError) -> int:
 
 
 def failure(error: ClientError, record: Mapping[str, Any]) -> web.Response:
-    """Return a record as the response for an error, with the status and the headers of its reason."""
+    """Return a record as the response for an error, with the status and the headers for the error's reason."""
     status, headers = error_status(error), {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -8,7 +8,7 @@ from wenet_fusion_runtime.server.service import Service
 
 
 def info_record(service: Service, model: str) -> dict[str, Any]:
-    """Return what clients may know of the server; `model` is the name of its model."""
+    """Return the public description of the server; `model` is the name of its model."""
     meta, chunks, limits = service.meta, service.chunks, service.limits
     chunk = meta.default_chunk if chunks.chunk is None else chunks.chunk
     return {

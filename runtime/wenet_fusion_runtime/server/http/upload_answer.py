@@ -1,4 +1,4 @@
-"""Reads the options of an upload and writes its response, for each route; the route `POST /transcribe`."""
+"""The interface of routes that read the options of an upload and write its response; the route `POST /transcribe`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Transcript(NamedTuple):
 
 
 class Answer(Protocol):
-    """Write the response to one upload."""
+    """Writes the response to one upload."""
 
     @property
     def options(self) -> UploadOptions:
@@ -43,20 +43,20 @@ class Answer(Protocol):
         """The content type of a streamed response."""
 
     def piece(self, finals: Sequence[Result], partial: Result | None) -> str:
-        """Return the next piece of a streamed response: segments that closed, and the open one."""
+        """Return the next piece of a streamed response, from the segments that closed and the open one."""
 
     def last(self, transcript: Transcript) -> str:
         """Return the last piece of a streamed response."""
 
     def whole(self, transcript: Transcript) -> web.Response:
-        """Return the response that is not streamed."""
+        """Return the complete response, if it is not streamed."""
 
 
 class UploadRoute(Protocol):
-    """Read the options of uploads, and write their errors."""
+    """Reads the options of uploads, and writes their errors."""
 
     def read(self, fields: Fields) -> Answer:
-        """Return the answer that the options ask for. Called in a thread, because finding hot words may take long.
+        """Return the answer for these options. It is called in a thread, because finding hot words may take long.
 
         Raises:
             ClientError: an option is unknown or its value is invalid.
@@ -66,19 +66,19 @@ class UploadRoute(Protocol):
         """Return the response for an error, with the text that was recognised before it."""
 
     def last_error(self, error: ClientError, text: str) -> str:
-        """Return the last piece of a streamed response that an error ends."""
+        """Return the last piece of a streamed response that ends with an error."""
 
 
 def joined_text(results: Iterable[Result], vocabulary: Vocabulary) -> str:
-    """Return the text of consecutive segments, as if there had been one."""
+    """Return the joined text of consecutive segments."""
     return "".join(spaced_text(result, vocabulary) for result in results).strip()
 
 
 class TranscribeRoute:
-    """Reads and writes as `POST /transcribe` does.
+    """The route `POST /transcribe`.
 
     Args:
-        meta: of the model.
+        meta: metadata of the model.
         rules: endpoint rules of files.
 
     >>> def answer(meta: Meta, rules: EndpointRules) -> Answer:
@@ -89,7 +89,7 @@ class TranscribeRoute:
         self._meta, self._rules = meta, rules
 
     def read(self, fields: Fields) -> Answer:
-        """Return the answer that the options ask for; see `UploadRoute`."""
+        """Return the answer for these options; see `UploadRoute`."""
         return _TranscribeAnswer(parse_upload_options(dict(fields), self._rules), self._meta)
 
     def error(self, error: ClientError, text: str | None) -> web.Response:
@@ -102,7 +102,7 @@ class TranscribeRoute:
 
 
 class _TranscribeAnswer:
-    """JSON lines, JSON, text or subtitles."""
+    """Writes JSON lines, JSON, text or subtitles."""
 
     stream_type = "application/x-ndjson"
 
@@ -128,7 +128,7 @@ class _TranscribeAnswer:
 
 
 def written(output_format: str, transcript: Transcript) -> web.Response:
-    """Return a transcript in one of FORMATS, named as uploads are."""
+    """Return a transcript in one of FORMATS as a response; the recording is named like all uploads."""
     writer = make_writer(output_format, NAME, named=False)
     text = writer.begin() + "".join(map(writer.segment, transcript.results)) + writer.end(transcript.text)
     return web.Response(text=text, content_type=CONTENT_TYPES[FORMATS.index(output_format)], charset="utf-8")

@@ -1,4 +1,4 @@
-"""Options of an upload, in its query or its form."""
+"""Options of an upload, from its query or its form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> Upl
     """
     given = {name: _value(text) for name, text in fields.items()}
     if not isinstance(given.get("context", ""), str):
-        given["context"] = fields["context"]  # a text such as 2026, which is JSON too
+        given["context"] = fields["context"]  # a text that is also valid JSON, e.g. 2026
     for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
         if name in given:
             raise option_error(f"{name} does not apply to a file; leave it out")

@@ -1,4 +1,4 @@
-"""Uploads: receives an audio file, decodes it and sends its text."""
+"""Uploads: receive an audio file, decode it and send its text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from wenet_fusion_runtime.server.live_session import LiveSession
 from wenet_fusion_runtime.server.service import LOG, Service
 from wenet_fusion_runtime.server.session_options import MAX_TEXT, option_error
 
-_AUDIO_ERRORS = (ValueError, DecoderFault, DecodersBusy)  # of a decoder
-CHUNK_BYTES = 64 * 1024  # received at once
+_AUDIO_ERRORS = (ValueError, DecoderFault, DecodersBusy)  # raised by a decoder
+CHUNK_BYTES = 64 * 1024  # bytes received at once
 MAX_FIELDS = 32  # options in a form
-FORM_BYTES = 64 * 1024 + MAX_TEXT  # of a form besides its file
+FORM_BYTES = 64 * 1024 + MAX_TEXT  # bytes of a form besides its file
 FILE_FIELDS = ("file", "audio")  # parts of a form that are the audio even without a file name
 
 
@@ -49,10 +49,10 @@ class Upload:
         self._error: ClientError | None = None  # ends the upload early
         self._results: list[Result] = []  # closed segments
         self._seconds = 0.0  # audio decoded and passed to the session
-        self._progressed = 0.0  # loop time at which audio or a result last moved on
-        self._is_decoding = False  # waits for the decoder, which has a deadline of its own
+        self._progressed = 0.0  # loop time of the last decoded audio or result
+        self._is_decoding = False  # waiting for the decoder, which has its own deadline
         self._stream: web.StreamResponse | None = None  # the streamed response, once it has begun
-        self._is_answered = False  # everything is recognised, and sent if the response is streamed
+        self._is_answered = False  # all audio is recognised, and a streamed response is sent completely
 
     async def respond(self) -> web.StreamResponse:
         """Receive and recognise the file; return the response, which may be an error response."""
@@ -74,7 +74,7 @@ class Upload:
         return response
 
     def drain(self) -> None:
-        """Do nothing: an upload that has begun is finished."""
+        """Do nothing: the server waits until uploads are finished."""
 
     def end_early(self, error: ClientError) -> None:
         """Stop, and send the text so far with the error."""
@@ -88,7 +88,7 @@ class Upload:
         limits = self._service.limits
         query = [(name, value) for name, value in self._request.query.items() if name != "token"]
         await asyncio.to_thread(self._route.read, query)  # report errors in the query before the file arrives
-        with tempfile.TemporaryFile() as file:  # has no name, so nothing is left of it, whatever ends the server
+        with tempfile.TemporaryFile() as file:  # has no name, so nothing of it remains even if the server is killed
             try:
                 fields = await within(self._receive(file), limits.upload_seconds)
             except web.RequestPayloadError as error:  # e.g. a body that is not gzip although its header says so
@@ -98,7 +98,7 @@ class Upload:
                     Reason.UPLOAD_TIME, f"the upload took more than {limits.upload_seconds:g} s"
                 ) from None
             answer = await asyncio.to_thread(self._route.read, query + fields)
-            self._service.check_room()  # open one only once there is audio, but decode nothing in vain
+            self._service.check_room()  # do not decode in vain; a session is opened only after decoding has begun
             file.flush()
             try:
                 decoding = await self._service.decoders.open(file, answer.options.channel)
@@ -119,7 +119,7 @@ class Upload:
         """Write the audio to a file; return the other fields of a form."""
         fields: list[tuple[str, str]] = []
         names: set[str] = set()
-        size = 0  # of all fields, those of one name included
+        size = 0  # of all fields, including repeated names
         body = Body(self._request.content, self._service.limits.upload_bytes + FORM_BYTES)
         if not self._request.content_type.startswith("multipart/"):
             while data := await body.read(CHUNK_BYTES):
@@ -161,7 +161,7 @@ class Upload:
         file.write(data)
 
     async def _feed(self, decoding: Decoding, session: LiveSession) -> None:
-        """Push all audio into the session and end it, early if the audio has an error."""
+        """Push all audio into the session, then end it; at an error of the audio, end it early."""
         limit, rate = self._service.limits.audio_seconds, decoding.sample_rate
         try:
             while True:
@@ -186,7 +186,7 @@ class Upload:
         session.end()
 
     async def _watch(self) -> None:
-        """End the upload early if neither its audio nor its results move on."""
+        """End the upload early if neither decoding nor recognition makes progress."""
         limit, loop = self._service.limits.progress_seconds, asyncio.get_running_loop()
         while (waited := loop.time() - self._progressed) < limit or self._is_decoding:
             await asyncio.sleep(max(limit - waited, limit / 10))

@@ -1,1 +1,1 @@
-"""The protocols of OpenAI's speech recognition: uploads and realtime transcription sessions."""
+"""OpenAI's protocols for speech recognition: uploads and realtime transcription sessions."""

@@ -1,4 +1,4 @@
-"""Errors in the form of OpenAI's."""
+"""Errors in the form of OpenAI's protocols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SERVERS = (Reason.INTERNAL, Reason.FULL, Reason.PROGRESS, Reason.SHUTDOWN)
 
 
 def error_record(error: ClientError) -> dict[str, Any]:
-    """Return the object `error` of a response or an event.
+    """Return the JSON object `error` of a response or an event.
 
     >>> error_record(ClientError(Reason.TOKEN, "a token is needed"))["code"]
     'invalid_api_key'

@@ -13,9 +13,9 @@ from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.search.spelling import Spelled, Spelling
 
-MOST_READ = 2000  # characters of keywords and prompt; the rest is not read
-MOST_WORDS = 200  # hot words of one prompt and its keywords
-LONGEST_PHRASE = 4  # words; what is longer is context
+MOST_READ = 2000  # characters of keywords and prompt; the rest is ignored
+MOST_WORDS = 200  # most hot words of one prompt and its keywords
+LONGEST_PHRASE = 4  # words; longer parts are context
 _SEPARATOR = re.compile(r",(?!\d)|[|\u3001\uff0c]")  # not the comma within a number
 _QUOTES = " \t\"'()[]{}\u201c\u201d\u2018\u2019\u300a\u300b\u300c\u300d"
 
@@ -30,13 +30,13 @@ class Hints(NamedTuple):
 class PromptWords:
     """Turns prompts into hot words that a vocabulary can spell.
 
-    A prompt is a list of names, sentences, or both: each part between commas or ends of sentences that has at most
-    four words is a phrase; longer parts are context. A prompt is a hint, so what cannot be spelled is left out.
-    Without alternatives to choose from (greedy search) there are no hints.
+    A prompt is a list of names, sentences, or both. It is split at commas and ends of sentences: a part of at most four
+    words is a phrase, a longer part is context. A prompt is only a hint, so phrases that cannot be spelled are left
+    out. Greedy search keeps one hypothesis, so it gets no hints.
 
     Args:
-        vocabulary: the model's tokens. Phrases are written in its case.
-        mode: the search that would use them.
+        vocabulary: the model's tokens. Phrases are written in the case of its tokens.
+        mode: the search mode that would use the hints.
 
     >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "ONE", "TWO"], "words")
     >>> hints = PromptWords(vocabulary, "ctc_prefix_beam_search").find("Two, one two, six.")
@@ -56,8 +56,8 @@ class PromptWords:
 
         Args:
             prompt: free text.
-            keywords: phrases, taken as they are.
-            chosen: hot words with boosts of their own; these phrases are left out.
+            keywords: phrases, which are not split.
+            chosen: hot words with their own boosts; their phrases are left out of the result.
         """
         if not self._is_used or not (prompt or keywords):
             return Hints()

@@ -1,4 +1,4 @@
-"""Serves one client of OpenAI's realtime protocol: a transcription session."""
+"""Serve one client of OpenAI's realtime protocol: a transcription session."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from wenet_fusion_runtime.server.websocket.protocol import SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 PROTOCOL = "realtime"  # subprotocol
-KEY_PROTOCOL = "openai-insecure-api-key."  # then the token; a subprotocol, for pages cannot set headers
+KEY_PROTOCOL = "openai-insecure-api-key."  # subprotocol that ends with the token, because pages cannot set headers
 CONTROLS_PER_SECOND, CONTROLS_AT_ONCE = 10.0, 50.0  # events without audio; further ones wait
-MISTAKES_PER_SECOND, MISTAKES_AT_ONCE = 1.0, 10.0  # events that cannot be used; above that the session ends
+MISTAKES_PER_SECOND, MISTAKES_AT_ONCE = 1.0, 10.0  # unusable events; the session ends above this rate
 
 
 class Ending(Enum):
     """Reasons to end the audio of a session while the connection goes on."""
 
-    COMMIT = 1  # the client commits it: it becomes an item
-    UPDATE = 2  # its format or its turns change: it becomes an item if it has text
-    CLEAR = 3  # the client clears it: it is dropped
+    COMMIT = 1  # the client commits the audio: it becomes an item
+    UPDATE = 2  # format or turn detection change: the audio becomes an item if it has text
+    CLEAR = 3  # the client clears the audio: it is dropped
 
 
 @dataclass
@@ -44,16 +44,16 @@ class _Take:
 
     session: LiveSession
     options: RealtimeOptions
-    start_seconds: float  # of audio before it, from the start of the connection
+    start_seconds: float  # audio of the connection before this take
     ending: Ending | None = None
     is_sent: asyncio.Event = field(default_factory=asyncio.Event)  # all its results are sent
 
 
 class RealtimeConnection(LiveConnection):
-    """Serves one client: audio in, turns and their transcripts out; see `LiveConnection` for the other arguments.
+    """Serves one client: receives audio, sends turns and transcripts; see `LiveConnection` for the other arguments.
 
-    The session of the engine is open from the beginning. A commit ends it, and another one takes its place, so a
-    connection never has more than two, and keeps its place on a full server.
+    A session of the engine is open from the beginning. A commit ends it and opens the next one, which does not count as
+    another session, so a connection never has more than two and keeps its place on a full server.
 
     Args:
         prompt_words: turns prompts into hot words.
@@ -69,9 +69,9 @@ class RealtimeConnection(LiveConnection):
         self._prompt_words = prompt_words
         self._options = RealtimeOptions()
         self._reader: SampleReader | None = None  # of 16-bit samples
-        self._takes: asyncio.Queue[_Take] = asyncio.Queue()  # those whose results are not all sent
-        self._opened: list[LiveSession] = []  # sessions of the engine that are not over, at most two
-        self._take: _Take | None = None  # the one that the client's audio goes to
+        self._takes: asyncio.Queue[_Take] = asyncio.Queue()  # takes with results to send
+        self._opened: list[LiveSession] = []  # open sessions of the engine, at most two
+        self._take: _Take | None = None  # the take that gets the client's audio
         self._pace = Pace(
             Budget(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE),
             f"events other than audio exceeded {CONTROLS_PER_SECOND:g} per second",
@@ -95,7 +95,7 @@ class RealtimeConnection(LiveConnection):
         realtime_events.check_length(text)
 
     async def _read(self, session: LiveSession) -> None:
-        """Carry out the client's events until it closes the connection."""
+        """Process the client's events until it closes the connection."""
         while True:
             self._is_receiving = True
             try:
@@ -167,12 +167,12 @@ class RealtimeConnection(LiveConnection):
             if error.reason is not Reason.OPTION:
                 raise
             raise BadEvent(error) from None
-        except ValueError as error:  # of changed hot words
+        except ValueError as error:  # raised by changed hot words
             raise BadEvent(ClientError(Reason.OPTION, str(error))) from None
         await self._send(event("session.updated", session=options.record(self._service.rules)))
 
     async def _apply(self, take: _Take, options: RealtimeOptions) -> None:
-        """Change hot words in the session; for any other change, begin another session."""
+        """Change hot words and context in the session; for any other change, begin another session."""
         wanted = options.session_options(self._service.rules)
         present = self._options.session_options(self._service.rules)
         is_same_audio = options.audio_type == self._options.audio_type
@@ -186,7 +186,7 @@ class RealtimeConnection(LiveConnection):
         self._options = options
 
     async def _with_hints(self, options: RealtimeOptions) -> RealtimeOptions:
-        """Find hot words in a thread, then pause as long as that took: one client gets half a core for it at most."""
+        """Find hot words in a thread, then pause for the same time, so that one client uses at most half a core."""
         if (options.prompt, options.keywords) == (self._options.prompt, self._options.keywords):
             return options
         begun = self._loop.time()
@@ -195,15 +195,15 @@ class RealtimeConnection(LiveConnection):
         return replace(options, hints=hints)
 
     async def _go_on(self, take: _Take, ending: Ending, options: RealtimeOptions) -> None:
-        """End the audio so far, begin another session, and wait until all results of the audio so far are sent."""
+        """End the present audio, begin another session, and wait until all results of the present audio are sent."""
         session = await self._service.open(options.session_options(self._service.rules), after=take.session)
         self._opened.append(session)
-        if self._error is not None:  # meanwhile a limit has ended the session
+        if self._error is not None:  # a limit has ended the session meanwhile
             return
         take.ending = ending
         take.session.end()
         self._begin(session, options)
-        self._is_receiving = self._audio_seconds == take.start_seconds  # events without audio do not end idleness
+        self._is_receiving = self._audio_seconds == take.start_seconds  # events without audio keep the session idle
         await take.is_sent.wait()
         self._opened.remove(take.session)
 
@@ -215,7 +215,7 @@ class RealtimeConnection(LiveConnection):
     # ---- to the client
 
     async def _write(self, session: LiveSession) -> None:
-        """Send the events of the results; when an error has ended the last session, raise it after the results."""
+        """Send the events of the results; if an error has ended the last session, raise it after its results."""
         self._opened.append(session)
         self._begin(session, self._options)  # before `_read` runs
         created = self._options.record(self._service.rules) | {"id": realtime_events.new_id("sess")}

@@ -1,4 +1,4 @@
-"""Events of realtime transcription sessions: reading the client's, writing the server's."""
+"""Parse the client's events and write the server's events of realtime transcription sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wenet_fusion_runtime.server.session_options import MAX_TEXT
 
 APPEND, COMMIT, CLEAR = "input_audio_buffer.append", "input_audio_buffer.commit", "input_audio_buffer.clear"
 UPDATE = "session.update"
-MOST_MARKS = 64  # quotes, commas and brackets of a message that is longer than MAX_TEXT: it is one long string
+MOST_MARKS = 64  # most quotes, commas and brackets of a message longer than MAX_TEXT, which should be one long string
 MAX_EVENT_ID = 512  # characters
 
 
@@ -27,11 +27,11 @@ class ClientEvent(NamedTuple):
 
 
 class BadEvent(Exception):
-    """An event that cannot be used, while the session goes on.
+    """An event cannot be used, but the session goes on.
 
     Args:
         error: the problem.
-        event_id: of the event, None if it has none.
+        event_id: id of the event; None if it has none.
     """
 
     def __init__(self, error: ClientError, event_id: str | None = None) -> None:
@@ -40,7 +40,7 @@ class BadEvent(Exception):
 
 
 def check_length(text: str) -> None:
-    """Raise ClientError for a long message that is not the audio of one event: parsing it could take long."""
+    """Raise ClientError for a long message that is not mainly audio, because parsing it could take long."""
     if len(text) > MAX_TEXT and sum(map(text.count, '",[{')) > MOST_MARKS:
         raise ClientError(
             Reason.MESSAGE_SIZE, f"an event without audio has more than {MAX_TEXT} bytes; send less in one event"
@@ -51,7 +51,7 @@ def parse_event(text: str) -> ClientEvent:
     """Parse an event of the client.
 
     Raises:
-        BadEvent: it cannot be used.
+        BadEvent: the event cannot be used.
     """
     try:
         record = json.loads(text)
@@ -82,7 +82,7 @@ def _bad(message: str, event_id: str | None = None) -> BadEvent:
 
 
 def new_id(kind: str) -> str:
-    """Return a new identifier, e.g. of an item."""
+    """Return a new unique id that begins with `kind`, e.g. "item"."""
     return f"{kind}_{uuid.uuid4().hex[:21]}"
 
 
@@ -101,6 +101,6 @@ def error_event(error: ClientError, event_id: str | None = None) -> str:
 
     Args:
         error: the problem.
-        event_id: of the client's event that caused it.
+        event_id: id of the client's event that caused the error.
     """
     return event("error", error=error_record(error) | {"event_id": event_id})

@@ -18,20 +18,19 @@ class _Item:
     """An item whose audio is being recognised."""
 
     id: str = field(default_factory=lambda: new_id("item"))
-    has_closed: bool = False  # it has a closed segment with words
-    sent: int = 0  # characters of its open segment that deltas have carried
-    text: str = ""  # of its closed segments, as a formatter wrote it, with the spaces at its ends
+    has_closed: bool = False  # the item has a closed segment with words
+    sent: int = 0  # number of characters of the open segment that were sent as deltas
+    text: str = ""  # text of its closed segments, formatted, with outer spaces
     start_seconds: float = 0.0
 
 
 class ItemEvents:
     """Makes the events of items from the updates of sessions, one session after the other.
 
-    Deltas carry words that can no longer change, so they join to the transcript of the item, unless a formatter wrote
-    that.
+    Deltas contain final words only, so together they equal the transcript of the item, unless a formatter changes it.
 
     Args:
-        vocabulary: of the model.
+        vocabulary: vocabulary of the model.
 
     >>> items = ItemEvents(Vocabulary(["<blank>", "<unk>", "<sos/eos>"], "words"))
     >>> items.begin(detects_turns=False, offset_seconds=0.0)
@@ -46,14 +45,14 @@ class ItemEvents:
         self._item: _Item | None = None
         self._previous: str | None = None  # id of the last item
         self._detects_turns, self._offset = True, 0.0
-        self.has_ended = False  # the last update has ended an item
+        self.has_ended = False  # the last update ended an item
 
     def begin(self, detects_turns: bool, offset_seconds: float) -> None:
-        """Begin with the updates of another session.
+        """Begin the updates of another session.
 
         Args:
-            detects_turns: its segments are items; otherwise `commit` ends an item.
-            offset_seconds: its start, from the start of the connection.
+            detects_turns: each segment of the session is an item; otherwise only `commit` ends an item.
+            offset_seconds: start of the session, from the start of the connection.
         """
         self._item, self.has_ended = None, False
         self._detects_turns, self._offset = detects_turns, offset_seconds
@@ -77,7 +76,7 @@ class ItemEvents:
         return events
 
     def commit(self, seconds: float) -> list[str]:
-        """Return the events that end the open item after the last update; without text its transcript is empty.
+        """Return the events that end the open item after the last update; if there is none, an item without text.
 
         Args:
             seconds: end of the audio, from the start of the session.
@@ -99,7 +98,7 @@ class ItemEvents:
         return self._item
 
     def _delta(self, item: _Item, words: tuple[Word, ...]) -> list[str]:
-        """Return the event with the words of the open segment that were not sent before."""
+        """Return an event with the words of the open segment that were not sent yet; an empty list without words."""
         text = joined_words(words)
         if item.has_closed and words and words[0].spaced:
             text = f" {text}"

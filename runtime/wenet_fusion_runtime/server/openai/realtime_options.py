@@ -1,4 +1,4 @@
-"""Options of a realtime transcription session, and the changes that a client makes to them."""
+"""Options of a realtime transcription session, and their changes by the client."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SAMPLE_RATE = 24000  # Hz, the protocol's default
 TELEPHONE_RATE = 8000  # Hz
 AUDIO_TYPES = {"audio/pcm": (PCM, 2), "audio/pcmu": (MULAW, 1), "audio/pcma": (ALAW, 1)}  # format tag, bytes per sample
 SERVER_VAD, SEMANTIC_VAD = "server_vad", "semantic_vad"
-LONGEST_PAUSES = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}  # seconds, of SEMANTIC_VAD by its eagerness
-COMPLETE_PROBABILITY = 0.5  # of a sentence, for SEMANTIC_VAD, if the server has no other
+LONGEST_PAUSES = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}  # seconds; for SEMANTIC_VAD, by eagerness
+COMPLETE_PROBABILITY = 0.5  # `complete_probability` for SEMANTIC_VAD if the server's rules have none
 MAX_PROMPT = 4000  # characters
 MAX_NAME = 200  # characters of other texts
 _SESSION = ("type", "audio", "include", "id", "object", "expires_at")
@@ -39,17 +39,17 @@ class RealtimeOptions:
 
     audio_type: str = "audio/pcm"  # one of AUDIO_TYPES
     sample_rate: int = SAMPLE_RATE  # Hz
-    detects_turns: bool = True  # a pause ends a turn; else the client commits
-    silence_ms: int | None = None  # length of that pause; None: the server's
-    eagerness: str | None = None  # a complete sentence ends a turn too, and this sets the longest pause
-    model: str | None = None  # as the client says; it changes nothing
-    language: str | None = None  # likewise
+    detects_turns: bool = True  # a pause ends a turn; otherwise the client's commit does
+    silence_ms: int | None = None  # length of that pause; None: as in the server's rules
+    eagerness: str | None = None  # if set, a complete sentence ends a turn too; one of LONGEST_PAUSES
+    model: str | None = None  # stated by the client, without effect
+    language: str | None = None  # stated by the client, without effect
     prompt: str = ""
     keywords: tuple[str, ...] = ()
-    hints: Hints = Hints()  # of the prompt and the keywords
+    hints: Hints = Hints()  # made from the prompt and the keywords
 
     def updated(self, session: Any) -> RealtimeOptions:
-        """Return these options with the changes of a `session.update`; what it leaves out stays, and `hints` too.
+        """Return these options with the changes of a `session.update`; `hints` do not change.
 
         Raises:
             ClientError: a key is unknown or a value is invalid.
