@@ -1,4 +1,4 @@
-"""Runs the server until a signal stops it."""
+"""Run the server until a signal stops it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def run(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let open sessions finish within `drain_seconds`.
 
-    Meanwhile health checks are answered and new sessions refused. A second signal ends the open ones.
+    Meanwhile health checks are answered and new sessions refused. A second signal ends the open sessions at once.
 
     Args:
         recognizer: decodes live sessions; uploads use the endpoint rules of files.
-        model: name of the model, shown to users.
+        model: name of the model, to show to users.
         settings: all other settings.
-        sockets: from `bind`; closed at the end.
+        sockets: bound sockets, see `bind`; they are closed at the end.
         announce: called with the URLs once the server accepts connections.
     Raises:
         OSError, ValueError: a setting cannot be applied.
@@ -64,7 +64,7 @@ async def _run(
     engine = Engine(recognizer.model, replace(settings.engine, max_sessions=limits.sessions))
     service = Service(recognizer, engine, limits, settings.chunks)
     app = build_app(service, settings.access, settings.proxies, load_pages(), model)
-    if hasattr(os, "fork"):  # otherwise only uploads fail
+    if hasattr(os, "fork"):  # without fork, only uploads fail
         service.decoders.start()
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -79,7 +79,7 @@ async def _run(
             loop=loop,
             access_log=cast(Any, None),
             keepalive_timeout=limits.start_seconds,
-            lingering_time=0.0,  # RequestHandler has dropped the body
+            lingering_time=0.0,  # RequestHandler drops the rest of the body itself
             logger=LOG,
         )
 
@@ -102,7 +102,7 @@ async def _run(
         announce([socket_url(opened, context is not None) for opened in listeners])
         await stop.wait()
         LOG.info("stopping; clients that have %g s to finish: %d", drain_seconds, service.clients)
-        if settings.bind.reuse_port:  # new clients of the port reach another process
+        if settings.bind.reuse_port:  # new clients then reach another process
             for server in servers:
                 server.close()
         ended = await service.drain(drain_seconds, hurry)

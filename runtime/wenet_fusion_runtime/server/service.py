@@ -1,4 +1,4 @@
-"""State shared by connections and uploads: recognizers, the engine, limits, metrics and the drain."""
+"""The state that connections and uploads share: recognizers, the engine, limits, metrics and the drain."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.stream import Stream
 
 LOG = logging.getLogger(NAME)
-# A step takes the square of its chunk in time and memory, and two chunks of audio may wait.
-LONGEST_CHUNK_SECONDS = 4.0  # that a session may choose, of a model that takes any
+# Time and memory of a step grow with the square of its chunk, and two chunks of audio may wait.
+LONGEST_CHUNK_SECONDS = 4.0  # longest chunk that a session may choose if the model accepts any
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
 _POLL_SECONDS = 0.02
 
@@ -45,10 +45,10 @@ class Client(Protocol):
     """A client that is being served: a connection or an upload."""
 
     def drain(self) -> None:
-        """Finish what has begun; close a connection on which nothing has begun."""
+        """Let a session or upload that has begun finish; close the connection if none has begun."""
 
     def end_early(self, error: ClientError) -> None:
-        """Decode the audio so far, send its results, then the error."""
+        """Decode the audio so far, send its results, then send the error."""
 
 
 class Service:
@@ -56,8 +56,8 @@ class Service:
 
     Args:
         recognizer: creates the streams of live sessions; uploads use the endpoint rules of files.
-        engine: decodes them; of the recognizer's model.
-        limits: sessions and connections.
+        engine: engine of the recognizer's model; decodes the streams.
+        limits: limits of sessions and connections.
         chunks: default chunk size of sessions.
 
     >>> async def open_session(recognizer: Recognizer, engine: Engine) -> LiveSession:
@@ -70,7 +70,7 @@ class Service:
     ) -> None:
         self.engine, self.limits, self.chunks = engine, limits, chunks
         self.meta, self._formatter = recognizer.model.meta, recognizer.options.formatter
-        if self._formatter is not None:  # streams format in a worker of the engine, where a slow one holds all sessions
+        if self._formatter is not None:  # in a worker of the engine, a slow formatter would delay all sessions
             recognizer = Recognizer(recognizer.model, replace(recognizer.options, formatter=None))
         self._formatting = ThreadPoolExecutor(1, "formatter")
         self.recognizer = recognizer
@@ -104,16 +104,16 @@ class Service:
         """Open a session.
 
         Args:
-            options: of the session.
-            is_file: decode an uploaded file, which may have begun before the server started to shut down.
-            after: an open session of the same client that is about to end; the new one takes its place.
+            options: options of the session.
+            is_file: decode an uploaded file, whose upload may have begun before the server started to shut down.
+            after: an open session of the same client that is about to end; see `Engine.open`.
         Raises:
             ClientError: the options do not suit the model, too many sessions are open, or the server is shutting down.
         """
         if not is_file and after is None:
             self.check_draining()
         try:
-            # In a thread: building the prefix trees of many hot words takes time.
+            # In a thread, because building the automaton of many hot words takes time.
             stream = await asyncio.to_thread(self._stream, options, is_file)
         except ModelFault as error:
             raise self.session_error(error, "a new session") from None
@@ -127,7 +127,7 @@ class Service:
             raise limit_reached(str(error)) from None
 
     def check_room(self) -> None:
-        """Raise ClientError if as many sessions are open as may be."""
+        """Raise ClientError if the limit of open sessions is reached."""
         if self.engine.statistics.sessions >= self.limits.sessions:
             raise limit_reached(f"the limit of {self.limits.sessions} open sessions is reached")
 
@@ -137,7 +137,7 @@ class Service:
             raise shutting_down()
 
     def session_error(self, error: Exception, label: str) -> ClientError:
-        """Return the client's error for an error in its session; log unexpected errors."""
+        """Return the error to send to a client for an error in its session; log unexpected errors."""
         if isinstance(error, ModelFault):
             LOG.error("%s: the session failed: %s", label, error)
             return internal_error()
@@ -154,7 +154,7 @@ class Service:
         LOG.info("%s: refused (%s): %s", label, error.reason.value, error.message)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
-        """Accept nothing new, wait for the clients to finish, then end those that are left with their results so far.
+        """Refuse new clients, wait for the others to finish, then end those that are left with their results so far.
 
         Args:
             seconds: longest time to wait.
@@ -179,7 +179,7 @@ class Service:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _format_all(self, finals: tuple[Result, ...]) -> tuple[Result, ...]:
-        """Format closed segments in a thread of its own, one session after the other."""
+        """Format closed segments in a separate thread, one session after the other."""
 
         def run(formatter: Formatter) -> tuple[Result, ...]:
             return tuple(formatted(result, formatter) for result in finals)

@@ -19,10 +19,10 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 SAMPLE_RATE = 16000  # Hz, the rate of WeNet's clients
 MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
-MAX_CHARACTERS = 20000  # characters of all hot words: their prefix trees cost time and memory
+MAX_CHARACTERS = 20000  # characters of all hot words together, whose automaton takes time and memory
 MAX_CONTEXT = 20000  # characters of a context
-MAX_MARKS = 30  # combining marks in a row, the bound of Unicode's stream-safe format; sorting many takes long
-MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for the most hot words with every character escaped
+MAX_MARKS = 30  # combining marks in a row, the limit of Unicode's stream-safe format; sorting many takes long
+MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for MAX_CHARACTERS of hot words, all escaped
 INT16, FLOAT32 = "int16", "float32"
 SAMPLE_FORMATS = (INT16, FLOAT32)
 _OPTIONAL_RULES = ("rule1_seconds", "rule2_seconds", "silence_probability", "complete_probability")  # may be null
@@ -37,11 +37,11 @@ class SessionOptions:
     """
 
     nbest: int = 1  # hypotheses per result
-    continuous_decoding: bool = False  # go on after a segment has closed
+    continuous_decoding: bool = False  # continue the session after a segment has closed
     sample_rate: int = SAMPLE_RATE  # Hz
     sample_format: str = INT16  # one of SAMPLE_FORMATS
     chunk: int | None = None  # encoder frames; None: the server's
-    left: int | None = None  # chunks; None: the server's, or the value that `chunk` was trained with
+    left: int | None = None  # chunks; None: the server's, or with `chunk` the value used in training
     hot_words: tuple[HotWord, ...] = ()
     endpoint: EndpointRules | None = None  # None: the server's
     timestamps: bool = False  # add words with times and confidence to every result
@@ -49,7 +49,7 @@ class SessionOptions:
 
 
 class HotWordUpdate(NamedTuple):
-    """New hot words of a running session; None leaves them as they are.
+    """New hot words and context for a running session; None: no change.
 
     >>> HotWordUpdate(None, "Then Anna called.").applied(SessionOptions(nbest=3)).context
     'Then Anna called.'
@@ -67,7 +67,7 @@ def parse_update(record: Mapping[str, Any]) -> HotWordUpdate:
     """Parse the keys of an update signal.
 
     Raises:
-        ClientError: a key is unknown, none is there, or a value is invalid.
+        ClientError: a key is unknown, there is no key, or a value is invalid.
     """
     if not record or not record.keys() <= {"hot_words", "context"}:
         raise option_error("an update signal has the keys hot_words and context, or one of them, and no others")
@@ -81,7 +81,7 @@ def parse_options(record: Mapping[str, Any], rules: EndpointRules) -> SessionOpt
     """Parse options by their names in the protocol.
 
     Args:
-        record: names and values, as JSON has them.
+        record: names and values, as parsed from JSON.
         rules: the server's endpoint rules, for the rules that `record` leaves out.
     Raises:
         ClientError: an option is unknown or its value is invalid.

@@ -1,4 +1,4 @@
-"""Settings of a server. Importing them needs none of the server's extra packages."""
+"""Settings of a server. This module does not import the server's extra packages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 
-# Without continuous decoding, silence before any text ends a session, and WeNet's server waits 5 s for the first word.
+# Without continuous decoding, silence before any text ends a session; WeNet's server waits 5 s for the first word.
 SERVER_OPTIONS = replace(LIVE_OPTIONS, endpoint=replace(LIVE_OPTIONS.endpoint, rule1_seconds=5.0))
 
 
 @dataclass(frozen=True)
 class ChunkChoice:
-    """Chunk size and left context of sessions that ask for none.
+    """Chunk size and left context of sessions that do not choose them.
 
     >>> ChunkChoice(chunk=16).allow_untrained
     False
@@ -26,7 +26,7 @@ class ChunkChoice:
 
     chunk: int | None = None  # encoder frames; None: the model's default
     left: int | None = None  # chunks; None: the value used in training
-    allow_untrained: bool = False  # accept sizes that the model was not trained with, from sessions too
+    allow_untrained: bool = False  # also accept sizes that the model was not trained with, for all sessions
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Settings:
     access: Access = Access()
     proxies: Proxies = Proxies()
     chunks: ChunkChoice = ChunkChoice()
-    engine: EngineOptions = EngineOptions()  # its max_sessions is replaced by limits.sessions
-    drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM or SIGHUP
+    engine: EngineOptions = EngineOptions()  # limits.sessions replaces its max_sessions
+    drain_seconds: float = 30.0  # time for open sessions to finish after SIGTERM, SIGHUP or SIGINT
 
     def __post_init__(self) -> None:
         if not 0 <= self.drain_seconds <= LONGEST_SECONDS:

@@ -223,7 +223,7 @@ def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, te
     page.locator("#hot-words").fill("seventeen")
     page.locator("#record").click()
     expect(page.get_by_role("alert")).to_contain_text("seventeen")  # the server says what is wrong with it
-    expect(page.get_by_role("alert").locator(".title")).to_have_text("The server does not take these options")
+    expect(page.get_by_role("alert").locator(".title")).to_have_text("The server does not accept these options")
 
 
 # ---- files

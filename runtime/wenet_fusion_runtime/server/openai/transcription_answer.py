@@ -33,10 +33,10 @@ _LEAST_CONFIDENCE = 1e-10  # JSON has no minus infinity
 
 
 class TranscriptionsRoute:
-    """Reads and writes as `POST /v1/audio/transcriptions` does.
+    """The route `POST /v1/audio/transcriptions`.
 
     Args:
-        meta: of the model.
+        meta: metadata of the model.
         rules: endpoint rules of files.
         prompt_words: turns prompts into hot words.
 
@@ -48,7 +48,7 @@ class TranscriptionsRoute:
         self._meta, self._rules, self._prompt_words = meta, rules, prompt_words
 
     def read(self, fields: Fields) -> Answer:
-        """Return the answer that the options ask for; see `UploadRoute`."""
+        """Return the answer for these options; see `UploadRoute`."""
         options = parse_transcription_options(fields, self._rules, self._prompt_words)
         return _TranscriptionAnswer(options, self._meta.vocabulary)
 
@@ -67,9 +67,9 @@ def openai_response(error: ClientError, text: str | None = None) -> web.Response
 
 
 class _TranscriptionAnswer:
-    """JSON with or without details, text, subtitles or server-sent events.
+    """Writes JSON with or without details, text, subtitles or server-sent events.
 
-    Deltas never change what was sent: they carry closed segments.
+    Deltas contain closed segments only, so they never change text that was sent before.
     """
 
     stream_type = "text/event-stream"
@@ -78,7 +78,7 @@ class _TranscriptionAnswer:
         self._options, self._vocabulary = options, vocabulary
         self.options = options.upload
         self._has_sent = False
-        self._spaces = ""  # at the end of the closed segments; sent once there is text behind them
+        self._spaces = ""  # spaces at the end of the closed segments; sent before the next text
 
     def piece(self, finals: Sequence[Result], partial: Result | None) -> str:
         closed = [result for result in finals if result.tokens]
@@ -145,7 +145,7 @@ class _TranscriptionAnswer:
             "temperature": self._options.temperature,
             "avg_logprob": sum(map(_logprob, result.tokens)) / len(result.tokens),
             "compression_ratio": len(encoded) / len(zlib.compress(encoded)),
-            "no_speech_prob": 0.0,  # the model has no such output: what it hears is text
+            "no_speech_prob": 0.0,  # the model has no such output
         }
 
 

@@ -1,4 +1,4 @@
-"""Options of `POST /v1/audio/transcriptions`, in its query or its form."""
+"""Options of `POST /v1/audio/transcriptions`, from its query or its form."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TranscriptionOptions:
     upload: UploadOptions
     response_format: str = JSON  # one of RESPONSE_FORMATS
     granularities: tuple[str, ...] = (SEGMENT,)  # lists in the verbose format, among GRANULARITIES
-    language: str = "unknown"  # as the client says
-    temperature: float = 0.0  # as the client says
+    language: str = "unknown"  # stated by the client, without effect
+    temperature: float = 0.0  # stated by the client, without effect
     has_logprobs: bool = False  # add the log-probability of each token
 
 
@@ -44,11 +44,11 @@ def parse_transcription_options(
 ) -> TranscriptionOptions:
     """Parse the fields of a query or a form.
 
-    `model`, `language`, `temperature` and `chunking_strategy` change nothing. Options of `POST /transcribe`, such as
-    `hot_words` or `channel`, apply too.
+    `model`, `language`, `languages`, `temperature` and `chunking_strategy` have no effect. Options of
+    `POST /transcribe`, such as `hot_words` or `channel`, apply too.
 
     Args:
-        fields: names and values; names of lists may end in [] and occur more than once.
+        fields: names and values; the name of a list may end in [] and occur more than once.
         rules: endpoint rules of files, for the rules that an option `endpoint` leaves out.
         prompt_words: turns the prompt into hot words.
     Raises:

@@ -7,7 +7,7 @@ import { Recording } from "./recording.js";
 import { findServer } from "./server.js";
 import { clock, Transcript } from "./transcript.js";
 
-const MUTED_SECONDS = 3;    // of zeros: only a muted microphone sends them
+const MUTED_SECONDS = 3;    // length of zeros after which the microphone counts as muted
 const MAX_ANNOUNCED = 20;    // lines kept for screen readers
 const INTERACTIVE = "a, button, input, select, textarea";
 const byId = (id) => document.getElementById(id);
@@ -16,8 +16,8 @@ class App {
   constructor() {
     this.server = null;
     this.job = null;             // the running Recording or FileJob
-    this.retry = null;           // action of a problem's "Try again"
-    this.seconds = 0;            // of audio in this recording
+    this.retry = null;           // action of the button "Try again"
+    this.seconds = 0;            // length of the audio in this recording
     this.zeroSeconds = 0;
     this.meter = new Meter(byId("meter"));
     this.options = new Options(byId("chunk"), byId("hot-words"), byId("context"));
@@ -53,7 +53,7 @@ class App {
         listening: () => this.show("Listening", "listening"),
         samples: (samples) => this.measure(samples),
         delay: (seconds) => (byId("delay").textContent = `${seconds.toFixed(2)} s`),
-        lost: () => this.show("Connection lost. Connecting again; nothing is lost so far…"),
+        lost: () => this.show("Connection lost. Connecting again; no speech is lost so far…"),
         finishing: () => this.show("Finishing…"),
         end: (problem) => this.end(problem, () => this.record()),
       },
@@ -176,7 +176,7 @@ class App {
     const show = (change) => {
       depth = Math.max(0, depth + change);
       byId("drop").hidden = depth === 0;
-      byId("drop").textContent = this.job ? "One thing at a time: stop first" : "Drop to transcribe";
+      byId("drop").textContent = this.job ? "Stop the recording or file first" : "Drop to transcribe";
     };
     const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
     document.addEventListener("dragenter", (event) => holdsFile(event) && show(1));
@@ -192,7 +192,7 @@ class App {
   }
 }
 
-/** Add text for a screen reader, which speaks it after what it is speaking. */
+/** Add text for a screen reader, which speaks it after its present text. */
 function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;

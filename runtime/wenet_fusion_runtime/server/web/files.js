@@ -7,8 +7,8 @@ import { toWav } from "./wav.js";
 
 /**
  * The transcription of one file. It calls these `events`:
- *   progress(text)  how much is done
- *   end(problem)    it ended; null after success or a stop
+ *   progress(text)  the progress, to show to the user
+ *   end(problem)    the transcription ended; null after success or a stop
  */
 export class FileJob {
   constructor(server, options, file, take, events) {
@@ -53,7 +53,7 @@ export class FileJob {
   }
 
   async post(body) {
-    const form = new FormData();    // not the query: hot words and a context may be longer than an address may be
+    const form = new FormData();    // not the query: hot words and a context may be too long for a URL
     for (const [name, value] of Object.entries(this.options)) form.append(name, JSON.stringify(value));
     form.append("file", body);
     return fetch(this.server.uploadUrl, { method: "POST", body: form, signal: this.abort.signal });

@@ -1,4 +1,4 @@
-// The microphone as a stream of 16-bit samples.
+// Opens the microphone and passes its audio on as 16-bit samples.
 
 import { insecureOrigin, microphoneLost, microphoneProblem, Problem, unreachable } from "./problems.js";
 
@@ -15,10 +15,10 @@ const CONSTRAINTS = { audio: { echoCancellation: false, noiseSuppression: false,
  */
 export async function openMicrophone(rate, onSamples, onLost) {
   if (!navigator.mediaDevices) throw insecureOrigin();
-  const context = new AudioContext();    // before the first await: browsers require a click for it
+  const context = new AudioContext();    // before the first await: browsers allow it only directly after a click
   let stream;
   try {
-    // Before the microphone opens, so that its first samples are recorded.
+    // Load the module before the microphone opens, so that the first samples are recorded.
     await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url)).catch(() => {
       throw unreachable();
     });

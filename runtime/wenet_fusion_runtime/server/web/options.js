@@ -7,7 +7,7 @@ export class Options {
     this.context = context;
   }
 
-  /** List the chunk sizes of the server's model. */
+  /** Offer the chunk sizes of the server's model. */
   offer({ chunks }) {
     this.chunks.replaceChildren(
       ...chunks.map(({ size, seconds, isDefault }) => {

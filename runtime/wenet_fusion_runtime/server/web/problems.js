@@ -1,6 +1,6 @@
-// Error messages: what went wrong and what to do.
+// Error messages, which say what went wrong and what to do.
 
-/** An error for the user: `title` says what happened, `help` what to do. */
+/** An error to show to the user: `title` says what happened, `help` what to do. */
 export class Problem extends Error {
   constructor(title, help) {
     super(title);
@@ -77,7 +77,7 @@ const GOING_AWAY = 1001;
 
 const RESTART = 1012;
 
-/** Return whether a server that closed with this code after an error message may take the session up again. */
+/** Return whether the session may continue on a new connection after an error message and this close code. */
 export function mayComeBack(closeCode) {
   return [GOING_AWAY, RESTART, TRY_LATER].includes(closeCode);
 }
@@ -93,7 +93,7 @@ export function failure(message, closeCode, hasBegun) {
     return new Problem("The server is shutting down", "The text so far is kept. Try again once it is back.");
   }
   if (!hasBegun && closeCode === NORMAL) {
-    return new Problem("The server does not take these options", `It says: ${message}. Change them under Options and try again.`);
+    return new Problem("The server does not accept these options", `It says: ${message}. Change them under Options and try again.`);
   }
   return new Problem("The server ended the session", `It says: ${message}.`);
 }
@@ -101,7 +101,7 @@ export function failure(message, closeCode, hasBegun) {
 /** Explain the server's error for a file; `status` is HTTP's, or null for an error in a streamed response. */
 export function uploadRefused(status, message) {
   if (status === 503) return serverFull();
-  if (status === 413) return new Problem("The file is too large", `Cut it into shorter ones. The server says: ${message}.`);
+  if (status === 413) return new Problem("The file is too large", `Cut it into shorter files. The server says: ${message}.`);
   return new Problem("The server could not transcribe the file", `It says: ${message}.`);
 }
 
@@ -116,6 +116,6 @@ export function unreadableFile(name, message) {
 export function tokenNeeded() {
   return new Problem(
     "This server asks for a token",
-    "Add it to this page's address, as in ?token=YOUR-TOKEN, and open that. Ask the server's operator for it.",
+    "Ask the server's operator for it, add ?token=YOUR-TOKEN to this page's address, and open that address.",
   );
 }

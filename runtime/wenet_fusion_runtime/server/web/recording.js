@@ -4,13 +4,13 @@ import { openMicrophone } from "./microphone.js";
 import { Session } from "./session.js";
 
 /**
- * A recording. It calls these `events`:
- *   listening()       the microphone is open and the server ready
+ * One recording. It calls these `events`:
+ *   listening()       the microphone is open and the server is ready
  *   samples(samples)  the next samples of the microphone
- *   delay(seconds)    time from the last audio that a text covers until the text arrived
+ *   delay(seconds)    time from the end of the audio that a text covers until the text arrived
  *   lost()            the connection was lost; `listening` or `finishing` follows once it is back
  *   finishing()       the microphone is closed, the last text is pending
- *   end(problem)      it ended; null after success
+ *   end(problem)      the recording ended; null after success
  */
 export class Recording {
   constructor(server, options, take, events) {

@@ -1,7 +1,7 @@
 // Changes the sample rate of a stream.
 
 const ZERO_CROSSINGS = 48;      // on each side of the filter, at the lower of the two rates
-const ATTENUATION = 80;         // dB, above half the lower rate
+const ATTENUATION = 80;         // dB, at frequencies above half the lower rate
 const KAISER_BETA = 0.1102 * (ATTENUATION - 8.7);
 // Width of the transition band, relative to the lower rate. The band ends at half that rate, so nothing aliases.
 const SLOPE = (ATTENUATION - 8) / (2.285 * 2 * Math.PI * 2 * ZERO_CROSSINGS);
@@ -13,7 +13,7 @@ const SLOPE = (ATTENUATION - 8) / (2.285 * 2 * Math.PI * 2 * ZERO_CROSSINGS);
 export class Resampler {
   constructor(inputRate, outputRate) {
     const divisor = greatestCommonDivisor(inputRate, outputRate);
-    this.step = inputRate / divisor;       // distance of outputs, in input samples / phases
+    this.step = inputRate / divisor;       // distance of two outputs, in input samples / phases
     this.phases = outputRate / divisor;
     this.reach = inputRate === outputRate ? 0 : Math.ceil(ZERO_CROSSINGS * Math.max(1, inputRate / outputRate)) + 1;
     this.filters = inputRate === outputRate ? [new Float32Array([1])] : makeFilters(inputRate, outputRate, this);
@@ -48,7 +48,7 @@ export class Resampler {
   }
 }
 
-/** Return filters[phase][tap]: weights of the inputs around an output phase / phases after an input sample. */
+/** Return filters[phase][tap]: the weights of the inputs around an output that is phase / phases after an input. */
 function makeFilters(inputRate, outputRate, { phases, reach }) {
   const lower = Math.min(inputRate, outputRate) / inputRate;
   const cutoff = lower * (1 - SLOPE);            // middle of the transition band, relative to half the input rate

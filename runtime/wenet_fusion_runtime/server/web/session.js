@@ -1,21 +1,21 @@
-// One session on the server: its WebSocket messages, over several connections if one is lost.
+// One session on the server, over several WebSocket connections if one is lost.
 
 import { connectionLost, failure, mayComeBack, tooSlow, unreachable } from "./problems.js";
 import { messageSegment } from "./segments.js";
 import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
-const STALLED_SECONDS = 20;   // nothing of what waits has left the browser, or no session has begun: it is lost
-const SILENT_SECONDS = 30;    // likewise, once everything has left it: nothing has come from the server
+const STALLED_SECONDS = 20;   // a connection is lost if it is not ready, or sends none of its waiting data, for so long
+const SILENT_SECONDS = 30;    // all audio is sent, and the server has sent no message for so long: it is lost too
 const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
 const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again
 const LONGEST_WAIT = 4;
 const ABNORMAL = 1006;        // close code of a connection without a close message
-const LASTING_SECONDS = 60;   // a connection that was ready for so long was a good one, even without a final text
+const LASTING_SECONDS = 60;   // a connection that was ready for so long counts as good, even without a final text
 
 /**
- * A session on the server. Samples are kept until a final text covers them; after a lost connection they are sent again.
+ * A session on the server. Samples are kept until a final text covers them, and sent again after a lost connection.
  * It calls these `events`:
  *   ready()           the server is ready, for the first time or again
  *   lost()            the connection was lost; `ready` follows, or `problem`
@@ -35,16 +35,16 @@ export class Session {
     this.isReady = false;
     this.wasReady = false;
     this.isEnding = false;
-    this.isWaiting = false;     // until the next attempt to connect
+    this.isWaiting = false;     // waits for the next attempt to connect
     this.isOver = false;
     this.begun = 0;             // start of this connection in the recording, seconds
-    this.unsent = 0;            // samples that came while there was no connection
-    this.sentAgain = 0;         // samples that were sent at once when the connection was ready
-    this.waiting = 0;           // bytes that had not left the browser at the last look
+    this.unsent = 0;            // number of samples that came while there was no connection
+    this.sentAgain = 0;         // number of kept samples that were sent when the connection was ready
+    this.waiting = 0;           // bytes that had not left the browser at the last check
     this.movedAt = 0;           // time in milliseconds of the last sign of life, see `check`
-    this.readyAt = null;        // time at which the connection was ready
-    this.giveUpAt = 0;          // time until which lost connections are tried again
-    this.keptFrom = -1;         // first unheard sample when `giveUpAt` was set
+    this.readyAt = null;        // time at which the connection became ready
+    this.giveUpAt = 0;          // time until which to try to connect again
+    this.keptFrom = -1;         // first kept sample when `giveUpAt` was set
     this.wait = FIRST_WAIT;
     this.sent = 0;              // samples
     this.sentAt = [];           // [seconds of audio, time at which `send` got it], oldest first
@@ -78,7 +78,7 @@ export class Session {
     this.socket.close();
   }
 
-  /** Return the seconds since `send` got the sample at this time of the audio. */
+  /** Return the seconds since `send` received the sample at this time of the audio. */
   delay(audioSeconds) {
     while (this.sentAt.length > 1 && this.sentAt[0][0] < audioSeconds) this.sentAt.shift();
     return this.sentAt.length === 0 ? 0 : (performance.now() - this.sentAt[0][1]) / 1000;
@@ -123,7 +123,7 @@ export class Session {
     if (!this.wasReady || (this.error !== null && !mayComeBack(code))) return this.fail(this.reason(code, wasReady));
     const now = performance.now();
     const lasted = wasReady && now - this.readyAt > 1000 * LASTING_SECONDS;
-    if (this.unheard.first > this.keptFrom || lasted) {    // otherwise the last connection brought nothing
+    if (this.unheard.first > this.keptFrom || lasted) {    // otherwise the last connection made no progress
       this.keptFrom = this.unheard.first;
       this.giveUpAt = now + 1000 * RECONNECT_SECONDS;
       this.wait = FIRST_WAIT;
@@ -149,7 +149,7 @@ export class Session {
     this.waiting = this.socket.bufferedAmount;
   }
 
-  /** Drop a connection without a sign of life: the network may be gone, which the browser notices after minutes. */
+  /** Drop a connection without a sign of life: the browser notices a lost network only after minutes. */
   check() {
     if (this.isWaiting) return;
     const now = performance.now();

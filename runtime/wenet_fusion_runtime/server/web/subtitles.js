@@ -10,7 +10,7 @@ export function plainText(segments) {
   return segments.map((segment) => `${segment.text}\n`).join("");
 }
 
-/** Return subtitles of words, or of whole segments where the server sent no words. */
+/** Return subtitles, made of words, or of a whole segment if the server sent no words for it. */
 export function subRip(segments) {
   const cues = segments.flatMap(cuesOf);
   return cues

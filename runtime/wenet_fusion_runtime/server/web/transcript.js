@@ -1,10 +1,10 @@
-// Shows the text: a take per recording or file, a line per segment.
+// Shows the text: a take for each recording or file, with a line for each segment.
 
 import { plainText, subRip } from "./subtitles.js";
 
-const NEAR_END = 120;    // pixels from the page's end within which it scrolls with the text
+const NEAR_END = 120;    // pixels; the page scrolls with the text if its end is nearer than this
 
-/** All takes, newest last. */
+/** The list of all takes, newest last. */
 export class Transcript {
   /** @param {HTMLElement} element  container; @param {(text: string) => void} announce  speaks to a screen reader. */
   constructor(element, announce) {
@@ -16,7 +16,7 @@ export class Transcript {
     return this.element.childElementCount === 0;
   }
 
-  /** Begin a take; `fileName` (without extension) names the files that it is saved as. */
+  /** Begin a take; `fileName`, without extension, is the name for its downloads. */
   begin(title, fileName) {
     const take = new Take(title, fileName, this.announce);
     follow(() => this.element.append(take.element));
@@ -63,7 +63,7 @@ class Take {
     this.announce(segment.text);
   }
 
-  /** End the take; the open segment stays as it is. After a problem, a take without text is removed. */
+  /** End the take and keep the open segment. After a problem, remove a take without text. */
   end(problem) {
     if (this.open) this.final(this.open);
     this.find(".open").hidden = true;
@@ -92,7 +92,7 @@ class Take {
   }
 }
 
-/** Change the page, and scroll to its end if the end was in sight. */
+/** Change the page, and scroll to its end if the end was visible. */
 function follow(change) {
   const root = document.documentElement;
   const isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR_END;

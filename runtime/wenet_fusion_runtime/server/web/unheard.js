@@ -1,13 +1,13 @@
-// Samples that no final text covers yet: after a lost connection they are sent again.
+// Keeps the samples that no final text covers yet, to send them again after a lost connection.
 
 export class Unheard {
   constructor(rate) {
     this.rate = rate;
-    this.first = 0;       // number of the first sample that is kept
+    this.first = 0;       // index of the first kept sample
     this.blocks = [];     // Int16Arrays
   }
 
-  /** Time of the first sample that is kept, in seconds. */
+  /** Time of the first kept sample, in seconds. */
   get start() {
     return this.first / this.rate;
   }

@@ -1,4 +1,4 @@
-// Decodes audio in the browser to a WAV file, for formats that the server cannot read.
+// Converts audio to a WAV file in the browser, for formats that the server cannot read.
 
 const HEADER = 44;    // bytes
 

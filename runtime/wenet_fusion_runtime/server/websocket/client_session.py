@@ -22,20 +22,20 @@ from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio
 
 REPLY_SECONDS = 60.0  # longest wait for a message before the first block and after the last
 CLOSE_SECONDS = 5.0
-UPDATE_SECONDS = 0.5  # between two looks for new hot words
+UPDATE_SECONDS = 0.5  # interval between two checks for new hot words
 MAX_REASON = 1000  # characters of a server's error message
-_FINAL_CODES = (1000, 1002, 1003, 1007, 1008, 1009)  # another session would end likewise
-_LATER_CODES = (1001, 1012, 1013)  # after a message: going away, restarting, too many sessions
+_FINAL_CODES = (1000, 1002, 1003, 1007, 1008, 1009)  # close codes after which another session would fail too
+_LATER_CODES = (1001, 1012, 1013)  # close codes after an error message: going away, restarting, too many sessions
 
 
 class ServerResult(NamedTuple):
-    """A result that a server sent."""
+    """A result from a server."""
 
     is_final: bool
     text: str
-    words: tuple[tuple[str, bool], ...]  # each with whether a space precedes it; empty without timestamps
-    committed: int  # number of final words: the length of the stable prefix
-    # Time from sending the last audio covered by this result to its arrival; None without timestamps or new audio.
+    words: tuple[tuple[str, bool], ...]  # text, and whether a space precedes it; empty without timestamps
+    committed: int  # number of final words at the beginning
+    # Time from sending the last audio that this result covers to its arrival; None without timestamps or new audio.
     delay: float | None
 
 
@@ -53,7 +53,7 @@ class Timing:
     _begun_at: float | None = None  # clock reading at which the recording began
 
     def begin(self, seconds: float) -> float:
-        """Return the clock reading at which the recording began, if it is at `seconds` now for the first time."""
+        """Return the clock reading at which the recording began; the first call sets it to `seconds` before now."""
         if self._begun_at is None:
             self._begun_at = time.monotonic() - seconds
         return self._begun_at
@@ -62,23 +62,23 @@ class Timing:
 class ServerError(OSError):
     """The server cannot be reached, refuses the session, or fails.
 
-    The text holds the server's message, if it sent one.
+    The text of the exception contains the server's message if there is one.
     """
 
 
 class ConnectionLost(ServerError):
-    """The connection is gone, or the server is going away; another session may go on where this one ended."""
+    """The connection is lost, or the server is going away; another session may continue the recording."""
 
 
 class Updates(Protocol):
     """Changes of the hot words during a recording."""
 
     def changed(self) -> HotWordUpdate | None:
-        """Return the new hot words and context, None if they are those of the last call. Called in a thread."""
+        """Return the new hot words and context; None if they have not changed since the last call. Runs in a thread."""
         ...
 
     def refused(self, message: str) -> None:
-        """Take the server's message about hot words that it did not accept."""
+        """Handle the server's message about hot words that it did not accept."""
         ...
 
 
@@ -93,19 +93,19 @@ def _shown(record: Mapping[str, Any]) -> str:
 
 
 class ClientSession:
-    """One session: audio from a recording, results to a callback.
+    """One session: sends the audio of a recording and passes the results to a callback.
 
     Args:
-        socket: connected.
-        options: of the session.
+        socket: connected WebSocket.
+        options: options of the session.
         audio: the recording; the session begins with its first kept sample.
-        timing: of the recording; the session adds to it.
+        timing: delays of the recording, to which the session adds.
         on_result: called with each result.
         updates: changes of the hot words.
         unanswered: changes that the server of a lost session has not answered; they are sent before the audio.
     Attributes:
-        options: with the changes that the server has accepted. A refused one is not among them: a session that begins
-            with it would be refused as a whole.
+        options: the options, with the changes that the server has accepted. Refused changes are left out, because a
+            session that began with them would be refused as a whole.
         unanswered: changes that the server has neither accepted nor refused, oldest first.
 
     >>> async def run(socket: aiohttp.ClientWebSocketResponse[bool], audio: KeptAudio) -> None:
@@ -126,8 +126,8 @@ class ClientSession:
         self._socket, self.options, self._audio, self._timing = socket, options, audio, timing
         self._on_result, self._updates = on_result, updates
         self.unanswered = deque(unanswered)
-        self._start = audio.start_seconds  # of the session in the recording
-        self._sent: deque[tuple[float, float]] = deque()  # seconds of the recording, with the time of sending
+        self._start = audio.start_seconds  # start of the session in the recording
+        self._sent: deque[tuple[float, float]] = deque()  # position in the recording, and clock reading of sending
         self._ended_at: float | None = None
         self._covered = self._start  # seconds of audio that results cover
 
@@ -137,14 +137,14 @@ class ClientSession:
         Raises:
             ConnectionLost: the connection was lost, or the server is going away.
             ServerError: the server refuses the session, or fails.
-            ValueError, OSError: from the recording.
+            ValueError, OSError: the recording cannot be read.
         """
         await self._socket.send_str(start_signal)
         record = await self._receive()
         if record.get("type") != "server_ready":
             raise ServerError(f"the server answered the start signal with {_shown(record)}")
         on_ready()
-        with contextlib.suppress(ConnectionError):  # the next message that is received says why
+        with contextlib.suppress(ConnectionError):  # the next received message gives the reason
             for update in self.unanswered:
                 await self._socket.send_str(protocol.update_signal(update))
         sending = asyncio.ensure_future(self._send())
@@ -178,7 +178,7 @@ class ClientSession:
             await self._socket.send_bytes(protocol.sample_bytes(block, self.options.sample_format))
             self._timing.audio = max(self._timing.audio, spoken)
             self._sent.append((spoken, time.monotonic()))
-            if not self.options.timestamps:  # no result tells what it covers: nothing can be sent again
+            if not self.options.timestamps:  # results do not state what they cover, so no audio can be sent again
                 self._audio.forget(spoken)
         self._ended_at = time.monotonic()
         await self._socket.send_str(protocol.end_signal())
@@ -189,19 +189,19 @@ class ClientSession:
             looking = asyncio.ensure_future(asyncio.to_thread(self._updates.changed))
             try:
                 update = await asyncio.shield(looking)
-            except asyncio.CancelledError:  # the connection is lost: `changed` tells a change only once
+            except asyncio.CancelledError:  # the connection is lost; `changed` reports a change only once, so keep it
                 self._keep(await looking)
                 raise
-            signal = self._keep(update)  # before it is sent: if that fails, the next session sends it
+            signal = self._keep(update)  # before sending: if sending fails, the next session sends the change
             if signal and self._ended_at is None:
                 await self._socket.send_str(signal)
 
     def _keep(self, update: HotWordUpdate | None) -> str:
-        """Keep a change until the server answers it, and return its signal; an empty text for none."""
+        """Keep a change until the server answers it, and return its signal; an empty text if there is no change."""
         signal = "" if update is None else protocol.update_signal(update)
         if len(signal) > MAX_TEXT and self._updates is not None:  # the server would end the session
             self._updates.refused(
-                f"hot words and context have {len(signal)} bytes, and a session takes {MAX_TEXT}; those before stay"
+                f"hot words and context have {len(signal)} bytes, and a session takes {MAX_TEXT}; the old ones stay"
             )
             return ""
         if update is not None:
@@ -209,7 +209,7 @@ class ClientSession:
         return signal
 
     def _answered(self, record: Mapping[str, Any]) -> None:
-        """Take the server's answer to the oldest change without one."""
+        """Process the server's answer, which belongs to the oldest unanswered change."""
         update = self.unanswered.popleft() if self.unanswered else None
         if record["type"] == "update_refused" and self._updates is not None:
             self._updates.refused(visible(str(record.get("message")), MAX_REASON))
@@ -224,7 +224,7 @@ class ClientSession:
                 self._answered(record)
 
     async def _receive(self) -> dict[str, Any]:
-        """Return the next message of the server; raise ServerError for an error message, or if none comes."""
+        """Return the next message of the server; raise ServerError if it is an error message, or if none comes."""
         while True:
             try:
                 message = await within(self._socket.receive(), REPLY_SECONDS)
@@ -238,7 +238,7 @@ class ClientSession:
                 if message.type is aiohttp.WSMsgType.CLOSE and message.extra
                 else ""
             )
-            if isinstance(self._socket.exception(), asyncio.TimeoutError):  # of the heartbeat
+            if isinstance(self._socket.exception(), asyncio.TimeoutError):  # a ping was not answered
                 raise ConnectionLost("the server does not answer")
             code = self._socket.close_code
             kind = ServerError if code in _FINAL_CODES else ConnectionLost
@@ -255,7 +255,7 @@ class ClientSession:
         return record
 
     async def _close_code(self) -> int | None:
-        """Return the code with which the server closes after an error; None if it closes without or not soon."""
+        """Return the server's close code after an error; None if the server sends none soon."""
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._socket.receive(), CLOSE_SECONDS)
         return self._socket.close_code

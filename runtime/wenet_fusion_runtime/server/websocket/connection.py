@@ -1,4 +1,4 @@
-"""Serves one client of WeNet's WebSocket protocol."""
+"""Serve one client of WeNet's WebSocket protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 
 class Connection(LiveConnection):
-    """Serves one client: a start signal, audio, an end signal, and results; see `LiveConnection` for the arguments.
+    """Serves one client of WeNet's WebSocket protocol; see `LiveConnection` for the arguments.
 
     >>> async def handle(service: Service, socket: WebSocket) -> None:
     ...     await Connection(service, socket, label="127.0.0.1 /ws").run()
@@ -53,10 +53,10 @@ class Connection(LiveConnection):
         return signal
 
     async def _read(self, session: LiveSession) -> None:
-        """Push the client's audio into the session until it disconnects; drop what follows the end signal."""
+        """Push the client's audio into the session until it disconnects; ignore messages after the end signal."""
         reader, ended = SampleReader(self._options.sample_format), False
         while True:
-            # The idle time runs only while the server waits for the client, not while it waits for room.
+            # Idle time counts only while the server waits for the client, not while it waits for room.
             self._is_receiving = not ended
             message = await self._receive()
             self._is_receiving = False
@@ -68,7 +68,7 @@ class Connection(LiveConnection):
                 if isinstance(signal, (HotWordUpdate, WrongUpdate)):
                     self._is_receiving = True  # updates do not keep a session without audio open
                     await self._update(session, signal)
-                    # Pause as long as it took: updates get half a core at most.
+                    # Pause for as long as it took, so that updates use at most half a core.
                     await asyncio.sleep(self._loop.time() - begun)
                     continue
                 if isinstance(signal, SessionOptions):
@@ -82,7 +82,7 @@ class Connection(LiveConnection):
             await self._push(session, reader.read(message), self._options.sample_rate)
 
     def _parsed(self, message: str) -> SessionOptions | HotWordUpdate | EndSignal | WrongUpdate:
-        """Return a signal; a wrong update is one, because the session goes on after it."""
+        """Return a signal; a wrong update is returned instead of raised, because the session goes on after it."""
         try:
             return protocol.parse_signal(message, self._service.rules)
         except WrongUpdate as wrong:
@@ -107,7 +107,7 @@ class Connection(LiveConnection):
     # ---- to the client
 
     async def _write(self, session: LiveSession) -> None:
-        """Send the results; return once all are sent."""
+        """Send all results, then return."""
         await self._send(protocol.server_ready())
         async for update in session.updates():
             for result in update.finals:

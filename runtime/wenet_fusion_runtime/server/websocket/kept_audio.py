@@ -1,4 +1,4 @@
-"""The audio of a recording that a client sends, kept until final results cover it."""
+"""The audio of a recording that a client sends; it is kept until final results cover it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import numpy as np
 class Recording(NamedTuple):
     """The audio to send.
 
-    A thread reads the blocks. `stop` is called if the session ends before the audio; it must make the blocks stop soon,
-    even if they wait for audio.
+    A thread reads the blocks. `stop` is called if the session ends before the audio; it must end the iteration of
+    `blocks` soon, even while it waits for audio.
     """
 
     blocks: Iterator[np.ndarray]  # samples (n,), float32
     is_paced: bool = False  # send no faster than real time
-    is_live: bool = False  # arrives at the speed of speech and is lost if nobody reads it
+    is_live: bool = False  # the audio arrives in real time and is lost if nobody reads it
     stop: Callable[[], object] = lambda: None
 
 
 class KeptAudio:
-    """Reads a recording, and reads again what no final result covers, for another session.
+    """Reads a recording, and keeps the audio that no final result covers, so that another session can read it again.
 
     Args:
         recording: the audio.
-        sample_rate: its rate, Hz.
-        ahead_seconds: audio to read before `read` asks for it, from the first `read` on. So live audio that arrives
+        sample_rate: sample rate of the recording, Hz.
+        ahead_seconds: length of the audio to read ahead, beginning with the first `read`. So live audio that arrives
             while there is no connection is kept too.
 
     >>> async def read_twice() -> list[list[float]]:
@@ -46,11 +46,11 @@ class KeptAudio:
         self._recording, self._rate = recording, sample_rate
         self._ahead_limit = round(ahead_seconds * sample_rate)
         self._kept: deque[np.ndarray] = deque()
-        self._start = 0  # number of the first kept sample
-        self._read = 0  # kept blocks that were read since `rewind`
-        self._given = 0  # kept blocks that `read` returned at least once
-        self._ahead = 0  # samples of the others
-        self._has_room = asyncio.Event()  # set when `read` takes samples that were read ahead
+        self._start = 0  # index of the first kept sample
+        self._read = 0  # number of kept blocks that were read since `rewind`
+        self._given = 0  # number of kept blocks that `read` returned at least once
+        self._ahead = 0  # number of samples of the other kept blocks
+        self._has_room = asyncio.Event()  # set when `read` returns samples that were read ahead
         self._reading: asyncio.Future[None] | None = None  # the thread that reads the next block
         self._reading_ahead: asyncio.Future[None] | None = None
         self._is_over = False
@@ -66,10 +66,10 @@ class KeptAudio:
         return self._start / self._rate
 
     async def read(self) -> np.ndarray | None:
-        """Return the next block, None after the last one.
+        """Return the next block; None after the last one.
 
         Raises:
-            ValueError, OSError: from the recording.
+            ValueError, OSError: the recording cannot be read.
         """
         if self._ahead_limit and self._reading_ahead is None:
             self._reading_ahead = asyncio.ensure_future(self._read_ahead())
@@ -97,7 +97,7 @@ class KeptAudio:
         """Keep the next block."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._keep_next())
-        await asyncio.shield(self._reading)  # a cancelled caller loses no block: the next one awaits it
+        await asyncio.shield(self._reading)  # if this caller is cancelled, the next one awaits the same block
 
     async def _keep_next(self) -> None:
         block = await asyncio.to_thread(next, self._recording.blocks, None)
@@ -106,7 +106,7 @@ class KeptAudio:
         else:
             self._kept.append(block)
             self._ahead += len(block)
-        self._reading = None  # after an error it stays: every caller gets the error
+        self._reading = None  # not reached after an error, which every later caller gets too
 
     def forget(self, seconds: float) -> None:
         """Drop the samples before a time, which a final result covers."""
@@ -123,11 +123,11 @@ class KeptAudio:
                 self._given -= 1
 
     def rewind(self) -> None:
-        """Begin again with the first kept sample."""
+        """Make `read` begin again with the first kept sample."""
         self._read = 0
 
     async def end(self) -> None:
-        """Wait for the thread that reads. Afterwards the caller may close the source."""
+        """Wait until the reading thread has ended. Then the caller may close the source."""
         if self._reading_ahead is not None:
             self._reading_ahead.cancel()
             await asyncio.gather(self._reading_ahead, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Serves one WebSocket client from its connection to its end, whatever protocol it speaks."""
+"""Serve one WebSocket client from connect to close, independently of its protocol."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from wenet_fusion_runtime.server.session_options import MAX_TEXT, SessionOptions
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 TICK_SECONDS = 0.25
-PING_SECONDS = 20.0  # keeps proxies from closing a connection without traffic
-LEAST_AUDIO = 0.01  # share of real time that a client must send: without it, a byte now and then holds a session
+PING_SECONDS = 20.0  # interval of pings, so that proxies do not close a connection without traffic
+LEAST_AUDIO = 0.01  # share of real time that a client must send; without a limit, a few bytes could hold a session
 
 
 class Disconnected(Exception):
@@ -34,16 +34,16 @@ class Disconnected(Exception):
 
 
 class LiveConnection(ABC):
-    """Serves one client; a `Client` of the service. Errors and delays of the client end only its own session.
+    """Serves one client; a `Client` of the service. Errors and delays of a client affect only its own session.
 
-    A subclass is a protocol: `_serve` finds the options of the session and calls `_serve_session`, which runs `_read`
-    and `_write` beside the limits.
+    A subclass implements a protocol: `_serve` finds the options of the session and calls `_serve_session`, which runs
+    `_read`, `_write` and the checks of the time limits at the same time.
 
     Args:
         service: decodes the audio.
         socket: accepted WebSocket.
         label: name of the client in the log.
-        visitor: the client's address and its place among the connections.
+        visitor: the client's address and connection, for the limits.
 
     >>> async def handle(protocol: type[LiveConnection], service: Service, socket: WebSocket) -> None:
     ...     await protocol(service, socket, label="127.0.0.1 /ws").run()
@@ -55,11 +55,11 @@ class LiveConnection(ABC):
         self._session: LiveSession | None = None
         self._audio_seconds = 0.0
         self._error: ClientError | None = None  # to be sent after the results so far
-        self._finish_by: float | None = None  # loop time by which those results must have been sent
-        self._is_receiving = False  # waits for a message of the client
+        self._finish_by: float | None = None  # loop time by which these results must be sent
+        self._is_receiving = False  # waiting for a message of the client
         self._sending = asyncio.Lock()  # the tasks of a session send one message at a time
-        self._sending_since: float | None = None  # waits for the client to read a message
-        self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # ends the connection at once
+        self._sending_since: float | None = None  # loop time since which a message waits for the client to read it
+        self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # its result ends the connection at once
 
     @staticmethod
     @abstractmethod
@@ -76,13 +76,13 @@ class LiveConnection(ABC):
 
     @abstractmethod
     async def _write(self, session: LiveSession) -> None:
-        """Send the results; return once all are sent."""
+        """Send all results, then return."""
 
     def _failure(self, error: ClientError) -> str:
         return self.failed(error.message)
 
     async def run(self) -> None:
-        """Serve the client until it has all results, disconnects, or makes an error."""
+        """Serve the client until it has all results, disconnects, or causes an error."""
         try:
             self._service.check_draining()
             await self._serve()
@@ -124,11 +124,11 @@ class LiveConnection(ABC):
     async def _serve_session(self, options: SessionOptions) -> None:
         with self._service.sessions.open(self._visitor):
             self._session = await self._service.open(options)
-            # The writer comes first: if it has ended, a client that disconnected in the same turn has all results.
+            # `_write` comes first: if it has ended, a client that disconnects in the same turn has all results.
             await self._first(self._write(self._session), self._read(self._session), self._watch())
 
     async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:
-        """Return or raise what the first coroutine to end does, once all have ended; raise ClientError on a cut."""
+        """Return or raise the outcome of the first coroutine that ends, or raise the error of `_cut`; end the rest."""
         tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
         try:
             await asyncio.wait([*tasks, self._cut], return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +150,7 @@ class LiveConnection(ABC):
         raise self._socket.read_error or Disconnected
 
     def _check_text(self, text: str) -> None:
-        """Raise ClientError if a text message is too long to be parsed."""
+        """Raise ClientError if a text message is too long to parse."""
         if len(text) > MAX_TEXT:
             raise ClientError(
                 Reason.MESSAGE_SIZE,
@@ -158,7 +158,7 @@ class LiveConnection(ABC):
             )
 
     async def _push(self, session: LiveSession, samples: np.ndarray, rate: int) -> None:
-        """Push audio as far as the limit allows; end the session early above it."""
+        """Push audio up to the limit; end the session early if there is more."""
         limit = self._service.limits.audio_seconds
         allowed = max(0, round((limit - self._audio_seconds) * rate))
         self._audio_seconds += min(len(samples), allowed) / rate
@@ -230,7 +230,7 @@ class LiveConnection(ABC):
 
     def _disconnected(self) -> None:
         """Count and log the end of the connection."""
-        if self._socket.read_error is not None:  # the client closed after it got the error
+        if self._socket.read_error is not None:  # the client closed because of this error
             self._service.report(self._socket.read_error, self._label)
             return
         if self._session is not None:

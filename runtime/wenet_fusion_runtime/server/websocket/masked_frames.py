@@ -1,13 +1,13 @@
-"""Fails a WebSocket whose client sends an unmasked frame (RFC 6455, section 5.1), which aiohttp accepts."""
+"""Refuse unmasked WebSocket frames from clients, which aiohttp accepts against RFC 6455, section 5.1."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 _MASKED = 0x80  # bit of a header's second byte
-_LENGTH_BYTES = {126: 2, 127: 8}  # of longer lengths, by the length in the second byte
+_LENGTH_BYTES = {126: 2, 127: 8}  # bytes of the extended length, by the length in the second byte
 _MASK_BYTES = 4
-_FORBIDDEN = b"\xf0\x80"  # a header with reserved bits, which every parser refuses as a protocol error
+_FORBIDDEN = b"\xf0\x80"  # a header with reserved bits, which every parser reports as a protocol error
 
 
 class FrameParser(Protocol):
@@ -21,10 +21,10 @@ class FrameParser(Protocol):
 
 
 class MaskedFrames:
-    """Reads the headers of frames; the first one without a mask reaches the parser as a protocol error.
+    """Reads the headers of frames, and passes the first unmasked frame to the parser as a protocol error.
 
     Args:
-        parser: gets the frames.
+        parser: receives the frames.
 
     >>> class Printer:
     ...     def feed_data(self, data: bytes) -> tuple[bool, bytes]:

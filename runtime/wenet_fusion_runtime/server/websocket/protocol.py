@@ -1,7 +1,7 @@
 """Messages of WeNet's WebSocket protocol, with optional extensions.
 
 A client sends a start signal, audio in binary messages and an end signal; docs/server.md lists the server's messages.
-Without the keys of the extensions every message has the keys of WeNet's server, in their order.
+If no extension is used, every message has the keys of WeNet's protocol, in the same order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wenet_fusion_runtime.server.session_options import (
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.result_building import make_tokens
 
-_DTYPES: dict[str, np.dtype[Any]] = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}  # in a message
+_DTYPES: dict[str, np.dtype[Any]] = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}  # of samples in a message
 
 
 class EndSignal(NamedTuple):
@@ -53,7 +53,7 @@ def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpd
         rules: the server's endpoint rules, for the rules that the message leaves out.
     Raises:
         WrongUpdate: an update signal is invalid.
-        ClientError: another message is invalid; with the text of WeNet's server where that has one.
+        ClientError: another message is invalid; the text is that of WeNet's server for errors that it knows.
     """
     try:
         record = json.loads(text)
@@ -98,7 +98,7 @@ class SampleReader:
         """Return the next complete samples, (n,).
 
         Raises:
-            ClientError: the bytes are no samples of this format, as far as their beginning tells.
+            ClientError: the beginning of the bytes shows that they are not samples of this format.
         """
         _told(self._check.feed, message)
         data = self._rest + message if self._rest else message
@@ -134,13 +134,13 @@ def server_ready() -> str:
 
 
 def partial_result(result: Result, options: SessionOptions, meta: Meta) -> str:
-    """Return the message with the open segment so far; `meta` belongs to the model that made it."""
+    """Return the message with the open segment so far; `meta` describes the model."""
     nbest = [{"sentence": meta.vocabulary.text(hypothesis.ids)} for hypothesis in result.hypotheses[: options.nbest]]
     return _result_message("partial_result", nbest, result, options)
 
 
 def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
-    """Return the message with a closed segment; `meta` belongs to the model that made it."""
+    """Return the message with a closed segment; `meta` describes the model."""
     nbest = [
         {
             "sentence": meta.vocabulary.text(hypothesis.ids) if rank else result.text,  # the best one is formatted
@@ -155,7 +155,7 @@ def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
 
 
 def updated(context: Sequence[str] | None) -> str:
-    """Return the reply to an update signal, with the terms of its context if it has one."""
+    """Return the reply to an accepted update signal, with the terms of its context if it has one."""
     return _dump({"status": "ok", "type": "updated"} | ({} if context is None else {"context": list(context)}))
 
 
@@ -181,8 +181,8 @@ def start_signal(options: SessionOptions, endpoint: Mapping[str, float | None] |
     """Return the start signal for these options, with as few keys as possible.
 
     Args:
-        options: of the session.
-        endpoint: rules by name that differ from the server's, instead of `options.endpoint`.
+        options: options of the session.
+        endpoint: endpoint rules that differ from the server's, by name; used instead of `options.endpoint`.
     """
     record: dict[str, Any] = {
         "signal": "start",
@@ -211,7 +211,7 @@ def start_signal(options: SessionOptions, endpoint: Mapping[str, float | None] |
 
 
 def update_signal(update: HotWordUpdate) -> str:
-    """Return the signal that changes the hot words of a running session."""
+    """Return the signal that changes hot words and context of a running session."""
     record: dict[str, Any] = {"signal": "update"}
     if update.hot_words is not None:
         record["hot_words"] = _hot_word_records(update.hot_words)
@@ -243,10 +243,10 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 
 
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
-    """Return a hypothesis' tokens with the times that it would have as the best one.
+    """Return the tokens of any hypothesis with timestamps, as if it were the best one.
 
-    None begins before the segment, or before the best hypothesis' first token where that is earlier: a result does not
-    contain the end of the segment before.
+    They begin no earlier than the segment, or than the first token of the best hypothesis if that is earlier, because a
+    result does not contain the end of the previous segment.
     """
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
     return make_tokens(hypothesis, meta, earliest, result.end_seconds)

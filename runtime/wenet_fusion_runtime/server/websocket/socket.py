@@ -1,4 +1,4 @@
-"""A WebSocket that sends an error message before it closes because of an unreadable message."""
+"""A WebSocket that sends an error message before it closes because of a message that cannot be read."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol, frame_
 from wenet_fusion_runtime.server.limits import Limits
 
 CLOSE_SECONDS = 5.0  # time for the client to answer a close frame
-LINGER_SECONDS = 2.0  # time for a client that is still sending to read why the server closes
+LINGER_SECONDS = 2.0  # time for a client that is still sending to read the error message
 EMPTY_FRAMES = 10  # a ping, a pong or an empty message counts as this many frames
 _POLL_SECONDS = 0.05
 
 
 class WebSocket(web.WebSocketResponse):
-    """aiohttp's WebSocket with an error message before it closes because of a message that is too large or malformed.
+    """aiohttp's WebSocket, which sends an error message before it closes because of an unreadable message.
 
     Args:
         request: the request that is upgraded.
-        max_message_bytes: largest message.
+        max_message_bytes: size of the largest message.
         write_error: turns an error into a text message.
-        frames: budget of the connection; None: that of `Limits()`.
-        protocols: subprotocols that clients may ask for.
+        frames: frame budget of the connection; None: that of `Limits()`.
+        protocols: subprotocols that clients may request.
 
     >>> from aiohttp.test_utils import make_mocked_request
     >>> socket = WebSocket(make_mocked_request("GET", "/ws"), max_message_bytes=1 << 20, write_error=str)
@@ -44,9 +44,9 @@ class WebSocket(web.WebSocketResponse):
         frames: Budget | None = None,
         protocols: tuple[str, ...] = (),
     ) -> None:
-        # aiohttp refuses messages of exactly max_msg_size. No compression: a small message could become a large one.
-        # writer_limit=0: a send waits for the client at once.
-        # autoping=False: `receive` answers pings within the budget.
+        # max_msg_size + 1: aiohttp refuses messages of exactly this size.
+        # compress=False: a small compressed message could become a large one. writer_limit=0: every send waits for the
+        # client. autoping=False: `receive` answers pings within the budget.
         super().__init__(
             timeout=CLOSE_SECONDS,
             max_msg_size=max_message_bytes + 1,
@@ -71,9 +71,9 @@ class WebSocket(web.WebSocketResponse):
         }
 
     async def receive(self, timeout: float | None = None) -> Any:
-        """Return the next message that is not a ping or a pong, no sooner than the budget of frames allows.
+        """Return the next message that is not a ping or a pong, when the budget of frames allows it.
 
-        Other connections get their turn after every frame, even if the next one has arrived.
+        After every frame other connections are served, even if the next frame has arrived.
 
         Raises:
             ClientError: pings and empty frames exceeded the budget for too long.
@@ -91,12 +91,12 @@ class WebSocket(web.WebSocketResponse):
                 await self.pong(message.data)
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
-        """Send a text message, unless a message of the client could not be read."""
+        """Send a text message; do nothing if a message of the client could not be read."""
         if self.read_error is None:
             await super().send_str(data, compress)
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        """Close the WebSocket. aiohttp calls it with the code of a read error when a message cannot be read."""
+        """Close the WebSocket. If a message cannot be read, aiohttp calls this method with the code of the error."""
         if code in self._read_errors and self.read_error is None and not self.closed:
             reason, text = self._read_errors[code]
             self.read_error = ClientError(reason, text, code)
@@ -123,8 +123,8 @@ class WebSocket(web.WebSocketResponse):
             self._request.transport.abort()
 
     async def _linger(self) -> None:
-        """Wait while the client still sends (aiohttp drops that): closing at once would reset the connection, and the
-        client could lose the error message."""
+        """Wait while the client still sends data, which aiohttp drops: closing at once would reset the connection, and
+        the client could lose the error message."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LINGER_SECONDS
         while loop.time() < end and self._request.transport is not None and not self._request.transport.is_closing():

@@ -28,12 +28,12 @@ from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio, Recordin
 
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 30.0
-SILENCE_SECONDS = 30.0  # a server that sends nothing for so long, not even an answer to a ping, is lost
+SILENCE_SECONDS = 30.0  # a server that sends nothing for so long, not even an answer to a ping, counts as lost
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to connect again
 
 
 class ServerAddress(NamedTuple):
-    """Address of a server, token and certificate."""
+    """How to reach a server: address, token and certificate."""
 
     url: str  # ws://, wss://, http:// or https://
     token: str | None = None
@@ -42,7 +42,7 @@ class ServerAddress(NamedTuple):
 
 
 class Unreachable(ServerError):
-    """The server cannot be reached, or takes no more clients now."""
+    """The server cannot be reached, or accepts no more clients now."""
 
 
 async def recognise(
@@ -56,32 +56,32 @@ async def recognise(
 ) -> Timing:
     """Send a recording and wait for all its results.
 
-    If the connection is lost, or the server goes away, another session takes over: it gets the audio after the last
-    final result again. That needs results with `timestamps`; without them a lost connection is an error. A live
-    recording is read on meanwhile.
+    If the connection is lost, or the server goes away, another session continues: the audio after the last final result
+    is sent to it again. That requires results with `timestamps`; without them a lost connection is an error. Meanwhile
+    the audio of a live recording is kept.
 
     Args:
-        server: where to connect.
-        recording: at the options' rate. The thread that reads it has ended when this function returns.
-        options: of the session.
+        server: server to connect to.
+        recording: audio at the sample rate of the options. Its reading thread has ended when this function returns.
+        options: options of the session.
         on_result: called with each result.
-        endpoint: endpoint rules by name that differ from the server's.
+        endpoint: endpoint rules that differ from the server's, by name.
         updates: changes of the hot words; None for none.
         on_note: called with a line about each lost connection, and about each new one.
     Raises:
         ServerError: the server cannot be reached, refuses the session, or fails.
-        ValueError, OSError: from the recording.
+        ValueError, OSError: the recording cannot be read.
     """
     may_reconnect = options.timestamps and server.reconnect_seconds > 0
-    # Live audio must be read from the server's last sign of life to the end of the last attempt to connect again.
+    # Keep live audio from the server's last sign of life to the end of the last attempt to connect again.
     longest_outage = SILENCE_SECONDS + server.reconnect_seconds + 2 * CONNECT_SECONDS
     audio = KeptAudio(recording, options.sample_rate, longest_outage if may_reconnect and recording.is_live else 0.0)
-    # A server without times may be WeNet's, which answers no ping after the end signal.
+    # A server without timestamps may be WeNet's, which does not answer pings after the end signal.
     silence, timing = SILENCE_SECONDS if options.timestamps else REPLY_SECONDS, Timing()
     lost: ConnectionLost | None = None
     unanswered: Sequence[HotWordUpdate] = ()
     was_ready, give_up, kept_from, wait = False, 0.0, -1.0, _FIRST_WAIT
-    ready_at: float | None = None  # of the current session
+    ready_at: float | None = None  # clock reading at which the current session became ready
 
     def on_ready() -> None:
         nonlocal was_ready, ready_at
@@ -104,7 +104,7 @@ async def recognise(
                 if not was_ready or not may_reconnect:
                     raise
                 lost, options, unanswered = error, session.options, session.unanswered  # hot words as they are now
-                # Otherwise the last session brought nothing.
+                # Allow the full time again only if the last session made progress.
                 if audio.start_seconds > kept_from or has_lasted():
                     kept_from, wait = audio.start_seconds, _FIRST_WAIT
                     give_up = time.monotonic() + server.reconnect_seconds
@@ -127,7 +127,7 @@ async def recognise(
 async def _connected(
     server: ServerAddress, silence_seconds: float
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
-    """Open a WebSocket. Raises ServerError if that fails, Unreachable if it may succeed later."""
+    """Open a WebSocket. Raises Unreachable if that fails but may succeed later, otherwise ServerError."""
     headers = {} if server.token is None else {"Authorization": f"Bearer {server.token}"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CONNECT_SECONDS)
     try:
@@ -138,7 +138,7 @@ async def _connected(
                 ssl=True if server.tls is None else server.tls,
                 max_msg_size=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
-                heartbeat=2 / 3 * silence_seconds,  # a ping after this silence; the answer may take half as long
+                heartbeat=2 / 3 * silence_seconds,  # silence before a ping; its answer may take half this time
             ) as socket,
         ):
             yield socket
@@ -166,4 +166,4 @@ _HANDSHAKES = {
     403: "does not allow this origin",
     503: "accepts no more clients now; try again later",
 }
-_LATER = (502, 503, 504)  # full, draining, or a proxy whose server is away
+_LATER = (502, 503, 504)  # full, shutting down, or a proxy that cannot reach its server
