@@ -52,7 +52,7 @@ class ClientError(Exception):
 
     @property
     def close_reason(self) -> bytes:
-        """As many whole characters of the message as fit into the close frame of a WebSocket."""
+        """The beginning of the message, cut between characters so that it fits into a WebSocket's close frame."""
         return self.message.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
 
 

@@ -19,7 +19,7 @@ TOP_TOKENS = 20  # most probable tokens of a frame that the search gets
 
 
 class Geometry(NamedTuple):
-    """How an encoder reads feature frames, and the model's special tokens.
+    """The geometry of an encoder's feature frames, and the model's special tokens.
 
     >>> Geometry(4, 6, 2, 2, True).window(16)
     67

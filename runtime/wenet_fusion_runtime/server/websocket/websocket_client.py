@@ -33,7 +33,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to connect ag
 
 
 class ServerAddress(NamedTuple):
-    """How to reach a server: address, token and certificate."""
+    """The address of a server, with the token and the certificates to use."""
 
     url: str  # ws://, wss://, http:// or https://
     token: str | None = None
