@@ -8,6 +8,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -156,22 +157,28 @@ def format_histogram(distribution: Distribution) -> str:
            10 - 11             0
            11 - 12             0
            12 - 13             1 ####################
+    >>> print(format_histogram(Distribution("transcript", "tokens", np.array([3, 3, 4]))))
+    transcript (tokens): 3 to 4, mean 3.333, median 3
+            3                  2 ########################################
+            4                  1 ####################
     """
     values = distribution.values
     counts, edges = np.histogram(values, bins=round_edges(values, _BINS))
     figures = (values.min(), values.max(), values.mean(), np.median(values))
     low, high, mean, median = (f"{value:.4g}" for value in figures)
     lengths = (-(-_BAR * counts // counts.max())).tolist()
-    bars = [
-        f"{edges[number]:9.6g} - {edges[number + 1]:<6.6g} {count:9d} {'#' * lengths[number]}"
-        for number, count in enumerate(counts.tolist())
+    whole = np.issubdtype(values.dtype, np.integer)  # a bin of whole numbers is labelled with its first and last one
+    ranges = [
+        f"{first:9.6g}" + (f" - {end - whole:<6.6g}" if end - whole > first else " " * 9)
+        for first, end in pairwise(edges.tolist())
     ]
+    bars = [f"{ranges[number]} {count:9d} {'#' * lengths[number]}" for number, count in enumerate(counts.tolist())]
     head = f"{distribution.name} ({distribution.unit}): {low} to {high}, mean {mean}, median {median}"
     return "\n".join([head, *map(str.rstrip, bars)])
 
 
 def round_edges(values: np.ndarray, most: int) -> np.ndarray:
-    """Return the edges of at most `most` bins whose widths are 1, 2 or 5 times a power of ten; of counts 1 at least.
+    """Return the edges of at most `most` bins whose widths are 1, 2 or 5 times a power of ten, at least 1 for integers.
 
     >>> round_edges(np.array([0.76, 32.5]), 12).tolist()
     [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0]
@@ -180,7 +187,7 @@ def round_edges(values: np.ndarray, most: int) -> np.ndarray:
     """
     low, high = float(values.min()), float(values.max())
     widths = (digit * 10.0**power for power in range(-9, 12) for digit in (1, 2, 5))
-    least = 1.0 if np.issubdtype(values.dtype, np.integer) else 0.0
+    least = 1.0 if np.issubdtype(values.dtype, np.integer) or low == high else 0.0
     width = next(
         width
         for width in widths

@@ -36,7 +36,8 @@ def draw_distributions(distributions: Sequence[Distribution], path: Path) -> Non
     for axis, distribution in zip(axes[0], distributions):
         values = distribution.values
         low, middle, high = (float(value) for value in (values.min(), np.median(values), values.max()))
-        axis.hist(values, bins=round_edges(values, _BINS), color="#2a6fbb")
+        centred = 0.5 * np.issubdtype(values.dtype, np.integer)  # bars of whole numbers stand above their ticks
+        axis.hist(values, bins=round_edges(values, _BINS) - centred, color="#2a6fbb")
         axis.set_yscale("log", nonpositive="clip")  # the few longest ones decide whether a batch fits into memory
         axis.set_ylim(bottom=0.5)
         axis.yaxis.set_major_formatter("{x:,g}")
