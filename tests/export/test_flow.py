@@ -76,7 +76,7 @@ def test_norms_that_cannot_be_folded_are_counted(tiny_units: Path, tmp_path: Pat
         assert json.loads(archive.read("meta.json"))["verification"]["norm_operators"] == norms
     told = "\n".join(describe_export(exported, options, trained.config.training.chunking.served()[-1]))
     assert f"float32; {norms} normalisation operators in the step" in told
-    assert "note: activation swish is computed at every step" in told
+    assert "note: activation swish adds" in told
 
 
 def test_dynamic_int8_weights_have_seven_bits(tmp_path: Path) -> None:

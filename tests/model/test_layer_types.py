@@ -41,7 +41,7 @@ def test_every_activation_is_used_and_streams(name: str) -> None:
     count = 3 * geometry.config.layers  # two feed-forward branches and the convolution
     assert sum(type(module) is kind for module in encoder.modules()) == count + (2 if name == "relu" else 0)
     assert (activation_cost(name, encoder) == "") == (name == "relu")
-    assert name == "relu" or f": {count} operators more" in activation_cost(name, encoder)
+    assert name == "relu" or f" adds {count} operators " in activation_cost(name, encoder)
     x, edges = features(geometry, 1, 3 * size), [4 * size, 8 * size]
     state = encoder.init_state(1, size * left)
     assert laws.split(encoder_op(encoder, geometry.chunking), state, x, torch.tensor([x.size(1)]), edges) <= laws.BOUND

@@ -26,12 +26,12 @@ from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.model.layers.subsampling import FACTOR
 from wenet_fusion.model.losses import LossConfig, Losses
 
-SOS_EOS = 2  # WeNet's units: <blank> 0, <unk> 1, <sos/eos> 2
+SOS_EOS = 2  # ids as in WeNet: <blank> 0, <unk> 1, <sos/eos> 2
 
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """Settings of the features.
+    """Settings of the front-end.
 
     >>> FrontendConfig(sample_rate=16000).frame_samples
     640
@@ -42,9 +42,9 @@ class FrontendConfig:
     sample_rate: int = 16000  # Hz; audio is resampled to it
     num_mel_bins: int = 80  # mel filters per feature frame
     window_ms: float = 25.0  # length of a feature window, ms
-    hop_ms: float = 10.0  # distance of feature windows, ms
+    hop_ms: float = 10.0  # shift between feature windows, ms
     low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
-    high_freq: float = 0.0  # upper edge of the highest, Hz; 0 or less counts from Nyquist; sherpa-onnx uses -400
+    high_freq: float = 0.0  # upper edge of the highest, Hz; <= 0: added to the Nyquist frequency (sherpa-onnx: -400)
     right_padding_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
@@ -86,7 +86,7 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class RescoringConfig:
-    """Default weights of an exported model's scores. Choose them on a dev set.
+    """Default weights of the scores in an exported model. Choose them on a dev set.
 
     >>> RescoringConfig(ctc_weight=-1).problems()
     ['ctc_weight: -1 is negative']
@@ -104,7 +104,7 @@ class RescoringConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Settings of the model, section by section.
+    """Settings of the model, one section per part.
 
     >>> ModelConfig(decoder=DecoderConfig(layers=0, reverse_layers=0)).problems()[0]
     'loss.ctc_weight: must be 1 without a decoder (decoder.layers: 0)'
@@ -139,7 +139,7 @@ class AsrModel(nn.Module):
     """The trainable model.
 
     Args:
-        config: the parts' settings.
+        config: settings of the parts.
         vocabulary_size: V, the three special tokens included.
 
     >>> model = AsrModel(ModelConfig(encoder=EncoderConfig(layers=1)), vocabulary_size=10).eval()
@@ -167,7 +167,7 @@ class AsrModel(nn.Module):
         return Decoder(self.vocabulary_size, self.config.encoder.dim, layers, self.config.decoder)
 
     def vocabulary_parameters(self) -> list[str]:
-        """Return the names of the parameters with a row per token."""
+        """Return the names of the parameters that have one row per token of the vocabulary."""
         rows = (nn.Linear, nn.Embedding)
         named = [(name, module) for name, module in self.named_modules() if isinstance(module, rows)]
         ends = ("ctc.linear", "decoder.embedding", "decoder.out")
@@ -179,11 +179,11 @@ class AsrModel(nn.Module):
         ]
 
     def frames(self, sample_lengths_B: Tensor) -> Tensor:
-        """Return the number of encoder frames of samples; the last frame may be partly silence."""
+        """Return the number of encoder frames for these numbers of samples, rounded up."""
         return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples
 
     def features(self, samples_BN: Tensor, sample_lengths_B: Tensor) -> Tensor:
-        """Return normalised features (B, T, F) of whole utterances, without autocast; T a multiple of 4."""
+        """Return normalised features (B, T, F) of whole utterances, computed without autocast; T is a multiple of 4."""
         valid = torch.arange(samples_BN.size(1), device=samples_BN.device) < sample_lengths_B.unsqueeze(1)
         samples = samples_BN.masked_fill(~valid, 0.0)
         samples = F.pad(samples, (0, -samples.size(1) % self.config.frontend.frame_samples))
@@ -220,10 +220,10 @@ class AsrModel(nn.Module):
         Args:
             samples_BN: in [-1, 1] at the model's rate.
             sample_lengths_B: valid samples of each row, right padding included.
-            chunking: which frames a frame may attend to.
-            feature_mask_BTF: true where SpecAugment blanks a feature; drawn by the caller. With masks of 2B rows, the
-                output has 2B rows: a first view of each utterance, then a second one of each.
-            feature_sources_BT: the feature frame that each one is taken from before masks apply; None for itself.
+            chunking: chunk size and left context of attention.
+            feature_mask_BTF: true where SpecAugment masks a feature; drawn by the caller. With masks of 2B rows, the
+                output has 2B rows: the first view of each utterance, then the second view of each.
+            feature_sources_BT: index of the feature frame that replaces each frame, before masking; None: none does.
         """
         with torch.no_grad():
             features = self.features(samples_BN, sample_lengths_B)
@@ -250,8 +250,8 @@ class AsrModel(nn.Module):
             encoded: output of `encode`, of one view or two.
             tokens_BU: transcripts without sos and eos; empty ones are legal.
             token_lengths_B: tokens of each row.
-            layers: outputs of the intermediate layers; empty for no loss of theirs.
-            consistency_weight: of CR-CTC, which needs two views.
+            layers: outputs of the intermediate layers; empty: no intermediate CTC loss.
+            consistency_weight: weight of CR-CTC, which needs two views.
         """
         loss, rows = self.config.loss, encoded.lengths_B.size(0)
         views = rows // tokens_BU.size(0)
@@ -277,7 +277,7 @@ class AsrModel(nn.Module):
             intermediate = torch.stack([ctc_loss(output, *aligned) for output in outputs]).mean() / rows
             total_ctc = (1 - loss.intermediate_weight) * ctc + loss.intermediate_weight * intermediate
         if views == 2:
-            consistency = consistency_loss(log_probs, encoded.lengths_B) / (rows / 2)  # two views are one utterance
+            consistency = consistency_loss(log_probs, encoded.lengths_B) / (rows / 2)  # per utterance
             total_ctc = total_ctc + consistency_weight * consistency
         total = loss.ctc_weight * total_ctc + (1 - loss.ctc_weight) * attention
         return Losses(total, ctc, attention, intermediate, consistency)

@@ -1,4 +1,4 @@
-"""Chunk size and left context of streaming attention, and how training draws them (Zhang et al., arXiv 2012.05481).
+"""Chunk size and left context of streaming attention; training draws them at random (Zhang et al., arXiv 2012.05481).
 
 Shapes: B utterances, T queries, S keys.
 """
@@ -15,8 +15,8 @@ from torch import Tensor
 class Chunking(NamedTuple):
     """Attention context, in encoder frames (40 ms at 4x subsampling and a 10 ms hop)."""
 
-    size: int  # frames per chunk: a frame attends to its whole chunk
-    left: int  # chunks visible to the left of the current one
+    size: int  # frames per chunk; a frame attends to its whole chunk, later frames included
+    left: int  # earlier chunks that a frame also attends to
 
 
 # Full context is one chunk that is larger than any utterance.
@@ -24,11 +24,11 @@ FULL_CONTEXT = Chunking(size=1 << 30, left=0)
 
 
 def visible(query_position_BT: Tensor, key_position_BS: Tensor, chunking: Chunking) -> Tensor:
-    """Return which keys each query may attend to, by absolute positions. Scriptable.
+    """Return the attention mask: true where a query may attend to a key. TorchScript can compile it.
 
     Args:
         query_position_BT: absolute encoder frames of the queries.
-        key_position_BS: absolute encoder frames of the keys; negative: before the stream began.
+        key_position_BS: absolute encoder frames of the keys; negative ones lie before the stream and are masked.
         chunking: chunk size and left context.
 
     Returns:
@@ -66,15 +66,15 @@ def chunking_label(chunking: Chunking) -> str:
 
 @dataclass(frozen=True)
 class ChunkingConfig:
-    """Dynamic chunk training: every batch draws one chunking, so one model serves every latency it was trained for.
+    """Dynamic chunk training: each batch draws a chunking, so one model can stream at every chunk size it trained with.
 
     >>> ChunkingConfig(sizes=(8, 16), left_context_frames=(64,)).served()
     [Chunking(size=8, left=8), Chunking(size=16, left=4)]
     """
 
     sizes: tuple[int, ...] = (8, 16)  # chunk sizes to train, encoder frames
-    left_context_frames: tuple[int, ...] = (64,)  # frames a chunk looks back; rounded up to whole chunks
-    full_context_probability: float = 0.3  # share of batches that see the whole utterance
+    left_context_frames: tuple[int, ...] = (64,)  # left contexts to train, encoder frames; rounded up to whole chunks
+    full_context_probability: float = 0.3  # share of batches whose frames attend to the whole utterance
 
     def problems(self) -> list[str]:
         found = []
@@ -89,7 +89,7 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """Return one chunking per size, with its longest left context: the ones that evaluation and export offer."""
+        """Return one chunking per chunk size, with the longest left context; evaluation and export offer these."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]

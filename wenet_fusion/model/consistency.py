@@ -1,6 +1,6 @@
-"""Consistency of the outputs for two views of an utterance (CR-CTC; Yao et al., arXiv 2410.05101).
+"""Consistency loss between the CTC outputs for two masked views of an utterance (CR-CTC; Yao et al., arXiv 2410.05101).
 
-Shapes: B utterances, T encoder frames, V vocabulary.
+Shapes: B rows (two views of each utterance), T encoder frames, V vocabulary.
 """
 
 import torch
@@ -10,10 +10,10 @@ from wenet_fusion.model.layers.packing import frame_mask
 
 
 def consistency_loss(log_probs_BTV: Tensor, lengths_B: Tensor) -> Tensor:
-    """Return half the sum over frames of KL(b || a) + KL(a || b), where a gradient flows into the second one only.
+    """Return half the sum over frames of KL(sg(b) || a) + KL(sg(a) || b) for views a and b; sg stops the gradient.
 
     Args:
-        log_probs_BTV: of the first views of all utterances, then of the second ones in the same order.
+        log_probs_BTV: a row for the first view of each utterance, then a row for each second view in the same order.
         lengths_B: valid frames of each row.
 
     >>> float(consistency_loss(torch.zeros(2, 3, 4).log_softmax(-1), torch.tensor([3, 2])))

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLANK = 0
-BLANK_PRIOR = 0.8  # share of frames without a token, roughly, in any language at 25 frames per second
+BLANK_PRIOR = 0.8  # typical share of blank frames at 25 frames per second, in any language
 
 
 class CtcHead(nn.Module):
     """Encoder frames to token log-probabilities: (B, T, D) -> (B, T, V).
 
-    The bias starts at the usual share of blanks (0.8). Without that, about 100 updates are spent on learning it.
+    The bias starts such that blank has the probability 0.8. Otherwise training spends about 100 updates on learning it.
 
     Args:
         dim: D.
@@ -61,9 +61,9 @@ def frames_needed(tokens: Sequence[int]) -> int:
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:
-    """Return the negative log-likelihood summed over the batch, in float32 or float64. Empty transcripts are legal.
+    """Return the negative log-likelihood summed over the batch, in float32 or float64. Transcripts may be empty.
 
-    A row that is too short for its transcript has infinite loss; it counts as zero and gives no gradient.
+    The loss of a row that is too short for its transcript would be infinite: it counts as 0, without a gradient.
     """
     log_probs = at_least_float32(log_probs_BTV.transpose(0, 1))
     return F.ctc_loss(log_probs, tokens_BU, lengths_B, token_lengths_B, BLANK, reduction="sum", zero_infinity=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wenet_fusion.model.layers.packing import frame_mask
 from wenet_fusion.model.layers.positions.sinusoids import sinusoids
 
-# First values of the embeddings, which are multiplied by sqrt(dim): "normal" as WeNet, "scaled" as arXiv 1706.03762.
+# Initial embeddings, before the factor sqrt(dim): "normal": variance 1, as in WeNet; "scaled": 1 / dim (1706.03762).
 EmbeddingInit = Literal["normal", "scaled"]
 
 
@@ -33,7 +33,7 @@ class DecoderConfig:
     heads: int = 4  # attention heads; must divide the encoder's dim
     feed_forward: int = 2048  # hidden width of the feed-forward blocks
     dropout: float = 0.1  # dropout probability of every block
-    embedding_init: EmbeddingInit = "normal"  # scaled: variance 1 / dim, so that tokens do not drown their positions
+    embedding_init: EmbeddingInit = "normal"  # initial variance; normal: 1; scaled: 1 / dim, so positions weigh more
 
     def problems(self) -> list[str]:
         found = [
@@ -60,7 +60,7 @@ class KeysValues(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention of queries (B, U, D) to memory (B or 1, S, D) under a mask (B or 1, U or 1, S).
 
-    Keys and values of a memory that all rows share are computed once.
+    If all rows share one memory, its keys and values are computed once.
 
     Args:
         dim, heads: D and H.
@@ -134,7 +134,7 @@ class DecoderLayer(nn.Module):
     def step(
         self, x_BND: Tensor, past: KeysValues, memory: KeysValues, memory_mask_B1T: Tensor
     ) -> tuple[Tensor, KeysValues]:
-        """Run one more token of N prefixes per memory; return (B, N, D) and the prefixes' keys and values."""
+        """Process the next token of N prefixes per memory; return (B, N, D) and the prefixes' keys and values."""
         normed_R1D = self.norm_1(x_BND).flatten(0, 1).unsqueeze(1)
         seen = KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, self.self_attention.keys_values(normed_R1D))))
         everything = torch.ones(1, 1, seen.keys.size(2), dtype=torch.bool, device=x_BND.device)
@@ -151,20 +151,20 @@ class DecoderState(NamedTuple):
     past: tuple[KeysValues, ...]  # the prefixes': (B * N, H, U, K)
 
     def follow(self, rows_R: Tensor) -> "DecoderState":
-        """Return the state with other prefixes: row r of the new `past` is row rows_R[r] of this one."""
+        """Return the state with the prefixes reordered: row r of the new `past` is row rows_R[r] of this one."""
         return self._replace(past=tuple(KeysValues(keys[rows_R], values[rows_R]) for keys, values in self.past))
 
     def keep(self, utterances_S: Tensor) -> "DecoderState":
-        """Return the state with the memories of these utterances only; `follow` drops the other prefixes."""
+        """Return the state with the memories of these utterances only; drop the others' prefixes with `follow`."""
         memory = tuple(KeysValues(keys[utterances_S], values[utterances_S]) for keys, values in self.memory)
         return self._replace(memory=memory, memory_mask_B1T=self.memory_mask_B1T[utterances_S])
 
 
 class Decoder(nn.Module):
-    """Token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
+    """Map token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
 
-    The encoder's output has no norm and no absolute positions. The decoder normalises the frames and adds their
-    positions; without either, it hardly learns where to attend.
+    The encoder's output has no norm and no absolute positions, and a decoder that lacks one of the two hardly learns
+    where to attend. So it normalises the encoder frames and adds their positions.
 
     Args:
         vocabulary_size: V.
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
 
         Args:
             tokens_BU: begin with sos, padded with any token; attention is causal, so padding changes no valid logits.
-            memory_BTD: encoder frames; one row serves all rows of tokens, the hypotheses of one utterance.
+            memory_BTD: encoder frames, a row per row of tokens, or one row for all (hypotheses of one utterance).
             memory_lengths_B: valid frames of each row.
         """
         length = tokens_BU.size(1)
@@ -239,7 +239,7 @@ class Decoder(nn.Module):
 
 
 class TeacherForcing(NamedTuple):
-    """A decoder's inputs, and the targets of its outputs."""
+    """A decoder's inputs and targets for training and rescoring."""
 
     inputs_BU: Tensor  # sos, tokens
     targets_BU: Tensor  # tokens, eos

@@ -1,4 +1,4 @@
-"""CTC whose alignments are weighed by how early they emit (Yao et al., "Delay-penalized CTC", arXiv 2305.11539).
+"""CTC loss that favours alignments that emit tokens early (Yao et al., "Delay-penalized CTC", arXiv 2305.11539).
 
 Shapes: B utterances, T encoder frames, U tokens, V vocabulary, S = 2U + 1 states: tokens, and blanks before,
 between and after them.
@@ -19,10 +19,10 @@ def delay_penalised_ctc_loss(
 ) -> Tensor:
     """Return the delay-penalised CTC loss, summed over the batch; with a penalty of 0 it equals `ctc_loss`.
 
-    -log of the sum over alignments of p(alignment) exp(penalty * sum over tokens of ((T - 1) / 2 - t)), where t is the
-    first frame of the token. So each frame of delay costs `penalty` per token, and frames that repeat a token nothing.
+    It is -log of the sum over alignments of p(alignment) exp(penalty * sum over tokens of ((T - 1) / 2 - t)); t is the
+    first frame of the token. A frame of delay costs `penalty` per token; frames that repeat a token cost nothing.
 
-    A row that is too short for its transcript counts as zero and gives no gradient.
+    A row that is too short for its transcript counts as 0, without a gradient.
 
     >>> log_probs = torch.zeros(1, 2, 2).log_softmax(-1)
     >>> one = torch.tensor([[1]]), torch.tensor([1])
@@ -34,7 +34,7 @@ def delay_penalised_ctc_loss(
     states_BS = F.pad(torch.stack([torch.full_like(tokens_BU, BLANK), tokens_BU], 2).flatten(1), (0, 1), value=BLANK)
     emitted_BTS = log_probs.gather(2, states_BS.unsqueeze(1).expand(-1, log_probs.size(1), -1))
     is_token_BS = states_BS != BLANK
-    # A token may follow the token before it without a blank if they differ.
+    # A token may follow the previous token without a blank between them if the two differ.
     skips_BS = is_token_BS & (states_BS != F.pad(states_BS, (2, 0), value=BLANK)[:, :-2])
     middle_B = (lengths_B - 1) / 2
     scores_BS = torch.full_like(emitted_BTS[:, 0], _NEVER)

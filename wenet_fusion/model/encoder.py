@@ -30,12 +30,12 @@ class EncoderOutput(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Features to encoder frames at a quarter of the rate.
+    """Map features to encoder frames at a quarter of the feature rate.
 
-    The law: for every cut at chunk boundaries, the concatenated outputs of the steps equal one step over everything.
+    The law: however the features are cut at chunk boundaries, the concatenated outputs equal those of a single step.
 
     Args:
-        config: its settings.
+        config: settings of the encoder.
         num_mel_bins: F.
 
     >>> encoder = Encoder(EncoderConfig(dim=8, layers=1, heads=2, feed_forward=8, subsampling_channels=2), 8).eval()
@@ -56,11 +56,11 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         layers = [build_layer(config, layer) for layer in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        # Gives a fresh state its dtype and device; the weight of a quantised layer has another dtype.
+        # Fresh states take its dtype and device; a weight would not do, as quantised layers have another dtype.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         # mypy takes every attribute of a module for a tensor.
         fresh = [layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]  # type: ignore[operator]
-        # The tensor of a layer's state whose axis 1 is the cached frames; negative: no layer has such a tensor.
+        # Index of the attention cache in a layer's state: the tensor whose axis 1 has C frames; -1: no layer has one.
         self.cache_index = next((i for i, axis in enumerate(growing_axes(*fresh)) if axis == 1), -1)
         self.position_bias: Optional[PositionBias] = None
         self.sinusoids: Optional[Sinusoids] = None
@@ -75,8 +75,8 @@ class Encoder(nn.Module):
 
         Args:
             batch: B.
-            cache_frames: C, chunk size x left context for streaming. Any C gives the same first outputs; a cache that
-                serves later steps needs the full length. Training needs none: 0.
+            cache_frames: C. Streaming needs chunk size x left context, because the cache keeps this length. Training
+                and other single steps work with 0.
         """
         position = torch.zeros(batch, dtype=torch.int64, device=self.zero.device)
         # mypy takes every attribute of a module for a tensor.
@@ -84,17 +84,17 @@ class Encoder(nn.Module):
         return EncoderState(position, self.subsampling.init_state(batch, cache_frames, self.zero), layers)
 
     def cached_frames(self, state: EncoderState) -> int:
-        """Return C."""
+        """Return C, the number of cached frames in a state."""
         return state.layers[0][self.cache_index].size(1) if self.cache_index >= 0 else 0
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
-        """Run one step over any number of whole chunks; only a row's last block may be short.
+        """Run one step over any number of whole chunks; only the last step of a row may end within a chunk.
 
         Args:
             x_BTF: features; T a multiple of 4.
-            lengths_B: valid encoder frames of each row, at most T / 4. What lies beyond changes nothing.
-            chunking: which frames a frame may attend to.
-            state: of the previous step or fresh. Discard the new state of a row that is shorter than the block.
+            lengths_B: valid encoder frames of each row, at most T / 4. Features after them have no effect.
+            chunking: chunk size and left context of attention.
+            state: from the previous step, or fresh. Discard the new state of a row that is shorter than the step.
         """
         frames, cached = x_BTF.size(1) // self.factor, self.cached_frames(state)
         start_B1 = state.position.unsqueeze(1)
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
     def forward_masked(
         self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor, state: EncoderState
     ) -> EncoderOutput:
-        """Run `forward` with a given attention mask, as other runtimes need.
+        """Run `forward` with a given attention mask, for ONNX files and WeNet's runtimes, which compute it otherwise.
 
         Args:
             x_BTF, lengths_B, state: see `forward`.
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
             key_BS: absolute positions of the keys; may be broadcast over B.
         """
         batch, frames = x_BTF.size(0), x_BTF.size(1) // self.factor
-        # Garbage beyond a row's end may be NaN, and NaN x 0 is NaN: drop it before anything touches it.
+        # Values after a row's end may be NaN, and NaN x 0 is NaN: overwrite them before any op reads them.
         x_BTF = x_BTF.masked_fill(~frame_mask(lengths_B * self.factor, x_BTF.size(1)).unsqueeze(2), 0.0)
         context = self._context(x_BTF, lengths_B, visible_BTS, key_BS)
         x, subsampling = self.subsampling(x_BTF, state.subsampling, context)
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
     def _context(self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor) -> StepContext:
         frames = x_BTF.size(1) // self.factor
-        # Only batch statistics must not see padding: without them nothing needs packing.
+        # Packing keeps padding out of batch statistics; inference has none, so it needs no packing.
         valid_N: Optional[Tensor] = None
         valid_half_N: Optional[Tensor] = None
         if self.training:

@@ -8,7 +8,7 @@ from wenet_fusion.model.layers.attention import Positions
 from wenet_fusion.model.layers.convolution import ConvGate
 from wenet_fusion.model.layers.norm import NormKind
 
-# In our experiments a last gamma of 1 trains fastest in shallow encoders, 0 (branches start as identity) in deep ones.
+# Initial gamma of a branch's last norm: 1 trains shallow encoders fastest, 0 (branches start as identity) deep ones.
 SHALLOW_LAYERS = 6
 
 
@@ -16,7 +16,7 @@ SHALLOW_LAYERS = 6
 class EncoderConfig:
     """Settings of the encoder; the defaults are a FusionFormer of 12 layers.
 
-    The last settings compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
+    Set the last five to compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
     `activation: swish`, `conv_gate: glu` and `positions: rel_pos`.
 
     >>> EncoderConfig(activation="gleu").problems()[0].endswith("(did you mean gelu?)")
@@ -29,20 +29,20 @@ class EncoderConfig:
     layers: int = 12  # encoder layers
     heads: int = 4  # attention heads; must divide dim
     feed_forward: int = 2048  # hidden width of the feed-forward branches
-    conv_kernel: int = 8  # frames that the causal convolution sees, the current one included
+    conv_kernel: int = 8  # kernel size of the causal convolution in frames, the current one included
     subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
-    max_distance: int = 64  # largest distance, in frames, that has a position bias of its own
+    max_distance: int = 64  # largest distance, in frames, with its own position bias; longer distances share one
     dropout: float = 0.1  # dropout probability of every branch
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
-    norm: NormKind = "fusion"  # where norms stand: fusion has a BatchNorm after every linear and convolution
+    norm: NormKind = "fusion"  # placement of norms; fusion: a BatchNorm after every linear and convolution layer
     activation: str = "relu"  # activation of the feed-forward and convolution branches
-    conv_gate: ConvGate = "none"  # glu: gate the convolution branch, as a Conformer does, instead of a ReLU
-    positions: Positions = "bias"  # a learned bias per distance and head, or rel_pos: products, as in a Conformer
+    conv_gate: ConvGate = "none"  # glu: gate the convolution branch, as a Conformer does; none: a ReLU instead
+    positions: Positions = "bias"  # bias: a learned bias per distance and head; rel_pos: as in WeNet's Conformer
     layer: str = "conformer"  # type of the encoder layers
 
     @property
     def fusible(self) -> bool:
-        """True if neither a norm nor an activation dearer than ReLU is left at inference."""
+        """True if an exported encoder has no norm and no activation costlier than ReLU."""
         return self.norm in ("fusion", "none") and self.activation == FREE and self.conv_gate == "none"
 
     @property
@@ -53,7 +53,7 @@ class EncoderConfig:
         return 1.0 if self.layers <= SHALLOW_LAYERS else 0.0
 
     def problems(self) -> list[str]:
-        """Return what is wrong, one line per setting."""
+        """Return one line for each invalid setting."""
         sizes = ("dim", "layers", "heads", "feed_forward", "conv_kernel", "subsampling_channels", "max_distance")
         found = [f"{name}: {getattr(self, name)} must be at least 1" for name in sizes if getattr(self, name) < 1]
         if self.heads >= 1 and self.dim % self.heads:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class EncoderState(NamedTuple):
-    """The state of B streams between two steps, as tensors with rows (B) first. Its size never changes."""
+    """The state of B streams between two steps. B is the first axis of every tensor; the shapes never change."""
 
-    position: Tensor  # (B,) frames already emitted; rows may be out of step
+    position: Tensor  # (B,) encoder frames already emitted; rows may differ
     subsampling: List[Tensor]
     layers: List[List[Tensor]]  # each layer's own list
 
@@ -26,7 +26,7 @@ def flatten(state: EncoderState) -> List[Tensor]:
 
 
 def unflatten(flat: List[Tensor], sizes: List[int]) -> EncoderState:
-    """Return the state that `flatten` made a list of; `sizes` are `part_sizes` of a fresh state."""
+    """Return the state from the list that `flatten` returned; `sizes` is `part_sizes` of a fresh state."""
     parts: List[List[Tensor]] = []
     start = 1
     for size in sizes:

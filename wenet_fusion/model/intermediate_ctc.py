@@ -14,13 +14,13 @@ from wenet_fusion.model.layers.packing import unpack, valid_frames
 
 @contextmanager
 def collecting_layers(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """Collect the outputs of encoder layers within the context: packed rows (N, D) in training.
+    """Collect the outputs of encoder layers while the context is open: packed rows (N, D) in training.
 
-    Hooks collect them, so the encoder's step, which is exported, stays as it is.
+    Hooks collect the outputs, so the code of `Encoder.forward`, which is exported, needs no change.
 
     Args:
-        encoder: runs within the context.
-        layers: numbers of the layers, 1 for the lowest.
+        encoder: run it within the context.
+        layers: numbers of the layers; 1 is the first.
     """
     outputs: list[Tensor] = []
 
@@ -36,6 +36,6 @@ def collecting_layers(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[
 
 
 def unpacked(rows_ND: Tensor, encoded: EncoderOutput) -> Tensor:
-    """Return the output of a layer (B, T, D), given the encoder's output."""
+    """Return a collected output as (B, T, D), zeros in the padding; `encoded` is the encoder's output."""
     batch, frames = encoded.frames_BTD.size(0), encoded.frames_BTD.size(1)
     return unpack(rows_ND, valid_frames(encoded.lengths_B, frames) if rows_ND.dim() == 2 else None, batch, frames)

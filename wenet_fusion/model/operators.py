@@ -1,4 +1,4 @@
-"""Count the operators that a scripted method runs; export checks with them that no norm is left."""
+"""Count the operators of a TorchScript graph; export uses the counts to check that no norm is left."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ CALLS = ("prim::CallMethod", "prim::CallFunction")
 def operators(graph: Any) -> Counter[str]:
     """Count the operators (`aten::...`) in an inlined TorchScript graph, nested blocks included.
 
-    Take the graph from a file that has just been loaded. torch shares a method among all instances of a class and
-    inlines the version that ran last: after a run without optimisation, the graphs hold calls that hide operators.
+    Take the graph from a file that was just loaded and has not run. torch shares the graph of a method among all
+    instances of a class; after a run without optimisation, it contains calls that hide operators.
 
     Raises:
         ValueError: if a call was not inlined, so its operators cannot be counted.

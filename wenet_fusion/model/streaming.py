@@ -1,7 +1,7 @@
 """The streaming interface of a trained model: waveform in, scores and state out. Every exported file implements it.
 
-A state crosses as a plain list of tensors, and scores as a plain tuple: nested named tuples would cost Python a new
-class each at every step of a loaded file, and two loads of one file could not exchange them.
+States are flat lists of tensors and scores are plain tuples. With nested named tuples, every step of a loaded file
+would create new Python classes, and a file that is loaded twice could not pass a state from one copy to the other.
 
 Shapes: B rows, N samples, T encoder frames, D width, K top tokens, U tokens.
 """
@@ -23,7 +23,7 @@ Scores = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepOutp
 
 
 class StepOutput(NamedTuple):
-    """Names for the scores of a step: `StepOutput(*scores)`."""
+    """The scores of a step with names: `StepOutput(*scores)`."""
 
     encoder_out: Tensor  # (B, T, D)
     lengths: Tensor  # (B,) valid frames
@@ -33,9 +33,9 @@ class StepOutput(NamedTuple):
 
 
 class StreamingModel(nn.Module):
-    """A model that runs step by step, scriptable once its norms are fused.
+    """A model that runs step by step. TorchScript can compile it after `fuse_norms`.
 
-    Shares the model's modules; build it from a copy before fusing.
+    It shares its modules with `model`: before you fuse norms, build it from a copy.
 
     Args:
         model: the trained model.
@@ -77,9 +77,9 @@ class StreamingModel(nn.Module):
 
         Args:
             samples: (B, N) in [-1, 1]; N a multiple of frame_samples, of whole chunks except in a stream's last step.
-            lengths: (B,) valid samples; the rest of a row is silence that counts up to the end of its encoder frame.
+            lengths: (B,) valid samples; the rest of a row is zeroed. A partly valid encoder frame counts as valid.
             chunk, left: chunk size in encoder frames, left context in chunks, as given to `init_state`.
-            state: of the previous step. A row shorter than the step ends its stream: discard its new state.
+            state: the state after the previous step. A row with fewer than N samples ends: discard its new state.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
         fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])
@@ -94,7 +94,7 @@ class StreamingModel(nn.Module):
 
     @torch.jit.export
     def rescore(self, encoder_out: Tensor, hyps: Tensor, hyp_lengths: Tensor) -> Tensor:
-        """Return log-probabilities of whole hypotheses, end of sentence included.
+        """Return log-probabilities of whole hypotheses, the end-of-sentence token included.
 
         Args:
             encoder_out: (1, T, D) of one utterance.
@@ -118,10 +118,10 @@ class StreamingModel(nn.Module):
 
     @torch.jit.export
     def concat_states(self, states: List[List[Tensor]]) -> List[Tensor]:
-        """Return the rows of several states as one: streams may be out of step, but share one chunking."""
+        """Concatenate states along B. Their streams may be at different positions, but must share one chunking."""
         return [torch.cat([state[i] for state in states]) for i in range(len(states[0]))]
 
     @torch.jit.export
     def split_state(self, state: List[Tensor]) -> List[List[Tensor]]:
-        """Return one state per row: the inverse of `concat_states`. Copies, for a view would keep the whole batch."""
+        """Return one state per row: the inverse of `concat_states`. Copies rows: a view would keep the whole batch."""
         return [[tensor[b : b + 1].clone() for tensor in state] for b in range(state[0].size(0))]

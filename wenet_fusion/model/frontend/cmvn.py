@@ -1,4 +1,4 @@
-"""Normalise features by their global mean and variance; read and write WeNet's `global_cmvn` file."""
+"""Normalise features by the global mean and variance; read and write WeNet's `global_cmvn` file."""
 
 import json
 import math
@@ -12,7 +12,7 @@ VARIANCE_FLOOR = 1e-20
 
 
 class GlobalCmvn(nn.Module):
-    """(x - mean) / standard deviation, per mel bin. Part of the checkpoint: a model carries its statistics.
+    """Return (x - mean) / standard deviation, per mel bin. Checkpoints and exported files contain the statistics.
 
     Args:
         num_mel_bins: F.
@@ -35,7 +35,7 @@ class GlobalCmvn(nn.Module):
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Read `{"mean_stat": sums, "var_stat": square sums, "frame_num": count}`.
+        """Read a file of the form `{"mean_stat": sums, "var_stat": sums of squares, "frame_num": count}`.
 
         Raises:
             ValueError: the file has another form or another number of mel bins.
@@ -44,7 +44,7 @@ class GlobalCmvn(nn.Module):
             content = parse_json(path.read_text(encoding="utf-8"))
             total, squares = (torch.tensor(content[key], dtype=torch.float64) for key in ("mean_stat", "var_stat"))
             count = int(content["frame_num"])
-        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:  # no JSON, UTF-8 or numbers
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:  # not JSON, UTF-8 or numbers
             raise ValueError(
                 f"{path} is not a global_cmvn file ({error!r}): write it with tools/data/compute_cmvn_stats.py"
             ) from None
@@ -59,7 +59,7 @@ class GlobalCmvn(nn.Module):
 
 
 class CmvnStatistics:
-    """Sums over features in float64, which stay exact over millions of frames.
+    """Sums over features, in float64 to stay accurate over millions of frames.
 
     >>> statistics = CmvnStatistics(2)
     >>> statistics.add(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -80,7 +80,7 @@ class CmvnStatistics:
         self.count += features.size(0)
 
     def to_json(self) -> str:
-        """Return the sums in WeNet's format.
+        """Return the sums as the text of a `global_cmvn` file.
 
         Raises:
             ValueError: no frame was added, or a sum is not finite.

@@ -1,4 +1,4 @@
-"""Compute Kaldi's log-mel filterbank features by a windowed, causal op inside the model.
+"""Compute Kaldi's log-mel filterbank features inside the model, as a causal op with state.
 
 Shapes: B rows, N samples, T feature frames, F mel bins, K frequency bins, W window samples.
 """
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PRE_EMPHASIS = 0.97
-INT16_SCALE = 32768.0  # Kaldi's features are those of int16 samples; ours arrive in [-1, 1]
-ENERGY_FLOOR = torch.finfo(torch.float32).eps  # Kaldi's floor, kept for every dtype
+INT16_SCALE = 32768.0  # Kaldi computes features from int16 samples; our samples are in [-1, 1]
+ENERGY_FLOOR = torch.finfo(torch.float32).eps  # Kaldi's floor; the same for every dtype
 
 
 class FbankOutput(NamedTuple):
-    """Features, and the samples that the next window begins with."""
+    """Features, and the samples with which the next window begins."""
 
     features_BTF: Tensor
     state_BW: Tensor  # the last window - hop samples
@@ -25,17 +25,17 @@ class FbankOutput(NamedTuple):
 class Fbank(nn.Module):
     """Kaldi's log-mel filterbank (povey window, DC removal, pre-emphasis 0.97, power spectrum, no dither).
 
-    Frame t covers the `window_samples` samples that end at `hop_samples * (t + 1)`: n * hop samples in, n frames out,
-    without look-ahead. Before the first sample there are zeros.
+    Frame t covers the `window_samples` samples that end at `hop_samples * (t + 1)`. So n * hop samples give n frames
+    without look-ahead. The samples before the first one count as zeros.
 
-    Everything Kaldi does to a frame up to its spectrum is linear (DC removal, pre-emphasis, window, zero padding, DFT),
-    so it is one matrix, applied as a strided convolution. Two matrix products, a square and a log export to any format.
+    All of Kaldi's steps up to the spectrum are linear (DC removal, pre-emphasis, window, zero padding, DFT), so one
+    matrix does them, applied as a strided convolution. Squares, the mel matrix and a log follow: any format exports it.
 
     Args:
         sample_rate: Hz.
         num_mel_bins: F.
         window_ms, hop_ms: frame length and shift.
-        low_freq, high_freq: edges of the mel filters in Hz; high_freq <= 0 counts from the Nyquist frequency.
+        low_freq, high_freq: edges of the mel filters in Hz; high_freq <= 0 is added to the Nyquist frequency.
 
     Raises:
         ValueError: a mel filter would contain no frequency bin, or the edges are not ordered.
@@ -86,7 +86,7 @@ class Spectrum(nn.Module):
 
     Args:
         matrix: (2K, W).
-        hop_samples: distance of windows.
+        hop_samples: shift between windows.
 
     >>> Spectrum(torch.zeros(8, 400), hop_samples=160)(torch.zeros(1, 720)).shape
     torch.Size([1, 8, 3])
@@ -105,9 +105,9 @@ class Spectrum(nn.Module):
 
 
 def spectrum_matrix(window_samples: int, fft_size: int) -> Tensor:
-    """Return the matrix of the windowed frame's spectrum: (2K, W) float64, K = fft_size / 2, real parts first.
+    """Return the matrix that maps W samples to their spectrum: (2K, W) float64, K = fft_size / 2, real parts first.
 
-    It leaves out the Nyquist bin, which no mel filter reaches.
+    It omits the Nyquist bin, because no mel filter includes it.
     """
     identity = torch.eye(window_samples, dtype=torch.float64)
     remove_dc = identity - 1.0 / window_samples

@@ -38,20 +38,20 @@ def activation_cost(name: str, model: nn.Module) -> str:
         model: the model to export.
 
     >>> activation_cost("gelu", nn.Sequential(nn.GELU(), nn.GELU()))
-    'activation gelu is computed at every step: 2 operators more than with relu, which packed and int8 kernels include'
+    'activation gelu adds 2 operators to every step; relu adds none, because packed and int8 kernels include it'
     """
     if name == FREE:
         return ""
     kind = type(build_activation(name))
     count = sum(type(module) is kind for module in model.modules())
     return (
-        f"activation {name} is computed at every step: {count} operators more than with relu, which packed and int8 "
-        "kernels include"
+        f"activation {name} adds {count} operators to every step; relu adds none, because packed and int8 kernels "
+        "include it"
     )
 
 
 def unknown_name(field: str, value: str, table: Iterable[str]) -> str:
-    """Return the complaint about a name that a table lacks, with its names and the closest one.
+    """Return the error message for a name that a table lacks; it lists the names and suggests the closest one.
 
     >>> unknown_name("activation", "gleu", ["relu", "gelu"])
     "activation: 'gleu' is unknown; choose one of relu, gelu (did you mean gelu?)"

@@ -14,19 +14,19 @@ from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 from wenet_fusion.model.layers.norm import LinearNorm
 from wenet_fusion.model.layers.packing import pack, unpack
 
-# A padded query may see nothing, and -inf everywhere would be NaN. exp(-1e4) is 0 in every dtype, float16 holds it.
+# Not -inf: a padded query may have no key, and softmax of -inf alone is NaN. float16 holds -1e4; exp(-1e4) is 0.
 MASKED = -1e4
 
-# How attention scores positions. "bias": `PositionBias`, which needs no matrix product. "rel_pos": `RelativePositions`.
+# Positions in attention scores. "bias": `PositionBias`, without a matrix product. "rel_pos": `RelativePositions`.
 Positions = Literal["bias", "rel_pos"]
 
 
 class CachedAttention(nn.Module):
     """Multi-head self-attention over cached and new frames: (N, D) -> (N, D). A `LayerOp`.
 
-    The state is the keys and values of the last C frames, (B, C, 2D). It keeps its length, so memory per stream is
-    bounded. A fresh cache may have any C, because masked zero keys equal absent keys. Keys and values lie side by side
-    in it, so a step moves it once.
+    The state is the keys and values of the last C frames, (B, C, 2D). C never changes, so memory per stream is
+    bounded. A fresh state holds zeros, which are masked, so C does not affect the first step. Keys and values share
+    one tensor, so a step copies only one.
 
     Args:
         dim, heads: D and H; D a multiple of H.
@@ -34,7 +34,7 @@ class CachedAttention(nn.Module):
         gamma: initial scale of the last norm.
         batch_norm: see `LinearNorm`.
         positions: see `Positions`.
-        layer: index of the encoder layer, which selects its bias in `StepContext.bias_LHTS`.
+        layer: index of the encoder layer, to select its bias in `StepContext.bias_LHTS`.
 
     >>> attention = CachedAttention(dim=4, heads=2)
     >>> [tuple(tensor.shape) for tensor in attention.init_state(batch=1, cached=16, zero=torch.zeros(()))]
@@ -53,7 +53,7 @@ class CachedAttention(nn.Module):
     ):
         super().__init__()
         self.dim, self.heads, self.head_dim, self.layer = dim, heads, dim // heads, layer
-        # 1/sqrt(K) belongs to the queries; as a constant scale it folds into the weights.
+        # Queries are scaled by 1/sqrt(K) here: as a constant scale, the factor folds into the weights.
         scale = torch.cat([torch.full((dim,), (dim // heads) ** -0.5), torch.ones(2 * dim)])
         self.qkv = LinearNorm(dim, 3 * dim, scale=scale, batch_norm=batch_norm)
         self.out = LinearNorm(dim, dim, gamma=gamma, batch_norm=batch_norm)
@@ -68,7 +68,7 @@ class CachedAttention(nn.Module):
         """Return the branch's output and the keys and values of the last C frames."""
         bias_BHTS = attention_bias(context, self.layer)
         qkv_BTC = unpack(self.qkv(x_ND), context.valid_N, state[0].size(0), context.frames)
-        # Sizes that are constants at export keep its graphs free of computed shapes.
+        # These calls take constant sizes, so exported graphs compute no shapes.
         query = qkv_BTC.narrow(2, 0, self.dim).unflatten(2, [self.heads, self.head_dim]).transpose(1, 2)
         keys_values = torch.cat([state[0], qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
         split = keys_values.unflatten(2, [2, self.heads, self.head_dim])
@@ -84,7 +84,7 @@ class CachedAttention(nn.Module):
 
 
 class PositionScores(NamedTuple):
-    """Queries for the keys, and the scores of the positions."""
+    """The queries to multiply with the keys, and the scores of the positions."""
 
     query_BHTK: Tensor
     bias_BHTS: Tensor
@@ -93,7 +93,7 @@ class PositionScores(NamedTuple):
 class RelativePositions(nn.Module):
     """The position scores of WeNet's Conformer: (query + u) key' + (query + v) position'.
 
-    Dai et al., arXiv 1901.02860, without the relative shift: as in WeNet, positions are those of the keys.
+    As in WeNet: Dai et al., arXiv 1901.02860, without the relative shift, so position' is the key's absolute position.
 
     Args:
         dim, heads: D and H.

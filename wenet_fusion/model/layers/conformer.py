@@ -11,7 +11,7 @@ from wenet_fusion.model.layers.residual import LayerChain, Pointwise, Residual
 
 
 def build_conformer(config: EncoderConfig, layer: int) -> LayerChain:
-    """Return half feed-forward, attention, convolution, half feed-forward; each a residual branch that ends in a norm.
+    """Return a layer of residual branches: half feed-forward, attention, convolution, half feed-forward.
 
     Args:
         config: the encoder's settings.

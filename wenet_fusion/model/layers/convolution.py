@@ -18,17 +18,17 @@ ConvGate = Literal["none", "glu"]
 
 
 class CausalConvolution(nn.Module):
-    """Pointwise, gate, causal depthwise, activation, pointwise, a BatchNorm after each: (N, D) -> (N, D). A `LayerOp`.
+    """Pointwise, gate, causal depthwise, activation, pointwise: (N, D) -> (N, D). A `LayerOp`.
 
     The state is the last W inputs of the depthwise convolution, (B, W, D): zeros before the first frame, in training,
     streaming and export alike.
 
     Args:
-        dim, kernel: D and W + 1.
+        dim, kernel: D, and the kernel size W + 1.
         dropout: probability, after the last norm.
         gamma: initial scale of the last norm.
-        norm: where the norms stand; "fusion" puts one after each layer, "layer" and "batch" one before the activation.
-        activation: a name in `ACTIVATIONS`, after the depthwise convolution.
+        norm: "fusion" has a BatchNorm after each layer; "layer" and "batch" have that norm before the activation.
+        activation: a name in `ACTIVATIONS`; applied after the depthwise convolution.
         gate: see `ConvGate`.
 
     >>> branch = CausalConvolution(dim=4, kernel=8)

@@ -19,7 +19,7 @@ class FeedForward(nn.Module):
     Dropout comes after the last norm: before a BatchNorm it would shift the variance between training and inference.
 
     Args:
-        dim, hidden: widths.
+        dim, hidden: input and output width, and width between the two linear layers.
         dropout: probability, after the last norm.
         gamma: initial scale of the last norm.
         batch_norm: see `LinearNorm`.

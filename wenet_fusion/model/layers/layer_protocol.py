@@ -13,8 +13,8 @@ class StepContext(NamedTuple):
 
     frames: int  # T
     valid_N: Optional[Tensor]  # flat indices of the valid encoder frames; None: nothing is packed (inference)
-    valid_half_N: Optional[Tensor]  # the same at twice the rate, between the two convolutions of the subsampling
-    hidden_B1TS: Tensor  # added to attention scores: 0 where a query sees a key, MASKED elsewhere
+    valid_half_N: Optional[Tensor]  # the same between the two convolutions of the subsampling, at twice the rate
+    hidden_B1TS: Tensor  # added to attention scores: 0 where a query may attend to a key, MASKED elsewhere
     bias_LHTS: Optional[Tensor]  # learned biases of relative positions (`positions: bias`)
     position_BSD: Optional[Tensor]  # sinusoids of the keys' positions (`positions: rel_pos`)
 
@@ -22,9 +22,9 @@ class StepContext(NamedTuple):
 class LayerOp(Protocol):
     """An op of the encoder, with or without memory. Whole encoder layers obey the same protocol.
 
-    In training `x` holds packed rows (N, D), in inference (B, T, D). The state is a list of tensors, rows (B) first;
-    ops without memory have an empty one. A state is a value: `forward` returns the next one and leaves the old one
-    as it was.
+    `x` is (N, D), packed rows, in training and (B, T, D) in inference. The state is a list of tensors whose first axis
+    is B; it is empty for ops without memory. A state is a value: `forward` returns the next state and leaves the old
+    one unchanged.
     """
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
@@ -38,11 +38,11 @@ class LayerOp(Protocol):
         ...
 
     def forward(self, x: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:
-        """Return the output, in the form of `x`, and the next state."""
+        """Return the output, packed if `x` is packed, and the next state."""
         ...
 
 
 def attention_bias(context: StepContext, layer: int) -> Tensor:
-    """Return what a layer adds to its attention scores: (B, 1 or H, T, S)."""
+    """Return the mask and bias that a layer adds to its attention scores: (B, 1 or H, T, S)."""
     bias_LHTS = context.bias_LHTS
     return context.hidden_B1TS if bias_LHTS is None else context.hidden_B1TS + bias_LHTS[layer]

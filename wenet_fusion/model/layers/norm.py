@@ -19,13 +19,13 @@ from wenet_fusion.model.layers.synchronised_norm import Moments, moments_of_all_
 # Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
 MOMENTUM = 0.05
 
-# The places of an encoder's norms. "fusion": a BatchNorm after every linear and convolution layer; all of them fold.
-# The others are the paper's comparisons: a LayerNorm or a BatchNorm before each branch, or no norm.
+# Where the encoder has norms. "fusion": a BatchNorm after every linear and convolution layer; export folds them all.
+# The paper compares this with a LayerNorm ("layer") or a BatchNorm ("batch") before each branch, and with no norm.
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over the valid frames of a batch, packed as rows (N, C) or (N, C, F): padding moves no statistic.
+    """BatchNorm over the valid frames of a batch, packed as rows (N, C) or (N, C, F), so that statistics omit padding.
 
     In inference rows may also be (B, T, C) or (B, T, C, F), padding included. Statistics are float32 or better, also
     under autocast. Ioffe and Szegedy, arXiv 1502.03167.
@@ -33,7 +33,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     Args:
         num_features: C.
         gamma: initial scale.
-        planes: true if F follows.
+        planes: true if rows have an axis F after C.
 
     >>> MaskedBatchNorm(4)(torch.randn(10, 4)).mean().abs() < 1e-6
     tensor(True)
@@ -44,7 +44,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         nn.init.constant_(self.weight, gamma)
         self.planes = planes
         self.frozen = False  # true: training uses the running statistics, as inference will
-        self.recomputing = False  # true: a second pass over the same rows, which moves no statistic
+        self.recomputing = False  # true: a second pass over the same rows, which leaves the running statistics alone
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the normalised rows."""
@@ -68,7 +68,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class SynchronisedBatchNorm(MaskedBatchNorm):
-    """A `MaskedBatchNorm` whose statistics in training are those of the rows of all ranks.
+    """A `MaskedBatchNorm` that in training computes its statistics over the rows of all ranks.
 
     >>> SynchronisedBatchNorm(4).eval()(torch.zeros(10, 4)).shape
     torch.Size([10, 4])
@@ -80,7 +80,7 @@ class SynchronisedBatchNorm(MaskedBatchNorm):
         if not use_batch:
             return super()._normed(rows, use_batch, momentum)
         moments = self._moments if self.recomputing else moments_of_all_ranks(rows.detach())
-        self._moments = moments  # of the rows that a second pass will be over
+        self._moments = moments  # for a second pass over the same rows
         normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps, moments)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             assert running is not None
@@ -89,13 +89,13 @@ class SynchronisedBatchNorm(MaskedBatchNorm):
 
 
 class LinearNorm(nn.Module):
-    """Linear -> BatchNorm -> constant scale over rows: (N, C_in) -> (N, C_out).
+    """Linear layer, BatchNorm, constant scale, over rows: (N, C_in) -> (N, C_out).
 
     Args:
         in_features, out_features: widths.
         gamma: initial value of the norm's scale; 0 makes a residual branch start as the identity.
         scale: constant factor on the output, one number per output channel or one for all; folded by `fuse_norms`.
-        batch_norm: false leaves the norm out, for comparisons; the linear has a bias then.
+        batch_norm: false omits the norm, for comparisons; then the linear layer has a bias.
 
     >>> fuse_norms(nn.Sequential(LinearNorm(4, 8)).eval())
     Sequential(
@@ -139,13 +139,13 @@ class LinearNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution -> BatchNorm: (B, C, T) or (B, C, T, F) in, rows (N, C') or (N, C', F') out.
+    """Convolution, BatchNorm: (B, C, T) or (B, C, T, F) in, rows (N, C') or (N, C', F') out.
 
-    The convolution pads nothing in time: the caller puts the context, which is state, in front.
+    The convolution does not pad in time: the caller prepends the past frames from its state.
 
     Args:
         conv: `nn.Conv1d` or `nn.Conv2d`, without bias if batch_norm.
-        batch_norm: false leaves the norm out, for comparisons.
+        batch_norm: false omits the norm, for comparisons.
 
     >>> ConvNorm(nn.Conv1d(4, 4, 3, bias=False)).eval()(torch.zeros(1, 4, 10), None).shape
     torch.Size([1, 8, 4])
@@ -183,7 +183,7 @@ class FusedConv(nn.Module):
 
 
 def branch_norm(kind: NormKind, dim: int) -> nn.Module:
-    """Return the norm before a branch of width D = dim: the identity in a FusionFormer."""
+    """Return the norm before a branch of width dim; the identity in a FusionFormer."""
     if kind == "layer":
         return nn.LayerNorm(dim)
     return MaskedBatchNorm(dim) if kind == "batch" else nn.Identity()
@@ -195,7 +195,7 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     W' = W gamma / sigma and b' = beta + (b - mean) gamma / sigma.
 
     Raises:
-        ValueError: the model is in training mode, or a BatchNorm would be left; names the module.
+        ValueError: the model is in training mode, or a BatchNorm cannot be folded; the message names it.
     """
     if model.training:
         raise ValueError(
@@ -217,22 +217,22 @@ def norms(model: nn.Module) -> list[MaskedBatchNorm]:
 
 
 def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
-    """Make training use the running statistics as constants; the last updates of a run do."""
+    """Make training use the running statistics as constants, or the batch statistics again (frozen=False)."""
     for norm in norms(model):
         norm.frozen = frozen
 
 
 def synchronise_statistics(model: nn.Module) -> None:
-    """Make training use the statistics of all ranks' rows: two ranks train as one does on both their batches."""
+    """Make training use statistics over the rows of all ranks: two ranks then train as one does on both batches."""
     for norm in norms(model):
-        norm.__class__ = SynchronisedBatchNorm  # the same parameters and statistics, otherwise computed
+        norm.__class__ = SynchronisedBatchNorm  # same parameters and buffers, only `_normed` differs
 
 
 @contextmanager
 def estimating_statistics(model: nn.Module) -> Iterator[None]:
-    """Re-estimate the BatchNorm statistics of a model: average them over the forward passes within the context.
+    """Re-estimate the BatchNorm statistics of a model as the average over the forward passes within the context.
 
-    Call it after averaging checkpoints, because the mean of their statistics does not fit the mean of their weights.
+    Use it after averaging checkpoints, because the mean of their statistics does not fit the mean of their weights.
     Dropout is off within the context, as in inference.
     """
     was_training = model.training

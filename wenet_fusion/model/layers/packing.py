@@ -1,9 +1,9 @@
-"""Padded batches, and the packed rows of their valid frames.
+"""Convert between padded batches and packed rows, which hold only the valid frames.
 
-In training, ops without memory work on rows, which hold no padding. In inference nothing is packed, and the same ops
-work on (B, T, ...).
+In training, ops without memory work on packed rows. In inference nothing is packed, and the same ops work on
+(B, T, ...).
 
-Shapes: B utterances, T frames, N valid frames of a batch; what follows the frame axis stays as it is.
+Shapes: B utterances, T frames, N valid frames of a batch; axes after the frame axis stay as they are.
 """
 
 from typing import Optional
@@ -23,12 +23,12 @@ def valid_frames(lengths_B: Tensor, frames: int) -> Tensor:
 
 
 def pack(x_BT: Tensor, valid_N: Optional[Tensor]) -> Tensor:
-    """Pack valid frames as rows: (B, T, ...) -> (N, ...). Without indices, return the input."""
+    """Pack valid frames as rows: (B, T, ...) -> (N, ...). If valid_N is None, return the input."""
     return x_BT if valid_N is None else x_BT.flatten(0, 1).index_select(0, valid_N)
 
 
 def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> Tensor:
-    """Put rows in place: (N, ...) -> (B, T, ...), zeros elsewhere. Without indices, return the input."""
+    """Undo `pack`: (N, ...) -> (B, T, ...), zeros in the padding. If valid_N is None, return the input."""
     if valid_N is None:
         return rows
     padded = torch.zeros([batch * frames] + list(rows.shape[1:]), dtype=rows.dtype, device=rows.device)

@@ -1,6 +1,6 @@
-"""Compute activations again in the backward pass instead of keeping them (Chen et al., arXiv 1604.06174).
+"""Activation checkpointing: recompute activations in the backward pass (Chen et al., arXiv 1604.06174).
 
-The second forward pass gives the same bits: it draws the same dropout, and BatchNorm moves no statistic.
+The second forward pass gives the same bits: it draws the same dropout and leaves the BatchNorm statistics unchanged.
 
 Shapes: N packed encoder frames, D width.
 """
@@ -51,7 +51,7 @@ class RecomputedChain(LayerChain):
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Make training keep only the inputs of encoder layers; the model, changed in place, keeps its parameters."""
+    """Change a model in place: training then keeps only the inputs of its encoder layers for the backward pass."""
     for module in list(model.modules()):
         if type(module) is LayerChain:
             module.__class__ = RecomputedChain

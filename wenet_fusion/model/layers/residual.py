@@ -17,7 +17,7 @@ class Residual(nn.Module):
 
     Args:
         op: any `LayerOp`.
-        norm: before the op; None leaves it out, as in a FusionFormer, whose norms are inside the ops.
+        norm: the norm before the op; None: none, as in a FusionFormer, whose norms are inside the ops.
 
     >>> from wenet_fusion.model.layers.feed_forward import FeedForward
     >>> branch = Residual(FeedForward(dim=4, hidden=8))
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A module without memory, such as a norm, as a `LayerOp`.
+    """Makes a `LayerOp` from a module without memory, such as a norm.
 
     >>> Pointwise(nn.LayerNorm(4)).init_state(batch=1, cached=0, zero=torch.zeros(()))
     []
@@ -63,10 +63,10 @@ class Pointwise(nn.Module):
 
 
 class LayerChain(nn.ModuleDict):
-    """Ops one after the other: an encoder layer. Its state is the list of theirs, one after the other.
+    """Ops in sequence: an encoder layer. Its state is the concatenation of the ops' lists of tensors.
 
     Args:
-        ops: name -> `LayerOp`, in order. Parameters are named after them (`encoder.layers.0.attention...`).
+        ops: name -> `LayerOp`, in order. The names become part of parameter names (`encoder.layers.0.attention...`).
 
     >>> from wenet_fusion.model.layers.feed_forward import FeedForward
     >>> layer = LayerChain({"first": Residual(FeedForward(4, 8)), "second": Residual(FeedForward(4, 8))})
@@ -78,10 +78,10 @@ class LayerChain(nn.ModuleDict):
         super().__init__(dict(ops))
         # mypy takes every attribute of a module for a tensor.
         sizes = [len(op.init_state(1, 1, torch.zeros(()))) for op in ops.values()]  # type: ignore[operator]
-        self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]  # of each op's tensors in the chain's state
+        self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]  # where each op's tensors end in the state
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
-        """Return the ops' states before the first frame, one after the other."""
+        """Return the concatenated states of the ops before the first frame."""
         state: List[Tensor] = []
         for op in self.values():
             # mypy takes every attribute of a module for a tensor.

@@ -20,17 +20,17 @@ STRIDE = 2
 class Subsampling(nn.Module):
     """(B, T, F) -> packed (N, D) at a quarter of the rate. A `LayerOp`.
 
-    The state is the last window - stride = 1 input frame of each convolution, (B, 1, 1, F) and (B, C, 1, F'), after the
-    norm and ReLU before it: zeros truly mean "nothing before".
+    The state holds the last window - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). The
+    second one is taken after norm and ReLU, so zeros are the same as the zero padding of a convolution.
 
     Args:
         num_mel_bins: F.
         dim: D.
-        channels: C of both convolutions.
+        channels: C, output channels of both convolutions.
         batch_norm: see `LinearNorm`.
 
     Raises:
-        ValueError: if too few mel bins are left for a convolution.
+        ValueError: num_mel_bins is below 7.
 
     >>> subsampling = Subsampling(num_mel_bins=80, dim=16, channels=4)
     >>> [tuple(tensor.shape) for tensor in subsampling.init_state(batch=1, cached=0, zero=torch.zeros(()))]
@@ -51,7 +51,7 @@ class Subsampling(nn.Module):
         self.out = LinearNorm(channels * bins_2, dim, batch_norm=batch_norm)
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
-        """Return zeros (B, C, 1, F) for each convolution."""
+        """Return zeros (B, 1, 1, F) and (B, C, 1, F')."""
         return [zero.expand(batch, channels, self.context, bins) for channels, bins in self.state_sizes]
 
     def forward(self, x_BTF: Tensor, state: List[Tensor], context: StepContext) -> Tuple[Tensor, List[Tensor]]:

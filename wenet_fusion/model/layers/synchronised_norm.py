@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of all ranks: each rank holds some rows of one batch.
+"""Batch normalisation with statistics over all ranks: each rank holds some rows of one batch.
 
 Shapes: N rows of this rank, C channels, F frequency bins.
 """
@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
 
 class _SynchronisedNorm(torch.autograd.Function):
-    """Normalise rows by the mean and variance of the rows of all ranks; differentiable in all ranks' rows."""
+    """Normalise by mean and variance over all ranks; gradients flow through both to the rows of every rank."""
 
     @staticmethod
     def forward(
@@ -51,7 +51,7 @@ def _backward_with_constants(
     gradient: Tensor, rows: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
 ) -> list[Tensor]:
     """Return the gradients of rows, weight and bias as if mean and variance were constants."""
-    if rows.size(0) == 0:  # torch's kernel divides by it
+    if rows.size(0) == 0:  # torch's kernel divides by the number of rows
         return [torch.zeros_like(rows), torch.zeros_like(weight), torch.zeros_like(weight)]
     return torch.ops.aten.native_batch_norm_backward(
         gradient, rows, weight, mean, variance, None, None, False, eps, [True, True, True]
@@ -61,16 +61,16 @@ def _backward_with_constants(
 def synchronised_batch_norm(
     rows: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Moments | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise the rows of this rank with the statistics of all ranks' rows. Every rank calls it, in the same order.
+    """Normalise the rows of this rank with statistics over all ranks. Every rank must call it, in the same order.
 
     Args:
-        rows: (N, C) or (N, C, F); N may differ between ranks and be 0, but not in all of them.
-        weight, bias: (C,) scale and shift. Their gradients are those of this rank's rows.
+        rows: (N, C) or (N, C, F). N may differ between ranks, and some ranks, but not all, may have N = 0.
+        weight, bias: (C,) scale and shift. Their gradients are sums over the rows of this rank only.
         eps: added to the variance.
-        moments: of the rows, if they are known, which saves a transfer.
+        moments: result of `moments_of_all_ranks` for these rows, if known: it saves a transfer.
 
     Returns:
-        The normalised rows, and (C,) mean and unbiased variance of all ranks' rows.
+        The normalised rows, and mean and unbiased variance over all ranks, (C,) each.
     """
     moments = moments_of_all_ranks(rows.detach()) if moments is None else moments
     normed, mean, variance = _SynchronisedNorm.apply(rows, weight, bias, eps, moments)
@@ -78,9 +78,9 @@ def synchronised_batch_norm(
 
 
 def moments_of_all_ranks(rows: Tensor) -> Moments:
-    """Return the moments of the rows of all ranks. Every rank calls it.
+    """Return the moments over the rows of all ranks. Every rank must call it.
 
-    Means and squared deviations are combined pairwise, not sums of squares, which would cancel (Chan, Golub and LeVeque
+    It combines the ranks' means and squared deviations, because sums of squares would cancel (Chan, Golub and LeVeque
     1983, "Algorithms for computing the sample variance").
     """
     axes = _reduced_axes(rows)
@@ -102,5 +102,5 @@ def _reduced_axes(rows: Tensor) -> list[int]:
 
 
 def _channels(values: Tensor, rows: Tensor) -> Tensor:
-    """Give (C,) the dimensions of rows."""
+    """Reshape (C,) values so that they broadcast over rows."""
     return values.unsqueeze(-1) if rows.dim() == 3 else values

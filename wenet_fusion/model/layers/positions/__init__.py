@@ -1,1 +1,1 @@
-"""How layers see the distance between frames: a learned bias of attention, or sinusoids."""
+"""Positions of frames for attention: a learned bias per distance, or sinusoids."""

@@ -1,7 +1,7 @@
-"""Relative positions of self-attention as a learned bias, without a matrix product, for streams of any length.
+"""Learned attention bias for relative positions: needs no matrix product and works for streams of any length.
 
-Shapes: T queries, S keys, the last of which are the queries' own frames, L layers, H heads, R largest distance that has
-a bias of its own.
+Shapes: T queries, S keys (the last T belong to the same frames as the queries), L layers, H heads, R largest distance
+with its own bias.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 class PositionBias(nn.Module):
-    """A bias per layer, head and relative distance, which is clipped to +-R: (T, S) -> (L, H, T, S).
+    """A bias per layer, head and relative distance; distances are clipped to [-R, R]: (T, S) -> (L, H, T, S).
 
-    As in T5 (Raffel et al., arXiv 1910.10683) without its buckets. All layers share one table, so a step reads it once.
+    As in T5 (Raffel et al., arXiv 1910.10683) without buckets. One table holds all layers: a step needs one lookup.
 
     Args:
         layers, heads: L and H.
@@ -30,7 +30,7 @@ class PositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(2 * max_distance + 1, layers * heads))
 
     def forward(self, queries: int, keys: int) -> Tensor:
-        """Return (L, H, T, S). The last query and the last key are the same frame, so sizes give all distances."""
+        """Return (L, H, T, S). The last query and the last key are the same frame, so T and S give all distances."""
         index_TS = distance_index(queries, keys, self.max_distance, self.table)
         bias = F.embedding(index_TS, self.table).view(queries, keys, self.layers, self.heads)
         return bias.permute(2, 3, 0, 1)
@@ -40,8 +40,8 @@ class PrecomputedBias(nn.Module):
     """A `PositionBias` for export: the biases of one-chunk steps are precomputed, all others are looked up.
 
     Args:
-        bias: the learned one.
-        sizes: (T, S) of the steps to prepare.
+        bias: the learned bias.
+        sizes: (T, S) of the steps to precompute.
 
     >>> bias = PositionBias(layers=1, heads=1, max_distance=4)
     >>> PrecomputedBias(bias, [(2, 6)])(2, 6).shape

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Sinusoids(nn.Module):
-    """Positions (...) -> (..., D).
+    """`sinusoids` as a module: positions (...) -> (..., D).
 
     Args:
         dim: D, even.
@@ -21,14 +21,14 @@ class Sinusoids(nn.Module):
         self.dim = dim
 
     def forward(self, position: Tensor, like: Tensor) -> Tensor:
-        """Return `sinusoids` in the dtype and device of `like`."""
+        """Return `sinusoids` in the dtype and on the device of `like`."""
         return sinusoids(position, self.dim, like)
 
 
 def sinusoids(position: Tensor, dim: int, like: Tensor) -> Tensor:
-    """Return sines, then cosines, of falling rates: (...) positions -> (..., D), in the dtype and device of `like`."""
+    """Return D/2 sines, then D/2 cosines: positions (...) -> (..., D), in the dtype and on the device of `like`."""
     half = dim // 2
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32  # half precision cannot count far
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32  # half precision rounds large positions
     rate = torch.exp(torch.arange(half, device=like.device, dtype=dtype) * (-math.log(10000.0) / half))
     angle = position.unsqueeze(-1) * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1).to(like.dtype)
