@@ -152,7 +152,7 @@ def test_a_changed_transcript_is_reported(recipe, corpus, killed, tmp_path, caps
         start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")
     assert start(recipe, (corpus[0], other), tmp_path / "run").step == 2, "the dev list changes no weight"
-    assert "note: the dev list is another (" in capsys.readouterr().err
+    assert "note: the dev list has changed (" in capsys.readouterr().err
     lines[4]["txt"] = json.loads(corpus[0].read_text().splitlines()[4])["txt"] + " \u200b"
     other.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert start(recipe, (other, corpus[1]), tmp_path / "run").step == 2, "the same tokens"

@@ -1,4 +1,4 @@
-"""Explain failures from outside: memory that ran out, processes that were killed."""
+"""Explain out-of-memory errors and killed processes."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,10 @@ _GOES_ON = "the same command then goes on from the last saved state"
 
 @contextlib.contextmanager
 def explaining_failures(work: Callable[[], str]) -> Iterator[None]:
-    """Turn errors of memory and of processes that load batches into one OSError with its remedy.
+    """Turn out-of-memory errors and the death of a process that loads batches into an OSError with a remedy.
 
     Args:
-        work: describes the current work and its batch.
+        work: returns a description of the current work and its batch.
 
     >>> with explaining_failures(lambda: "in step 7"):
     ...     raise MemoryError
@@ -40,13 +40,13 @@ then goes on from the last saved state
 
 
 def describe_update(step: int, batches: Sequence[Batch], sample_rate: int, max_batch_seconds: float) -> str:
-    """Return a description of the update, its largest batch, and the setting that makes batches smaller.
+    """Describe an update, its largest batch, and the setting that limits the size of batches.
 
     Args:
         step: number of the update.
-        batches: of the update; none between two updates.
-        sample_rate: of their samples, Hz.
-        max_batch_seconds: the setting.
+        batches: batches of the update; empty between two updates.
+        sample_rate: rate of the samples, Hz.
+        max_batch_seconds: value of the setting.
 
     >>> describe_update(7, [], 16000, 400.0)
     'after step 7, with training.max_batch_seconds: 400'

@@ -40,18 +40,18 @@ from wenet_fusion.training.training_config import TrainingConfig
 
 
 class Trainer:
-    """Train a model in place and write its checkpoints to a folder; resume if the folder holds a training state.
+    """Train a model and write its checkpoints to a folder; resume if the folder holds a training state.
 
-    Every random draw outside the model (order of utterances, augmentation, chunking, masks) is keyed by seed and
-    position. So a resumed run needs only torch's own generator from the training state, and on the CPU n steps equal
-    k steps, a kill, and n - k steps, bit for bit.
+    Random draws outside the model (order of utterances, augmentation, chunking, masks) depend only on the seed and the
+    position in the run. So the training state holds only torch's generators. On the CPU, n steps equal k steps, a kill,
+    and n - k steps, bit for bit.
 
     Args:
-        model: trained in place, moved to `device`.
-        train, dev: data to train on and to validate on.
-        config: length of the run, batches, schedule.
-        spec_augment: masks on the features.
-        fingerprint: configuration, vocabulary and data, which a resumed run must share.
+        model: moved to the device of `placement` and trained in place.
+        train, dev: training and validation data.
+        config: settings of the training.
+        spec_augment: settings of feature masks.
+        fingerprint: configuration, vocabulary and data; a resumed run must agree with those of its first start.
         model_dir: an existing folder for checkpoints, logs and TensorBoard files.
         placement: the device, and the ranks that train together; rank 0 alone writes and prints.
 
@@ -95,16 +95,16 @@ class Trainer:
         self.files = RunFiles(model_dir, config.save_interval_steps, keeping, config.save_in_background)
         self._speed = Speedometer(train.frontend.sample_rate, placement)
         self._lines = StepLines(config.max_steps)
-        self._is_tried = not config.check_largest_batch  # the largest batch
+        self._is_tried = not config.check_largest_batch  # whether the largest batch needs no trial any more
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
-        self.batch = 0  # position in the epoch: batches that are done, by all ranks
+        self.batch = 0  # position in the epoch: number of batches done, over all ranks
         self.skipped_steps = 0
-        self.epoch_loss, self.epoch_updates = 0.0, 0  # sum and number of the epoch's updates, without skipped ones
-        self.stop_requested = False  # set it true: the run saves its state after the update under way, and ends
-        self._is_stopping = False  # some rank was asked to stop, and all ranks know
+        self.epoch_loss, self.epoch_updates = 0.0, 0  # sum of losses and number of updates, without skipped ones
+        self.stop_requested = False  # set to True: the run finishes the current update, saves its state, and ends
+        self._is_stopping = False  # true in every rank as soon as one of them was asked to stop
         self._measured_at = time.monotonic()
-        self._updating: Sequence[Batch] = ()  # batches of the update that is being made
+        self._updating: Sequence[Batch] = ()  # batches of the current update
         if self.ranks.is_first:
             taken = f"{model_dir} is being trained by another process (number {{holder}}): wait for its end, or choose "
             self._lock = hold_lock(model_dir / "training.lock", f"{taken}another --model_dir")
@@ -116,11 +116,11 @@ class Trainer:
             self.log = open_loggers(config.loggers, model_dir, self.step, fingerprint.config_yaml)
 
     def run(self) -> None:
-        """Train up to `max_steps`, or until `stop_requested` in any rank.
+        """Train up to `max_steps`, or until `stop_requested` is true in any rank.
 
         Raises:
             ValueError: the loss stays non-finite, or too much audio cannot be read.
-            OSError: memory ran out, the disk is full, or a process that loads batches or another rank has ended.
+            OSError: memory ran out, the disk is full, or another rank or a process that loads batches has died.
         """
         self._measured_at = time.monotonic()
         try:
@@ -146,7 +146,7 @@ class Trainer:
         most = (config.max_steps - self.step) * config.accumulate
         epoch = self.train_data.epoch(self.epoch, self.batch, most, loading, self.ranks)
         finished, before, number = False, self.step, self.epoch
-        self.files.wait()  # processes that load batches are forked: no thread should be at work
+        self.files.wait()  # the processes that load batches are forked: no thread should run meanwhile
         self.model.train()
         if not self._is_tried:
             check_largest_batches(epoch.largest, config.max_steps, self.gradients, self.optimizer, self.ranks)
@@ -171,7 +171,7 @@ class Trainer:
                     return
         if self.step > before:
             self._print(f"epoch {number}: {self._speed.of_epoch()}")
-        else:  # the state was saved after the epoch's last batch
+        else:  # the run resumed after the epoch's last batch
             self._start_next_epoch()
 
     def _validation_is_due(self, epoch_finished: bool) -> bool:
@@ -188,7 +188,7 @@ class Trainer:
             print(line, flush=True)
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
-        """Update the weights with the mean gradient of the batches, or skip the update if it is not finite."""
+        """Update the weights with the mean gradient of the batches; skip if loss or gradient is not finite."""
         started = time.monotonic()
         self._updating = batches
         self.step += 1
@@ -246,7 +246,7 @@ class Trainer:
         self.files.save_model(ModelCheckpoint(*model, self.step, dev_loss, dev_error_rate))
 
     def _save_state(self) -> None:
-        """Write training_state.pt, from which `_resume` goes on. Every rank calls it: each has its own generator."""
+        """Write training_state.pt, which `_resume` reads. Every rank must call it: each has its own generator."""
         rng, cuda_rng = random_states(Placement(self.device, self.ranks))
         if not self.ranks.is_first:
             return

@@ -13,7 +13,7 @@ from wenet_fusion.training.progress.logger_protocol import LoggerName
 from wenet_fusion.training.state.run_files import Score
 
 Precision = Literal["float32", "bfloat16", "float16"]
-# What autocast computes matrix products in; None: no autocast.
+# The dtype that autocast uses for matrix products; None: no autocast.
 AUTOCAST: dict[Precision, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
@@ -23,7 +23,7 @@ AUTOCAST: dict[Precision, torch.dtype | None] = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length of a run, size of its batches, and its files.
+    """Settings of a training run: its length, its batches and its files.
 
     >>> TrainingConfig(max_steps=1500, max_batch_seconds=40.0).problems()
     []
@@ -36,25 +36,25 @@ class TrainingConfig:
     max_batch_rows: int = 200  # utterances per batch and rank
     accumulate: int = 1  # batches per update; all their utterances count equally
     checkpoint_activations: bool = False  # keep only the inputs of encoder layers: less memory, more time
-    precision: Precision = "float32"  # of matrix products; norms, losses and weights are always float32
-    frozen_statistics_steps: int = 0  # last updates with constant BatchNorm statistics, as in inference; -1: all
-    average_decay: float = 0.0  # moving average of the weights, which is validated and saved: 0.999; 0: none
+    precision: Precision = "float32"  # dtype of matrix products; norms, losses and weights are always float32
+    frozen_statistics_steps: int = 0  # number of last updates with constant BatchNorm statistics; -1: all updates
+    average_decay: float = 0.0  # decay of a moving average of the weights, which is validated and saved; 0: no average
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
-    dev_ctm: str = ""  # CTM file with the times of the dev list's words, for emission delays; empty: none
-    save_in_background: bool = False  # write while training goes on; takes memory for a copy of the training state
+    dev_ctm: str = ""  # CTM file with word times of the dev list, to measure emission delays; empty: do not measure
+    save_in_background: bool = False  # save while training goes on; needs memory for a copy of the training state
     keep_checkpoints: int = 30  # newest step_*.pt files to keep
-    keep_best_checkpoints: int = 0  # best ones to keep beside the newest
-    best_by: Score = "error_rate"  # what makes a checkpoint better on the dev set; the other one decides between equals
-    check_largest_batch: bool = True  # run the largest batch before training, to see whether it fits into memory
-    loggers: tuple[LoggerName, ...] = ("tensorboard",)  # where numbers go beside train_log.jsonl
-    num_workers: int = 1  # processes that load batches; 0 loads them in the training process
+    keep_best_checkpoints: int = 0  # best step_*.pt files to keep in addition
+    best_by: Score = "error_rate"  # dev score that ranks checkpoints; the other score breaks ties
+    check_largest_batch: bool = True  # try the largest batch before training, to see whether it fits into memory
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)  # loggers in addition to train_log.jsonl
+    num_workers: int = 1  # processes that load batches; 0: load them in the training process
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)  # dynamic chunk training
     optim: OptimConfig = field(default_factory=OptimConfig)  # optimiser
-    freeze: FreezeConfig = field(default_factory=FreezeConfig)  # part of the encoder that stays as it is
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)  # part of the encoder to freeze
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         names = ("max_steps", "max_batch_rows", "accumulate", "save_interval_steps", "keep_checkpoints")
         found = [f"{name}: {getattr(self, name)} must be at least 1" for name in names if getattr(self, name) < 1]
         seconds, frozen = self.max_batch_seconds, self.frozen_statistics_steps
@@ -73,6 +73,6 @@ class TrainingConfig:
         return found
 
     def has_frozen_statistics(self, step: int) -> bool:
-        """Return whether all BatchNorms use constant statistics in an update."""
+        """Return whether all BatchNorms use constant statistics in this update."""
         frozen = self.frozen_statistics_steps
         return frozen == ALWAYS or step > self.max_steps - frozen

@@ -1,4 +1,4 @@
-"""Parts of the encoder that training leaves as they are, for fine-tuning, and constant BatchNorm statistics."""
+"""Freeze a part of the encoder, for fine-tuning, and BatchNorm statistics."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ ALWAYS = -1
 
 @dataclass(frozen=True)
 class FreezeConfig:
-    """A part of the encoder that keeps its weights and statistics, and for how long.
+    """The part of the encoder whose weights and statistics are frozen, and for how long.
 
     >>> FreezeConfig(steps=-2).problems()
     ['steps: -2 is below -1; -1 freezes for the whole run, 0 not at all']
     """
 
-    steps: int = 0  # first updates in which the part stays as it is; -1: all; 0: none
-    layers: int = -1  # the subsampling and this number of encoder layers from below; -1: the whole encoder
+    steps: int = 0  # number of first updates that freeze the part; -1: all updates; 0: none
+    layers: int = -1  # freeze the subsampling and this number of first encoder layers; -1: the whole encoder
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = []
         if self.steps < ALWAYS:
             found.append(f"steps: {self.steps} is below -1; -1 freezes for the whole run, 0 not at all")
@@ -32,7 +32,7 @@ class FreezeConfig:
         return found
 
     def covers(self, step: int) -> bool:
-        """Return whether the part is frozen in an update; the first one is step 1."""
+        """Return whether the part is frozen in an update; `step` counts from 1."""
         return self.steps == ALWAYS or step <= self.steps
 
 
@@ -42,13 +42,13 @@ def _frozen_parts(encoder: Encoder, config: FreezeConfig) -> list[nn.Module]:
 
 
 def freeze_for(model: AsrModel, step: int, config: FreezeConfig, all_statistics: bool) -> None:
-    """Freeze or release parameters and BatchNorm statistics for an update.
+    """Freeze or unfreeze parameters and BatchNorm statistics for an update.
 
     Args:
         model: changed in place.
         step: number of the update.
-        config: the part of the encoder, and its updates.
-        all_statistics: every BatchNorm of the model uses constant statistics in this update.
+        config: the part of the encoder to freeze, and the updates that freeze it.
+        all_statistics: freeze the statistics of every BatchNorm of the model in this update.
     """
     frozen = config.covers(step)
     freeze_statistics(model, all_statistics)
@@ -58,7 +58,7 @@ def freeze_for(model: AsrModel, step: int, config: FreezeConfig, all_statistics:
 
 
 def drop_frozen_gradients(model: AsrModel, step: int, config: FreezeConfig) -> None:
-    """Zero the gradients of the frozen layers' position biases: all layers share one table of them."""
+    """Zero the gradients of frozen layers' position biases, which share a table with those of other layers."""
     bias = model.encoder.position_bias
     if bias is not None and config.covers(step) and bias.table.grad is not None:
         bias.table.grad[:, : max(config.layers, 0) * bias.heads] = 0

@@ -1,4 +1,4 @@
-"""Try the largest batch of an epoch before training, so that memory that does not suffice is found at once."""
+"""Try the largest batch of an epoch before training, so that too little memory is noticed at once."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SEARCH_STEPS = 4  # halvings between a number of rows that fits and one that do
 def check_largest_batches(
     sizes: Sequence[BatchSize], step: int, gradients: Gradients, optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> None:
-    """Run batches of these sizes forward and backward, without a trace in the run.
+    """Run batches of these sizes forward and backward, without changing the run.
 
-    They hold noise: only their size matters. Every rank calls it with the same sizes.
+    The batches hold noise, because only their size matters. Every rank must call it, with the same sizes.
 
     Args:
-        sizes: of the batches of an epoch that need most memory.
-        step: an update as all are, at which losses that begin late have begun.
-        gradients: computes those of the model, which is in training.
-        optimizer: the room for its moments is kept free, if it has none yet.
+        sizes: sizes of the batches that need the most memory in an epoch.
+        step: number of an update in which all losses are active, also those that start late.
+        gradients: computes the gradients; its model is in training mode.
+        optimizer: if it has no moments yet, memory for them is reserved during the trial.
         ranks: this process and the others.
 
     Raises:
-        OSError: memory ran out; names the largest `max_batch_seconds` that was found to fit.
+        OSError: memory ran out; the message names a lower `max_batch_seconds`, or says that an utterance is too long.
     """
     model = gradients.model
     device = next(model.parameters()).device
@@ -69,7 +69,7 @@ def _check(size: BatchSize, try_size: Callable[[BatchSize], None], model: AsrMod
                 parameter.grad = None
         return True
 
-    if ranks.world > 1:  # a rank alone cannot try again: norms wait for the others
+    if ranks.world > 1:  # no search: a rank cannot try another size alone, because BatchNorms wait for all ranks
         if fits(size.rows):
             return
         found = size.rows // 2
@@ -90,7 +90,7 @@ def _check(size: BatchSize, try_size: Callable[[BatchSize], None], model: AsrMod
 
 
 def made_batch(size: BatchSize, sample_rate: int, vocabulary_size: int) -> Batch:
-    """Return a batch of a size, with faint noise for audio and tokens that do not repeat.
+    """Return a batch of the given size: faint noise as audio, and tokens without immediate repetitions.
 
     >>> made_batch(BatchSize(rows=2, seconds=0.5, tokens=3), sample_rate=8000, vocabulary_size=10).tokens_BU.tolist()
     [[3, 4, 5], [3, 4, 5]]
@@ -106,11 +106,11 @@ def made_batch(size: BatchSize, sample_rate: int, vocabulary_size: int) -> Batch
 
 
 def rows_that_fit(rows: int, fits: Callable[[int], bool]) -> int:
-    """Return the number of rows, at most `rows`, that a search finds to fit; 0 if not one does.
+    """Search for a number of rows that fits, at most `rows` and close to the largest; return 0 if not even 1 fits.
 
     Args:
-        rows: of the largest batch.
-        fits: tries a number of rows.
+        rows: rows of the largest batch.
+        fits: tries a number of rows and returns whether it fits into memory.
 
     >>> rows_that_fit(40, lambda rows: rows <= 13)
     13

@@ -1,8 +1,8 @@
 """Muon for the hidden matrices of a model, AdamW for its other weights.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest
-semi-orthogonal matrix. As in Liu et al. (arXiv 2502.16982) its updates are scaled to the size of AdamW's, so that one
-learning rate suits both.
+semi-orthogonal matrix. As in Liu et al. (arXiv 2502.16982), its updates are scaled to the size of AdamW's updates, so
+that one learning rate suits both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether Muon updates a parameter: a matrix of a layer, no embedding, head or table of positions.
+    """Return whether Muon updates a parameter: a matrix in a layer, not an embedding, an output layer or a bias table.
 
     >>> weight = nn.Parameter(torch.zeros(4, 4))
     >>> [is_hidden_matrix(name, weight) for name in ("encoder.layers.0.attention.qkv.weight", "decoder.out.weight")]
@@ -26,13 +26,13 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Two optimisers as one: `param_groups` are those of both.
+    """Combine two optimisers into one, whose `param_groups` holds the groups of both.
 
     Args:
         matrices: parameters that Muon updates.
-        momentum: of Muon.
-        rate_factor: learning rate of Muon as a multiple of the learning rate that is set.
-        weight_decay: of the matrices.
+        momentum: momentum of Muon.
+        rate_factor: learning rate of Muon as a multiple of AdamW's.
+        weight_decay: weight decay of `matrices`.
         adamw: updates the other parameters.
 
     Raises:
@@ -67,7 +67,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._join()
 
     def _join(self) -> None:
-        """Show the groups and the state of both parts, not copies."""
+        """Refer to the groups and states of both optimisers, without copies."""
         self.param_groups = [group for part in self._parts for group in part.param_groups]
         self.state: Any = ChainMap(*(part.state for part in self._parts))
 
@@ -79,12 +79,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of both parts."""
+        """Return the states of both optimisers."""
         muon, adamw = (part.state_dict() for part in self._parts)
         return {"muon": muon, "adamw": adamw}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`; raises KeyError and ValueError if it is of another optimiser."""
+        """Restore a state that `state_dict` returned; KeyError or ValueError if another optimiser wrote it."""
         for part, name in zip(self._parts, ("muon", "adamw")):
             part.load_state_dict(state_dict[name])
         self._join()

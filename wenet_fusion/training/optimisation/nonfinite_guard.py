@@ -14,11 +14,11 @@ MAX_NONFINITE_RUN = 10  # skipped updates in a row after which a run has diverge
 
 
 class NonFiniteGuard:
-    """Restore BatchNorm statistics after a skipped update, keep its batches for inspection, and count.
+    """Restore BatchNorm statistics after a skipped update, save its batches to a file, and count skipped updates.
 
     Args:
         model: its running statistics change in each forward pass, before the loss is known.
-        model_dir: receives `nonfinite_batch.pt`, from other ranks than the first `nonfinite_batch_rankN.pt`.
+        model_dir: receives `nonfinite_batch.pt`, or `nonfinite_batch_rankN.pt` from a rank N above 0.
         peak_rate: the configured learning rate, for the message of a run that has diverged.
         rank: the number of this process.
 
@@ -38,26 +38,26 @@ class NonFiniteGuard:
         self._in_a_row = 0
 
     def start_update(self) -> None:
-        """Remember statistics and generators before the forward passes of an update."""
+        """Copy statistics and generator states before the forward passes of an update."""
         self._random_state = own_random_state(self._device)
         self._before = [statistic.clone() for statistic in self._statistics]
 
     def accept(self) -> None:
-        """Note that the update was finite."""
+        """Reset the count of skipped updates in a row after a finite update."""
         self._in_a_row = 0
 
     def restore(self) -> None:
-        """Put the statistics back to where the update began."""
+        """Restore the statistics to their values before the update."""
         for statistic, value in zip(self._statistics, self._before):
             statistic.copy_(value)
 
     def skip(self, step: int, batches: Sequence[Batch], passes: Callable[[], None]) -> None:
-        """Restore the statistics of before the forward passes, write the batches to a file and print a line.
+        """Restore the statistics, write the batches to a file and print a line.
 
         Args:
             step: number of the update.
-            batches: of the update.
-            passes: runs them forward and backward again, to find where the first value is that is not finite.
+            batches: batches of the update.
+            passes: repeats the forward and backward passes, to find the first value that is not finite.
 
         Raises:
             ValueError: `MAX_NONFINITE_RUN` updates in a row were not finite.

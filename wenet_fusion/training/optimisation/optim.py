@@ -16,7 +16,7 @@ Decay = Literal["linear", "inverse_sqrt", "cosine", "wsd", "constant"]
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Settings of the optimiser and of its learning rate.
+    """Settings of the optimiser and the learning rate.
 
     >>> config = OptimConfig(learning_rate=0.002, warmup_steps=100)
     >>> [learning_rate(config, step, max_steps=1000) for step in (50, 100, 400)]
@@ -26,17 +26,17 @@ class OptimConfig:
     algorithm: Literal["adamw", "muon"] = "adamw"  # muon: Muon (arXiv 2502.16982) for the layers' matrices
     learning_rate: float = 1e-3  # peak learning rate
     warmup_steps: int = 1000  # updates over which the rate rises linearly from 0 to the peak
-    decay: Decay = "inverse_sqrt"  # the rate after the warm-up; linear, cosine and wsd reach 0 at max_steps
-    decay_steps: int = 0  # with wsd: last updates, over which the rate falls linearly from the peak to 0
-    weight_decay: float = 0.01  # AdamW weight decay of matrices; norms and biases have none
+    decay: Decay = "inverse_sqrt"  # schedule after the warm-up; linear, cosine and wsd reach 0 after max_steps
+    decay_steps: int = 0  # wsd only: number of last updates, over which the rate falls linearly from the peak to 0
+    weight_decay: float = 0.01  # weight decay of matrices; norms and biases have none
     beta_1: float = 0.9  # AdamW decay of the first moment
     beta_2: float = 0.98  # AdamW decay of the second moment
-    muon_momentum: float = 0.95  # with muon: decay of its momentum
-    muon_rate_factor: float = 1.0  # with muon: its learning rate as a multiple of learning_rate
-    clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it
+    muon_momentum: float = 0.95  # muon only: decay of the momentum
+    muon_rate_factor: float = 1.0  # muon only: learning rate of its matrices as a multiple of learning_rate
+    clip_norm: float = 5.0  # scale gradients with a larger norm down to this norm
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = [
             f"{name}: {getattr(self, name)} must be above 0"
             for name in ("learning_rate", "clip_norm", "muon_rate_factor")
@@ -52,7 +52,7 @@ class OptimConfig:
 
 
 def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
-    """Return the learning rate of an update; the first one is step 1."""
+    """Return the learning rate of an update; `step` counts from 1."""
     if step < config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     return config.learning_rate * _share_of_peak(config, step, max_steps)
@@ -91,6 +91,6 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of an update; a group may have a multiple of it."""
+    """Set the learning rate of an update, times the `rate_factor` of a group that has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)

@@ -1,4 +1,4 @@
-"""Passes over a model that leave no trace in its training, and the search for what is not finite."""
+"""Trial passes that do not affect a training, and the search for the first value that is not finite."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wenet_fusion.training.state.random_state import RandomState, own_random_sta
 
 @contextlib.contextmanager
 def leaving_no_trace(model: nn.Module, random_state: RandomState | None = None) -> Iterator[None]:
-    """Restore BatchNorm statistics and torch's generators at the end, and drop gradients.
+    """Restore BatchNorm statistics and torch's generators when the context ends, and drop all gradients.
 
     Args:
-        model: in training.
-        random_state: where the generators start within the context; None: where they are.
+        model: a model in training.
+        random_state: state of the generators at the start of the context; None: their current state.
     """
     device = next(model.parameters()).device
     statistics = [buffer for name, buffer in model.named_buffers() if "running_" in name]
@@ -34,15 +34,15 @@ def leaving_no_trace(model: nn.Module, random_state: RandomState | None = None) 
         set_own_random_state(now, device)
 
 
-# ---- what was not finite
+# ---- values that are not finite
 
 
 def first_nonfinite(model: nn.Module, passes: Callable[[], None]) -> str:
-    """Return where the first value that is not finite appears; an empty text if none does.
+    """Return where the first value that is not finite appears; an empty string if all are finite.
 
     Args:
-        model: whose modules are watched.
-        passes: runs forward and backward.
+        model: its modules and gradients are watched.
+        passes: runs the forward and backward passes.
 
     >>> import torch
     >>> layer = nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""One update of the weights: the gradient of one or several batches, over all ranks."""
+"""An update of the weights: the gradient of one or several batches, over all ranks."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ from wenet_fusion.training.training_config import AUTOCAST, TrainingConfig
 
 
 class Gradient(NamedTuple):
-    """The losses of an update, and the norm of its gradient before clipping. The same in all ranks."""
+    """The losses of an update, and the norm of its gradient before clipping. All ranks get the same values."""
 
     loss: float  # mean over the utterances of all batches and ranks
     ctc_loss: float
@@ -47,16 +47,16 @@ class Gradient(NamedTuple):
 
 
 class Gradients:
-    """Computes the gradients of updates. The ranks' batches of a step count as one batch.
+    """Compute the gradients of updates over all ranks.
 
-    Each utterance has the same weight in it, and BatchNorm sees the frames of all ranks, so ranks train as one process
-    does on their batches together.
+    Each utterance of an update has the same weight, and BatchNorm uses the frames of all ranks. So several ranks train
+    as one process would with their batches joined.
 
     Args:
         model: the model, on its device.
-        config: batches per update, chunkings, precision, largest norm.
-        spec_augment: masks on the features.
-        seed: key of the random draws, beside step and position.
+        config: settings of the training: chunkings, precision, clipping.
+        spec_augment: settings of feature masks.
+        seed: seed of the random draws, which also depend on step and position.
         ranks: this process and the others.
 
     >>> from wenet_fusion.model.asr_model import ModelConfig
@@ -77,7 +77,7 @@ class Gradients:
         self._ranks = ranks
         self._device = next(model.parameters()).device
         self._parallel: nn.Module = model
-        self._trained: list[bool] = []  # of each parameter whether `_parallel` expects a gradient
+        self._trained: list[bool] = []  # for each parameter, whether `_parallel` expects a gradient
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "float16")
         if config.checkpoint_activations:
             recompute_activations(model)
@@ -85,21 +85,21 @@ class Gradients:
             synchronise_statistics(model)
 
     def _share_gradients(self) -> None:
-        """Let the ranks average their gradients; again if other parameters than before are frozen."""
+        """Wrap the model so that ranks average their gradients; wrap it again if the frozen parameters change."""
         trained = [parameter.requires_grad for parameter in self.model.parameters()]
         if self._ranks.world > 1 and trained != self._trained:
-            self._parallel = model = self.model  # ends the sharing before: one at a time may watch a parameter
+            self._parallel = model = self.model  # drops the old wrapper: only one at a time may watch a parameter
             unused = model.reverse_decoder is not None and model.config.loss.reverse_weight == 0
-            # Statistics are equal without a broadcast: every rank computes them from the same numbers.
+            # BatchNorm statistics need no broadcast: every rank computes the same from the same numbers.
             self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         self._trained = trained
 
     def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
-        """Leave the mean gradient of the utterances of all batches, clipped, in the parameters.
+        """Compute the mean gradient over the utterances of all batches, and leave it, clipped, in the parameters.
 
         Args:
             step: number of the update.
-            batches: this rank's; all ranks give as many.
+            batches: batches of this rank; every rank must pass the same number.
             optimizer: holds the parameters.
             stop: this rank was asked to stop.
         """
@@ -127,7 +127,7 @@ class Gradients:
         return Gradient(total, ctc, attention, intermediate, consistency, norm, stopped > 0)
 
     def repeat(self, step: int, batches: Sequence[Batch]) -> None:
-        """Run the forward and backward passes of an update; every rank keeps the sum of its own gradients."""
+        """Run the forward and backward passes of an update again, without averaging gradients over ranks."""
         self._share_gradients()
         rows = self._rows(batches)
         for index, batch in enumerate(batches):
@@ -141,16 +141,16 @@ class Gradients:
         self.scaler.update()
 
     def lower_scale(self) -> bool:
-        """Lower the scale of float16 after a gradient that is not finite; return whether there was room to.
+        """Lower the loss scale of float16 after a gradient that is not finite; return whether it was above 1.
 
-        The scale begins so high that some first gradients overflow.
+        The scale starts so high that some of the first gradients overflow.
         """
         before = self.scaler.get_scale()
         self.scaler.update()
         return self.scaler.is_enabled() and before > 1
 
     def _rows(self, batches: Sequence[Batch]) -> Tensor:
-        """Return (ranks, batches): the utterances in each rank's batches."""
+        """Return (ranks, batches): the number of utterances in each batch of each rank."""
         own = torch.tensor([len(batch.keys) for batch in batches], device=self._device)
         if self._ranks.world == 1:
             return own[None].cpu()
@@ -160,7 +160,7 @@ class Gradients:
 
     @contextmanager
     def _synchronised_at(self, last: bool) -> Iterator[None]:
-        """Sum gradients over ranks only with the last batch of an update: one transfer instead of several."""
+        """Average gradients over ranks only at the last batch of an update: one transfer instead of several."""
         if last or not isinstance(self._parallel, DistributedDataParallel):
             yield
         else:
@@ -168,10 +168,10 @@ class Gradients:
                 yield
 
     def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
-        """Return the losses of a batch, the `index`-th of its update, whose rows follow `first_row` rows of others."""
+        """Return the losses of batch number `index` of an update; lower ranks have `first_row` rows of that number."""
         chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
         rngs = [np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys))]
-        # Generators of their own leave the masks of a run as they are when another change is switched on.
+        # Separate generators: the masks of a run stay the same when substitution or trimming is switched on.
         substitution_rngs, trim_rngs = zip(*(rng.spawn(2) for rng in rngs))
         batch = self._trimmed(batch, trim_rngs)
         masks, sources = self._feature_changes(batch, rngs, substitution_rngs)
@@ -203,7 +203,7 @@ class Gradients:
         return masks, substituted_frames(frames, config.substitution, substitution_rngs)
 
     def _trimmed(self, batch: Batch, rngs: Iterable[Generator]) -> Batch:
-        """Return the batch with shorter utterances: a feature depends on no sample after its frame."""
+        """Return the batch with its utterances cut off at the end; no feature depends on samples after its frame."""
         if not self._spec_augment.trim.max_frames:
             return batch
         hop = self.model.config.frontend.frame_samples // FACTOR

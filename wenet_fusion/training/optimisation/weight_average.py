@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """The moving average of a model's weights and BatchNorm statistics; without a decay it does nothing.
+    """The moving average of a model's weights and BatchNorm statistics; does nothing with a decay of 0.
 
-    The first updates count more, min(decay, (1 + n) / (10 + n)) at update n, so that the initial weights fade.
+    At update n, the decay is min(decay, (1 + n) / (10 + n)), so the average soon forgets the initial weights.
 
     Args:
         model: the model in training.
-        decay: share of the old average that an update keeps; 0: no average.
+        decay: share of the old average in the new one; 0: no average.
 
     >>> layer = nn.Linear(1, 1)
     >>> average = WeightAverage(layer, decay=0.999)
@@ -44,13 +44,13 @@ class WeightAverage:
             torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), share)
 
     def restore(self, average: dict[str, Tensor]) -> None:
-        """Go on from a saved average."""
+        """Restore a saved average."""
         for name, value in self.average.items():
             value.copy_(average[name])
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average into the model within the context, and the weights of training back after it."""
+        """Put the average into the model while the context is open; then put the trained weights back."""
         weights = {name: value.clone() for name, value in self._current().items()} if self._decay else {}
         _copy(self._current(), self.average)
         try:

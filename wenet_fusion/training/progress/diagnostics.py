@@ -1,4 +1,4 @@
-"""Diagnostics of a run: speed, memory, and the gap between BatchNorm's two kinds of statistics."""
+"""Diagnostics of a run: speed, memory, and the gap between batch and running statistics of BatchNorm."""
 
 import resource
 import sys
@@ -19,11 +19,11 @@ from wenet_fusion.ranks import Placement
 
 
 class Speedometer:
-    """Measure how much audio a run trains on, per time, loading included, and how much of its batches is padding.
+    """Measure the speed of a training (hours of audio per hour, loading included) and the share of padding.
 
     Args:
-        sample_rate: of the audio, Hz.
-        placement: the device, whose memory is measured, and the ranks, whose batches are taken to be alike.
+        sample_rate: rate of the audio, Hz.
+        placement: the device, whose memory is measured, and the ranks, which are assumed to have similar batches.
 
     >>> meter = Speedometer(16000, Placement(torch.device("cpu")))
     >>> meter.restart()
@@ -36,22 +36,22 @@ class Speedometer:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Count from here what `of_epoch` returns."""
+        """Reset the counts of `of_epoch`."""
         self._began, self._batches, self._audio, self._padded = time.monotonic(), 0, 0.0, 0.0
         self.restart()
 
     def of_epoch(self) -> str:
-        """Return what was trained on since the epoch began, for a line."""
+        """Return batches, audio, padding and time since the epoch began, as text."""
         padding, taken = 1 - self._audio / max(self._padded, 1e-9), round(time.monotonic() - self._began)
         audio = f"{self._audio / 3600:.2f} h of audio and {100 * padding:.1f} % padding"
         return f"{self._batches} batches, {audio}, in {timedelta(seconds=taken)}"
 
     def restart(self) -> None:
-        """Leave out the time since the last update, e.g. that of a validation."""
+        """Exclude the time since the last update, e.g. of a validation, from the next speed."""
         self._since = time.monotonic()
 
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Return the speed since the last update, the padding of its batches, and the peak of memory so far."""
+        """Return the speed since the last update, the share of padding in the batches, and the peak memory so far."""
         scale = self._placement.ranks.world / self._rate
         audio = scale * sum(int(batch.sample_lengths_B.sum()) for batch in batches)
         padded = scale * sum(batch.samples_BN.numel() for batch in batches)
@@ -67,7 +67,7 @@ class Speedometer:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that were in use on a GPU, or by this process on the CPU."""
+    """Return the peak memory in bytes: of this process's tensors on a GPU, or of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -78,17 +78,17 @@ def peak_memory(device: torch.device) -> int:
 def norm_statistics(
     model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, placement: Placement
 ) -> dict[str, float]:
-    """Compare the two kinds of BatchNorm statistics, and return the running variance of each norm.
+    """Return the losses with batch statistics and with running statistics, and the running variance of each norm.
 
-    The loss of one dev batch is computed with its own statistics, as in training, and with the running ones, as in
-    inference, both without dropout. A gap that grows says that the running statistics do not follow the weights.
+    The loss of one dev batch is computed with the batch's own statistics, as in training, and with the running ones, as
+    in inference, both without dropout. A growing gap means that the running statistics do not follow the weights.
 
     Args:
-        model: on the device of `placement`; it is left as it was.
+        model: a model on the device of `placement`; its mode and statistics are restored.
         dataset: held-out data.
         chunking: chunk size and left context of the encoder.
         max_batch_seconds: audio of the batch, padding included, seconds.
-        placement: the device, and the ranks, which all call this and use the same batch.
+        placement: the device, and the ranks: each must call this function, with the same dataset.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, MaskedBatchNorm)}
     if not found:
@@ -115,7 +115,7 @@ def _loss(model: AsrModel, batch: Batch, chunking: Chunking, device: torch.devic
 
 @contextmanager
 def _batch_statistics(model: AsrModel) -> Iterator[None]:
-    """Make the norms of a model in eval mode use the statistics of batches, and leave the running ones alone."""
+    """Make the norms of a model in eval mode use batch statistics; restore the running statistics afterwards."""
     found = norms(model)
     frozen = [norm.frozen for norm in found]
     running = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in found]

@@ -1,4 +1,4 @@
-"""The interface of loggers, and the names of their curves."""
+"""The protocol of loggers, and the names of the curves that they draw."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class Sample(NamedTuple):
-    """An utterance as the model recognises it."""
+    """An utterance of the dev set, with the model's hypothesis."""
 
     key: str
     reference: str
@@ -16,22 +16,22 @@ class Sample(NamedTuple):
 
 
 class Logger(Protocol):
-    """Take the numbers of a run. To log elsewhere, add one to `open_loggers`."""
+    """Receives the numbers of a run. To log elsewhere, write such a class and add it to `open_loggers`."""
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of an update."""
+        """Log the numbers of an update."""
         ...
 
     def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of a validation."""
+        """Log the numbers of a validation."""
         ...
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Take what explains a validation: numbers of layers under names with a slash, and some hypotheses."""
+        """Log details of a validation: statistics of layers, by names with a slash, and some hypotheses."""
         ...
 
     def close(self) -> None:
-        """Write what is left, and end."""
+        """Write pending numbers, and end."""
         ...
 
 
@@ -45,7 +45,7 @@ def step_curves(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def epoch_curves(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers on the dev set under the names of their curves.
+    """Return the numbers of a validation under the names of their curves; drop those without the prefix dev_.
 
     >>> epoch_curves({"dev_wer": 0.1, "seconds": 60.0})
     {'dev/wer': 0.1}
@@ -54,12 +54,12 @@ def epoch_curves(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the values that are finite, for programs that take no others."""
+    """Return the finite values, for services that accept no others."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def samples_table(samples: Sequence[Sample]) -> str:
-    """Return hypotheses below their references, as Markdown.
+    """Return a Markdown list of samples: each reference with its hypothesis below.
 
     >>> print(samples_table([Sample("u1", "one two", "one to")]))
     - **u1** one two

@@ -1,4 +1,4 @@
-"""Loggers of the numbers of a run: the log file, TensorBoard, and those of other packages."""
+"""Loggers of a run: the log file, TensorBoard, and loggers of other packages."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from wenet_fusion.training.progress.wandb_logger import WandbLogger
 
 
 class TensorBoardLogger:
-    """Write numbers for TensorBoard, those of updates as train/NAME and those of validations as dev/NAME.
+    """Write numbers for TensorBoard: train/NAME for updates, dev/NAME for validations.
 
     Args:
         folder: receives the event files.
@@ -45,12 +45,12 @@ class TensorBoardLogger:
         self._write(epoch_curves(values), step)
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Write numbers of layers, and hypotheses as a text."""
+        """Write statistics of layers, and hypotheses as text."""
         self._write(values, step)
         self._writer.add_text("dev/samples", samples_table(samples), step)
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write pending events, and close the file."""
         self._writer.close()
 
     def _write(self, curves: Mapping[str, float], step: int) -> None:
@@ -59,13 +59,13 @@ class TensorBoardLogger:
 
 
 class Loggers:
-    """Several loggers as one; none of them: numbers go nowhere, as in ranks other than the first.
+    """Pass the numbers of a run to several loggers, or to none, as in ranks other than the first.
 
-    The first one is the log of the run, whose errors are those of the run. Of the others, one that fails is left out
-    from then on, and said: a tracking server that is down does not end a training.
+    The first logger is the log file of the run: its errors end the run. If another logger fails, a warning is printed
+    and it gets no more numbers, so a tracking server that is down does not end a training.
 
     Args:
-        loggers: each gets all numbers.
+        loggers: the loggers; each gets all numbers.
 
     >>> Loggers([]).step(1, 0, {"loss": 9.7})
     """
@@ -82,11 +82,11 @@ class Loggers:
         self._each(lambda logger: logger.epoch(step, epoch, values))
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Pass on what explains a validation."""
+        """Pass on the details of a validation."""
         self._each(lambda logger: logger.details(step, values, samples))
 
     def close(self) -> None:
-        """Close all."""
+        """Close all loggers."""
         self._each(lambda logger: logger.close())
 
     def _each(self, use: Callable[[Logger], None]) -> None:
@@ -107,12 +107,12 @@ def open_loggers(names: Sequence[LoggerName], model_dir: Path, step: int, config
     Args:
         names: the other loggers.
         model_dir: folder of the run.
-        step: at which it starts or resumes.
-        config_yaml: its configuration.
+        step: the step at which the run starts or resumes.
+        config_yaml: configuration of the run.
 
     Raises:
         ImportError: the package of a logger is not installed; the message says how to install it.
-        ValueError: a logger cannot start, for want of a login or a server.
+        ValueError: a logger cannot start, e.g. without a login or a server.
     """
     loggers: list[Logger] = [RunLog(model_dir / "train_log.jsonl", step)]
     for name in dict.fromkeys(names):

@@ -11,18 +11,18 @@ from wenet_fusion_runtime.files import write_text
 from wenet_fusion.training.progress.logger_protocol import Sample, epoch_curves, finite, samples_table, step_curves
 
 _MISSING = "training.loggers: mlflow needs the package mlflow: pip install 'wenet-fusion[mlflow]', or leave it out"
-_MOST_METRICS = 1000  # of a call, by MLflow's interface
+_MOST_METRICS = 1000  # MLflow's limit per call
 
 
 class MlflowLogger:
-    """Write numbers to a run of MLflow: to MLFLOW_TRACKING_URI, else to the folder `mlruns` of the training.
+    """Write numbers to MLflow: to the server MLFLOW_TRACKING_URI, or by default to the training's folder `mlruns`.
 
-    A resumed training goes on with its run, whose id is in `mlflow_run.txt`. The experiment is MLFLOW_EXPERIMENT_NAME,
-    else wenet_fusion.
+    A resumed training continues its MLflow run; the file `mlflow_run.txt` holds the run's id. MLFLOW_EXPERIMENT_NAME
+    names the experiment (default: wenet_fusion).
 
     Args:
         model_dir: folder of the training.
-        config_yaml: its configuration.
+        config_yaml: configuration of the training.
 
     Raises:
         ImportError: mlflow is not installed.
@@ -62,7 +62,7 @@ class MlflowLogger:
         self._write(step, epoch_curves(values))
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Write numbers of layers, and hypotheses as a file."""
+        """Write statistics of layers, and hypotheses as a file."""
         self._write(step, values)
         self._client.log_text(self._run, samples_table(samples), f"samples/step_{step:06d}.md")
 

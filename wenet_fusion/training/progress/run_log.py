@@ -1,4 +1,4 @@
-"""Write the numbers of a run as JSON lines, without double entries after a resume."""
+"""Write the numbers of a run as JSON lines, without duplicates after a resume."""
 
 import io
 import json
@@ -15,8 +15,8 @@ from wenet_fusion.training.progress.logger_protocol import Sample
 class RunLog:
     """Append one JSON object per update and per validation to a file.
 
-    Lines of steps after `step` are dropped when the log is opened: the run will write them again. So are lines that
-    are no entries: the last one, if a kill came in its middle, and others, which are counted on standard error.
+    Opening the log drops the lines of steps after `step`, because the run will write them again. It also drops invalid
+    lines: the last one if a kill cut it off, and any others, whose number is printed on standard error.
 
     Args:
         path: the file, e.g. train_log.jsonl.
@@ -49,7 +49,7 @@ class RunLog:
         self._write("epoch", step, epoch, values)
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Write nothing: a line for each update and each validation is enough."""
+        """Write nothing: the log holds only a line per update and per validation."""
 
     def close(self) -> None:
         """Close the file."""
@@ -66,7 +66,7 @@ def _step_of(line: bytes) -> int | None:
     """Return the step of an entry; None for a line that is not an entry."""
     try:
         entry = parse_json(line)
-    except ValueError:  # no JSON, or no UTF-8
+    except ValueError:  # not JSON, or not UTF-8
         return None
     step = entry.get("step") if isinstance(entry, dict) else None
     return step if type(step) is int else None

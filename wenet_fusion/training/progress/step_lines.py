@@ -1,4 +1,4 @@
-"""Progress of a training: a bar for each epoch on a terminal, lines in a log (a file or a pipe)."""
+"""Progress of a training: a bar for each epoch on a terminal; lines if the output is a file or a pipe."""
 
 import time
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from wenet_fusion.data.progress_bar import LOG_INTERVAL_SECONDS, on_terminal, pr
 
 
 def epoch_bar(epoch: int, batches: int | None, is_first: bool) -> tqdm:
-    """Return the bar of an epoch, which only the first rank draws, and only on a terminal."""
+    """Return the progress bar of an epoch; only the first rank shows one, and only on a terminal."""
     return progress_bar(None, batches, f"epoch {epoch}", "batch", disable=not (is_first and on_terminal()))
 
 
 class StepLines:
-    """A line about the first update, and about the updates of every 30 s from then on; on a terminal none.
+    """Progress lines: one for the first update, then one every 30 s; none on a terminal, which has a bar.
 
     >>> values = {"loss": 9.7, "lr": 1e-3, "grad_norm": 4.0, "audio_hours_per_hour": 160.4, "peak_memory_gb": 0.7}
     >>> StepLines(max_steps=100).due(1, 0, values)
@@ -27,7 +27,7 @@ class StepLines:
         self._first, self._began, self._last = 0, 0.0, 0.0  # the first update and its time, the time of the last line
 
     def due(self, step: int, epoch: int, values: Mapping[str, float]) -> str:
-        """Return a line with the mean loss since the last one and the numbers of this update; empty if none is due."""
+        """Return a line with the mean loss since the last line and numbers of this update; empty if none is due."""
         if on_terminal():
             return ""
         now, left = time.monotonic(), ""
@@ -35,7 +35,7 @@ class StepLines:
         if self._first and now < self._last + LOG_INTERVAL_SECONDS:
             return ""
         loss, self._losses, self._last = sum(self._losses) / len(self._losses), [], now
-        if self._first:  # validations count, too
+        if self._first:  # the time left includes validations
             seconds = (now - self._began) / (step - self._first) * (self._max_steps - step)
             left = f", {timedelta(seconds=round(seconds))} left"
         else:

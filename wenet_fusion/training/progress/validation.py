@@ -1,4 +1,4 @@
-"""Measure loss, greedy error rate and emission delay on held-out data with a given chunking."""
+"""Measure loss, error rate (greedy search) and emission delay on held-out data."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class Validation(NamedTuple):
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
     samples: tuple[Sample, ...] = ()  # the first utterances of the list
-    delay: DelayPercentiles | None = None  # of the emission of correct words whose times are known
+    delay: DelayPercentiles | None = None  # emission delay of correct words; None without known word times
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers for the log of a run."""
@@ -48,7 +48,7 @@ class Validation(NamedTuple):
         return found | {f"dev_emission_delay_{point}_ms": ms for point, ms in delays.items() if point != "words"}
 
     def text(self) -> str:
-        """Return the numbers for a line of a terminal."""
+        """Return the numbers as text."""
         delay = f", emission delay {self.delay.text()} ms" if self.delay else ""
         return f"dev loss {self.loss:.3f}, dev {self.rate_name} {100 * self.errors.rate:.2f} %{delay}"
 
@@ -68,7 +68,7 @@ def validate(
     placement: Placement,
     word_times: Mapping[str, Sequence[Word]] = MappingProxyType({}),
 ) -> Validation:
-    """Run the model in eval mode over a dataset, with greedy search, and restore its mode.
+    """Measure a model on a dataset, in eval mode and with greedy search; restore the model's mode.
 
     Args:
         model: a model on the device of `placement`.
@@ -76,7 +76,7 @@ def validate(
         chunking: chunk size and left context of the encoder.
         max_batch_seconds: audio per batch, padding included, seconds.
         placement: the model's device, and the ranks, which share the batches.
-        word_times: the words of utterances with their times, by key, from which emission delays are measured.
+        word_times: spoken words with their times, by utterance key, to measure emission delays.
     """
     device, ranks = placement
     shown, samples = set(dataset.keys(range(min(_SAMPLES, len(dataset))))), list[Sample]()
@@ -108,7 +108,7 @@ def validate(
 def _decoded(
     log_probs_BTV: torch.Tensor, lengths: list[int], batch: Batch, dataset: SpeechDataset
 ) -> Iterator[tuple[Sample, Hypothesis]]:
-    """Yield each utterance of a batch with its reference, and its greedy hypothesis."""
+    """Yield each utterance of a batch as a sample, and its greedy hypothesis."""
     best, ids = log_probs_BTV.max(dim=-1, keepdim=True)
     for b, length in enumerate(lengths):
         search = GreedySearch()

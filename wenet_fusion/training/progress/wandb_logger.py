@@ -14,13 +14,13 @@ _MISSING = "training.loggers: wandb needs the package wandb: pip install 'wenet-
 
 
 class WandbLogger:
-    """Write numbers to a run of Weights & Biases; wandb's environment variables choose project, mode and server.
+    """Write numbers to Weights & Biases; wandb's environment variables choose project, mode and server.
 
-    A resumed training goes on with its run, whose id is in `wandb_run.txt`.
+    A resumed training continues its wandb run; the file `wandb_run.txt` holds the run's id.
 
     Args:
         model_dir: folder of the training.
-        config_yaml: its configuration.
+        config_yaml: configuration of the training.
 
     Raises:
         ImportError: wandb is not installed.
@@ -54,10 +54,10 @@ class WandbLogger:
         self._run.log({"step": step, "epoch": epoch, **finite(epoch_curves(values))})
 
     def details(self, step: int, values: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Write numbers of layers, and hypotheses as a table."""
+        """Write statistics of layers, and hypotheses as a table."""
         table = self._wandb.Table(columns=list(Sample._fields), data=[list(sample) for sample in samples])
         self._run.log({"step": step, "dev/samples": table, **finite(values)})
 
     def close(self) -> None:
-        """Write what is left, and end the run."""
+        """Write pending numbers, and end the run."""
         self._run.finish()

@@ -10,12 +10,12 @@ from wenet_fusion.training.state.disk_file import DiskFile
 
 
 def save_atomically(content: Any, path: Path, before: Path | None = None) -> None:
-    """Write a file with torch.save; a kill at any moment leaves the old file or the new one, whole.
+    """Write a file with torch.save; a kill at any moment leaves either the complete old file or the complete new one.
 
     Args:
         content: what to write.
         path: the file.
-        before: keeps the old file.
+        before: path under which the old file is kept; None: it is not kept.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; the old file stays.

@@ -47,12 +47,12 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
 
 
 def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
-    """Return the mean of weights and running statistics, with everything else from the last checkpoint.
+    """Return a checkpoint with the mean weights and running statistics; everything else is from the last one.
 
     The averaged statistics do not match the averaged weights: call `reestimate_statistics` next.
 
     Raises:
-        ValueError: the checkpoints are of different models.
+        ValueError: the checkpoints belong to different models.
     """
     last = load_model(paths[-1])
     sums = {name: value.double().clone() for name, value in last.weights.items() if value.is_floating_point()}
@@ -72,12 +72,12 @@ def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
 
 @torch.no_grad()
 def reestimate_statistics(model: AsrModel, batches: Iterable[tuple[Batch, Chunking]], placement: Placement) -> int:
-    """Replace the BatchNorm statistics of a model by their mean over batches, and return the number of batches.
+    """Replace the BatchNorm statistics of a model by their mean over batches; return the number of batches.
 
     Args:
-        model: on the device of `placement`.
-        batches: this rank's, each with its chunking.
-        placement: the model's device, and the ranks, which all call this and then hold the mean over all batches.
+        model: a model on the device of `placement`.
+        batches: batches of this rank, each with its chunking.
+        placement: the model's device, and the ranks: every rank must call it, and gets the mean over all batches.
     """
     count = 0
     with estimating_statistics(model):

@@ -1,4 +1,4 @@
-"""Write files in a thread, so that training goes on meanwhile."""
+"""Write files in a thread while training goes on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 class BackgroundWriter:
-    """Run writes one after the other, in their order; with `enabled`, in a thread.
+    """Run writes one after another, in the order of submission; with `enabled`, in a thread.
 
-    The first write that fails stops those after it, and the next call raises its error.
+    If a write fails, later ones are dropped, and the next call raises the error.
 
     Args:
-        enabled: use a thread; else each write is done when `submit` returns.
+        enabled: use a thread; otherwise `submit` runs the write itself.
 
     >>> writer, done = BackgroundWriter(enabled=True), []
     >>> writer.submit(lambda: done.append("model"))
@@ -34,11 +34,11 @@ class BackgroundWriter:
         self._failed = False
 
     def own(self, content: T) -> T:
-        """Return what a write may read while training changes the original: a copy on the CPU if there is a thread."""
+        """Return content that training will not change: a copy on the CPU if there is a thread, else the original."""
         return content if self._pool is None else copy_to_cpu(content)
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Do a write, or queue it."""
+        """Run a write, or queue it for the thread."""
         self.check()
         if self._pool is None:
             write()
@@ -46,12 +46,12 @@ class BackgroundWriter:
             self._writes.append(self._pool.submit(self._run, write))
 
     def check(self) -> None:
-        """Raise the error of a write that has failed; wait for none."""
+        """Raise the error of a failed write, without waiting for unfinished ones."""
         while self._writes and self._writes[0].done():
             self._writes.pop(0).result()
 
     def wait(self) -> None:
-        """Return when all writes are done.
+        """Wait until all writes are done.
 
         Raises:
             OSError: a write failed, e.g. because the disk is full.
@@ -60,7 +60,7 @@ class BackgroundWriter:
             self._writes.pop(0).result()
 
     def close(self) -> None:
-        """Let the thread finish its writes, and end it; `wait` raises their errors."""
+        """Let the thread finish its writes, then end it; `wait` raises their errors."""
         if self._pool is not None:
             self._pool.shutdown()
 

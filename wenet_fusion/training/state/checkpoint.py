@@ -1,6 +1,6 @@
-"""Read and write the files of a training run; every file is replaced as a whole.
+"""Read and write the files of a training run; every file is replaced atomically.
 
-A run's folder holds `step_N.pt` of the last and best validations, models to evaluate, average or export, and
+A run's folder holds models, `step_N.pt`, of the last and best validations, to evaluate, average or export, and
 `training_state.pt`, from which the run resumes.
 """
 
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelCheckpoint:
-    """A trained model and everything that is needed to rebuild it.
+    """A trained model, with configuration and vocabulary to rebuild it.
 
     >>> ModelCheckpoint("seed: 0\\n", ("<blank>", "<unk>", "<sos/eos>", "one"), b"", {}, 100, 2.5, 0.1).step
     100
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # tokens of the vocabulary; files call them units
+    units: tuple[str, ...]  # tokens of the vocabulary, which WeNet calls units
     bpe_model: bytes  # sentencepiece model; empty for other tokenizers
     weights: dict[str, Tensor]
     step: int
@@ -46,7 +46,7 @@ class ModelCheckpoint:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A run between two updates.
+    """The state of a run between two updates.
 
     >>> state = load_training_state(Path("exp/run1"))  # doctest: +SKIP
     >>> state.step  # doctest: +SKIP
@@ -54,24 +54,24 @@ class TrainingState:
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # tokens of the vocabulary; files call them units
+    units: tuple[str, ...]  # tokens of the vocabulary, which WeNet calls units
     step: int  # updates so far, skipped ones included
     epoch: int
-    batch: int  # batches of the epoch that are done
+    batch: int  # number of batches done in the epoch, over all ranks
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
-    rng: list[Tensor]  # of each rank the state of torch's CPU generator (dropout)
-    cuda_rng: list[Tensor]  # of each rank the state of its GPU's generator; empty on the CPU
-    skipped_steps: int  # updates that were not finite
-    epoch_loss: float = 0.0  # sum over the epoch's finite updates so far
-    epoch_updates: int = 0  # their number
-    data_digest: str = ""  # of the training set; earlier versions kept none
-    train_hashes: Tensor | None = None  # of the training list, see `DataContents`; earlier versions kept none
-    dev_hashes: Tensor | None = None  # of the dev list
+    rng: list[Tensor]  # state of torch's CPU generator (dropout) in each rank
+    cuda_rng: list[Tensor]  # state of the GPU's generator in each rank; empty on the CPU
+    skipped_steps: int  # number of updates that were not finite
+    epoch_loss: float = 0.0  # sum of the losses of the epoch's finite updates so far
+    epoch_updates: int = 0  # number of the epoch's finite updates so far
+    data_digest: str = ""  # digest of the training set; empty in states of earlier versions
+    train_hashes: Tensor | None = None  # hashes of the training list, see `DataContents`; None in earlier versions
+    dev_hashes: Tensor | None = None  # hashes of the dev list
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
     origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
     average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
-    trusts_durations: bool = False  # takes the list's durations; earlier versions took the audio's
+    trusts_durations: bool = False  # durations are the list's; False: measured from the audio, by earlier versions
 
 
 def checkpoint_name(step: int) -> str:
@@ -96,7 +96,7 @@ def list_checkpoints(model_dir: Path) -> list[Path]:
 
 
 def set_later_checkpoints_aside(model_dir: Path, step: int) -> None:
-    """Rename checkpoints of later steps to old_*: they belong to another run, or will be made again."""
+    """Rename checkpoints of later steps to old_*: they belong to another run, or this run will write them again."""
     later = [path for path in list_checkpoints(model_dir) if checkpoint_step(path) > step]
     for path in later:
         path.replace(path.with_name(f"old_{path.name}"))
@@ -112,7 +112,7 @@ def save_model(checkpoint: ModelCheckpoint, path: Path) -> None:
 
 
 def save_training_state(state: TrainingState, model_dir: Path) -> None:
-    """Write the training state of a run's folder, and keep the one before it: a disk may damage the last one."""
+    """Write the training state of a run's folder, and keep the previous one in case the disk damages the new one."""
     content = {"kind": STATE_KIND, "format": FORMAT, **vars(state)}
     save_atomically(content, model_dir / STATE_NAME, model_dir / STATE_BEFORE_NAME)
 
@@ -132,7 +132,7 @@ def read_scores(path: Path) -> tuple[float, float]:
     try:
         content = _unpickled(path, mmap=True)
         return content["dev_loss"], content["dev_error_rate"]
-    except Exception:  # for a file of another program the unpickler may raise anything
+    except Exception:  # on a file of another program, the unpickler may raise any exception
         return math.nan, math.nan
 
 
@@ -140,8 +140,8 @@ def load_training_state(model_dir: Path) -> TrainingState | None:
     """Read the state to resume from; None if the folder has none.
 
     Raises:
-        ValueError: the file is damaged, by hand or by the disk (a kill never damages it). The message offers the state
-            before it, if that one is whole.
+        ValueError: the file is damaged, by hand or by the disk (a kill never damages it). The message suggests the
+            previous state, if that one is intact.
     """
     path, before = model_dir / STATE_NAME, model_dir / STATE_BEFORE_NAME
     if not path.exists():
@@ -170,7 +170,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     open(path, "rb").close()  # raises OSError with the path if it may not be read
     try:
         content = None if is_exported(path) else _read(path)
-    except Exception as error:  # for a file of another program the unpickler may raise anything, OSError too
+    except Exception as error:  # on a file of another program, the unpickler may raise any exception, also OSError
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -216,7 +216,7 @@ def _check_types(content: dict[str, Any]) -> None:
 
 
 def _earlier(path: Path) -> str:
-    """Return a hint at the checkpoint before a damaged one."""
+    """Return a hint that names the last checkpoint before a damaged one."""
     if not re.fullmatch(r"step_\d+\.pt", path.name):
         return ""
     others = [other for other in list_checkpoints(path.parent) if checkpoint_step(other) < checkpoint_step(path)]
@@ -236,13 +236,13 @@ def _unpickled(path: Path, mmap: bool = False) -> Any:
         warnings.catch_warnings(),
         torch.serialization.safe_globals([bytes]),  # empty bytes are pickled as a call of `bytes`
     ):
-        warnings.simplefilter("ignore", UserWarning)  # torch warns of pickles of other programs
+        warnings.simplefilter("ignore", UserWarning)  # torch warns about pickles of other programs
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _read(path: Path) -> Any:
     content = _unpickled(path)
-    with zipfile.ZipFile(path) as archive:  # torch.load checks no checksum
+    with zipfile.ZipFile(path) as archive:  # torch.load does not verify checksums
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
     return content

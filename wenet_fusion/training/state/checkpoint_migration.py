@@ -1,7 +1,7 @@
-"""Reads the checkpoints of earlier formats: renames parameters and settings.
+"""Convert checkpoints of format 2 to format 3: rename parameters and settings.
 
-Format 3 (this one) named the encoder's branches `op` and `norm`, and its settings `conv_gate`, `rel_pos` and
-`right_padding_frames`. Format 2 has one table of position biases for all layers; format 1 cannot be read.
+Format 3, the current one, introduced the names `op` and `norm` for parts of the encoder's branches, and the settings
+`conv_gate`, `rel_pos` and `right_padding_frames`. Format 1 cannot be read: its position biases had a table per layer.
 """
 
 import re
@@ -14,14 +14,14 @@ FORMAT = 3
 
 _LAYER = r"^encoder\.layers\.(\d+)\."
 _BRANCHES = "feed_forward_in", "attention", "convolution", "feed_forward_out"
-# Parameters of format 2 -> those of format 3, applied in order.
+# Names of parameters in format 2 -> names in format 3, applied in order.
 _PARAMETERS = [
     (rf"{_LAYER}attention\.products\.", r"encoder.layers.\1.attention.rel_pos."),
     (rf"{_LAYER}({'|'.join(_BRANCHES)})\.", r"encoder.layers.\1.\2.op."),
     *((rf"{_LAYER}norm_{i}\.", rf"encoder.layers.\1.{branch}.norm.") for i, branch in enumerate(_BRANCHES, 1)),
     (rf"{_LAYER}norm_5\.", r"encoder.layers.\1.norm_out.module."),
 ]
-# Lines of `to_yaml` of format 2 -> those of format 3.
+# Lines of the configuration in format 2 -> lines in format 3.
 _SETTINGS = [
     (r"^    tail_frames: ", "    right_padding_frames: "),
     (r"^    gated: true$", "    conv_gate: glu"),
@@ -29,7 +29,7 @@ _SETTINGS = [
     (r"^    positions: products$", "    positions: rel_pos"),
     (r"^(    positions: .*)$", "\\1\n    layer: conformer"),
 ]
-# Settings that earlier versions lacked, with their implicit value, and the line after which they stand.
+# Settings that earlier versions of format 3 lacked, with their implicit value, and the line to insert them after.
 _LATER_SETTINGS = [
     ("  special_tokens: spell", r"^tokenizer:\n"),
     ("  precision: float32", r"^  accumulate: .*\n"),
@@ -37,13 +37,13 @@ _LATER_SETTINGS = [
 
 
 def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a checkpoint in this version's format; of a format that cannot be read, unchanged.
+    """Return the content of a checkpoint in this version's format; unchanged if its format cannot be read.
 
     Args:
-        content: a model checkpoint or a training state as its file holds it.
+        content: content of the file of a model checkpoint or a training state.
     """
     content = dict(content)
-    if isinstance(content.get("rng"), Tensor):  # of the only rank
+    if isinstance(content.get("rng"), Tensor):  # an earlier version's state of its only rank
         content["rng"] = [content["rng"]]
     if content.get("format") == FORMAT and isinstance(content.get("config_yaml"), str):
         return {**content, "config_yaml": _with_later_settings(content["config_yaml"])}
@@ -69,7 +69,7 @@ def migrate_settings(config_yaml: str) -> str:
 
 
 def _with_later_settings(config_yaml: str) -> str:
-    """Add settings that earlier versions of this format lacked, with the value that they had implicitly."""
+    """Add settings that earlier versions of this format lacked, with their implicit value."""
     for setting, after in _LATER_SETTINGS:
         if f"\n{setting.partition(':')[0]}: " not in config_yaml:
             config_yaml = re.sub(after, rf"\g<0>{setting}\n", config_yaml, flags=re.MULTILINE)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class DiskFile(io.FileIO):
-    """A file that keeps its first error for `raise_failure`: raised within torch's C++ writer, it would lose its cause.
+    """A file that keeps its first error for `raise_failure`, because torch's C++ writer would hide the cause.
 
     >>> with DiskFile(Path("/dev/full")) as disk:
     ...     _ = disk.write(b"weights")

@@ -14,44 +14,44 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.state.checkpoint import TrainingState
 from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
 
-# Settings of the section `training` that change no weight: loading of batches, and what is saved when.
+# Settings of the section `training` that do not affect the weights: loading of batches, saving, logging.
 NEUTRAL_SETTINGS = (
     "save_interval_steps", "save_in_background", "validate_interval_steps", "keep_checkpoints",
     "keep_best_checkpoints", "best_by", "dev_ctm", "check_largest_batch", "loggers", "num_workers",
     "checkpoint_activations",
 )  # fmt: skip
-# Its effect is compared token by token.
+# This setting only affects the tokens, and those are compared themselves.
 _COMPARED_BY_TOKENS = "tokenizer.special_tokens"
-# Settings that a resumed run may change where memory runs out; its epoch starts again, with other batches.
+# Settings that may change when a run resumes, e.g. because memory ran out; the epoch then starts again.
 BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
 _MAX_STEPS = "training.max_steps"
 _FILTERS = "data.filters."
 
 
 class RunFingerprint(NamedTuple):
-    """The configuration, vocabulary and data of a run: a checkpoint is rebuilt from them, and a resumed run must
-    agree with them.
+    """Configuration, vocabulary and data of a run. Checkpoints contain the first two; a resumed run must agree with
+    all of them.
     """
 
     config_yaml: str
     units: tuple[str, ...]  # the vocabulary's tokens
     bpe_model: bytes
     seed: int
-    data_digest: str  # of the training set, see `SpeechDataset.digest`
+    data_digest: str  # digest of the training set, see `SpeechDataset.digest`
     train_contents: DataContents
     dev_contents: DataContents
-    defaults_yaml: str = ""  # the configuration of a run that sets nothing: what settings of later versions stand for
-    origin: Origin = NO_ORIGIN  # of the first weights
+    defaults_yaml: str = ""  # the default configuration, for settings that a state of an older version lacks
+    origin: Origin = NO_ORIGIN  # the checkpoint that gave the first weights
 
 
 def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]:
-    """Return the settings that the weights of each step depend on, by their dotted keys.
+    """Return the settings that the weights depend on, by their dotted keys.
 
-    The weights of rescoring never belong to them, and the size of the batches may change where memory runs out.
+    Rescoring weights are not among them, nor the settings of the batch size, which a resumed run may change.
 
     Args:
-        config_yaml: a configuration as `to_yaml` writes it.
-        defaults_yaml: values of settings that the configuration, of an earlier version, lacks.
+        config_yaml: a configuration in the form that `to_yaml` writes.
+        defaults_yaml: values of settings that a configuration of an older version lacks.
 
     >>> weight_settings("training:\\n  num_workers: 1\\n  precision: float32\\n")
     {'training.precision': 'float32'}
@@ -74,11 +74,11 @@ def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def changed_settings(old_yaml: str, new_yaml: str, step: int, defaults_yaml: str = "") -> list[str]:
-    """Return the settings that differ between two configurations and that the weights of `step` depend on.
+    """Return the settings that differ between two configurations and that the weights at `step` depend on.
 
-    `max_steps` belongs to them only if the steps so far depend on it: where the schedule or the frozen statistics count
-    back from the last step. Filters do not where the old configuration lacks them, because nothing was left out then:
-    the data are compared.
+    `max_steps` is among them only if the steps so far depend on it, because the schedule or the frozen statistics count
+    back from the last step. Filters are not if the old configuration had none: they then matter only through the data,
+    which are compared themselves.
     """
     old, new = (weight_settings(text, defaults_yaml) for text in (old_yaml, new_yaml))
     found = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -105,7 +105,7 @@ def _has_filters(config_yaml: str) -> bool:
 
 
 def changed_batches(state: TrainingState, fingerprint: RunFingerprint) -> str:
-    """Return why the batches of an epoch are not those of the state; empty if a run can go on within the epoch."""
+    """Return what has changed the batches since a state was saved; empty if a run can resume within the epoch."""
     before, now = (_flat(yaml.safe_load(text)) for text in (state.config_yaml, fingerprint.config_yaml))
     if any(before.get(f"training.{name}") != now.get(f"training.{name}") for name in BATCH_SETTINGS):
         return "the size of the batches"
@@ -113,13 +113,13 @@ def changed_batches(state: TrainingState, fingerprint: RunFingerprint) -> str:
 
 
 def _has_other_durations(state: TrainingState, now: DataContents) -> bool:
-    """Return whether durations of the audio were used, and differ from the list's; for a state of the same data."""
+    """Return whether a state of the same data used durations measured from the audio that differ from the list's."""
     hashes = None if state.trusts_durations else state.train_hashes
     return hashes is not None and not hashes.equal(now.hashes)
 
 
 def _changes(state: TrainingState, before: Tensor, now: DataContents) -> str:
-    """Return the differences between lists; without durations where they had another source."""
+    """Describe the differences between two lists, without durations if the state took them from another source."""
     if state.trusts_durations:
         return describe_changes(before, now)
     return describe_changes(without_extents(now._replace(hashes=before)).hashes, without_extents(now))
@@ -128,11 +128,11 @@ def _changes(state: TrainingState, before: Tensor, now: DataContents) -> str:
 def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir: Path) -> None:
     """Check that the training state of `model_dir` belongs to the run of `fingerprint`.
 
-    Another dev list changes no weight: it is allowed, with a note that losses before and after do not compare.
-    Durations may differ, with a note, from those of a version that took them from the audio.
+    The dev list may differ, because it does not affect the weights; a note then says that dev losses are not
+    comparable. Durations may differ from those of a version that measured the audio; this also gives a note.
 
     Raises:
-        ValueError: it belongs to another run; names what differs and the remedy.
+        ValueError: it belongs to another run; the message names the difference and the remedy.
     """
     if state.units != fingerprint.units:
         raise ValueError(
@@ -162,20 +162,20 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     if _has_other_durations(state, fingerprint.train_contents):
         print(
             f"note: {model_dir} took durations from the audio, this version trusts those of the list, and they differ: "
-            "batches are others than those of an uninterrupted run",
+            "batches differ from those of an uninterrupted run",
             file=sys.stderr,
         )
     if state.dev_hashes is not None:
         changes = _changes(state, state.dev_hashes, fingerprint.dev_contents)
         if changes:
-            print(f"note: the dev list is another ({changes}): earlier dev losses do not compare", file=sys.stderr)
+            print(f"note: the dev list has changed ({changes}): earlier dev losses do not compare", file=sys.stderr)
 
 
 def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, model_dir: Path) -> None:
-    """Check that all ranks train the same. Every rank calls it.
+    """Check that configuration, vocabulary, data and step agree in all ranks. Every rank must call it.
 
     Raises:
-        ValueError: they do not; names what differs.
+        ValueError: they differ; the message names the difference.
     """
     run = fingerprint
     if len(set(ranks.all((run.config_yaml, run.units, run.bpe_model, run.data_digest)))) > 1:
@@ -194,7 +194,7 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
 
 
 def _earlier_data_hint(state: TrainingState) -> str:
-    """Return how data are made those of a version without filters, or without trust in durations."""
+    """Return how to get the data of a version that had no filters, or that measured durations from the audio."""
     hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
     return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
 

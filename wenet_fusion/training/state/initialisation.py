@@ -1,4 +1,4 @@
-"""Start a run from the weights of another one: what fits is copied, rows of the vocabulary are mapped by token.
+"""Start a run from the weights of a checkpoint: copy tensors, and map the rows of vocabulary tensors by token.
 
 Shapes: V tokens, D width.
 """
@@ -15,7 +15,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.training.state.checkpoint import ModelCheckpoint
 
 NewTokens = Literal["mean", "fresh"]
-_SPECIAL_TOKENS = 3  # <blank>, <unk>, <sos/eos>: no mean includes them
+_SPECIAL_TOKENS = 3  # <blank>, <unk>, <sos/eos>: excluded from means
 _SHOWN = 5
 
 
@@ -27,35 +27,35 @@ class Origin(NamedTuple):
     """
 
     path: str
-    sha256: str  # of the file; empty if it is gone
+    sha256: str  # checksum of the file; empty if the file is gone
 
 
 NO_ORIGIN = Origin("", "")
 
 
 class Transfer(NamedTuple):
-    """The tensors of a model and of the checkpoint that it starts from, by what was done with them."""
+    """What `transfer_weights` did: names of tensors by the way they were treated, and the tokens."""
 
     copied: list[str]
-    mapped: list[str]  # row by row, by token
+    mapped: list[str]  # tensors with a row per token, copied row by row
     known_tokens: int
     new_tokens: list[str]
-    new: list[str]  # tensors that the checkpoint lacks: they keep their initial values
+    new: list[str]  # tensors that the checkpoint lacks; they keep their initial values
     left_over: list[str]  # tensors of the checkpoint that the model lacks
 
 
 def read_origin(path: Path) -> Origin:
-    """Return path and checksum of a checkpoint; of one that is gone, only the path."""
+    """Return path and checksum of a checkpoint; without a checksum if the file is gone."""
     if not path.is_file():
         return Origin(str(path), "")
     return Origin(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def check_same_origin(then: Mapping[str, str], now: Origin, model_dir: Path) -> None:
-    """Check that a resumed run starts from the weights it started from; without --init_from there is nothing to check.
+    """Check that a resumed run is given the --init_from of its first start; do nothing without --init_from.
 
     Raises:
-        ValueError: it started from another checkpoint, or from none.
+        ValueError: the run started from another checkpoint, or without one.
     """
     if now == NO_ORIGIN:
         return
@@ -74,14 +74,14 @@ def transfer_weights(
     """Copy the weights of a checkpoint into a model with its own vocabulary.
 
     Args:
-        model: receives them.
-        tokens: its vocabulary.
-        checkpoint: holds weights and their vocabulary.
-        origin: names the checkpoint in messages.
-        new_tokens: rows of tokens that the checkpoint lacks are the mean of its ordinary tokens' rows, or stay fresh.
+        model: receives the weights.
+        tokens: vocabulary of the model.
+        checkpoint: holds the weights and their vocabulary.
+        origin: name of the checkpoint in messages.
+        new_tokens: rows of tokens that the checkpoint lacks: "mean" of its ordinary tokens' rows, or "fresh" ones.
 
     Raises:
-        ValueError: the checkpoint's sizes are others; the message names the settings.
+        ValueError: the checkpoint has other sizes; the message names the settings.
     """
     own, weights = model.state_dict(), checkpoint.weights
     by_token = [name for name in model.vocabulary_parameters() if name in weights]
@@ -119,7 +119,7 @@ def _mismatch(model: AsrModel, checkpoint: ModelCheckpoint, origin: str, wrong: 
 
 
 def describe_transfer(transfer: Transfer, origin: str, new_tokens: NewTokens) -> str:
-    """Return the account of a transfer, one line per kind.
+    """Describe a transfer, with a line for each kind of tensor.
 
     >>> transfer = Transfer(["a"], ["ctc.linear.weight"], 9, ["ten"], ["b.0", "b.1"], [])
     >>> print(describe_transfer(transfer, "base.pt", "mean"))

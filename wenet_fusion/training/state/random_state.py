@@ -1,4 +1,4 @@
-"""The random generators of all ranks: what a training state keeps of them, and how a resumed run gets them back."""
+"""Save and restore the states of torch's random generators in all ranks."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ class RandomState(NamedTuple):
     """The states of torch's generators in one process."""
 
     cpu: Tensor
-    cuda: Tensor | None  # of the GPU that trains
+    cuda: Tensor | None  # the generator of the GPU that trains; None on the CPU
 
 
 def own_random_state(device: torch.device) -> RandomState:
-    """Return the states of this process."""
+    """Return the generator states of this process."""
     return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
 
 def set_own_random_state(state: RandomState, device: torch.device) -> None:
-    """Continue the generators of this process at a state."""
+    """Set the generators of this process to a state."""
     torch.set_rng_state(state.cpu)
     if state.cuda is not None:
         torch.cuda.set_rng_state(state.cuda, device)
 
 
 def random_states(placement: Placement) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the states of torch's generators of all ranks: on the CPU, and on the GPU if they train there.
+    """Return the states of torch's CPU generators of all ranks, and of their GPU generators if they train on GPUs.
 
-    Every rank calls it.
+    Every rank must call it.
     """
     device, ranks = placement
     states = ranks.all(own_random_state(device))
@@ -41,12 +41,12 @@ def random_states(placement: Placement) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def restore_random_states(placement: Placement, cpu: Sequence[Tensor], cuda: Sequence[Tensor], seed: int) -> bool:
-    """Continue the generators where they were. Of another number of ranks, start them anew and return False.
+    """Restore this rank's generators and return True; if the number of ranks differs, seed them and return False.
 
     Args:
         placement: this rank.
-        cpu, cuda: from `random_states`.
-        seed: for generators that start anew.
+        cpu, cuda: states that `random_states` returned.
+        seed: used if the number of ranks differs.
     """
     device, ranks = placement
     if len(cpu) != ranks.world:

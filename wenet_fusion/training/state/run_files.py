@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, and which ones are kept."""
+"""Write the checkpoints of a run, and delete those that need not be kept."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from wenet_fusion.training.state.checkpoint import (
 )
 
 Score = Literal["error_rate", "loss"]
-_LEAD = 10  # a background write may last a tenth of the interval
+_LEAD = 10  # a background write may take a tenth of the interval
 
 
 class Keeping(NamedTuple):
-    """The step_*.pt files that stay.
+    """Which step_*.pt files to keep.
 
     >>> Keeping(newest=3).best
     0
     """
 
     newest: int
-    best: int = 0  # beside the newest ones
-    by: Score = "error_rate"  # on the dev set; of equal ones the lower loss, then the newer one, is better
+    best: int = 0  # in addition to the newest
+    by: Score = "error_rate"  # dev score that ranks them; ties: the other score, then the newer one is better
 
 
 class RunFiles:
     """Write the checkpoints and the training state of a run.
 
-    A state is complete at most `interval` updates after the one before it was due, so a kill loses no more than those:
-    in the background, states are taken a tenth of the interval earlier, and training waits for a write that lasts
-    longer than that tenth. Files are complete in the order in which they were given.
+    A kill loses at most `interval` updates. For this, states that are written in the background are taken a tenth of
+    the interval earlier, and training waits for a write that takes longer than this tenth. Files are completed in the
+    order in which they were submitted.
 
     Args:
         model_dir: folder of the run.
-        interval: updates that a kill may lose.
-        keeping: checkpoints to keep.
-        in_background: write in a thread; costs memory for a copy of the state.
+        interval: largest number of updates that a kill may lose.
+        keeping: which checkpoints to keep.
+        in_background: write in a thread; needs memory for a copy of the state.
 
     >>> [step for step in range(1, 41) if RunFiles(Path("exp"), 20, Keeping(3), in_background=True).is_due(step)]
     [18, 36]
@@ -63,10 +63,10 @@ class RunFiles:
         return step % self._period == 0
 
     def step_done(self, step: int) -> None:
-        """Note that training has done a step: raise the error of a write, and wait for one that lasts too long.
+        """Raise the error of a failed write, and wait for a write that takes too long; call this after each step.
 
         Raises:
-            OSError: a file could not be written, e.g. because the disk is full; the one before it stays.
+            OSError: a file could not be written, e.g. because the disk is full; the previous file stays.
         """
         if step >= self._saved_at + self._lead:
             self._writer.wait()
@@ -90,11 +90,11 @@ class RunFiles:
         self._writer.submit(lambda: save_training_state(state, self._model_dir))
 
     def wait(self) -> None:
-        """Return when everything is written."""
+        """Wait until everything is written."""
         self._writer.wait()
 
     def close(self) -> None:
-        """Write what is left; `wait` raises its errors."""
+        """Finish all writes; `wait` raises their errors."""
         self._writer.close()
 
 
@@ -114,8 +114,8 @@ def best_checkpoints(paths: list[Path], count: int, by: Score) -> list[Path]:
 
     Args:
         paths: checkpoints, oldest first.
-        count: how many.
-        by: what to compare; the other one decides between equal values, then the newer checkpoint is better.
+        count: number of checkpoints to return.
+        by: the score to compare; ties: the other score decides, then the newer checkpoint is better.
     """
 
     def rank(path: Path) -> list[float]:
