@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
     keys: tuple[str, ...]
     samples_BN: torch.Tensor  # float32 in [-1, 1]
-    sample_lengths_B: torch.Tensor  # int64, with the model's right padding
+    sample_lengths_B: torch.Tensor  # int64, the model's right padding included
     tokens_BU: torch.Tensor  # int64
     token_lengths_B: torch.Tensor  # int64
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def pad_rows(rows: Sequence[Row], right_padding: int) -> Batch:
-    """Return rows as a batch; `right_padding` zeros follow the samples of each row. No rows give an empty batch."""
+    """Return rows as a batch, with `right_padding` zeros after the samples of each row; no rows: an empty batch."""
     lengths = [row.samples.size + right_padding for row in rows]
     samples_BN = torch.zeros(len(rows), max(lengths, default=0))
     tokens_BU = torch.zeros(len(rows), max((len(row.tokens) for row in rows), default=0), dtype=torch.int64)
@@ -46,7 +46,7 @@ def pad_rows(rows: Sequence[Row], right_padding: int) -> Batch:
 
 
 def split_rows(batch: Batch, right_padding: int) -> list[Row]:
-    """Return the rows from which `pad_rows` made a batch.
+    """Return the rows of a batch: the inverse of `pad_rows`.
 
     >>> batch = pad_rows([Row("u1", np.ones(3, np.float32), [4, 5]), Row("u2", np.ones(1, np.float32), [])], 2)
     >>> split_rows(batch, 2)[1]

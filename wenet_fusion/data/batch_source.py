@@ -1,4 +1,4 @@
-"""The protocol between training and its data: the batches of an epoch, from any position on."""
+"""The protocol of training data: the batches of an epoch, from any position on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wenet_fusion.ranks import Ranks
 
 
 class Loading(NamedTuple):
-    """The size of batches, their order, and the processes that load them.
+    """Settings of batches: their size, their order, and the processes that load them.
 
     >>> Loading(max_batch_seconds=40.0, max_batch_rows=8, seed=0).num_workers
     0
@@ -22,35 +22,36 @@ class Loading(NamedTuple):
 
     max_batch_seconds: float  # largest padded size of a batch, rows * longest utterance
     max_batch_rows: int  # most utterances in a batch
-    seed: int  # of the order
-    num_workers: int = 0  # processes that decode; 0 decodes in this one
+    seed: int  # seed of the random order
+    num_workers: int = 0  # processes that load batches; 0: load them in this process
 
 
 class LoadedBatch(NamedTuple):
-    """A batch, and where the epoch is after it."""
+    """A batch, and the position in the epoch after it."""
 
     batch: Batch
-    position: int  # in the epoch, over all ranks: an epoch that starts here goes on with the next batch
-    is_last: bool  # of the epoch
+    position: int  # over all ranks; pass it to `BatchSource.epoch` as `start` to go on with the next batch
+    is_last: bool  # whether it is the rank's last batch of the epoch
 
 
 class Epoch(NamedTuple):
-    """The batches of an epoch, or of its rest, that one rank trains on."""
+    """The batches of one rank in an epoch, or in the rest of an epoch."""
 
     batches: Iterator[LoadedBatch]
-    length: int | None  # number of batches; None if only reading them tells
-    largest: tuple[BatchSize, ...] = ()  # of all ranks' batches those that need most memory, as far as is known
+    length: int | None  # number of batches; None: unknown before they are read
+    largest: tuple[BatchSize, ...] = ()  # sizes of the batches that need most memory, in all ranks; empty: unknown
 
 
 class BatchSource(Protocol):
     """Training data: `SpeechDataset` plans its epochs from a list, `SequentialDataset` reads shards in sequence.
 
-    In every epoch each utterance is in one batch of one rank, and all ranks get as many batches; at most one utterance
-    less than there are ranks is left out at the end. Order and random changes depend on the seed and the position only.
+    In every epoch, each utterance is in one batch of one rank, and all ranks get the same number of batches. For this,
+    fewer utterances than there are ranks may be left out at the end. Order and random changes depend only on seed and
+    position.
 
     Attributes:
         frontend: sample rate and frame length of the model.
-        skipped: utterances that cannot be used, so far.
+        skipped: unusable utterances that were found so far.
 
     >>> [name for name in vars(BatchSource) if not name.startswith("_")]
     ['contents', 'digest', 'description', 'notes', 'keeps_positions', 'epoch']
@@ -61,39 +62,39 @@ class BatchSource(Protocol):
 
     @property
     def contents(self) -> DataContents:
-        """Return hashes of the data, from which a resumed run says what has changed."""
+        """Return hashes of the data, so that a resumed run can name changes."""
 
     @property
     def digest(self) -> str:
         """Return the size of the data and a checksum; equal digests give equal epochs."""
 
     def description(self) -> str:
-        """Return how much data there is, for the first line of a run."""
+        """Return the amount of data as text, for the first line of a run."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what is changed in transcripts, if anything."""
+        """Return notes on the data, e.g. on changes of transcripts and on filtered utterances."""
 
     def keeps_positions(self, position: int, before: int, now: int) -> bool:
-        """Return whether `now` ranks can go on from a position within an epoch that `before` ranks have begun."""
+        """Return whether `now` ranks can resume at a position within an epoch that `before` ranks began."""
 
     def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
         """Return the batches of one rank.
 
         Args:
-            number: of the epoch; key of the order and of random changes.
-            start: position to start at: 0, or that of a `LoadedBatch`.
+            number: number of the epoch, on which order and random changes depend.
+            start: position to start at: 0, or the position of a `LoadedBatch`, to go on after it.
             most: largest number of batches.
             loading: size of the batches, and processes that load them.
-            ranks: this process and the others, which all call this.
+            ranks: this process and the others; every rank must call this method.
 
         Raises:
-            ValueError: too many utterances are unusable, or an epoch has fewer of them than there are ranks.
-            OSError: data cannot be read, or a process that loads batches or another rank has ended.
+            ValueError: too many utterances are unusable, or there are fewer usable utterances than ranks.
+            OSError: data cannot be read, or another rank or a process that loads batches has died.
         """
 
 
 def groups(batches: Iterator[LoadedBatch], size: int) -> Iterator[list[LoadedBatch]]:
-    """Yield `size` batches at a time, and the rest at the end.
+    """Yield lists of `size` batches; the last list may be shorter.
 
     >>> list(groups(iter("abc"), 2))
     [['a', 'b'], ['c']]

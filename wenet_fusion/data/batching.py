@@ -14,7 +14,7 @@ _POOL_BATCHES = 50
 def epoch_batches(
     seconds: Sequence[float] | np.ndarray, max_batch_seconds: float, max_batch_rows: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Plan batches of similar durations in random order that hold each utterance exactly once.
+    """Plan batches of utterances of similar duration, in random order; each utterance is in exactly one batch.
 
     The same arguments always give the same plan.
 
@@ -22,8 +22,8 @@ def epoch_batches(
         seconds: duration of each utterance.
         max_batch_seconds: largest padded size of a batch, rows * longest utterance. A longer utterance gets a batch of
             its own.
-        max_batch_rows: most utterances in a batch.
-        seed, epoch: key of the random order.
+        max_batch_rows: largest number of utterances in a batch.
+        seed, epoch: seeds of the random order.
 
     Returns:
         The indices of each batch's utterances.
@@ -45,7 +45,7 @@ def epoch_batches(
     rng = np.random.default_rng([seed, epoch])
     rows = min(max_batch_rows, max(1.0, max_batch_seconds / max(durations.mean(), 1e-9)))
     pools = np.array_split(rng.permutation(durations.size), max(1, round(durations.size / (rows * _POOL_BATCHES))))
-    # Pools rise and fall in turn, so that neighbours are alike across pools too, and only the last batch is cut.
+    # Pools are sorted up and down in turn, so durations also match where two pools meet; only the last batch is short.
     orders = [pool[np.argsort(durations[pool], kind="stable")[:: 1 - 2 * (n % 2)]] for n, pool in enumerate(pools)]
     batches = cut_batches(np.concatenate(orders), durations, max_batch_seconds, max_batch_rows)
     return [batches[number] for number in rng.permutation(len(batches))]
@@ -73,14 +73,14 @@ def cut_batches(
 
 
 def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[list[int]]:
-    """Return the batches of one rank: the plan in steps of `world` batches, one for each rank.
+    """Return the batches of one rank: each step takes `world` batches of the plan, one for each rank.
 
-    All ranks get as many. If the last step has fewer batches than ranks, its utterances are dealt out to all of them;
-    they are left out if they are fewer than ranks.
+    All ranks get the same number of batches. If the last step has fewer batches than ranks, their utterances are
+    divided among all ranks; fewer utterances than ranks are left out.
 
     Args:
         plan: see `epoch_batches`.
-        rank, world: number of this rank and of all.
+        rank, world: number of this rank, and number of ranks.
 
     >>> [rank_batches([[1, 2], [3], [4, 5, 6]], rank, world=2) for rank in (0, 1)]
     [[[1, 2], [4, 6]], [[3], [5]]]
@@ -95,9 +95,9 @@ class BatchSize(NamedTuple):
     """The size of a batch, padding included."""
 
     rows: int
-    seconds: float  # of the longest utterance
-    tokens: int  # of the longest transcript
-    stretch: float = 1.0  # how much longer changes of speed and right padding may make it
+    seconds: float  # duration of the longest utterance
+    tokens: int  # length of the longest transcript
+    stretch: float = 1.0  # largest factor by which speed changes and right padding lengthen the longest utterance
 
 
 def largest_batches(
@@ -107,12 +107,12 @@ def largest_batches(
     slowest: float = 1.0,
     padding: float = 0.0,
 ) -> tuple[BatchSize, ...]:
-    """Return the batches that need most memory: in the attention of the encoder, and in the output of the decoders.
+    """Return the batches that need the most memory: in the encoder's attention, and in the decoders' output.
 
     Args:
         plan: indices of each batch's utterances.
         seconds, tokens: duration and number of tokens of each utterance.
-        slowest: smallest factor that the speed is changed by.
+        slowest: smallest speed factor of the augmentation.
         padding: right padding of each utterance, seconds.
 
     >>> found = largest_batches([[0, 1], [2]], seconds=[1.0, 2.0, 9.0], tokens=[50, 40, 3])

@@ -27,32 +27,31 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
 
-_MAX_SHOWN, _SHOWN = 10, 3  # utterances that an error lists, and that a note lists
-# A batch has room for audio that is longer than the longest stated duration by this much.
+_MAX_SHOWN, _SHOWN = 10, 3  # number of utterances in an error message, and in a note
+# Audio may exceed the longest stated duration of its batch by the larger of these; longer audio is skipped.
 _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
-# If a whole batch cannot be read, this many utterances after it are tried before loading fails.
+# If a whole batch cannot be read, this number of the following utterances is tried before loading fails.
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
 _LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
 
 
 class SpeechDataset:
-    """The usable utterances of a list, in its order, as padded batches; `skipped` and `filtered` list the others.
+    """Load the usable utterances of a list as padded batches; `skipped` and `filtered` hold the others.
 
-    Durations of the list are trusted: a header is read only where the list states none. Transcripts with unknown
-    tokens and audio too short for its transcript are found at once; audio that cannot be decoded is found, and
-    skipped, when its batch is loaded, and so is audio for which the batch has no room, because its list states a
-    shorter duration.
+    Durations of the list are trusted: a header is read only if the list states no duration. Utterances with unknown
+    tokens, or with too little audio for the transcript, are skipped at once. Audio is skipped when its batch is loaded
+    if it cannot be decoded, or if it does not fit into the batch because it is much longer than the list states.
 
     Args:
         utterances: entries of a data list.
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
         augmentation: random changes to the waveforms; None for none.
-        seed: key of the random changes, beside epoch and index.
+        seed: seed of the random changes, which also depend on epoch and index.
         max_skipped: largest share of unusable utterances.
         filters: limits beyond which utterances are left out; they do not count as unusable.
-        keeps_all: filters leave nothing out; `notes` says what is beyond them. For dev lists.
+        keeps_all: keep utterances beyond the filters, and only mention them in `notes`; for dev lists.
 
     Raises:
         ValueError: too many utterances are unusable, now or when a batch is loaded.
@@ -141,7 +140,7 @@ class SpeechDataset:
 
     @property
     def contents(self) -> DataContents:
-        """Return hashes of keys, durations and token ids, from which a resumed run says what has changed."""
+        """Return hashes of keys, durations and token ids, so that a resumed run can name changes."""
         return list_contents(self.utterances.keys, self.utterances.extents(), self._tokens.printed())
 
     @property
@@ -181,8 +180,8 @@ class SpeechDataset:
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
         """Load the utterances of `indices` as a batch; random changes depend on seed, epoch and index only.
 
-        An utterance that cannot be decoded is left out and counted. If none is left, the next readable utterance
-        takes their place, so that every entry of a plan yields a batch.
+        An utterance that cannot be decoded is left out and counted. If none is left, the next readable utterance of the
+        list replaces them, so that every entry of a plan yields a batch.
 
         Raises:
             ValueError: too many utterances are unusable.
@@ -192,7 +191,7 @@ class SpeechDataset:
         return batch
 
     def load(self, indices: Sequence[int], epoch: int) -> tuple[Batch, list[Skip]]:
-        """Load a batch like `batch`, and return what was skipped instead of counting it; for worker processes."""
+        """Load a batch like `batch`, but return skipped utterances instead of counting them; for worker processes."""
         rows: list[Row] = []
         skips: list[Skip] = []
         longest = float(self.seconds[list(indices)].max())
@@ -213,7 +212,7 @@ class SpeechDataset:
         return [self.utterances.keys[index] for index in indices]
 
     def record(self, skips: Iterable[Skip]) -> None:
-        """Count skipped utterances, each one once.
+        """Count skipped utterances, each only once.
 
         Raises:
             ValueError: more than the share `max_skipped` is unusable.
@@ -239,7 +238,7 @@ class SpeechDataset:
         return self._read(index, float(self.seconds[index]))[1]
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the filters leave out, which durations are wrong, and what is changed in transcripts."""
+        """Return notes on utterances beyond the filters, on wrong durations, and on changes of transcripts."""
         beyond = self._beyond() if self._keeps_all and self._filters else self.filtered
         left_out = "are kept: this list is never filtered" if self._keeps_all else "are left out"
         notes = [
@@ -253,20 +252,20 @@ class SpeechDataset:
 
     @functools.cached_property
     def _text_notes(self) -> tuple[str, ...]:
-        """Return what is changed in transcripts; found once, because loading batches changes none."""
+        """Return notes on changes of transcripts; cached, because loading batches adds none."""
         texts = dict(zip(self.utterances.keys, self.utterances.texts))
         removed = count_special_tokens(texts.values()) if self.tokenizer.special_tokens == "remove" else ""
         note = f"special tokens were removed from transcripts: {removed}" if removed else ""
         return tuple(filter(None, (normalization_note(texts), note)))
 
     def _beyond(self) -> list[Skip]:
-        """Return what the filters would leave out."""
+        """Return the utterances beyond the filters."""
         lengths = self.token_counts.tolist()
         found = (self._judge.filter(item, tokens, self._filters) for item, tokens in zip(self.utterances, lengths))
         return [skip for skip in found if skip is not None]
 
     def _read(self, index: int, longest: float) -> tuple[np.ndarray | None, Skip | None]:
-        """Return the samples and what is wrong with them; `longest` is the longest duration planned for their batch."""
+        """Return the samples and their problem, if any; `longest` is the longest duration planned for their batch."""
         utterance = self.utterances[index]
         longest = max(longest, utterance.seconds)
         room = longest + max(_ROOM_SECONDS, _ROOM_SHARE * longest)
@@ -281,7 +280,7 @@ class SpeechDataset:
             if self._augmenter and samples is not None:
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = self._augmenter.augment(samples, rng)
-        except (MemoryError, OSError):  # files of the augmentation: their message names them
+        except (MemoryError, OSError):  # messages about files of the augmentation name them
             raise
         except Exception as error:
             utterance = self.utterances[index]

@@ -1,4 +1,4 @@
-"""Limits beyond which training leaves utterances out, from durations and transcripts alone."""
+"""Limits on duration and transcript; training leaves out utterances beyond them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Filters:
-    """Limits of duration and transcript; an utterance beyond one is left out of training, counted and named.
+    """Limits on duration and transcript; training leaves out an utterance beyond a limit, counts it and names it.
 
     The defaults keep every utterance of the usual corpora: LibriSpeech's longest has 35.2 s, and nobody speaks 50
     characters per second. A longer recording costs memory that grows with the square of its length; cut it.
@@ -24,7 +24,7 @@ class Filters:
     most_characters_per_second: float = 50.0  # densest transcript; spaces do not count
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = []
         if not 0 <= self.shortest_seconds < self.longest_seconds:
             found.append(

@@ -1,4 +1,4 @@
-"""Decide whether training can use an utterance, in the same way for `check data`, training and averaging."""
+"""Decide whether training can use an utterance; `check data`, training and averaging share these rules."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wenet_fusion.data.sources import AudioHeader, Utterance, read_samples
 from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 
-MISSTATED = "misstated"  # rule of utterances that are used although their list states another duration
-# By how much a stated duration may differ from that of the audio: lists round, codecs pad.
+MISSTATED = "misstated"  # `Skip.rule` of utterances that are used although their list states a wrong duration
+# Largest difference between stated and real duration that is no error: lists round, codecs pad.
 _STATED_SECONDS, _STATED_SHARE = 0.1, 0.02
 _MAX_SHOWN = 10
 
@@ -47,7 +47,7 @@ class Skip(NamedTuple):
 
 
 def too_many_skipped(skips: Sequence[Skip], total: int, what: str, max_skipped: float) -> str:
-    """Return the message of an error: `skips` of `total` are more than the share `max_skipped`.
+    """Return the error message for `skips` that exceed the share `max_skipped` of `total`.
 
     >>> print(too_many_skipped([Skip("u1", "u1.wav: is empty")], 20, "utterances cannot be used", 0.01))
     1 of 20 utterances cannot be used:
@@ -69,7 +69,7 @@ class Judge:
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
         fastest: highest speed factor of the augmentation; faster speech has fewer frames.
-        filters: limits beyond which utterances are left out; None for none.
+        filters: limits beyond which utterances are left out; None: no limits.
 
     >>> import inspect
     >>> list(inspect.signature(Judge.read).parameters)
@@ -86,7 +86,7 @@ class Judge:
 
         Args:
             utterance: an entry of a list.
-            header: the header of its audio, or the reason why it cannot be read; None trusts the list's duration.
+            header: the audio's header, or the reason why it cannot be read; None: trust the list's duration.
         """
         if problem := key_problem(utterance.key):
             return Skip(printable(utterance.key), f"{printable(utterance.source.path)}: {problem}", utterance.place)
@@ -102,29 +102,29 @@ class Judge:
         return skip or self.filter(utterance, len(tokens), self._filters) or (utterance, tokens)
 
     def filter(self, utterance: Utterance, tokens: int, filters: Filters | None) -> Skip | None:
-        """Return the limit that a usable utterance exceeds, or None."""
+        """Return a `Skip` with the limit that a usable utterance exceeds, or None."""
         text = utterance.text
         found = filters and filters.exceeded(utterance.seconds, tokens, len(text) - text.count(" "))
         return Skip(utterance.key, found[1], utterance.place, found[0]) if found else None
 
     def read(self, utterance: Utterance, tokens: Sequence[int], room: float = math.inf) -> np.ndarray | Skip:
-        """Return the samples of an utterance that `check` found usable, (N,) float32; or the reason why not.
+        """Return the samples (N,) float32 of an utterance that passed `check`, or the reason why it is unusable.
 
         Args:
-            utterance: with its duration.
-            tokens: of its transcript.
-            room: the longest audio that its batch has room for, seconds; what lasts longer is not decoded to its end.
+            utterance: the utterance with its duration.
+            tokens: token ids of the transcript.
+            room: longest audio that fits into the batch, seconds; longer audio is skipped, without decoding all of it.
         """
         try:
             samples = read_samples(utterance, self._frontend.sample_rate, room)
         except (ValueError, OSError) as error:
             stated = f"; its list states {utterance.seconds:.2f} s" if "lasts more than" in str(error) else ""
             return Skip(utterance.key, f"{error}{stated}", utterance.place)
-        # Headers of compressed audio may promise a little more than there is.
+        # Headers of compressed audio may state slightly more samples than there are.
         return self._too_short(utterance, samples.size, tokens) or samples
 
     def misstated(self, utterance: Utterance, samples: int) -> Skip | None:
-        """Return how the duration of audio that was read differs from the stated one; None if it does not."""
+        """Return a `Skip` that names real and stated duration if they differ; else None."""
         seconds, stated = samples / self._frontend.sample_rate, utterance.seconds
         if abs(seconds - stated) <= max(_STATED_SECONDS, _STATED_SHARE * stated):
             return None

@@ -1,4 +1,4 @@
-"""Load planned batches in their order, in this process or in others, and explain why a loading process ended."""
+"""Load planned batches in order, in this process or in worker processes, and explain why a worker died."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _KILLED = re.compile(
 
 
 class LoadsBatches(Protocol[Planned]):
-    """Loads planned batches, in this process or in others.
+    """Loads planned batches, in this process or in worker processes.
 
     >>> [name for name in vars(LoadsBatches) if not name.startswith("_")]
     ['load', 'record', 'keys']
     """
 
     def load(self, planned: Planned, epoch: int) -> tuple[Batch, list[Skip]]:
-        """Load a batch; random changes depend on the epoch. Return it with what was skipped."""
+        """Load a batch; return it with the skipped utterances. Random changes depend on the epoch."""
 
     def record(self, skips: Iterable[Skip]) -> None:
         """Count skipped utterances; raise ValueError if they are too many."""
@@ -45,7 +45,7 @@ class LoadsBatches(Protocol[Planned]):
 
 
 class _Loader(Dataset, Generic[Planned]):
-    """Presents the data to DataLoader, whose sampler yields planned batches instead of indices."""
+    """A dataset for DataLoader, whose sampler here yields planned batches instead of indices."""
 
     def __init__(self, data: LoadsBatches[Planned], epoch: int) -> None:
         self._data, self._epoch = data, epoch
@@ -53,7 +53,7 @@ class _Loader(Dataset, Generic[Planned]):
     def __getitem__(self, planned: Planned) -> tuple[Batch, list[Skip]] | Exception:
         try:
             batch, skips = self._data.load(planned, self._epoch)
-        except (ValueError, OSError) as error:  # raised in a worker, it would arrive with its traceback as its message
+        except (ValueError, OSError) as error:  # returned: raised in a worker, it would get its traceback as message
             return error
         except MemoryError as error:
             keys = self._data.keys(planned)
@@ -65,11 +65,11 @@ class _Loader(Dataset, Generic[Planned]):
 
 
 def _portable(batch: Batch) -> Batch:
-    """Return a batch that another process can receive.
+    """Return a batch in a form that can be sent to another process.
 
-    Samples travel through shared memory, which is ten times as fast as a pipe. Where it is full (containers of Docker
-    have 64 MB), they become an array, which travels through the pipe: DataLoader itself would wait for ever. The
-    small tensors always travel through the pipe.
+    Samples are sent through shared memory, which is ten times as fast as a pipe. If shared memory is full (Docker
+    containers have 64 MB), samples become an array, which is sent through the pipe; DataLoader itself would wait for
+    ever. The small tensors are always sent through the pipe.
     """
     try:
         samples = batch.samples_BN.share_memory_()
@@ -84,13 +84,13 @@ def _received(batch: Batch) -> Batch:
 
 
 def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: int) -> Iterator[Batch]:
-    """Load the batches of a plan in its order; torch's global random state stays as it is.
+    """Load the batches of a plan in order, without a change of torch's global random state.
 
     Args:
-        data: loads a batch and counts what is skipped.
-        plan: descriptions of batches that `data` can load, such as indices from `epoch_batches`; read lazily.
-        epoch: key of the random changes.
-        num_workers: processes that load; 0 loads in this one. The batches are the same.
+        data: loads a batch and counts skipped utterances.
+        plan: descriptions of batches that `data` can load, such as indices from `epoch_batches`; consumed lazily.
+        epoch: number of the epoch, on which random changes depend.
+        num_workers: processes that load; 0: load in this process. The batches do not depend on it.
 
     Raises:
         ValueError: too many utterances are unusable.
@@ -102,7 +102,7 @@ def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: i
         sampler=plan,
         collate_fn=_unchanged,
         num_workers=num_workers,
-        # By default every new iterator draws from the global generator, and resumed runs would differ.
+        # By default, every new iterator draws from the global generator, so resumed runs would differ.
         generator=torch.Generator(),
         worker_init_fn=_start_worker,
     )
@@ -130,7 +130,7 @@ def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: i
 
 
 def worker_failure(error: RuntimeError) -> OSError | None:
-    """Return why a loading process ended, with a remedy; None for an error of another kind.
+    """Return an error that says why a loading process died, and the remedy; None for an error of another kind.
 
     DataLoader may raise its error anywhere in the main thread, from a signal handler.
 
@@ -138,7 +138,7 @@ def worker_failure(error: RuntimeError) -> OSError | None:
     a process that loads batches was killed (Killed): most often memory ran out, and the system's log (dmesg) says so; \
 lower training.num_workers or training.max_batch_seconds
     """
-    text = f"{error.__context__} {error.__cause__} {error}"  # which of them names the signal depends on the moment
+    text = f"{error.__context__} {error.__cause__} {error}"  # any of these may name the signal
     found = _KILLED.search(text)
     if found is None:
         return None
@@ -157,6 +157,6 @@ def _unchanged(item: T) -> T:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)  # one process per core already
-    # Slurm, systemd and timeout(1) send SIGTERM to all processes at once. Training then saves its state and ends its
-    # workers; one that died first would end it with an error. A second SIGTERM, as from DataLoader, ends the worker.
+    # Slurm, systemd and timeout(1) send SIGTERM to all processes at once. Workers ignore the first one: training saves
+    # its state before it ends them, and would fail if one died earlier. A second SIGTERM ends a worker.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

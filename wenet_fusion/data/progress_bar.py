@@ -1,4 +1,4 @@
-"""The progress bar of every command that works through data for minutes."""
+"""The progress bar of commands that process data for minutes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LOG_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{post
 
 
 class _ProgressBar(tqdm):
-    """Draws its postfix together with its next count; tqdm would draw the whole bar each time."""
+    """Draws a new postfix together with the next count; tqdm would redraw the bar for each postfix."""
 
     def set_postfix(self, **values: str) -> None:
         super().set_postfix(refresh=False, **values)
 
 
 class _Lines:
-    """A log that gets whole lines where tqdm draws and wipes out a bar."""
+    """Writes whole lines to a log, instead of the bar that tqdm redraws."""
 
     def __init__(self, log: TextIO) -> None:
         self._log = log
@@ -35,20 +35,20 @@ class _Lines:
 
 
 def on_terminal() -> bool:
-    """Return whether bars are drawn on a terminal, not in a log."""
+    """Return whether standard error is a terminal, which shows bars."""
     return getattr(sys.stderr, "isatty", lambda: False)()
 
 
 def progress_bar(
     items: Iterable | None, total: int | None, description: str, unit: str, leave: bool = True, disable: bool = False
 ) -> tqdm:
-    """Return a bar for work that may take minutes. In logs (a file or a pipe), it is a line every 30 s.
+    """Return a progress bar for work that may take minutes. In logs (a file or a pipe), it prints a line every 30 s.
 
     For work of seconds use `tqdm(..., disable=None)`, which prints nothing in logs.
 
     Args:
-        items: what to iterate over; None if the caller counts with `update`.
-        total: number of items; None if it is not known.
+        items: items to iterate over; None: the caller counts with `update`.
+        total: number of items; None: unknown.
         description: text before the bar.
         unit: name of one item.
         leave: keep the finished bar on the terminal.

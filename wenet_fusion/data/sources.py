@@ -15,18 +15,18 @@ from wenet_fusion_runtime.audio.containers.byte_ranges import FileRange
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 from wenet_fusion_runtime.files import printable
 
-# How far a segment may end after its audio: lists round their times, and codecs pad.
+# How far the end of a segment may lie after the end of its audio: lists round times, and codecs pad.
 SEGMENT_TOLERANCE = 0.1  # seconds
 _HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
 class AudioSource(NamedTuple):
-    """A place of audio: a whole file (size 0), or `size` bytes from byte `offset` of a tar; or the bytes themselves."""
+    """Where audio is: a whole file (size 0), `size` bytes of a tar from byte `offset` on, or bytes in memory."""
 
     path: str
     offset: int = 0
     size: int = 0
-    content: bytes | None = None  # audio in memory, which came from that place
+    content: bytes | None = None  # audio in memory; path, offset and size say where it came from
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Utterance:
     source: AudioSource
     text: str  # transcript; may be empty
     seconds: float  # duration; 0.0 if unknown
-    start: float | None = None  # of a segment in the audio, seconds; None: the audio's start
-    end: float | None = None  # of a segment in the audio, seconds; None: the audio's end
+    start: float | None = None  # start of the utterance in the audio, seconds; None: the audio's start
+    end: float | None = None  # end of the utterance in the audio, seconds; None: the audio's end
     speaker: str | None = None
-    channel: int | None = None  # from 1; 0 is the mean of all; None too, unless they cancel each other
-    place: str = field(default="", compare=False)  # list and line that it comes from, for messages
+    channel: int | None = None  # from 1; 0: mean of all channels; None: the same, unless they cancel each other
+    place: str = field(default="", compare=False)  # list and line of the utterance, for messages
 
 
 class AudioHeader(NamedTuple):
@@ -73,13 +73,13 @@ def read_header(utterance: Utterance) -> AudioHeader:
 
 
 def read_headers(utterances: Sequence[Utterance]) -> list[AudioHeader | str]:
-    """Read the headers of utterances in their order; a header that cannot be read is replaced by the message."""
+    """Read the headers of utterances in their order; the error message replaces a header that cannot be read."""
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         return list(pool.map(header_or_problem, utterances))
 
 
 def header_or_problem(utterance: Utterance) -> AudioHeader | str:
-    """Read the header of an utterance's audio; if that fails, return the message."""
+    """Read the header of an utterance's audio, or return the error message."""
     try:
         return read_header(utterance)
     except (OSError, ValueError) as error:
@@ -87,23 +87,23 @@ def header_or_problem(utterance: Utterance) -> AudioHeader | str:
 
 
 def read_samples(utterance: Utterance, sample_rate: int, longest: float = math.inf) -> np.ndarray:
-    """Read float32 mono samples (N,) in [-1, 1], resampled to `sample_rate` (Hz): the utterance's channel.
+    """Read the utterance's channel as float32 samples (N,) in [-1, 1], resampled to `sample_rate` (Hz).
 
     Raises:
         OSError, ValueError: the audio is missing, damaged, truncated or empty, or lasts more than `longest` seconds.
     """
     start, end = utterance.start or 0.0, utterance.end
-    if end is not None:  # which may lie a little after the audio's end
+    if end is not None:  # it may lie a little after the audio's end
         end = start + read_header(utterance).seconds
     with _open(utterance.source) as audio:
         return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel, longest)
 
 
 def read_segment(utterance: Utterance, sample_rate: int, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """Read a part (seconds) of audio that was readable before; see `read_samples`.
+    """Read samples from `start` to `end` (seconds) of audio that was readable before; see `read_samples`.
 
     Raises:
-        OSError: it cannot be read any more.
+        OSError: the audio cannot be read any more.
     """
     try:
         with _open(utterance.source) as audio:

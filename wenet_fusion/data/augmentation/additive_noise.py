@@ -1,4 +1,4 @@
-"""Add noise to waveforms: from recorded files, or drawn from a distribution."""
+"""Add recorded noise to waveforms, and draw white and pink noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from wenet_fusion.data.augmentation.audio_lists import read_audio_list
 from wenet_fusion.data.augmentation.filtering import probability_problems, range_problems
 from wenet_fusion.data.sources import Utterance, read_segment
 
-_SPARE_SECONDS = 0.05  # of noise that is read beyond what is needed: files of other rates are rounded
+_SPARE_SECONDS = 0.05  # extra noise to read, because resampling rounds lengths
 
 
 @dataclass(frozen=True)
 class NoiseFilesConfig:
-    """Recorded noise that is added (Snyder et al., 2015, arXiv 1510.08484); the defaults add none.
+    """Addition of recorded noise (Snyder et al., 2015, arXiv 1510.08484); off by default.
 
     >>> NoiseFilesConfig(probability=0.3).problems()
     ['lists: name at least one list of noise files, or set probability to 0']
@@ -23,10 +23,10 @@ class NoiseFilesConfig:
 
     probability: float = 0.0  # share of utterances with added noise
     lists: tuple[str, ...] = ()  # lists of noise files, with a path or "key path" per line
-    snr_db: tuple[float, float] = (5.0, 25.0)  # range of the ratio of signal to noise, dB
+    snr_db: tuple[float, float] = (5.0, 25.0)  # range of the signal-to-noise ratio, dB
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = probability_problems(self.probability) + range_problems("snr_db", self.snr_db, -100, 100)
         if self.probability > 0 and not self.lists:
             found.append("lists: name at least one list of noise files, or set probability to 0")
@@ -34,11 +34,11 @@ class NoiseFilesConfig:
 
 
 class NoiseFiles:
-    """Noise files that are added to waveforms, cut or repeated from a random place on.
+    """Add recorded noise to waveforms, from a random position in a random file, cut or repeated to length.
 
     Args:
         config: lists, share and levels.
-        sample_rate: of the waveforms, Hz.
+        sample_rate: rate of the waveforms, Hz.
 
     Raises:
         FileNotFoundError, ValueError: a list or a file is missing or cannot be read.
@@ -56,7 +56,7 @@ class NoiseFiles:
             self._files = [file for path in config.lists for file in read_audio_list(path, option)]
 
     def add(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return (N,) with noise added, or without.
+        """Return (N,): with noise added, or unchanged.
 
         Raises:
             OSError: the noise file cannot be read any more.
@@ -68,7 +68,7 @@ class NoiseFiles:
         return mix(samples, self._read(file, samples.size, place), snr_db) if is_chosen else samples
 
     def _read(self, file: Utterance, length: int, place: float) -> np.ndarray:
-        """Return noise of this length from a place, 0 to 1, in the file."""
+        """Return `length` samples of noise, starting at the relative position `place` (0 to 1) in the file."""
         seconds = length / self._sample_rate + _SPARE_SECONDS
         if seconds >= file.seconds:
             noise = read_segment(file, self._sample_rate)
@@ -78,9 +78,9 @@ class NoiseFiles:
 
 
 def mix(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Return the sum of signal and noise (N,), with noise scaled to a ratio of their powers in dB.
+    """Return the sum of signal and noise (N,), with noise scaled to the given signal-to-noise ratio.
 
-    To silence nothing is added, and silent noise adds nothing.
+    If one of the two is silent, the signal does not change.
     """
     power = np.square(samples, dtype=np.float64).mean()
     noise_power = np.square(noise, dtype=np.float64).mean()

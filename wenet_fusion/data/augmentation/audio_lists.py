@@ -1,4 +1,4 @@
-"""Read lists of audio files, of noise or of room responses, and check all their files at once."""
+"""Read lists of noise files or room responses, and check all listed files at once."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from wenet_fusion_runtime.files import list_problems, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 
-_FIRST_CHANNEL = 1  # the mean of several microphones is no recording
+_FIRST_CHANNEL = 1  # not the mean: no microphone would record it
 
 
 def read_audio_list(path: str, option: str) -> list[Utterance]:
-    """Read a list of audio files, with their durations.
+    """Read a list of audio files, and the durations of the files.
 
     A line is a path, or a key and a path as in Kaldi's `wav.scp`. Relative paths start at the list's folder or, if
-    nothing is there, at the working directory. The first channel counts.
+    there is no such file, at the working directory. Only the first channel is used.
 
     Args:
         path: the list.
-        option: its name in the configuration, for messages.
+        option: name of the configuration key, for messages.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: lists the lines whose audio is missing or cannot be read.
+        ValueError: audio is missing or cannot be read; the message lists the lines.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{printable(path)}: there is no such list; {option} names files with a path per line")

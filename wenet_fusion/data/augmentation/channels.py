@@ -18,49 +18,49 @@ _CODECS = {"pcm": None, "mulaw": "ULAW", "alaw": "ALAW", "gsm": "GSM610", "adpcm
 
 @dataclass(frozen=True)
 class ClippingConfig:
-    """Samples beyond a level are clipped; by default none.
+    """Clipping of samples at a level; off by default.
 
     >>> ClippingConfig(probability=0.1, level_db=(-3.0, 3.0)).problems()
     ['level_db [-3.0, 3.0] must be [low, high], from -60 to 0']
     """
 
     probability: float = 0.0  # share of utterances that are clipped
-    level_db: tuple[float, float] = (-12.0, -3.0)  # range of the level, dB below the utterance's peak
+    level_db: tuple[float, float] = (-12.0, -3.0)  # range of the level, dB relative to the utterance's peak
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         return [*probability_problems(self.probability), *range_problems("level_db", self.level_db, -60, 0)]
 
 
 @dataclass(frozen=True)
 class LowPassConfig:
-    """High frequencies are removed, as by poor microphones and low bit rates; by default none.
+    """Removal of high frequencies, as by poor microphones and low bit rates; off by default.
 
     >>> LowPassConfig(probability=0.1).problems()
     []
     """
 
-    probability: float = 0.0  # share of utterances with a limited band
-    cutoff_hz: tuple[float, float] = (2500.0, 7000.0)  # range of the highest frequency that stays, Hz
+    probability: float = 0.0  # share of low-pass filtered utterances
+    cutoff_hz: tuple[float, float] = (2500.0, 7000.0)  # range of the cutoff frequency, Hz
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         return [*probability_problems(self.probability), *range_problems("cutoff_hz", self.cutoff_hz, 500, 192000)]
 
 
 @dataclass(frozen=True)
 class TelephoneConfig:
-    """The band of a telephone, 300 to 3400 Hz, and a codec (Vu et al., APSIPA 2019); by default none.
+    """The band of a telephone, 300 to 3400 Hz, and a codec (Vu et al., APSIPA 2019); off by default.
 
     >>> TelephoneConfig(codecs=("mulaw", "amr")).problems()
     ["codecs: 'amr' is unknown; known are pcm, mulaw, alaw, gsm, adpcm"]
     """
 
-    probability: float = 0.0  # share of utterances that pass a telephone
-    codecs: tuple[str, ...] = ("mulaw", "alaw", "gsm", "adpcm")  # one is drawn; pcm is the band alone
+    probability: float = 0.0  # share of utterances with the sound of a telephone
+    codecs: tuple[str, ...] = ("mulaw", "alaw", "gsm", "adpcm")  # one is drawn per utterance; pcm: only the band
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         unknown = [codec for codec in self.codecs if codec not in _CODECS]
         found = [f"codecs: {codec!r} is unknown; known are {', '.join(_CODECS)}" for codec in unknown]
         if not self.codecs:
@@ -69,7 +69,7 @@ class TelephoneConfig:
 
 
 def clip(samples: np.ndarray, config: ClippingConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,) clipped at a random level below its peak, or as it is."""
+    """Return (N,): clipped at a random level below the peak, or unchanged."""
     is_chosen, level_db = rng.random() < config.probability, rng.uniform(*config.level_db)
     if not is_chosen:
         return samples
@@ -78,7 +78,7 @@ def clip(samples: np.ndarray, config: ClippingConfig, rng: np.random.Generator) 
 
 
 def low_pass(samples: np.ndarray, sample_rate: int, config: LowPassConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,) in [-1, 1] without the frequencies above a random one, or as it is."""
+    """Return (N,): without the frequencies above a random cutoff and in [-1, 1], or unchanged."""
     is_chosen, cutoff = rng.random() < config.probability, rng.uniform(*config.cutoff_hz)
     if not is_chosen or cutoff >= sample_rate / 2:
         return samples
@@ -86,7 +86,7 @@ def low_pass(samples: np.ndarray, sample_rate: int, config: LowPassConfig, rng: 
 
 
 def telephone(samples: np.ndarray, sample_rate: int, config: TelephoneConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,) in [-1, 1] as a telephone with a random codec transmits it, or as it is; without delay."""
+    """Return (N,): as a telephone with a random codec transmits it, without delay and in [-1, 1], or unchanged."""
     is_chosen, codec = rng.random() < config.probability, config.codecs[rng.integers(len(config.codecs))]
     if not is_chosen:
         return samples

@@ -1,4 +1,4 @@
-"""SpecAugment masks of features, drawn from given generators."""
+"""Draw SpecAugment masks for features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wenet_fusion.data.augmentation.feature_trim import TrimConfig
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Random changes of features: SpecAugment masks, whose widths are drawn from 0 to a maximum, SpecSub and TrimTail.
+    """Settings of random changes of features: SpecAugment masks of random width, SpecSub and TrimTail.
 
     >>> SpecAugmentConfig(max_time_fraction=1.5).problems()
     ['max_time_fraction 1.5 must lie between 0 and 1']
@@ -29,7 +29,7 @@ class SpecAugmentConfig:
     trim: TrimConfig = field(default_factory=TrimConfig)  # frames cut off the end
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         names = ("num_time_masks", "max_time_frames", "num_freq_masks", "max_freq_bins")
         found = [f"{name} {getattr(self, name)} must not be negative" for name in names if getattr(self, name) < 0]
         if not 0 <= self.max_time_fraction <= 1:
@@ -48,7 +48,7 @@ def feature_masks(
         lengths: feature frames of each utterance.
         num_mel_bins: F.
         config: number and widths of the masks.
-        rngs: a generator for each utterance, so that its masks do not depend on the rows beside it.
+        rngs: a generator for each utterance, so that its masks do not depend on the other rows.
 
     Returns:
         Bool (B, T, F), True where features are masked; T is the largest of `lengths`.

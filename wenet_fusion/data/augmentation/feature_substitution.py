@@ -1,4 +1,4 @@
-"""Replace spans of feature frames by earlier ones, drawn from given generators."""
+"""Replace random spans of feature frames by earlier frames."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 
 @dataclass(frozen=True)
 class SubstitutionConfig:
-    """SpecSub: spans of an utterance that are replaced by earlier frames; the defaults replace none.
+    """SpecSub: replaces spans of an utterance by earlier frames; off by default.
 
     >>> SubstitutionConfig(num_spans=3, max_frames=0).problems()
     ['max_frames 0 must be at least 1']
     """
 
-    num_spans: int = 0  # spans per utterance; 3 is a start
+    num_spans: int = 0  # spans per utterance; 0: none; start with 3
     max_frames: int = 30  # longest span, feature frames
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = [f"num_spans {self.num_spans} must not be negative"] if self.num_spans < 0 else []
         return found + ([f"max_frames {self.max_frames} must be at least 1"] if self.max_frames < 1 else [])
 
@@ -29,7 +29,7 @@ class SubstitutionConfig:
 def substituted_frames(
     lengths: Sequence[int], config: SubstitutionConfig, rngs: Iterable[np.random.Generator]
 ) -> torch.Tensor | None:
-    """Draw the frames that stand in for each other (SpecSub; Wu et al., 2021, arXiv 2106.05642).
+    """Draw which frame replaces each frame (SpecSub; Wu et al., 2021, arXiv 2106.05642).
 
     Args:
         lengths: feature frames of each utterance.
@@ -37,8 +37,8 @@ def substituted_frames(
         rngs: a generator for each utterance.
 
     Returns:
-        Int64 (B, T): the number of the frame that each frame is taken from, itself or an earlier one; padding stays.
-        T is the largest of `lengths`. None if there are no spans.
+        Int64 (B, T): for each frame, the index of the frame that replaces it: itself or an earlier one. Padding is not
+        replaced. T is the largest of `lengths`. None if there are no spans.
 
     >>> substituted_frames([4], SubstitutionConfig(), [np.random.default_rng(0)]) is None
     True

@@ -1,4 +1,4 @@
-"""Cut feature frames off the ends of utterances, drawn from given generators."""
+"""Cut a random number of feature frames off the end of each utterance."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TrimConfig:
-    """TrimTail (SpecTrim): frames cut off the end of an utterance; the default cuts none.
+    """TrimTail (SpecTrim): cuts frames off the end of an utterance; off by default.
 
     >>> TrimConfig(max_frames=-1).problems()
     ['max_frames -1 must not be negative']
     """
 
-    max_frames: int = 0  # most feature frames that are cut off, right padding included; 20 is a start
+    max_frames: int = 0  # largest number of feature frames to cut off, right padding included; 0: none; start with 20
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         return [f"max_frames {self.max_frames} must not be negative"] if self.max_frames < 0 else []
 
 
 def trimmed_lengths(
     lengths: Sequence[int], shortest: Sequence[int], config: TrimConfig, rngs: Iterable[np.random.Generator]
 ) -> list[int]:
-    """Draw shorter lengths (TrimTail; Song et al., 2022, arXiv 2211.00522).
+    """Draw the lengths of utterances after trimming (TrimTail; Song et al., 2022, arXiv 2211.00522).
 
     An utterance keeps at least half of its frames, and the frames that its transcript needs.
 
     Args:
         lengths: feature frames of each utterance.
         shortest: feature frames that each transcript needs.
-        config: most frames that are cut off.
+        config: largest number of frames to cut off.
         rngs: a generator for each utterance.
 
     >>> trimmed_lengths([100, 8], [10, 8], TrimConfig(max_frames=0), map(np.random.default_rng, (0, 1)))

@@ -1,14 +1,14 @@
-"""Convolution of waveforms, and the filters that limit their bands."""
+"""Convolve waveforms, and limit their frequency band."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_TAPS = 255  # of a band limit: its slope is about 3 / _TAPS of the sample rate wide
+_TAPS = 255  # length of band filters: their transition band is about 3 / _TAPS of the sample rate wide
 
 
 def convolve(samples: np.ndarray, taps: np.ndarray, centre: int) -> np.ndarray:
-    """Return float32 (N,): samples convolved with a filter whose tap number `centre` has no delay.
+    """Return samples convolved with a filter, float32 (N,); tap number `centre` has no delay.
 
     >>> convolve(np.array([1, 0, 0, 2], np.float32), np.array([0, 1, 0.5], np.float32), centre=1).round(3) + 0.0
     array([1. , 0.5, 0. , 2. ], dtype=float32)
@@ -27,13 +27,13 @@ def convolve(samples: np.ndarray, taps: np.ndarray, centre: int) -> np.ndarray:
 
 
 def limit_band(samples: np.ndarray, sample_rate: int, low: float, high: float) -> np.ndarray:
-    """Return float32 (N,) with the frequencies from `low` to `high` (Hz), without delay.
+    """Return float32 (N,) with only the frequencies from `low` to `high` (Hz), without delay.
 
     Args:
         samples: (N,).
         sample_rate: Hz.
-        low: lower edge; 0 for none.
-        high: upper edge; at or above half the sample rate, there is none.
+        low: lower edge; 0: no lower edge.
+        high: upper edge; half the sample rate or more: no upper edge.
     """
     times = np.arange(_TAPS) - _TAPS // 2
     low, high = (min(edge / sample_rate, 0.5) for edge in (low, high))
@@ -42,7 +42,7 @@ def limit_band(samples: np.ndarray, sample_rate: int, low: float, high: float) -
 
 
 def below_full_scale(samples: np.ndarray) -> np.ndarray:
-    """Return samples, attenuated if they leave [-1, 1].
+    """Return samples, attenuated to a peak of 1 if they exceed [-1, 1].
 
     >>> below_full_scale(np.array([0.5, -2.0], np.float32)).tolist()
     [0.25, -1.0]
@@ -52,7 +52,7 @@ def below_full_scale(samples: np.ndarray) -> np.ndarray:
 
 
 def range_problems(name: str, limits: tuple[float, float], lowest: float, highest: float) -> list[str]:
-    """Return what is wrong with the range of an option, at most one message.
+    """Return a message if the range of an option is invalid, else an empty list.
 
     >>> range_problems("cutoff_hz", (7000.0, 2000.0), 100, 96000)
     ['cutoff_hz [7000.0, 2000.0] must be [low, high], from 100 to 96000']
@@ -63,5 +63,5 @@ def range_problems(name: str, limits: tuple[float, float], lowest: float, highes
 
 
 def probability_problems(probability: float) -> list[str]:
-    """Return what is wrong with the share of utterances that a change applies to, at most one message."""
+    """Return a message if the share of utterances to change is invalid, else an empty list."""
     return [] if 0 <= probability <= 1 else [f"probability {probability} must lie between 0 and 1"]

@@ -1,4 +1,4 @@
-"""Reverberate waveforms with recorded or simulated room responses."""
+"""Add reverberation to waveforms, by recorded or simulated room responses."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from wenet_fusion.data.augmentation.filtering import convolve, probability_probl
 from wenet_fusion.data.sources import Utterance, read_segment
 
 _FIRST_REFLECTION_SECONDS = 0.003
-_RAMP_SECONDS = 0.002  # of a recorded response that is kept before its direct path
+_RAMP_SECONDS = 0.002  # part of a recorded response that is kept before the direct path
 _CACHED_RESPONSES = 512
 
 
 @dataclass(frozen=True)
 class RoomConfig:
-    """Room responses (Ko et al., ICASSP 2017): recorded, or simulated as decaying noise; by default none.
+    """Room responses (Ko et al., ICASSP 2017): recorded, or simulated as decaying noise; off by default.
 
     >>> RoomConfig(probability=0.3, decay_seconds=(0.0, 0.5)).problems()
     ['decay_seconds [0.0, 0.5] must be [low, high], from 0.01 to 10']
     """
 
-    probability: float = 0.0  # share of utterances in a room
+    probability: float = 0.0  # share of utterances with reverberation
     lists: tuple[str, ...] = ()  # lists of recorded responses, with a path or "key path" per line; empty: simulated
-    decay_seconds: tuple[float, float] = (0.1, 0.6)  # range of the simulated rooms' decay by 60 dB, seconds
-    direct_db: tuple[float, float] = (0.0, 15.0)  # range of the simulated ratio of direct to reflected sound, dB
+    decay_seconds: tuple[float, float] = (0.1, 0.6)  # range of the reverberation time RT60 of simulated rooms, seconds
+    direct_db: tuple[float, float] = (0.0, 15.0)  # range of the direct-to-reverberant ratio of simulated rooms, dB
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         return [
             *probability_problems(self.probability),
             *range_problems("decay_seconds", self.decay_seconds, 0.01, 10),
@@ -39,11 +39,11 @@ class RoomConfig:
 
 
 class Rooms:
-    """Rooms in which waveforms are heard. The direct path has no delay, so that words keep their times.
+    """Add reverberation to waveforms. The direct path has no delay, so that words keep their times.
 
     Args:
         config: lists, share and kinds of rooms.
-        sample_rate: of the waveforms, Hz.
+        sample_rate: rate of the waveforms, Hz.
 
     Raises:
         FileNotFoundError, ValueError: a list or a file is missing or cannot be read.
@@ -61,7 +61,7 @@ class Rooms:
             self._files = [file for path in config.lists for file in read_audio_list(path, option)]
 
     def reverberate(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return (N,) with the same power, in a room or as it is.
+        """Return (N,): with reverberation and the same power, or unchanged.
 
         Raises:
             OSError: a recorded response cannot be read any more, or is silent.
@@ -78,7 +78,7 @@ class Rooms:
 
 
 def simulated_response(config: RoomConfig, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the response of a room, float32 (M,): the direct path, then noise that decays exponentially."""
+    """Draw a room response, float32 (M,): the direct path, then noise that decays exponentially."""
     decay, ratio = rng.uniform(*config.decay_seconds), 10 ** (rng.uniform(*config.direct_db) / 10)
     times = np.arange(max(2, int(decay * sample_rate))) / sample_rate
     taps = rng.standard_normal(times.size) * 10 ** (-3 * times / decay)
@@ -90,7 +90,7 @@ def simulated_response(config: RoomConfig, sample_rate: int, rng: np.random.Gene
 
 @functools.lru_cache(maxsize=_CACHED_RESPONSES)
 def _recorded(file: Utterance, sample_rate: int) -> tuple[np.ndarray, int]:
-    """Return a recorded response and the place of its direct path."""
+    """Return a recorded response and the index of its direct path."""
     taps = read_segment(file, sample_rate)
     direct = int(np.abs(taps).argmax())
     if not taps[direct]:

@@ -26,17 +26,17 @@ _INT16_SCALE = 32768.0
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which changes to waveforms are drawn; the defaults change nothing.
+    """Settings of random changes to waveforms; the defaults change nothing.
 
     >>> Augmentation(speed_factors=(0.9, 1.0, 1.1), gain_db=(-6.0, 6.0)).problems()
     []
     """
 
-    speed_factors: tuple[float, ...] = (1.0,)  # one is drawn; 1.1 is 10 % faster and higher; steps of 0.01
+    speed_factors: tuple[float, ...] = (1.0,)  # one is drawn per utterance; 1.1: 10 % faster; multiples of 0.01
     gain_db: tuple[float, float] = (0.0, 0.0)  # range of the gain, dB
-    noise_snr_db: tuple[float, float] = (10.0, 30.0)  # range of the ratio of signal to added noise, dB
+    noise_snr_db: tuple[float, float] = (10.0, 30.0)  # range of the signal-to-noise ratio, dB
     noise_probability: float = 0.0  # share of utterances with added noise, half of it white and half pink
-    dither: float = 0.0  # standard deviation of white noise in every utterance, steps of 16-bit samples; Kaldi adds 1
+    dither: float = 0.0  # standard deviation of white noise in every utterance, in int16 steps; Kaldi uses 1
     room: RoomConfig = field(default_factory=RoomConfig)  # room responses
     noise_files: NoiseFilesConfig = field(default_factory=NoiseFilesConfig)  # recorded noise
     clipping: ClippingConfig = field(default_factory=ClippingConfig)  # clipped samples
@@ -44,7 +44,7 @@ class Augmentation:
     telephone: TelephoneConfig = field(default_factory=TelephoneConfig)  # telephone bands and codecs
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = []
         if not self.speed_factors or not all(0.25 <= factor <= 4 for factor in self.speed_factors):
             found.append(f"speed_factors {list(self.speed_factors)} must be one or more numbers from 0.25 to 4")
@@ -59,14 +59,14 @@ class Augmentation:
 
 
 class WaveformAugmenter:
-    """Changes waveforms as an `Augmentation` says.
+    """Apply the random changes of an `Augmentation` to waveforms.
 
     Args:
-        config: ranges to draw from.
-        sample_rate: of the waveforms, Hz.
+        config: settings of the changes.
+        sample_rate: rate of the waveforms, Hz.
 
     Raises:
-        FileNotFoundError, ValueError: a list of noise files or room responses, or a file of it, cannot be read.
+        FileNotFoundError, ValueError: a list of noise files or room responses, or a listed file, cannot be read.
 
     >>> augmenter = WaveformAugmenter(Augmentation(speed_factors=(2.0,)), 16000)
     >>> augmenter.augment(np.zeros(1000, np.float32), np.random.default_rng(0)).shape
@@ -79,14 +79,14 @@ class WaveformAugmenter:
         self._rooms = Rooms(config.room, sample_rate)
 
     def augment(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a copy with another speed, in a room, with noise, with another gain, and through a channel.
+        """Return a copy with changed speed, reverberation, noise, gain and channel effects, in this order.
 
-        A speed factor divides the length by itself. A gain that would clip is lowered. Switching one change on leaves
-        the draws of the others as they are.
+        A speed factor f divides the length by f. A gain that would clip is lowered. Switching one change on does not
+        affect the random draws of the others.
 
         Args:
             samples: float32 mono (N,) in [-1, 1].
-            rng: the generator of all draws.
+            rng: generator of all random draws.
 
         Returns:
             Float32 samples in [-1, 1].
@@ -100,7 +100,7 @@ class WaveformAugmenter:
         snr_db = rng.uniform(*config.noise_snr_db)
         noisy = rng.random() < config.noise_probability
         pink = rng.random() < 0.5
-        # Each later change has a generator of its own; new ones go to the end.
+        # Each later change has its own generator; add new ones at the end.
         rooms, noises, clipping, passing, phoning, dithering = rng.spawn(6)
         out = np.array(samples, dtype=np.float32)
         if not out.size:

@@ -1,1 +1,1 @@
-"""Data lists: reading them, and what a training state keeps of them."""
+"""Read data lists, and hash their contents for training states."""

@@ -1,4 +1,4 @@
-"""Hashes of a data list in a training state, and the changes of the list since then."""
+"""Hash a data list for the training state, and describe later changes of the list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_KEYS = 3
 
 
 class DataContents(NamedTuple):
-    """N utterances of a list, each with hashes of its key, its extent and its token ids.
+    """N utterances of a list, with hashes of key, extent and token ids of each.
 
     >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], ["[3, 4]", "[5]"])
     >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], ["[3, 3]", "[]"]))
@@ -26,7 +26,7 @@ class DataContents(NamedTuple):
 
 
 def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[str]) -> DataContents:
-    """Return the contents of a list from each utterance's key, extent (duration, start, channel) and printed ids."""
+    """Return the contents of a list, given key, extent (duration, start, channel) and printed ids of each utterance."""
     digests = bytearray()
     for key, extent, ids in zip(keys, extents, tokens):
         digests += _hash(key) + _hash(extent) + _hash(ids)
@@ -35,7 +35,7 @@ def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[
 
 
 def describe_changes(before: Tensor, now: DataContents) -> str:
-    """Return the differences between the hashes of an earlier list and a list; empty if they are equal."""
+    """Describe the differences between a list and the hashes of an earlier list; empty if they are equal."""
     if torch.equal(before, now.hashes):
         return ""
     earlier = {key: (extent, ids) for key, extent, ids in before.tolist()}
@@ -57,7 +57,7 @@ def describe_changes(before: Tensor, now: DataContents) -> str:
 
 
 def without_extents(contents: DataContents) -> DataContents:
-    """Return contents that differ only in keys, token ids and order.
+    """Return contents without extents, to compare only keys, token ids and order.
 
     >>> one, other = (list_contents(["u1"], [extent], ["[3, 4]"]) for extent in ("1.000 s", "1.004 s"))
     >>> describe_changes(one.hashes, other)

@@ -8,10 +8,10 @@ from wenet_fusion_runtime.files import printable
 
 
 def find_file(path: str, folder: Path, kind: str) -> Path:
-    """Return where a file of a list is: below the list's folder or, as in WeNet's lists, the working directory.
+    """Return the path of a file of a list, relative to the list's folder or, as in WeNet, to the working directory.
 
     Raises:
-        ValueError: it is in neither.
+        ValueError: the file is in neither folder.
     """
     place = folder / path
     if _is_file(place):

@@ -11,7 +11,7 @@ from wenet_fusion_runtime.files import list_problems, read_lines
 class Row(NamedTuple):
     """A line "key value" of a table."""
 
-    line: int  # its number, from 1
+    line: int  # number of the line, from 1
     key: str
     value: str  # the rest of the line; may be empty
 
@@ -21,7 +21,7 @@ def read_table(path: str | Path) -> dict[str, str]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: keys occur twice; the message lists their lines.
+        ValueError: keys occur twice; the message lists the lines.
     """
     return {row.key: row.value for row in read_rows(path)}
 

@@ -1,4 +1,4 @@
-"""Keys of utterances: what they may be, and how they follow from paths."""
+"""Check keys of utterances, and make keys from paths."""
 
 import posixpath
 from pathlib import Path, PurePosixPath
@@ -7,7 +7,7 @@ from wenet_fusion_runtime.files import printable
 
 
 def key_problem(key: str) -> str:
-    """Return what is wrong with the key of an utterance, or nothing.
+    """Return what is wrong with the key of an utterance; empty if it is valid.
 
     >>> key_problem("a/b"), key_problem("a b")
     ('', "key 'a b' must be one word")
@@ -22,7 +22,7 @@ def key_problem(key: str) -> str:
 
 
 def key_of_path(wav: str, folder: Path) -> str:
-    """Return a path without suffix as a key: below the list's folder, or whole without its leading steps."""
+    """Make a key from a path, without its suffix: relative to the list's folder if below it, else without / and .."""
     path = PurePosixPath(posixpath.normpath(wav))
     root = PurePosixPath(posixpath.abspath(folder))
     if path.is_relative_to(root):

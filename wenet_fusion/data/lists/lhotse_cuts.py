@@ -16,7 +16,7 @@ def load_lhotse(name: str) -> Any:
     """Return the package lhotse.
 
     Raises:
-        ImportError: it is not installed; the message names what needs it, and the remedy.
+        ImportError: it is not installed; the message begins with `name`, and gives the remedy.
     """
     try:
         import lhotse
@@ -26,10 +26,10 @@ def load_lhotse(name: str) -> Any:
 
 
 def is_lhotse(path: Path) -> bool:
-    """Return whether a file has a name of lhotse's manifests; raw lists and NeMo's manifests may be .jsonl too.
+    """Return whether a file is lhotse's, by its name; a .jsonl, which may also be a raw list, by its first line.
 
     Raises:
-        OSError, ValueError: a .jsonl cannot be read, or is no UTF-8 text.
+        OSError, ValueError: a .jsonl cannot be read, or is not UTF-8 text.
 
     >>> is_lhotse(Path("librispeech_cuts_train.jsonl.gz")), is_lhotse(Path("data.list"))
     (True, False)
@@ -40,7 +40,7 @@ def is_lhotse(path: Path) -> bool:
     try:
         record = parse_json(line)
     except ValueError:
-        return False  # reading it as a raw list names the line
+        return False  # reading it as a raw list will report the line
     return isinstance(record, dict) and not record.keys() & {"wav", "audio_filepath"}
 
 
@@ -49,7 +49,7 @@ def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
 
     Raises:
         ImportError: lhotse is not installed.
-        ValueError: the file is no such manifest.
+        ValueError: the file is not such a manifest.
     """
     lhotse = load_lhotse(str(path))
     try:
@@ -70,7 +70,7 @@ def _cuts(lhotse: Any, path: Path) -> Any:
 
 
 def utterances_of_cut(cut: Any) -> Iterator[Utterance | Skip]:
-    """Yield the utterance of a MonoCut; of several supervisions, each is an utterance."""
+    """Yield the utterance of a MonoCut; if it has several supervisions, yield an utterance for each."""
     if len(cut.supervisions) > 1:
         for part in cut.trim_to_supervisions(keep_overlapping=False):
             yield from utterances_of_cut(part)

@@ -1,4 +1,4 @@
-"""Read data lists, raw or of shards, and report every problem with its line."""
+"""Read data lists (raw, shards, lhotse), and report every problem with its line."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from wenet_fusion.data.utterance_table import UtteranceTable
 
 ListType = Literal["raw", "shard", "lhotse"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
-LONGEST_STATED_SECONDS = 86400.0  # a longer duration is not trusted: the audio's header is read
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # stands for such bytes
+LONGEST_STATED_SECONDS = 86400.0  # longer durations are not trusted: the audio's header is read
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # surrogates, which stand for bytes that are not UTF-8
 _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
 
 
 class Listed(NamedTuple):
-    """Utterances of a list, and what is wrong with its other lines; each message begins with the line."""
+    """Utterances of a list, and the problems of its other lines; each message begins with the line."""
 
     utterances: Sequence[Utterance]
     problems: list[str]
 
 
 def read_table(data_list: str | Path, data_type: ListType | Literal["auto"] = "auto") -> UtteranceTable:
-    """Read all utterances of a data list like `read_manifest`, in columns; durations that are not stated stay 0.0.
+    """Read all utterances of a data list like `read_manifest`, in columns; durations that are not stated are 0.0.
 
     Raises:
         FileNotFoundError, ValueError: see `read_manifest`.
@@ -59,7 +59,7 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
     Args:
         data_list: the list.
         data_type: "raw" for a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration"
-            (seconds; an end of -1 is that of the audio), "speaker" and "channel" (from 1), or NeMo's
+            (seconds; an end of -1 is the end of the audio), "speaker" and "channel" (from 1), or NeMo's
             {"audio_filepath", "text"} with optional "offset", "duration" and "key". Without "key", the path below the
             list's folder becomes the key.
             "shard" for the path of a tar per line, with members key.txt and key.wav (or another of AUDIO_SUFFIXES).
@@ -68,7 +68,7 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: lists the malformed lines, and the members of a tar that are wrong.
+        ValueError: lines or members of a tar are wrong; the message lists them.
     """
     return _fill_seconds(read_table(data_list, data_type))
 
@@ -87,11 +87,11 @@ def scan_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
 
 
 def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -> tuple[UtteranceTable, list[str]]:
-    """Return the usable utterances of a data list, and what is wrong with its other lines.
+    """Return the usable utterances of a data list, and the problems of its other lines.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: it lists nothing.
+        ValueError: the list is empty.
     """
     path = Path(data_list)
     if not path.exists():
@@ -117,7 +117,7 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
 def _entries(
     path: Path, data_type: ListType | Literal["auto"]
 ) -> Iterator[tuple[str, Sequence[Utterance], Sequence[str]]]:
-    """Yield the entries of a list: where each is, its utterances, and what is wrong with it."""
+    """Yield the entries of a list: place, utterances and problems of each."""
     name = printable(path)
     if data_type == "lhotse" or (data_type == "auto" and is_lhotse(path)):
         for number, found in enumerate(iterate_cuts(path), 1):
@@ -136,7 +136,7 @@ def _entries(
 
 
 def _fill_seconds(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Read missing durations from the audio's headers; they stay 0.0 where that fails."""
+    """Read missing durations from the audio's headers; they stay 0.0 if a header cannot be read."""
     headers = iter(read_headers([utterance for utterance in utterances if not utterance.seconds]))
     filled = []
     for utterance in utterances:
@@ -186,7 +186,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         segment = end - (start or 0.0)
         duration = duration if duration and abs(duration - segment) <= SEGMENT_TOLERANCE else segment
     is_stated = duration is not None and 0 < duration <= LONGEST_STATED_SECONDS
-    # Training trusts a list with durations: it looks for 281,000 files when it loads them.
+    # With a stated duration, a missing file is only noticed when it is loaded: checking 281,000 files takes long.
     is_trusted = is_stated and os.path.isabs(record["wav"])
     source = AudioSource(record["wav"] if is_trusted else str(find_file(record["wav"], folder, "audio file")))
     channel = record.get("channel")
@@ -199,7 +199,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
 def _index_shard(line: str, folder: Path) -> Listed:
     """Index the utterances of a tar in its order; each problem names the tar and the member.
 
-    A bad member loses its own utterance only; a damaged tar keeps the utterances before the damage.
+    A bad member only loses its own utterance. In a damaged tar, the utterances before the damage stay usable.
     """
     if "://" in line or line.startswith("pipe:"):
         remedy = "set data.data_type=sequential to read it without an index, or download it and list its path"
@@ -239,7 +239,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})")
-        reported.add(key)  # its audio may be cut off, or be what is missing
+        reported.add(key)  # its audio may be cut off or missing
     for key in texts.keys() | sources.keys():
         if problem := key_problem(key):
             problems.append(f"{shard}: {problem}")

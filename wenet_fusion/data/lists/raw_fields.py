@@ -1,4 +1,4 @@
-"""Fields of a raw list's lines: numbers of seconds, and NeMo's names."""
+"""Parse fields of raw lists: seconds, and NeMo's field names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from wenet_fusion.data.lists.keys import key_of_path
 
 LONGEST_SECONDS = 1e9  # latest position in a recording (30 years)
-_TO_THE_END = -1  # as an end or a duration
+_TO_THE_END = -1  # value of an end or a duration that stands for the end of the audio
 
 
 def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Convert NeMo's names; without a key, the path and the offset in milliseconds become the key."""
+    """Convert NeMo's field names; if there is no key, path and offset (in milliseconds) become the key."""
     start, duration = number_of(record, "offset"), number_of(record, "duration")
     wav = record["audio_filepath"]
     key = key_of_path(wav, folder) if isinstance(wav, str) else ""
@@ -31,7 +31,7 @@ def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def number_of(record: dict[str, Any], name: str) -> float | None:
-    """Return a field in seconds, or None if it is absent or -1, the end. Raises ValueError for other values."""
+    """Return a field in seconds; None if it is absent, or an end or duration of -1. ValueError for other values."""
     value = record.get(name)
     if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None

@@ -1,4 +1,4 @@
-"""The index beside a shard: key, transcript, place and duration of each utterance. It spares a scan of the tar."""
+"""The index beside a shard: key, transcript, position and duration of each utterance; it saves a scan of the tar."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class IndexEntry(NamedTuple):
 
     key: str
     text: str
-    offset: int  # of its audio in the tar, bytes
-    size: int  # bytes
+    offset: int  # position of the audio in the tar, bytes
+    size: int  # size of the audio, bytes
     seconds: float
 
 
@@ -34,7 +34,7 @@ def write_shard_index(tar: Path, entries: Iterable[IndexEntry]) -> None:
 
 
 def read_shard_index(tar: Path) -> list[Utterance] | None:
-    """Return the utterances of a tar from its index; None if it has none, or one of an earlier content."""
+    """Return the utterances of a tar from its index; None if the index is missing or outdated."""
     place = _place(tar)
     try:
         status = os.stat(tar)

@@ -1,10 +1,10 @@
-"""Notice a tar that ends between two members, which `tarfile` takes for a whole one."""
+"""Detect a tar that was cut off between two members, which `tarfile` accepts as complete."""
 
 import tarfile
 
 
 class WholeTarInfo(tarfile.TarInfo):
-    """The headers of a tar that must end with a block of zeros: `tarfile.open(path, tarinfo=WholeTarInfo)`.
+    """A tar header that checks for the block of zeros at the end: `tarfile.open(path, tarinfo=WholeTarInfo)`.
 
     >>> WholeTarInfo("one.txt").name
     'one.txt'
@@ -12,10 +12,10 @@ class WholeTarInfo(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "WholeTarInfo":
-        """Return the next header. Raises tarfile.ReadError if the file ends without the mark of its end."""
+        """Return the next header; tarfile.ReadError if the file ends without an end mark."""
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]  # it is there
-            if tarfile_.offset == 0:  # tarfile names an empty file
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]  # it exists
+            if tarfile_.offset == 0:  # an empty file has its own message in tarfile
                 raise
             raise tarfile.ReadError("ends without an end mark: it was cut off, or is still being written") from error

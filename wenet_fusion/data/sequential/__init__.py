@@ -1,1 +1,1 @@
-"""Shards that are read in sequence, without an index: from files, URLs and commands."""
+"""Read shards in sequence, without an index: from files, URLs and commands."""

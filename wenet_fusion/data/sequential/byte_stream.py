@@ -20,26 +20,26 @@ from wenet_fusion_runtime.files import printable
 
 COMMAND = "pipe:"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_TIMEOUT_SECONDS = 60.0  # of a server that sends nothing
-SILENCE_SECONDS = 600.0  # of a command
-_PATIENCE_SECONDS = 5.0  # for a command to end once nobody reads it
+_TIMEOUT_SECONDS = 60.0  # timeout of a server
+SILENCE_SECONDS = 600.0  # timeout of a command that writes nothing
+_PATIENCE_SECONDS = 5.0  # time for a command to end after its output is closed
 _SHOWN_ERROR = 300  # characters of a command's standard error
 _BLOCK = 1 << 20  # bytes
-_PIPE_CLOSED = (-signal.SIGPIPE, 128 + signal.SIGPIPE)  # exit status of a command whose output nobody reads
-# What another try may cure, among the answers of a server that are no success.
+_PIPE_CLOSED = (-signal.SIGPIPE, 128 + signal.SIGPIPE)  # exit status of a command whose output was closed
+# HTTP status codes after which another try may succeed.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class TransportError(OSError):
-    """Bytes did not arrive: a connection broke, a server is busy, a command failed. Another try may help."""
+    """A transfer failed: a connection broke, a server is busy, a command failed. Another try may succeed."""
 
 
 class ByteStream:
-    """Bytes from elsewhere; every failure of reading is a TransportError.
+    """A stream of bytes whose read errors are all TransportErrors.
 
     Args:
         file: open binary file.
-        place: its name in messages.
+        place: name of the file in messages.
 
     >>> import io
     >>> ByteStream(io.BytesIO(b"abc"), "abc").read(2)
@@ -50,10 +50,10 @@ class ByteStream:
         self._file, self._place = file, place
 
     def read(self, count: int) -> bytes:
-        """Return at most `count` bytes, none at the end."""
+        """Return at most `count` bytes; b"" at the end."""
         try:
             data = self._file.read(count)
-        except Exception as error:  # client libraries of object stores have errors of their own
+        except Exception as error:  # client libraries of object stores raise their own exceptions
             raise TransportError(f"{self._place}: {error or type(error).__name__}") from error
         missing = getattr(self._file, "length", None) if isinstance(self._file, http.client.HTTPResponse) else None
         if not data and count and missing:
@@ -62,7 +62,7 @@ class ByteStream:
 
 
 class _Output:
-    """The output of a command, which may not pause for long."""
+    """The output of a command, with a timeout."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -87,8 +87,8 @@ def open_bytes(place: str) -> Iterator[ByteStream]:
     """Open a file, a URL (http, https, or what fsspec can open: s3, gs, ...) or a command ("pipe:COMMAND") to read.
 
     Raises:
-        TransportError: the bytes do not arrive, or the command fails; see its message.
-        OSError: there is no such file or URL, or it may not be read.
+        TransportError: the transfer or the command fails.
+        OSError: there is no such file or URL, or reading it is not permitted.
         ImportError: the place needs a package that is not installed.
     """
     name = printable(place)
@@ -125,9 +125,9 @@ def _remote_file(place: str, name: str) -> Any:
         raise ImportError(f"{name}: needs fsspec: pip install 'wenet-fusion[remote]'") from error
     try:
         return fsspec.open(place, "rb").open()
-    except ImportError as error:  # of s3fs, gcsfs, ...
+    except ImportError as error:  # s3fs, gcsfs, ... is missing
         raise ImportError(f"{name}: {error} (with pip)") from error
-    except FileNotFoundError as error:  # some stores say the path only
+    except FileNotFoundError as error:  # the message of some stores is only the path
         raise FileNotFoundError(f"{name}: there is no such file in the store") from error
     except (PermissionError, ValueError) as error:
         raise OSError(f"{name}: {error or type(error).__name__}") from error
@@ -137,7 +137,7 @@ def _remote_file(place: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _output_of(command: str, name: str) -> Iterator[ByteStream]:
-    """Run a command in a shell; a status other than 0 is an error, also of a part of a pipeline where bash exists."""
+    """Run a command in a shell. An exit status other than 0 is an error; with bash, also in a part of a pipeline."""
     bash = shutil.which("bash")
     shell = [bash, "-o", "pipefail", "-c"] if bash else ["sh", "-c"]
     with tempfile.TemporaryFile() as errors:

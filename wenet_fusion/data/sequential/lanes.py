@@ -1,7 +1,7 @@
-"""Lanes: parts of an epoch's shards, each read in sequence, from which batches come in turn.
+"""Lanes: each reads a part of an epoch's shards in sequence, and the lanes give batches in turn.
 
-The number of lanes does not depend on the number of ranks that divide it, so neither do the batches: batch n of an
-epoch is the next one of lane n modulo the number of lanes, and of rank n modulo the number of ranks.
+Batch n of an epoch comes from lane n modulo the number of lanes, and goes to rank n modulo the number of ranks. So the
+batches do not depend on the number of ranks, as long as the number of lanes is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wenet_fusion.data.judgement import Judge, Skip
 from wenet_fusion.data.sequential.shards import Shard
 from wenet_fusion.data.sources import Utterance, header_or_problem
 
-_EARLY = 64  # the first batches leave a lane when it has this number of utterances
+_EARLY = 64  # number of utterances in a lane's buffer that is enough for its first batches
 
 
 class PlannedUtterance(NamedTuple):
@@ -25,16 +25,16 @@ class PlannedUtterance(NamedTuple):
 
     utterance: Utterance
     tokens: list[int]
-    place: tuple[int, int]  # number of its shard in the list, and its number in the shard
+    place: tuple[int, int]  # number of the shard in the list, and of the utterance in the shard
 
 
 class Release(NamedTuple):
-    """The next batches of a lane, and what was read since its last release."""
+    """The next batches of a lane, and what it has read since its last release."""
 
     batches: list[list[PlannedUtterance]]
     seen: int  # utterances read
     skips: list[Skip]  # utterances that cannot be used, or are beyond the filters
-    failed: list[Skip]  # shards that cannot be read, or not to their end
+    failed: list[Skip]  # shards that cannot be read completely
 
 
 class LaneSettings(NamedTuple):
@@ -44,14 +44,14 @@ class LaneSettings(NamedTuple):
     5
     """
 
-    shuffle_buffer: int  # utterances of the lane in memory; a random half of them leaves as batches
+    shuffle_buffer: int  # utterances in the lane's memory; when it is full, a random half of them becomes batches
     retries: int  # see `read_members`
     max_batch_seconds: float
     max_batch_rows: int
 
 
 class Slots(NamedTuple):
-    """The share of a rank in the lanes.
+    """The lanes of a rank, and its position in them.
 
     >>> Slots(lanes=8, rank=1, world=2, start=3).own()
     [1, 3, 5, 7]
@@ -60,10 +60,10 @@ class Slots(NamedTuple):
     lanes: int  # a multiple of `world`
     rank: int
     world: int
-    start: int  # batches of this rank that are already done
+    start: int  # number of batches that this rank has already done
 
     def own(self) -> list[int]:
-        """Return the lanes of the rank, in the order of their turns."""
+        """Return the numbers of the rank's lanes, in the order of their turns."""
         return list(range(self.rank, self.lanes, self.world))
 
 
@@ -82,13 +82,13 @@ def lane_releases(
 ) -> Generator[Release, None, None]:
     """Read shards in sequence; whenever the buffer is full, release a random half of it as batches.
 
-    The buffer is small at first, so that training need not wait for all of it, and doubles with each release.
+    The buffer is small at first, so that training starts soon, and doubles with each release.
 
     Args:
         shards: the lane's shards with their numbers.
         judge: decides what is usable.
         settings: see `LaneSettings`.
-        key: of the random draws.
+        key: seed of the random draws.
     """
     rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
     buffer: list[PlannedUtterance] = []
@@ -111,11 +111,11 @@ def lane_releases(
 
 
 def take_turns(lanes: Sequence[Iterator[list[PlannedUtterance]]], start: int) -> Iterator[list[PlannedUtterance]]:
-    """Yield a rank's batches: the next one of each lane in turn, none in the turn of a lane that has ended.
+    """Yield a rank's batches, one from each lane in turn; lanes that have ended give empty batches.
 
     Args:
         lanes: the batches of the rank's lanes; see `Slots.own`.
-        start: number of turns to leave out.
+        start: number of turns to skip.
 
     >>> list(take_turns([iter([["a"], ["b"]]), iter([["c"]])], start=1))
     [['c'], ['b'], []]
@@ -154,7 +154,7 @@ def _batches(
 ) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
     """Cut a random half of a buffer into batches of similar lengths in random order; at the end, all of it.
 
-    The last batch would be a short one: its utterances stay with the other half, unless they are all.
+    The last batch is usually short: before the end, its utterances stay in the buffer, unless it is the only batch.
     """
     order = rng.permutation(len(buffer))
     chosen = order if is_end else order[: (len(buffer) + 1) // 2]

@@ -1,4 +1,4 @@
-"""Give all ranks a batch in every step, also where some of them have none left."""
+"""Give all ranks a batch in every step, even if some ranks have none left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FINE = 1 << 16  # positions per batch: see `Position`
 
 
 class Position(NamedTuple):
-    """A place between two steps: batches of all ranks before it, and steps made since then from held rows.
+    """A position between two steps: number of batches before it, over all ranks, and of steps since, from held rows.
 
     >>> Position.decode(Position(12, 1).encode())
     Position(batches=12, steps=1)
@@ -27,27 +27,27 @@ class Position(NamedTuple):
 
     @staticmethod
     def decode(number: int) -> Position:
-        """Return the position that `encode` made an integer of."""
+        """Return the position that `encode` converted to an integer."""
         return Position(*divmod(number, _FINE))
 
 
 def even_steps(
     batches: Iterator[Batch], start: Position, ranks: Ranks, right_padding: int
 ) -> Iterator[tuple[Batch, Position]]:
-    """Yield the batches of a rank and the position after each, as many in all ranks.
+    """Yield the batches of a rank and the position after each; all ranks get the same number.
 
-    While every rank has a batch, each takes its own. Where some have none (an ended lane, audio that cannot be
-    decoded), the ranks exchange their rows, and larger batches are divided. Rows that are fewer than ranks wait for the
-    next ones; the last such rows are left out.
+    While every rank has a batch, each takes its own. If some have none (an ended lane, audio that cannot be decoded),
+    the ranks exchange their rows and divide the larger batches. If there are fewer rows than ranks, the rows are held
+    until more arrive; at the end of the epoch they are left out.
 
     Args:
-        batches: of this rank from `start.batches` on; they may have no rows.
+        batches: batches of this rank from `start.batches` on; a batch may have no rows.
         start: position of the first batch.
-        ranks: this process and the others, which all call this.
-        right_padding: samples that end every row, see `pad_rows`.
+        ranks: this process and the others; every rank must call this function.
+        right_padding: zeros at the end of every row, see `pad_rows`.
     """
     base, turn, steps = start.batches, start.batches, 0
-    held: list[list[Row]] = []  # the same in all ranks
+    held: list[list[Row]] = []  # held rows; the same in all ranks
     while True:
         batch = next(batches, None)
         counts = ranks.all(-1 if batch is None else len(batch.keys))
@@ -65,14 +65,14 @@ def even_steps(
             steps += 1
             position = Position(base, steps) if held else Position(turn)
             if base == start.batches and 0 < steps <= start.steps:
-                continue  # the run that is resumed has made this step
+                continue  # this step was made before the run was resumed
             yield pad_rows(parts[ranks.rank], right_padding), position
         if not held:
             base, steps = turn, 0
 
 
 def _take(held: list[list[Row]], count: int) -> tuple[list[list[Row]], list[list[Row]]]:
-    """Return `count` parts, none of them larger than a batch, and what is left."""
+    """Return `count` parts, none larger than a batch, and the remaining rows."""
     parts = held[:count]
     while len(parts) < count:
         parts.sort(key=len)

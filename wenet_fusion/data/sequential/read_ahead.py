@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-_CHECK_SECONDS = 0.5  # between two looks at whether anybody still reads
+_CHECK_SECONDS = 0.5  # how often the thread checks whether the reader has stopped
 
 
 class _End(NamedTuple):
@@ -17,7 +17,7 @@ class _End(NamedTuple):
 
 
 def read_ahead(items: Generator[T, None, None]) -> Iterator[T]:
-    """Yield the items of a generator that runs in a thread of its own, one item ahead; it is closed in that thread.
+    """Yield the items of a generator, which runs one item ahead in a thread; the thread also closes it.
 
     >>> list(read_ahead(number * number for number in range(4)))
     [0, 1, 4, 9]
@@ -44,7 +44,7 @@ def read_ahead(items: Generator[T, None, None]) -> Iterator[T]:
             items.close()
             offer(end)
 
-    threading.Thread(target=work, name="read_ahead", daemon=True).start()  # a hanging server must not hold up the end
+    threading.Thread(target=work, name="read_ahead", daemon=True).start()  # a hanging server must not delay the exit
     try:
         while not isinstance(item := ready.get(), _End):
             yield item

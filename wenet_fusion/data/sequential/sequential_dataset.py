@@ -1,4 +1,4 @@
-"""Training data that is read in sequence: shards, lanes, batches, ranks."""
+"""Training data that is read in sequence, from shards."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from wenet_fusion.data.sources import Utterance, header_or_problem
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.tokenizer import Tokenizer
 
-# A share of skipped utterances means something from this many on; at the end of an epoch, of fewer too.
+# The share of skipped utterances is checked from this number of utterances on, and at the end of an epoch.
 _ENOUGH = 1000
-_SHOWN = 3  # utterances that a note names
+_SHOWN = 3  # number of utterances in a note
 
 
 class SkipLimits(NamedTuple):
-    """Limits of what a corpus may lose.
+    """Limits on the utterances that training leaves out.
 
     >>> SkipLimits().max_skipped
     0.01
@@ -50,16 +50,16 @@ class SkipLimits(NamedTuple):
 
 
 class SequentialDataset:
-    """A corpus of shards that training reads in sequence, epoch by epoch: see `BatchSource`.
+    """A corpus of shards that training reads in sequence in every epoch: see `BatchSource`.
 
     Args:
-        shards: the corpus.
+        shards: the shards of the corpus.
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
         settings: lanes, buffer, retries.
         augmentation: random changes to the waveforms; None for none.
-        seed: key of the random changes.
-        limits: what may be left out.
+        seed: seed of the random order and changes.
+        limits: limits on the utterances that are left out.
 
     >>> from wenet_fusion.data.sequential.shards import TarShard
     >>> from wenet_fusion.text.tokenizer import CharTokenizer
@@ -88,10 +88,10 @@ class SequentialDataset:
         fastest = max(augmentation.speed_factors) if augmentation else 1.0
         self._judge = Judge(tokenizer, frontend, fastest, limits.filters)
         self._known: set[str] = set()  # keys of `skipped`
-        self._seen = 0  # utterances of the epoch under way, in this rank
-        self._filtered: Counter[str] = Counter()  # utterances of that epoch that each rule leaves out
-        self._shown: list[Skip] = []  # the first of them
-        self._skipped_now: dict[str, Skip] = {}  # in that epoch
+        self._seen = 0  # utterances that this rank has read in the current epoch
+        self._filtered: Counter[str] = Counter()  # for each rule, the number of utterances that it left out
+        self._shown: list[Skip] = []  # the first utterances that a rule left out
+        self._skipped_now: dict[str, Skip] = {}  # skipped in the current epoch, by key
         self._failed_now: dict[str, Skip] = {}
 
     @property
@@ -110,7 +110,7 @@ class SequentialDataset:
         return f"{len(self.shards)} shard{'s' * (len(self.shards) != 1)}, read in sequence"
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the filters have left out of the epoch under way, or of the last one."""
+        """Return a note on the utterances that filters left out of the current or last epoch."""
         if not self._filtered:
             return ()
         rules = ", ".join(f"{rule} {count}" for rule, count in sorted(self._filtered.items()))
@@ -118,17 +118,17 @@ class SequentialDataset:
         return (f"{self._filtered.total()} utterances are beyond data.filters ({rules}): {first}",)
 
     def keeps_positions(self, position: int, before: int, now: int) -> bool:
-        """Return whether both numbers of ranks share the same lanes, and the position ends a step of `now` ranks."""
+        """Return whether both numbers of ranks have the same lanes, and the position ends a step of `now` ranks."""
         batches, steps = Position.decode(position)
         is_between_steps = batches % now == 0 and (steps == 0 or before == now)  # held rows are dealt to `before` ranks
         return is_between_steps and self._lanes(before) == self._lanes(now)
 
     def epoch(self, number: int, start: int, most: int, loading: Loading, ranks: Ranks) -> Epoch:
-        """Return the batches of a rank: see `BatchSource`. Earlier ones are read again, but not decoded."""
+        """Return the batches of a rank: see `BatchSource`. Batches before `start` are read, but not decoded."""
         return Epoch(self._epoch(number, Position.decode(start), loading, ranks), None)
 
     def load(self, planned: Sequence[PlannedUtterance], epoch: int) -> tuple[Batch, list[Skip]]:
-        """Decode a batch, and return it with what was skipped; a batch may have no rows."""
+        """Decode a batch, and return it with the skipped utterances; a batch may have no rows."""
         rows, skips = [], []
         for utterance, tokens, place in planned:
             key = [self._seed, epoch, *place]
@@ -154,9 +154,9 @@ class SequentialDataset:
         self._note(self._skipped_now, (skip for skip in skips if not self._is_filtered(skip)))
 
     def examined(self, decoded: float) -> Iterator[tuple[Utterance | Skip, tuple[Utterance, list[int]] | Skip]]:
-        """Yield what the shards hold and how it is judged, the first `decoded` utterances of each by their audio.
+        """Yield each utterance of the shards and its judgement; decode the first `decoded` utterances of each shard.
 
-        `skipped` and `notes` hold what training would leave out.
+        Afterwards, `skipped` and `notes` hold what training would leave out.
         """
         for shard in self.shards:
             try:
@@ -191,7 +191,7 @@ class SequentialDataset:
             current = following
 
     def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
-        """Yield the batches of a rank; DataLoader's workers are started before the first one is asked for."""
+        """Yield the batches of a rank; DataLoader starts its workers before it asks for the first one."""
         dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)
@@ -217,14 +217,14 @@ class SequentialDataset:
             yield from release.batches
 
     def _is_filtered(self, skip: Skip) -> bool:
-        """Count an utterance that a filter leaves out; return whether it is one."""
+        """Return whether a filter leaves the utterance out; if so, count it."""
         if skip.rule:
             self._filtered[skip.rule] += 1
             self._shown += [skip] if len(self._shown) < _SHOWN else []
         return bool(skip.rule)
 
     def _note(self, skips_now: dict[str, Skip], found: Iterable[Skip]) -> None:
-        """Add what was found to that of the epoch; most batches have nothing."""
+        """Add skips to those of the epoch, and check their share if any are new."""
         before = len(skips_now)
         for skip in found:
             skips_now.setdefault(skip.key, skip)
@@ -244,10 +244,10 @@ class SequentialDataset:
 
 
 def read_into_memory(shards: Iterable[Shard], retries: int) -> list[Utterance]:
-    """Return all utterances of shards with their audio, such as those of a dev set.
+    """Return all utterances of shards, e.g. of a dev set, with their audio.
 
     Raises:
-        OSError, ValueError: a shard cannot be read, or an utterance in it is no utterance.
+        OSError, ValueError: a shard cannot be read, or holds an unusable utterance.
     """
     utterances = []
     for shard in shards:

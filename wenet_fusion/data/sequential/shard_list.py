@@ -1,4 +1,4 @@
-"""Read lists of shards for sequential reading: tars, NeMo's tarred manifests, lhotse's Shar folders."""
+"""Read lists of shards for sequential reading: lists of tars, NeMo's tarred manifests, lhotse's Shar folders."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class SequentialConfig:
     ['lanes: 0 must be at least 1']
     """
 
-    lanes: int = 8  # shards that are read at the same time, by all ranks together; a multiple of the ranks is best
-    shuffle_buffer: int = 4000  # utterances in memory from which batches are drawn, in all ranks together
-    retries: int = 5  # further tries to read a URL or command that fails, after 1 s, 2 s, 4 s, ...
-    allow_commands: bool = False  # run the commands of lines "pipe:COMMAND"
+    lanes: int = 8  # shards read at the same time, over all ranks; best a multiple of the number of ranks
+    shuffle_buffer: int = 4000  # utterances in memory from which batches are drawn, over all ranks
+    retries: int = 5  # further tries if a URL or command fails, after 1 s, 2 s, 4 s, ...
+    allow_commands: bool = False  # run the commands of list lines of the form "pipe:COMMAND"
     nemo_tars: str = ""  # tars of a NeMo manifest, such as s3://corpus/audio__OP_0..7_CL_.tar; empty: beside it
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         lowest = (("lanes", 1), ("shuffle_buffer", 2), ("retries", 0))
         return [
             f"{name}: {getattr(self, name)} must be at least {least}"
@@ -47,17 +47,17 @@ class SequentialConfig:
 
 
 def read_shards(data_list: str | Path, config: SequentialConfig) -> list[Shard]:
-    """Read which shards a corpus has, in their order; nothing is read from the shards.
+    """Return the shards of a corpus in order, without reading them.
 
     Args:
         data_list: a list of tars, one path, URL or "pipe:COMMAND" per line, where {000..099} stands for 100 numbers; a
-            NeMo manifest whose lines have a shard_id; or a folder that lhotse has written as Shar.
+            NeMo manifest whose lines have a shard_id; or a folder in lhotse's Shar format.
         config: whether commands may run, and where NeMo's tars are.
 
     Raises:
         OSError: there is no such list.
-        ValueError: lists the wrong lines.
-        ImportError: Shar needs lhotse.
+        ValueError: the list is empty or has wrong lines; the message lists them.
+        ImportError: the folder needs lhotse, which is not installed.
     """
     path = Path(data_list)
     if path.is_dir():
@@ -86,7 +86,7 @@ def read_shards(data_list: str | Path, config: SequentialConfig) -> list[Shard]:
 
 
 def expand_numbers(text: str) -> Iterator[str]:
-    """Yield a name with each number of its ranges.
+    """Yield a name once for each number of its ranges.
 
     >>> list(expand_numbers("s3://corpus/shard_{008..010}.tar"))
     ['s3://corpus/shard_008.tar', 's3://corpus/shard_009.tar', 's3://corpus/shard_010.tar']

@@ -15,10 +15,10 @@ from wenet_fusion.data.sources import AudioSource, Utterance
 
 
 class Shard(Protocol):
-    """A part of a corpus that is read from its beginning to its end.
+    """A part of a corpus that is read from beginning to end.
 
     Attributes:
-        name: where it is.
+        name: path, URL or command.
 
     >>> [name for name in vars(Shard) if not name.startswith("_")]
     ['name', 'read']
@@ -26,13 +26,13 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str:
-        """Return where it is."""
+        """Return its path, URL or command."""
 
     def read(self, retries: int) -> Iterator[Utterance | Skip]:
-        """Yield its utterances with their audio in memory, and what is wrong with others.
+        """Yield its utterances with their audio in memory, and a `Skip` for each unusable one.
 
         Raises:
-            OSError, ValueError: it cannot be read, or only up to here.
+            OSError, ValueError: the shard cannot be read, or not beyond this point.
         """
 
 
@@ -68,7 +68,7 @@ class TarShard(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """A line of NeMo's manifest: an utterance in a member of a tar."""
+    """A line of NeMo's manifest: an utterance within a member of a tar."""
 
     key: str
     text: str
@@ -77,13 +77,13 @@ class Excerpt(NamedTuple):
 
 
 class NemoShard(NamedTuple):
-    """A tar of NeMo's, and the manifest's utterances in it, by the name of their member without its suffix."""
+    """A tar of NeMo, and its utterances in the manifest, by the name of the member without suffix."""
 
     name: str  # place of the tar, see `open_bytes`
     excerpts: Mapping[str, Sequence[Excerpt]]
 
     def read(self, retries: int) -> Iterator[Utterance | Skip]:
-        """See `Shard`. Members that the manifest lacks were filtered out of it, and are passed over."""
+        """See `Shard`. Members that the manifest does not list are skipped: they were filtered out."""
         found = set()
         for member in read_members(self.name, retries):
             stem = member_stem(member.name)
@@ -97,7 +97,7 @@ class NemoShard(NamedTuple):
 
 
 def member_stem(name: str) -> str:
-    """Return the name of a tar's member without folders and suffix, by which NeMo's manifests find it."""
+    """Return the name of a tar's member without folders and suffix, as NeMo's manifests refer to it."""
     return PurePosixPath(name).stem
 
 

@@ -1,4 +1,4 @@
-"""Read the members of a tar one after the other, and go on where a connection broke."""
+"""Read the members of a tar one after another, and resume after a broken connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from wenet_fusion.data.lists.whole_tar import WholeTarInfo
 from wenet_fusion.data.sequential.byte_stream import TransportError, open_bytes
 
-FIRST_PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
+FIRST_PAUSE_SECONDS = 1.0  # pause before the second try; it doubles before each further try
 _BLOCK = 1 << 18  # bytes read at once
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -19,9 +19,9 @@ _LONGEST_PAUSE_SECONDS = 60.0
 class Member(NamedTuple):
     """A file in a tar."""
 
-    number: int  # in the tar, from 0
+    number: int  # number of the member in the tar, from 0
     name: str
-    offset: int  # of its first byte in the (uncompressed) tar
+    offset: int  # position of its first byte in the (uncompressed) tar
     data: bytes
 
 
@@ -30,10 +30,10 @@ def read_members(place: str, retries: int) -> Iterator[Member]:
 
     Args:
         place: see `open_bytes`.
-        retries: tries to open the place again after a failed one that brought nothing new.
+        retries: further tries after a failure; the count starts again whenever a new member arrives.
 
     Raises:
-        OSError: the place cannot be read, also by further tries.
+        OSError: the place cannot be read, even by further tries.
         ValueError: the tar is damaged.
         ImportError: the place needs a package that is not installed.
     """
@@ -61,7 +61,7 @@ def _members_from(place: str, first: int) -> Iterator[Member]:
         tarfile.open(fileobj=cast(Any, stream), mode="r|*", bufsize=_BLOCK, tarinfo=WholeTarInfo) as tar,
     ):
         for number, member in enumerate(tar):
-            cast(Any, tar).members = []  # tarfile keeps them all
+            cast(Any, tar).members = []  # free the memory: tarfile keeps all members
             if number < first or not member.isfile():
                 continue
             content = tar.extractfile(member)
