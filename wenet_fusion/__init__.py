@@ -1,7 +1,7 @@
 """Train, evaluate and export streaming speech recognisers with the FusionFormer.
 
-The names in `__all__` are the public interface. They are imported when they are first used, so importing the package is
-quick and needs no torch.
+The names in `__all__` are the public interface. Each is imported on first use, so importing the package is quick and
+needs no torch.
 
 >>> import wenet_fusion
 >>> wenet_fusion.parse_chunking("16/4")

@@ -1,4 +1,4 @@
-"""Provenance of numbers: the commit of the sources, the processor, the versions of the software."""
+"""Provenance of measurements: commit of the sources, processor, versions of the software."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def commit(folder: Path) -> str:
 
 
 def processor_name() -> str:
-    """Return the name of the processor; outside Linux at least its architecture."""
+    """Return the name of the processor; outside Linux, this may be only the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

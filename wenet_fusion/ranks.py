@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 # gloo raises plain RuntimeErrors
 _CONNECTION = re.compile("gloo|connection (closed|reset)|broken pipe|TCPStore|timed out", re.IGNORECASE)
-PATIENCE_SECONDS = 1800.0  # time that a rank waits for another one's share
+PATIENCE_SECONDS = 1800.0  # timeout of a rank that waits for another one
 
 
 class Ranks(NamedTuple):
-    """The number of this process and of all processes. Every rank makes the same calls in the same order.
+    """The number of this process, and the number of processes. Every rank makes the same calls in the same order.
 
     >>> Ranks(rank=1, world=2).share(["a", "b", "c", "d"])
     ['b', 'd']
@@ -33,11 +33,11 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Return this rank's share: every `world`-th item, so that a sorted list gives similar shares."""
+        """Return this rank's share: every `world`-th item, so that the shares of a sorted list are similar."""
         return list(items[self.rank :: self.world])
 
     def first(self, value: T) -> T:
-        """Return the value of rank 0 in every rank.
+        """Return rank 0's value, in every rank.
 
         Raises:
             OSError: a rank has ended or does not answer in time.
@@ -50,7 +50,7 @@ class Ranks(NamedTuple):
         return values[0]
 
     def all(self, value: T) -> list[T]:
-        """Return the values of all ranks in every rank.
+        """Return the values of all ranks, in every rank.
 
         Raises:
             OSError: a rank has ended or does not answer in time.
@@ -76,10 +76,10 @@ class Placement(NamedTuple):
 
 @contextlib.contextmanager
 def joined_ranks(device: torch.device = torch.device("cpu")) -> Iterator[Ranks]:
-    """Join the ranks that torchrun's environment names; without it, this process is the only rank.
+    """Join the ranks that torchrun's environment variables define; without them, this process is the only rank.
 
     Args:
-        device: of this rank. Tensors travel over NCCL between GPUs, else over gloo.
+        device: device of this rank. GPU tensors are sent over NCCL, others over gloo.
 
     Raises:
         OSError: the other ranks cannot be reached.
@@ -99,7 +99,7 @@ def joined_ranks(device: torch.device = torch.device("cpu")) -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def loss_as_error() -> Iterator[None]:
-    """Turn the errors of gloo and NCCL about broken or silent connections into one line.
+    """Turn the errors of gloo and NCCL about broken or silent connections into an error of one line.
 
     Raises:
         OSError: another rank has ended, or does not answer in time.

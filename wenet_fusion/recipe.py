@@ -1,4 +1,4 @@
-"""The whole configuration of a training run, and functions that build its parts from it."""
+"""The whole configuration of a training run, and functions that build the run's parts from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class DataConfig:
     sequential: SequentialConfig = field(default_factory=SequentialConfig)  # reading with data_type: sequential
     filters: Filters = field(default_factory=Filters)  # limits beyond which training leaves utterances out
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
-    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # masks on features
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # random changes to features
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class RecipeConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)  # length, batches, schedule
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         return [f"seed: {self.seed} must be at least 0"] if self.seed < 0 else []
 
 
 def read_recipe(path: Path, overrides: list[str]) -> RecipeConfig:
-    """Read a configuration file; `overrides` are "dotted.key=value" each.
+    """Read a configuration file; each of `overrides` is "dotted.key=value".
 
     Raises:
         ConfigError: with every problem of the file and the overrides.
@@ -95,9 +95,9 @@ def build_dataset(
         data_list: raw list, list of shards, or lhotse's cuts.
         tokenizer: encodes the transcripts.
         augmented: change the waveforms at random, as for training.
-        data_type: format of the list; "auto" looks at its name and first line. Of "sequential", all shards are read
+        data_type: format of the list; "auto" looks at its name and first line. With "sequential", all shards are read
             into memory.
-        max_skipped: largest share of unusable utterances; None takes the configuration's.
+        max_skipped: largest share of unusable utterances; None: the configuration's.
 
     Raises:
         ValueError: the list is malformed, or too much of its audio is unusable.
@@ -116,7 +116,7 @@ def build_dataset(
 
 
 def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) -> SpeechDataset | SequentialDataset:
-    """Build the training data of a data list: its type is the configuration's.
+    """Build the training data from a data list of the configured type.
 
     Raises:
         ValueError: the list is malformed, or too much of its audio is unusable.
@@ -132,7 +132,7 @@ def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) ->
 
 
 def frontend_geometry(config: RecipeConfig) -> FrontendGeometry:
-    """Return the sizes of the front-end, by which audio is judged."""
+    """Return the sizes of the front-end that decide whether audio is usable."""
     frontend = config.model.frontend
     return FrontendGeometry(frontend.sample_rate, frontend.frame_samples, frontend.right_padding_samples)
 
@@ -153,7 +153,7 @@ def build_trainer(
         train_list, dev_list: data lists.
         model_dir: an existing folder.
         placement: the device, and the ranks that train together.
-        init_from: a model checkpoint whose weights a new run starts from; a resumed run compares it with its own.
+        init_from: a model checkpoint whose weights a new run starts from; a resumed run checks that it is the same.
         new_tokens: initial weights of tokens that the checkpoint's vocabulary lacks, see `transfer_weights`.
 
     Raises:
@@ -172,7 +172,7 @@ def build_trainer(
         transfer = transfer_weights(model, tokens, load_model(init_from), str(init_from), new_tokens)
         if placement.ranks.is_first:
             print(describe_transfer(transfer, str(init_from), new_tokens))
-    if placement.ranks.rank:  # equal weights, but dropout of its own
+    if placement.ranks.rank:  # each rank has the same weights, but its own dropout
         torch.manual_seed(config.seed + placement.ranks.rank)
     fingerprint = RunFingerprint(
         to_yaml(config),
@@ -189,7 +189,7 @@ def build_trainer(
 
 
 def _check_files(config: RecipeConfig) -> None:
-    """Raise FileNotFoundError if a file that the configuration names is missing: before lists are read."""
+    """Raise FileNotFoundError, before lists are read, if a file that the configuration names is missing."""
     for key, path, command in (
         ("data.cmvn", config.data.cmvn, "tools/data/compute_cmvn_stats.py"),
         ("training.dev_ctm", config.training.dev_ctm, "wenet-fusion align"),

@@ -1,4 +1,4 @@
-"""Trained models in memory: load, average and measure checkpoints, fold their norms, show them to the runtime."""
+"""Trained models: load, average and measure checkpoints, fold norms, and give models the runtime's interface."""
 
 import copy
 import itertools
@@ -57,7 +57,7 @@ class TrainedModel:
 
 
 def load_trained(path: Path) -> TrainedModel:
-    """Rebuild a model from its checkpoint, which needs no other file.
+    """Rebuild a model from its checkpoint alone.
 
     Raises:
         ValueError, OSError: the file is not a model checkpoint, or its parts do not fit together.
@@ -66,7 +66,7 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
-    """Rebuild a model from a checkpoint in memory that came from `path`; see `load_trained`."""
+    """Rebuild a model from a checkpoint in memory; `path` says where it came from. See `load_trained`."""
     config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
     tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
     model = AsrModel(config.model, len(tokenizer.vocabulary))
@@ -84,16 +84,17 @@ class Averaged(NamedTuple):
 def average(paths: list[Path], train_list: Path, batches: int, placement: Placement) -> Averaged:
     """Average checkpoints and re-estimate the BatchNorm statistics from `batches` batches of training data.
 
-    Chunkings alternate between those that the model serves and full context, so that the statistics suit each.
+    The batches take full context and each chunk size of the model in turn, so that the statistics suit all of them.
 
     Args:
         paths: checkpoints of one run, oldest first.
-        train_list: data list to estimate the statistics on, of the run's type if that is sequential or lhotse.
-        batches: their number.
-        placement: the device, and the ranks, which share the batches and get the same average.
+        train_list: data list to estimate the statistics on; if the run's data_type is sequential or lhotse, of that
+            type.
+        batches: number of batches.
+        placement: the device, and the ranks, which share the batches and get the same result.
 
     Raises:
-        ValueError, OSError: a file is not what it should be, or `batches` is below 1.
+        ValueError, OSError: a file is missing or malformed, or `batches` is below 1.
     """
     if batches < 1:
         raise ValueError(f"--batches {batches}: statistics need at least 1 batch, 30 are usual")
@@ -114,7 +115,7 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
 def estimation_batches(
     config: RecipeConfig, dataset: SpeechDataset | SequentialDataset, count: int, ranks: Ranks = Ranks()
 ) -> Iterator[tuple[Batch, Chunking]]:
-    """Yield a rank's share of `count` batches of one epoch, each with the next of the chunkings that the model serves.
+    """Yield a rank's share of the first `count` batches of an epoch, with full context and each chunk size in turn.
 
     An epoch may have fewer batches.
     """
@@ -122,7 +123,7 @@ def estimation_batches(
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
     if isinstance(dataset, SequentialDataset):
         loading = Loading(training.max_batch_seconds, training.max_batch_rows, config.seed, training.num_workers)
-        steps = math.ceil(count / ranks.world)  # all ranks read as many: they exchange rows
+        steps = math.ceil(count / ranks.world)  # all ranks read the same number, because they exchange rows
         own = itertools.islice(chunkings, ranks.rank, None, ranks.world)
         loaded = itertools.islice(dataset.epoch(0, 0, steps, loading, ranks).batches, steps)
         for number, ((batch, *_), chunking) in zip(itertools.count(ranks.rank, ranks.world), zip(loaded, own)):
@@ -136,7 +137,7 @@ def estimation_batches(
 
 
 class Measured(NamedTuple):
-    """A checkpoint with its loss and error rate on a data list."""
+    """A checkpoint with loss and error rate on a data list."""
 
     checkpoint: ModelCheckpoint
     rate_name: str  # WER, or CER for languages without spaces
@@ -144,7 +145,7 @@ class Measured(NamedTuple):
 
 
 def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -> Measured:
-    """Measure loss and error rate of a checkpoint on a data list, as training does; ranks share the list."""
+    """Measure loss and error rate of a checkpoint on a data list, as training does; the ranks share the list."""
     trained = restore(checkpoint, Path("checkpoint"))
     data_type = trained.config.data.data_type
     listed = data_type if data_type in ("sequential", "lhotse") else "auto"
@@ -157,14 +158,14 @@ def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -
     return Measured(measured, result.rate_name, list(dict.fromkeys(skipped)))
 
 
-# --- as the runtime sees a model
+# --- models for the runtime
 
 
 def folded(trained: TrainedModel) -> AsrModel:
     """Return a copy in eval mode with its norms folded and the position biases of its chunk sizes precomputed.
 
     Raises:
-        ValueError: the configuration, one of those for comparisons, has BatchNorms that cannot be folded.
+        ValueError: the model has BatchNorms that cannot be folded (norm: batch).
     """
     model = copy.deepcopy(trained.model).eval()
     fuse_norms(model)
@@ -177,29 +178,29 @@ def folded(trained: TrainedModel) -> AsrModel:
 
 
 def fused_model(trained: TrainedModel) -> StreamingModel:
-    """Return a `folded` copy that runs step by step."""
+    """Return a `folded` copy as a model that runs step by step."""
     return StreamingModel(folded(trained)).eval()
 
 
 def look_up_biases(encoder: Encoder) -> None:
-    """Replace precomputed position biases by the learned ones, in place: they fit chunks of any size."""
+    """Replace precomputed position biases by the learned ones, which fit chunks of any size, in place."""
     bias: Any = encoder.position_bias
     if isinstance(bias, PrecomputedBias):
         encoder.add_module("position_bias", bias.bias)
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
-    """Return the unfused model behind the runtime's interface, so that evaluation decodes with the shipped code."""
+    """Return the unfused model with the runtime's interface, so that evaluation decodes with the shipped code."""
     model = StreamingModel(trained.model.to(device)).eval()
     return AcousticModel(TorchBackend(model, device), parse_meta(meta_record(trained, {}), str(trained.path)))
 
 
 class FileForm(NamedTuple):
-    """The program that runs an exported file."""
+    """How an exported file runs."""
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
-    engine: str = "none"  # quantized engine that torch needs, or the name of another runtime
+    engine: str = "none"  # torch's quantized engine, if the file needs one, or the name of another runtime
 
 
 def meta_record(
@@ -208,13 +209,13 @@ def meta_record(
     form: FileForm = FileForm(),
     emission_delay: EmissionDelay | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of meta.json: all that a program needs to use the file, and the file's origin.
+    """Return the contents of meta.json: everything that a program needs to use the file, and the file's origin.
 
     Args:
         trained: the model.
         verification: results of comparing the file with the checkpoint.
-        form: the program that runs the file.
-        emission_delay: CTC emission delay; None: not measured, words carry their emission times.
+        form: how the file runs.
+        emission_delay: CTC emission delay; None: not measured, so timestamps are emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer
     frontend, drawn = model.frontend, trained.config.training.chunking
@@ -264,9 +265,9 @@ def meta_record(
 
 
 def latency(frame_seconds: float, chunking: Chunking) -> dict[str, float]:
-    """Return the latency of a chunk size before any computation, in milliseconds.
+    """Return the algorithmic latency of a chunk size (without computation), in milliseconds.
 
-    A frame waits for the end of its chunk; the front-end and the subsampling look at the past only.
+    A frame waits for the end of its chunk; the front-end and the subsampling are causal.
     """
     chunk_ms = 1000 * frame_seconds * chunking.size
     return {"longest_wait_ms": chunk_ms, "mean_wait_ms": chunk_ms / 2, "look_ahead_ms": 0.0}

@@ -53,7 +53,7 @@ def config_from_yaml(cls: type[T], text: str, origin: str, overrides: Iterable[s
 
 
 def config_from_located(cls: type[T], root: Located) -> T:
-    """Build `cls` from values that know their places like `load_config`."""
+    """Build `cls` from `Located` values like `load_config`."""
     return _build_root(cls, root, [])
 
 
@@ -140,7 +140,7 @@ def _convert(kind: Any, located: Located, path: str, default: Any, problems: lis
 
 
 def _place_message(message: str, path: str, located: Located, given: dict, values: dict) -> str:
-    """Put the line of the field that a message begins with, or of the section, in front of it."""
+    """Put a place in front of a message: the line of the field that the message begins with, else of the section."""
     first = _FIRST_WORD.match(message)
     name = first.group() if first and first.group() in values else None
     where = given[name].where if name in given else located.where

@@ -13,7 +13,7 @@ import typing
 from typing import Any, Literal, Union
 
 LARGEST_INTEGER = 2**63 - 1  # what torch and numpy can hold
-# YAML 1.1 reads "1e-3" (no dot) as text; people mean the number.
+# YAML 1.1 reads "1e-3" (no dot) as text, but users mean the number.
 _EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -25,7 +25,7 @@ def optional_inner(kind: Any) -> Any:
 
 
 def matches(kind: Any, value: Any) -> bool:
-    """Check whether a scalar is legal for a field of type `kind`."""
+    """Check whether a scalar is valid for a field of type `kind`."""
     if typing.get_origin(kind) is Literal:
         return any(type(option) is type(value) and option == value for option in typing.get_args(kind))
     if kind is float:
@@ -67,7 +67,7 @@ def describe_type(kind: Any) -> str:
 
 
 def describe_value(value: Any) -> str:
-    """Return a found value as messages show it."""
+    """Return a value in the form in which messages show it."""
     if isinstance(value, dict):
         return "a section"
     if isinstance(value, list):
@@ -77,7 +77,7 @@ def describe_value(value: Any) -> str:
 
 
 def mismatch(kind: Any, value: Any) -> str:
-    """Return the complaint about a value that is illegal for type `kind`."""
+    """Return the message about a value that is invalid for type `kind`."""
     options = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
     wants_text = kind is str or (options and all(isinstance(option, str) for option in options))
     unquoted = wants_text and value is not None and not isinstance(value, (dict, list, str))

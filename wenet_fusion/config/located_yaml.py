@@ -10,13 +10,13 @@ import yaml
 INVALID = object()
 """Stands for a value whose problem is already reported."""
 
-MAX_VALUES = 100_000  # of a configuration, aliases expanded; one of ours with every key has 165
+MAX_VALUES = 100_000  # limit on a configuration's values, aliases expanded; a full configuration has 165
 
 _Place = Callable[[int], str]  # line number -> its name in messages
 
 
 class ConfigError(ValueError):
-    """Every problem of a configuration; `problems` has one line each: place, dotted path, complaint."""
+    """All problems of a configuration; `problems` has a line for each: place, dotted path, message."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(tuple(problems))
@@ -36,7 +36,7 @@ class Located(NamedTuple):
 
 
 def locate(value: Any, where: str) -> Located:
-    """Return plain nested values as `Located` ones, all from one place."""
+    """Wrap plain nested values in `Located`, all with the same place."""
     if isinstance(value, Mapping):
         return Located({key: locate(item, where) for key, item in value.items()}, where)
     if isinstance(value, (list, tuple)):
@@ -51,7 +51,7 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
         text: the YAML.
         origin: name of the text, for problems without a line.
         place: names a line in messages.
-        problems: receives what is wrong with single values, such as duplicate keys.
+        problems: receives messages about single values and duplicate keys.
 
     Raises:
         ConfigError: the text is not YAML (lists `problems` too), has too many values or contains itself.
@@ -79,8 +79,8 @@ def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
     """Return the number of values in a node, itself included, with a copy for each alias; RecursionError if endless.
 
     Args:
-        node: of the parsed text.
-        known: sizes of nodes that were visited, by identity.
+        node: a node of the parsed text.
+        known: sizes of the nodes visited so far, by identity.
     """
     if id(node) not in known:
         if isinstance(node, yaml.SequenceNode):
@@ -123,7 +123,7 @@ def _report_duplicates(node: yaml.MappingNode, place: _Place, problems: list[str
 
 
 def apply_override(root: Located, override: str, problems: list[str]) -> None:
-    """Set the value of "dotted.key=YAML value" in `root`; what is wrong with it goes to `problems`."""
+    """Set the value of "dotted.key=YAML value" in `root`; append errors to `problems`."""
     where = f"override {override!r}"
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")

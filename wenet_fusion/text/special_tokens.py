@@ -1,4 +1,4 @@
-"""Special tokens in transcripts: marks such as `<unk>`, `[noise]` or `{LAUGH}` that stand for no spoken letters."""
+"""Special tokens in transcripts: marks such as `<unk>`, `[noise]` or `{LAUGH}` that do not spell spoken words."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def find_special_tokens(text: str) -> list[str]:
 
 
 def remove_special_tokens(text: str) -> str:
-    """Return a transcript without its special tokens; words beside them stay separate, Chinese characters together.
+    """Return a transcript without its special tokens; words beside one stay apart, Chinese characters are joined.
 
     >>> remove_special_tokens("SIX [noise] ONE{LAUGH}TWO"), remove_special_tokens("你[noise]好")
     ('SIX ONE TWO', '你好')

@@ -1,4 +1,4 @@
-"""Encode transcripts as token ids of a vocabulary, and decode them again."""
+"""Encode transcripts as token ids of a vocabulary, and decode token ids."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TokenizerConfig:
         return "words" if self.split_with_space else "pieces"
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return one message for each invalid value."""
         found = []
         if self.kind == "bpe" and not self.bpe_model:
             found.append("bpe_model is required with kind: bpe")
@@ -56,19 +56,19 @@ class TokenizerConfig:
 
 
 class Tokenizer:
-    """Convert transcripts to token ids and back: ids and text of a vocabulary, one spelling of texts, special tokens.
+    """Convert transcripts to token ids and back; normalise their spelling, and treat special tokens.
 
     Args:
         vocabulary: the tokens in the order of their ids.
         special_tokens: treatment of special tokens in transcripts, see `TokenizerConfig`.
 
-    `CharTokenizer` and `BpeTokenizer` say how a text is split.
+    `CharTokenizer` and `BpeTokenizer` define how a text is split.
 
     >>> issubclass(CharTokenizer, Tokenizer)
     True
     """
 
-    kind: str  # its name in configurations and exported files: "char" or "bpe"
+    kind: str  # name of the tokenizer in configurations and exported files: "char" or "bpe"
     model_bytes: bytes = b""  # the serialised sentencepiece model, for checkpoints; empty for other tokenizers
 
     def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
@@ -86,16 +86,16 @@ class Tokenizer:
         return self.vocabulary.text(ids)
 
     def transcript(self, text: str) -> str:
-        """Return a transcript without the special tokens that are removed before it is encoded."""
+        """Return a transcript without its special tokens, if the setting is to remove them."""
         return remove_special_tokens(text) if self.special_tokens == "remove" else text
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a transcript in normal form (`normalize_text`); an empty one has none.
+        """Return the token ids of a transcript after `normalize_text`; an empty transcript gives an empty list.
 
-        A vocabulary of an earlier version may hold other forms; they are tried if it lacks the normal one.
+        If the vocabulary lacks the normalised spelling, others are tried, which earlier versions may have used.
 
         Raises:
-            UnknownToken: a token is not in the vocabulary, or is special and neither kept nor removed nor spelled.
+            UnknownToken: a token is not in the vocabulary; also a special token that is neither removed nor spelled.
         """
         problems = []
         for form in spellings(self.transcript(text)):
@@ -106,7 +106,7 @@ class Tokenizer:
         raise problems[0]
 
     def unknown(self, text: str) -> list[str]:
-        """Return the tokens of a transcript in normal form that the vocabulary lacks.
+        """Return the tokens of a normalised transcript that the vocabulary lacks.
 
         >>> tokenizer = CharTokenizer(Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"], "words"))
         >>> tokenizer.unknown("one six [noise]")
@@ -121,7 +121,7 @@ class Tokenizer:
         return WORD_START + token in self._known or (self.special_tokens == "keep" and means_unknown(token))
 
     def _split(self, text: str) -> Sequence[str]:
-        """Return the tokens of text without special tokens."""
+        """Split a text that holds no special tokens into tokens."""
         raise NotImplementedError
 
     def _encode(self, text: str) -> list[int]:
@@ -170,7 +170,7 @@ class CharTokenizer(Tokenizer):
 
     def __init__(self, vocabulary: Vocabulary, special_tokens: SpecialTokens = "refuse") -> None:
         super().__init__(vocabulary, special_tokens)
-        # The id of each byte of ASCII text; 0, the blank, where the slow way must look.
+        # The token id of each ASCII byte; 0, the blank, for bytes that need the slow path.
         ids = [self._known.get(WORD_START if number == ord(" ") else chr(number), 0) for number in range(128)]
         self._ascii_ids = bytes(number if number < 256 else 0 for number in ids).ljust(256, b"\0")
 
@@ -210,14 +210,14 @@ class BpeTokenizer(Tokenizer):
         super().__init__(vocabulary, special_tokens)
         self.model_bytes = model
         try:
-            if not model:  # which sentencepiece itself accepts
+            if not model:  # sentencepiece itself accepts an empty model
                 raise RuntimeError("it is empty")
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
                 f"{source} is no sentencepiece model; train one with tools/data/make_vocabulary.py --kind bpe"
             ) from error
-        # The id of each piece; 0, the blank, where the slow way must look.
+        # The token id of each piece; 0, the blank, for pieces that need the slow path.
         pieces = self._pieces.id_to_piece(list(range(self._pieces.get_piece_size())))
         self._piece_ids = [self._known.get(piece, 0) for piece in pieces]
         self._piece_ids[self._pieces.unk_id()] = 0  # it stands for any text that no piece covers
@@ -231,7 +231,7 @@ class BpeTokenizer(Tokenizer):
 
 
 def split_characters(text: str) -> list[str]:
-    """Return the characters of a transcript; a run of white space becomes one U+2581, at the ends none.
+    """Return the characters of a transcript; white space becomes one U+2581 between words, and none at the ends.
 
     >>> split_characters(" ab  c ")
     ['a', 'b', '▁', 'c']
@@ -253,7 +253,7 @@ def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
 
 
 def restore_tokenizer(config: TokenizerConfig, tokens: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:
-    """Build the tokenizer whose tokens and sentencepiece model are kept in the file `source`.
+    """Build a tokenizer from the tokens and the sentencepiece model in a checkpoint; `source` names it in messages.
 
     Raises:
         ValueError: the tokens or the sentencepiece model are malformed.

@@ -1,4 +1,4 @@
-"""Read and write vocabulary files (units.txt): one "token id" per line in the order of ids, as WeNet writes them."""
+"""Read and write vocabulary files (units.txt), as WeNet writes them: lines of a token and its id, in order of ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
         join: rule that joins tokens into text, see `Vocabulary`.
     Raises:
         OSError: the file cannot be read.
-        ValueError: lists every wrong line.
+        ValueError: lines are wrong; the message lists them.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: there is no such vocabulary; write it with tools/data/make_vocabulary.py")
