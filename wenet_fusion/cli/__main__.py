@@ -1,4 +1,4 @@
-"""The command `wenet-fusion`: one module for each verb, which adds its arguments, calls one function and prints."""
+"""The command `wenet-fusion`. Each verb is a module that adds its arguments, calls one function and prints."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(arguments)
-    # Once argparse has matched `overrides` with nothing, those behind an option come back as unknown.
+    # If argparse has matched `overrides` with nothing, overrides after an option are returned as unknown.
     unknown = [item for item in rest if item.startswith("-") or "=" not in item or not hasattr(args, "overrides")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Run the console entry point: a user's error ends with one message and exit status 1."""
+    """Run as the console entry point: a user's error ends with one message and exit status 1."""
     run_main(main)
 
 

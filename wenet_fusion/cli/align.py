@@ -17,7 +17,7 @@ from wenet_fusion.evaluation.timestamps.forced_alignment import (
 from wenet_fusion.model.chunking import chunking_label, parse_chunking
 from wenet_fusion.trained_model import load_trained
 
-DOUBTFUL = 0.5  # words below this confidence are printed with it
+DOUBTFUL = 0.5  # words below this confidence are printed with their confidence
 
 
 def add(verb: Verb) -> None:

@@ -1,4 +1,4 @@
-"""Shared parts of the verbs: the interface that adds a verb, devices, counting options, lists of skipped utterances."""
+"""Shared parts of the verbs: the function that adds a verb, devices, counting options, lists of skipped utterances."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ import torch
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.scoring.transcripts import UNITS, Counting
 
-MAX_SHOWN = 20  # skipped utterances that are printed
+MAX_SHOWN = 20  # number of skipped utterances to print
 
 
 class Verb(Protocol):
@@ -24,17 +24,17 @@ class Verb(Protocol):
         """Add a verb.
 
         Args:
-            name: of the verb.
-            function: takes the parsed arguments and returns the exit status. Its arguments hold `usage_error`, a
-                function that ends the command with the usage and a message.
+            name: name of the verb.
+            function: takes the parsed arguments and returns the exit status. The arguments also hold `usage_error`, a
+                function that prints the usage and a message and ends the command.
             description: one sentence, the first line of `--help`.
-            examples: command lines after `wenet-fusion VERB`, the last lines of `--help`.
+            examples: arguments after `wenet-fusion VERB`, for the last lines of `--help`.
         """
         ...
 
 
 def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
-    """Return the device of that name; "auto" is a GPU if there is one, else the CPU.
+    """Return the device with this name; "auto" is a GPU if there is one, else the CPU.
 
     Raises:
         ValueError: the device cannot be used; the message ends with `remedy`.
@@ -50,7 +50,7 @@ def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
 
 
 def rank_device(name: str) -> torch.device:
-    """Return the device of this rank: of several GPUs on a host each rank that torchrun started takes its own.
+    """Return the device of this rank; under torchrun, each rank on a host takes a GPU of its own.
 
     Raises:
         ValueError: the device cannot be used.
@@ -80,12 +80,12 @@ def add_counting(p: argparse.ArgumentParser) -> None:
 
 
 def counting(args: argparse.Namespace) -> Counting:
-    """Return the settings of the options of `add_counting`."""
+    """Return the settings that the options of `add_counting` give."""
     return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
 
 
 def make_folder(option: str, path: Path) -> None:
-    """Make the folder that an option names, with its parents. Raises OSError with the option and what to do."""
+    """Make the folder that an option names, with its parents; an OSError names the option and the remedy."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -93,13 +93,13 @@ def make_folder(option: str, path: Path) -> None:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Print the changes of transcripts to standard error."""
+    """Print notes to standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def print_skipped(skips: Sequence[Skip | str]) -> None:
-    """Print the first skipped utterances and the number of the others to standard error."""
+    """Print the first skipped utterances, and the number of further ones, to standard error."""
     for skip in skips[:MAX_SHOWN]:
         print(f"skipped {skip}", file=sys.stderr)
     if len(skips) > MAX_SHOWN:

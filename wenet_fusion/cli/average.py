@@ -34,7 +34,7 @@ def add(verb: Verb) -> None:
     p.add_argument("--train_data", type=Path, required=True, help="data.list to estimate the statistics on")
     p.add_argument("--batches", type=int, default=30, help="number of batches to estimate the statistics on")
     p.add_argument(
-        "--dev_data", type=Path, help="data.list to compare on: write the last checkpoint instead if it is better"
+        "--dev_data", type=Path, help="data.list for a comparison: if the last checkpoint is better, write it instead"
     )
     p.add_argument("--output", "--dst_model", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")
@@ -53,7 +53,7 @@ def average_command(args: argparse.Namespace) -> int:
 
 def _chosen(args: argparse.Namespace, placement: Placement) -> tuple[ModelCheckpoint, str]:
     """Return the average, or the last checkpoint if it is better on the dev data, and its description."""
-    is_first = placement.ranks.is_first  # it alone prints
+    is_first = placement.ranks.is_first  # only this rank prints
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
     if is_first:
         print(f"averaging {', '.join(path.name for path in paths)}")
@@ -68,6 +68,6 @@ def _chosen(args: argparse.Namespace, placement: Placement) -> tuple[ModelCheckp
             rate = f"dev {rate_name} {100 * checkpoint.dev_error_rate:.2f} %"
             if is_first:
                 print(f"{name}: {rate}, dev loss {checkpoint.dev_loss:.3f}")
-        print_skipped(next(iter(measured.values())).skipped if is_first else ())  # the same for each
+        print_skipped(next(iter(measured.values())).skipped if is_first else ())  # the same for each candidate
     best = min(candidates, key=lambda name: (candidates[name].dev_error_rate, candidates[name].dev_loss))
     return candidates[best], best

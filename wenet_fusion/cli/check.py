@@ -23,7 +23,7 @@ def add(verb: Verb) -> None:
         "check",
         check,
         "Check that a checkpoint gives the same result streamed and offline, that training can use a data.list, or "
-        "that a configuration is valid; one of WeNet's is translated.",
+        "that a configuration is valid; translate WeNet's configurations.",
         [
             "model exp/avg_3.pt",
             "data data/train/data.list --config conf/train.yaml",
@@ -44,7 +44,7 @@ def add(verb: Verb) -> None:
         "--decode",
         type=_decode,
         metavar="all|N|none",
-        help="for data: decode all utterances (default), or N spread over the list; files are always looked for",
+        help="for data: decode all utterances (default), N of them, or none; missing files are always found",
     )
     p.add_argument("--png", type=Path, help="for data: picture of the histograms to write; needs matplotlib")
     p.add_argument(
@@ -56,7 +56,7 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--output",
         type=Path,
-        help="for WeNet's YAML: write its translation to this file; for data: all utterances that cannot be used",
+        help="for WeNet's YAML: file for its translation; for data: file for the list of all unusable utterances",
     )
     p.add_argument(
         "--encoder",
@@ -74,9 +74,14 @@ def add(verb: Verb) -> None:
         "--hours",
         type=float,
         default=0.0,
-        help="for WeNet's YAML with dynamic batches: hours of training audio, likewise",
+        help="for WeNet's YAML with dynamic batches: hours of training audio, to turn epochs into updates",
     )
-    p.add_argument("--num_gpus", type=int, default=1, help="for WeNet's YAML: processes that will train, likewise")
+    p.add_argument(
+        "--num_gpus",
+        type=int,
+        default=1,
+        help="for WeNet's YAML: number of processes that will train, to turn epochs into updates",
+    )
 
 
 def check(args: argparse.Namespace) -> int:
@@ -100,7 +105,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _check_config(args: argparse.Namespace) -> None:
-    """Check a configuration of ours, or translate one of WeNet's.
+    """Check a configuration of this project, or translate one of WeNet's.
 
     Raises:
         ConfigError: with every problem of the file.

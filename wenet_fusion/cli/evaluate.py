@@ -48,18 +48,18 @@ def add(verb: Verb) -> None:
         "--chunkings",
         nargs="+",
         metavar="LABEL",
-        help="chunkings to compare, 'full' or SIZE/LEFT such as 16/4; default: full and all that the model serves",
+        help="chunkings to compare, 'full' or SIZE/LEFT such as 16/4; default: full, and each chunk size of the model",
     )
     p.add_argument(
         "--max_batch_seconds",
         type=float,
         default=100.0,
-        help="seconds of audio to decode as one batch, padding included",
+        help="size of a batch in seconds of audio, padding included",
     )
     p.add_argument(
         "--ctm",
         type=Path,
-        help="CTM file with the times of the transcripts' words: report the emission delay of words in ms",
+        help="CTM file with word times of the transcripts, to report the emission delay of words in ms",
     )
     add_counting(p)
     add_search_arguments(p, with_mode=False)

@@ -14,7 +14,7 @@ def add(verb: Verb) -> None:
     p = verb(
         "report",
         report_command,
-        "Write the report of an evaluation again, with error rates by group and measurements of streaming.",
+        "Write the report of an evaluation again, and add error rates by group and measurements of streaming.",
         [
             "exp/results --groups data/test/utt2spk",
             "exp/results --streamed exp/stream.16-4/stream.json exp/stream.8-8/stream.json",

@@ -33,7 +33,7 @@ def add(verb: Verb) -> None:
 
 
 def score_command(args: argparse.Namespace) -> int:
-    """Run the verb and return the exit status: 1 if a key is in one file only."""
+    """Run the verb and return the exit status: 1 if a key is only in one of the files."""
     if args.report is not None:
         check_report_path(args.report)
     counted = counting(args)

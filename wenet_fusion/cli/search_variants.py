@@ -22,11 +22,11 @@ class RequestedVariants(NamedTuple):
 
 
 def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> RequestedVariants:
-    """Return the plain search, then hot words and the language model each alone, then both together.
+    """Return the plain search; then, if requested, with hot words, with the language model, and with both.
 
     Args:
         arguments: parsed options of `add_search_arguments`.
-        vocabulary: of the model, which must be able to spell the hot words.
+        vocabulary: vocabulary of the model; hot words must consist of its tokens.
 
     Raises:
         OSError: a file cannot be read.

@@ -50,7 +50,7 @@ def add(verb: Verb) -> None:
         "--new_tokens",
         choices=get_args(NewTokens),
         default="mean",
-        help="initial weights of tokens that --init_from lacks: the mean of the others, or fresh random ones",
+        help="initial weights of tokens that --init_from lacks: mean of the other tokens, or fresh random weights",
     )
     p.add_argument("--device", default="auto", help="device to train on: auto, cpu, cuda, cuda:1, ...")
     p.add_argument(
@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
-    """Make SIGTERM, which schedulers send before they kill, end the run with its state saved."""
+    """Make SIGTERM, which schedulers send before they kill a job, save the state and end the run."""
     before = signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
     try:
         yield
@@ -94,8 +94,8 @@ def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
 
 
 def bfloat16_instructions() -> list[str]:
-    """Return the instructions by which this processor multiplies bfloat16; without any, torch takes many times longer
-    than in float32.
+    """Return the processor's instructions for products in bfloat16; if it has none, training in bfloat16 takes many
+    times longer than in float32.
     """
     found = torch.cpu.get_capabilities()
     return [name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)]
@@ -124,7 +124,7 @@ def _describe(trainer: Trainer) -> None:
 
 
 def _print_end(trainer: Trainer, printed: Sequence[tuple[int, tuple[str, ...]]]) -> None:
-    """Print what became of the run, and the skipped utterances and notes of each dataset since `printed`."""
+    """Print the outcome of the run, and the skipped utterances and notes of each dataset that are not in `printed`."""
     datasets = (trainer.train_data, trainer.dev_data)
     for dataset, (skipped_before, notes_before) in zip(datasets, printed):
         print_skipped(dataset.skipped[skipped_before:])
