@@ -196,7 +196,7 @@ def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
 
 
 class FileForm(NamedTuple):
-    """How an exported file runs."""
+    """The program that an exported file holds, and what runs it."""
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
@@ -214,7 +214,7 @@ def meta_record(
     Args:
         trained: the model.
         verification: results of comparing the file with the checkpoint.
-        form: how the file runs.
+        form: the program that the file holds, and what runs it.
         emission_delay: CTC emission delay; None: not measured, so timestamps are emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer

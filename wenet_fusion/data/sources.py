@@ -21,7 +21,7 @@ _HEADER_THREADS = 8  # reading headers is mostly waiting
 
 
 class AudioSource(NamedTuple):
-    """Where audio is: a whole file (size 0), `size` bytes of a tar from byte `offset` on, or bytes in memory."""
+    """The place of audio: a whole file (size 0), `size` bytes of a tar from byte `offset` on, or bytes in memory."""
 
     path: str
     offset: int = 0

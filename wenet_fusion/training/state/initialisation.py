@@ -34,7 +34,7 @@ NO_ORIGIN = Origin("", "")
 
 
 class Transfer(NamedTuple):
-    """What `transfer_weights` did: names of tensors by the way they were treated, and the tokens."""
+    """The result of `transfer_weights`: names of the tensors by the way they were treated, and the tokens."""
 
     copied: list[str]
     mapped: list[str]  # tensors with a row per token, copied row by row

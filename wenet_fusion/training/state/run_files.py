@@ -23,7 +23,7 @@ _LEAD = 10  # a background write may take a tenth of the interval
 
 
 class Keeping(NamedTuple):
-    """Which step_*.pt files to keep.
+    """The step_*.pt files to keep.
 
     >>> Keeping(newest=3).best
     0
