@@ -116,7 +116,7 @@ def test_the_command_and_the_remarks(exports: dict[Chunking, Exported], trained:
     flags = "--chunk_size 8 --num_left_chunks 2 --num_bins 40 --sample_rate 8000 --ctc_weight 0.5 --reverse_weight 0.3"
     assert flags in known.command and f"--onnx_dir {known.files[0].parent} " in known.command
     assert known.remarks == ()
-    assert unknown.remarks == ("the model was not trained for 8 frames and all frames before; it knows 4/4, 8/2",)
+    assert unknown.remarks == ("the model was not trained for 8 frames and all frames before, only for 4/4, 8/2",)
 
 
 # --- what is refused
@@ -132,7 +132,7 @@ def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
 
 def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "onnx"
-    with pytest.raises(ValueError, match="passes over chunks of 1 frame; use a chunk size of 2 or more"):
+    with pytest.raises(ValueError, match="skips chunks of 1 frame; use a chunk size of 2 or more"):
         export_model(trained, path, wenet(Chunking(1, 4)))
     with pytest.raises(ValueError, match="has no precision float16; choose from float32, int8-dynamic"):
         export_model(trained, path, wenet(precision="float16"))

@@ -28,8 +28,8 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
 
     Args:
         exported: the files.
-        options: what was asked for.
-        chunking: the chunking of targets that hold one.
+        options: options of the export.
+        chunking: the chunking, for targets that hold a single one.
     """
     found, one_chunking = exported.findings, TARGETS[options.target].one_chunking
     norms = f"{found.norm_operators} normalisation operators" if found.norm_operators else "no normalisation"

@@ -1,4 +1,4 @@
-"""CTC emission delay of an exported model: how far the words it emits lie from their true times."""
+"""CTC emission delay of an exported model: the difference between the times of emitted words and their true times."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from wenet_fusion.scoring.timestamp_errors import (
 
 
 class MeasuredDelay(NamedTuple):
-    """Emission delay over the words of all served chunk sizes together."""
+    """Emission delay over the words of all chunk sizes together."""
 
     emission_delay: EmissionDelay
     spread_seconds: float  # largest difference between the shifts of single chunk sizes
@@ -41,16 +41,16 @@ class MeasuredDelay(NamedTuple):
 
 
 def measure_emission_delay(model: AcousticModel, speech: Sequence[Speech]) -> MeasuredDelay | None:
-    """Decode the utterances that have word timestamps, at every served chunk size.
+    """Measure the emission delay on the utterances that have word timestamps, at every chunk size of the file.
 
     Args:
-        model: an exported file whose own shifts are zero.
-        speech: utterances without timestamps are left out.
+        model: an exported file that does not yet correct its timestamps.
+        speech: utterances; those without timestamps are skipped.
 
     Returns:
         The delay over correctly recognised words; None if there are none.
     """
-    # All searches take a word's time from the same frame, so the fastest will do.
+    # All searches take a word's time from the same frame, so the fastest search is enough.
     options, speech = DecodingOptions(GREEDY), [item for item in speech if item.timestamps]
     found: dict[int, list[MatchedWord]] = {}
     for chunk in model.meta.chunk_sizes:

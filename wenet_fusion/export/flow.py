@@ -1,4 +1,4 @@
-"""The export flow, the same for every target: build, write beside the destination, load, verify, rename."""
+"""The export flow, which all targets share: build, write beside the destination, load, verify, rename."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from wenet_fusion.trained_model import TrainedModel
 TARGETS: dict[str, type[Target]] = {
     target.name: target for target in (TorchScript, OnnxArchive, WenetOnnx, SherpaOnnx, TorchProgram)
 }
-MAX_VERIFIED = 8  # utterances that are compared frame by frame
+MAX_VERIFIED = 8  # number of utterances to compare frame by frame
 
 
 def export_model(
@@ -33,20 +33,20 @@ def export_model(
     """Export a trained model, and keep the files only if they equal the checkpoint.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
-    and on `speech`. Files that store the results of verification are written again with them and verified again. Then
-    they replace the destination.
+    and on `speech`. Files that contain the results of verification are then written and verified a second time. At the
+    end, the files replace the destination.
 
     Args:
         trained: the checkpoint.
         destination: the file to write; a folder for "wenet-onnx".
         options: target, precision, chunking.
-        speech: utterances to verify on. "int8" is calibrated on every other one and judged by the rest,
-            "int8-dynamic" is judged by all. Word timestamps, where they have some, give the emission delay.
+        speech: utterances to verify on. "int8" is calibrated on every second one, and its error rate is measured on the
+            others; that of "int8-dynamic", on all. Word timestamps, if there are any, give the emission delay.
 
     Raises:
         ImportError: the target needs a package that is not installed.
         ValueError: the options do not fit the target or the model; a norm is left; the files differ from the checkpoint
-            by more than the precision explains; or int8 costs too much. The destination is left as it was.
+            by more than the precision explains; or int8 costs too much. The destination then stays unchanged.
     """
     target = _target(trained, destination, options, speech)
     target.check()
@@ -69,7 +69,7 @@ def export_model(
 
 
 def _target(trained: TrainedModel, destination: Path, options: ExportOptions, speech: Sequence[Speech]) -> Target:
-    """Return the target of the options. Raises ValueError if they do not fit together."""
+    """Return the target that the options name. Raises ValueError if the options do not fit together."""
     if options.target not in TARGETS:
         raise ValueError(f"--format {options.target} is unknown; choose from {', '.join(TARGETS)}")
     chosen = TARGETS[options.target]
@@ -119,7 +119,7 @@ def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech]
 
 
 def _verify_again(target: Target, part: Path, found: Findings) -> None:
-    """Compare files that were rewritten with their findings, on generated audio alone. Raises ValueError."""
+    """Verify, on generated audio, files that were rewritten to contain the findings. Raises ValueError."""
     reference, exported = target.load(part, target.precision, ())
     if not target.reads_back(exported, found):
         raise ValueError(

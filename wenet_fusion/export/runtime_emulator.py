@@ -1,4 +1,4 @@
-"""Exported graphs behind our runtime's interface, run as WeNet's and sherpa-onnx's runtimes run them.
+"""Run exported graphs as WeNet's and sherpa-onnx's runtimes do, with our runtime's interface.
 
 Like those runtimes, the emulator relies on the order of a graph's inputs and on its metadata.
 
@@ -33,13 +33,13 @@ KEYS = ("chunk_size", "left_chunks", "num_blocks", "head", "output_size", "cnn_m
 
 
 def emulated_pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Path], speech: Sequence[Speech]) -> Pair:
-    """Open graphs for comparison with their checkpoint, both under one chunking, which may be an untrained one.
+    """Open graphs and their checkpoint for a comparison under one chunking, which may be an untrained one.
 
     Args:
         trained: the checkpoint.
-        chunking: that the graphs were written for; a negative left context keeps all frames.
-        graphs: encoder, ctc and decoder for WeNet, or one that does the work of the first two for sherpa-onnx.
-        speech: the longest audio that will be compared; a chunk of full context holds the longest of it.
+        chunking: the chunking of the graphs; a negative left context keeps all frames.
+        graphs: for WeNet: encoder, ctc and decoder; for sherpa-onnx: one graph of encoder and ctc.
+        speech: audio that will be compared; its longest utterance sets the chunk size of full context.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -51,7 +51,7 @@ def emulated_pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Pa
     size = min(chunking.size, frames)
     left = chunking.left if chunking.left >= 0 else -(-frames // size)
     meta = replace(meta, chunkings=((size, left),), default_chunk=size, default_left=left)
-    # A graph takes one chunk per call, as those of our own archives do.
+    # A graph takes one chunk per call, as the graphs in our own archives do: hence their kind.
     graph_meta = replace(
         meta, kind=ONNX, decoder=len(graphs) > 1, reverse_decoder=len(graphs) > 1 and meta.reverse_decoder
     )
@@ -59,16 +59,16 @@ def emulated_pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Pa
 
 
 class EmulatorState(NamedTuple):
-    """State that a runtime keeps of one stream, and the remainder of the features' front-end."""
+    """The state that a runtime keeps for one stream, and the state of the front-end."""
 
-    samples: torch.Tensor
-    offset: int  # encoder frames, including the zeros that a cache starts with
+    samples: torch.Tensor  # state of the front-end
+    offset: int  # encoder frames so far, including the zeros that a cache starts with
     att_cache: np.ndarray
     cnn_cache: np.ndarray
 
 
 class RuntimeEmulator:
-    """A runtime `Backend` for one stream, as those runtimes have no batches. The model computes the features.
+    """A `Backend` for one stream, as the emulated runtimes have no batches. The model's front-end computes features.
 
     Args:
         trained: the checkpoint.
@@ -87,7 +87,7 @@ class RuntimeEmulator:
         self.known = {key: int(self.encoder.get_modelmeta().custom_metadata_map[key]) for key in KEYS}
 
     def init_state(self, batch: int, chunk: int, left: int) -> EmulatorState:
-        """Return the state before the first sample, of the sizes that the graph's metadata give."""
+        """Return the state before the first sample; the graph's metadata give its sizes."""
         assert batch == 1
         size, left = self.known["chunk_size"], self.known["left_chunks"]
         rows, dim, heads = self.known["num_blocks"], self.known["output_size"], self.known["head"]
@@ -146,7 +146,7 @@ class RuntimeEmulator:
         return self.encoder.run(None, {node.name: value for node, value in zip(inputs, values)})
 
     def _without_silence(self, features: np.ndarray) -> np.ndarray:
-        """Cut silence from a stream's last features: the graph fills the last encoder frame with silence itself."""
+        """Cut silence off a stream's last features, because the graph itself fills the last encoder frame with it."""
         silent = (features[0] <= self.silent).all(axis=1)[::-1]
         most = self.known["subsampling_rate"] - 1
         missing = int(silent[:most].cumprod().sum())

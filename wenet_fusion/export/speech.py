@@ -1,4 +1,4 @@
-"""Recorded speech that an export is verified on, calibrated with and judged by."""
+"""Recorded speech to verify an export, to calibrate int8, and to measure error rates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,16 +25,16 @@ class Speech(NamedTuple):
     key: str
     samples: np.ndarray  # float32 mono at the model's rate
     text: str
-    timestamps: tuple[Word, ...] = ()  # timestamps of its words, from a CTM file
+    timestamps: tuple[Word, ...] = ()  # word timestamps, from a CTM file
 
 
 def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None = None) -> list[Speech]:
     """Read up to `count` utterances of a data list, with word timestamps if there is a CTM file.
 
-    They are spread over the list, because lists are often sorted by speaker.
+    The utterances are spread over the list, because lists are often sorted by speaker.
 
     Raises:
-        ValueError, OSError: a file or its audio cannot be read, `count` is less than 1, or the CTM file lacks words.
+        ValueError, OSError: a file or audio cannot be read, `count` is less than 1, or the CTM file lacks words.
     """
     if count < 1:
         raise ValueError(f"--num_utterances {count}: take at least 1 of {data_list}")
@@ -55,16 +55,16 @@ def read_speech(data_list: Path, sample_rate: int, count: int, ctm: Path | None 
 
 
 class CalibrationSplit(NamedTuple):
-    """Utterances that calibrate a precision, and utterances that judge it."""
+    """Utterances to calibrate a precision, and utterances to measure its error rate."""
 
     calibrating: Sequence[Speech]
     judging: Sequence[Speech]
 
 
 def calibration_split(speech: Sequence[Speech], precision: str) -> CalibrationSplit:
-    """Split speech into what calibrates a precision and what judges it.
+    """Split speech into utterances to calibrate a precision and utterances to measure its error rate.
 
-    Only "int8" has constant scales. They are judged by other utterances than they were calibrated on, if there are any.
+    Only "int8" needs calibration; its error rate is then measured on other utterances, if there are two or more.
     """
     return (
         CalibrationSplit(speech[::2], speech[1::2] or speech) if precision == "int8" else CalibrationSplit((), speech)
@@ -72,7 +72,7 @@ def calibration_split(speech: Sequence[Speech], precision: str) -> CalibrationSp
 
 
 def check_limit(limit: float) -> None:
-    """Raise ValueError unless `limit` is a fraction that an error rate can rise by."""
+    """Raise ValueError unless `limit`, an increase of an error rate, is between 0 and 1."""
     if not 0 <= limit <= 1:
         raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
 
@@ -91,11 +91,11 @@ class ErrorChange(NamedTuple):
     after: float
     words: int
     utterances: int
-    changed: int  # utterances with another text
+    changed: int  # utterances whose text differs
     chunk: int  # the chunk size, in encoder frames, with the largest increase
 
     def raise_above(self, limit: float, path: Path) -> None:
-        """Raise ValueError if the error rate rose by more than `limit`, a fraction, or is too high to judge by."""
+        """Raise ValueError if the error rate rose by more than `limit`, or if that of the checkpoint is too high."""
         check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(
@@ -121,13 +121,13 @@ def measure_errors(
     speech: Sequence[Speech],
     options: DecodingOptions = DecodingOptions(),
 ) -> ErrorChange:
-    """Decode `speech` with both models, the exported one chunk by chunk.
+    """Decode `speech` with both models, with the exported one as streams, and compare the error rates.
 
     Args:
         reference: the checkpoint in memory.
         exported: the file.
-        speech: with transcripts.
-        options: how to decode; by default in the exported model's default mode.
+        speech: utterances with transcripts.
+        options: decoding options; by default, the exported model's default mode.
 
     Returns:
         The change at the chunk size with the largest increase.
@@ -137,7 +137,8 @@ def measure_errors(
     """
     if len({utterance.key for utterance in speech}) < len(speech):
         raise ValueError(
-            "the speech to judge the export by has a key twice; tools/data/make_raw_list.py writes lists without"
+            "the data list for the export has a key twice: give each utterance its own, as tools/data/make_raw_list.py"
+            " does"
         )
     recognizer = Recognizer(exported, options)
     changes = [_change(reference, recognizer, speech, chunk) for chunk in exported.meta.chunk_sizes]
@@ -157,6 +158,6 @@ def _change(reference: AcousticModel, recognizer: Recognizer, speech: Sequence[S
         after[utterance.key] = stream.text
     scored = [score(references, texts, Counting("mixed")).total for texts in (before, after)]
     if not scored[0].reference:
-        raise ValueError("the speech to judge the export by holds no word: give --data a list with transcripts")
+        raise ValueError("the data list for the export holds no word: give --data a list with transcripts")
     changed = sum(before[key] != after[key] for key in references)
     return ErrorChange(scored[0].rate, scored[1].rate, scored[0].reference, len(references), changed, chunk)

@@ -23,14 +23,14 @@ from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The format and precision to export, and the errors that int8 may add.
+    """The format and precision of an export, and the limit on errors that int8 may add.
 
     Args:
         target: a name in `wenet_fusion.export.flow.TARGETS`.
-        precision: one that the target has.
-        chunking: for targets that hold one chunking; None: the largest chunk size that the model serves.
-        max_wer_increase: largest increase of the word error rate that int8 may cost, as a fraction of the words.
-        measure_errors: measure the error rates of every precision, not only of int8.
+        precision: a precision that the target supports.
+        chunking: the chunking, for targets that hold a single one; None: the model's largest chunk size.
+        max_wer_increase: largest increase of the word error rate that int8 may cause, as a fraction.
+        measure_errors: measure the error rates in every precision, not only in int8.
 
     >>> ExportOptions("onnx", "int8").max_wer_increase
     0.005
@@ -49,7 +49,7 @@ class Findings(NamedTuple):
     verification: Verification
     operators: Counter[str]  # operators of one step, and how often each occurs
     norm_operators: int
-    errors: ErrorChange | None  # of int8, or if they were asked for; None without speech
+    errors: ErrorChange | None  # for int8, and for others on request; None without speech
     delay_measured: bool  # the speech had word timestamps
     delay: MeasuredDelay | None  # None: not measured, or no word was recognised correctly
 
@@ -70,10 +70,10 @@ class Exported:
 
     Args:
         files: the files, the most important one first.
-        metadata: contents of meta.json; of other projects' files, the metadata of the encoder's graph.
+        metadata: contents of meta.json; for other projects' files, the metadata of the encoder's graph.
         findings: results of the verification.
-        command: runs the files in another project's runtime; may be empty.
-        remarks: differences between that runtime and the training, and what the export cost.
+        command: command that runs the files in another project's runtime; may be empty.
+        remarks: differences between that runtime and the training, and the cost of the activation.
 
     >>> Exported.__dataclass_fields__["command"].default
     ''
@@ -102,13 +102,13 @@ class Target(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
-    norms: ClassVar[tuple[str, ...]]  # parts of the names of operators that no folded encoder has
+    norms: ClassVar[tuple[str, ...]]  # parts of operator names that a folded encoder must not contain
     costly_activations: ClassVar[tuple[str, ...]]
     one_chunking: ClassVar[bool] = False  # false: the file serves every chunk size that the model was trained for
-    holds_findings: ClassVar[bool] = True  # meta.json has the results of the verification, so it is written twice
-    holds_emission_delay: ClassVar[bool] = False  # meta.json has the emission delay of words
+    holds_findings: ClassVar[bool] = True  # meta.json holds the results of verification, so files are written twice
+    holds_emission_delay: ClassVar[bool] = False  # meta.json holds the emission delay
     batches: ClassVar[bool] = True  # the runtime steps several streams as one batch
-    decoding: ClassVar[DecodingOptions] = DecodingOptions()  # how the error rates of int8 are measured
+    decoding: ClassVar[DecodingOptions] = DecodingOptions()  # decoding options to measure error rates
 
     def __init__(self, trained: TrainedModel, destination: Path, options: ExportOptions):
         self.trained, self.destination, self.precision = trained, destination, options.precision
@@ -128,7 +128,7 @@ class Target(ABC):
         """Build the graphs in memory.
 
         Args:
-            speech: utterances (n,) at the model's rate that calibrate int8; empty for other precisions.
+            speech: utterances (n,) at the model's rate, to calibrate int8; empty for other precisions.
 
         Raises:
             ImportError: a package is not installed.
@@ -136,21 +136,21 @@ class Target(ABC):
         """
 
     def replacing(self) -> AbstractContextManager[Path]:
-        """Return a context whose temporary path takes the destination's place at its end, unless it raises."""
+        """Return a context with a temporary path, which replaces the destination unless the context raises."""
         self.destination.parent.mkdir(parents=True, exist_ok=True)
         return replacing(self.destination)
 
     def stages(self) -> tuple[str, ...]:
-        """Return the precisions to write and verify, one after the other."""
+        """Return the precisions to write and verify, in order."""
         return (self.precision,)
 
     @abstractmethod
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
-        """Write the files to a temporary path, with the results of the verification once there are some."""
+        """Write the files to a temporary path, with the results of verification if there are any yet."""
 
     @abstractmethod
     def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
-        """Load the written files as the runtime does, and the checkpoint, for audio no longer than `speech`."""
+        """Load the written files as the runtime does, and the checkpoint, for audio no longer than that of `speech`."""
 
     @abstractmethod
     def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
@@ -161,7 +161,7 @@ class Target(ABC):
         """Return the contents of meta.json, or the metadata of a graph."""
 
     def reads_back(self, exported: AcousticModel, found: Findings) -> bool:
-        """Return whether a loaded file has the metadata that were written."""
+        """Return whether a loaded file has the metadata that was written."""
         return exported.meta == parse_meta(self.metadata(found), str(self.destination))
 
     def finish(self, path: Path) -> None:  # noqa: B027
@@ -176,7 +176,7 @@ class Target(ABC):
         return ""
 
     def remarks(self) -> list[str]:
-        """Return the differences between the runtime and the training, one sentence each."""
+        """Return the differences between the runtime and the training, a sentence for each."""
         return []
 
     def reference(self) -> AcousticModel:

@@ -1,4 +1,4 @@
-"""Verification of exported files: audio in random cuts and in batches, against one offline step of the checkpoint."""
+"""Verify exported files: compare audio in random cuts and in batches with one offline step of the checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores, join
 from wenet_fusion_runtime.stream.offline import offline_step
 
-# Largest difference allowed, relative to the largest value. int8 is judged by its error rate instead. Half precision
-# rounds each weight by up to 5e-4 of its value: a correct model differed by 1.6e-3 on kernels of SSE.
+# Largest allowed difference, relative to the largest value; int8 is judged by its error rate instead. float16 rounds
+# each weight by up to 5e-4 of its value: a correct model differed by 1.6e-3 with SSE kernels.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 4e-3
-GENERATED_SECONDS = 7.3  # ends in the middle of a chunk and of a frame
+GENERATED_SECONDS = 7.3  # ends within a chunk and within a frame
 
 
 class Pair(NamedTuple):
-    """A checkpoint and its exported file, both behind the runtime's interface."""
+    """A checkpoint and its exported file, both with the runtime's interface."""
 
     reference: AcousticModel
     exported: AcousticModel
@@ -62,7 +62,7 @@ class Verification:
 
 
 def tolerance(precision: str) -> float:
-    """Return the largest difference that a precision explains; infinite for int8."""
+    """Return the largest difference that a precision may cause; infinite for int8."""
     if precision.startswith("int8"):
         return float("inf")
     return FLOAT16_TOLERANCE if precision == "float16-packed" else FLOAT32_TOLERANCE
@@ -75,7 +75,7 @@ def verify(
     allowed: float = FLOAT32_TOLERANCE,
     batches: bool = True,
 ) -> Verification:
-    """Stream generated audio and `speech` through `exported` in random cuts, at every chunk size it serves.
+    """Stream generated audio and `speech` through `exported` in random cuts, at every chunk size of the file.
 
     The reference computes each utterance in one step. Generated audio contains silence, where the log of the features
     is most sensitive.
@@ -84,9 +84,9 @@ def verify(
         reference: the checkpoint in memory.
         exported: the file.
         speech: utterances (n,) at the model's rate.
-        allowed: see `tolerance`.
-        batches: also step all utterances as rows of one batch, unless `allowed` is infinite: scales of int8 may depend
-            on the batch.
+        allowed: largest allowed difference, see `tolerance`.
+        batches: also compute all utterances as rows of one batch, unless `allowed` is infinite: scales of int8 may
+            depend on the batch.
     """
     rng = np.random.default_rng(0)
     meta = exported.meta
@@ -113,7 +113,7 @@ def verify(
 def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return sweeps and noise with digital silence between them, float32 in [-1, 1].
 
-    A faint noise lies under each sweep: beside a pure tone the mel energies are rounding errors of the tone, and their
+    Each sweep has faint noise: next to a pure tone, the mel energies would only be rounding errors of the tone, whose
     logs differ in the first digit between any two orders of summation.
     """
     n = int(GENERATED_SECONDS * sample_rate)
@@ -125,18 +125,18 @@ def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def relative_difference(value: np.ndarray, target: np.ndarray) -> float:
-    """Return the largest difference divided by the largest value; infinite for other shapes or values not finite."""
+    """Return the largest difference over the largest value; infinite if shapes differ or a value is not finite."""
     if value.shape != target.shape or not (np.isfinite(value).all() and np.isfinite(target).all()):
         return float("inf")
     return float(np.abs(value - target).max(initial=0.0) / max(np.abs(target).max(initial=0.0), 1e-12))
 
 
 def clear_best(log_probs: np.ndarray, allowed: float) -> np.ndarray:
-    """Return the frames whose best token leads by more than rounding can turn, relative to the frame's spread.
+    """Return (T,) bool: true for frames whose best token leads by more than rounding can change.
 
     Args:
-        log_probs: (T, K) of the best tokens, descending.
-        allowed: see `tolerance`; infinite: return all frames.
+        log_probs: (T, K) log-probabilities of the best tokens, descending.
+        allowed: see `tolerance`; infinite: true for all frames.
     """
     margin, spread = log_probs[:, 0] - log_probs[:, 1], log_probs[:, 0] - log_probs[:, -1]
     return margin > 10 * allowed * np.maximum(spread, 1.0) if allowed < np.inf else np.ones_like(margin, dtype=bool)
@@ -151,9 +151,9 @@ class _Found(NamedTuple):
 
 def _compare(found: StepScores, row: int, target: StepScores, allowed: float) -> _Found:
     scores, expected = _valid(found, row), _valid(target, 0)
-    # Compare the blank beside the others: where it is always certain, its own largest value is tiny.
+    # Compare the blank together with the others: if it is always certain, its own largest value is tiny.
     pairs = [tuple(np.column_stack([step.log_probs, step.blank]) for step in (scores, expected))]
-    if scores.encoder_out.shape[1]:  # a file need not return its encoder's frames
+    if scores.encoder_out.shape[1]:  # some files do not return encoder frames
         pairs.append((scores.encoder_out, expected.encoder_out))
     difference, frames = max(relative_difference(*pair) for pair in pairs), len(expected.blank)
     if scores.ids.shape != expected.ids.shape:

@@ -1,4 +1,4 @@
-"""The eight methods that WeNet's C++ runtime calls on a TorchScript file, beside ours.
+"""The eight methods of a TorchScript file that WeNet's C++ runtime calls; our runtime calls others.
 
 WeNet's runtime computes Kaldi's features and passes them chunk by chunk, where ours passes samples. A right context of
 3 makes its window exactly 4 * chunk feature frames, so it passes no frame twice.
@@ -34,14 +34,14 @@ WENET_METHODS = (
 
 
 class WenetCaches(nn.Module):
-    """The encoder's state as the two cache tensors of WeNet's runtimes, and back.
+    """Convert the encoder's state to the two cache tensors of WeNet's runtimes, and back.
 
-    att_cache (R, H, C, 2K): keys, then values, of each tensor that grows with the cached frames; zeros in further rows.
-    cnn_cache (R, 1, D, W): the numbers of all other tensors in a row: the layers', the subsampling's, then zeros up to
-    the last row's end. R is the number of rows that these numbers need, at least L.
+    att_cache (R, H, C, 2K): a row for each tensor that grows with the cached frames (keys, then values); other rows are
+    zero. cnn_cache (R, 1, D, W): the values of all other tensors, flattened: those of the layers, those of the
+    subsampling, then zeros. R is the number of rows that these values need, and at least L.
 
     Args:
-        encoder: fused or not; its fresh states give the layout.
+        encoder: an encoder, fused or not; its fresh states give the layout.
 
     Raises:
         ValueError: a layer caches something other than (B, C, 2D).
@@ -147,7 +147,7 @@ def product(sizes: List[int]) -> int:
 
 
 class WenetModel(StreamingModel):
-    """A `StreamingModel` that WeNet's libtorch runtime can drive too, scriptable once its norms are fused.
+    """A `StreamingModel` that WeNet's libtorch runtime can also run. TorchScript can compile it after `fuse_norms`.
 
     Args:
         model: the trained model.
@@ -198,7 +198,7 @@ class WenetModel(StreamingModel):
             xs: (1, T, F) Kaldi's features of int16-scaled samples; T a multiple of 4 except in a stream's last call.
             offset: encoder frames of the stream so far.
             required_cache_size: frames to cache for the next call; negative: all.
-            att_cache, cnn_cache: of the previous call, any empty tensors in the first.
+            att_cache, cnn_cache: caches from the previous call; any empty tensors in the first call.
 
         Returns:
             (1, M, D) encoder frames, att_cache (R, H, C, 2K), cnn_cache (R, 1, D, W).
@@ -209,7 +209,7 @@ class WenetModel(StreamingModel):
             cnn_cache = self.caches.empty_convolution(xs)
         cached, frames = att_cache.size(2), self.encoder_frames(xs)
         keep = cached + frames if required_cache_size < 0 else min(required_cache_size, cached + frames)
-        # The encoder returns as many keys as it gets: a cache that has to grow gets hidden ones in front.
+        # The encoder returns a cache of the length that it gets. To let the cache grow, prepend masked keys.
         held = max(cached, keep)
         att_cache = torch.cat([self.caches.empty_attention(held - cached, xs), att_cache], dim=2)
         key_S = torch.arange(-held, frames, device=xs.device)
@@ -226,17 +226,17 @@ class WenetModel(StreamingModel):
     def forward_attention_decoder(
         self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor, reverse_weight: float
     ) -> Tuple[Tensor, Tensor]:
-        """Return the log-probabilities of each next token under both decoders.
+        """Return the log-probabilities of each next token, from both decoders.
 
         Args:
             hyps: (N, U) token ids that begin with sos, padded with any token.
-            hyps_lens: (N,) sos included.
-            encoder_out: (1, M, D) of the utterance.
-            reverse_weight: 0 leaves out the right-to-left decoder.
+            hyps_lens: (N,) lengths, sos included.
+            encoder_out: (1, M, D) encoder frames of the utterance.
+            reverse_weight: 0: skip the right-to-left decoder.
 
         Returns:
-            Left-to-right (N, U, V), and right-to-left for the tokens in reverse. Zeros for a decoder that the model
-            lacks or that was left out.
+            (N, U, V) of the left-to-right decoder, and (N, U, V) of the right-to-left decoder for the reversed tokens.
+            Zeros for a decoder that is missing or skipped.
         """
         memory_lengths = torch.full([1], encoder_out.size(1), device=encoder_out.device)
         if self.decoder is not None:
@@ -253,21 +253,21 @@ class WenetModel(StreamingModel):
         return scores, torch.zeros_like(scores)
 
     def encoder_frames(self, xs: Tensor) -> int:
-        """Return M for features (1, T, F): a last group of fewer than 4 is a frame, too."""
+        """Return M for features (1, T, F); fewer than 4 feature frames at the end also count as an encoder frame."""
         return (xs.size(1) + self.encoder.factor - 1) // self.encoder.factor
 
     def step_encoder(
         self, xs: Tensor, key_S: Tensor, visible_S: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """Run one step of the encoder on WeNet's caches; they keep their number of frames.
+        """Run one step of the encoder on WeNet's caches; the caches keep their length.
 
-        A last chunk that is not a multiple of 4 feature frames long is filled with the features of digital silence,
-        with which every utterance ended in training.
+        If the length of the last chunk is not a multiple of 4 feature frames, features of digital silence are appended,
+        as training does at the end of every utterance.
 
         Args:
             xs: (1, T, F).
-            key_S: absolute positions of cached and new frames.
-            visible_S: true for those that may be attended to.
+            key_S: absolute positions of the keys: cached frames, then new frames.
+            visible_S: true for keys that all new frames may attend to.
         """
         frames = self.encoder_frames(xs)
         factor = self.encoder.factor

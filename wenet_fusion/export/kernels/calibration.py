@@ -1,4 +1,4 @@
-"""Calibration of int8: runs a model over typical speech, chunk by chunk as streams do."""
+"""Calibration of int8: runs a model over typical speech, with the attention context of streaming."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,11 +16,11 @@ LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit louder and softer sp
 def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[StreamingModel], None]:
     """Return a function that runs a model over each utterance once, decoders included.
 
-    Chunkings and levels alternate from one utterance to the next.
+    Each utterance takes the next chunking and the next level (gain) in turn.
 
     Args:
         speech: float32 mono (n,) at the model's rate.
-        chunkings: taken in turn.
+        chunkings: chunkings to use in turn.
 
     Raises:
         ValueError: `speech` is empty.

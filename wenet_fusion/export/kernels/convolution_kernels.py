@@ -1,4 +1,4 @@
-"""Convolutions as matrix products and multiply-adds: faster for the few frames of a chunk, or alike in more batches.
+"""Convolutions as matrix products and multiply-adds: faster for the few frames of a chunk, or less batch-dependent.
 
 Each module computes the same as the module it replaces, with the same state.
 
@@ -23,10 +23,10 @@ def bias_of(layer: Union[nn.Linear, nn.Conv1d, nn.Conv2d]) -> Tensor:
 
 
 def as_linear(layer: nn.Module) -> nn.Linear:
-    """Return the layer, typed.
+    """Return the layer, typed as `nn.Linear`.
 
     Raises:
-        TypeError: it is not an `nn.Linear`, which a `LinearNorm` becomes once its norm is folded.
+        TypeError: the layer is not an `nn.Linear`; a `LinearNorm` becomes one when norms are folded.
     """
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"expected nn.Linear, found {type(layer).__name__}: fold the norms first, with fuse_norms")
@@ -37,7 +37,7 @@ class DepthwiseTaps(nn.Module):
     """A fused depthwise convolution as one multiply-add per tap: (B, D, T + W) -> (B, T, D).
 
     Args:
-        conv: one group per channel.
+        conv: a convolution with one group per channel.
 
     >>> conv = nn.Conv1d(4, 4, kernel_size=3, groups=4)
     >>> DepthwiseTaps(conv)(torch.zeros(1, 4, 10), None).shape
@@ -65,10 +65,10 @@ class DepthwiseTaps(nn.Module):
 
 
 class UnfoldedSubsampling(nn.Module):
-    """A fused `Subsampling` whose convolutions are products of unfolded windows: (B, T, F) -> (B, T / 4, D).
+    """A fused `Subsampling` that computes its convolutions as products of unfolded windows: (B, T, F) -> (B, T / 4, D).
 
-    The second convolution has nearly all the work. It is an `nn.Linear` here, so it gets packed weights like any other.
-    The first one reads the features themselves and stays in float32.
+    The second convolution needs nearly all the time. Here it is an `nn.Linear`, so its weights can be packed. The first
+    one reads the features themselves and stays in float32.
 
     Args:
         source: a subsampling whose norms are folded.
@@ -88,7 +88,7 @@ class UnfoldedSubsampling(nn.Module):
         channels, bins = conv_2.out_channels, out.in_features // conv_2.out_channels
         self.kernel, self.stride, self.context = KERNEL, STRIDE, source.context
         self.state_sizes = source.state_sizes
-        self.register_buffer("weight_1", conv_1.weight.detach().flatten(1).clone())  # (C, 9): of one input channel
+        self.register_buffer("weight_1", conv_1.weight.detach().flatten(1).clone())  # (C, 9): one input channel
         self.register_buffer("bias_1", bias_of(conv_1))
         self.conv_2 = nn.Linear(KERNEL * KERNEL * conv_2.in_channels, channels)
         self.activation = nn.ReLU()
@@ -122,9 +122,9 @@ class UnfoldedSubsampling(nn.Module):
 class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
-    torch may run a convolution differently for one row and for several, and its sums then round differently. Layers in
-    int8 behind it may then round to another step. A matrix product
-    computes a row alike in every batch on more processors, though no library promises it for all.
+    torch may compute a convolution differently for one row than for several rows. Its sums then round differently, and
+    int8 layers after it may turn this into a whole quantisation step. On more processors, a matrix product gives a row
+    the same result in every batch, although no library guarantees this.
 
     Args:
         source: the spectrum as a convolution.

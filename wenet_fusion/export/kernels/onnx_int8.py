@@ -1,7 +1,7 @@
 """int8 for onnxruntime with constant scales, and attention as one operator.
 
-As with `static_int8`, which finds the scales, no layer's result depends on the block or the batch. The graphs hold
-operators of onnxruntime's own, so only onnxruntime runs them.
+As in `static_int8`, which finds the scales, no layer's result for a row depends on block or batch. The graphs contain
+onnxruntime's own operators, so only onnxruntime runs them.
 
 Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
 """
@@ -22,7 +22,7 @@ DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
 
 def _typed(value: Any, like: Any, dtype: torch.dtype, channels: Optional[int] = None) -> Any:
-    """Give a graph's value a type: the axes of `like`, each of any size, but `channels` as the last one.
+    """Give a graph's value a type: the axes of `like`, of any size, except the last one (`channels`, if given).
 
     A type copied from the input would claim the input's sizes, and onnxruntime complains about those when it loads the
     graph ("Error merging shape info").
@@ -47,7 +47,7 @@ def _zero(graph: Any) -> Any:
 
 
 class _Quantise(torch.autograd.Function):
-    """float32 -> uint8 in the graph. In Python it rounds nothing: the exporter reads only the sizes of the example."""
+    """float32 -> uint8 in the graph. In Python it changes nothing: the exporter reads only the sizes of the example."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, expected: InputRange) -> Tensor:
@@ -59,7 +59,7 @@ class _Quantise(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """A product that reads int8 and writes float32."""
+    """A matrix product that reads int8 and writes float32."""
 
     @staticmethod
     def forward(
@@ -79,8 +79,8 @@ class OnnxStaticLinear(nn.Module):
     """A linear layer whose graph computes in int8: (..., K) -> (..., N).
 
     Args:
-        linear: in float32.
-        expected: range of its inputs.
+        linear: a layer in float32.
+        expected: range of the layer's inputs.
 
     >>> OnnxStaticLinear(nn.Linear(8, 4), InputRange(scale=0.1, zero_point=128)).weight_KN.dtype
     torch.int8
@@ -137,7 +137,7 @@ class _Depthwise(torch.autograd.Function):
 class StaticConvolution(nn.Module):
     """A fused `CausalConvolution` with ReLUs, in int8.
 
-    Its state holds the values before the first ReLU: zeros stay zeros.
+    Its state holds the values before the first ReLU, which leaves the zeros of a fresh state unchanged.
 
     Args:
         source: the convolution, norms folded.
@@ -233,11 +233,11 @@ class OneOperatorAttention(nn.Module):
 def make_onnx_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
     """Replace the linear layers, convolutions and attention of a fused model, in place.
 
-    A ReLU is left out where the range of the layer behind it begins at zero: quantising clips there as well.
+    A ReLU is dropped if the input range of the next layer begins at zero, because quantisation then clips there.
 
     Args:
-        model: fused.
-        ranges: input range of each layer, by the layer's name.
+        model: a fused model.
+        ranges: input range of each layer, by name of the layer.
     """
 
     def range_of(*path: str) -> InputRange:

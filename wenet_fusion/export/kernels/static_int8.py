@@ -39,10 +39,10 @@ def quantised_weight(weight: Tensor) -> Tensor:
 class StaticLinear(nn.Module):
     """A linear layer in int8 as one packed kernel, float32 in and out: (N, I) -> (N, O).
 
-    Weights have one symmetric scale per output, inputs one scale for all, found by calibration.
+    Weights have one symmetric scale per output. All inputs have one scale, which calibration finds.
 
     Args:
-        linear: in float32.
+        linear: a layer in float32.
         relu: apply a ReLU to the output.
         expected: range of the inputs.
 
@@ -73,13 +73,13 @@ class StaticLinear(nn.Module):
 def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRange]:
     """Observe the inputs of every linear layer and 1-D convolution below `model` while `run` uses it.
 
-    The range cuts off rare outliers where that makes the mean squared error smaller (`HistogramObserver`).
+    A range leaves out rare outliers if this makes the mean squared error smaller (`HistogramObserver`).
 
     Returns:
         The ranges by module name.
 
     Raises:
-        ValueError: a layer was never used, because the speech of the calibration has too few words.
+        ValueError: a layer was never used, because the calibration speech has too few words.
     """
     observers = {
         name: HistogramObserver()

@@ -1,6 +1,6 @@
 """Packed and quantised kernels for TorchScript on a CPU: packed weights, fused ReLUs, convolutions as products.
 
-The model computes the same as before, up to the rounding of its precision.
+The results stay the same, up to the rounding of the precision.
 """
 
 import copy
@@ -34,10 +34,10 @@ def pack_kernels(
     """Return a copy of a model with kernels for inference on the CPU.
 
     Args:
-        model: fused, in eval mode.
-        precision: of the weights of all linear layers. "float16-packed" computes in float32. "int8" has constant scales
-            for the activations. "int8-dynamic" scales each block by its own largest value, so its results depend on
-            the block and the batch.
+        model: a fused model in eval mode.
+        precision: precision of the weights of all linear layers. "float16-packed" computes in float32. "int8" has
+            constant scales for the activations. "int8-dynamic" scales each block by its own largest value, so its
+            results depend on the block and the batch.
         calibrate: runs a model over typical speech; "int8" needs it.
 
     Raises:
@@ -62,7 +62,7 @@ def _packed(
                 setattr(module, name, nn.Identity())
             elif isinstance(child, Subsampling) and precision != "float32":  # float32 gains nothing from it
                 setattr(module, name, UnfoldedSubsampling(child))
-            elif isinstance(child, Spectrum) and precision == "int8":  # alike in more batches
+            elif isinstance(child, Spectrum) and precision == "int8":  # depends less on the batch
                 setattr(module, name, ProductSpectrum(child))
             elif name == "depthwise" and isinstance(child, FusedConv):
                 setattr(module, name, DepthwiseTaps(child.conv))
@@ -89,7 +89,7 @@ def _packed(
 
 
 def _fuse_relu(module: nn.Module, linear: str, activation: str) -> None:
-    """Move a ReLU into the linear layer before it: packed kernels apply it as they write their result."""
+    """Move a ReLU into the linear layer before it, because packed kernels apply it while they write their result."""
     if isinstance(getattr(module, activation), nn.ReLU) and isinstance(getattr(module, linear), nn.Linear):
         setattr(module, linear, intrinsic.LinearReLU(getattr(module, linear), nn.ReLU()))
         setattr(module, activation, nn.Identity())

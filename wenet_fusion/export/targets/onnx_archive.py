@@ -41,7 +41,7 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, look
 
 
 class OnnxArchive(Target):
-    """One zip of step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime.
+    """A zip file with step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime.
 
     >>> OnnxArchive.name, OnnxArchive.precisions
     ('onnx', ('float32', 'int8', 'int8-dynamic'))
@@ -84,11 +84,11 @@ def one_chunk_model(
 
     Args:
         trained: the checkpoint.
-        precision: "int8" computes with constant scales.
-        speech: utterances (n,) at the model's rate that calibrate "int8".
+        precision: "int8" makes the model compute with constant scales.
+        speech: utterances (n,) at the model's rate, to calibrate "int8".
 
     Raises:
-        ValueError: see `calibration`; or "int8" cannot fold an option of the model.
+        ValueError: see `calibration`; or "int8" does not support an option of the model.
     """
     model = fused_model(trained)
     if precision == "int8":
@@ -106,7 +106,7 @@ def one_chunk_model(
 
 
 def takes_int8(trained: TrainedModel) -> bool:
-    """Return whether int8 with constant scales can fold all options of the model."""
+    """Return whether int8 with constant scales supports all options of the model."""
     encoder = trained.config.model.encoder
     return encoder.fusible and encoder.positions == "bias"
 
@@ -138,7 +138,7 @@ def _write_step(model: StreamingModel, path: Path, domains: Sequence[str]) -> Pa
         "lengths": torch.full([batch], frames * model.frame_samples),
         **dict(zip(names, model.init_state(batch, cached, 1))),
     }
-    # No input and output of a graph may share a name, so the lengths that come out are called frames.
+    # An input and an output must not share a name, so the output lengths are called frames.
     scores = ["frames" if field == "lengths" else field for field in StepOutput._fields]
     outputs = [*scores, *(f"next_{name}" for name in names)]
     axes = {name: {0: BATCH} for name in [*inputs, *outputs]}
@@ -172,7 +172,7 @@ def _write_rescore(model: StreamingModel, path: Path, domains: Sequence[str]) ->
 def describe_state(model: StreamingModel) -> list[list[Any]]:
     """Return name, dtype and shape of each tensor of a stream's state.
 
-    An axis that grows with the left context has the size CACHE.
+    For an axis that grows with the left context, the size is CACHE.
     """
     shorter, longer = (model.init_state(1, 1, left) for left in (1, 2))
     described = []
@@ -188,7 +188,7 @@ class OneChunkEncoder(nn.Module):
     One graph serves all chunk sizes, so position biases are looked up.
 
     Args:
-        encoder: fused.
+        encoder: a fused encoder.
 
     >>> hasattr(OneChunkEncoder, "init_state")  # stands in for `Encoder`
     True
@@ -232,7 +232,7 @@ class _Rescore(nn.Module):
 
 
 def pack(graphs: Mapping[str, bytes], record: dict[str, Any], path: Path) -> None:
-    """Write the archive of these graphs; `record` becomes meta.json."""
+    """Write an archive of graphs; `record` becomes meta.json."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(META, json.dumps(record, ensure_ascii=False))
         for name, content in graphs.items():

@@ -1,4 +1,4 @@
-"""ONNX graphs: write a module as one, quantise it, open it, count its operators."""
+"""Write modules as ONNX graphs; quantise and open graphs, and count their operators."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from wenet_fusion_runtime.console import unusable_package
 if TYPE_CHECKING:
     import onnxruntime
 
-# Parts of operator names that no fused encoder contains. The exporter spells Swish and GLU with Sigmoid.
+# Parts of operator names that a fused encoder must not contain. The exporter writes Swish and GLU with Sigmoid.
 ONNX_NORMS = ("Normalization", "ReduceMean")
 ONNX_COSTLY_ACTIVATIONS = ("Sigmoid", "Tanh", "Erf", "Elu", "LeakyRelu", "Swish", "Mish", "Softplus")
-OPSET = 17  # LayerNormalization is one operator, and every onnxruntime since 1.12 runs it
+OPSET = 17  # the first one with LayerNormalization as an operator; onnxruntime 1.12 and later run it
 _LOG_ERRORS = 3
 _MISSING = "export to ONNX needs {}, which is not installed: pip install 'wenet-fusion[onnx]'"
 
@@ -37,11 +37,11 @@ def write_onnx(
     metadata: Mapping[str, str],
     domains: Sequence[str] = (),
 ) -> None:
-    """Trace a module in eval mode and write its graph, checked.
+    """Trace a module in eval mode, check its graph and write it.
 
     Args:
-        module: called with the inputs in their order.
-        inputs: an example of each, by name. Give every dynamic axis another size, so that no two are taken for one.
+        module: the module; it is called with the inputs in their order.
+        inputs: an example of each input, by name. Give each dynamic axis a different size, so that none are confused.
         outputs: names of the outputs, flattened.
         dynamic_axes: name of an input or output -> the axes that may have any size, and their names.
         path: the file.
@@ -86,9 +86,9 @@ def write_onnx(
 def quantise_dynamic(source: Path, target: Path) -> None:
     """Write a graph again with the weights of its linear layers in int8, one scale per output channel.
 
-    A linear layer is a product with a constant right factor; convolutions and products of two activations stay in
-    float. Activations get one scale per call, so the result depends on what else is in the block and the batch.
-    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI.
+    Linear layers are the products with a constant right factor; convolutions and products of two activations stay in
+    float. Activations get one scale per call, so the result for a row depends on the rest of block and batch. Weights
+    have 7 bits: with 8, sums overflow on x86 processors without VNNI.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -117,7 +117,7 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def operators(graph: Path | bytes) -> Counter[str]:
-    """Count the operators of a graph, which is a file or the contents of one.
+    """Count the operators of a graph, given as a file or as the contents of a file.
 
     Raises:
         ImportError: onnx is not installed.
@@ -136,7 +136,7 @@ def versions() -> dict[str, str]:
 
 
 class _Reshape(torch.autograd.Function):
-    """Reshape by a constant, in which 0 means "as in the input": no shape is computed at every step."""
+    """Reshape to a constant shape, in which 0 means "as in the input", so that the graph computes no shapes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
@@ -148,10 +148,10 @@ class _Reshape(torch.autograd.Function):
 
 
 class _ConstantShapes(TorchFunctionMode):
-    """Split the last axis, and join the last axes, with constant shapes.
+    """Make graphs split the last axis, and join the last axes, with constant shapes.
 
-    Where another axis is split, sizes are computed in the graph: behind `unflatten` the exporter takes all sizes of
-    the example for constants.
+    If another axis is split, the graph computes the sizes, because after `unflatten` the exporter would treat all sizes
+    of the example as constants.
     """
 
     def __torch_function__(
@@ -193,7 +193,7 @@ def _import_onnxruntime() -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' remarks: the flow verifies what they write."""
+    """Silence the exporters' warnings, because the flow verifies the files."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

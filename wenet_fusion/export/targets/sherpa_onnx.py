@@ -1,4 +1,4 @@
-"""One ONNX graph and tokens.txt, which sherpa-onnx streams as a WeNet CTC model."""
+"""Files for sherpa-onnx, which streams them as a WeNet CTC model: one ONNX graph and tokens.txt."""
 
 import tempfile
 from collections import Counter
@@ -23,13 +23,13 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, chunking_label
 INPUTS = ("x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask")
 OUTPUTS = ("log_probs", "next_att_cache", "next_conv_cache")
 TOKENS = "tokens.txt"
-HIGH_FREQ = -400.0  # Hz from the Nyquist frequency: the default end of sherpa-onnx's mel filters
+HIGH_FREQ = -400.0  # default upper edge of sherpa-onnx's mel filters, Hz relative to the Nyquist frequency
 
 
 class SherpaOnnx(FeatureTarget):
     """A graph for sherpa-onnx's streaming recogniser, without attention decoders; tokens.txt is written beside it.
 
-    sherpa-onnx needs the chunking on its command line; the graph itself serves other sizes too.
+    sherpa-onnx gets the chunking on its command line; the graph itself also works with other chunk sizes.
 
     >>> SherpaOnnx.name, SherpaOnnx.decoding.mode
     ('sherpa-onnx', 'ctc_greedy_search')
@@ -54,13 +54,13 @@ class SherpaOnnx(FeatureTarget):
             )
 
     def build(self, speech: Sequence[np.ndarray]) -> None:
-        """Fold the model and describe it as sherpa-onnx reads it."""
+        """Fold the model and describe it with the metadata that sherpa-onnx reads."""
         super().build(speech)
         self.described |= {"model_type": "wenet_ctc", "version": "1"}
         self.described |= {"model_author": "wenet_fusion", "comment": "streaming"}
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
-        """Write the graph, or quantise the one that is there."""
+        """Write the graph in float32, or quantise the graph that was written."""
         if precision == "float32":
             write_encoder(EncoderWithCtc(MaskedEncoder(self.model)), INPUTS, OUTPUTS, (1,), path, self.described)
             return
@@ -78,7 +78,7 @@ class SherpaOnnx(FeatureTarget):
         return operators(path)
 
     def finish(self, path: Path) -> None:
-        """Write tokens.txt, before the model takes its place: a model without it is useless."""
+        """Write tokens.txt, before the model is moved to its place, because a model without it is useless."""
         write_text(self._tokens(), unit_table(self.trained.tokenizer))
 
     def files(self) -> tuple[Path, ...]:
@@ -86,7 +86,7 @@ class SherpaOnnx(FeatureTarget):
         return self.destination, self._tokens()
 
     def command(self) -> str:
-        """Return the command that starts sherpa-onnx: it reads neither chunking nor front-end from the file."""
+        """Return the command that starts sherpa-onnx, which reads neither chunking nor front-end from the file."""
         frontend = self.trained.config.model.frontend
         return (
             f"sherpa-onnx --wenet-ctc-model={self.destination} --tokens={self._tokens()} "
@@ -96,7 +96,7 @@ class SherpaOnnx(FeatureTarget):
         )
 
     def remarks(self) -> list[str]:
-        """Return differences between the mel filters, and untrained chunkings."""
+        """Return remarks on differences of mel filters, and on an untrained chunking."""
         remedy = (
             "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such "
             f"argument, or train with model.frontend.high_freq: {HIGH_FREQ:g}"

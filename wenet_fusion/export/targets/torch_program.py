@@ -1,4 +1,4 @@
-"""The step of one chunk size as a torch.export program (.pt2). Experimental: torch.export follows TorchScript.
+"""The step of one chunk size as a torch.export program (.pt2). Experimental: torch.export will replace TorchScript.
 
 The program has neither search nor rescoring, and our runtime does not read it yet.
 
@@ -37,8 +37,8 @@ KIND = "wenet_fusion.program"
 class TorchProgram(Target):
     """The step of the default chunking as a program: one whole chunk per call, for any number of rows.
 
-    Pad a stream's last block to a whole chunk; `lengths` says how much of it is valid. The state starts as zeros;
-    meta.json, which `torch.export.load` returns in its `extra_files`, describes it.
+    Pad a stream's last block to a whole chunk, and give its number of valid samples in `lengths`. The state starts as
+    zeros; meta.json, which `torch.export.load` returns in its `extra_files`, describes the state's tensors.
 
     >>> TorchProgram.name, TorchProgram.precisions
     ('pt2', ('float32',))
@@ -50,14 +50,14 @@ class TorchProgram(Target):
     def build(self, speech: Sequence[np.ndarray]) -> None:
         """Trace the fused step."""
         model = fused_model(self.trained)
-        model.decoder = model.reverse_decoder = None  # weights that no step uses
+        model.decoder = model.reverse_decoder = None  # a step does not use their weights
         step = ChunkStep(model, self.chunking).eval()
         self.state, self.program = describe_state(step), trace(step)
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
         """Write the program.
 
-        It is put together in memory: torch's own writer ends the process when a disk is full.
+        It is put together in memory, because torch's own writer ends the process when a disk is full.
         """
         content = io.BytesIO()
         with _quiet():
@@ -66,7 +66,7 @@ class TorchProgram(Target):
         path.write_bytes(content.getbuffer())
 
     def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
-        """Load the program behind our runtime's interface."""
+        """Load the program, with our runtime's interface."""
         self.loaded, reference = load_program(path), self.reference()
         return Pair(reference, program_model(self.loaded, reference))
 
@@ -87,11 +87,11 @@ class TorchProgram(Target):
         }
 
     def reads_back(self, exported: AcousticModel, found: Findings) -> bool:
-        """Return whether the loaded program has the metadata that were written."""
+        """Return whether the loaded program has the metadata that was written."""
         return self.loaded.record == self.metadata(found)
 
     def remarks(self) -> list[str]:
-        """Return what reads the file."""
+        """Return a remark that says how to read the file."""
         return ["experimental: torch.export.load reads it"]
 
 
@@ -99,7 +99,7 @@ class ChunkStep(nn.Module):
     """`StreamingModel.step` under one chunking.
 
     Args:
-        model: fused.
+        model: a fused model.
         chunking: chunk size and left context.
 
     >>> import inspect
@@ -132,7 +132,7 @@ def trace(step: ChunkStep) -> ExportedProgram:
 
 
 def example_state(step: ChunkStep, batch: int) -> List[Tensor]:
-    """Return a fresh state whose tensors share no memory: the exporter would take those for one input."""
+    """Return a fresh state whose tensors share no memory: the exporter would treat shared tensors as one input."""
     return [x.clone() for x in step.model.init_state(batch, *step.chunking)]
 
 
@@ -144,7 +144,7 @@ class LoadedProgram(NamedTuple):
 
 
 def load_program(path: Path) -> LoadedProgram:
-    """Read a file of `TorchProgram`."""
+    """Read a file that `TorchProgram` wrote."""
     files = {META: ""}
     with _quiet(), open(path, "rb") as file:
         program = torch.export.load(file, extra_files=files)
@@ -194,9 +194,9 @@ class ProgramBackend:
 
 
 def program_model(loaded: LoadedProgram, reference: AcousticModel) -> AcousticModel:
-    """Return a program behind the runtime's interface; `reference` is the model that it came from."""
+    """Return a program with the runtime's interface; `reference` is the model that it came from."""
     default = (reference.meta.default_chunk, reference.meta.default_left)
-    # Like a graph, it takes one chunk per call.
+    # Its kind is ONNX because, like an ONNX graph, it takes one chunk per call.
     meta = replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False)
     return AcousticModel(ProgramBackend(loaded), meta)
 

@@ -70,7 +70,7 @@ def script(
     Args:
         trained: the checkpoint.
         precision: see `pack_kernels`.
-        speech: utterances (n,) at the model's rate that calibrate "int8".
+        speech: utterances (n,) at the model's rate, to calibrate "int8".
 
     Raises:
         ValueError: see `pack_kernels` and `calibration`.
@@ -81,7 +81,7 @@ def script(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(model)
-        # A frozen module is inlined, which spares a step its calls, but .to() no longer moves its weights to a GPU.
+        # Freezing inlines the module, which saves calls in each step, but then .to() does not move weights to a GPU.
         return scripted if precision == "float32" else torch.jit.freeze(scripted, preserved_attrs=METHODS)
 
 
@@ -97,7 +97,7 @@ def step_graph(model: AcousticModel) -> torch.Graph:
 
 
 def reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Return the module as its file would give it: it shares no method with others, so its graphs show all it runs."""
+    """Return a copy as loaded from a file: it shares no methods with others, so its graphs show all operators."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(io.BytesIO(scripted.save_to_buffer()))
@@ -106,7 +106,7 @@ def reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 def save(scripted: torch.jit.ScriptModule, record: dict[str, Any], path: Path) -> None:
     """Write a TorchScript file with meta.json inside.
 
-    The file is put together in memory: torch's own writer ends the process when a disk is full.
+    The file is put together in memory, because torch's own writer ends the process when a disk is full.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -21,7 +21,7 @@ EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothi
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:
-    """Return a fused copy that looks position biases up: one graph serves chunks and caches of any size."""
+    """Return a fused copy that looks up position biases, so that one graph serves chunks and caches of any size."""
     model = WenetModel(folded(trained)).eval()
     look_up_biases(model.encoder)
     return model
@@ -30,8 +30,8 @@ def wenet_model(trained: TrainedModel) -> WenetModel:
 class MaskedEncoder(nn.Module):
     """The encoder with a cache of fixed length that starts full of zeros.
 
-    offset counts those zeros, so a frame's position is offset - required_cache_size. Keys before the stream's start are
-    hidden by their position and by the runtime's mask, which may be longer than there are keys.
+    `offset` counts these zeros, so the chunk starts at the position offset - required_cache_size. Keys before the
+    stream's start are masked by their position and by the runtime's mask, which may be longer than the keys.
 
     Args:
         model: see `wenet_model`.
@@ -80,7 +80,7 @@ class GrowingEncoder(nn.Module):
         self, chunk: Tensor, offset: Tensor, required_cache_size: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
-        # The encoder returns as many keys as it gets: hidden ones in front make room for the new.
+        # The encoder returns a cache of the length that it gets: masked keys in front make room for new ones.
         cached, frames = att_cache.size(2), self.model.encoder_frames(chunk)
         att_cache = torch.cat([self.model.caches.empty_attention(frames, chunk), att_cache], dim=2)
         key_S = torch.arange(-cached - frames, frames)
@@ -91,7 +91,7 @@ class GrowingEncoder(nn.Module):
 
 
 class EncoderWithCtc(nn.Module):
-    """An encoder that returns CTC log-probabilities instead of its frames, with the inputs of `MaskedEncoder`.
+    """An encoder with the inputs of `MaskedEncoder` that returns CTC log-probabilities instead of encoder frames.
 
     Args:
         encoder: the encoder.
@@ -119,7 +119,7 @@ class EncoderWithCtc(nn.Module):
 
 
 class Decoders(nn.Module):
-    """Both attention decoders; the right-to-left one always runs, the runtime weights it.
+    """Both attention decoders. The right-to-left one always runs; the runtime applies its weight.
 
     Args:
         model: see `wenet_model`.
@@ -134,7 +134,7 @@ class Decoders(nn.Module):
         self.model = model
 
     def forward(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-probabilities (N, U, V) of each next token under both decoders."""
+        """Return the log-probabilities (N, U, V) of each next token, from both decoders."""
         return self.model.forward_attention_decoder(hyps, hyps_lens, encoder_out, 1.0)
 
 
@@ -150,8 +150,8 @@ def write_encoder(
 
     Args:
         graph: the encoder.
-        names: names of its inputs; a sixth is the mask.
-        outputs: names of its outputs.
+        names: names of the inputs; the sixth, if there is one, is the mask.
+        outputs: names of the outputs.
         number_shape: shape of offset and required_cache_size.
         path: the file.
         metadata: see `describe`.
@@ -163,7 +163,7 @@ def write_encoder(
     chunk = torch.zeros(1, EXAMPLE_FRAMES, int(metadata["feature_size"]))
     number = torch.full(list(number_shape), EXAMPLE_CACHE)
     att_cache, cnn_cache = caches.empty_attention(EXAMPLE_CACHE, chunk), caches.empty_convolution(chunk)
-    # The mask is longer than there are keys, as with a short last chunk.
+    # The mask is longer than the keys, as it is for a short last chunk.
     mask = torch.ones(1, 1, EXAMPLE_CACHE + EXAMPLE_FRAMES, dtype=torch.bool)
     examples = (chunk, number, number, att_cache, cnn_cache, mask)
     axes = {names[0]: {1: "T"}, names[3]: {2: "C"}, outputs[0]: {1: "M"}, outputs[1]: {2: "next_C"}}
@@ -173,13 +173,13 @@ def write_encoder(
 
 
 def write_ctc(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the CTC head: encoder frames to log-probabilities. Raises: see `write_onnx`."""
+    """Write the graph of the CTC head: encoder frames to log-probabilities. Raises: see `write_onnx`."""
     axes = {"hidden": {1: "M"}, "probs": {1: "M"}}
     write_onnx(model.ctc, {"hidden": torch.zeros(1, 5, model.caches.dim)}, ["probs"], axes, path, metadata)
 
 
 def write_decoder(model: WenetModel, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write `Decoders`. Raises: see `write_onnx`."""
+    """Write the graph of `Decoders`. Raises: see `write_onnx`."""
     encoder_out = torch.zeros(1, 5, model.caches.dim)
     inputs = {"hyps": torch.full([4, 7], SOS_EOS), "hyps_lens": torch.full([4], 7), "encoder_out": encoder_out}
     tokens = {0: "N", 1: "U"}
@@ -203,9 +203,9 @@ def describe(model: WenetModel, trained: TrainedModel, chunking: Chunking) -> di
         "output_size": caches.dim,
         "head": caches.heads,
         "num_blocks": caches.rows,
-        "cnn_module_kernel": caches.width + 1,  # the runtimes allocate the convolutions' cache by it
+        "cnn_module_kernel": caches.width + 1,  # determines the size of the cnn_cache that the runtimes allocate
         "feature_size": trained.config.model.frontend.num_mel_bins,
-        "sample_rate": trained.config.model.frontend.sample_rate,  # read by our runtime; others take it as an option
+        "sample_rate": trained.config.model.frontend.sample_rate,  # our runtime reads it; others take it as an option
         "vocab_size": len(trained.tokenizer.vocabulary),
         "decoding_window": (chunk - 1) * rate + right_context + 1,
         "subsampling_rate": rate,

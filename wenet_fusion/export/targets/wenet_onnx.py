@@ -1,4 +1,4 @@
-"""encoder.onnx, ctc.onnx, decoder.onnx and units.txt for WeNet's onnxruntime runtime, which sherpa-onnx resembles."""
+"""Files for WeNet's onnxruntime runtime: encoder.onnx, ctc.onnx, decoder.onnx and units.txt."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ SUFFIXES = {"float32": ".onnx", "int8-dynamic": ".quant.onnx"}
 INPUTS = ("chunk", "offset", "required_cache_size", "att_cache", "cnn_cache", "att_mask")
 OUTPUTS = ("output", "r_att_cache", "r_cnn_cache")
 UNITS = "units.txt"
-LOW_FREQ = 20.0  # Hz; both runtimes begin their mel filters here
-SMALLEST_CHUNK = 2  # encoder frames; WeNet's runtime skips windows of 4 feature frames and less
+LOW_FREQ = 20.0  # Hz; lower edge of the mel filters in WeNet's runtime and sherpa-onnx
+SMALLEST_CHUNK = 2  # encoder frames; WeNet's runtime skips windows of at most 4 feature frames
 
 
 class FeatureTarget(Target):
-    """Targets of runtimes that compute Kaldi's features themselves and pass WeNet's two caches.
+    """A target for a runtime that computes Kaldi's features itself and passes WeNet's two caches.
 
     >>> FeatureTarget.precisions
     ('float32', 'int8-dynamic')
@@ -61,12 +61,12 @@ class FeatureTarget(Target):
             )
 
     def build(self, speech: Sequence[np.ndarray]) -> None:
-        """Fold the model and describe it; `write` traces its graphs."""
+        """Fold the model and describe it; `write` traces the graphs."""
         self.model = wenet_model(self.trained)
         self.described = describe(self.model, self.trained, self.chunking)
 
     def stages(self) -> tuple[str, ...]:
-        """Return float32, which is quantised, before int8."""
+        """Return float32 and, if it is to be exported, int8, which is quantised from float32."""
         return ("float32",) if self.precision == "float32" else ("float32", self.precision)
 
     def metadata(self, found: Findings | None) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class FeatureTarget(Target):
         return self.described
 
     def check_vocabulary(self, path: Path) -> None:
-        """Refuse to write beside another model's vocabulary. Raises ValueError."""
+        """Raise ValueError if `path` holds another model's vocabulary."""
         if path.exists() and path.read_text(encoding="utf-8") != unit_table(self.trained.tokenizer):
             raise ValueError(f"{path} already exists with a different vocabulary: export into another folder")
 
@@ -105,12 +105,12 @@ class WenetOnnx(FeatureTarget):
             )
         if self.chunking.size < SMALLEST_CHUNK:
             raise ValueError(
-                f"{path} is not written: WeNet's runtime passes over chunks of {self.chunking.size} frame; "
+                f"{path} is not written: WeNet's runtime skips chunks of {self.chunking.size} frame; "
                 f"use a chunk size of {SMALLEST_CHUNK} or more"
             )
 
     def replacing(self) -> AbstractContextManager[Path]:
-        """Return a context with a temporary folder, whose files replace the earlier ones together."""
+        """Return a context with a temporary folder, whose files replace the earlier ones all at once."""
         everything = [f"{name}{suffix}" for suffix in SUFFIXES.values() for name in GRAPHS]
         return replacing_set(self.destination, [*everything, UNITS])
 
@@ -120,7 +120,7 @@ class WenetOnnx(FeatureTarget):
         self.described["output_dir"] = self.destination.name
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
-        """Write the three graphs, or quantise those that are there."""
+        """Write the three graphs in float32, or quantise the graphs that were written."""
         exact = self._graphs(path, "float32")
         if precision != "float32":
             for source, target in zip(exact, self._graphs(path, precision)):
@@ -153,7 +153,7 @@ class WenetOnnx(FeatureTarget):
         return (*graphs, self.destination / UNITS)
 
     def command(self) -> str:
-        """Return the command that starts the runtime with the model's values, because its defaults differ."""
+        """Return the command that starts the runtime with the model's settings; the runtime's defaults differ."""
         frontend, rescoring = self.trained.config.model.frontend, self.trained.config.model.rescoring
         reverse_weight = rescoring.reverse_weight if self.trained.model.reverse_decoder is not None else 0.0
         return (
@@ -164,7 +164,7 @@ class WenetOnnx(FeatureTarget):
         )
 
     def remarks(self) -> list[str]:
-        """Return differences between the mel filters, untrained chunkings, and how to run int8."""
+        """Return remarks on differences of mel filters, on an untrained chunking, and on how to run int8."""
         found = mel_remarks(self.trained, "WeNet's runtime", 0.0, "") + chunking_remarks(self.trained, self.chunking)
         if self.precision != "float32":
             names = [", ".join(path.name for path in self._graphs(Path(), precision)) for precision in self.stages()]
@@ -179,7 +179,7 @@ class WenetOnnx(FeatureTarget):
 
 
 def unit_table(tokenizer: Tokenizer) -> str:
-    """Return units.txt for runtimes that join tokens without spaces and print U+2581 as a space before words."""
+    """Return the text of units.txt for runtimes that join tokens without spaces and print U+2581 as a space."""
     tokens = tokenizer.vocabulary.tokens
     if tokenizer.join == "words":
         words = (WORD_START + token for token in tokens[len(RESERVED) :])
@@ -192,8 +192,8 @@ def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: s
 
     Args:
         trained: the model.
-        runtime: its name, at the beginning of the remark.
-        high_freq: end of the runtime's filters in Hz; 0 or negative: from the Nyquist frequency.
+        runtime: name of the runtime, at the beginning of the remark.
+        high_freq: upper edge of the runtime's filters in Hz, 0 or negative: added to the Nyquist frequency.
         remedy: end of the remark.
     """
     frontend = trained.config.model.frontend
@@ -213,4 +213,4 @@ def chunking_remarks(trained: TrainedModel, chunking: Chunking) -> list[str]:
     if chunking in known or chunking.size >= FULL_CONTEXT.size:
         return []
     label = chunking_label(chunking) if chunking.left >= 0 else f"{chunking.size} frames and all frames before"
-    return [f"the model was not trained for {label}; it knows {', '.join(map(chunking_label, known))}"]
+    return [f"the model was not trained for {label}, only for {', '.join(map(chunking_label, known))}"]
