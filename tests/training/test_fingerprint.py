@@ -128,7 +128,7 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
     other = corpus[0].with_name("other.list")
     for changed in (lines[1:], [*lines[1:], lines[0]]):
         other.write_text("".join(changed))
-        message = r"trained on other data \((1 is gone|the order changed)\), .*give its own --train_data"
+        message = r"trained on other data \((1 utterance is missing|the order changed)\), .*give its own --train_data"
         with pytest.raises(ValueError, match=message):
             start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")

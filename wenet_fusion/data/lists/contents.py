@@ -18,7 +18,7 @@ class DataContents(NamedTuple):
 
     >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], ["[3, 4]", "[5]"])
     >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], ["[3, 3]", "[]"]))
-    'the transcript of u1 changed; u3 was added; 1 is gone'
+    'the transcript of u1 changed; u3 was added; 1 utterance is missing'
     """
 
     keys: Sequence[str]
@@ -52,7 +52,7 @@ def describe_changes(before: Tensor, now: DataContents) -> str:
     found = [f"the transcript of {_names(changed)} changed"] * bool(changed)
     found += [f"the duration, start or channel of {_names(extents)} changed"] * bool(extents)
     found += [f"{_names(added)} {'was' if len(added) == 1 else 'were'} added"] * bool(added)
-    found += [f"{len(earlier)} {'is' if len(earlier) == 1 else 'are'} gone"] * bool(earlier)
+    found += [f"{len(earlier)} utterance{' is' if len(earlier) == 1 else 's are'} missing"] * bool(earlier)
     return "; ".join(found) or "the order changed"
 
 
