@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check style and types: ruff (lint and format) and mypy, with the settings of pyproject.toml. `--fix` mends what ruff can.
+# Check style and types: ruff (lint, format) and mypy, with pyproject.toml's settings. `--fix` corrects what ruff can.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/env.sh

@@ -11,7 +11,7 @@ OPTIONAL = ("kenlm", "wetext")  # extras of the runtime that env.sh does not ins
 
 
 def problem(root: Path) -> str:
-    """Return the first reason why this interpreter cannot be used; empty if it can."""
+    """Return the first reason why this interpreter is unsuitable; an empty text if it is suitable."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.10 to 3.13"
     for line in (root / "constraints.txt").read_text().splitlines():
@@ -35,14 +35,14 @@ def problem(root: Path) -> str:
 
 
 def runs_clone(root: Path) -> bool:
-    """Return whether our packages and their commands are installed here, from `root`."""
+    """Return whether both packages and their commands are installed in this environment, from the clone at `root`."""
     specs = (importlib.util.find_spec(name) for name in ("wenet_fusion", "wenet_fusion_runtime"))
     from_root = all(spec and spec.origin and root in Path(spec.origin).resolve().parents for spec in specs)
     return from_root and all(command_starts(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))
 
 
 def command_starts(name: str) -> bool:
-    """Return whether an installed command exists and what it calls does too: an upgraded clone may have moved it."""
+    """Return whether an installed command and its function exist; an updated clone may have moved the function."""
     if not Path(sys.executable).with_name(name).exists():
         return False
     try:

@@ -1,11 +1,11 @@
-# Sourced by a recipe's run_comparison.sh after its options: trains what is missing of the paper's comparison.
+# Sourced by a recipe's run_comparison.sh after its options: runs the missing trainings of the paper's comparison.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 
 # Train, evaluate and summarise, or print the plan: run_comparison CORPUS
 run_comparison() {
   local program=$root/benchmarks/comparison.py
   local common=(--study "$study" --folder "$dir" --records "${records:-$dir}" --jobs "$jobs")
-  # A training takes one core: `jobs` of them use the others.
+  # Each training uses one core; `jobs` of them run at the same time.
   export OMP_NUM_THREADS=1
   if [ "$dry_run" = true ]; then
     python "$program" run "${common[@]}" --data_dir "$data_dir" --dry_run

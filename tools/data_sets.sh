@@ -1,9 +1,9 @@
-# Sourced by recipes: the data sets of a corpus, and the files that stage 0 leaves of each.
+# Sourced by recipes: the data sets of a corpus, and the files that stage 0 makes for each.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
-# A set that has its list already needs no wav.scp: cuts.jsonl.gz of lhotse with --data_type lhotse, or shards.list, which
-# may name URLs, with --data_type sequential. Then only stage 8 needs its text, and sets to evaluate need shards in files.
+# A set with its own list needs no wav.scp: lhotse's cuts.jsonl.gz with --data_type lhotse, or shards.list, which may
+# contain URLs, with --data_type sequential. Only stage 8 then needs the file text. Shards for evaluation must be files.
 
-# The data sets of the corpus.
+# Print the names of the corpus's data sets.
 data_sets() {
   local name
   for name in train dev ${test_sets:-test} silence; do
@@ -11,7 +11,7 @@ data_sets() {
   done
 }
 
-# The list that a set has already; nothing if it is made of wav.scp and text.
+# Print the path of a set's own list; nothing if its list is made from wav.scp and text.
 given_list() {
   case $data_type in
     lhotse) echo "data/$1/cuts.jsonl.gz" ;;
@@ -19,7 +19,7 @@ given_list() {
   esac
 }
 
-# What stage 0 leaves of each of the sets.
+# Print the files that stage 0 makes for each of the sets.
 set_files() {
   local name given
   for name in "$@"; do
@@ -28,13 +28,13 @@ set_files() {
   done
 }
 
-# Print the paths of a file of sets: paths_of "SET..." FILE
+# Print the path of a file in each of several sets: paths_of "SET..." FILE
 paths_of() {
   local name
   for name in $1; do echo "data/$name/$2"; done
 }
 
-# The arguments of the list makers for a set: a set may have Kaldi's segments and reco2file_and_channel.
+# Print the arguments for making a set's list: a set may have Kaldi's segments and reco2file_and_channel.
 segments_of() {
   [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
   [ ! -f "data/$1/reco2file_and_channel" ] || echo "--reco2file_and_channel data/$1/reco2file_and_channel"

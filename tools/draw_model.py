@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the pictures of docs/model.md: a layer before and after folding, chunked attention, and the state of a stream.
 
-The attention picture evaluates the function that masks attention in the model.
+The picture of attention is computed with the model's own mask function.
 
 Example: python tools/draw_model.py docs
 """
@@ -17,7 +17,7 @@ from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.model.chunking import Chunking, visible
 
-sys.path.append(str(Path(__file__).resolve().parent / "measure"))  # the look of all pictures lives there
+sys.path.append(str(Path(__file__).resolve().parent / "measure"))  # the common style of all pictures is defined there
 from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 FRAMES = 24  # frames of the attention picture
@@ -33,7 +33,7 @@ def draw_box(axes: Any, x: float, y: float, text: str, colour: str, width: float
     axes.text(x + width / 2, y + 0.28, text, ha="center", va="center", fontsize=8, color=INK)
 
 
-# The operators of each branch in training. Export folds those of FOLDED into the weights above them.
+# The operators of each branch in training. Export folds the operators in FOLDED into the weights above them.
 FOLDED = ("BatchNorm", "x 1/2")
 BRANCHES = {
     "feed-forward\n(first and last branch)": ["linear", "BatchNorm", "ReLU", "linear", "BatchNorm", "x 1/2"],
@@ -67,7 +67,7 @@ def draw_layer(path: Path) -> None:
 
 
 def draw_chunks(path: Path) -> None:
-    """Draw the attention mask, from the function that the model uses."""
+    """Draw the attention mask, computed with the function of the model."""
     pyplot = load_pyplot()
     positions = torch.arange(FRAMES).unsqueeze(0)
     mask = visible(positions, positions, CHUNKING)[0]

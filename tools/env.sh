@@ -10,7 +10,7 @@
 _env_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _env_start=$SECONDS
 
-# Use the clone's own packages in an environment that lacks them or has those of another clone.
+# Use the packages of this clone in an environment that has none of them, or those of another clone.
 _env_use_sources() {
   export PYTHONPATH="$_env_root:$_env_root/runtime${PYTHONPATH:+:$PYTHONPATH}"
   # shellcheck disable=SC2329  # called by whoever sources this file
@@ -20,7 +20,7 @@ _env_use_sources() {
   export -f wenet-fusion wenet-fusion-runtime
 }
 
-# The first interpreter that PyTorch's pinned version exists for.
+# Print the first interpreter for which the pinned PyTorch exists.
 _env_find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python python3.13 python3.12 python3.11 python3.10}; do
@@ -41,7 +41,7 @@ _env_make_venv() {
   if [ "$(cat "$venv/.complete" 2>/dev/null)" = "$fingerprint" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     return 0
   fi
-  # Files that a killed pip leaves behind can look like installed packages: start again.
+  # A killed pip may leave files that look like installed packages: start again.
   if [ -e "$venv/.installing" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(_env_find_python) || return 1
     echo "env: making $venv with $("$python" --version) ($python)" >&2

@@ -1,4 +1,4 @@
-"""The comments beside assignments: what a field of a class, or a constant of a module, means."""
+"""Read the comments beside assignments, which explain the fields of a class or the constants of a module."""
 
 import ast
 import inspect
@@ -9,9 +9,9 @@ from types import ModuleType
 
 
 def field_comments(owner: type | ModuleType) -> dict[str, str]:
-    """Return the comment of each field of a class or constant of a module, on its lines or right above.
+    """Return the comment of each field of a class or constant of a module, from its lines or right above them.
 
-    A comment is empty where the source has none.
+    The comment is empty if the source has none.
     """
     source = textwrap.dedent(inspect.getsource(owner))
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

@@ -28,7 +28,7 @@ Everything that the two packages export. Names that are not listed here may chan
 
 This page is generated: `python tools/generate_api_page.py docs/api.md`.
 """
-LONGEST_LINE, LONGEST_DEFAULT = 110, 40  # characters of a signature on one line, of a default that is shown
+LONGEST_LINE, LONGEST_DEFAULT = 110, 40  # most characters of a signature on one line, and of a default that is shown
 PACKAGES = {
     "wenet_fusion_runtime": "Run an exported model. Needs numpy, soundfile and soxr, and torch or onnxruntime.",
     "wenet_fusion": "Train, evaluate and export. Names are imported when they are first used.",
@@ -36,9 +36,9 @@ PACKAGES = {
 
 
 def signature(value: Any) -> str:
-    """Return the call signature of a function or class; empty if it has none to show.
+    """Return the call signature of a function or class; empty if it has none.
 
-    Long ones have a line per parameter, with the comment of the field.
+    A long signature has a line per parameter, with the comment of the field.
     """
     try:
         found = inspect.signature(value)
@@ -69,7 +69,7 @@ def one_line(call: str) -> str:
 
 
 def annotation(value: Any) -> str:
-    """Return a type as the sources write it, without the modules of its names."""
+    """Return a type as in the sources, without the module names."""
     if isinstance(value, ForwardRef):
         value = value.__forward_arg__
     text = value if isinstance(value, str) else inspect.formatannotation(value)

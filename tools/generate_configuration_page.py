@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write docs/configuration.md: every configuration key with its type, default and meaning.
 
-The meaning of a key is the comment on the line of its dataclass field; lines of comment above it belong to it, too.
+The meaning of a key is the comment on the line of its dataclass field, together with comment lines right above it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from wenet_fusion.model.layers.layer_types import LAYER_TYPES
 from wenet_fusion.recipe import RecipeConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-TABLES = {(EncoderConfig, "activation"): ACTIVATIONS, (EncoderConfig, "layer"): LAYER_TYPES}  # name a table's entry
+TABLES = {(EncoderConfig, "activation"): ACTIVATIONS, (EncoderConfig, "layer"): LAYER_TYPES}  # allowed values of keys
 INTRODUCTION = """# Configuration
 
 <!-- Written by tools/generate_configuration_page.py from the dataclasses. Change their comments, not this page. -->
@@ -91,7 +91,7 @@ def first_sentence(config: type) -> str:
 
 
 def type_name(kind: Any) -> str:
-    """Return a field's type as users write it in YAML.
+    """Return a field's type in the words of YAML.
 
     >>> type_name(tuple[float, float]), type_name(int | None)
     ('[number, number]', 'whole number or null')
@@ -109,7 +109,7 @@ def type_name(kind: Any) -> str:
 
 
 def listed(options: Iterable[str]) -> str:
-    """Return options as the page lists them."""
+    """Return options as a Markdown list in one line."""
     return ", ".join(f"`{option}`" for option in options)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Export a checkpoint to several formats, measure the word error rate of each file as it streams, and print a table.
+"""Export a checkpoint to several formats, measure the word error rate of each streamed file, and print a table.
 
-A file that is refused, such as an int8 file that costs too much, is a line with its reason.
+If an export fails, e.g. because int8 increases the error rate too much, its line in the table shows the reason.
 
 Example: python tools/measure_exports.py exp/avg_3.pt --data data/dev/data.list \\
     --targets torchscript onnx onnx:int8 sherpa-onnx --output exp/exports
@@ -33,20 +33,20 @@ FILES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """An export and its error rates, as fractions; None where nothing was measured."""
+    """An export and its error rates as fractions; None: not measured."""
 
     target: str
     precision: str
-    search: str  # that the texts were decoded with
+    search: str  # search mode with which the texts were decoded
     file: str
     megabytes: float
     checkpoint: float | None
     exported: float | None
     words: int
-    chunk: int | None  # with the largest increase
-    changed: int  # utterances with another text
-    utterances: int  # measured; int8 is measured on half of them
-    refused: str  # the reason; empty: none
+    chunk: int | None  # chunk size with the largest increase
+    changed: int  # utterances whose text differs
+    utterances: int  # number of measured utterances; int8 is measured on half of the data
+    refused: str  # the reason why the export failed; empty: it succeeded
 
 
 def parse_target(name: str) -> ExportOptions:
@@ -62,7 +62,7 @@ def parse_target(name: str) -> ExportOptions:
 
 
 def destination(folder: Path, options: ExportOptions) -> Path:
-    """Return the name of an exported file."""
+    """Return the path of an exported file."""
     suffix = "" if options.precision == "float32" else f"-{options.precision}"
     return folder / FILES.get(options.target, options.target + "{}").format(suffix)
 
@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="data.list to verify, calibrate and measure on")
-    parser.add_argument("--num_utterances", type=int, default=100, help="of --data, spread over it (default: 100)")
+    parser.add_argument("--data", type=Path, required=True, help="data.list to verify, calibrate and measure with")
+    parser.add_argument("--num_utterances", type=int, default=100, help="utterances of --data, spread (default: 100)")
     parser.add_argument(
         "--targets",
         type=parse_target,

@@ -1,9 +1,9 @@
-# Sourced with the caller's arguments: `--name value` sets the variable `name`, which must exist already.
+# Sourced with the caller's arguments: `--name value` sets the variable `name`, which must already exist.
 # shellcheck shell=bash
-# WeNet's and Kaldi's convention: two arguments per option (--name=value is refused), dashes in a name mean underscores,
-# a variable that is true or false accepts only these values. --help prints the caller's comments and the variables that stand
-# between its line "# options" and the line that sources this file. Positional arguments stay in "$@"; the given options,
-# except stages, are kept in given_options.
+# As in WeNet and Kaldi, an option is two arguments (--name=value is refused), dashes in a name become underscores,
+# and a variable with the value true or false accepts only these two. --help prints the caller's comments and the
+# variables between its line "# options" and the line that sources this file. Positional arguments stay in "$@". The
+# given options, except stages and force, are kept in given_options.
 
 given_options=
 

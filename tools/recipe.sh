@@ -1,21 +1,21 @@
-# Sourced by recipes after tools/parse_options.sh: the stages that all corpora share. Over 300 lines, so that one file shows the stages in their order.
+# Sourced by recipes after tools/parse_options.sh: the stages of all corpora, in one file of over 300 lines.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 #
 #   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation
 #   6 export   7 streaming, pictures and summary    8 language model
 #
-# A recipe prepares its corpus in stages -1 and 0, which leave data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
+# A recipe prepares its corpus in stages -1 and 0, which make data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
 # optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
-# speech). In place of test there may be several sets, named by `test_sets`: stages 5 and 8 measure all of them, stage 7
-# streams the first. It sets `here` (its folder), its options, and defines:
+# speech). Instead of test there may be several sets, named in `test_sets`: stages 5 and 8 measure all of them, stage 7
+# streams the first. A recipe sets `here` (its folder) and its options, and defines:
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
-#   prepare_corpus N    do the work of that stage
-#   summarise           print the last page of stage 7; optional
-# and may name in `corpus_files` the files beyond those that stage 0 must leave. With --data_type lhotse or sequential a
-# set may be a list instead: see tools/data_sets.sh.
-# Then it calls `run_recipe`. See examples/template/s0/run.sh.
+#   prepare_corpus N    do the work of stage N
+#   summarise           print the summary at the end of stage 7; optional
+# `corpus_files` may name further files that stage 0 makes. With --data_type lhotse or sequential a set may be a list
+# instead: see tools/data_sets.sh.
+# Then the recipe calls `run_recipe`. See examples/template/s0/run.sh.
 
-# What the shared stages read. A recipe that sets one before this file changes its default, and makes it an option.
+# Variables of the shared stages. A recipe that sets one beforehand changes its default and makes it an option.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
 : "${special_tokens:=refuse}" "${train_config:=conf/train.yaml}" "${overrides:=}" "${num_workers:=1}" "${average_num:=3}" "${seed:=0}" "${dir:=}"
 : "${checkpoint:=}" "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
@@ -30,7 +30,7 @@ fail() {
   exit 1
 }
 
-# Print PATH as it is seen from the caller's folder: the recipe works in its own.
+# Print PATH, which is relative to the caller's folder, as an absolute path: the recipe changes to its own folder.
 from_caller() {
   case $1 in
     "" | /*) echo "$1" ;;
@@ -79,10 +79,10 @@ enter_recipe() {
     bpe) tokenizer+=("tokenizer.kind=bpe" "tokenizer.split_with_space=false" "tokenizer.bpe_model=data/lang/bpe.model") ;;
   esac
   tokenizer+=("tokenizer.special_tokens=$special_tokens")
-  # All seeds and vocabularies share data/: a second run would change it under the first one's training.
+  # All seeds and vocabularies share data/: a second run would change it during the training of the first.
   mkdir -p data
   exec 8>data/.lock
-  # Hosts that train together only read data/.
+  # Hosts of one training only read data/, so they share the lock.
   local kind=-x
   [ "$num_nodes" -le 1 ] || [ "$stage" -lt 4 ] || kind=-s
   if command -v flock >/dev/null && ! flock -n $kind 8; then
@@ -90,7 +90,7 @@ enter_recipe() {
   fi
 }
 
-# Set train_launcher and launcher: the command wenet-fusion as the ranks of a training, and as those of this host.
+# Set train_launcher and launcher: the commands that run wenet-fusion on all hosts, for training, and on this host.
 choose_launchers() {
   local ranks=(python -m torch.distributed.run --nproc_per_node "$num_gpus" --rdzv_backend c10d)
   if [ "$num_gpus" -lt 1 ] || [ "$num_nodes" -lt 1 ]; then fail "--num_gpus and --num_nodes must be at least 1"; fi
@@ -108,7 +108,7 @@ stage_stamp() {
   if [ "$1" -le 3 ]; then echo "data/.stage$1"; else echo "$dir/.stage$1"; fi
 }
 
-# Print the lines of the configuration, and the overrides, that features depend on.
+# Print the lines of the configuration and the overrides on which the features depend.
 frontend() {
   awk '
     /^ *frontend:/ { match($0, /^ */); depth = RLENGTH; inside = 1; print; next }
@@ -217,7 +217,7 @@ training_stage() {
     elif [ "$(cat "$dir/.training")" = "$(stage_settings 4)" ]; then
       echo "going on with the training in $dir"
     else
-      # Some settings may change, such as the size of batches after memory ran out: the training knows which.
+      # Some settings may change, such as the mini-batch size after memory ran out: `wenet-fusion train` checks them.
       echo "going on with the training in $dir, if the changed settings allow it; otherwise name another folder with" \
         "--dir, or start anew with --force true"
     fi
@@ -295,7 +295,7 @@ streaming_stage() {
   done
   [ ! -f "data/$test_set/utt2group" ] || groups=(--groups "data/$test_set/utt2group")
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}" ${groups[@]+"${groups[@]}"}
-  # Stage 6 measured the emission delay if the dev set has the times of its words.
+  # Stage 6 has measured the emission delay if the dev set has word times.
   [ ! -f data/dev/words.ctm ] || delays=(--word_times "$exported")
   wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delays[@]+"${delays[@]}"} --output "$dir/align" --worst 5
   [ ! -f "data/$test_set/words.ctm" ] || python "$root/tools/measure/measure_timestamps.py" "data/$test_set/words.ctm" \
@@ -330,7 +330,7 @@ language_model_stage() {
     --weights $lm_weights --bonuses $word_bonuses --output "$dir/language_model.json"
 }
 
-# Do the stages from --stage to --stop_stage.
+# Run the stages from --stage to --stop_stage.
 run_recipe() {
   local number
   local work=(features_stage vocabulary_stage lists_stage training_stage evaluation_stage export_stage

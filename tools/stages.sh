@@ -1,9 +1,9 @@
-# Sourced by recipes: stages print their name and time, are skipped when done, and stop if their input is missing.
+# Sourced by recipes: stages print their name and time, are skipped if done, and stop if their input is missing.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
-# The recipe sets stage, stop_stage, force, stage_options (what its user typed), stage_names (an array that begins with
-# stage -1), and defines two functions of a stage number:
+# The recipe sets stage, stop_stage, force, stage_options (the user's options) and stage_names (an array that begins
+# with stage -1), and defines two functions of a stage number:
 #   stage_stamp N      the file that marks stage N as done
-#   stage_settings N   everything that its outcome depends on, as one line
+#   stage_settings N   everything that the outcome of stage N depends on, as one line
 
 recipe_seconds=0
 
@@ -20,7 +20,7 @@ stage_is_done() {
   [ -f "$(stage_stamp "$1")" ] && [ "$(cat "$(stage_stamp "$1")")" = "$(stage_settings "$1")" ]
 }
 
-# begin_stage N: prints the header; false if there is nothing to do.
+# begin_stage N: prints the header; returns false if the stage is done.
 begin_stage() {
   stage_started=$SECONDS
   printf '\n=== stage %d: %s\n' "$1" "${stage_names[$1 + 1]}"
@@ -30,13 +30,13 @@ begin_stage() {
   fi
 }
 
-# change_stage N: marks the stage as not done, since its files change from here on. Call it after need_files.
+# change_stage N: marks the stage as not done, because its files change from here on. Call it after need_files.
 change_stage() {
   rm -f "$(stage_stamp "$1")"
-  stage_began_with=$(stage_settings "$1") # at the end a file may have been edited already
+  stage_began_with=$(stage_settings "$1") # now, because a file may be edited before the stage ends
 }
 
-# end_stage N: stamps it; prints its time and keeps it beside the stamp.
+# end_stage N: marks the stage as done; prints its time, and stores it beside the stamp.
 end_stage() {
   local seconds=$((SECONDS - stage_started))
   recipe_seconds=$((recipe_seconds + seconds))
@@ -46,7 +46,7 @@ end_stage() {
   printf '=== stage %d took %d s\n' "$1" "$seconds"
 }
 
-# need_files N FILE...: stops unless the files that stage N makes are there.
+# need_files N FILE...: stops unless these files of stage N exist.
 need_files() {
   local number=$1 file
   shift
@@ -57,7 +57,7 @@ need_files() {
   done
 }
 
-# need_stage N FILE...: as need_files; also stops unless stage N was finished with the present settings.
+# need_stage N FILE...: like need_files, but also stops unless stage N was finished with the present settings.
 need_stage() {
   need_files "$@"
   [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished"
@@ -65,7 +65,7 @@ need_stage() {
     "$(printf '\n  then: %s\n  now:  %s' "$(cat "$(stage_stamp "$1")")" "$(stage_settings "$1")")"
 }
 
-# refuse_stage N REASON [DETAILS]
+# refuse_stage N REASON [DETAILS]: stops with the command that runs stage N.
 refuse_stage() {
   printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d%s\n' \
     "$2" "$1" "$0" "$stage_options" "$1" "$1" "${3:-}" >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run a command on a virtual microphone into which recordings are played.
+"""Run a command with a virtual microphone, which plays recordings.
 
-A PulseAudio daemon plays into a null sink, whose monitor is the default ALSA device of the command.
+A PulseAudio daemon plays into a null sink, whose monitor is the command's default ALSA device.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.console import run_main
 
-RATE = 44100  # the native rate of ALSA's plugin for PortAudio; the sink has the same, so samples stay exact
+RATE = 44100  # native rate of ALSA's plugin for PortAudio, used by the sink too, so that samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -31,7 +31,7 @@ ctl.!default {{ type pulse }}
 
 
 def missing() -> str | None:
-    """Return the missing requirements with the commands that install them; None if nothing is missing."""
+    """Return a message about the missing requirements and how to install them; None if nothing is missing."""
     lacking = [program for program in ("pulseaudio", "paplay", "pactl") if shutil.which(program) is None]
     lacking += [library for library in ("portaudio", "asound") if find_library(library) is None]
     lacking += [] if any(Path("/").glob(_ALSA_PLUGIN[1:])) else ["libasound2-plugins"]
@@ -45,8 +45,8 @@ def missing() -> str | None:
 
 
 def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
-    """Write faint noise of standard deviation `level`: models trained on rooms may take perfect silence for the
-    end of a word.
+    """Write faint noise with standard deviation `level`, because a model may mistake digital silence for the end of a
+    word.
     """
     noise = level * np.random.default_rng(0).standard_normal(round(seconds * RATE))
     soundfile.write(path, noise, RATE, subtype="PCM_16")
@@ -54,12 +54,12 @@ def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
 
 
 class VirtualMicrophone:
-    """A PulseAudio daemon of its own, alive within `with` and for at most `seconds`; `environment` leads programs
-    to it.
+    """A separate PulseAudio daemon, which runs within the `with` block, at most for `seconds`. Programs that run with
+    `environment` use it.
 
     Args:
-        folder: gets the daemon's files.
-        background: a recording that plays all the time, under the others.
+        folder: folder to create for the daemon's files.
+        background: a recording that plays all the time, beneath the others.
     """
 
     def __init__(self, folder: Path, background: Path, seconds: float = 120.0) -> None:
@@ -77,7 +77,7 @@ class VirtualMicrophone:
         }
 
     def play(self, path: Path) -> None:
-        """Speak a recording into the microphone, after and before a moment of the background."""
+        """Play a recording into the microphone, with a moment of background before and after it."""
         time.sleep(0.3)
         subprocess.run([*self._limit, "paplay", str(path)], env=self.environment, check=True)
         time.sleep(0.3)  # the sink's buffer
@@ -88,7 +88,7 @@ class VirtualMicrophone:
         self._daemon.wait(timeout=10)
 
     def wait_for_listener(self, process: subprocess.Popen, seconds: float = 60.0) -> bool:
-        """Return whether a program listens before `process` ends or `seconds` pass."""
+        """Wait until a program listens; return False if `process` ends first or `seconds` have passed."""
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             command = ["pactl", "list", "short", "source-outputs"]
@@ -134,16 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="Ctrl-C ends COMMAND after the last recording. Needs Linux; PulseAudio need not run, and root may run "
-        "it.",
+        epilog="After the last recording, COMMAND gets Ctrl-C. Needs Linux; PulseAudio need not run, and root may use "
+        "the tool.",
     )
     parser.add_argument(
         "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another"
     )
     parser.add_argument(
-        "--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each (default: %(default)s)"
+        "--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each recording (default: %(default)s)"
     )
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="such as: wenet-fusion-runtime mic final.zip")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="e.g. wenet-fusion-runtime mic final.zip")
     args = parser.parse_args(arguments)
     if reason := missing():
         raise OSError(reason)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compute the feature statistics of training data with the model's own front-end: the global_cmvn file in WeNet's JSON
-format. The list is of the configuration's data.data_type.
+"""Compute the feature statistics of training data with the front-end of the model, and write them as a global_cmvn file
+in WeNet's JSON format. The configuration's data.data_type is the type of the list.
 """
 
 import argparse
@@ -28,15 +28,15 @@ DIGITAL_SILENCE = math.log(ENERGY_FLOOR) + 1e-3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="training configuration; its front-end is used")
+    parser.add_argument("--config", type=Path, required=True, help="training configuration, with the front-end to use")
     parser.add_argument("--data", type=Path, required=True, help="list of the training set")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument(
         "--max_utterances",
         type=int,
         default=0,
-        help="use an even sample of at most N utterances; 0: all. Of shards that are read in sequence, the first ones "
-        "of each",
+        help="use an even sample of at most N utterances; 0: all. From shards that are read in sequence, use the first "
+        "utterances of each",
     )
     parser.add_argument("overrides", nargs="*", help="configuration values, key=value")
     args = parser.parse_intermixed_args(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = read_recipe(args.config, args.overrides)
     frontend = config.model.frontend
     data_type, settings = config.data.data_type, config.data.sequential
-    # Raw lists and lists of shards are told apart by their first lines.
+    # "auto" tells raw lists and lists of shards apart by their first lines.
     sample = sample_utterances(
         args.data, data_type if data_type in ("lhotse", "sequential") else "auto", settings, args.max_utterances
     )
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         used += 1
         whole = samples[: len(samples) // fbank.hop_samples * fbank.hop_samples]
         features = fbank(whole.unsqueeze(0), fbank.init_state(1)).features_BTF[0]
-        # Digital silence is a constant of the file format, not of speech: its frames would only widen the variance.
+        # Digital silence is not speech: its constant frames would only increase the variance.
         statistics.add(features[(features > DIGITAL_SILENCE).any(dim=1)])
     total = used + len(unreadable)
     if len(unreadable) > config.data.max_skipped * total:

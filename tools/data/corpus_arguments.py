@@ -1,4 +1,4 @@
-"""The arguments that the list makers share, and the corpus that they name."""
+"""The common arguments of the tools that make lists, and the corpus that these arguments describe."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wenet_fusion.data.sources import Utterance
 from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
 
 SPECIAL_TOKEN_HELP = (
-    "special tokens such as <unk>, [noise] or {LAUGH} in transcripts: refuse them and name their lines; remove them; "
-    "keep each as one token of the vocabulary; or spell them like other text"
+    "how to treat special tokens such as <unk>, [noise] or {LAUGH} in transcripts. refuse: stop and list their lines; "
+    "remove: delete them; keep: make each one token of the vocabulary; spell: treat them like other text"
 )
 
 
@@ -24,12 +24,12 @@ def add_input_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the options that `corpus_of` reads; `names` are other names of --num_workers."""
+    """Add the options that `corpus_of` reads; `names` are alternative names of --num_workers."""
     parser.add_argument(
-        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: to the end"
+        "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: end of the recording"
     )
     parser.add_argument(
-        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; the channel is A, B or from 1"
+        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; channels are A, B or count from 1"
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
@@ -37,12 +37,12 @@ def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--num_workers", *names, type=_positive, default=cores, help="processes that work at once; by default the cores"
+        "--num_workers", *names, type=_positive, default=cores, help="parallel processes; by default one per core"
     )
     parser.add_argument(
         "--allow_commands",
         action="store_true",
-        help="run the commands of wav.scp ('cmd |') and keep the audio that they write, in a folder beside the output",
+        help="run the commands in wav.scp ('cmd |') and keep their audio in a folder beside the output",
     )
 
 
@@ -53,9 +53,9 @@ def _positive(text: str) -> int:
 
 
 def corpus_of(args: argparse.Namespace) -> list[Utterance]:
-    """Read the corpus that a list maker's arguments name; raises ValueError and OSError like `read_corpus`.
+    """Read the corpus that the arguments describe; raises ValueError and OSError like `read_corpus`.
 
-    The audio of commands is kept beside `args.output`.
+    The audio that commands write is kept beside `args.output`.
     """
     audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
     utterances, left_out = read_corpus(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Download the archives of a corpus, check and unpack them. An interrupted download goes on where it stopped.
+"""Download the archives of a corpus, check and unpack them. An interrupted download is resumed.
 
 Example: python tools/data/fetch_corpus.py --url https://www.openslr.org/resources/12 --checksums local/md5sum.txt \\
     --folder data/corpus dev-clean.tar.gz test-clean.tar.gz
@@ -22,16 +22,16 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import read_lines
 
 TIMEOUT_SECONDS = 10
-ATTEMPTS = 20  # of one download that is cut off again and again
+ATTEMPTS = 20  # most attempts at one file from one mirror
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
-ALGORITHMS = {32: "md5", 64: "sha256"}  # by the digits of a checksum
+ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of digits of a checksum
 
 
 def fetch(url: str, target: Path) -> None:
-    """Download `url` to `target`. An unfinished file is continued where the server allows it.
+    """Download `url` to `target`. An unfinished download is resumed if the server allows it.
 
     Raises:
-        OSError: no network, refused, or cut off (what has arrived is kept in `target`.part).
+        OSError: there is no network, or the download was refused or cut off; the received part stays in `target`.part.
     """
     part = target.with_name(target.name + ".part")
     present = part.stat().st_size if part.exists() else 0
@@ -51,7 +51,7 @@ def fetch(url: str, target: Path) -> None:
         raise OSError(f"connection closed: {error!r}") from error
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # longer than the file: another one, or complete and never renamed
+            part.unlink()  # at least as long as the file: it belongs to another file, or was complete but not renamed
         raise
     if total and part.stat().st_size < total:
         raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
@@ -59,10 +59,10 @@ def fetch(url: str, target: Path) -> None:
 
 
 def fetch_from_mirrors(urls: Sequence[str], target: Path) -> None:
-    """Download a file from the first mirror that has it, and go on as long as each attempt brings more of it.
+    """Download a file from the first mirror that has it, and try again as long as each attempt makes progress.
 
     Raises:
-        OSError: no mirror gave the whole file; what has arrived is kept in `target`.part. Or the disk is full.
+        OSError: no mirror delivered the whole file (the received part stays in `target`.part), or the disk is full.
     """
     part, reasons = target.with_name(target.name + ".part"), []
     for url in urls:
@@ -86,7 +86,7 @@ def fetch_from_mirrors(urls: Sequence[str], target: Path) -> None:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """Read lines "checksum  name" as md5sum and sha256sum write them. Raises OSError or ValueError."""
+    """Read the output of md5sum or sha256sum, lines "checksum  name". Raises OSError or ValueError."""
     found = {}
     for number, line in enumerate(read_lines(path), start=1):
         checksum, _, name = line.strip().partition(" ")
@@ -99,7 +99,7 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 def check(path: Path, expected: str) -> None:
-    """Compare a file with its checksum. Raises ValueError if it differs; the file is deleted then."""
+    """Compare a file with its checksum. If it differs, delete the file and raise ValueError."""
     digest = hashlib.new(ALGORITHMS[len(expected)])
     size = path.stat().st_size
     with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=f"check {path.name}") as bar:
@@ -115,10 +115,10 @@ def check(path: Path, expected: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive of files, and the archives in it, so that whole folders appear in `folder` at once.
+    """Unpack an archive and the archives in it; the files appear in `folder` only after all are unpacked.
 
     Raises:
-        ValueError: the archive is damaged, or a member leads out of the folder.
+        ValueError: the archive is damaged, or the path of a member leads out of the folder.
     """
     unfinished = folder / f".unpacking-{archive.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -131,7 +131,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Write the files of an archive; links and devices are left out."""
+    """Write the files of an archive; skip links and devices."""
     folder.mkdir(parents=True, exist_ok=True)
     root = folder.resolve()
     try:
@@ -152,7 +152,7 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 def _move_into(source: Path, destination: Path) -> None:
-    """Move a tree into another; a folder that is already there gets the entries that it lacks, files are replaced."""
+    """Move a folder tree into another: existing folders are merged, and existing files replaced."""
     for entry in sorted(source.iterdir()):
         target = destination / entry.name
         if entry.is_dir() and target.is_dir():
@@ -162,11 +162,11 @@ def _move_into(source: Path, destination: Path) -> None:
 
 
 def fetch_archive(name: str, urls: Sequence[str], checksums: Mapping[str, str], folder: Path) -> None:
-    """Download a file to `folder`, check it, and unpack it if it is an archive, which is deleted then.
+    """Download a file to `folder` and check it; unpack an archive, and delete it afterwards.
 
     Raises:
         OSError: the download failed.
-        ValueError: no checksum is known, or the file is another one.
+        ValueError: no checksum is known for the file, or its checksum differs.
     """
     if name not in checksums:
         raise ValueError(f"{name}: no checksum is known; choose from {', '.join(checksums)}")
@@ -188,10 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "names", nargs="+", metavar="NAME", help="file to download; .tar.gz, .tgz and .tar are unpacked"
     )
     parser.add_argument(
-        "--url", nargs="+", required=True, help="folders of the files, mirrors in the order to try them"
+        "--url", nargs="+", required=True, help="URL of the folder with the files; several mirrors are tried in order"
     )
-    parser.add_argument("--checksums", type=Path, required=True, help="lines of md5sum or sha256sum")
-    parser.add_argument("--folder", type=Path, required=True, help="where the files go")
+    parser.add_argument("--checksums", type=Path, required=True, help="file with the output of md5sum or sha256sum")
+    parser.add_argument("--folder", type=Path, required=True, help="folder to download to")
     args = parser.parse_args(arguments)
     checksums = read_checksums(args.checksums)
     for name in args.names:

@@ -1,4 +1,4 @@
-"""Read utterances from Kaldi's wav.scp, text and segments, and report what does not fit together."""
+"""Read utterances from Kaldi's wav.scp, text and segments, and report their contradictions."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from wenet_fusion.text.special_tokens import (
 )
 
 LONG_LIST, _PART = 2000, 250  # utterances
-TO_THE_END = -1.0  # Kaldi's end of a segment that goes on to the end of its recording
+TO_THE_END = -1.0  # Kaldi's mark for a segment that ends with its recording
 
 
 class Corpus(NamedTuple):
     """Utterances of a Kaldi data folder with readable headers, in the order of `text`."""
 
     utterances: list[Utterance]
-    left_out: list[str]  # one line for each utterance that is left out, with its reason
+    left_out: list[str]  # for each omitted utterance, a line with the reason
 
 
 class Transcript(NamedTuple):
-    """A transcript of a list, as it is written there."""
+    """An unchanged transcript from a list."""
 
     key: str
     text: str
@@ -56,16 +56,16 @@ class Segment(NamedTuple):
 
 
 def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> dict[str, str]:
-    """Read Kaldi's text, normalised (`normalize_text`); print how many transcripts that or a removal changes.
+    """Read Kaldi's text and normalise it (`normalize_text`); print how many transcripts this or a removal changes.
 
     Args:
         path: lines "key transcript".
-        special_tokens: what becomes of special tokens such as `[noise]`; all choices but "refuse" and "remove" leave
-            them in the transcripts.
+        special_tokens: what to do with special tokens such as `[noise]`: "refuse" raises an error, "remove" deletes
+            them, other choices leave them in the transcripts.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: keys occur twice, or transcripts hold special tokens that are refused; lists their lines.
+        ValueError: keys occur twice, or transcripts hold refused special tokens; the message lists their lines.
     """
     rows = read_rows(path)
     written = [Transcript(row.key, row.value, f"{path}:{row.line}") for row in rows]
@@ -73,7 +73,7 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
 
 def clean_transcripts(path: Path, written: Sequence[Transcript], special_tokens: SpecialTokens) -> list[str]:
-    """Return transcripts of the list `path` as `read_transcripts` does; raises its ValueError for special tokens."""
+    """Return the transcripts of the list `path`, changed as by `read_transcripts`, or raise its ValueError."""
     if note := normalization_note({item.key: item.text for item in written}):
         print(f"note: {path}: {note}", file=sys.stderr)
     texts = [normalize_text(item.text) for item in written]
@@ -104,24 +104,24 @@ def read_corpus(
     num_workers: int = 1,
     commands_folder: Path | None = None,
 ) -> Corpus:
-    """Read the files of a Kaldi data folder; audio paths start at the working directory and become absolute.
+    """Read the files of a Kaldi data folder; audio paths are relative to the working directory and become absolute.
 
-    Utterances without transcript, without audio or with an unreadable header are left out, see `settle_left_out`.
+    Utterances without transcript, without audio or with an unreadable header are left out; see `settle_left_out`.
 
     Args:
         wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
         text: lines "key transcript".
-        segments: lines "key recording start end", times in seconds; an end of -1 is that of the recording. A fifth
-            column is the channel, in Kaldi's numbers from 0, or A, B.
+        segments: lines "key recording start end", times in seconds; an end of -1 is the end of the recording. A fifth
+            column may give the channel, as in Kaldi counted from 0, or A, B.
         special_tokens: see `read_transcripts`.
-        channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or a number from 1.
-            A recording that is not in `wav_scp` has the path of its file there.
-        num_workers: processes that read headers, and commands that run at the same time.
-        commands_folder: run the commands of `wav_scp` and keep the audio in this folder; None refuses them.
+        channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or counts from 1.
+            A recording that is not in `wav_scp` gets the path that `wav_scp` has for its file.
+        num_workers: number of processes that read headers, and of commands that run at the same time.
+        commands_folder: run the commands in `wav_scp` and keep their audio in this folder; None: commands are an error.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: lists all malformed lines; or no utterance is usable.
+        ValueError: lines are malformed (the message lists all of them), or no utterance is usable.
     """
     transcripts = read_transcripts(text, special_tokens)
     recordings = {row.key: row.value for row in read_rows(wav_scp, "surrogateescape")}
@@ -177,7 +177,7 @@ def read_corpus(
 
 
 def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHeader | str]:
-    """Read headers in several processes, with a bar."""
+    """Read the headers of a long list in several processes, with a progress bar."""
     if num_workers == 1 or len(utterances) < LONG_LIST:
         return read_headers(utterances)
     parts = [utterances[first : first + _PART] for first in range(0, len(utterances), _PART)]
@@ -187,10 +187,10 @@ def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHea
 
 
 def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
-    """Print what is left out of a list.
+    """Print the utterances that are left out of a list.
 
     Raises:
-        ValueError: something is left out and `allow_missing` is false.
+        ValueError: utterances are left out and `allow_missing` is false.
     """
     if left_out and not allow_missing:
         raise ValueError(
@@ -202,7 +202,7 @@ def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
 
 
 def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
-    """Read lines "utterance recording start end" (seconds); what is wrong goes to `problems`."""
+    """Read lines "utterance recording start end" (seconds); append messages about wrong lines to `problems`."""
     segments = {}
     for key, value in read_table(path).items():
         fields = value.split()
@@ -224,9 +224,9 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
 
 
 def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) -> dict[str, int]:
-    """Read lines "recording file channel", and give recordings without a path that of their file.
+    """Read lines "recording file channel"; give recordings that have no path the path of their file.
 
-    What is wrong goes to `problems`.
+    Messages about wrong lines are appended to `problems`.
     """
     channels = {}
     for recording, value in read_table(path).items():
@@ -241,7 +241,7 @@ def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) 
 
 
 def _channel(text: str, first: int) -> int:
-    """Return the number, from 1, of a channel that is A, B or a number from `first`. Raises ValueError."""
+    """Return the channel, counted from 1, of a text A, B or a number that counts from `first`. Raises ValueError."""
     letters = {"A": 1, "B": 2}
     number = letters[text.upper()] if text.upper() in letters else int(text) + 1 - first
     if not 1 <= number <= MAX_CHANNELS:

@@ -1,4 +1,4 @@
-"""Read the utterances of any list that training takes, all or a sample, without a dataset."""
+"""Read all or a sample of the utterances in any list for training, without a dataset."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """Utterances of a list. Those of shards are read while they are iterated over, once."""
+    """Utterances of a list. Utterances in shards are read during the iteration, which is possible only once."""
 
-    utterances: Iterable[Utterance | Skip]  # a Skip for what cannot be read
-    total: int | None  # their number; None if only reading them tells
+    utterances: Iterable[Utterance | Skip]  # a Skip for each one that cannot be read
+    total: int | None  # number of utterances; None if it is known only at the end
 
 
 def sample_utterances(
@@ -31,11 +31,11 @@ def sample_utterances(
     """Read a list, or an even sample of it.
 
     Args:
-        data_list: raw list, list of shards, lhotse's cuts; or with "sequential" what `read_shards` takes.
-        data_type: format of the list, see `read_manifest`.
-        settings: reading of shards in sequence.
-        count: most utterances. Of shards that are read in sequence these are the first of each shard, or of shards
-            spread over the list if there are more shards; 0 for all.
+        data_list: raw list, list of shards, or lhotse's cuts; with "sequential", a list for `read_shards`.
+        data_type: format of the list; see `read_manifest`.
+        settings: settings for reading shards in sequence.
+        count: largest number of utterances; 0: all. From shards that are read in sequence, the first utterances of each
+            shard are taken, or of shards spread over the list if there are more shards than that.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or malformed.
@@ -60,10 +60,10 @@ def even_sample(items: Sequence[T], count: int) -> Sequence[T]:
 
 
 def _first_of_shards(shards: Sequence[Shard], retries: int, count: int) -> Iterator[Utterance | Skip]:
-    """Yield the first utterances of each shard. What one shard lacks, the next ones give."""
+    """Yield the first utterances of each shard; if a shard has too few, the next ones yield more."""
     chosen, found = even_sample(shards, count), 0
     for number, shard in enumerate(chosen, start=1):
-        share = number * count // len(chosen)  # of this shard and of those before it
+        share = number * count // len(chosen)  # utterances to yield up to and including this shard
         try:
             for utterance in shard.read(retries):
                 yield utterance

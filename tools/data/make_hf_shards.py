@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pack a dataset of Hugging Face into tar shards of audio as it is there and text, and write the list of the shards.
+"""Pack a Hugging Face dataset into tar shards of unchanged audio and text, and write the list of the shards.
 
 Example: python tools/data/make_hf_shards.py /corpora/minds14 data/train/shards data/train/data.list \\
     --split train --text transcription
@@ -36,14 +36,14 @@ class Columns(NamedTuple):
 
     audio: str
     text: str
-    key: str  # empty: none, rows are numbered
+    key: str  # empty: the keys are row numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "dataset", help="folder of a dataset (save_to_disk, Parquet, audiofolder), or its name in the Hub"
+        "dataset", help="folder of a dataset (save_to_disk, Parquet, audiofolder), or its name on the Hub"
     )
     parser.add_argument("shards_dir", type=Path, help="folder for the shards")
     parser.add_argument("output", type=Path, help="list of shards to write")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", help="configuration of the dataset, if it has several")
     parser.add_argument("--audio", default="audio", help="column with the audio (default: audio)")
     parser.add_argument("--text", default="text", help="column with the transcripts (default: text)")
-    parser.add_argument("--key", default="", help="column with the keys; by default rows are numbered")
+    parser.add_argument("--key", default="", help="column with the keys; by default the keys are row numbers")
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances per shard (default: 1000)")
     parser.add_argument("--prefix", default="shards", help="beginning of the shards' names (default: shards)")
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_rows(dataset: str, config: str | None, split: str | None, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Return the rows of a dataset with encoded audio, read one after the other; nothing is copied to a cache.
+    """Return the rows of a dataset with encoded audio; they are read one by one, without a cache.
 
     Raises:
         ImportError: the package `datasets` is not installed.
@@ -100,7 +100,7 @@ def open_rows(dataset: str, config: str | None, split: str | None, columns: Colu
             found = datasets.load_from_disk(dataset)
         else:
             found = datasets.load_dataset(dataset, config, streaming=True)
-    except Exception as error:  # of pyarrow, fsspec, httpx and others
+    except Exception as error:  # pyarrow, fsspec, httpx and others raise their own types
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{dataset}: cannot be opened as a dataset ({reason})") from error
     if isinstance(found, dict):
@@ -119,7 +119,7 @@ def open_rows(dataset: str, config: str | None, split: str | None, columns: Colu
 def utterances_of(
     rows: Iterator[dict[str, Any]], columns: Columns, special_tokens: str, left_out: list[str]
 ) -> Iterator[Utterance]:
-    """Yield the rows as utterances with their audio and duration; the others go to `left_out` with their reasons.
+    """Yield the usable rows as utterances with audio and duration; append the others to `left_out` with the reason.
 
     Raises:
         ValueError: a transcript has special tokens that are refused.
@@ -162,7 +162,7 @@ def utterances_of(
 
 
 def write_shard(path: Path, utterances: Iterator[Utterance]) -> list[IndexEntry]:
-    """Write key.txt and the audio of every utterance to one tar, and its index; return what the index holds."""
+    """Write key.txt and the audio of every utterance to one tar, and its index; return the entries of the index."""
     entries = []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
         for utterance in utterances:

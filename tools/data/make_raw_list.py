@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a raw data.list, one JSON object per utterance, from Kaldi's wav.scp and text."""
+"""Write a raw data.list, with a JSON object for each utterance, from Kaldi's wav.scp and text."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_input_files(parser)
     parser.add_argument("output", type=Path, help="data.list to write")
-    parser.add_argument("--utt2spk", type=Path, help="lines 'key speaker'; the list then names the speakers")
+    parser.add_argument("--utt2spk", type=Path, help="lines 'key speaker', to write the speakers into the list")
     add_corpus_options(parser)
     args = parser.parse_args(arguments)
 

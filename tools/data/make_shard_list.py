@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     shards, damaged = [], []
     workers = min(args.num_workers, len(jobs))
-    # Short lists are not worth processes. Forked ones could inherit locked locks.
+    # Starting processes is too slow for short lists. They are spawned, because forked ones could inherit held locks.
     in_threads = workers == 1 or len(utterances) < LONG_LIST
     pool = ThreadPoolExecutor(workers) if in_threads else ProcessPoolExecutor(workers, get_context("spawn"))
     try:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if len(messages) < len(part):
                     shards.append(path)
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C or a full disk do not work through the rest
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C or a full disk, skip the rest
     settle_left_out(damaged, args.allow_missing)
     write_text(args.output, "".join(f"{path}\n" for path in shards))
     print(f"{args.output}: {len(utterances) - len(damaged)} utterances in {len(shards)} shards")
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[str]:
     """Write key.txt and key.wav of every utterance to one tar, and its index; the same input gives the same bytes.
 
-    Audio that cannot be decoded is left out and reported in the result. Raises OSError if `path` cannot be written.
+    Return messages about utterances that cannot be decoded and were left out. Raises OSError if `path` is not writable.
     """
     damaged, entries = [], []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
@@ -82,7 +82,7 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
                 continue
             add_member(tar, f"{utterance.key}.txt", utterance.text.encode("utf-8"))
             wav = io.BytesIO()
-            # By hand: libsndfile reads int16 as x / 32768, but writes floats as x * 32767.
+            # Convert to int16 here, because libsndfile reads int16 as x / 32768 but writes floats as x * 32767.
             scaled = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
             soundfile.write(wav, scaled, rate, format="WAV", subtype="PCM_16")
             content = wav.getvalue()
@@ -93,7 +93,7 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Add a file of the given bytes to the tar, with a fixed owner and date; return where its content begins."""
+    """Add a file to the tar with a fixed owner and date; return the position of its content."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

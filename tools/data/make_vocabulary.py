@@ -32,7 +32,7 @@ from wenet_fusion.text.special_tokens import (
 from wenet_fusion.text.tokenizer import split_characters
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 
-MAX_SKIPPED = 0.01  # largest share of a list that cannot be read
+MAX_SKIPPED = 0.01  # largest share of unreadable utterances in a list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,19 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data_type",
         choices=("text", "raw", "shard", "lhotse", "sequential"),
         default="text",
-        help="what the first argument is: Kaldi's text, or a list of training data as in data.data_type",
+        help="type of the first argument: Kaldi's text, or a list of training data as in data.data_type",
     )
     parser.add_argument(
         "--max_utterances",
         type=int,
         default=0,
-        help="of training data use an even sample of at most N utterances; 0: all. Of shards that are read in "
-        "sequence, the first ones of each",
+        help="use an even sample of at most N utterances of training data; 0: all. From shards that are read in "
+        "sequence, use the first utterances of each",
     )
     parser.add_argument(
         "--allow_commands", action="store_true", help="sequential: run the commands of lines 'pipe:COMMAND'"
     )
-    parser.add_argument("--nemo_tars", default="", help="sequential: tars of a NeMo manifest, as data.sequential")
+    parser.add_argument("--nemo_tars", default="", help="sequential: tars of a NeMo manifest; see data.sequential")
     args = parser.parse_args(arguments)
 
     if args.data_type == "text":
@@ -98,10 +98,10 @@ def transcripts_of_list(
     count: int,
     special_tokens: SpecialTokens,
 ) -> list[str]:
-    """Return the transcripts of training data, see `sample_utterances`.
+    """Return the transcripts of training data; see `sample_utterances`.
 
     Raises:
-        ValueError, OSError: the list is wrong, more than 1 % of it cannot be read, or special tokens are refused.
+        ValueError, OSError: the list is malformed, more than 1 % of it is unreadable, or special tokens are refused.
     """
     written, unreadable = list[Transcript](), list[Skip]()
     sample = sample_utterances(path, data_type, settings, count)
@@ -119,7 +119,7 @@ def transcripts_of_list(
 def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> list[str]:
     """Train a unigram model (Kudo, 2018), write bpe.model and bpe.vocab, and return its pieces in their order.
 
-    All pieces become tokens, also those that the best segmentation of these transcripts lacks: other texts need them.
+    All pieces become tokens, also those that these transcripts do not use, because other texts may need them.
 
     Raises:
         ValueError: `vocab_size` is smaller than the number of characters.
@@ -133,7 +133,7 @@ def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> 
             vocab_size=vocab_size + 1,  # sentencepiece counts its <unk>
             hard_vocab_limit=False,
             character_coverage=1.0,
-            normalization_rule_name="identity",  # the transcript that was encoded is the one that is decoded
+            normalization_rule_name="identity",  # decoding returns the encoded transcript unchanged
             max_sentence_length=max(4192, *(len(text.encode("utf-8")) + 1 for text in transcripts)),
             bos_id=-1,
             eos_id=-1,

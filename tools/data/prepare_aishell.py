@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write Kaldi's wav.scp, text and utt2spk of AISHELL-1's sets: wav/{train,dev,test}/SPEAKER/*.wav and one transcript.
+"""Write Kaldi's wav.scp, text and utt2spk for AISHELL-1's sets: wav/{train,dev,test}/SPEAKER/*.wav and a transcript.
 
-The spaces between the words of the transcript are removed: the tokens are characters.
+The spaces between the words of the transcript are removed, because the tokens are characters.
 
 Example: python tools/data/prepare_aishell.py data_aishell data
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write Kaldi's wav.scp, text and utt2spk of folders in LibriSpeech's layout, SPEAKER/CHAPTER/*.flac and *.trans.txt.
+"""Write Kaldi's wav.scp, text and utt2spk for folders in LibriSpeech's layout, SPEAKER/CHAPTER/*.flac and *.trans.txt.
 
 Example: python tools/data/prepare_librispeech.py LibriSpeech/train-clean-100 LibriSpeech/train-clean-360 data/train
 """
@@ -18,7 +18,7 @@ def read_part(part: Path) -> Iterator[Spoken]:
 
     Raises:
         OSError: the folder is missing.
-        ValueError: it has no transcripts, or recordings and transcripts do not match.
+        ValueError: the folder has no transcripts, or recordings and transcripts do not match.
     """
     if not part.is_dir():
         raise FileNotFoundError(f"{part}: no such folder; give a part of LibriSpeech such as LibriSpeech/dev-clean")

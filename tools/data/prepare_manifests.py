@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write Kaldi's wav.scp, text, utt2spk and segments of lists that another toolkit prepared, such as lhotse's manifests.
+"""Write Kaldi's wav.scp, text, utt2spk and segments from the lists of another toolkit, such as lhotse's manifests.
 
 Example: lhotse prepare librispeech -p dev-clean LibriSpeech data/manifests
     python tools/data/prepare_manifests.py data/manifests/librispeech_supervisions_dev-clean.jsonl.gz data/dev
@@ -18,7 +18,7 @@ from wenet_fusion.data.sources import Utterance
 
 
 def spoken(utterance: Utterance) -> Spoken:
-    """Return an utterance as a line of wav.scp. Raises ValueError unless it is a whole file or a segment of one."""
+    """Convert an utterance. Raises ValueError unless it is a whole file or a segment of one."""
     if utterance.source.size or utterance.source.content is not None:
         raise ValueError(f"{utterance.key}: its audio is not a file; train on the list itself with data.data_type")
     if utterance.channel is not None:

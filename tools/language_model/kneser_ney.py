@@ -1,7 +1,7 @@
 """Estimate n-gram models with interpolated modified Kneser-Ney smoothing (Chen and Goodman, 1999) from numbered words.
 
-Legend: V words, P positions of the text, M different n-grams of one order. n-grams of an order are numbered by their
-beginning (an n-gram of the order before) and then by their last word.
+Legend: V words, P positions in the text, M distinct n-grams of one order. The n-grams of an order are numbered by their
+beginning (an n-gram of the previous order), then by their last word.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 START, END, UNKNOWN = range(3)  # numbers of <s>, </s> and <unk>
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text does not determine them; those of KenLM's lmplz
+FALLBACK = (0.5, 1.0, 1.5)  # discounts if the text does not determine them; the same as in KenLM's lmplz
 
 
 class Ngrams(NamedTuple):
@@ -25,12 +25,12 @@ class Ngrams(NamedTuple):
 
 
 class Discounts(NamedTuple):
-    """The discounts subtracted from counts of 1, of 2, and of 3 and more."""
+    """The discounts that are subtracted from counts of 1, of 2, and of 3 or more."""
 
     one: float
     two: float
     more: float
-    estimated: bool  # False: the text is too small or too regular, these are FALLBACK
+    estimated: bool  # False: the text is too small or too regular, so these are FALLBACK
 
     def of(self, counts: np.ndarray) -> np.ndarray:
         """Return the discount (M,) of each count; 0 for a count of 0."""
@@ -47,12 +47,11 @@ class Order(NamedTuple):
 
 
 def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
-    """Return one threshold for each order; the last of `prune` holds for the orders that follow.
+    """Return a threshold for each order; the last number of `prune` also applies to all higher orders.
 
     Raises:
-        ValueError: there are too many or none, the first is not 0 or one is smaller than the one before it: n-grams
-        need
-            those that they begin and end with.
+        ValueError: there is no threshold or too many, the first is not 0, or one is smaller than the previous one: an
+            n-gram needs the shorter n-grams with which it begins and ends.
     """
     thresholds = [*prune, *[prune[-1]] * order][:order] if prune else []
     if not thresholds or len(prune) > order or thresholds[0] or thresholds != sorted(thresholds):
@@ -64,14 +63,14 @@ def prune_thresholds(prune: Sequence[int], order: int) -> list[int]:
 
 
 def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]) -> list[Order]:
-    """Estimate a model with one order per threshold. After any history its probabilities of all words but <s> sum to 1.
+    """Estimate a model with an order per threshold. After any history, the probabilities of all words but <s> sum to 1.
 
     Args:
         text_P: numbers of words; each sentence begins with START and ends with END.
-        vocabulary_size: V. Words that do not occur, UNKNOWN included, share the probability that is discounted from
+        vocabulary_size: V. Words that do not occur, including UNKNOWN, share the probability that is discounted from
             the others.
-        thresholds: for each order, see `prune_thresholds`: n-grams that do not occur more often are left out, but words
-            never are.
+        thresholds: for each order, leave out n-grams that occur no more often than this, except single words; see
+            `prune_thresholds`.
     Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, with
     KenLM's pruning (Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation").
     """
@@ -99,14 +98,14 @@ def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]
 
 
 def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[Ngrams]:
-    """Count the n-grams of all orders. Order 1 holds every word of the vocabulary, also those that do not occur."""
+    """Count the n-grams of all orders. Order 1 has every word of the vocabulary, even if it does not occur."""
     starts = np.flatnonzero(text_P == START)
     offsets_P = np.arange(len(text_P)) - np.repeat(starts, np.diff(starts, append=len(text_P)))
     words, none = np.arange(vocabulary_size), np.zeros(vocabulary_size, np.int64)
     counts = np.bincount(text_P, minlength=vocabulary_size)
     counts[START] = 0  # never predicted
     found = [Ngrams(none, words, none, words == START, counts)]
-    numbers_P = text_P.astype(np.int64)  # of the n-gram that ends at each position
+    numbers_P = text_P.astype(np.int64)  # number of the n-gram that ends at each position
     for length in tqdm(range(2, order + 1), desc="count n-grams", unit="order", leave=False, disable=None):
         positions = np.flatnonzero(offsets_P >= length - 1)
         keys = numbers_P[positions - 1] * vocabulary_size + text_P[positions]
@@ -120,7 +119,7 @@ def count_ngrams(text_P: np.ndarray, vocabulary_size: int, order: int) -> list[N
 
 def _adjusted(level: Ngrams, longer: Ngrams | None) -> np.ndarray:
     """Return the Kneser-Ney counts (M,): the number of distinct words before an n-gram. The highest order keeps plain
-    counts, and so do n-grams that open a sentence, because nothing stands before them.
+    counts, and so do n-grams at the beginning of a sentence, because no word precedes them.
     """
     if longer is None:
         return level.counts

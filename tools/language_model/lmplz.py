@@ -18,7 +18,7 @@ def find_lmplz() -> str | None:
 def train_with_lmplz(
     program: str, sentences: Iterable[Sequence[str]], path: Path, thresholds: Sequence[int]
 ) -> tuple[int, int]:
-    """Write the model of `sentences` to `path`, compressed if its name ends in .gz. Return its words and sentences.
+    """Write the model of `sentences` to `path`; a path *.gz is compressed. Return the numbers of words and sentences.
 
     Args:
         program: path of lmplz.
@@ -47,7 +47,7 @@ def train_with_lmplz(
 
 
 def sizes_of(path: Path) -> list[int]:
-    """Return the number of n-grams of each order that an ARPA file announces."""
+    """Return the number of n-grams of each order, as stated in the header of an ARPA file."""
     sizes = []
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for line in file:

@@ -13,17 +13,17 @@ from wenet_fusion_runtime.search.language_models.language_model import KenlmMode
 
 
 class Perplexity(NamedTuple):
-    """Sums over sentences. The end of each sentence is predicted like a word of the vocabulary."""
+    """Sums over sentences. The end of each sentence counts as a prediction, like a word of the vocabulary."""
 
     sentences: int
     words: int
-    unknown: int  # of the words
-    log_prob: float  # natural logarithm, of all
-    unknown_log_prob: float  # of the unknown words
+    unknown: int  # number of words that the model does not know
+    log_prob: float  # natural logarithm, of all words and sentence ends
+    unknown_log_prob: float  # the part of the unknown words
 
     @property
     def of_all(self) -> float:
-        """Perplexity over all words, with <unk> for those that the model lacks."""
+        """Perplexity over all words, with <unk> for unknown words."""
         return math.exp(-self.log_prob / (self.words + self.sentences))
 
     @property
@@ -33,7 +33,7 @@ class Perplexity(NamedTuple):
 
 
 def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """Score every sentence with the model and sum."""
+    """Score every sentence with the model, and return the sums."""
     count = words = unknown = 0
     total = unknown_total = 0.0
     for sentence in sentences:
@@ -51,7 +51,7 @@ def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) 
 
 
 def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
-    """Return one line about one text. Raises ValueError if it holds no sentence."""
+    """Return a line about a text. Raises ValueError if the text has no sentence."""
     found = measure(model, read_sentences(path, text))
     if not found.sentences:
         raise ValueError(f"{path}: it has no sentence")
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
-    parser.add_argument("text", type=Path, nargs="+", help="a sentence in each line")
+    parser.add_argument("text", type=Path, nargs="+", help="text file with a sentence in each line")
     add_format_arguments(parser)
     args = parser.parse_args(arguments)
     model = load_language_model(args.model)

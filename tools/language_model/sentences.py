@@ -22,9 +22,9 @@ SPLITS = {
 
 
 class TextFormat(NamedTuple):
-    """The way in which a line is split into words."""
+    """The rule for splitting a line into words."""
 
-    keyed: bool  # it begins with a key, as in Kaldi's text
+    keyed: bool  # the line begins with a key, as in Kaldi's text
     words: str  # one of SPLITS
     without_special_tokens: bool = False  # leave out marks such as [noise]
 
@@ -35,28 +35,28 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove_special_tokens",
         action="store_true",
-        help="leave out marks such as <unk>, [noise] and {LAUGH}, as --special_tokens remove does in transcripts",
+        help="leave out marks such as <unk>, [noise] and {LAUGH}, like --special_tokens remove in transcripts",
     )
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
-        help="what a word is, the same as for the search that the model is for: text between spaces; unspaced: of"
-        " Chinese and Japanese each character (units that hold U+2581); characters: each character, for units without"
-        " U+2581 (default: spaces)",
+        help="how to split lines into words, which must be the words of the search. spaces: text between spaces;"
+        " unspaced: also each Chinese or Japanese character, for units with U+2581; characters: each character, for"
+        " units without U+2581 (default: spaces)",
     )  # fmt: skip
 
 
 def text_format(args: argparse.Namespace) -> TextFormat:
-    """Return the format that the parsed options ask for."""
+    """Return the format that the options choose."""
     return TextFormat(args.keyed, args.words, args.remove_special_tokens)
 
 
 def read_sentences(path: Path, text: TextFormat) -> Iterator[list[str]]:
-    """Yield the words of each line, normalised as transcripts are (`normalize_text`). Empty lines are left out; with
-    a key they are sentences without words. A name that ends in .gz is decompressed.
+    """Yield the words of each line, normalised like transcripts (`normalize_text`). Empty lines are skipped; a line
+    with only a key is a sentence without words. A file whose name ends in .gz is decompressed.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, or a line holds a word that marks where sentences begin or end.
+        ValueError: the file is not UTF-8, or a line contains a mark of the beginning or end of a sentence.
     """
     split = SPLITS[text.words]
     try:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train an n-gram language model on text: interpolated modified Kneser-Ney, written as an ARPA file.
 
-KenLM's `lmplz` estimates the model if it is on the PATH. Otherwise this program does, with the same probabilities, as
-long as the text fits into memory: 11 million words take 20 s and 1.1 GB at order 3.
+KenLM's `lmplz` estimates the model if it is on the PATH. Otherwise this program estimates the same probabilities, if
+the text fits into memory: 11 million words take 20 s and 1.1 GB at order 3.
 
 Example: python tools/language_model/train_ngram.py data/train/text --keyed --order 3 --output lm.arpa
 """
@@ -30,12 +30,12 @@ from wenet_fusion_runtime.search.language_models.language_model import load_lang
 from wenet_fusion.text.vocabulary_file import read_vocabulary
 
 SPECIAL = (*MARKS, "<unk>")  # in the order of START, END, UNKNOWN
-ZERO = -99.0  # how ARPA files write the logarithm of 0
+ZERO = -99.0  # the logarithm of 0 in ARPA files
 
 
 def read_words(path: Path) -> list[str]:
-    """Read the words of a vocabulary: units.txt of word tokens, or one word in each line. Raises OSError or
-    ValueError.
+    """Read the words of a vocabulary: a units.txt of whole words, or a file with a word in each line. Raises OSError
+    or ValueError.
     """
     lines = [line.split() for line in read_lines(path)]
     if [RESERVED[0], "0"] in lines[:1]:
@@ -53,8 +53,8 @@ def read_words(path: Path) -> list[str]:
 
 
 def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], closed: bool) -> np.ndarray:
-    """Return the text as int32 (P,): START, the words' numbers and END of each sentence. New words are added to
-    `words`, or become UNKNOWN if it is `closed`.
+    """Return the text as int32 (P,): for each sentence START, the numbers of its words, and END. New words are added to
+    `words`; if the vocabulary is `closed`, they become UNKNOWN.
     """
     text = array("i")
     for sentence in sentences:
@@ -68,8 +68,8 @@ def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], clos
 
 
 def write_arpa(path: Path, words: Sequence[str], orders: Sequence[Order]) -> None:
-    """Replace `path` by the model, compressed if its name ends in .gz. With seven decimals, probabilities sum to 1
-    within 1e-6.
+    """Write the model to `path`, compressed if its name ends in .gz. Values have seven decimals, so that probabilities
+    sum to 1 within 1e-6.
     """
     compress = path.suffix == ".gz"
     with replacing(path) as temporary, (gzip.open if compress else open)(temporary, "wt", encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def write_arpa(path: Path, words: Sequence[str], orders: Sequence[Order]) -> Non
 
 
 def write_ngrams(file: TextIO, words: Sequence[str], order: Order, description: str, has_backoff: bool) -> None:
-    """Write one line for each n-gram and show progress."""
+    """Write a line for each n-gram, with a progress bar."""
     with np.errstate(divide="ignore"):
         log_probs = np.clip(np.log10(order.probabilities), ZERO, 0.0)
         backoffs = np.maximum(np.log10(order.backoffs), ZERO)
@@ -106,12 +106,12 @@ def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
 
 
 def choose_lmplz(estimator: str, texts: Sequence[Path], has_vocabulary: bool) -> str | None:
-    """Return the program to estimate with, or None for our own estimation.
+    """Return the path of lmplz; None to estimate the model in this program.
 
-    lmplz has no place for unknown words: it refuses <unk> in a text, and counts no other words as <unk>.
+    lmplz cannot train with unknown words: it refuses <unk> in a text, and has no option to count words as <unk>.
 
     Raises:
-        ValueError: lmplz was asked for and cannot do it.
+        ValueError: lmplz was chosen but cannot be used.
     """
     if estimator == "own":
         return None
@@ -153,24 +153,24 @@ def train_here(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path, nargs="+", metavar="TEXT", help="a sentence in each line")
+    parser.add_argument("text", type=Path, nargs="+", metavar="TEXT", help="text file with a sentence in each line")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ARPA file; *.gz is compressed")
-    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
+    parser.add_argument("--order", type=int, default=3, metavar="N", help="length of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune", type=int, nargs="+", default=[0], metavar="COUNT",
-        help="for each order: leave out n-grams that occur no more often than this; the first is 0, the last holds for"
-        " the orders that follow: 0 0 1 drops the 3-grams and longer ones that occur once (default: 0)",
+        help="for each order, leave out n-grams that occur no more often than this; the first number is 0, the last one"
+        " also applies to higher orders. 0 0 1 drops 3-grams and longer n-grams that occur once (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--vocabulary", type=Path, metavar="FILE",
-        help="the words that the model knows, units.txt or one in each line; others are counted as <unk>"
-        " (default: all of TEXT, and <unk> is as probable as a word that never occurred)",
+        help="vocabulary of the model: units.txt, or a file with a word in each line; other words are counted as <unk>"
+        " (default: all words of TEXT; <unk> then gets the probability of a word that does not occur)",
     )  # fmt: skip
     parser.add_argument(
         "--estimator", choices=("auto", "lmplz", "own"), default="auto",
-        help="lmplz: KenLM's program; own: this one; auto: lmplz if it is on the PATH (default: auto)",
+        help="lmplz: KenLM's program; own: this program; auto: lmplz if it is on the PATH (default: auto)",
     )  # fmt: skip
-    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print perplexities")
+    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print their perplexity")
     add_format_arguments(parser)
     args = parser.parse_args(arguments)
     if args.order < 1:

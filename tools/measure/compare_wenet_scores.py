@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Compare the scores of exported files between environments: run them as WeNet's runtimes do and store the scores.
+"""Compare the scores of exported files between environments: run the files as WeNet's runtimes do and store the scores.
 
-Run it again in another environment to compare the scores there, for example with the versions that WeNet is built with.
-It needs numpy, torch and onnxruntime only. Features are random numbers.
+Run the tool again in another environment, e.g. with WeNet's versions of torch and onnxruntime, to compare the scores
+there. It needs only numpy, torch and onnxruntime. The features are random numbers.
 """
 
 import argparse
@@ -14,28 +14,28 @@ import numpy as np
 import onnxruntime
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the calls of WeNet's C++ live with its tests
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for the runtime emulators of WeNet
 from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy
 
-FRAMES = 633  # a short last chunk, no whole encoder frame
+FRAMES = 633  # the last chunk is short and ends within an encoder frame
 REVERSE_WEIGHT = 0.3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scores", type=Path, help="written if it is missing (.npz), else compared with")
+    parser.add_argument("scores", type=Path, help="file of scores (.npz): written if it is missing, else compared")
     parser.add_argument(
         "files", type=Path, nargs="+", help="TorchScript file, folder of --format wenet-onnx, or .onnx for sherpa-onnx"
     )
-    parser.add_argument("--mel_bins", type=int, default=80, help="of the model (default: 80)")
-    parser.add_argument("--chunk_size", type=int, default=16, help="of TorchScript and sherpa-onnx (default: 16)")
-    parser.add_argument("--num_left_chunks", type=int, default=4, help="of TorchScript and sherpa-onnx (default: 4)")
+    parser.add_argument("--mel_bins", type=int, default=80, help="mel bins of the models (default: 80)")
+    parser.add_argument("--chunk_size", type=int, default=16, help="for TorchScript and sherpa-onnx (default: 16)")
+    parser.add_argument("--num_left_chunks", type=int, default=4, help="for TorchScript and sherpa-onnx (default: 4)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     features = np.random.default_rng(0).normal(10, 3, (FRAMES, args.mel_bins)).astype(np.float32)
     found: dict[str, np.ndarray] = {}
-    with torch.jit.optimized_execution(False):  # as torch_asr_model.cc
+    with torch.jit.optimized_execution(False):  # as in torch_asr_model.cc
         for path in args.files:
             for name, model in opened(path, args.chunk_size, args.num_left_chunks).items():
                 found[name] = model.decode(features)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def opened(path: Path, chunk_size: int, num_left_chunks: int) -> dict[str, AsrModel | SherpaModel]:
-    """Return the models of one exported file or folder by name."""
+    """Return the models in an exported file or folder, by name."""
     if path.is_dir():
         suffixes = [suffix for suffix in (".onnx", ".quant.onnx") if (path / f"encoder{suffix}").exists()]
         return {f"{path}/*{suffix}": OnnxAsrModel(path, suffix) for suffix in suffixes}

@@ -48,21 +48,21 @@ class Effect(NamedTuple):
     cut_off: int  # turns within which a rule closed a segment, with words after it
     turns: int
     edits: int | None  # edits between the text and that of the uncut recording; None: not decoded
-    delays: list[float]  # seconds from the end of a segment's last word to its close by a rule; without cut-offs
+    delays: list[float]  # seconds from the end of a segment's last word until a rule closed it; without cut-offs
 
 
 class Turn(NamedTuple):
-    """The place of one turn, a recording or several, in the long one, without the pause after it, in seconds."""
+    """The position of a turn (one or more recordings, without the pause after it) in the long recording, in seconds."""
 
     start: float
     end: float
 
 
 def parse_rules(label: str) -> EndpointRules:
-    """Parse `RULE1/RULE2/RULE3`, optionally `/P[:SECONDS[:PAUSE]]` for complete sentences; `off` for none.
+    """Parse `RULE1/RULE2/RULE3`, with an optional `/P[:SECONDS[:PAUSE]]` for complete sentences; `off` for no rule.
 
     Raises:
-        ValueError: the label is of another form, or a value is out of its range.
+        ValueError: the label has another form, or a value is out of its range.
     """
     try:
         parts = label.split("/")
@@ -85,7 +85,7 @@ def parse_rules(label: str) -> EndpointRules:
 def joined_turns(
     recordings: Sequence[np.ndarray], size: int, sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> list[np.ndarray]:
-    """Join each `size` recordings to a turn, with digital silence of lengths drawn from `pauses` (seconds) between."""
+    """Join every `size` recordings to a turn; the silences between them have random lengths in `pauses` (seconds)."""
     rng, turns = np.random.default_rng(seed), list[np.ndarray]()
     for first in range(0, len(recordings), size):
         parts = [recordings[first]]
@@ -98,7 +98,7 @@ def joined_turns(
 def long_recording(
     recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> tuple[np.ndarray, list[Turn]]:
-    """Join the turns, each followed by digital silence of a length drawn from `pauses` (seconds)."""
+    """Join the turns; a silence of random length in `pauses` (seconds) follows each of them."""
     rng, parts, turns, position = np.random.default_rng(seed), list[np.ndarray](), list[Turn](), 0
     for samples in recordings:
         parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
@@ -161,12 +161,12 @@ def row(label: str, effect: Effect) -> list[str]:
 
 
 def within_text(size: int, pauses: Sequence[float]) -> str:
-    """Say how recordings were joined to turns."""
+    """Return a description of how recordings were joined to turns."""
     return f"turns of {size} with {pauses[0]:g} to {pauses[1]:g} s between, "
 
 
 def add_pauses(parser: argparse.ArgumentParser, option: str, default: tuple[float, float], place: str) -> None:
-    """Add an option for the shortest and the longest pause in a place, in seconds."""
+    """Add an option for the shortest and the longest pause at a place, in seconds."""
     metavar = ("LEAST", "MOST")
     parser.add_argument(
         option, nargs=2, type=float, default=default, metavar=metavar, help=f"seconds of silence {place}"
@@ -183,26 +183,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=RULES,
         metavar="R1/R2/R3[/P[:SECONDS[:PAUSE]]]",
-        help="seconds, or off for rules 1 and 2; a fourth part closes complete sentences: probability, shortest "
-        "silence, mean pause",
+        help="seconds of rules 1 to 3, or off for rules 1 and 2; a fourth part closes complete sentences: probability, "
+        "shortest silence, mean pause",
     )
     parser.add_argument(
         "--language_model",
         type=Path,
-        help="tells where sentences end, for a fourth part of --rules; it changes no text",
+        help="predicts ends of sentences, for a fourth part of --rules; it does not change the text",
     )
     add_pauses(parser, "--pauses", (0.0, 3.0), "after each turn")
-    parser.add_argument("--recordings_per_turn", type=int, default=1, help="join so many recordings to one turn")
+    parser.add_argument("--recordings_per_turn", type=int, default=1, help="number of recordings joined to one turn")
     add_pauses(parser, "--pauses_within", (0.0, 1.0), "between the recordings of a turn")
-    parser.add_argument("--repeat", type=int, default=1, help="how often to repeat the list")
-    parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
+    parser.add_argument("--repeat", type=int, default=1, help="number of times to use the list")
+    parser.add_argument("--chunk", type=int, help="encoder frames per chunk; default: the model's")
     parser.add_argument("--mode", choices=MODES, help="search mode; default: the model's")
     parser.add_argument(
         "--commit_seconds",
         type=float,
-        help="stop revising words older than this many seconds; default: at the end of the segment",
+        help="make words final once they are this many seconds old; default: at the end of the segment",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the pauses")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random pauses")
     args = parser.parse_args(arguments)
     for name in ("pauses", "pauses_within"):
         least, most = getattr(args, name)
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = offline_step(model, [samples], chunk, meta.left(chunk))
     options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
     language_model = None if args.language_model is None else load_language_model(args.language_model)
-    # The attention decoders cannot rescore half an hour as one sentence.
+    # In rescoring there is no uncut text: the attention decoders cannot score half an hour as one sentence.
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
         f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, "

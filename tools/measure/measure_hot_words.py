@@ -2,10 +2,10 @@
 """Measure hot words on a data.list: recall, precision and error rates with and without them.
 
 The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
-words are recognised where the transcript has it. Recall is the share of the occurrences in the transcripts that are
-found, precision the share of the recognised occurrences that are correct, F1 their harmonic mean. The error rate is
-given for all words, for words of the list, and for the other words; an inserted word counts in its own group. Choose
-boosts on a development set and report their effect on a test set.
+words are recognised at their place in the transcript. Recall is the share of the occurrences in the transcripts that
+are found, precision the share of the recognised occurrences that are correct, and F1 their harmonic mean. The error
+rate is given for all words, for words of the list, and for the other words; an inserted word belongs to one of the last
+two. Choose boosts on a development set and report their effect on a test set.
 """
 
 import argparse
@@ -39,14 +39,14 @@ class Found:
 
     spoken: int = 0  # occurrences in the transcripts
     written: int = 0  # occurrences in the texts
-    right: int = 0  # those that are in both, at the same place
+    right: int = 0  # occurrences in both, at the same place
 
     def __add__(self, other: "Found") -> "Found":
         return Found(self.spoken + other.spoken, self.written + other.written, self.right + other.right)
 
     @property
     def f1(self) -> float:
-        """Return the harmonic mean of recall and precision; 1 if there is nothing to find and nothing was found."""
+        """The harmonic mean of recall and precision; 1 if there is no occurrence on either side."""
         return 2 * self.right / (self.spoken + self.written) if self.spoken + self.written else 1.0
 
 
@@ -113,10 +113,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NATS",
-        help="try each of these for all phrases, in place of the boosts of the list",
+        help="boosts to try for all phrases, one after the other, in place of the boosts in the list",
     )
     parser.add_argument(
-        "--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="or 'full' for full context (default: the model's)"
+        "--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="chunking, or 'full' (default: the model's)"
     )
     parser.add_argument("--unit", choices=UNITS, default="word", help="unit to count errors in (default: word)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for all numbers")
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """Return the list once for each boost, in place of its own boosts; without boosts, the list itself."""
+    """Return a copy of the list for each boost, which replaces its own boosts; without boosts, the list itself."""
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}
@@ -134,7 +134,7 @@ def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[s
 def decode(
     model: AcousticModel, utterances: Sequence[Utterance], chunking: Chunking, options: Mapping[str, DecodingOptions]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Return the texts by name of options and key, and why recordings could not be read, by key."""
+    """Return the texts by name of options and key, and the reasons for unreadable recordings by key."""
     mode = str(next(iter(options.values())).mode)
     variants = tuple(Variant(name, each) for name, each in options.items())
     found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), variants))
@@ -163,7 +163,7 @@ def measure(
 
 
 def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Found:
-    """Find the occurrences of a phrase in both sides of an alignment."""
+    """Count the occurrences of a phrase on both sides of an alignment."""
     spoken = [pair.reference for pair in pairs if pair.reference is not None]
     written = [pair.hypothesis for pair in pairs if pair.hypothesis is not None]
     right = [pair.reference if pair.reference == pair.hypothesis else None for pair in pairs]
@@ -189,7 +189,7 @@ def table(measured: Sequence[Measured]) -> str:
 
 
 def phrase_table(measured: Sequence[Measured]) -> str:
-    """Tabulate each hot word: spoken, found and inserted occurrences, those with most errors first."""
+    """Return a table of spoken, found and inserted occurrences of the hot words with the most errors."""
     first = measured[0].phrases
     wrong = {
         phrase: sum(line.phrases[phrase].spoken + line.phrases[phrase].written - 2 * line.phrases[phrase].right

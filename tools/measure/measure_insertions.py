@@ -20,7 +20,7 @@ from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.evaluation.decode_list import read_batch
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
-RECORDINGS = 100  # of a data.list, at most
+RECORDINGS = 100  # most recordings used from a data.list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="search modes; default: all that the model supports")
     parser.add_argument(
-        "--speech", type=Path, help="data.list whose recordings, played backwards, are voice and babble"
+        "--speech", type=Path, help="data.list of recordings that are played backwards, as voices and babble"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sounds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random sounds")
     parser.add_argument("--show_texts", action="store_true", help="print the text recognised in each sound")
     args = parser.parse_args(arguments)
     if not args.seconds >= 1:
@@ -64,7 +64,7 @@ def modes_of(meta: Meta) -> tuple[str, ...]:
 
 
 def texts_of(model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]) -> dict[str, str]:
-    """Return the text of each search from one run of the model; streams would write the same."""
+    """Return the text of each search from one run of the model; streams would give the same texts."""
     step = offline_step(model, [sound.samples], chunk, model.meta.left(chunk))
     return {mode: _text(decode_rows(model, step, chosen)[0]) for mode, chosen in options.items()}
 

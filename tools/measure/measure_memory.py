@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
-    parser.add_argument("data", type=Path, help="data.list whose utterances are repeated, one after the other")
-    parser.add_argument("--minutes", type=int, default=60, help="of audio; at least 10")
-    parser.add_argument("--chunk", type=int, help="encoder frames; default: the model's")
+    parser.add_argument("data", type=Path, help="data.list whose utterances are streamed again and again")
+    parser.add_argument("--minutes", type=int, default=60, help="minutes of audio; at least 10")
+    parser.add_argument("--chunk", type=int, help="encoder frames per chunk; default: the model's")
     args = parser.parse_args(arguments)
     if args.minutes < 10:
         raise ValueError(f"--minutes {args.minutes}: a trend needs at least 10")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         minutes.append(Minute(time.process_time() - started, process.memory_info().rss))
     stream.finish()
 
-    # The first minutes fill caches of the allocator; what comes later is the stream's own.
+    # The first minutes fill caches of the allocator; later growth belongs to the stream.
     fifth = args.minutes // 5
     speed = [statistics.median(m.compute_seconds for m in part) / 60 for part in (minutes[:fifth], minutes[-fifth:])]
     memory = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stream a data.list through an exported model in random cuts: error rate, latency, equality with offline tokens."""
+"""Stream a data.list, cut at random, through an exported model; measure errors, latency and equality with offline."""
 
 import argparse
 import gc
@@ -31,7 +31,7 @@ from wenet_fusion.scoring.transcripts import Counting
 
 
 class Percentiles(NamedTuple):
-    """Values that 50, 90 and 99 % of the cases stay below."""
+    """The 50th, 90th and 99th percentile."""
 
     p50: float
     p90: float
@@ -40,7 +40,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of stream.json. Milliseconds are computation, seconds are audio time; None: nothing to measure."""
+    """The contents of stream.json. Milliseconds measure computation, seconds audio; None: nothing to measure."""
 
     model: str
     data: str
@@ -58,23 +58,23 @@ class Report:
     real_time_factor: float
     chunk_ms: Percentiles | None  # computation per chunk
     finalisation_ms: Percentiles | None  # from the last sample to the final text
-    finalisation_processor_ms: Percentiles | None  # processor time of the same
+    finalisation_processor_ms: Percentiles | None  # processor time from the last sample to the final text
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
     emission_delay_seconds: Percentiles | None  # from the end of a word to its display, without computation
-    upwr: float | None  # unstable partial words: shown and changed later, per word of the final text
-    open_words: float | None  # words of a text shown that could still change, on average
-    dated_words: int  # correctly recognised words, whose times are compared with the CTM file's
+    upwr: float | None  # unstable partial word ratio: words shown and changed later, per word of the final text
+    open_words: float | None  # mean number of words in a displayed text that could still change
+    dated_words: int  # correctly recognised words, whose times are compared with the CTM file
     start_errors_seconds: BoundaryErrors | None
     end_errors_seconds: BoundaryErrors | None
-    compared: int  # utterances with the tokens of offline evaluation
+    compared: int  # utterances that have tokens of offline evaluation
     same_tokens: int
     different: list[str]
-    undated: list[str]  # utterances whose words the CTM file lacks
+    undated: list[str]  # utterances whose words are missing in the CTM file
     skipped: list[str]
 
 
 def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timeline:
-    """Pair the spoken words with the words on display."""
+    """Align the spoken words with the displayed words."""
     shown: list[float | None] = []
     position = 0
     for pair in align([word.text for word in spoken], streamed.words).pairs:
@@ -85,14 +85,14 @@ def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timelin
 
 
 def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | None:
-    """Return the percentiles of some values; None without any."""
+    """Return the percentiles of values; None if there are no values."""
     if not len(values):
         return None
     return Percentiles(*(round(float(value) * factor, 4) for value in np.percentile(values, (50, 90, 99))))
 
 
 def streamed_chunking(label: str) -> Chunking:
-    """Parse a chunking that can be streamed: any but full context."""
+    """Parse a chunking that can be streamed, i.e. not full context."""
     if label == "full":
         raise argparse.ArgumentTypeError("'full' cannot be streamed; give SIZE/LEFT in frames and chunks, such as 16/4")
     try:
@@ -102,7 +102,7 @@ def streamed_chunking(label: str) -> Chunking:
 
 
 def print_report(report: Report) -> None:
-    """Print the numbers as a few lines of text."""
+    """Print a summary of the report."""
     rate = "no word spoken" if report.wer is None else f"{100 * report.wer:.2f} % of {report.words} words"
     print(
         f"{report.data}, chunks {report.chunking}, {report.mode}: {report.utterances} utterances,"
@@ -151,7 +151,7 @@ def build_report(
     undated: list[str],
     skipped: list[str],
 ) -> Report:
-    """Compute all numbers of a run. Without `spoken` there are no delays."""
+    """Compute all results of a run. Without `spoken` there are no delays."""
     offline = read_table(args.reference_tokens) if args.reference_tokens else {}
     compared = [key for key in streamed if key in offline]
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
@@ -210,20 +210,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="data.list")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument(
-        "--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks to the left"
+        "--chunking", type=streamed_chunking, default="16/4", help="frames per chunk / chunks of left context"
     )
     parser.add_argument("--mode", choices=MODES, help="search mode; default: the model's")
     parser.add_argument(
-        "--commit_seconds", type=float, help="stop revising words older than this many seconds; default: at the end"
+        "--commit_seconds", type=float, help="make words final at this age in seconds; default: at the segment's end"
     )
     parser.add_argument("--reference_tokens", type=Path, help="`tokens` file of offline evaluation, to compare with")
     parser.add_argument(
         "--ctm",
         type=Path,
-        help="CTM file with the time of each word (`wenet-fusion align` writes one); without it no delays, timestamp "
-        "errors and picture",
+        help="CTM file with the times of all words (`wenet-fusion align` writes one); needed for delays, timestamp "
+        "errors and the picture",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the cuts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random cuts")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for stream.json, text, words.ctm and timeline.png"
     )
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     recognizer = Recognizer(args.model, DecodingOptions(mode=args.mode, commit_seconds=args.commit_seconds))
     gc.collect()
-    gc.freeze()  # as the commands do: see `build_recognizer` of the runtime
+    gc.freeze()  # as in the commands; see `build_recognizer` in the runtime
     rate = recognizer.model.meta.sample_rate
     listed = scan_manifest(args.data, args.data_type)
     utterances = {utterance.key: utterance for utterance in listed.utterances}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare word times in CTM files, from `wenet-fusion align` or measure_streaming.py, with a reference."""
+"""Compare the word times of CTM files, e.g. from `wenet-fusion align` or measure_streaming.py, with a reference."""
 
 import argparse
 import json
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recognised = read_ctm(path)
         keys_without_words(
             recognised, texts, path
-        )  # an utterance in which nothing was recognised has no line, but one must have
+        )  # raises ValueError if no utterance has words: single utterances without recognised words are allowed
         rows[path] = timestamp_errors(match_all_words(spoken, recognised))
     print(table(rows, sum(map(len, spoken.values()))))
     if args.output is not None:

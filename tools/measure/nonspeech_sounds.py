@@ -21,10 +21,10 @@ class Sound(NamedTuple):
 def nonspeech_sounds(
     sample_rate: int, seconds: float, recordings: Sequence[np.ndarray] = (), seed: int = 0
 ) -> Iterator[Sound]:
-    """Yield every kind at several levels: RMS relative to full scale (0 dB), before peaks are clipped.
+    """Yield every kind of sound at several levels. A level is the RMS relative to full scale, before clipping.
 
     Args:
-        recordings: speech (n,) at `sample_rate`, played backwards; without it there are no voices.
+        recordings: speech (n,) at `sample_rate`, which is played backwards; without it there are no voices.
     """
     rng = np.random.default_rng(seed)
     count = int(seconds * sample_rate)
@@ -52,13 +52,13 @@ def _sound(kind: str, label: str, level: float, shape: np.ndarray) -> Sound:
 
 
 def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return noise that falls by 3 dB per octave."""
+    """Return noise whose spectrum falls by 3 dB per octave."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
 
 
 def _chords(count: int, sample_rate: int, beat: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a new chord each beat, with overtones that fade as on a plucked string."""
+    """Return a sequence of chords, a new one each beat, whose overtones fade like those of a plucked string."""
     total, length = np.zeros(count), int(beat * sample_rate)
     time = np.arange(2 * length) / sample_rate
     for start in range(0, count, length):
@@ -76,7 +76,7 @@ def _chords(count: int, sample_rate: int, beat: float, rng: np.random.Generator)
 
 
 def _reversed(count: int, recordings: Sequence[np.ndarray], voices: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the sum of `rows` rows of recordings played backwards, each recording equally loud."""
+    """Return the sum of `voices` sequences of recordings played backwards, all equally loud."""
     total = np.zeros(count)
     for _ in range(voices):
         position = 0

@@ -1,4 +1,4 @@
-"""Load the plotting library and set the look that all pictures share."""
+"""Load the plotting library and set the common style of all pictures."""
 
 from types import ModuleType
 
@@ -7,7 +7,7 @@ BLUE, PALE_BLUE, YELLOW, RED = "#33658a", "#8fc1e3", "#f0a202", "#d9542b"
 
 
 def load_pyplot() -> ModuleType:
-    """Return matplotlib.pyplot for files, without a display. Raises OSError if the optional package is missing."""
+    """Return matplotlib.pyplot for writing files, without a display. Raises OSError if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError as error:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw loss and word error rate of a training run from its train_log.jsonl."""
+"""Draw the losses and the word error rate of a training run from its train_log.jsonl."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ def _columns(entries: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the running median over `width` values, shorter at the ends, so that single bad batches do not show."""
+    """Return the running median over `width` values (fewer at the ends), which hides single bad batches."""
     half = width // 2
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 

@@ -28,8 +28,8 @@ class Bin(NamedTuple):
     low: float
     high: float
     words: int
-    confidence: float  # their mean; NaN without words, and so are the rest
-    right: float  # the share that was right
+    confidence: float  # mean confidence; this and the following are NaN without words
+    right: float  # share of correct words
     right_low: float  # Wilson's 95 % interval of that share
     right_high: float
 
@@ -39,18 +39,18 @@ class Reliability(NamedTuple):
 
     words: int
     wrong: int
-    confidence: float  # mean
-    right: float  # share
-    expected_calibration_error: float  # mean distance of confidence and share of a bin, weighted by its words
+    confidence: float  # mean confidence
+    right: float  # share of correct words
+    expected_calibration_error: float  # mean of |confidence - right| over the bins, weighted by their words
     bins: list[Bin]
 
 
 def rated_words(
     references: Mapping[str, str], recognised: Mapping[str, Sequence[Word]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for every recognised word its confidence and whether it is correct in a minimal alignment."""
+    """Return the confidence of every recognised word, and whether the word is correct in a minimal alignment."""
     confidences, right = [], []
-    counting = Counting("mixed")  # as the runtime cuts text into words
+    counting = Counting("mixed")  # splits text into words like the runtime
     for key, text in references.items():
         words = iter(recognised.get(key, ()))
         for pair in align(counting.tokens(text), [word.text for word in recognised.get(key, ())]).pairs:
@@ -78,7 +78,7 @@ def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) ->
     share = float(right.mean())
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    # Of words that are all right or all wrong the interval ends at their share, but for the last digit.
+    # If all words are right or all are wrong, the interval must end exactly at their share, despite rounding.
     right_low, right_high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
     return Bin(low, high, count, float(confidences.mean()), share, right_low, right_high)
 
@@ -130,11 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("text", type=Path, help="transcripts: lines 'key words'")
     parser.add_argument(
-        "ctm", type=Path, help="recognised words with confidence, such as tools/measure/measure_streaming.py writes"
+        "ctm", type=Path, help="recognised words with confidence, e.g. from tools/measure/measure_streaming.py"
     )
-    parser.add_argument("--bins", type=int, default=10, help="of equal width")
-    parser.add_argument("--title", help="of the picture; default: the CTM file")
-    parser.add_argument("--output", type=Path, help="picture to draw (PNG, SVG or PDF); gets a JSON file beside it")
+    parser.add_argument("--bins", type=int, default=10, help="number of bins of equal width")
+    parser.add_argument("--title", help="title of the picture; default: the CTM file")
+    parser.add_argument("--output", type=Path, help="picture to draw (PNG, SVG or PDF), with a JSON file beside it")
     args = parser.parse_args(arguments)
     if args.bins < 1:
         raise ValueError(f"--bins {args.bins}: give at least 1")
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     keys_without_words(
         recognised, references, args.ctm
-    )  # an utterance in which nothing was recognised has no line, but one must have
+    )  # raises ValueError if no utterance has words: single utterances without recognised words are allowed
     found = reliability(*rated_words(references, recognised), args.bins)
     print(
         f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right "

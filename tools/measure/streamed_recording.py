@@ -1,4 +1,4 @@
-"""Stream one recording in random cuts and note when its text appeared."""
+"""Stream one recording, cut at random, and record when its text appears."""
 
 import itertools
 import time
@@ -16,19 +16,19 @@ class Streamed(NamedTuple):
     words: tuple[str, ...]
     ids: tuple[int, ...]
     timed: tuple[Word, ...]  # the words with their times and confidence
-    shown: tuple[float, ...]  # audio time from which a word stood in the text and stayed
+    shown: tuple[float, ...]  # audio time from which a word was displayed without later changes
     changed: int  # words that the next displayed text changed or removed
     open_words: tuple[int, ...]  # for each displayed text: number of words that were not yet final
-    first_text: float | None  # audio time of the first text, right or wrong; None: there was never one
-    first_text_compute: float  # of the call that brought it
-    chunk_compute: tuple[float, ...]  # of each call that completed a chunk
-    final_compute: float  # from the last sample to the final text
-    final_processor: float  # processor time of the same, which other programs do not prolong
-    compute: float  # of all calls
+    first_text: float | None  # audio time of the first text, right or wrong; None: there was no text
+    first_text_compute: float  # computing time of the call that returned it
+    chunk_compute: tuple[float, ...]  # computing time of each call that completed a chunk
+    final_compute: float  # computing time from the last sample to the final text
+    final_processor: float  # the same as processor time, which other programs do not lengthen
+    compute: float  # computing time of all calls
 
 
 def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cut samples into pieces of 1 to `longest` samples, with lengths spread over all orders of magnitude."""
+    """Cut samples into pieces of 1 to `longest` samples, with random lengths of all orders of magnitude."""
     pieces, position = [], 0
     while position < len(samples):
         length = int(np.exp(rng.uniform(0, np.log(longest + 1))))
@@ -40,8 +40,8 @@ def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) ->
 def settled_times(
     partials: Sequence[tuple[float, Sequence[str]]], final: Sequence[str], end: float
 ) -> tuple[float, ...]:
-    """Return when each word of `final` appeared for good, given the texts on display at earlier times; `end` for words
-    that none had.
+    """Return for each word of `final` the time from which it was displayed without later changes, or `end` if it was
+    not displayed before. `partials` are the earlier texts with their times.
     """
     times = [end] * len(final)
     stable = len(final)
@@ -55,7 +55,7 @@ def settled_times(
 
 
 def changed_words(texts: Sequence[Sequence[str]]) -> int:
-    """Return how many displayed words the next text changed or removed."""
+    """Return how many displayed words were changed or removed by the next text."""
     changed = 0
     for before, after in itertools.pairwise(texts):
         changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
@@ -65,9 +65,9 @@ def changed_words(texts: Sequence[Sequence[str]]) -> int:
 def stream_utterance(
     recognizer: Recognizer, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator
 ) -> Streamed:
-    """Feeds `samples`, at the model's rate, to a fresh stream, cut at random into pieces of at most one chunk.
+    """Feed `samples`, at the model's rate, to a fresh stream, cut at random into pieces of at most one chunk.
 
-    A text counts as shown at the end of the chunk that completed it: that is when a microphone would have delivered it.
+    A text counts as displayed at the end of its chunk, because a microphone would deliver the last sample then.
     """
     meta = recognizer.model.meta
     chunk_samples = chunk * meta.frame_samples

@@ -9,7 +9,7 @@ from wenet_fusion_runtime import Word
 
 
 class Timeline(NamedTuple):
-    """One recording. `shown` has an entry for each spoken word; None: it was not recognised."""
+    """One recording. `shown` has the display time of each spoken word; None: the word was not recognised."""
 
     key: str
     spoken: tuple[Word, ...]
@@ -19,7 +19,7 @@ class Timeline(NamedTuple):
 def draw_timeline(
     line: Timeline, samples: np.ndarray, sample_rate: int, chunk_seconds: float, chunking: str, path: Path
 ) -> None:
-    """Write a picture: the waveform with its words, and below it a row per word, from its end to its display.
+    """Write a picture of the waveform with its words, and below it a row for each word, from its end to its display.
 
     Raises:
         OSError: matplotlib is missing, or the picture cannot be written.

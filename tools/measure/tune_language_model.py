@@ -32,7 +32,7 @@ class Tuned:
     """The results on a test set under one chunking. Error rates are fractions."""
 
     chunking: str
-    lm_weight: float  # of the fewest errors on the dev set
+    lm_weight: float  # weight with the fewest errors on the dev set
     word_bonus: float
     dev_without: float
     dev_with: float
@@ -48,7 +48,7 @@ def decode(
     variants: Sequence[DecodingOptions],
     skipped: dict[str, str],
 ) -> list[ErrorCounts]:
-    """Return the word errors under each of the options; reasons for unreadable recordings go to `skipped`, by key."""
+    """Return the word errors with each of the options; add the reason for each unreadable recording to `skipped`."""
     mode, label = str(variants[0].mode), chunking_label(chunking)
     named = tuple(Variant(str(number), options) for number, options in enumerate(variants))
     found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), named), title=f"decode {label}")
@@ -64,9 +64,9 @@ def tune(
     model: AcousticModel, dev: Sequence[Utterance], tests: Mapping[str, Sequence[Utterance]], chunking: Chunking,
     variants: Sequence[DecodingOptions], skipped: dict[str, str],
 ) -> list[Tuned]:  # fmt: skip
-    """Choose on `dev` and measure on each of `tests`, by the name of its list.
+    """Choose weight and bonus on `dev`, and measure them on each of `tests`, which are given by the name of their list.
 
-    `variants`: without a language model, then with one in all ways to try; of equals the first is taken.
+    The first of `variants` has no language model, the others are those to try; at equal errors the first one wins.
     """
     without, *fused = decode(model, dev, chunking, variants, skipped)
     best = min(range(len(fused)), key=lambda index: fused[index].errors)
@@ -105,20 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("language_model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
-    parser.add_argument("--dev", type=Path, required=True, help="data.list to choose weight and bonus on")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="data.list of each set to measure them on")
+    parser.add_argument("--dev", type=Path, required=True, help="data.list for choosing weight and bonus")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="data.list of each test set")
     parser.add_argument("--data_type", choices=("auto", "raw", "shard"), default="auto", help="auto: by the first line")
     parser.add_argument(
         "--chunkings",
         type=streamed_chunking,
         nargs="+",
-        help="frames per chunk / chunks to the left; default: the model's",
+        help="frames per chunk / chunks of left context; default: the model's",
     )
     parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="lm_weight to try")
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="word_bonus to try with each")
     parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="search mode")
-    parser.add_argument("--beam_size", type=int, help="hypotheses of the search; default: the runtime's")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file; a table goes beside it as .md")
+    parser.add_argument("--beam_size", type=int, help="hypotheses in the beam; default: the runtime's")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write, with a table beside it (.md)")
     args = parser.parse_args(arguments)
 
     language_model = load_language_model(args.language_model)
