@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure the error rates of checkpoints, streamed in every precision.
+"""Measure the word error rates of checkpoints, streamed in every precision.
 
-Each checkpoint is exported to TorchScript and to ONNX archives as `wenet-fusion export` does, and recorded speech is
-streamed through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. ONNX archives of a
-Conformer have no int8 with constant scales.
+Each checkpoint is exported to TorchScript and ONNX archives with `wenet-fusion export`, and recorded speech is streamed
+through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer cannot be
+exported to an ONNX archive in int8 with constant scales.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
-MAX_INCREASE = "100"  # no limit: the increase is what this program measures
+MAX_INCREASE = "100"  # no limit, because this program measures the increase
 
 
 class Subject(NamedTuple):
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     chunk: str
     wer: float
     words: int
-    changed: int  # utterances whose text differs from that of the first form
+    changed: int  # utterances whose text differs from the text of the first form
     megabytes: float
 
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoints", nargs="+", type=subject, metavar="NAME=CHECKPOINT", help="models to compare")
     parser.add_argument("--data", type=Path, required=True, help="data.list to stream")
     parser.add_argument("--calibration", type=Path, required=True, help="data.list for the scales of int8")
-    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="of --data (default: all)")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances of --data (default: all)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def subject(text: str) -> Subject:
 
 
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Measure every form of one checkpoint at every chunk size. The first form is the reference for the others."""
+    """Measure every form of a checkpoint at every chunk size. The texts of the others are compared with the first's."""
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
@@ -121,7 +121,7 @@ def errors(speech: Sequence[Speech], texts: dict[str, str]) -> ErrorCounts:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    """Tabulate the error rate and the number of changed texts by model, form and chunk size."""
+    """Return a table of error rates and numbers of changed texts by model, form and chunk size."""
     chunks = list(dict.fromkeys(outcome.chunk for outcome in outcomes))[::-1]
     head = ["model and form"]
     for chunk in chunks:

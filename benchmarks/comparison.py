@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The paper's comparison on a recipe's data: train every configuration, and summarise what has finished.
+"""The paper's comparison on a recipe's data: train every configuration, and summarise the finished trainings.
 
 python benchmarks/comparison.py run --study conf/comparison.yaml --data_dir data --folder exp/comparison
 python benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --name digits \\
     --output ../../../benchmarks/results
 
-Run both in the recipe's folder; its run_comparison.sh does. After an interruption, the same command goes on.
+Run both commands in the recipe's folder, or its run_comparison.sh. After an interruption, the same command resumes.
 """
 
 import argparse
@@ -25,20 +25,20 @@ from wenet_fusion_runtime.console import run_main
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    runs = verbs.add_parser("run", help="train and evaluate what is left")
+    runs = verbs.add_parser("run", help="run the remaining trainings and evaluations")
     runs.add_argument("--data_dir", type=Path, default=Path("data"), help="data folder of the recipe (default: data)")
     runs.add_argument("--device", default="cpu", help="device of the trainings (default: cpu)")
     runs.add_argument("--dry_run", action="store_true", help="print the plan instead")
-    summary = verbs.add_parser("summarise", help="write the tables of what has finished")
-    summary.add_argument("--name", required=True, help="of the corpus: comparison_NAME.md and comparison_NAME.json")
-    summary.add_argument("--output", type=Path, required=True, help="folder of the page and the numbers")
+    summary = verbs.add_parser("summarise", help="write tables of the finished runs")
+    summary.add_argument("--name", required=True, help="name of the corpus, for comparison_NAME.md and .json")
+    summary.add_argument("--output", type=Path, required=True, help="folder for the page and the numbers")
     summary.add_argument("--page", type=Path, help="document that quotes the tables")
     summary.add_argument("--picture", type=Path, help="PNG to draw")
     for verb in (runs, summary):
         verb.add_argument("--study", type=Path, required=True, help="YAML file of the comparison")
         verb.add_argument("--folder", type=Path, required=True, help="folder of the runs")
-        verb.add_argument("--records", type=Path, help="folder of what is kept of ended runs (default: --folder)")
-        verb.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
+        verb.add_argument("--records", type=Path, help="folder for the records of ended runs (default: --folder)")
+        verb.add_argument("--jobs", type=int, default=1, help="number of parallel trainings (default: 1)")
     args = parser.parse_args(arguments)
     study = read_study(args.study)
     if args.jobs < 1:
@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
-    """Print what is left as far as it is known now: the grid may grow, and the seeds wait for the choice."""
+    """Print the tasks that are known to be left: the grid may grow, and the seeds follow after the choice."""
     for task in plan(study, folders).tasks:
         print(task.label)
     print(progress(study, folders).line(jobs))
 
 
 def summarise(study: Study, args: argparse.Namespace) -> None:
-    """Write the tables of what has finished, and the picture."""
+    """Write the tables of the finished runs, and the picture."""
     folders = RunFolders(args.folder, args.records)
     sizes = collect(study, folders)
     now = progress(study, folders)

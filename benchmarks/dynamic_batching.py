@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Measure how batching changes a model with dynamic int8 scales: error rates of its sessions alone and together.
+"""Measure how batching changes the error rate of a model with dynamic int8 scales.
 
-MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at once and
-audio
-comes as fast as it is taken, so that batches are full. Writes dynamic_batching.md and dynamic_batching.json.
+MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at the same time,
+and audio arrives as fast as it is decoded, so that batches are full. Writes dynamic_batching.md and .json.
 """
 
 import argparse
@@ -31,7 +30,7 @@ PATIENCE = 600.0
 
 class Outcome(NamedTuple):
     counts: ErrorCounts
-    changed: int  # utterances whose text differs from that alone
+    changed: int  # utterances whose text differs from the text without batching
     streams_per_step: float
 
 
@@ -39,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of precision int8-dynamic")
     parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings and transcripts")
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="most streams in a step")
-    parser.add_argument("--num_utterances", type=int, default=10**9, help="of the list, spread over it (default: all)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="largest batches to try")
+    parser.add_argument("--num_utterances", type=int, default=10**9, help="utterances of LIST, spread (default: all)")
     parser.add_argument(
-        "--quieter", type=float, default=0.0, metavar="DB", help="each recording by 0 to DB, drawn (default: 0)"
+        "--quieter", type=float, default=0.0, metavar="DB", help="attenuate recordings by a random 0 to DB (default: 0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of who sits beside whom, and how loud (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the levels (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def transcripts(
     recognizer: Recognizer, speech: Sequence[Speech], batch: int, tick: Callable[[], object]
 ) -> tuple[dict[str, str], float]:
-    """Decode all utterances at once. Return the text of each, and the average number of streams in a step.
+    """Decode all utterances at the same time. Return their texts, and the mean number of streams in a step.
 
     Raises:
         ValueError: a session failed.

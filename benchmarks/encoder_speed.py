@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time a streaming step of the encoder in every form, beside the LayerNorm Conformer of the same shape.
+"""Time a streaming step of the encoder in every form, and of the LayerNorm Conformer with the same shape.
 
-One process, one thread, all forms by turns; random weights; features and state in, frames and state out. Writes
-encoder.md (tables, with the goals beside what was measured), encoder.json and encoder_speed.png.
+All forms run by turns in one process with one thread and have random weights. A step maps features and state to frames
+and the next state. Writes encoder.md (tables, goals and measurements), encoder.json and encoder_speed.png.
 """
 
 import argparse
@@ -33,11 +33,11 @@ QUICK = Sizes(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="streams per step, beside 1")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="streams per step, in addition to 1")
     parser.add_argument("--rounds", type=int, default=40, help="turns of every form (default: 40)")
-    parser.add_argument("--timed", type=int, default=2, help="steps in a turn that count (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy encoder and 3 rounds: shows that everything runs")
+    parser.add_argument("--timed", type=int, default=2, help="measured steps in a turn (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="use a toy encoder and 3 rounds, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables, the numbers and the chart")
     args = parser.parse_args(arguments)
     if min([args.rounds, args.timed, *args.batches]) < 1:
@@ -79,7 +79,7 @@ def build(sizes: Sizes, seed: int) -> list[Candidate]:
 
 
 def measure(candidates: Sequence[Candidate], sizes: Sizes, batches: Sequence[int], rounds: int, timed: int) -> Times:
-    """Time every candidate with one stream, and whole encoders also with several."""
+    """Time every candidate with one stream, and whole encoders also with several streams."""
     times = {}
     for batch in batches:
         chosen = [candidate for candidate in candidates if batch == 1 or candidate.model not in (LINEAR, STEPS)]

@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
-"""Time a streaming step of the encoder on a GPU in three precisions, beside the LayerNorm Conformer of the same
-shape.
+"""Time a streaming step of the encoder on a GPU in three precisions, and of a LayerNorm Conformer of the same shape.
 
-One process, all forms by turns; random weights; features and state in, frames and state out, all on the GPU. A
-step lasts from its call until the device has finished. Writes gpu.md (milliseconds per step, streams in real time)
-and
-gpu.json.
+All forms run by turns in one process and have random weights. A step maps features and state to frames and the next
+state, all on the GPU; it lasts from its call until the device has finished. Writes gpu.md (milliseconds per step,
+streams in real time) and gpu.json.
 """
 
 import argparse
@@ -33,7 +31,7 @@ from wenet_fusion.model.encoder import Encoder
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PLAIN = f"{OURS} as trained"  # norms folded, without the CPU kernels of our export
+PLAIN = f"{OURS} as trained"  # with folded norms, but without the CPU kernels of our export
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by the form's name
 
@@ -42,7 +40,7 @@ class Streams(NamedTuple):
     """The number of streams that one GPU serves in real time."""
 
     count: int
-    batch: int  # of its steps
+    batch: int  # streams per step
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--batches", type=int, nargs="+", default=BATCHES, help="streams per step (default: 1 2 4 ... 256)"
     )
     parser.add_argument("--rounds", type=int, default=20, help="turns of every form (default: 20)")
-    parser.add_argument("--timed", type=int, default=5, help="steps in a turn that count (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy encoder and 2 rounds: shows that everything runs")
+    parser.add_argument("--timed", type=int, default=5, help="measured steps in a turn (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
     args = parser.parse_args(arguments)
     if min([args.rounds, args.timed, *args.batches]) < 1:
@@ -109,7 +107,7 @@ def measure(forms: Sequence[Form], shapes: Sequence[Shape], rounds: int, timed: 
 
 
 def finished(call: Call, where: torch.device) -> Call:
-    """Wrap a call so that it returns when the device has finished."""
+    """Wrap a call so that it returns only when the device has finished."""
 
     def whole() -> None:
         call()
@@ -127,7 +125,7 @@ def describe(where: torch.device) -> str:
 
 
 def steps_table(times: Times, chunking: Chunking) -> str:
-    """Tabulate milliseconds per step of all streams together."""
+    """Return a table of milliseconds per step, which has all streams of a batch."""
     found = {shape.batch: timings for shape, timings in times.items() if shape.chunking == chunking}
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]
@@ -147,8 +145,8 @@ def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
 
 
 def real_time(times: Times, chunking: Chunking, name: str) -> Streams:
-    """Return the largest number of streams that steps of one batch serve in real time; 0 if a step takes longer
-    than its chunk.
+    """Return the largest number of streams that are served in real time, and their batch size; 0 streams if every step
+    takes longer than its chunk.
     """
     lasts = 1000 * chunking.size * FrontendConfig().frame_samples / FrontendConfig().sample_rate
     found = [

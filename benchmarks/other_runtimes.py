@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
-"""Measure the error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with the features that they
-compute.
+"""Measure the word error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with their own features.
 
-Exports the checkpoint for each of them, decodes recorded speech as their C++ does, and says beside our own runtime
-what
-their front-ends and their ends of audio cost, and what mends it. WeNet's runtimes are driven call by call
-(tests/support/model/wenet_runtime.py) over Kaldi's features and searched by our beam search; sherpa-onnx is the
-package
-itself. Writes
-foreign.md and foreign.json.
+The checkpoint is exported for each runtime, and recorded speech is decoded as in its C++ code. The results show, in
+comparison with our runtime, what the other front-ends and the missing right padding cost, and what corrects it. WeNet's
+runtimes are emulated (tests/support/model/wenet_runtime.py) with Kaldi's features and our beam search; sherpa-onnx is
+the real package. Writes foreign.md and foreign.json.
 """
 
 import argparse
@@ -34,13 +30,13 @@ from wenet_fusion.scoring.error_rate import ErrorCounts, score
 from wenet_fusion.trained_model import TrainedModel, load_trained
 
 KEEP_ALL = -1  # WeNet's default for num_left_chunks
-SHERPA_TAIL_SECONDS = 0.8  # what sherpa-onnx's own programs append
+SHERPA_TAIL_SECONDS = 0.8  # right padding of sherpa-onnx's own programs
 Decode = Callable[[Speech], Texts]
 
 
 class Case(NamedTuple):
     runtime: str
-    audio: str  # its padding and its features
+    audio: str  # padding and features
     decode: Decode
 
 
@@ -48,17 +44,17 @@ class Outcome(NamedTuple):
     runtime: str
     audio: str
     greedy: float
-    rescored: float | None  # None: that runtime has no rescoring
-    errors: str  # of greedy search
-    other_text: int  # utterances whose greedy text is not that of our runtime
+    rescored: float | None  # None: the runtime has no rescoring
+    errors: str  # edits of greedy search
+    other_text: int  # utterances whose greedy text differs from our runtime's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="data.list to decode")
-    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="of --data (default: all)")
-    parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="default: the model's")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances of --data (default: all)")
+    parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="chunking (default: the model's)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -79,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]:
-    """Export the checkpoint to `folder`. The first case is our runtime, the reference for the others."""
+    """Export the checkpoint to `folder`. The first case is our runtime, with which the others are compared."""
     frontend, fbank = trained.config.model.frontend, trained.model.fbank
     script, graphs = folder / "final.zip", folder / "wenet"
     export_model(trained, script)

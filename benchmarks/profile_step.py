@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Profile one streaming step: milliseconds per operator of the int8 forms, and the speed of memory.
+"""Profile one streaming step: milliseconds per operator of the int8 forms, and the memory bandwidth.
 
-Lists the most expensive operators of each form; profilers take time themselves, so read shares rather than sums. Below
-them stands how fast the products read their weights, and how fast this core reads memory otherwise. Writes profile.md
-and profile.json.
+Lists the most expensive operators of each form; the profiler itself takes time, so shares are more reliable than sums.
+Below them, a table compares the bandwidth at which matrix products read their weights with the memory bandwidth of this
+core. Writes profile.md and profile.json.
 """
 
 import argparse
@@ -44,9 +44,9 @@ PRODUCTS = (
     "MatMulInteger",
     "DynamicQuantizeMatMul",
     "quantized::linear",
-)  # first letters of operators that read int8 weights
-DEAREST = 6  # operators that have a row of their own
-READ_MEGABYTES = 256  # more than any core keeps
+)  # beginnings of the names of operators that read int8 weights
+DEAREST = 6  # number of operators that have their own row
+READ_MEGABYTES = 256  # larger than any cache
 
 
 class Profile(NamedTuple):
@@ -55,20 +55,20 @@ class Profile(NamedTuple):
     form: str
     shape: str
     operators: dict[str, float]  # milliseconds per step
-    weights_megabytes: float  # of the products
+    weights_megabytes: float  # weights of the matrix products
 
     @property
     def products(self) -> float:
-        """Milliseconds per step in products with weights."""
+        """Milliseconds per step in matrix products with weights."""
         return sum(ms for name, ms in self.operators.items() if name.startswith(PRODUCTS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help="that are profiled of each form (default: 60)")
+    parser.add_argument("--steps", type=int, default=60, help="profiled steps of each form (default: 60)")
     parser.add_argument("--batch", type=int, default=1, help="streams per step (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy encoder: shows that everything runs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="use a toy encoder, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
     args = parser.parse_args(arguments)
     if min(args.steps, args.batch) < 1:
@@ -126,7 +126,7 @@ def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profi
 
 
 def megabytes_of_linear(builder: Builder, name: str) -> float:
-    """Return the megabytes that the linear layers' weights take in int8."""
+    """Return the size of the linear layers' weights in int8, in megabytes."""
     config = builder.sizes.encoder if name.startswith(OURS) else conformer(builder.sizes.encoder)
     encoder = builder.plain(config)
     return sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear)) / 1e6
@@ -148,8 +148,8 @@ def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
 
 
 def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
-    """Return microseconds by operator in the last `runs` runs of onnxruntime's profile; the runs before filled
-    the context.
+    """Return microseconds by operator in the last `runs` runs of onnxruntime's profile; earlier runs filled the left
+    context.
     """
     start = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs]
     spent: Counter[str] = Counter()
@@ -168,8 +168,8 @@ def torch_operators(call: Call, steps: int) -> dict[str, float]:
 
 
 def read_bandwidth(rounds: int = 9) -> float:
-    """Return the gigabytes per second at which one thread reads an array larger than any cache: the median of
-    several readings.
+    """Return the bandwidth at which one thread reads an array larger than any cache, in GB/s: the median of several
+    readings.
     """
     array = np.ones(READ_MEGABYTES * 1_000_000 // 8)
     seconds = []
@@ -181,7 +181,7 @@ def read_bandwidth(rounds: int = 9) -> float:
 
 
 def operators_table(profiles: Sequence[Profile]) -> str:
-    """Tabulate the most expensive operators of each form."""
+    """Return a table of the most expensive operators of each form."""
     columns = []
     for profile in profiles:
         spent: Counter[str] = Counter()
@@ -196,7 +196,7 @@ def operators_table(profiles: Sequence[Profile]) -> str:
 
 
 def short(operator: str) -> str:
-    """Return the name of an operator without its library and without the parts of `quantized::linear_with_...`."""
+    """Return the name of an operator without its library and without a part like `_with_...`."""
     return operator.rpartition("::")[2].partition("_with_")[0]
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the whole runtime, audio in and text out, beside the encoder alone in the same process, with one thread.
+"""Time the whole runtime, from audio to text, and the encoder alone, in one process with one thread.
 
-The weights are random, with the peaked, mostly blank posteriors of a trained CTC head. Also timed:
-rescoring of a 20 s segment, and a new process until its first text. Writes runtime.md and runtime.json.
+The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head. Also timed: rescoring
+of a 20 s segment, and the start of a new process until its first text. Writes runtime.md and runtime.json.
 """
 
 import os
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
-    """Tabulate milliseconds per chunk, and the whole relative to the encoder alone."""
+    """Return a table of milliseconds per chunk, with the ratio of the whole runtime to the encoder alone."""
     rows = []
     for name in names:
         found = [times[f"{name}: {part}"].median / steps for part in PARTS]
@@ -101,7 +101,7 @@ def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
 
 
 def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
-    """Return the goals of the whole runtime relative to the encoder alone."""
+    """Return the goals for the ratio of the whole runtime to the encoder alone."""
     return [
         Goal(
             f"{label}, {name}, {mode.replace('_', ' ')}: whole / encoder alone", WHOLE_GOAL,

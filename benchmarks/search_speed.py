@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the CTC searches beside the int8 encoder's step in the same process, with one thread.
+"""Time the CTC searches and a step of the int8 encoder, in one process with one thread.
 
-The weights are random, with the peaked, mostly blank posteriors of a trained CTC head. The searches read the scores of
-noise, chunk by chunk, and return the best text after each. Writes search.md and search.json.
+The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head. The searches read the
+scores of noise, chunk by chunk, and return the best text after each chunk. Writes search.md and search.json.
 """
 
 import math
@@ -32,7 +32,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 
-GOAL = 0.10  # of the encoder's time
+GOAL = 0.10  # largest ratio to the encoder's time
 ENCODER, PREFIX_BEAM = "int8 encoder", "prefix beam"
 BEAM_SIZE = 10
 BLANK_SKIP = 0.98
@@ -105,8 +105,8 @@ def run(search: Search, blocks: Sequence[FrameScores]) -> str:
 
 
 def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
-    """Return lists of hot words by their size, and the seconds that building the longest took. Their pieces are
-    random: a search sees numbers only.
+    """Return the seconds for building the longest list of hot words, and all lists by their size. The words are random
+    pieces, because a search sees only their numbers.
     """
     units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
     for count in HOT_WORDS:
@@ -117,7 +117,7 @@ def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet
 
 
 def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Search]]:
-    """Return the calls to time: each starts a fresh search."""
+    """Return functions that make a fresh search, by its name."""
     pruned = DecodingOptions().token_threshold
     found: dict[str, Callable[[], Search]] = {
         "greedy": GreedySearch,

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Serve many streams with one model: throughput of batches, sessions in real time, memory, starts.
+"""Serve many streams with one model, and measure throughput of batches, sessions in real time, memory and starts.
 
-Measures two models: a 12-layer encoder with random weights, in int8 with constant scales, and a trained MODEL with a
-LIST of recordings, whose sessions must give the texts of offline evaluation. Sessions run on the real server with
+Measures two models: a 12-layer encoder with random weights, in int8 with constant scales; and a trained MODEL with a
+LIST of recordings, whose sessions must give the texts of offline evaluation. Sessions run on the real server, with
 clients in another process; both share the cores that this process may use. Writes serving.md and serving.json.
 """
 
@@ -29,8 +29,8 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
 
-DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms beyond the chunk
-BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: times the throughput of streams one after the other
+DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms after the end of the chunk
+BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: throughput relative to streams one after the other
 LOAD_GOAL, FIRST_CHUNK_GOAL, MEMORY_GOAL = 3.0, 2.0, 1.05
 QUANTILES = (0.5, 0.95, 1.0)
 
@@ -38,20 +38,20 @@ QUANTILES = (0.5, 0.95, 1.0)
 class Work(NamedTuple):
     """The amount of work to measure."""
 
-    sizes: Sizes  # of the large encoder
-    sessions: tuple[int, ...]  # of the large encoder at once
-    trained_sessions: int
-    longest_seconds: float  # of noise
-    seconds: float  # of sessions in real time
-    idle_seconds: float  # of a session that has the engine for itself
-    rounds: int  # of the throughput,
-    streams: int  # and streams in a turn
-    turn_seconds: float  # of each
-    in_sequence: int
-    long_seconds: float
-    starts: int
-    start_seconds: float  # of audio in each
-    recordings: int | None  # of LIST; None: all
+    sizes: Sizes  # sizes of the large encoder
+    sessions: tuple[int, ...]  # numbers of simultaneous sessions of the large encoder
+    trained_sessions: int  # number of simultaneous sessions of the trained model
+    longest_seconds: float  # length of the longest noise recording
+    seconds: float  # duration of the sessions in real time
+    idle_seconds: float  # length of the audio of the session that is alone
+    rounds: int  # rounds of the throughput measurement
+    streams: int  # streams in each of its turns
+    turn_seconds: float  # length of each of these streams
+    in_sequence: int  # sessions one after the other, for the memory
+    long_seconds: float  # length of the long stream, for the memory
+    starts: int  # new processes
+    start_seconds: float  # length of the audio in each of them
+    recordings: int | None  # recordings used from LIST; None: all
 
 
 FULL = Work(SIZES, (64, 128), 200, 12.0, 12.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, 20.0, None)
@@ -62,9 +62,9 @@ class Live(NamedTuple):
     """Results of sessions in real time."""
 
     what: str
-    sessions: int  # at once
+    sessions: int  # simultaneous sessions
     result: RealTime
-    wrong: int  # with another text than expected
+    wrong: int  # sessions with an unexpected text
     goals: list[Goal]
 
 
@@ -83,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--sessions", type=int, nargs="+",
-        help="of the large encoder at once; the first number has a goal (default: 64 128)",
+        help="simultaneous sessions of the large encoder; the first number has a goal (default: 64 128)",
     )  # fmt: skip
-    parser.add_argument("--trained_sessions", type=int, help="of the trained model at once (default: 200)")
-    parser.add_argument("--workers", type=int, default=2, help="threads that step the models (default: 2)")
-    parser.add_argument("--max_batch", type=int, default=16, help="streams in one step (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, noise and the clients' starts (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy encoder and little of all: shows that all runs")
+    parser.add_argument("--trained_sessions", type=int, help="the same of the trained model (default: 200)")
+    parser.add_argument("--workers", type=int, default=2, help="threads that run the models (default: 2)")
+    parser.add_argument("--max_batch", type=int, default=16, help="largest number of streams in a step (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and client starts (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="use a toy encoder and little work, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
     args = parser.parse_args(arguments)
     work = FEW if args.quick else FULL
@@ -130,7 +130,7 @@ def measure_throughput(work: Work, large: ServingSubject, max_batch: int) -> dic
 def measure_live(
     work: Work, large: ServingSubject, trained: ServingSubject, options: EngineOptions, seed: int
 ) -> list[Live]:
-    """Measure the idle engine first, then the loaded ones."""
+    """Measure the server with one session first, then with many."""
     idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
     alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
     plans = [(alone, 1), *((large, count) for count in work.sessions), (trained, work.trained_sessions)]

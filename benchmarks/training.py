@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure training, a section at a time. Writes training_SECTION.md and training_SECTION.json.
+"""Measure one section of training. Writes training_SECTION.md and training_SECTION.json.
 
 python benchmarks/training.py loader --output results     # audio hours per core and hour, by format; padding
 python benchmarks/training.py step --output results       # step times, memory, precisions, one and two ranks
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = parser.add_subparsers(dest="section", required=True)
     for name, section in SECTIONS.items():
         options = sections.add_parser(name, help=section.__doc__.partition("\n")[0])
-        options.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+        options.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
         options.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
         section.add_options(options)
     args = parser.parse_args(arguments)

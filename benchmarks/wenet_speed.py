@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the runtime on files in WeNet's formats beside our own exports of the same weights, with one thread.
+"""Time the runtime on files in WeNet's formats and on our own exports of the same weights, with one thread.
 
-Ours hold the front-end; for WeNet's the runtime computes Kaldi's features and cuts the windows. Audio in, text out,
-greedy search. Writes wenet_speed.md and wenet_speed.json.
+Our files contain the front-end; for WeNet's files the runtime computes Kaldi's features and cuts the windows. The times
+are from audio to text, with greedy search. Writes wenet_speed.md and wenet_speed.json.
 """
 
 import os
@@ -29,7 +29,7 @@ from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import TrainedModel
 
-Pair = tuple[str, str]  # our format, and WeNet's that it is compared with
+Pair = tuple[str, str]  # our format, and the format of WeNet to compare
 PAIRS: tuple[Pair, ...] = (
     ("TorchScript, ours", "TorchScript, WeNet's methods"),
     ("ONNX archive, ours", "ONNX folder, WeNet's"),
@@ -75,13 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(trained: TrainedModel, chunking: Chunking, noise: np.ndarray, folder: Path) -> dict[str, AcousticModel]:
-    """Write one model in our formats and in WeNet's, and load the files."""
+    """Write a model in our formats and in WeNet's, and load the files."""
     (ours, script), (archive, graphs), (_, sherpa) = PAIRS
     write_script(trained, "float32", noise, folder / "ours.zip")
     units = folder / "units.txt"
     tokens = trained.tokenizer.vocabulary.tokens
     write_text(units, "".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
-    # Without its meta.json, our file is one of WeNet's: it answers the methods that WeNet's programs call.
+    # Without its meta.json, our file counts as WeNet's: it has the methods that WeNet's programs call.
     torch.jit.load(str(folder / "ours.zip")).save(str(folder / "final.zip"))
     options = {
         "archive.zip": ExportOptions("onnx", "float32"),
@@ -101,7 +101,7 @@ def build(trained: TrainedModel, chunking: Chunking, noise: np.ndarray, folder: 
 
 
 def table(times: Mapping[str, Timing], steps: int) -> str:
-    """Tabulate milliseconds per chunk, and those of WeNet's formats relative to ours."""
+    """Return a table of milliseconds per chunk, with the ratio of WeNet's formats to ours."""
     against = {theirs: ours for ours, theirs in PAIRS}
     rows = []
     for name, time in times.items():

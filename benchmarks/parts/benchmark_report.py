@@ -1,4 +1,4 @@
-"""Write the report of a benchmark: where and how it ran, goals beside measurements, as Markdown and JSON."""
+"""Write the report of a benchmark as Markdown and JSON: machine, versions, goals and measurements."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """The circumstances that a number depends on."""
+    """The circumstances of a measurement."""
 
     command: str
     date: str
@@ -35,7 +35,7 @@ class Run:
     python: str
     torch: str
     onnxruntime: str
-    load: float  # of the machine at the end: processes that wanted a processor, this one included
+    load: float  # load average of the machine at the end, including this process
 
     def lines(self) -> list[str]:
         return [
@@ -71,12 +71,12 @@ def relative(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that was wanted and the ratio that was measured."""
+    """A goal for a value, and the measured value."""
 
     what: str
     wanted: float
     found: float
-    at_most: bool = False  # else at least
+    at_most: bool = False  # the goal is an upper limit; otherwise a lower limit
 
     @property
     def met(self) -> bool:
@@ -86,7 +86,7 @@ class Goal:
         sign = "at most" if self.at_most else "at least"
         digits = 2
         while digits < 6 and self.found != self.wanted and float(f"{self.found:.{digits}f}") == self.wanted:
-            digits += 1  # show on which side of the goal it is
+            digits += 1  # show on which side of the goal the value is
         return [self.what, f"{sign} {self.wanted:g}", f"{self.found:.{digits}f}", "met" if self.met else "**missed**"]
 
 

@@ -1,5 +1,5 @@
-"""The candidates of the encoder benchmark: the Conformer, FusionFormer, its linear layers alone, and the steps
-between.
+"""The candidates of the encoder benchmark: the Conformer, FusionFormer, its linear layers alone, and the changes
+between the two.
 """
 
 from dataclasses import replace
@@ -30,11 +30,11 @@ CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its lin
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))
 ONNX_FLOAT32, ONNX_INT8 = "onnxruntime float32", "onnxruntime int8"
 ONNX_INT8_DYNAMIC, ONNX_UINT8 = "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
-VOCABULARY = 100  # the encoder has no vocabulary
+VOCABULARY = 100  # any size: the encoder does not depend on it
 
 
 class Candidate(NamedTuple):
-    model: str  # one of the above
+    model: str  # CONFORMER, OURS, LINEAR or STEPS
     form: Form
 
     @property
@@ -62,7 +62,7 @@ class Builder(NamedTuple):
         return separate_projections(encoder) if separate else encoder
 
     def conformer(self) -> list[Candidate]:
-        """Build the Conformer as WeNet runs it: scripted and not frozen, or on onnxruntime."""
+        """Build the Conformer as WeNet runs it: TorchScript that is not frozen, or onnxruntime."""
         encoder = self.plain(conformer(self.sizes.encoder), separate=True)
         forms = [
             torch_form(FLOAT32, "float", encoder, frozen=False),
@@ -72,7 +72,7 @@ class Builder(NamedTuple):
         return [Candidate(CONFORMER, form) for form in forms]
 
     def ours(self) -> list[Candidate]:
-        """Build FusionFormer as our exports write it, in every precision, and its linear layers alone."""
+        """Build FusionFormer as our export writes it, in every precision, and its linear layers alone."""
         model = self.model(self.sizes.encoder)
         plain = fused_model(model).encoder
         found = [Candidate(OURS, form) for form in self._onnx(plain, "ours", ONNX_INT8_DYNAMIC)]
@@ -87,7 +87,7 @@ class Builder(NamedTuple):
         return found
 
     def steps(self) -> list[Candidate]:
-        """Return each step together with all changes before it."""
+        """Build the encoder after each change, with all earlier changes."""
         found = []
         for index, step in enumerate(steps(self.sizes.encoder)):
             encoder = self.plain(step.config, step.separate)
@@ -110,11 +110,11 @@ class Step(NamedTuple):
 
     what: str
     config: EncoderConfig
-    separate: bool  # queries, keys and values by a product each
+    separate: bool  # one matrix product each for queries, keys and values
 
 
 def steps(ours: EncoderConfig) -> list[Step]:
-    """Each with all changes before it."""
+    """Return the changes in their order, each with the encoder after it and all earlier changes."""
     start = conformer(ours)
     folded = replace(start, norm="fusion")
     relu = replace(folded, activation="relu", conv_gate="none")

@@ -7,14 +7,14 @@ from pathlib import Path
 from parts.candidates import CONFORMER, LINEAR, OURS, Candidate
 from parts.timing import Timing
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "measure"))  # the look of all pictures lives there
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "measure"))  # for the common style of all pictures
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, load_pyplot
 
 COLOURS = {CONFORMER: PALE_INK, OURS: BLUE, LINEAR: PALE_BLUE}
 
 
 def draw(panels: Mapping[str, Mapping[str, Timing]], candidates: Sequence[Candidate], path: Path) -> None:
-    """Draw a panel for each chunking and a bar for each form of one stream. Raises OSError without matplotlib."""
+    """Draw a panel for each chunking with a bar for each form. Raises OSError without matplotlib."""
     plt = load_pyplot()
     shown = [candidate for candidate in candidates if candidate.model in COLOURS]
     shown.sort(key=lambda candidate: (candidate.form.kind, list(COLOURS).index(candidate.model)))

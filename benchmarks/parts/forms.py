@@ -1,4 +1,4 @@
-"""The forms in which an encoder can run: TorchScript and onnxruntime, in their precisions."""
+"""The forms of an encoder: TorchScript and onnxruntime, in several precisions."""
 
 import copy
 import logging
@@ -44,7 +44,7 @@ class Form(NamedTuple):
 
     name: str  # engine and precision
     kind: Class
-    prepare: Callable[[Shape], Call]  # makes a call that steps streams of that shape again and again
+    prepare: Callable[[Shape], Call]  # returns a call that runs the next step of streams of this shape
 
 
 def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
@@ -53,7 +53,7 @@ def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
 
 
 def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
-    """Script an encoder and run it as our runtime does: without autograd and without profiling runs."""
+    """Script an encoder, and run it like our runtime, without autograd and without profiling runs."""
     step = scripted(EncoderStep(encoder), frozen)
 
     def prepare(shape: Shape) -> Call:
@@ -73,7 +73,7 @@ def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form
 
 
 def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
-    """Return the encoder that `wenet-fusion export --precision` writes; int8 is calibrated on noise."""
+    """Return the encoder of `wenet-fusion export --precision PRECISION`; int8 is calibrated on noise."""
     calibrate = noise_calibration(trained, seed) if precision == "int8" else None
     return pack_kernels(fused_model(trained), precision, calibrate).encoder
 
@@ -86,7 +86,7 @@ def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
 
 
 def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:
-    """Return a function that runs a model on noise under every chunking that it serves."""
+    """Return a function that runs a model on noise with every chunking for which it was trained."""
     sample_rate = trained.config.model.frontend.sample_rate
     noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * sample_rate).astype(np.float32)
     chunkings = trained.config.training.chunking.served()
@@ -94,16 +94,16 @@ def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingMo
 
 
 def dynamic_int8(encoder: Encoder) -> Encoder:
-    """Quantise a model with `torch.ao`: linear layers in int8, activations scaled at every call."""
+    """Quantise a model with `torch.ao`: linear layers in int8, with scales of the activations computed in each call."""
     return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
 
 
 def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
-    """Return the linear layers of an encoder alone, with the sizes that they have in a step.
+    """Return the linear layers of an encoder alone, with inputs of the same sizes as in a step.
 
     Args:
-        encoder: in the precision to time.
-        plain: the same encoder in float32, which shows which layers are linear.
+        encoder: the encoder in the precision to time.
+        plain: the same encoder in float32, from which the names of the linear layers are taken.
     """
     names = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]
     layers = [encoder.get_submodule(name) for name in names]
@@ -139,14 +139,14 @@ def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]
 
 
 def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Return noise for one chunk of each stream, and the number of valid encoder frames: all."""
+    """Return noise for one chunk of each stream, and the number of its encoder frames."""
     size = shape.chunking.size
     features = torch.randn(shape.batch, FACTOR * size, BINS, generator=torch.Generator().manual_seed(size))
     return features, torch.full([shape.batch], size)
 
 
 def _filled(call: Call, shape: Shape) -> Call:
-    """Return the call after enough steps that all of its left context exists."""
+    """Run the call until its left context is full, then return it."""
     for _ in range(shape.chunking.left + 1):
         call()
     return call
@@ -156,7 +156,7 @@ def _filled(call: Call, shape: Shape) -> Call:
 
 
 class _Graph(nn.Module):
-    """`EncoderStep` with a state that the ONNX exporter sees: one argument for each tensor."""
+    """`EncoderStep` with a separate argument for each tensor of the state, as the ONNX exporter needs it."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -168,7 +168,7 @@ class _Graph(nn.Module):
 
 
 def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> None:
-    """Write an encoder as ONNX with any batch, chunk size and left context; `domains` as in `write_onnx`."""
+    """Write an encoder as ONNX for any batch, chunk size and left context; see `write_onnx` for `domains`."""
     batch, frames, cached = 2, 3, 5
     state = fresh_state(encoder, Shape(Chunking(cached, 1), batch))
     names = [f"state_{index}" for index in range(len(state))]
@@ -184,13 +184,13 @@ def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> No
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
-    """Quantise the products of a graph to 8 bits: "int8" as our exports do, "uint8" with one scale per matrix
-    instead of one per output.
+    """Quantise the matrix products of a graph to 8 bits: "int8" like our exports, "uint8" with a scale per matrix
+    instead of a scale per output.
     """
     if precision == "int8":
         quantise_dynamic(source, target)
         return target
-    logging.disable(logging.WARNING)  # it recommends a preparation that has no effect here
+    logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that has no effect here
     quantize_dynamic_onnx(source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QUInt8)
     logging.disable(logging.NOTSET)
     return target
@@ -203,7 +203,7 @@ def onnx_form(name: str, kind: Class, path: Path) -> Form:
 
 
 def onnx_call(opened: InferenceSession, shape: Shape) -> Call:
-    """Return a call that steps streams of that shape through a graph of `write_graph`, again and again."""
+    """Return a call that runs the next step of streams of this shape in a graph of `write_graph`."""
     features, lengths = features_of(shape)
     values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
     names = [node.name for node in opened.get_inputs()[2:]]

@@ -1,4 +1,4 @@
-"""Models with random weights, and an encoder as a stream steps it.
+"""Models with random weights, and the step of an encoder in a stream.
 
 Shapes: B streams, T feature frames, F mel bins, N rows, D width, V vocabulary.
 """
@@ -48,8 +48,8 @@ class Shape(NamedTuple):
 
 
 def conformer(config: EncoderConfig) -> EncoderConfig:
-    """Return the LayerNorm Conformer of the same shape as WeNet builds it, with as many channels in front as it
-    is wide.
+    """Return the LayerNorm Conformer of the same shape as WeNet builds it, with as many subsampling channels as its
+    width.
     """
     return replace(
         config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim
@@ -63,7 +63,7 @@ def random_model(
     seed: int,
     decoder: DecoderConfig = NO_DECODER,
 ) -> TrainedModel:
-    """Return a model that serves `chunkings`. Its norms are randomised, because a fresh deep encoder is the
+    """Return a model for `chunkings`. Its norms are randomised, because a deep encoder with fresh norms is nearly the
     identity.
     """
     left_context = tuple(sorted({chunking.size * chunking.left for chunking in chunkings}))
@@ -84,7 +84,7 @@ def random_model(
 
 @torch.no_grad()
 def randomise_norms(model: AsrModel) -> None:
-    """Set norms and position biases to values as after training, in place."""
+    """Set norms and position biases to random values like those of a trained model, in place."""
     for norm in norms(model):
         norm.weight.uniform_(0.5, 1.5)
         norm.running_var.uniform_(0.5, 2.0)
@@ -95,13 +95,12 @@ def randomise_norms(model: AsrModel) -> None:
 
 @torch.no_grad()
 def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpness: float) -> None:
-    """Scale the CTC head of a random model in place: its posteriors become peaked and mostly blank, as after training.
-
-    A search over the nearly equal scores of a random head does far more or far less work than a real one.
+    """Scale the CTC head of a random model in place, so that its posteriors are peaked and mostly blank as after
+    training. With the nearly equal scores of a random head, a search does far more or far less work than in reality.
 
     Args:
-        samples: (N,) audio like that to decode; the head is centred on its frames.
-        blank_share: share of its frames in which blank wins.
+        samples: (N,) audio similar to that to decode; the head is centred on its frames.
+        blank_share: share of the frames in which blank is the most probable token.
         sharpness: standard deviation of the logits in nats.
     """
     model, head = trained.model, trained.model.ctc.linear
@@ -118,7 +117,7 @@ def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpnes
 
 
 class SeparateProjections(nn.Module):
-    """Queries, keys and values by one product each, as WeNet computes them: (N, D) -> (N, 3D)."""
+    """Computes queries, keys and values with one matrix product each, like WeNet: (N, D) -> (N, 3D)."""
 
     def __init__(self, qkv: nn.Linear):
         super().__init__()
@@ -138,7 +137,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def separate_projections(encoder: Encoder) -> Encoder:
-    """Split the joint q/k/v product of every fused attention, in place."""
+    """Split the joint matrix product for queries, keys and values of every attention, in place."""
     for module in encoder.modules():
         if isinstance(module, CachedAttention):
             module.qkv = SeparateProjections(module.qkv)
@@ -146,8 +145,8 @@ def separate_projections(encoder: Encoder) -> Encoder:
 
 
 class EncoderStep(nn.Module):
-    """The encoder alone: features (B, T, F), lengths and a flat state in, frames (B, T / 4, D) and the next state
-    out.
+    """The encoder alone, which maps features (B, T, F), lengths and a flat state to frames (B, T / 4, D) and the next
+    state.
     """
 
     def __init__(self, encoder: nn.Module):
@@ -168,7 +167,7 @@ def fresh_state(encoder: nn.Module, shape: Shape) -> list[Tensor]:
 
 
 class LinearLayers(nn.Module):
-    """The linear layers of an encoder alone, each called with an input of the size that it gets in a step."""
+    """The linear layers of an encoder alone, each called with an input of the same size as in a step."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()

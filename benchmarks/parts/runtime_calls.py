@@ -1,6 +1,4 @@
-"""The calls that the runtime benchmark times: streams from audio to text and their parts, rescoring, new
-processes.
-"""
+"""The calls that the runtime benchmark times: streams from audio to text, their parts, rescoring, and new processes."""
 
 import statistics
 import subprocess
@@ -31,21 +29,21 @@ Calls = dict[str, Callable[[], object]]
 
 
 def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> int:
-    """Return how often a stream runs the model over the samples and the right padding."""
+    """Return the number of steps of a stream for the samples and the right padding."""
     return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
 
 
 def whole_chunks(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> np.ndarray:
-    """Return the samples that fill whole chunks together with the right padding: a stream's last step is then as large
-    as the encoder's.
+    """Return as many samples as fill whole chunks together with the right padding, so that the last step of a stream
+    has the same size as the others.
     """
     padding, size = model.meta.right_padding_samples, chunking.size * model.meta.frame_samples
     return samples[: (len(samples) + padding) // size * size - padding]
 
 
 def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
-    """Return calls of one stream each: the encoder alone, the model without search, and the whole with either
-    search.
+    """Return calls that run one stream each: the encoder alone, the model without search, and the whole runtime with
+    each search.
     """
     calls: Calls = {}
     for subject in subjects:
@@ -70,7 +68,7 @@ def _model_alone(model: AcousticModel, chunking: Chunking, samples: np.ndarray, 
 
 
 def transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) -> str:
-    """Feed a stream FED_SECONDS at a time, as a microphone does, and return its text."""
+    """Feed a stream FED_SECONDS at a time, like a microphone, and return its text."""
     stream = recognizer.create_stream(*chunking)
     fed = int(FED_SECONDS * recognizer.model.meta.sample_rate)
     for start in range(0, len(samples), fed):
@@ -82,7 +80,7 @@ def transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) 
 
 class Confidence(NamedTuple):
     best: float  # mean probability of each frame's best token
-    blank: float  # share of frames in which that is blank
+    blank: float  # share of frames in which the best token is blank
 
 
 def confidence(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> Confidence:
@@ -127,11 +125,10 @@ for block in np.array_split(np.load(sys.argv[2]), 200):
 
 
 def first_text_seconds(path: Path, samples: np.ndarray, times: int) -> float:
-    """Return the median time from the start of a new process to its first text; audio comes as fast as it is
-    taken.
+    """Return the median time from the start of a new process to its first text; audio is fed as fast as it is decoded.
 
     Raises:
-        ValueError: if there was no text.
+        ValueError: there was no text.
     """
     audio, found = path.with_suffix(".npy"), []
     np.save(audio, samples)

@@ -1,6 +1,6 @@
 """Decode an utterance in our runtime, in WeNet's runtimes and in sherpa-onnx.
 
-Shapes: M encoder frames, V units, N hypotheses.
+Shapes: M encoder frames, V tokens, N hypotheses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("this benchmark needs more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the calls of WeNet's C++ live with its tests
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for the runtime emulators of WeNet
 from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel
 
 INT16_SCALE = 32768.0
@@ -56,7 +56,7 @@ class Silence(NamedTuple):
 
 
 class OurDrive:
-    """Drive our runtime, streaming."""
+    """Decodes utterances in our runtime, as streams."""
 
     def __init__(self, model: AcousticModel, chunking: Chunking):
         self.recognizers = [Recognizer(model, DecodingOptions(mode=mode)) for mode in MODES]
@@ -72,12 +72,12 @@ class OurDrive:
 
 
 class WenetDrive:
-    """Drive one of WeNet's runtimes on Kaldi's features, which it computes from int16 samples.
+    """Decodes utterances in an emulator of a WeNet runtime, with Kaldi's features of int16 samples.
 
     Args:
-        runtime: with its model.
-        known: our model of the same checkpoint, for units and weights.
-        mel_bins: its features.
+        runtime: the emulator, with its model.
+        known: our model of the same checkpoint, for the vocabulary and the weights.
+        mel_bins: number of mel bins of the features.
     """
 
     def __init__(self, runtime: TorchAsrModel | OnnxAsrModel, known: AcousticModel, mel_bins: int):
@@ -88,7 +88,7 @@ class WenetDrive:
         return lambda utterance: self._decode(silence.around(utterance.samples))
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
-        """Rescore as the searches ask a model for it; the runtime remembers the encoder's frames itself."""
+        """Rescore hypotheses; see `Backend`. `encoder_out` is ignored, because the runtime keeps the encoder frames."""
         ids = [row[:length].tolist() for row, length in zip(hyps, hyp_lengths)]
         return np.array([self.runtime.attention_rescoring(ids, weight) for weight in (0.0, 1.0)]).T
 
@@ -108,7 +108,7 @@ class WenetDrive:
 
 
 def step_scores(log_probs: np.ndarray) -> StepScores:
-    """Return log-probabilities (M, V) as the searches take them."""
+    """Convert log-probabilities (M, V) to the input of the searches."""
     ids = np.argsort(-log_probs, axis=1, kind="stable")
     best = np.take_along_axis(log_probs, ids, axis=1)
     frames = len(log_probs)
@@ -118,11 +118,11 @@ def step_scores(log_probs: np.ndarray) -> StepScores:
 
 
 class SherpaDrive:
-    """Drive the package sherpa_onnx, streaming.
+    """Decodes utterances in the package sherpa_onnx, as streams.
 
     Args:
-        path: of the graph.
-        high_freq: end of the mel filters, which the package's own constructor cannot set; None: its default.
+        path: path of the graph.
+        high_freq: upper end of the mel filters, which the package's constructor cannot set; None: its default.
     """
 
     def __init__(self, path: Path, trained: TrainedModel, chunking: Chunking, high_freq: float | None):

@@ -1,6 +1,6 @@
-"""The options, the audio and the model that the speed benchmarks of the runtime share.
+"""The common options, audio and model of the runtime's speed benchmarks.
 
-The weights are random, with the peaked, mostly blank posteriors of a trained CTC head.
+The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from wenet_fusion.trained_model import TrainedModel
 
 BLANK_SHARE, SHARPNESS = 0.85, 20.0
 SAMPLE_RATE = 16000
-SEGMENT_SECONDS = 20  # of noise
+SEGMENT_SECONDS = 20  # length of the noise
 
 
 class Sizes(NamedTuple):
@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
     decoder: DecoderConfig
     vocabulary: int
     chunkings: tuple[Chunking, ...]
-    seconds: float  # of audio that a stream gets
+    seconds: float  # length of a stream's audio
 
 
 SIZES = Sizes(EncoderConfig(), DecoderConfig(), 5000, (Chunking(16, 4), Chunking(4, 16)), 2.0)
@@ -44,31 +44,31 @@ class Settings(NamedTuple):
     """The options of a benchmark."""
 
     sizes: Sizes
-    rounds: int  # turns of everything
-    timed: int  # calls in a turn that count
+    rounds: int  # turns of every call
+    timed: int  # measured calls in a turn
     seed: int
     output: Path
     is_quick: bool
 
     @property
     def effort(self) -> str:
-        """How often everything was timed, for a report."""
+        """The number of measured calls, for a report."""
         return f"Medians of {self.rounds * self.timed} calls ({self.rounds} rounds of {self.timed})"
 
 
 def parse_settings(description: str | None, arguments: Sequence[str] | None, seeded: str) -> Settings:
-    """Parse the options, and let torch use one thread.
+    """Parse the options, and limit torch to one thread.
 
     Args:
-        description: of the benchmark.
-        arguments: of the command; None: those of the process.
-        seeded: what the seed is of.
+        description: description of the benchmark.
+        arguments: arguments of the command; None: those of the process.
+        seeded: the random parts, for the help of --seed.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="turns of everything (default: 15)")
-    parser.add_argument("--timed", type=int, default=2, help="calls in a turn that count (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help=f"of {seeded} (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="a toy model and 2 rounds: shows that everything runs")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every call (default: 15)")
+    parser.add_argument("--timed", type=int, default=2, help="measured calls in a turn (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of {seeded} (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="use a toy model and 2 rounds, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
     args = parser.parse_args(arguments)
     if min(args.rounds, args.timed) < 1:
@@ -79,18 +79,18 @@ def parse_settings(description: str | None, arguments: Sequence[str] | None, see
 
 
 def noise_of(seed: int) -> np.ndarray:
-    """Return SEGMENT_SECONDS of noise."""
+    """Return noise of SEGMENT_SECONDS."""
     return np.random.default_rng(seed).normal(0, 0.1, SAMPLE_RATE * SEGMENT_SECONDS).astype(np.float32)
 
 
 def peaked_model(sizes: Sizes, noise: np.ndarray, seed: int, decoder: DecoderConfig = NO_DECODER) -> TrainedModel:
-    """Return a model with random weights whose posteriors of the noise are peaked and mostly blank."""
+    """Return a model with random weights whose posteriors on the noise are peaked and mostly blank."""
     trained = random_model(sizes.encoder, sizes.chunkings, sizes.vocabulary, seed, decoder)
     sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
     return trained
 
 
 def measure(calls: Calls, settings: Settings, title: str) -> dict[str, Timing]:
-    """Time the calls by turns, under a progress bar."""
+    """Time the calls by turns, with a progress bar."""
     with tqdm(total=settings.rounds * len(calls), desc=title, unit="turn", leave=False, disable=None) as bar:
         return by_turns(calls, settings.rounds, settings.timed, bar.update)

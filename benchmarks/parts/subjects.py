@@ -1,4 +1,4 @@
-"""Exported files of one random model, loaded as the runtime loads them, and their encoders alone."""
+"""Exported files of one random model, loaded by the runtime, and their encoders alone."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> 
 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:
-    """Write a file as export does, but skip verification: the random model has no meaningful error rate."""
+    """Write a file like export, but without verification, because a random model has no meaningful error rate."""
     record = meta_record(trained, {}, FileForm(TORCHSCRIPT, precision, QUANTIZED_ENGINES[precision]))
     scripted = script(trained, precision, [noise])
     path.write_bytes(scripted.save_to_buffer(_extra_files={"meta.json": json.dumps(record, ensure_ascii=False)}))

@@ -1,6 +1,6 @@
 """The tables and goals of the encoder benchmark.
 
-All ratios are of medians of one run.
+All ratios are ratios of medians from one run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from parts.timing import Timing
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
-Times = Mapping[Shape, Mapping[str, Timing]]  # by the candidate's name
+Times = Mapping[Shape, Mapping[str, Timing]]  # by shape and name of the candidate
 FLOAT_GOALS = {"onnxruntime": (1.45, 2.2), "TorchScript": (2.6, 4.5)}  # at the largest and the smallest chunk
 INT8_GOALS = {"": 1.9, " (stretch goal)": 2.2}
 LINEAR_GOALS = {"": (1.6, 1.8), " (stretch goal)": (1.35, 1.35)}
@@ -36,7 +36,7 @@ BATCH_GOAL = 3.0
 
 
 class Best(NamedTuple):
-    name: str  # of the form
+    name: str  # name of the form
     milliseconds: float
 
 
@@ -53,8 +53,8 @@ def best(
 
 
 def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> str:
-    """Tabulate milliseconds per step of one stream, and the speed relative to the Conformer's fastest form of the
-    class.
+    """Return a table of milliseconds per step of one stream, with the speed relative to the Conformer's fastest form of
+    the same class.
     """
     head = ["one stream, ms per step"]
     for chunking in chunkings:
@@ -74,7 +74,7 @@ def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequen
 
 
 def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence[int]) -> str:
-    """Tabulate milliseconds per step and stream."""
+    """Return a table of milliseconds per step and stream."""
     chunkings = list(dict.fromkeys(shape.chunking for shape in times))
     shapes = [Shape(chunking, batch) for chunking in chunkings for batch in batches]
     head = ["ms per step and stream", *(shape.label for shape in shapes)]
@@ -88,7 +88,7 @@ def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence
 
 
 def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> list[Goal]:
-    """Return the goals of one stream at the largest and the smallest chunk."""
+    """Return the goals for one stream at the largest and the smallest chunk."""
     found = []
     for end, chunking in enumerate((chunkings[0], chunkings[-1])):
         shape, label = times[Shape(chunking, 1)], chunking_label(chunking)
@@ -109,7 +109,7 @@ def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequenc
 
 
 def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
-    """Return the goals of a stream among others."""
+    """Return the goals for streams in a batch."""
     found = []
     for form in (FLOAT32, FLOAT16, ONNX_FLOAT32):
         name = f"{OURS}: {form}"
@@ -120,7 +120,7 @@ def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
 
 
 def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
-    """Tabulate what each change saves of the Conformer's time."""
+    """Return a table of the time that each change saves, relative to the Conformer's time."""
     rows = [
         [step.what, *(f"{STEPS}: {step_name(index, form)}" for form in (FLOAT32, INT8_DYNAMIC))]
         for index, step in enumerate(steps)
@@ -138,7 +138,7 @@ def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
 
 
 def _savings(column: Sequence[float | None]) -> list[tuple[str, str]]:
-    """Return each time, and its distance from the one above in percent of the first."""
+    """Return each time, and its difference from the one above in percent of the first."""
     cells, above = [], column[0]
     for found in column:
         if found is None:

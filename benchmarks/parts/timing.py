@@ -1,13 +1,13 @@
-"""Time several calls in turn, so that disturbances of the machine affect all alike."""
+"""Time several calls by turns, so that disturbances of the machine affect all of them equally."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-# A sample is discarded if another process had the processor for a larger share of it.
+# A sample is disturbed if another process used the processor for a larger share of its time.
 MAX_WAITING = 0.05
-FEWEST = 5  # undisturbed samples; with fewer, all count
+FEWEST = 5  # undisturbed samples; if there are fewer, all samples count
 
 
 class Timing(NamedTuple):
@@ -17,7 +17,7 @@ class Timing(NamedTuple):
     low: float  # quartiles
     high: float
     samples: int
-    disturbed: int  # further samples, which do not count
+    disturbed: int  # number of further samples, which do not count
 
 
 class _Sample(NamedTuple):
@@ -28,14 +28,14 @@ class _Sample(NamedTuple):
 def by_turns(
     calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object], waits: bool = False
 ) -> dict[str, Timing]:
-    """Run every call once in each round, in an order that rotates.
+    """Give every call a turn in each round; the order rotates.
 
-    A turn is one call to fill the caches and `timed` calls that count.
+    A turn is a call to fill the caches, then `timed` measured calls.
 
     Args:
-        calls: by name.
-        rounds: 1 or more.
-        timed: 1 or more.
+        calls: the calls by name.
+        rounds: number of rounds, 1 or more.
+        timed: number of measured calls in a turn, 1 or more.
         tick: called after each turn.
         waits: the calls wait for another device, so time without the processor is no disturbance.
     """

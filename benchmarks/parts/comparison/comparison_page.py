@@ -21,7 +21,7 @@ from wenet_fusion_runtime.files import write_text
 
 
 def headline(name: str, sizes: list[SizeFindings], study: Study, progress: str) -> str:
-    """Return the tables that docs/comparison.md quotes, a table for each size, and how far the comparison is."""
+    """Return the text that docs/comparison.md quotes: the progress of the comparison, and a table for each size."""
     mode, chunking = headline_condition(study)
     parts = [f"{progress[0].upper()}{progress[1:]}. WER: {mode} at {chunking}, of the test set."]
     for found in sizes:
@@ -83,10 +83,10 @@ def _compared(compared: Compared | None) -> dict[str, Any] | None:
 
 
 def quote(page: Path, name: str, text: str) -> None:
-    """Replace what a document quotes: the text between <!-- comparison_NAME --> and <!-- end -->.
+    """Replace the quoted text in a document, between <!-- comparison_NAME --> and <!-- end -->.
 
     Raises:
-        ValueError: the document has no such place.
+        ValueError: the document does not have these marks.
     """
     written = page.read_text(encoding="utf-8")
     place = re.compile(rf"(<!-- comparison_{re.escape(name)} -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)

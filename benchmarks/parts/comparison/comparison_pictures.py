@@ -9,16 +9,16 @@ from parts.comparison.findings import Findings, SizeFindings
 from parts.comparison.outcomes import Point
 from parts.comparison.study import BASELINE, OURS
 
-sys.path.append(str(Path(__file__).resolve().parents[3] / "tools" / "measure"))  # the look of all pictures lives there
+sys.path.append(str(Path(__file__).resolve().parents[3] / "tools" / "measure"))  # for the common style of all pictures
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 GREEN = "#5f9c6b"
 COLOURS = (PALE_INK, YELLOW, RED, GREEN, PALE_BLUE, BLUE)  # in the order of CONFIGURATIONS
-WORST, LEAST = 100.0, 0.3  # percent; the scale of errors is logarithmic
+WORST, LEAST = 100.0, 0.3  # percent, limits of the logarithmic scale of errors
 
 
 def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
-    """Draw a row of panels for each size, from the best run of each configuration so far. Raises OSError."""
+    """Draw a row of panels for each size, with the best run of each configuration so far. Raises OSError."""
     plt = load_pyplot()
     figure, axes = plt.subplots(len(sizes), 3, figsize=(14, 4 * len(sizes)), squeeze=False)
     for row, found in zip(axes, sizes):

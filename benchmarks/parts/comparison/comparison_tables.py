@@ -6,18 +6,18 @@ from parts.comparison.study import BASELINE, Study
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
-HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # the mode without weights that were tuned for one model
+HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # greedy search has no weights that were tuned for one model
 EMPTY = "–"
 
 
 def headline_condition(study: Study) -> Condition:
-    """Return what the headline shows: greedy search at the chunking that most streams use, if both were evaluated."""
+    """Return the condition of the headline: greedy search at the most common chunking, if they were evaluated."""
     mode = HEADLINE[0] if HEADLINE[0] in study.modes else study.modes[0]
     return mode, HEADLINE[1] if HEADLINE[1] in study.chunkings else study.chunkings[-1]
 
 
 def headline_table(found: SizeFindings, study: Study) -> str:
-    """Return one line per configuration; runs that have not finished are named instead of numbers."""
+    """Return a line per configuration; unfinished results are marked instead of numbers."""
     condition = headline_condition(study)
     head = ["configuration", "rate, warm-up", "diverged", "WER, %", "to LayerNorm, %", "WER at equal time, %"]
     head += ["parameters of the encoder", "step", "update"]
@@ -84,7 +84,7 @@ def _step_ratio(found: SizeFindings, folder: str) -> str:
 
 
 def grid_table(found: SizeFindings) -> str:
-    """Return the dev error of every run that chose a rate: a line per configuration and warm-up."""
+    """Return the dev error of every run of the grid, with a line per configuration and warm-up."""
     rates = sorted({rate for item in found.configurations for rate in item.chosen.rates})
     rows = []
     for item in found.configurations:
@@ -104,7 +104,7 @@ def grid_table(found: SizeFindings) -> str:
 
 
 def error_tables(found: SizeFindings, at_equal_time: bool) -> str:
-    """Return the test errors in every mode and chunking, a line per configuration."""
+    """Return the test errors in every mode and chunking, with a line per configuration."""
     shown = []
     for item in found.configurations:
         compared = item.equal_time if at_equal_time else item.equal_updates
@@ -123,7 +123,7 @@ def error_tables(found: SizeFindings, at_equal_time: bool) -> str:
 
 
 def training_table(found: SizeFindings) -> str:
-    """Return how the best run of each configuration trained: gradients, seconds."""
+    """Return gradient norms and training times of the best run of each configuration."""
     head = ["best run so far", "gradient norm, median", "99 %", "clipped", "seconds of training", "processor seconds"]
     rows = []
     for item in found.configurations:
@@ -140,7 +140,7 @@ def training_table(found: SizeFindings) -> str:
 
 
 def step_table(found: SizeFindings) -> str:
-    """Return the medians of an update and of a chunk through the exported file, in milliseconds."""
+    """Return the median times of an update and of a step of the exported file, in milliseconds."""
     if found.times is None:
         return "Not measured yet."
     steps = found.times["steps"]

@@ -35,7 +35,7 @@ TOKENS_PER_SECOND = 2
 
 
 def measure_times(study: Study, size: str, data_dir: Path, output: Path) -> None:
-    """Measure every configuration of a size, and write the medians in milliseconds to a JSON file."""
+    """Time every configuration of a size, and write the medians in milliseconds to a JSON file."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,7 +55,7 @@ def measure_times(study: Study, size: str, data_dir: Path, output: Path) -> None
 
 
 def untrained(study: Study, size: str, configuration: Configuration, data_dir: Path) -> TrainedModel:
-    """Return a model with random weights, and norms that differ from the identity."""
+    """Return a model with random weights, also in its norms."""
     config = recipe_of(study, size, configuration, data_dir)
     tokenizer = build_tokenizer(config.tokenizer, Path())
     torch.manual_seed(0)
@@ -65,14 +65,14 @@ def untrained(study: Study, size: str, configuration: Configuration, data_dir: P
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """Return the number of weights that training changes."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _steps(models: dict[Configuration, TrainedModel]) -> dict[str, Any]:
-    """Time a chunk through the exported file of each configuration, at every chunk size: samples in, tokens out.
+    """Time a step of the exported file of each configuration at every chunk size, from samples to scores.
 
-    A configuration that export refuses has no step, but a reason in "not_exported".
+    A configuration that cannot be exported has no step, but a reason in "not_exported".
     """
     loaded, refused = {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def _step(model: Any, chunking: Chunking) -> Callable[[], None]:
 
 
 def _updates(models: dict[Configuration, TrainedModel], seconds: float) -> dict[str, dict[str, float]]:
-    """Time forward, backward and update on a batch of the recipe's size."""
+    """Time forward pass, backward pass and update on a batch of the recipe's size."""
     calls = {item.folder: _update(model.config, model.model, seconds) for item, model in models.items()}
     times = by_turns(calls, UPDATE_ROUNDS, 1, lambda: None)
     return {name: timing._asdict() for name, timing in times.items()}
@@ -118,7 +118,7 @@ def _update(config: RecipeConfig, model: AsrModel, seconds: float) -> Callable[[
     batch = made_batch(size, config.model.frontend.sample_rate, model.vocabulary_size)
     optimizer = build_optimizer(training.optim, model)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-6  # the weights stay as they are
+        group["lr"] = 1e-6  # so small that the weights do not change
     gradients = Gradients(model.train(), training, config.data.spec_augment, config.seed)
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""Do the work of a comparison: one process per training or evaluation, resumed after any interruption."""
+"""Run the tasks of a comparison, with a process for each training or evaluation; interrupted ones are resumed."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from wenet_fusion_runtime.files import hold_lock, write_text
 from wenet_fusion.provenance import commit, processor
 
 OUTPUT, PROCESSOR_SECONDS = "train.out", "processor_seconds"
-SPENT = ("training_state*.pt", "largest_batch*", "step_*.pt.part")  # files that a finished run needs no more
+SPENT = ("training_state*.pt", "largest_batch*", "step_*.pt.part")  # files that a finished run no longer needs
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -38,7 +38,7 @@ Command = Callable[[list[str], Path], Ended]  # arguments of wenet-fusion, file 
 
 
 class Processes:
-    """Runs `wenet-fusion` in processes of its own, and can stop them all.
+    """Runs `wenet-fusion` in child processes, and can stop them all.
 
     >>> Processes()(["--help"], Path(os.devnull)).status
     0
@@ -69,14 +69,14 @@ class Processes:
 
 
 class Worker:
-    """Does one task at a time, or several in several threads.
+    """Does tasks; several threads may use it at the same time.
 
     Args:
-        study: what is compared.
+        study: settings of the comparison.
         data_dir: a recipe's data folder: {train,dev,test}/data.list, train/global_cmvn, lang/units.txt.
-        folders: the runs.
+        folders: folders of the runs.
         command: runs `wenet-fusion`.
-        device: of the trainings.
+        device: device of the trainings.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Worker:
         """Do a task and return a line about it.
 
         Raises:
-            ValueError, OSError: it failed for another reason than divergence; names the output.
+            ValueError, OSError: the task failed for another reason than divergence; the message names its output.
         """
         if task.run is None:
             measure_times(self._study, task.size, self._data_dir, self._folders.times_path(task.size))
@@ -106,9 +106,9 @@ class Worker:
         config = ["--config", self._study.train_config, "--train_data", self._list("train"), "--dev_data"]
         command = ["train", *config, self._list("dev"), "--model_dir", str(folder), "--device", self._device]
         ended = self._command([*command, *run_overrides(self._study, run, self._data_dir)], folder / OUTPUT)
-        spent = folder / PROCESSOR_SECONDS  # of all processes that trained this run
+        spent = folder / PROCESSOR_SECONDS  # total of all processes that trained this run
         seconds = ended.processor_seconds + (float(spent.read_text()) if spent.exists() else 0.0)
-        write_text(spent, f"{seconds:.1f}\n")  # whole: other threads read it, and a kill leaves the last one
+        write_text(spent, f"{seconds:.1f}\n")  # in one step: other threads read it, and the process may be killed
         last_line = last_line_of(folder / OUTPUT)
         if ended.status and DIVERGED not in last_line:
             raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
@@ -130,7 +130,7 @@ class Worker:
     def _evaluate(self, run: RunSpec) -> str:
         folder = self._folders.path(run)
         if not any(folder.glob("step_*.pt")):
-            self._train(run)  # its record came without its checkpoint
+            self._train(run)  # only the record exists: train again, to get a checkpoint
         checkpoint = max(folder.glob("step_*.pt"))
         command = ["evaluate", "--checkpoint", str(checkpoint), "--data", self._list("test")]
         command += ["--result_dir", str(folder / "results"), "--modes", *self._study.modes]
@@ -143,27 +143,27 @@ class Worker:
 
 
 def last_line_of(path: Path) -> str:
-    """Return the last line of a command's output that is not empty; a bar counts as it last looked."""
+    """Return the last non-empty line of a command's output, or the last state of a progress bar."""
     lines = path.read_bytes()[-20000:].decode("utf-8", "replace").replace("\r", "\n").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 class Progress(NamedTuple):
-    """How far a comparison is, for a line in the log."""
+    """The progress of a comparison, for a line in the log."""
 
     finished: int
     trainings: int
     seconds_each: float  # mean of the finished trainings; 0: unknown
 
     def line(self, jobs: int) -> str:
-        """Return the numbers and the time that is left at this pace."""
+        """Return a line with the numbers and the estimated remaining time."""
         left = (self.trainings - self.finished) * self.seconds_each / jobs
         rest = f"; about {left / 3600:.1f} h left with {jobs} at once" if self.seconds_each else ""
         return f"{self.finished} of about {self.trainings} trainings finished{rest}"
 
 
 def progress(study: Study, folders: RunFolders) -> Progress:
-    """Return how far the comparison is."""
+    """Return the progress of a comparison."""
     now = plan(study, folders)
     seconds = [float(path.read_text()) for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}")]
     return Progress(now.finished, now.trainings, sum(seconds) / len(seconds) if seconds else 0.0)
@@ -172,10 +172,10 @@ def progress(study: Study, folders: RunFolders) -> Progress:
 def drive(
     study: Study, folders: RunFolders, do: Callable[[Task], str], jobs: int, tell: Callable[[str], None]
 ) -> dict[Task, str]:
-    """Do all tasks, `jobs` at once, until none is left, and return those that failed with their reasons.
+    """Do all tasks, `jobs` at the same time, until none is left; return the failed ones with their reasons.
 
-    What comes next is decided anew after each task, because the grid grows where its edge is best. A task that fails
-    is left for the next call.
+    The next task is chosen after each one that ends, because the grid grows if its best rate is at an edge. A failed
+    task is left for the next call.
     """
     failed: dict[Task, str] = {}
     running: dict[Future[str], Task] = {}
@@ -198,7 +198,7 @@ def drive(
 
 
 def run_comparison(study: Study, data_dir: Path, folders: RunFolders, jobs: int, device: str) -> int:
-    """Do all that is left of a comparison; return 1 if something failed. SIGTERM ends it, the same call goes on."""
+    """Do the remaining tasks of a comparison; return 1 if one failed. After SIGTERM, another call resumes them."""
     folder = folders.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = hold_lock(

@@ -1,4 +1,4 @@
-"""Collect what the finished runs of a comparison show."""
+"""Collect the results of the finished runs of a comparison."""
 
 from typing import Any, NamedTuple
 
@@ -9,13 +9,13 @@ from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunS
 
 
 class Compared(NamedTuple):
-    """The runs of all seeds with the chosen settings, as far as they have finished."""
+    """Results of the finished runs of all seeds with the chosen settings."""
 
     updates: int
-    wanted: int  # seeds
-    runs: tuple[RunSpec, ...]  # evaluated
+    wanted: int  # number of seeds
+    runs: tuple[RunSpec, ...]  # evaluated runs
     errors: dict[Condition, Errors]
-    diverged: int  # seeds
+    diverged: int  # number of seeds that diverged
 
 
 class Findings(NamedTuple):
@@ -24,17 +24,17 @@ class Findings(NamedTuple):
     configuration: Configuration
     chosen: Chosen
     grid: dict[RunSpec, Outcome]
-    equal_updates: Compared | None  # None: before the choice
+    equal_updates: Compared | None  # None: the settings are not chosen yet
     equal_time: Compared | None
 
     @property
     def best(self) -> RunSpec | None:
-        """Return the best run of the grid so far."""
+        """The best run of the grid so far."""
         return min(self.grid, key=lambda run: self.grid[run].rank, default=None)
 
     @property
     def diverged(self) -> int:
-        """Return the number of runs of the grid that diverged."""
+        """The number of runs of the grid that diverged."""
         return sum(outcome.status == "diverged" for outcome in self.grid.values())
 
 
@@ -48,7 +48,7 @@ class SizeFindings(NamedTuple):
 
     @property
     def baseline(self) -> Findings:
-        """Return the baseline's findings."""
+        """The results of the baseline."""
         return next(found for found in self.configurations if found.configuration == BASELINE)
 
 

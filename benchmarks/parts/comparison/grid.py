@@ -1,4 +1,4 @@
-"""Decide from what is known which runs come next: the grid, its edges, the seeds, and equal processor time."""
+"""Decide from the outcomes so far which runs come next: the grid, its edges, the seeds, and equal processor time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
@@ -16,45 +16,45 @@ from parts.comparison.study import (
     equal_updates,
 )
 
-SAME_TIME = 0.02  # a difference of updates below which runs at equal updates stand for those at equal time
+SAME_TIME = 0.02  # relative difference of updates up to which runs at equal updates also count for equal time
 
 
 class Choice(NamedTuple):
-    """The settings of a configuration that were best on dev."""
+    """The best settings of a configuration on the dev set."""
 
     rate: float
     warmup: int
     outcome: Outcome
-    at_edge: bool  # no further rates were allowed
+    at_edge: bool  # the best rate is at an edge of the grid, which may not grow further
 
 
 class Chosen(NamedTuple):
     """State of a configuration's grid: its runs so far, the missing ones, and the choice once it can be made."""
 
-    runs: tuple[RunSpec, ...]  # known to be needed, in their order
-    missing: tuple[RunSpec, ...]  # those of them that have not ended
+    runs: tuple[RunSpec, ...]  # runs that are known to be needed, in their order
+    missing: tuple[RunSpec, ...]  # runs among these that have not ended
     choice: Choice | None  # None: not yet, or all runs diverged
 
     @property
     def rates(self) -> list[float]:
-        """Return the rates that are tried, ascending."""
+        """The rates of the runs, ascending."""
         return sorted({run.rate for run in self.runs})
 
 
 def grid_runs(study: Study, size: str, configuration: Configuration, rates: Sequence[float]) -> list[RunSpec]:
-    """Return the runs that choose the rate, with the first warm-up."""
+    """Return the runs for the choice of the rate, with the first warm-up."""
     return [_choosing_run(study, size, configuration, rate, study.warmups[0]) for rate in rates]
 
 
 def _choosing_run(study: Study, size: str, configuration: Configuration, rate: float, warmup: int) -> RunSpec:
-    """Return a run that chooses: of the same updates and the same seed for every configuration."""
+    """Return a run for the choice of settings; updates and seed are the same for every configuration."""
     return RunSpec(size, configuration, rate, warmup, study.choosing_seed, choosing_updates(study, size))
 
 
 def choose(study: Study, size: str, configuration: Configuration, found: Found) -> Chosen:
-    """Return what the grid has shown: first the best rate, then the best warm-up at that rate.
+    """Return the state of the grid: first the best rate is chosen, then the best warm-up at that rate.
 
-    While the best rate is at an edge, the grid grows beyond it by one step.
+    If the best rate is at an edge, the grid grows by one step beyond that edge.
     """
     order, first = list(study.rates), sorted(study.rates)
     while True:
@@ -86,7 +86,7 @@ def _best(runs: Sequence[RunSpec], found: Found) -> tuple[RunSpec, Outcome]:
 
 
 def _beyond(rates: Sequence[float], best: float) -> float | None:
-    """Return the rate one step beyond the edge at which the best one lies; None if it lies between others."""
+    """Return the rate one step beyond the edge at which the best rate is; None if the best one is not at an edge."""
     if best == rates[0]:
         return float(f"{rates[0] * rates[0] / rates[1]:.4g}")
     if best == rates[-1]:
@@ -95,9 +95,9 @@ def _beyond(rates: Sequence[float], best: float) -> float | None:
 
 
 def updates_at_equal_time(study: Study, size: str, configuration: Configuration, seconds: dict[str, float]) -> int:
-    """Return the updates that take the processor time of the baseline's run at equal updates.
+    """Return the number of updates that take as much processor time as the baseline's run at equal updates.
 
-    The schedule is scaled to them. Where they differ by less than 2 %, the runs at equal updates count for both.
+    The schedule is scaled to this number. If it differs by at most 2 %, the runs at equal updates count for both.
     """
     updates = equal_updates(study, size)
     scaled = round(updates * seconds[BASELINE.folder] / seconds[configuration.folder])
@@ -111,15 +111,15 @@ def compared_runs(study: Study, size: str, configuration: Configuration, choice:
 
 
 class Plan(NamedTuple):
-    """The work that is left, in its order, and how much there is in all as far as it is known."""
+    """The remaining tasks in their order, and the expected total."""
 
     tasks: tuple[Task, ...]
-    trainings: int  # in all
-    finished: int  # trainings
+    trainings: int  # expected number of all trainings
+    finished: int  # number of finished trainings
 
 
 def plan(study: Study, found: Found) -> Plan:
-    """Return what is left to do: FusionFormer and the baseline first, at every size, then the others."""
+    """Return the remaining tasks: first FusionFormer and the baseline at every size, then the others."""
     tasks: list[Task] = []
     trainings = finished = 0
     for urgency in sorted({configuration.urgency for configuration in CONFIGURATIONS}):
@@ -137,7 +137,7 @@ def plan(study: Study, found: Found) -> Plan:
 
 
 def _runs(study: Study, size: str, configuration: Configuration, found: Found) -> Iterator[tuple[RunSpec, bool]]:
-    """Yield the runs that are known to be needed, and whether each is one of those that are compared."""
+    """Yield the runs that are known to be needed, each with whether its test errors are compared."""
     chosen = choose(study, size, configuration, found)
     compared: dict[RunSpec, bool] = {}
     if chosen.choice is not None:
@@ -153,7 +153,7 @@ def _runs(study: Study, size: str, configuration: Configuration, found: Found) -
 
 
 def _later_runs(study: Study, size: str, configuration: Configuration, found: Found) -> int:
-    """Return the number of runs that are expected, but not yet known."""
+    """Return the number of runs that are expected but whose settings are not known yet."""
     chosen, seeds = choose(study, size, configuration, found), study.seeds_of(study.size(size), configuration)
     has_unknown_time = study.equal_time and configuration != BASELINE and found.update_seconds(size) is None
     if chosen.missing:
@@ -169,6 +169,6 @@ def _pending(run: RunSpec, compared: bool, found: Found) -> list[Task]:
     outcome = found.outcome(run)
     if outcome is None:
         return [Task("train", run.size, run)]
-    # A model that diverged has no transcripts to compare.
+    # The transcripts of a diverged model are not compared.
     is_due = compared and outcome.status == "finished" and not found.is_evaluated(run)
     return [Task("evaluate", run.size, run)] if is_due else []

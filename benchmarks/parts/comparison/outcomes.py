@@ -1,4 +1,4 @@
-"""Outcomes of runs: finished or diverged. Judged from a run's log, kept as small records that outlive it."""
+"""Outcomes of runs (finished or diverged), which are judged from a run's log and kept as small records."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from wenet_fusion.config import config_from_mapping
 LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
 EVALUATION = "errors.json"
-MOST_POINTS = 60  # of a curve of losses
+MOST_POINTS = 60  # most points of a loss curve
 DIVERGED = "training diverged:"  # what `wenet-fusion train` prints when a loss stays non-finite
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value after some updates."""
+    """A value after `step` updates."""
 
     step: int
     value: float
@@ -44,7 +44,7 @@ class Course:
     True
     """
 
-    losses: tuple[Point, ...] = ()  # means over equal shares of the updates, each at its last one
+    losses: tuple[Point, ...] = ()  # means over equal parts of the training, each at its last update
     dev_wers: tuple[Point, ...] = ()
     gradients: Gradients | None = None
 
@@ -58,21 +58,21 @@ class Outcome:
     """
 
     status: Literal["finished", "diverged"]
-    reason: str = ""  # why it counts as diverged
+    reason: str = ""  # why the run counts as diverged
     updates: int = 0
     dev_wer: float | None = (
-        None  # greedy at the largest chunk, after the last update; None: never measured or not finite
+        None  # greedy search at the largest chunk, after the last update; None: not measured or not finite
     )
     dev_loss: float | None = None
-    training_seconds: float = 0.0  # of the clock, updates only
-    processor_seconds: float = 0.0  # of the training processes, loading and validation included
+    training_seconds: float = 0.0  # elapsed time of the updates only
+    processor_seconds: float = 0.0  # processor time of the training processes, including loading and validation
     commit: str = ""
     machine: str = ""
     course: Course = Course()
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """Return a key by which better runs come first."""
+        """A sort key by which better runs come first."""
         worst = float("inf")
         wer = worst if self.dev_wer is None else self.dev_wer
         return self.status == "diverged", wer, worst if self.dev_loss is None else self.dev_loss
@@ -82,10 +82,10 @@ class Found(Protocol):
     """Access to the outcomes of the runs that have ended."""
 
     def outcome(self, run: RunSpec) -> Outcome | None:
-        """Return the end of a run; None before it."""
+        """Return the outcome of a run; None before its end."""
 
     def is_evaluated(self, run: RunSpec) -> bool:
-        """Return whether the test set was decoded."""
+        """Return whether the run has decoded the test set."""
         ...
 
     def update_seconds(self, size: str) -> dict[str, float] | None:
@@ -93,11 +93,11 @@ class Found(Protocol):
 
 
 class RunFolders:
-    """The runs below a folder, and the records of what has ended. Obeys `Found`. What has ended is read once.
+    """The runs below a folder, and the records of those that have ended; a `Found`. Each record is read once.
 
     Args:
-        folder: of checkpoints and logs.
-        records: folder of the records, which can be kept without the first one; None: the same.
+        folder: folder of checkpoints and logs.
+        records: folder of the records, which can be kept without `folder`; None: the same.
 
     >>> RunFolders(Path("nowhere")).update_seconds("recipe") is None
     True
@@ -114,7 +114,7 @@ class RunFolders:
         return self.folder / run.folder
 
     def outcome(self, run: RunSpec) -> Outcome | None:
-        """Return the end of a run; None before it. Raises ValueError if its file is damaged."""
+        """Return the outcome of a run; None before its end. Raises ValueError if its record is damaged."""
         if run in self._outcomes:
             return self._outcomes[run]
         path = self.records / run.folder / OUTCOME
@@ -155,7 +155,7 @@ class RunFolders:
         return self.records / size / "times.json"
 
     def times(self, size: str) -> dict[str, Any] | None:
-        """Return what `comparison_times.measure_times` found; None before it ran."""
+        """Return the record that `comparison_times.measure_times` wrote; None before that."""
         path = self.times_path(size)
         if size not in self._times and path.exists():
             self._times[size] = parse_json(path.read_text(encoding="utf-8"))
@@ -183,19 +183,19 @@ class LogLines:
 
 
 def read_run_log(folder: Path) -> LogLines:
-    """Read the log of a run; it has no lines before the first update."""
+    """Read the log of a run, which is empty before the first update."""
     path = folder / LOG
     return LogLines(read_lines(path) if path.exists() else [])
 
 
 def judge(log: LogLines, updates: int, most_errors: float, last_line: str) -> Outcome:
-    """Return the end of a run whose training has ended: a divergence is a result like others.
+    """Return the outcome of a run whose training has ended; divergence is an outcome too.
 
     Args:
-        log: of the run.
-        updates: that the run was to have.
-        most_errors: error rate on dev above which a model has not learned.
-        last_line: of the training's output.
+        log: log of the run.
+        updates: planned number of updates.
+        most_errors: error rate on dev above which the run counts as diverged.
+        last_line: last line of the training's output.
 
     Raises:
         ValueError: the run ended early for another reason than divergence.
@@ -222,9 +222,9 @@ def course_of(log: LogLines, warmup: int, clip_norm: float) -> Course:
     """Return the course of a training.
 
     Args:
-        log: of the run.
-        warmup: updates whose gradients are left out.
-        clip_norm: norm to which gradients were clipped; 0: not at all.
+        log: log of the run.
+        warmup: number of first updates whose gradients are left out.
+        clip_norm: norm to which gradients were clipped; 0: no clipping.
     """
     shares = np.array_split(np.arange(len(log.steps)), min(MOST_POINTS, max(len(log.steps), 1)))
     losses = []

@@ -27,25 +27,25 @@ class Rate(NamedTuple):
     seeds: int
 
     def text(self) -> str:
-        """Return the rate in percent, with its interval."""
+        """Return the rate and its interval in percent, as text."""
         return f"{100 * self.mean:.2f} ({100 * self.interval.low:.2f}–{100 * self.interval.high:.2f})"
 
 
 class Errors(NamedTuple):
-    """Errors of S trainings in the same U utterances."""
+    """Errors of S trainings on the same U utterances."""
 
     errors_SU: np.ndarray
     words_U: np.ndarray
 
     @property
     def mean(self) -> float:
-        """Return the mean error rate."""
+        """The mean error rate."""
         return float(self.errors_SU.sum() / (len(self.errors_SU) * max(self.words_U.sum(), 1)))
 
 
 @dataclass(frozen=True)
 class ConditionErrors:
-    """Errors of one condition, in the order of the keys."""
+    """Errors of one condition in every utterance, in the order of `Evaluation.keys`."""
 
     mode: str
     chunking: str
@@ -54,7 +54,7 @@ class ConditionErrors:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors of one training in every utterance of a test set.
+    """Errors of one training on every utterance of a test set.
 
     >>> Evaluation(("u1",), (5,), (ConditionErrors("attention", "full", (2,)),)).words
     (5,)
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 def evaluation_record(result_dir: Path) -> str:
-    """Return the errors that `wenet-fusion evaluate` wrote to a folder, as the short record that is kept."""
+    """Return a short record of the errors that `wenet-fusion evaluate` wrote to a folder."""
     words: dict[str, int] = {}
     found: dict[Condition, dict[str, int]] = {}
     for line in map(parse_json, read_lines(result_dir / "utterances.jsonl")):
@@ -83,7 +83,7 @@ def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
     """Read the errors of each utterance from the records of trainings that decoded the same test set.
 
     Raises:
-        ValueError: they decoded different utterances, or a record is damaged.
+        ValueError: the trainings decoded different utterances, or a record is damaged.
     """
     read = []
     for path in records:
@@ -108,8 +108,8 @@ def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
 def seed_interval(found: Errors, seed: int = 0) -> Rate:
     """Return the mean error rate with its bootstrap interval: seeds and utterances are drawn with replacement.
 
-    With few seeds the interval is narrower than it should be, because the spread of two or three values is a poor
-    measure of that of all seeds. Source: Bisani and Ney 2004; resampling on both levels as in Davison and Hinkley 1997.
+    With few seeds the interval is too narrow, because two or three values are a poor sample of the spread of all seeds.
+    Source: Bisani and Ney 2004; resampling on both levels as in Davison and Hinkley 1997.
     """
     rates = _drawn_rates(found, np.random.default_rng(seed))
     low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -117,9 +117,9 @@ def seed_interval(found: Errors, seed: int = 0) -> Rate:
 
 
 def relative_difference(ours: Errors, baseline: Errors, seed: int = 0) -> Rate:
-    """Return by how much our error rate is above the baseline's, as a share of it.
+    """Return the relative difference of our error rate from the baseline's.
 
-    The seeds of both are drawn independently, the utterances for both alike.
+    The seeds of both are drawn independently, but the drawn utterances are the same for both.
     """
     mine = _drawn_rates(ours, np.random.default_rng(seed))
     theirs = _drawn_rates(baseline, np.random.default_rng(seed), seeds_from=np.random.default_rng(seed + 1))
@@ -129,13 +129,13 @@ def relative_difference(ours: Errors, baseline: Errors, seed: int = 0) -> Rate:
 
 
 def _ratio(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return mine / theirs - 1; 0 where neither has an error."""
+    """Return mine / theirs - 1; 0 if neither has an error."""
     without = np.where(mine > 0, np.inf, 0.0)
     return np.where(theirs > 0, mine / np.maximum(theirs, 1e-12) - 1, without)
 
 
 def _drawn_rates(found: Errors, rng: np.random.Generator, seeds_from: np.random.Generator | None = None) -> np.ndarray:
-    """Return error rates of RESAMPLES drawn corpora; equal generators draw equal utterances."""
+    """Return the error rates of RESAMPLES drawn corpora; generators in the same state draw the same utterances."""
     count, seeds = len(found.words_U), len(found.errors_SU)
     times_RU = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     drawn_RS = (rng if seeds_from is None else seeds_from).integers(seeds, size=(RESAMPLES, seeds))

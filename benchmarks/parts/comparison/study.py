@@ -1,4 +1,4 @@
-"""The study: configurations of one code path, sizes of the encoder, the grid of settings, and the runs they make."""
+"""The study: configurations and sizes of the encoder, the grid of settings, and the resulting runs."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,27 +13,27 @@ from wenet_fusion.training.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class Configuration:
-    """An encoder of the comparison.
+    """An encoder in the comparison.
 
     >>> Configuration("plain", "no_norms", 1, ("none", "swish", "glu", "rel_pos")).overrides[0]
     'model.encoder.norm=none'
     """
 
-    name: str  # in tables
+    name: str  # name in tables
     folder: str
-    urgency: int  # runs of a lower number come first
+    urgency: int  # runs with a lower number come first
     settings: tuple[str, str, str, str]  # norm, activation, conv_gate, positions
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Return the settings that make a recipe's encoder this one."""
+        """The overrides that turn a recipe's encoder into this one."""
         names = ("norm", "activation", "conv_gate", "positions")
         return tuple(f"model.encoder.{name}={value}" for name, value in zip(names, self.settings))
 
 
 BASELINE = Configuration("LayerNorm Conformer", "layer_norm", 0, ("layer", "swish", "glu", "rel_pos"))
 OURS = Configuration("FusionFormer", "fusionformer", 0, ("fusion", "relu", "none", "bias"))
-# From the paper's Conformer to its FusionFormer: the two that it says diverge, then one step at a time.
+# From the paper's Conformer to its FusionFormer: two encoders that diverge according to the paper, then single changes.
 CONFIGURATIONS = (
     BASELINE,
     Configuration("norms removed", "no_norms", 1, ("none", "swish", "glu", "rel_pos")),
@@ -46,7 +46,7 @@ CONFIGURATIONS = (
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the encoder, as changes to the recipe.
+    """A size of the encoder, given as overrides of the recipe.
 
     >>> Size("deep", ("model.encoder.layers=12",)).seeds_of_others is None
     True
@@ -54,12 +54,12 @@ class Size:
 
     name: str
     overrides: tuple[str, ...] = ()
-    seeds_of_others: int | None = None  # seeds of all but the baseline and FusionFormer; null: as many
+    seeds_of_others: int | None = None  # number of seeds of the other configurations; null: as for FusionFormer
 
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of a comparison, as conf/comparison.yaml holds them.
+    """The settings of a comparison, read from conf/comparison.yaml.
 
     >>> Study(sizes=(Size("recipe"),), rates=(1e-3, 2e-3)).problems()
     ['rates: 2 are too few to find the best one between them: give four or more']
@@ -70,20 +70,20 @@ class Study:
     warmups: tuple[int, ...] = (
         100,
         300,
-    )  # updates of warm-up; the first is tried with all rates, the others with the best
+    )  # updates of warm-up; the first is tried with all rates, the others with the best rate
     most_extensions: int = 3  # further rates beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
-    choosing_updates: int | None = None  # their updates, with the schedule scaled to them; null: the recipe's
+    choosing_updates: int | None = None  # number of updates of these runs, with a scaled schedule; null: the recipe's
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
     equal_time: bool = True  # also compare at equal processor time
     train_config: str = "conf/train.yaml"  # configuration of the training
     modes: tuple[str, ...] = ALL_MODES  # searches to evaluate
     chunkings: tuple[str, ...] = ("full", "16/4", "8/8")  # chunkings to evaluate
-    typical_seconds: float = 3.0  # duration of a common utterance, for the time of an update
-    most_errors: float = 0.9  # word error rate on dev above which a model has not learned, and counts as diverged
+    typical_seconds: float = 3.0  # duration of a typical utterance, for the time of an update
+    most_errors: float = 0.9  # word error rate on dev above which a run counts as diverged
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, one message each."""
+        """Return a message about each wrong value."""
         found = []
         if not self.sizes:
             found.append("sizes: give one or more")
@@ -101,18 +101,18 @@ class Study:
         return found
 
     def size(self, name: str) -> Size:
-        """Return the size of that name."""
+        """Return the size with this name."""
         return next(size for size in self.sizes if size.name == name)
 
     def seeds_of(self, size: Size, configuration: Configuration) -> tuple[int, ...]:
-        """Return the seeds of the runs that are compared."""
+        """Return the seeds of the compared runs of a configuration."""
         if configuration in (BASELINE, OURS):
             return self.seeds
         return self.seeds[: size.seeds_of_others]
 
 
 def read_study(path: Path) -> Study:
-    """Read a comparison's YAML file. Raises ConfigError with every problem."""
+    """Read the YAML file of a comparison. Raises ConfigError, which lists every problem."""
     return load_config(Study, path)
 
 
@@ -122,25 +122,25 @@ class RunSpec(NamedTuple):
     size: str
     configuration: Configuration
     rate: float
-    warmup: int  # updates, in a run at equal updates; shorter and longer runs scale it, see `warmup_of`
+    warmup: int  # updates of warm-up in a run at equal updates; other runs scale it, see `warmup_of`
     seed: int
     updates: int
 
     @property
     def folder(self) -> Path:
-        """Return the run's folder below the comparison's."""
+        """The folder of the run, relative to the comparison's folder."""
         settings = f"rate{self.rate:g}_warmup{self.warmup}_seed{self.seed}_updates{self.updates}"
         return Path(self.size) / self.configuration.folder / settings
 
     @property
     def label(self) -> str:
-        """Return the run in words."""
+        """A description of the run."""
         settings = f"rate {self.rate:g}, warm-up {self.warmup}, seed {self.seed}, {self.updates} updates"
         return f"{self.size}, {self.configuration.name}, {settings}"
 
 
 class Task(NamedTuple):
-    """A piece of work. "time" measures all configurations of a size; the others need a run."""
+    """A piece of work. "time" times all configurations of a size; "train" and "evaluate" need a run."""
 
     kind: Literal["time", "train", "evaluate"]
     size: str
@@ -148,14 +148,14 @@ class Task(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Return the task in words."""
+        """A description of the task."""
         if self.run is None:
             return f"{self.size}: time of an update and of a streaming step, all configurations by turns"
         return self.run.label if self.kind == "train" else f"{self.run.label}: evaluation"
 
 
 def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
-    """Return what a run changes in the recipe's configuration.
+    """Return the overrides of the recipe's configuration for a run.
 
     Only the last checkpoint is kept, because a comparison has many runs.
     """
@@ -174,7 +174,7 @@ def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
 
 
 def encoder_overrides(study: Study, size: str, configuration: Configuration) -> list[str]:
-    """Return what makes the recipe's model that of a size and a configuration."""
+    """Return the overrides that turn the recipe's model into that of a size and a configuration."""
     return [*study.size(size).overrides, *configuration.overrides]
 
 
@@ -185,17 +185,17 @@ def recipe_of(study: Study, size: str, configuration: Configuration, data_dir: P
 
 
 def equal_updates(study: Study, size: str) -> int:
-    """Return the updates of every run that is not at equal processor time: the recipe's."""
+    """Return the number of updates of the runs that are compared at equal updates: that of the recipe."""
     return _training_of(study.train_config, study.size(size).overrides).max_steps
 
 
 def choosing_updates(study: Study, size: str) -> int:
-    """Return the updates of the runs that choose rate and warm-up."""
+    """Return the number of updates of the runs for choosing rate and warm-up."""
     return equal_updates(study, size) if study.choosing_updates is None else study.choosing_updates
 
 
 def warmup_of(study: Study, run: RunSpec) -> int:
-    """Return the updates of a run's warm-up: the same share of all its updates as in a run at equal updates."""
+    """Return the updates of a run's warm-up, the same share of all its updates as in a run at equal updates."""
     return max(1, round(run.warmup * run.updates / equal_updates(study, run.size)))
 
 
@@ -204,6 +204,6 @@ def clip_norm_of(study: Study) -> float:
     return _training_of(study.train_config, ()).optim.clip_norm
 
 
-@lru_cache  # a plan asks for it many times
+@lru_cache  # a plan calls it many times
 def _training_of(train_config: str, overrides: tuple[str, ...]) -> TrainingConfig:
     return read_recipe(Path(train_config), [*overrides, "tokenizer.units=units.txt"]).training

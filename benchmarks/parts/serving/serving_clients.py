@@ -1,7 +1,6 @@
-"""The clients of the serving benchmark: a process that sends speech in real time and notes when each result
-arrives.
+"""The clients of the serving benchmark: a process that sends speech in real time and records when each result arrives.
 
-Reads a plan as JSON from standard input, writes the measurements as JSON to standard output.
+It reads a plan as JSON from standard input, and writes the measurements as JSON to standard output.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ import aiohttp
 import numpy as np
 
 PIECE_SECONDS = 0.08
-PATIENCE = 30.0  # seconds for an answer
+PATIENCE = 30.0  # seconds to wait for an answer
 
 
 @dataclass(frozen=True)
@@ -31,27 +30,27 @@ class Plan:
     recordings: str  # .npz of int16 arrays named 0, 1, ...
     sample_rate: int
     chunk: int  # encoder frames
-    sessions: int  # at the same time
-    seconds: float  # after which no new session begins and no delay counts
-    spread_seconds: float  # within which the first ones begin
+    sessions: int  # number of simultaneous sessions
+    seconds: float  # time after which no session begins and no delay counts
+    spread_seconds: float  # time within which the first sessions begin
     seed: int
 
 
 @dataclass
 class Found:
-    """The measured seconds, and one text for each session. The clock is the clients' own."""
+    """The measurements in seconds on the clock of the clients, and a text for each session."""
 
-    delays: list[float] = field(default_factory=list)  # from when a chunk was spoken to its result
-    firsts: list[float] = field(default_factory=list)  # the first of these of each session
-    lasts: list[float] = field(default_factory=list)  # from the last sample to the session's end
-    lateness: list[float] = field(default_factory=list)  # time from when audio was spoken until the client sent it
+    delays: list[float] = field(default_factory=list)  # from the end of a chunk's speech to its result
+    firsts: list[float] = field(default_factory=list)  # first delay of each session
+    lasts: list[float] = field(default_factory=list)  # from the last sample to the end of the session
+    lateness: list[float] = field(default_factory=list)  # from the end of a piece's speech until the client sent it
     texts: list[tuple[int, str]] = field(default_factory=list)  # recording and recognised text
     errors: list[str] = field(default_factory=list)
     processor_seconds: float = 0.0
 
 
 class Clients:
-    """Run all sessions of a plan and collect the results."""
+    """Runs all sessions of a plan and collects the results."""
 
     def __init__(self, plan: Plan, http: aiohttp.ClientSession, recordings: list[np.ndarray]) -> None:
         self._plan, self._http, self._recordings = plan, http, recordings
@@ -63,11 +62,11 @@ class Clients:
 
     @property
     def _counts(self) -> bool:
-        """Later there are fewer sessions at the same time."""
+        """True while measurements count; later there are fewer simultaneous sessions."""
         return time.monotonic() - self._begin < self._plan.seconds
 
     async def _slot(self, number: int) -> None:
-        """Run one session after the other."""
+        """Run sessions one after the other."""
         await asyncio.sleep(random.Random(f"{self._plan.seed} {number}").uniform(0, self._plan.spread_seconds))
         for index in itertools.count(number * 7919):
             try:
@@ -112,7 +111,7 @@ class Clients:
             if record.get("type") == "final_result":
                 texts.append(json.loads(record["nbest"])[0]["sentence"])
             if covered < end <= duration and self._counts:
-                # A chunk that ends within a piece is complete when the piece was spoken.
+                # A chunk that ends within a piece is complete at the end of the piece.
                 delay = now - start - min(duration, math.ceil(end / PIECE_SECONDS - 1e-6) * PIECE_SECONDS)
                 self.found.delays.append(delay)
                 if is_first:

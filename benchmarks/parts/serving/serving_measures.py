@@ -24,8 +24,8 @@ class Throughput(NamedTuple):
     """Seconds of audio decoded per second of one core."""
 
     alone: float  # streams one after the other, without an engine
-    unbatched: float  # an engine that steps one at a time
-    batched: float
+    unbatched: float  # an engine that steps one stream at a time
+    batched: float  # an engine that steps batches
 
 
 def throughput(
@@ -36,7 +36,7 @@ def throughput(
     rounds: int,
     tick: Callable[[], object],
 ) -> Throughput:
-    """Measure both ways by turns, all recordings at once; return medians."""
+    """Measure all three by turns, each with all recordings; return medians."""
     rate = recognizer.model.meta.sample_rate
     seconds = sum(map(len, recordings)) / rate
 
@@ -91,10 +91,10 @@ def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: 
 class Start(NamedTuple):
     """The start of a new process."""
 
-    imports: float  # seconds: the runtime and what runs the model
+    imports: float  # seconds: the runtime and torch or onnxruntime
     load: float  # seconds: model, warm-up and engine
-    first: float  # seconds from a complete chunk to its update, the first one
-    median: float  # the same of all chunks
+    first: float  # seconds from the first complete chunk to its update
+    median: float  # median of this time over all chunks
 
 
 _START = """

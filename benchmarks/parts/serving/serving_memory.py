@@ -1,4 +1,4 @@
-"""Resident memory of an engine: many sessions in sequence, or one long one. Run as a process that does nothing else.
+"""Measure the resident memory of an engine: many sessions in sequence, or a long one. Runs as a process of its own.
 
     python serving_memory.py sequence|long MODEL RECORDINGS.npz SESSIONS|SECONDS
 
@@ -21,9 +21,9 @@ PATIENCE = 120.0
 
 
 class Memory(NamedTuple):
-    before: int  # resident bytes at first
-    after: int  # at the end
-    largest: int  # since then
+    before: int  # resident bytes after a tenth of the work
+    after: int  # resident bytes at the end
+    largest: int  # most resident bytes since `before`
 
     @property
     def growth(self) -> float:
@@ -35,7 +35,7 @@ def _resident() -> int:
 
 
 class Turn:
-    """Feed one session as fast as it has room."""
+    """Feeds a session as fast as it has room."""
 
     def __init__(self, engine: Engine, recognizer: Recognizer) -> None:
         self._changed, self._over = threading.Event(), threading.Event()
@@ -65,7 +65,7 @@ class Turn:
 
 
 def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray], count: int) -> Memory:
-    """Run `count` sessions, every tenth cut off in the middle. Memory counts from the tenth part of them on."""
+    """Run `count` sessions, and drop every tenth in the middle. Memory is measured after the first tenth of them."""
     sizes = []
     with Engine(recognizer.model) as engine:
         for number in tqdm(range(count), desc="sessions in sequence", leave=False, disable=None):
@@ -84,7 +84,7 @@ def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray
 
 
 def one_long_stream(recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float) -> Memory:
-    """Run one session of `seconds`. Memory counts from the tenth part of it on."""
+    """Run one session of `seconds`. Memory is measured after the first tenth of it."""
     sizes, done = [], 0.0
     with (
         Engine(recognizer.model) as engine,

@@ -20,22 +20,22 @@ from parts.serving.serving_clients import Found, Plan
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.model.metadata import Meta
 
-PATIENCE = 60.0  # seconds beyond what the plan takes
+PATIENCE = 60.0  # seconds to wait beyond the duration of the plan
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class RealTime(NamedTuple):
     found: Found
     streams_per_step: float
-    cores: float  # that the server kept busy
-    client_cores: float
+    cores: float  # mean number of cores that the server used
+    client_cores: float  # mean number of cores that the clients used
 
 
 class Server:
-    """`wenet-fusion-runtime serve MODEL` on a free port, within `with`.
+    """Runs `wenet-fusion-runtime serve MODEL` on a free port, until the end of a `with` block.
 
     Raises:
-        ValueError: it did not start; the message has its output.
+        ValueError: the server did not start; the message has its output.
     """
 
     def __init__(self, model: Path, sessions: int, options: EngineOptions) -> None:
@@ -90,10 +90,10 @@ def real_time(
     options: EngineOptions,
     seed: int,
 ) -> RealTime:
-    """Serve concurrent clients for `seconds`; each sends recordings one after another in real time.
+    """Serve simultaneous clients for `seconds`; each sends recordings one after the other in real time.
 
     Args:
-        recordings: int16 at the model's rate.
+        recordings: int16 samples at the model's rate.
     """
     longest = max(map(len, recordings)) / meta.sample_rate
     with tempfile.TemporaryDirectory() as folder, Server(model, sessions, options) as server:

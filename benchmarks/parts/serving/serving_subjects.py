@@ -33,8 +33,8 @@ class ServingSubject(NamedTuple):
 
 
 def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -> ServingSubject:
-    """Return an encoder with random weights in int8 with constant scales, and noise. The expected texts are those of a
-    stream alone: offline evaluation of int8 may round differently, and random weights amplify that."""
+    """Return an encoder with random weights in int8 with constant scales, and noise. The expected texts are those of
+    single streams: offline evaluation of int8 may round differently, and random weights amplify the difference."""
     rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
     model = peaked_model(sizes, noise[0], seed)
@@ -45,11 +45,10 @@ def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -
 
 
 def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
-    """Return a trained model and the first `count` recordings of a list, with their texts from offline
-    evaluation.
+    """Return a trained model and the first `count` recordings of a list, with their texts from offline evaluation.
 
     Raises:
-        OSError, ValueError: one of them cannot be read.
+        OSError, ValueError: the model or a recording cannot be read.
     """
     recognizer = Recognizer(path, SERVER_OPTIONS)
     meta = recognizer.model.meta
@@ -66,7 +65,7 @@ def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSu
 
 
 def streamed_texts(recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int) -> list[str]:
-    """Return the texts of streams that have the model to themselves."""
+    """Return the text of each recording, decoded in a stream without an engine."""
     texts = []
     for samples in recordings:
         with recognizer.create_stream(chunk) as stream:
@@ -80,5 +79,5 @@ def _to_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """Convert int16 samples as the runtime does."""
+    """Convert int16 samples to float32 like the runtime."""
     return samples.astype(np.float32) / 32768

@@ -1,6 +1,6 @@
 """Measure how many seconds of audio one core loads per second, by file format, and the padding of batches.
 
-Times are CPU seconds of this process, which loads as a worker of training does. The files are in the page cache.
+Times are CPU seconds of this process, which loads like a worker of training. The files are in the page cache.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from wenet_fusion.text.tokenizer import CharTokenizer
 from wenet_fusion.text.vocabulary_file import Vocabulary
 
 RATE = 16_000
-WANTED = 300  # times real time, from FLAC and Opus with changes of speed
+WANTED = 300  # goal for FLAC and Opus with speed perturbation: times real time
 FORMATS: dict[str, dict[str, str]] = {
     "wav": {"format": "WAV", "subtype": "PCM_16"},
     "flac": {"format": "FLAC", "subtype": "PCM_16"},
@@ -39,31 +39,31 @@ FORMATS: dict[str, dict[str, str]] = {
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III"},
 }
 SPEED = Augmentation(speed_factors=(0.9, 1.1))
-ROWS = 8  # utterances of a batch
-PADDED_SECONDS = (40.0, 400.0, 1600.0)  # sizes of batches whose padding is counted
+ROWS = 8  # utterances in a batch
+PADDED_SECONDS = (40.0, 400.0, 1600.0)  # sizes of batches whose padding is measured
 
 
 class Speeds(NamedTuple):
     """CPU seconds for one format, from the bare decoder to whole batches."""
 
     decoder: float  # libsndfile alone
-    reader: float  # and our checks of the file
-    resampled: float  # and resampling
-    loaded: float  # and batches
-    speed: float  # and changes of speed
-    everything: float  # and the other changes
+    reader: float  # with our checks of the file
+    resampled: float  # with resampling too
+    loaded: float  # with batches too
+    speed: float  # with speed perturbation too
+    everything: float  # with all other augmentation too
 
     def limit(self) -> str:
-        """Name the part that takes most of loading with changes of speed, with its share."""
+        """Return the name and the share of the part that takes most time of loading with speed perturbation."""
         steps = np.diff([0.0, *self[:5]])
         parts = ("decoder", "reader", "resampling", "batches", "speed")
         return f"{parts[int(steps.argmax())]} ({100 * steps.max() / self.speed:.0f} %)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--audio", default="", metavar="LIST", help="speech, a path per line; by default it is made")
-    parser.add_argument("--utterances", type=int, default=24, help="of each format (default: 24)")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts (default: 5)")
+    parser.add_argument("--audio", default="", metavar="LIST", help="speech, a path per line (default: synthetic)")
+    parser.add_argument("--utterances", type=int, default=24, help="utterances of each format (default: 24)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the fastest counts (default: 5)")
 
 
 def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -115,7 +115,7 @@ def recorded(path: str, count: int) -> list[np.ndarray]:
 
 
 def made_speech(rng: np.random.Generator) -> np.ndarray:
-    """Return 5 to 15 s of harmonics with a changing pitch, in syllables, over quiet noise."""
+    """Return 5 to 15 s of syllables, made of harmonics with a changing pitch, with quiet noise."""
     size = int(rng.uniform(5, 15) * RATE)
     times = np.arange(size) / RATE
     phase = 2 * np.pi * np.cumsum(rng.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * times))) / RATE
@@ -125,7 +125,7 @@ def made_speech(rng: np.random.Generator) -> np.ndarray:
 
 
 def every_change(folder: Path, rng: np.random.Generator) -> Augmentation:
-    """Return all changes, each in a usual share of the utterances."""
+    """Return all kinds of augmentation, each applied to a usual share of the utterances."""
     soundfile.write(folder / "noise.flac", 0.1 * rng.standard_normal(60 * RATE), RATE)
     (folder / "noise.list").write_text("noise.flac\n", encoding="utf-8")
     return Augmentation(
@@ -188,7 +188,7 @@ def load(dataset: SpeechDataset) -> None:
 
 
 def paddings(rng: np.random.Generator) -> dict[float, float]:
-    """Return the share of padding by the size of batches."""
+    """Return the share of padding for each size of batches."""
     seconds = np.where(rng.random(10_000) < 0.7, rng.uniform(12, 16.5, 10_000), rng.uniform(2, 12, 10_000)).tolist()
     plans = {size: epoch_batches(seconds, size, max_batch_rows=1000, seed=0, epoch=0) for size in PADDED_SECONDS}
     return {size: padding_fraction(seconds, plan) for size, plan in plans.items()}

@@ -1,4 +1,4 @@
-"""Time steps of one rank and of two, by turns, in two processes with one thread each that talk over gloo."""
+"""Time steps of one rank and of two ranks, by turns, in two processes with one thread each, connected by gloo."""
 
 import json
 import tempfile
@@ -19,7 +19,7 @@ WORLD = 2
 
 
 def scaling(plan: Plan, precision: Precision, rounds: int) -> dict[str, Timing]:
-    """Return the times of a step, by the number of ranks."""
+    """Return the times of a step with one rank, two independent trainings, and two ranks."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (plan, precision, rounds, folder)
         context = torch.multiprocessing.start_processes(

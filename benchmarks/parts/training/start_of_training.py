@@ -1,7 +1,7 @@
-"""Measure the start of a training: seconds and memory from its command to the first batch.
+"""Measure the start of a training: time from its command to the first batch, and memory.
 
-Simulates lists as long as LibriSpeech (281,000 utterances, lengths and transcripts alike) whose audio is never opened.
-Each start is a process of its own: `python -m parts.training.start_of_training FOLDER SECONDS_OF_THE_CLOCK`.
+The lists imitate LibriSpeech (281,000 utterances, with similar lengths and transcripts); most audio files do not exist.
+Each start is a new process: `python -m parts.training.start_of_training FOLDER MONOTONIC_SECONDS`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from wenet_fusion.text.tokenizer import build_tokenizer
 BENCHMARKS = Path(__file__).parents[2]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 CONFIG = "tokenizer: {units: units.txt}\ndata: {max_skipped: 1.0}\ntraining: {max_batch_seconds: 400, num_workers: 2}\n"
-SECONDS, MEGABYTES = 30.0, 1000.0  # wanted of 281,000 utterances
+SECONDS, MEGABYTES = 30.0, 1000.0  # goals for 281,000 utterances
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def measure_start(count: int, seed: int) -> dict[str, Any]:
-    """Return the numbers of a start with a list of that length, from a process of its own."""
+    """Measure a start with a list of this length in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), count, seed)
         command = [sys.executable, "-m", "parts.training.start_of_training", folder, str(time.monotonic())]
@@ -73,7 +73,7 @@ def measure_start(count: int, seed: int) -> dict[str, Any]:
 
 
 def write_corpus(folder: Path, count: int, seed: int) -> None:
-    """Write a list whose paths do not exist, except those of the longest and of some others; texts repeat."""
+    """Write a list whose audio files do not exist, except for utterances of about 12 s; texts repeat."""
     rng = np.random.default_rng(seed)
     tokens = ("<blank>", "<unk>", "<sos/eos>", WORD_START, *LETTERS)
     (folder / "units.txt").write_text("".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
@@ -94,15 +94,15 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
 
 
 def start(folder: Path, commanded: float) -> dict[str, Any]:
-    """Do what training does before its first step, and return how long it took and how much memory it needs.
+    """Do the work of training before its first step, and return its time and memory.
 
-    `commanded` is when the process was started, by the machine's monotonic clock.
+    `commanded` is the reading of the monotonic clock at which the process was started.
     """
     started = time.monotonic()
     os.chdir(folder)
     config = read_recipe(Path("train.yaml"), [])
     dataset = build_dataset(config, Path("data.list"), build_tokenizer(config.tokenizer, Path()), augmented=True)
-    for _ in range(2):  # before and after the message that names the run
+    for _ in range(2):  # training reads both twice
         dataset.description()
         dataset.notes()
     for measured in (dataset.digest, dataset.contents):
@@ -121,7 +121,7 @@ def start(folder: Path, commanded: float) -> dict[str, Any]:
         "seconds": seconds,
         "imports": started - commanded,
         "processor": usage.ru_utime + usage.ru_stime,
-        "megabytes": _status("VmHWM") / 1024,  # ru_maxrss would include the process that started this one
+        "megabytes": _status("VmHWM") / 1024,  # ru_maxrss would include the parent process
         "workers": workers,
         "padding": padding_fraction(dataset.seconds, from_epoch),
         "batches": len(from_epoch),
@@ -134,13 +134,13 @@ def _children(process: int) -> list[int]:
 
 
 def _status(name: str) -> int:
-    """Return a number of this process's status, kB."""
+    """Return a value in kB from this process's status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _unshared(process: int) -> float:
-    """Return the memory that a process shares with no other, MB."""
+    """Return the private memory of a process in MB."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 

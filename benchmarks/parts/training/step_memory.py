@@ -1,6 +1,6 @@
-"""Measure the memory of a training step in a process that does nothing else.
+"""Measure the memory of a training step in a separate process.
 
-It imports little, so that processes start in a moment.
+This module imports little, so that the processes start quickly.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ TOY_DECODER = DecoderConfig(layers=1, reverse_layers=1, heads=2, feed_forward=32
 class Memory(NamedTuple):
     """The memory of a training step, bytes."""
 
-    saved: int  # by the forward pass for the backward pass
-    peak: int  # most memory of the process above that before the model was built: weights, optimiser, activations
+    saved: int  # bytes that the forward pass keeps for the backward pass
+    peak: int  # most memory that the process uses for the model: weights, optimiser and activations
 
 
 def memory_here(plan: Plan, form: Form) -> Memory:
-    """Measure the memory of steps in this process. The optimiser has its state from the second one on."""
+    """Measure the memory of two steps in this process; the optimiser has its state only from the second step on."""
     torch.set_num_threads(1)
     toy = Plan(TOY, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), plan.seed, plan.wenet)
     make_subject(toy, (form.precision,)).call(form.precision, form.kept)()  # loads libraries
@@ -42,6 +42,6 @@ def memory_here(plan: Plan, form: Form) -> Memory:
 
 
 def _status(name: str) -> int:
-    """Return a number of bytes from what Linux says of this process."""
+    """Return a value in bytes from Linux's status of this process."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,7 +1,7 @@
-"""Measure training steps: FusionFormer beside the LayerNorm Conformer of the same shape, their memory, and two ranks.
+"""Measure training steps of FusionFormer and of a LayerNorm Conformer of the same shape: time, memory, and two ranks.
 
-A step is what training does with a batch that is loaded: forward, backward and update, in one thread. All forms take
-turns in one process; the memory of each is measured in a process of its own (on Linux).
+A step is the forward pass, backward pass and update of a loaded batch, in one thread. All forms take turns in one
+process; the memory of each is measured in a separate process (on Linux).
 """
 
 import argparse
@@ -30,11 +30,11 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 
-NORM_ALONE = f"{OURS} with LayerNorm"  # differs in its norms only
+NORM_ALONE = f"{OURS} with LayerNorm"  # only the norms differ
 DEFAULT, LAYERS = KEPT
-# torch loads torch._dynamo with the first optimiser
+# torch imports torch._dynamo with the first optimiser.
 PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
-STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # of LayerNorm's
+STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios to LayerNorm
 WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65
 AS_WENET = (
     f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
@@ -49,22 +49,22 @@ WITH_WENET = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, default=8, help="utterances of a batch (default: 8)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="that each lasts (default: 8)")
+    parser.add_argument("--rows", type=int, default=8, help="utterances in a batch (default: 8)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of each utterance (default: 8)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every form (default: 5)")
     parser.add_argument(
         "--precisions",
         nargs="+",
         choices=PRECISIONS,
-        help="default: float32, and bfloat16 where the processor has instructions for it",
+        help="precisions to measure (default: float32, and bfloat16 if the processor has instructions for it)",
     )
     parser.add_argument(
         "--wenet",
         type=Path,
         metavar="FOLDER",
-        help=f"times WeNet's own step too: holds its package ({INSTALL.format(' --target FOLDER')}); needs torchaudio",
+        help=f"folder of WeNet's package, to time it too ({INSTALL.format(' --target FOLDER')}); needs torchaudio",
     )
-    parser.add_argument("--quick", action="store_true", help="toy models and 1 round: shows that everything runs")
+    parser.add_argument("--quick", action="store_true", help="use toy models and 1 round, to test the program")
 
 
 def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -84,7 +84,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         for precision in precisions
         for name in plans
         for kept in KEPT
-        if kept == DEFAULT or name != WENETS  # WeNet's own has one form
+        if kept == DEFAULT or name != WENETS  # WeNet's model has one form
     ]
     times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
     ranks = {name: scaling(plans[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def time_steps(plans: dict[str, Plan], forms: Sequence[Form], rounds: int) -> dict[str, Timing]:
-    """Time the steps of all forms by turns; those of one model train the same weights."""
+    """Time the steps of all forms by turns; the forms of one model share their weights."""
     precisions = tuple(dict.fromkeys(form.precision for form in forms))
     subjects = {name: make_subject(plan, precisions) for name, plan in plans.items()}
     calls = {form.name: subjects[form.model].call(form.precision, form.kept) for form in forms}
@@ -127,7 +127,7 @@ def time_steps(plans: dict[str, Plan], forms: Sequence[Form], rounds: int) -> di
 
 
 def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, Memory]:
-    """Measure the memory of each form in a process of its own, which has loaded everything but the model."""
+    """Measure the memory of each form in a new process that has preloaded all modules."""
     multiprocessing.set_forkserver_preload(PRELOADED)
     context, found = multiprocessing.get_context("forkserver"), {}
     for form in tqdm(forms, desc="memory", leave=False, disable=None):
@@ -137,7 +137,7 @@ def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, M
 
 
 def _with_package(folder: Path) -> Path:
-    """Return the folder if WeNet's package can be imported from it. Raises ValueError with what to do."""
+    """Return the folder if WeNet's package can be imported from it. Raises ValueError with the remedy."""
     try:
         import_wenet("utils.init_model", folder)
     except ImportError as error:
@@ -149,7 +149,7 @@ def _with_package(folder: Path) -> Path:
 
 
 def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, Form, Form]]:
-    """Return what is compared: a name, a form and the one that it is divided by."""
+    """Return the ratios to report: a name, a form, and the form by which it is divided."""
     found = []
     for precision in precisions:
         ours = Form(OURS, precision, DEFAULT)
@@ -165,7 +165,7 @@ def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, 
 
 
 def others_timed(times: Mapping[str, Timing], precision: str) -> list[str]:
-    """Return the models that ours is compared with."""
+    """Return the models that were timed in addition to ours."""
     return [name for name in (CONFORMER, NORM_ALONE, WENETS) if Form(name, precision, DEFAULT).name in times]
 
 

@@ -1,4 +1,4 @@
-"""A model in training, whose steps are measured in several precisions and with more or fewer activations kept."""
+"""A model in training, whose steps are measured in several precisions, with and without recomputed activations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,10 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import Precision, TrainingConfig
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-KEPT = {"default": False, "layer inputs kept": True}  # activations that stay in memory: `checkpoint_activations`
+KEPT = {"default": False, "layer inputs kept": True}  # kept activations: the values of `checkpoint_activations`
 VOCABULARY = 5000
-STEP = 1  # each step is the first one: the same chunking and masks
-RATE = 1e-6  # so small that the weights stay as they are
+STEP = 1  # every step counts as the first, so that chunking and masks are the same
+RATE = 1e-6  # so small that the weights do not change
 
 
 class Form(NamedTuple):
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     decoder: DecoderConfig
     size: BatchSize
     seed: int
-    wenet: Path | None = None  # folder of WeNet's package: its own model of these shapes, instead of ours
+    wenet: Path | None = None  # folder of WeNet's package, whose model of these shapes replaces ours
 
 
 class Subject:
@@ -80,7 +80,7 @@ class Subject:
 
 
 def keep_activations(model: nn.Module, checkpointed: bool) -> None:
-    """Choose whether layers are computed again in the backward pass."""
+    """Choose whether the backward pass computes the layers again, instead of keeping their activations."""
     for module in model.modules():
         module.__class__ = LayerChain if type(module) is RecomputedChain else type(module)
     if checkpointed:
@@ -88,7 +88,7 @@ def keep_activations(model: nn.Module, checkpointed: bool) -> None:
 
 
 def saved_bytes(model: nn.Module, step: Callable[[], None]) -> int:
-    """Return the bytes that a step keeps from its forward pass to its backward pass, beside the parameters."""
+    """Return the bytes that a step keeps from its forward pass to its backward pass, without the parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found: dict[int, int] = {}
 

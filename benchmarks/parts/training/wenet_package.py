@@ -1,7 +1,7 @@
-"""WeNet's Python package, as Rev.com ships it in rev-reverb 0.1.0: imported without what its models do not need.
+"""Import WeNet's Python package, as shipped by Rev.com in rev-reverb 0.1.0, without unneeded dependencies.
 
-The package's own start imports Rev.com's programs, and its modules name packages (wandb, whisper, ...) that neither
-models nor exports use; stand-ins take their places during the import.
+The package's __init__ imports Rev.com's programs, and its modules import packages (wandb, whisper, ...) that neither
+models nor exports use; stubs replace these during the import.
 """
 
 import functools
@@ -23,11 +23,11 @@ def import_wenet(name: str, folder: Path | None = None) -> types.ModuleType:
     """Import a module of the package `wenet`.
 
     Args:
-        name: without the package, such as utils.init_model.
-        folder: holds the package; None: it is installed.
+        name: name within the package, e.g. utils.init_model.
+        folder: folder of the package; None: the installed one.
 
     Raises:
-        ImportError: there is no such package, or it needs packages that are not installed; says what to do.
+        ImportError: the package is missing, or needs packages that are not installed; the message has the remedy.
     """
     _prepare(folder)
     before = {stub: sys.modules.get(stub) for stub in _stubs()}
@@ -48,7 +48,7 @@ def import_wenet(name: str, folder: Path | None = None) -> types.ModuleType:
 
 
 def _prepare(folder: Path | None) -> None:
-    """Make `wenet` a package without its __init__."""
+    """Make `wenet` importable without running its __init__."""
     if "wenet" in sys.modules:
         return
     where = None if folder is None else [str(folder)]
@@ -60,7 +60,7 @@ def _prepare(folder: Path | None) -> None:
     package = types.ModuleType("wenet")
     package.__path__ = list(found.submodule_search_locations)
     sys.modules["wenet"] = package
-    for name in ("Optional", "Union"):  # it takes them from here, where newer versions of torch do not have them
+    for name in ("Optional", "Union"):  # WeNet imports them from this module; newer versions of torch lack them
         vars(torch.nn.modules.conv).setdefault(name, getattr(typing, name))
 
 

@@ -1,4 +1,4 @@
-"""WeNet's own model in training, in its own code, whose steps are measured beside ours."""
+"""WeNet's model in training, in WeNet's own code, whose steps are compared with ours."""
 
 import argparse
 import math
@@ -34,7 +34,7 @@ class WenetSubject:
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)  # as WeNet's training builds it
         self._seed = plan.seed
         rows, tokens = plan.size.rows, plan.size.tokens
-        # As many encoder frames as ours make of the same seconds.
+        # As many encoder frames as in our model for the same duration.
         frames = SUBSAMPLING * math.ceil(plan.size.seconds * FRAMES_PER_SECOND) + CUT
         ids = 3 + torch.arange(tokens) % (VOCABULARY - 3)
         self._batch = {
@@ -47,7 +47,7 @@ class WenetSubject:
         }
 
     def call(self, precision: Precision, kept: str) -> Callable[[], None]:
-        """Return a step: forward, backward, update. WeNet's keeps all activations, whatever `kept` says."""
+        """Return a step: forward, backward, update. WeNet's model keeps all activations, whatever `kept` is."""
         dtype, parameters = AUTOCAST[precision], list(self.model.parameters())
 
         def step() -> None:
@@ -63,12 +63,12 @@ class WenetSubject:
 
 
 def make_subject(plan: Plan, precisions: tuple[Precision, ...]) -> Subject | WenetSubject:
-    """Return the model of a plan: ours, or WeNet's own where the plan names its package."""
+    """Return the model of a plan: ours, or WeNet's if the plan has the folder of its package."""
     return Subject(plan, precisions) if plan.wenet is None else WenetSubject(plan, precisions)
 
 
 def settings(plan: Plan) -> dict[str, object]:
-    """Return the configuration of WeNet's U2++ Conformer with the plan's shapes, as its training reads it."""
+    """Return the configuration of WeNet's U2++ Conformer with the plan's shapes, in the form of WeNet's training."""
     encoder, decoder, loss = plan.encoder, plan.decoder, LossConfig()
     return {
         "input_dim": BINS,
