@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# AISHELL-1: from openslr.org to an exported model that is streamed. Usage: bash run.sh [--name value]...
+# AISHELL-1: from openslr.org to a streamed exported model. Usage: bash run.sh [--name value]...
 #
 # Stages: -1 download, 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and
 # evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -15,34 +15,34 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # options
 stage=-1                        # the first stage to run
 stop_stage=8                    # the last stage to run
-force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
-data=                           # folder that holds data_aishell; empty: data/corpus, downloaded
-url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # servers to download from, in their order
-manifests=                      # folder of lhotse's manifests (lhotse prepare aishell); empty: none
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
+data=                           # folder with data_aishell; empty: download to data/corpus
+url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # servers to download from, tried in this order
+manifests=                      # folder with lhotse's manifests (lhotse prepare aishell); empty: none
 seed=0                          # seed of the training
 units=char                      # kind of tokens: char or bpe
 vocab_size=4000                 # pieces of --units bpe
 data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
-num_utts_per_shard=1000         # utterances of a shard
+num_utts_per_shard=1000         # utterances per shard
 train_config=conf/train.yaml    # configuration of the training; conf/train_small.yaml: a small model
-overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
-checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+overrides=                      # configuration values to change, e.g. "training.max_steps=20000 model.encoder.layers=6"
+checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=4                   # processes that prepare batches, of each GPU
+num_workers=4                   # processes per GPU that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
 num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
-job_id=2023                     # with several hosts: a number that only this training has
-average_num=30                  # average this many last checkpoints if the dev set prefers it
+job_id=2023                     # with several hosts: a number that no other training uses
+average_num=30                  # average this many last checkpoints, unless the last one alone is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 error_unit=char                 # errors are counted in characters (char), words or both (mixed)
-targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: final.zip alone
-export_utterances=200           # utterances of dev that each format is measured on
-lm_order=5                      # characters of the language model's longest n-grams
-lm_words=characters             # words of the language model; characters: every character is one
+targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: only final.zip
+export_utterances=200           # utterances of dev for measuring each format
+lm_order=5                      # length of the language model's longest n-grams, in characters
+lm_words=characters             # words of the language model; characters: each character is a word
 lm_weights="0.1 0.2 0.5"        # weights of the language model to try on the dev set
-word_bonuses="0 0.5 1"          # bonuses for each character to try with each weight
+word_bonuses="0 0.5 1"          # bonuses per character to try with each weight
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 

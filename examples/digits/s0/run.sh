@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Digit strings: from recordings to an exported model that is streamed. Usage: bash run.sh [--name value]...
+# Digit strings: from recordings to a streamed exported model. Usage: bash run.sh [--name value]...
 #
 # Stages: -1 recordings, 0 digit strings, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training,
 # 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -15,30 +15,30 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # options
 stage=-1                        # the first stage to run
 stop_stage=8                    # the last stage to run
-force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
-data=                           # checkout of the Free Spoken Digit Dataset; synthetic: espeak-ng; empty: download
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
+data=                           # checkout of the Free Spoken Digit Dataset; synthetic: use espeak-ng; empty: download
 seed=0                          # seed of the training strings and of the training
 train_strings=4000              # number of training strings; the other sets are fixed
 units=words                     # kind of tokens: words, char or bpe
 vocab_size=30                   # pieces of --units bpe
-data_type=raw                   # raw, shard, or sequential for shards that are read in sequence
-num_utts_per_shard=500          # utterances of a shard
+data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
+num_utts_per_shard=500          # utterances per shard
 train_config=conf/train.yaml    # configuration of the training
-overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=400 model.encoder.layers=6"
-checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+overrides=                      # configuration values to change, e.g. "training.max_steps=400 model.encoder.layers=6"
+checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=1                   # processes that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
 num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
-job_id=2023                     # with several hosts: a number that only this training has
-average_num=3                   # average this many last checkpoints if the dev set prefers it
+job_id=2023                     # with several hosts: a number that no other training uses
+average_num=3                   # average this many last checkpoints, unless the last one alone is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-targets=                        # formats to export and measure on dev beside final.zip, e.g. "onnx sherpa-onnx onnx:int8"
-lm_order=3                      # words of the language model's longest n-grams
+targets=                        # formats to export and measure on dev in addition to final.zip, e.g. "onnx sherpa-onnx onnx:int8"
+lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
-word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 

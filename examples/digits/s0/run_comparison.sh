@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
-# Stages 0 to 3 of run.sh must have made the data. Finished trainings are skipped: after an interruption, run the same command again.
+# Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
 # The whole comparison trains about 150 models of 5 to 10 minutes each. benchmarks/results/comparison_digits/ holds the records
-# of our runs: with them as --records only the missing ones are trained.
+# of our trainings: with that folder as --records, only missing models are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
@@ -13,13 +13,13 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
-study=conf/comparison.yaml      # what is compared
+study=conf/comparison.yaml      # settings of the comparison
 data_dir=data                   # data of stages 0 to 3
 dir=exp/comparison              # folder of the trainings
-records=                        # folder of what is kept of ended runs; empty: DIR, so that nothing has ended yet
-jobs=1                          # trainings at once, one core each
+records=                        # folder with the records of finished trainings; empty: DIR
+jobs=1                          # parallel trainings, each on one core
 device=cpu                      # device of the trainings
-dry_run=false                   # print the plan instead
+dry_run=false                   # only print the plan
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/comparison.sh"
 

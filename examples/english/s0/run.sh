@@ -2,7 +2,7 @@
 # English from 7 hours of recordings: an open vocabulary on two cores. Usage: bash run.sh --data FOLDER [--name value]...
 #
 # FOLDER holds english/{train,dev} in Kaldi's format, LibriSpeech/{train-clean-100,dev-clean} and text/*.txt.gz; the
-# README says where the recordings come from. Development and test set are the two halves of the other speakers.
+# README names the sources of the recordings. The speakers of dev and dev-clean are divided between dev and test set.
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
 # 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -18,35 +18,35 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # options
 stage=0                         # the first stage to run
 stop_stage=8                    # the last stage to run
-force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
 data=                           # folder with english/, LibriSpeech/ and text/
 seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
 vocab_size=256                  # pieces of --units bpe
 data_type=raw                   # raw or shard
-num_utts_per_shard=500          # utterances of a shard
+num_utts_per_shard=500          # utterances per shard
 train_config=conf/train.yaml    # configuration of the training
-overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=4000 model.encoder.layers=6"
-checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+overrides=                      # configuration values to change, e.g. "training.max_steps=4000 model.encoder.layers=6"
+checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=1                   # processes that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
 num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
-job_id=2023                     # with several hosts: a number that only this training has
-average_num=5                   # average this many last checkpoints if the dev set prefers it
+job_id=2023                     # with several hosts: a number that no other training uses
+average_num=5                   # average this many last checkpoints, unless the last one alone is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-lm_order=3                      # words of the language model's longest n-grams
+lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
-word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 
 [ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
 enter_recipe
 data=$(from_caller "$data")
-lm_text=$here/data/text/lm.txt # the transcripts of the training set are in it
+lm_text=$here/data/text/lm.txt # contains the transcripts of the training set
 corpus_stages=("" "data")
 
 corpus_settings() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The paper's comparison on English: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
-# Stages 0 to 3 of run.sh must have made the data. Finished trainings are skipped: after an interruption, run the same command again.
-# It trains about 40 models: 24 of 15 minutes that choose the learning rates, then longer ones of up to 2 hours each on one core.
+# Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
+# Trains about 40 models, each on one core: 24 for 15 minutes, to choose learning rates, the rest for up to 2 hours.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
@@ -11,13 +11,13 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
-study=conf/comparison.yaml      # what is compared
+study=conf/comparison.yaml      # settings of the comparison
 data_dir=data                   # data of stages 0 to 3
 dir=exp/comparison              # folder of the trainings
-records=                        # folder of what is kept of ended runs; empty: DIR, so that nothing has ended yet
-jobs=1                          # trainings at once, one core each
+records=                        # folder with the records of finished trainings; empty: DIR
+jobs=1                          # parallel trainings, each on one core
 device=cpu                      # device of the trainings
-dry_run=false                   # print the plan instead
+dry_run=false                   # only print the plan
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/comparison.sh"
 

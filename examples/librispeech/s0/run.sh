@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LibriSpeech: from openslr.org to an exported model that is streamed. Usage: bash run.sh [--name value]...
+# LibriSpeech: from openslr.org to a streamed exported model. Usage: bash run.sh [--name value]...
 #
 # Stages: -1 download, 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and
 # evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -15,36 +15,36 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # options
 stage=-1                        # the first stage to run
 stop_stage=8                    # the last stage to run
-force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
-data=                           # folder of the corpus, which holds train-clean-100 and others; empty: data/corpus, downloaded
-url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # servers to download from, in their order
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
+data=                           # folder with train-clean-100 and the other parts; empty: download to data/corpus
+url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # servers to download from, tried in this order
 train_sets="train-clean-100 train-clean-360 train-other-500" # parts to train on
-dev_sets="dev-clean dev-other"  # parts that validate, choose and calibrate
-test_sets="test-clean test-other" # parts to evaluate, each alone; stage 7 streams the first
-manifests=                      # folder of lhotse's manifests of these parts (lhotse prepare librispeech); empty: none
-lm=                             # for stage 8: a file of openslr.org/11 or a path, ARPA, KenLM binary or .txt(.gz); empty: of the transcripts
+dev_sets="dev-clean dev-other"  # parts of the dev set: for validation, tuning and calibration
+test_sets="test-clean test-other" # parts to evaluate separately; stage 7 streams the first
+manifests=                      # folder with lhotse's manifests of these parts (lhotse prepare librispeech); empty: none
+lm=                             # for stage 8: ARPA, KenLM binary or .txt(.gz), a file of openslr.org/11 or a path; empty: a model of the transcripts
 seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
 vocab_size=5000                 # pieces of --units bpe
 data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
-num_utts_per_shard=1000         # utterances of a shard
+num_utts_per_shard=1000         # utterances per shard
 train_config=conf/train.yaml    # configuration of the training; conf/train_small.yaml: a small model
-overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
-checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+overrides=                      # configuration values to change, e.g. "training.max_steps=20000 model.encoder.layers=6"
+checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=4                   # processes that prepare batches, of each GPU
+num_workers=4                   # processes per GPU that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
 num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
-job_id=2023                     # with several hosts: a number that only this training has
-average_num=10                  # average this many last checkpoints if the dev set prefers it
+job_id=2023                     # with several hosts: a number that no other training uses
+average_num=10                  # average this many last checkpoints, unless the last one alone is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: final.zip alone
-export_utterances=200           # utterances of dev that each format is measured on
-lm_order=3                      # words of the language model's longest n-grams
+targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: only final.zip
+export_utterances=200           # utterances of dev for measuring each format
+lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
-word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 
@@ -62,7 +62,7 @@ case $lm_path in
   *) lm_arpa=$lm_path ;;
 esac
 
-# Print the folder that holds the parts: archives unpack to $data/LibriSpeech.
+# Print the folder that contains the parts: archives unpack to $data/LibriSpeech.
 parts_folder() {
   if [ -d "$data/LibriSpeech" ]; then echo "$data/LibriSpeech"; else echo "$data"; fi
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Your corpus: from Kaldi folders to an exported model that is streamed. Usage: bash run.sh --data FOLDER [--name value]...
+# Your corpus: from Kaldi folders to a streamed exported model. Usage: bash run.sh --data FOLDER [--name value]...
 #
 # FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings are long;
 # or with lhotse's cuts.jsonl.gz (--data_type lhotse), or with a shards.list of files or URLs (--data_type sequential).
-# To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to leave
+# To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to make
 # data/{train,dev,test}/{wav.scp,text}.
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
@@ -20,34 +20,34 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # options
 stage=0                         # the first stage to run
 stop_stage=8                    # the last stage to run
-force=false                     # repeat stages that are done; training starts anew, its folder is moved aside
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
 data=                           # folder with train/, dev/ and test/ in Kaldi's format
 seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
 vocab_size=500                  # pieces of --units bpe
 special_tokens=refuse           # marks such as <unk> and [noise] in transcripts: refuse, remove, keep or spell
 data_type=raw                   # raw, shard, sequential (shards that are read in sequence), or lhotse
-num_utts_per_shard=500          # utterances of a shard
+num_utts_per_shard=500          # utterances per shard
 train_config=conf/train.yaml    # configuration of the training
-overrides=                      # values that replace those of the configuration, e.g. "training.max_steps=20000 model.encoder.layers=6"
-checkpoint=                     # model whose weights the training starts from, to fine-tune it; empty: none
+overrides=                      # configuration values to change, e.g. "training.max_steps=20000 model.encoder.layers=6"
+checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
 num_workers=2                   # processes that prepare batches
 num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
 num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
-job_id=2023                     # with several hosts: a number that only this training has
-average_num=5                   # average this many last checkpoints if the dev set prefers it
+job_id=2023                     # with several hosts: a number that no other training uses
+average_num=5                   # average this many last checkpoints, unless the last one alone is better on the dev set
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 error_unit=word                 # errors are counted in words, characters (char) or both (mixed: Chinese and Japanese)
-targets=                        # formats to export and measure on dev beside final.zip, e.g. "onnx sherpa-onnx onnx:int8"
-lm_text=                        # text for the language model, a sentence in each line; empty: the transcripts
+targets=                        # formats to export and measure on dev in addition to final.zip, e.g. "onnx sherpa-onnx onnx:int8"
+lm_text=                        # text for the language model, one sentence per line; empty: the transcripts
 lm_arpa=                        # language model to use instead of training one: ARPA file or binary of KenLM
 lm_words=spaces                 # words of the language model: text between spaces, or characters
-lm_order=3                      # words of the language model's longest n-grams
+lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
-word_bonuses="0 1 2"            # bonuses for each word to try with each weight
+word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 
@@ -73,7 +73,7 @@ prepare_corpus() {
       [ -s "$data/$name/$file" ] || fail "$data/$name/$file is missing or empty; lines are 'key path' and 'key transcript'"
     done
     mkdir -p "data/$name"
-    # Relative paths start where the recipe was called.
+    # Relative paths start at the folder in which the recipe was called.
     sed -E "s|^([^[:space:]]+[[:space:]]+)([^/])|\1$caller/\2|" "$data/$name/wav.scp" >"data/$name/wav.scp"
     for file in text segments reco2file_and_channel words.ctm; do
       [ ! -f "$data/$name/$file" ] || cp "$data/$name/$file" "data/$name/$file"
@@ -81,7 +81,7 @@ prepare_corpus() {
   done
 }
 
-# Copy the list that a set has already; the paths of shards start at its folder.
+# Copy a set's own list. Relative paths of shards start at the set's folder.
 copy_list() {
   local file=cuts.jsonl.gz from=$data/$1
   [ "$data_type" = lhotse ] || file=shards.list

@@ -1,7 +1,7 @@
-"""Stage 0: make digit strings (Kaldi folders with wav files) from single takes.
+"""Stage 0: make digit strings (Kaldi folders with wav files) from recordings of single digits.
 
-Every draw is keyed by (seed, split, string), so a split does not depend on the others. Only the training strings
-depend on --seed: dev and test are the same for every training seed.
+Each string has its own random generator, with the key (seed, split, string), so a split does not depend on the others.
+Only the training strings depend on --seed: dev and test are the same for every training seed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
 HELD_OUT_SEED = 20_240
-LONGEST_EMPTY_SECONDS = 6.0  # in training, see `empty_string`
+LONGEST_EMPTY_SECONDS = 6.0  # in the training set, see `empty_string`
 LONGEST_SILENCE_SECONDS = 30.0
 
 
@@ -32,7 +32,7 @@ def render(
     sample_rate: int,
     seed: int,
 ) -> Iterator[DigitString]:
-    """Yield the strings of a split one after the other: `plans`, then `empty` recordings of non-speech."""
+    """Yield the strings of a split: one for each of `plans`, then `empty` recordings of non-speech."""
     takes = list(samples)
     for index, plan in enumerate(plans):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
@@ -44,7 +44,7 @@ def render(
 
 
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write mono 16-bit audio. The standard library does it in one write; libsndfile takes half of all time here."""
+    """Write mono 16-bit audio, in one write of the standard library: libsndfile would take half of the stage's time."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))
@@ -53,8 +53,8 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
 
 
 def write_kaldi(folder: Path, strings: Iterator[DigitString], count: int, sample_rate: int) -> tuple[int, float]:
-    """Write wav/, wav.scp, text, utt2spk and words.ctm to `folder` (replaced at the end). Return (words,
-    seconds).
+    """Write wav/, wav.scp, text, utt2spk and words.ctm to a folder that replaces `folder` at the end. Return the number
+    of words and seconds.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,17 +83,17 @@ def write_kaldi(folder: Path, strings: Iterator[DigitString], count: int, sample
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="source.json of stage -1")
-    parser.add_argument("--output", type=Path, required=True, help="gets train/, dev/, test/ and silence/")
-    parser.add_argument("--seed", type=int, default=0, help="of the training strings")
+    parser.add_argument("--output", type=Path, required=True, help="folder for train/, dev/, test/ and silence/")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training strings")
     parser.add_argument("--train", type=int, default=4000, help="number of training strings")
     parser.add_argument("--dev", type=int, default=300)
     parser.add_argument("--test", type=int, default=400)
-    parser.add_argument("--longest_string", type=int, default=7, help="digits of the longest strings")
-    parser.add_argument("--silence", type=int, default=40, help="recordings without a word, for a test of their own")
-    parser.add_argument("--empty_share", type=float, default=0.16, help="of the training strings: those without a word")
+    parser.add_argument("--longest_string", type=int, default=7, help="number of digits in the longest strings")
+    parser.add_argument("--silence", type=int, default=40, help="number of recordings without words in silence/")
+    parser.add_argument("--empty_share", type=float, default=0.16, help="share of training strings without words")
     parser.add_argument(
         "--backwards_share", type=float, default=0.12,
-        help="of the places beside the digits of training strings: those with a take played backwards",
+        help="share of the places around the digits of training strings that get a take played backwards",
     )  # fmt: skip
     args = parser.parse_args(arguments)
     for name in ("empty_share", "backwards_share"):

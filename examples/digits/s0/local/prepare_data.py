@@ -21,17 +21,17 @@ from wenet_fusion_runtime.files import write_text
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"
-# Of the 2,500 recordings themselves (`recordings.digest`): GitHub sometimes packs archives anew.
+# SHA-256 of the 2,500 recordings (`recordings.digest`): GitHub sometimes repacks archives.
 RECORDINGS_SHA256 = "a18dca5224feaf92ec296ac8f77fb04787e5b37616f1f60e16fecf96d2316d23"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The contents of source.json: the recordings that the digit strings are made of."""
+    """The contents of source.json: a description of the recordings from which digit strings are made."""
 
     kind: Literal["recorded", "synthetic"]
     origin: str
-    why: str  # why synthetic
+    why: str  # reason for synthetic speech
     recordings: str
     files: int
     speakers: list[str]
@@ -40,11 +40,11 @@ class Source:
 
 
 def download(folder: Path, url: str = URL) -> Path:
-    """Download the pinned release to `folder`/recordings, check it, and rename it into place. Return that path.
+    """Download the pinned release, check it, and move its recordings to `folder`/recordings. Return that path.
 
     Raises:
         OSError: the download failed.
-        ValueError: what arrived is not the release.
+        ValueError: the downloaded file is not the release.
     """
     recordings = folder / "recordings"
     if recordings.is_dir():
@@ -76,13 +76,13 @@ def download(folder: Path, url: str = URL) -> Path:
 
 
 def prepare(data: str, folder: Path) -> Source:
-    """Obtain the recordings.
+    """Find, download or synthesise the recordings, and return their description.
 
     Args:
-        data: a checkout of the corpus, "synthetic", or "" to download, and to synthesise without a network.
-        folder: where downloaded or synthetic recordings are kept.
+        data: a checkout of the corpus, "synthetic", or "" to download the corpus, or synthesise if the download fails.
+        folder: folder for downloaded or synthetic recordings.
     Raises:
-        OSError, ValueError: they are missing or unusable, or cannot be synthesised.
+        OSError, ValueError: the recordings are missing or unusable, or cannot be synthesised.
     """
     why = "requested with --data synthetic" if data == "synthetic" else ""
     if data == "":
@@ -92,7 +92,7 @@ def prepare(data: str, folder: Path) -> Source:
             if not isinstance(error, urllib.error.URLError) and (
                 error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
-                raise  # a full disk or a missing permission: it would stop synthetic speech too
+                raise  # a full disk or a missing permission, which would also stop the synthesis
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":
         recordings = recordings_folder(Path(data)).resolve()
@@ -118,9 +118,9 @@ def prepare(data: str, folder: Path) -> Source:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="", help="checkout of the corpus; 'synthetic'; empty: download it")
-    parser.add_argument("--folder", type=Path, required=True, help="where downloaded or synthetic recordings are kept")
-    parser.add_argument("--output", type=Path, required=True, help="source.json, the description of the recordings")
+    parser.add_argument("--data", default="", help="checkout of the corpus; 'synthetic': espeak-ng; empty: download")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for downloaded or synthetic recordings")
+    parser.add_argument("--output", type=Path, required=True, help="path for source.json, about the recordings")
     args = parser.parse_args(arguments)
     source = prepare(args.data, args.folder)
     args.output.parent.mkdir(parents=True, exist_ok=True)

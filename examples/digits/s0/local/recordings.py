@@ -24,17 +24,17 @@ class Take(NamedTuple):
 
     @property
     def split(self) -> str:
-        """The data set of the take. Takes 0-4 are the corpus's official test set; dev is cut out of its training
-        set.
+        """The data set of the take: takes 0-4 are the corpus's official test set; takes 5-9 of its training set are
+        our dev set.
         """
         return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
 
 
 def recordings_folder(data: Path) -> Path:
-    """Return the folder that holds the wav files of a checkout: `data/recordings`, or `data` itself.
+    """Return the folder with the wav files of a checkout: `data/recordings`, or `data` itself.
 
     Raises:
-        OSError: no such folder, or no recording in it.
+        OSError: the folder does not exist or contains no recording.
     """
     if not data.is_dir():
         raise OSError(f"{data}: no such folder; --data takes a checkout of the Free Spoken Digit Dataset")
@@ -51,7 +51,7 @@ def list_takes(folder: Path) -> list[Take]:
     """Return all takes of `folder`, sorted by speaker, digit and index.
 
     Raises:
-        ValueError: a speaker lacks a digit in one of the three splits.
+        ValueError: for a speaker, a digit is missing in one of the three splits.
     """
     matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.wav"))
     takes = sorted(Take(int(m["digit"]), m["speaker"], int(m["index"]), path) for path, m in matches if m)
@@ -73,10 +73,10 @@ def list_takes(folder: Path) -> list[Take]:
 
 
 def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
-    """Read the samples of each take, float32 mono in [-1, 1], and the sample rate that all of them share.
+    """Return the samples of each take, float32 mono in [-1, 1], and their common sample rate.
 
     Raises:
-        ValueError: files that cannot be decoded or are empty (all of them are counted), or rates that differ.
+        ValueError: files cannot be decoded or are empty (the message gives their number), or sample rates differ.
     """
     samples: dict[Take, np.ndarray] = {}
     rates: Counter[int] = Counter()
@@ -103,7 +103,7 @@ def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
 
 
 def digest(takes: list[Take]) -> str:
-    """Return the SHA-256 over names and bytes of all takes, which identifies the data behind a result."""
+    """Return the SHA-256 of the names and contents of all takes, which identifies the data behind a result."""
     total = hashlib.sha256()
     for take in sorted(takes, key=lambda take: take.path.name):
         total.update(take.path.name.encode() + b"\0" + hashlib.sha256(take.path.read_bytes()).digest())

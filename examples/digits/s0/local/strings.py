@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from recordings import WORDS, Take
 
-# Kinds of recordings without a word, in turn: most often the kinds that are most varied and most like words.
+# Kinds of recordings without words, in turn. The kinds that vary most and resemble words most are the most frequent.
 WORDLESS = (
     "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
     "tones", "voice", "voices", "music",
@@ -20,14 +20,14 @@ class PlannedTake(NamedTuple):
 
 
 class StringPlan(NamedTuple):
-    """The takes of a string: one speaker, in order."""
+    """The takes of a string in their order, all of one speaker."""
 
     speaker: str
     takes: list[PlannedTake]
 
 
 class SpokenWord(NamedTuple):
-    """A word and the place of its take, in samples."""
+    """A word, with the start and length of its take in samples."""
 
     text: str
     start: int
@@ -46,14 +46,15 @@ class DigitString(NamedTuple):
 def plan_strings(
     takes: list[Take], count: int, max_digits: int, rng: np.random.Generator, backwards_share: float = 0.0
 ) -> list[StringPlan]:
-    """Plan `count` strings of 1 to `max_digits` digits, balanced in length, speaker and use of every take.
+    """Plan `count` strings of 1 to `max_digits` digits, so that lengths, speakers and takes are equally frequent.
 
-    Digits are dealt from one shuffled deck per speaker, so no take is used twice before all others were used once.
+    Each speaker's takes are dealt like cards from a shuffled deck, which is refilled when it runs out: no take is used
+    twice before all others are used once.
 
     Args:
-        backwards_share: of the places before, between and after the digits, those with any take of the speaker, played
-            backwards. Without such sounds next to digits, a model takes every voice for digits. The digits do not
-            depend on it.
+        backwards_share: share of the places before, between and after the digits that get a random take of the speaker,
+            played backwards. Without such sounds next to digits, a model recognises digits in every voice. The digits
+            do not depend on the share.
     """
     speakers = sorted({take.speaker for take in takes})
     lengths = rng.permutation(np.arange(count) % max_digits + 1)
@@ -78,10 +79,10 @@ def plan_strings(
 def speak(
     key: str, plan: StringPlan, samples: dict[Take, np.ndarray], sample_rate: int, rng: np.random.Generator
 ) -> DigitString:
-    """Render a plan: silence, takes with pauses between them, silence; then level and noise. Takes played
+    """Render a plan: silence, takes with pauses between them, silence; then set the level and add noise. Takes played
     backwards are not among the words.
 
-    One string in six has no noise at all, so that its silence is digital zero.
+    One string in six has no noise, so that its silence is digital zero.
     """
     pieces, words = [np.zeros(_edge(sample_rate, rng), np.float32)], []
     for number, (take, backwards) in enumerate(plan.takes):
@@ -112,11 +113,11 @@ def empty_string(
     rng: np.random.Generator,
     longest_seconds: float,
 ) -> DigitString:
-    """Render non-speech: silence, noise, tones, music, or voices played backwards, in turn by `index`; half a
-    second to `longest_seconds`.
+    """Render non-speech: silence, noise, tones, music, or voices played backwards, chosen by `index`, of
+    half a second to `longest_seconds`.
 
-    For training they must not be longer than strings of digits: batches gather recordings of one length, and a batch
-    without any speech has BatchNorm statistics of its own kind.
+    In the training set they must not be longer than digit strings: a batch contains recordings of similar length, and
+    a batch without speech would have unusual BatchNorm statistics.
     """
     length = round(rng.uniform(0.5, longest_seconds) * sample_rate)
     kind = WORDLESS[index % len(WORDLESS)]
@@ -142,14 +143,14 @@ def _amplitude(decibels: float) -> float:
 
 
 def _edge(sample_rate: int, rng: np.random.Generator) -> int:
-    """Draw the samples before the first or after the last take: none in one string of five, else up to half a
-    second.
+    """Return a random number of samples before the first or after the last take: 0 in one case of five, else up to half
+    a second.
     """
     return 0 if rng.random() < 0.2 else round(rng.uniform(0, 0.5) * sample_rate)
 
 
 def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.003) -> np.ndarray:
-    """Fade both ends: a take starts inside its recording's noise, and a step would announce every word."""
+    """Fade both ends: a take begins with the noise of its recording, and a step in level would mark every word."""
     ramp = np.linspace(0, 1, min(round(fade_seconds * sample_rate), len(take) // 2), dtype=np.float32)
     faded = take.copy()
     faded[: len(ramp)] *= ramp
@@ -158,8 +159,8 @@ def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.
 
 
 def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave (air,
-    traffic).
+    """Return unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave, like the
+    noise of air or traffic.
     """
     slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
     if slope:
@@ -173,8 +174,8 @@ def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return one to three steady or sliding sines, peak at most 1; sometimes switched on and off like a signal
-    tone.
+    """Return the sum of one to three steady or sliding sines, with a peak of at most 1; sometimes switched on and off
+    like a signal tone.
     """
     time = np.arange(length) / sample_rate
     total = np.zeros(length)
@@ -221,9 +222,9 @@ def _backwards(
     sample_rate: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the unit-power sum of rows of takes played backwards: the sound of speech without a word in it.
+    """Return the unit-power sum of `voices` sequences of takes played backwards: the sound of speech without words.
 
-    The voices pause, and some are louder than others, so that at times one stands out.
+    The voices pause, and some are louder than others, so that one voice stands out at times.
     """
     total = np.zeros(length, np.float32)
     for _ in range(voices):

@@ -1,4 +1,4 @@
-"""Stage 7: write one page of Markdown about the results, the data, the machine and the time."""
+"""Stage 7: write a page of Markdown with the results, the data, the machine and the run time."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table, table_lines
 from wenet_fusion.evaluation.report.streaming_table import read_streams, stream_table
 from wenet_fusion.provenance import commit, processor, software
 
-Record = dict[str, Any]  # a JSON object as another program wrote it
+Record = dict[str, Any]  # a JSON object from a file of another program
 
 
 def read_json(path: Path) -> Record:
@@ -26,7 +26,7 @@ def read_json(path: Path) -> Record:
 
 
 def error_table(rows: Sequence[Record]) -> list[str]:
-    """Return word error rates, one line per mode and variant and one column per chunking."""
+    """Return a table of word error rates, with a row for each mode and variant and a column for each chunking."""
     chunkings = list(dict.fromkeys(row["chunking"] for row in rows))
     names = [row["mode"] if row["variant"] == PLAIN else f"{row['mode']} + {row['variant']}" for row in rows]
     rates = {(name, row["chunking"]): f"{100 * row['wer']:.2f}" for name, row in zip(names, rows)}
@@ -36,10 +36,10 @@ def error_table(rows: Sequence[Record]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dir", type=Path, required=True, help="folder of the experiment; gets summary.md")
+    parser.add_argument("--dir", type=Path, required=True, help="folder of the experiment, and for summary.md")
     parser.add_argument("--source", type=Path, required=True, help="source.json of stage -1")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--running_seconds", type=int, required=True, help="of the stage that calls this")
+    parser.add_argument("--running_seconds", type=int, required=True, help="seconds since stage 7 started")
     parser.add_argument("--stage_seconds", type=Path, nargs="*", default=[], help="files named .stageN.seconds")
     args = parser.parse_args(arguments)
 

@@ -1,6 +1,6 @@
-"""Speak the ten digits in many espeak-ng voices, in the layout of the recorded corpus.
+"""Synthesise the ten digits in many voices of espeak-ng, in the layout of the recorded corpus.
 
-espeak-ng is not repeatable within a process (its voices keep state), so the takes are made once and kept.
+espeak-ng's voices keep state, so the same call does not always give the same samples: takes are made once and kept.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # keeps the library's data alive
-        # The library keeps the path in 160 characters, and a clone may lie deeper than that; voices are read later.
+        # The library allows 160 characters for the path of its data, and reads voices later: link it in a short folder.
         self._folder = tempfile.TemporaryDirectory()
         (Path(self._folder.name) / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, self._folder.name.encode(), _DONT_EXIT)
@@ -61,7 +61,7 @@ class Espeak:
         return 0
 
     def say(self, word: str, voice: str, manner: Manner) -> np.ndarray:
-        """Return float32 samples in [-1, 1]. Raises OSError for a voice that the library does not have."""
+        """Return float32 samples in [-1, 1]. Raises OSError if the library lacks the voice."""
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise OSError(f"espeak-ng has no voice {voice}")
         for parameter, value in zip((_RATE, _PITCH, _RANGE), manner):
@@ -75,7 +75,7 @@ class Espeak:
 def trim(
     samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
 ) -> np.ndarray:
-    """Cut leading and trailing samples below `threshold_db` of the peak, as the recorded corpus is cut."""
+    """Remove leading and trailing samples below `threshold_db` relative to the peak, as in the recorded corpus."""
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
         return samples[:0]
@@ -84,8 +84,7 @@ def trim(
 
 
 def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKES, seed: int = 0) -> int:
-    """Write `takes` takes of each digit and voice to `folder` (replaced as a whole at the end). Return their
-    number.
+    """Write `takes` takes of each digit and voice to a folder that replaces `folder` at the end. Return their number.
 
     Raises:
         OSError: espeak-ng is missing or returned no audio.

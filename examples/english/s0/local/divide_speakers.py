@@ -1,4 +1,4 @@
-"""Stage 0: divide recorded English among training, dev and test set by speaker; gather text for a language model."""
+"""Stage 0: divide recordings by speaker into training, dev and test set; collect text for a language model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.lists.kaldi import read_table
 
-GROUPS = {"so": "speechocean762", "ka": "kathleen"}  # by the first letters of the speaker
+GROUPS = {"so": "speechocean762", "ka": "kathleen"}  # by the first two letters of the speaker
 
 
 class Utterance(NamedTuple):
@@ -31,7 +31,7 @@ class Utterance(NamedTuple):
 
 
 def read_folder(folder: Path) -> Iterator[Utterance]:
-    """Read a folder in Kaldi's format; relative paths start at its parent.
+    """Yield the utterances of a folder in Kaldi's format; relative paths start at its parent folder.
 
     Raises:
         OSError, ValueError: a file is missing or wrong.
@@ -46,7 +46,7 @@ def read_folder(folder: Path) -> Iterator[Utterance]:
 
 
 def halves(utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-    """Divide speakers in two, alternately within each group: nobody is in both halves."""
+    """Divide the speakers of each group alternately between two halves; return the utterances of each half."""
     found = list(utterances)
     places: dict[str, int] = {}
     for group in sorted({each.group for each in found}):
@@ -77,8 +77,8 @@ def divide(train: Sequence[Path], held_out: Sequence[Path], texts: Sequence[Path
 
     Args:
         train: folders in Kaldi's format, for training.
-        held_out: folders whose speakers become dev and test set.
-        texts: gzip-compressed files with a sentence in each line.
+        held_out: folders whose speakers are divided between dev and test set.
+        texts: gzip-compressed files with one sentence per line.
         output: folder to write to.
     Raises:
         OSError, ValueError: a file is missing or wrong, or a speaker of the training set is also held out.
@@ -102,10 +102,10 @@ def divide(train: Sequence[Path], held_out: Sequence[Path], texts: Sequence[Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FOLDER", help="in Kaldi's format")
-    parser.add_argument("--held_out", type=Path, nargs="+", required=True, metavar="FOLDER", help="of other speakers")
-    parser.add_argument("--text", type=Path, nargs="*", default=[], metavar="FILE", help="*.txt.gz, sentences")
-    parser.add_argument("--output", type=Path, required=True, help="folder that gets train/, dev/, test/ and text/")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FOLDER", help="training folders")
+    parser.add_argument("--held_out", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders to divide")
+    parser.add_argument("--text", type=Path, nargs="*", default=[], metavar="FILE", help="sentences, in *.txt.gz")
+    parser.add_argument("--output", type=Path, required=True, help="folder for train/, dev/, test/ and text/")
     args = parser.parse_args(arguments)
     divide(args.train, args.held_out, args.text, args.output)
     return 0
