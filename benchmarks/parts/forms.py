@@ -99,7 +99,7 @@ def dynamic_int8(encoder: Encoder) -> Encoder:
 
 
 def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
-    """Return the linear layers of an encoder alone, with inputs of the same sizes as in a step.
+    """Return a form that runs only the linear layers of an encoder, with inputs of the same sizes as in a step.
 
     Args:
         encoder: the encoder in the precision to time.
@@ -146,7 +146,7 @@ def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _filled(call: Call, shape: Shape) -> Call:
-    """Run the call until its left context is full, then return it."""
+    """Repeat the call until the left context is full, and return it."""
     for _ in range(shape.chunking.left + 1):
         call()
     return call

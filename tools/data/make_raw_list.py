@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     nameless = [utterance.key for utterance in utterances if args.utt2spk and not speakers.get(utterance.key)]
     if nameless:
         count = f"{len(nameless)} of {len(utterances)} utterances"
-        raise ValueError(f"{args.utt2spk}: {count} have no speaker, such as {nameless[0]}; add them, or leave it out")
+        raise ValueError(f"{args.utt2spk}: {count} have no speaker, such as {nameless[0]}; add them, or omit --utt2spk")
     lines = []
     for utterance in utterances:
         record: dict[str, object] = {"key": utterance.key, "wav": utterance.source.path, "txt": utterance.text}

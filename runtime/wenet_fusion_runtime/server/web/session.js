@@ -5,14 +5,14 @@ import { messageSegment } from "./segments.js";
 import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
-const STALLED_SECONDS = 20;   // a connection is lost if it is not ready, or sends none of its waiting data, for so long
-const SILENT_SECONDS = 30;    // all audio is sent, and the server has sent no message for so long: it is lost too
+const STALLED_SECONDS = 20;   // a connection counts as lost if it is not ready, or sends no waiting data, for this time
+const SILENT_SECONDS = 30;    // ... or after this time without a message of the server, if all audio is sent
 const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
 const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again
 const LONGEST_WAIT = 4;
 const ABNORMAL = 1006;        // close code of a connection without a close message
-const LASTING_SECONDS = 60;   // a connection that was ready for so long counts as good, even without a final text
+const LASTING_SECONDS = 60;   // a connection that was ready for this time counts as good, even without a final text
 
 /**
  * A session on the server. Samples are kept until a final text covers them, and sent again after a lost connection.
