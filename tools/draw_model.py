@@ -114,9 +114,7 @@ def draw_caches(path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the three pictures; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", type=Path, help="folder that gets model_layer.png, model_chunks.png, model_caches.png"
-    )
+    parser.add_argument("folder", type=Path, help="folder for model_layer.png, model_chunks.png, model_caches.png")
     folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
     draw_layer(folder / "model_layer.png")

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="folder data_aishell with wav/ and transcript/")
-    parser.add_argument("output", type=Path, help="folder that gets train/, dev/ and test/")
+    parser.add_argument("output", type=Path, help="folder for train/, dev/ and test/")
     args = parser.parse_args(arguments)
     for name, utterances in read_sets(args.corpus).items():
         write_kaldi_folder(args.output / name, utterances)

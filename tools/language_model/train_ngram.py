@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--order", type=int, default=3, metavar="N", help="length of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune", type=int, nargs="+", default=[0], metavar="COUNT",
-        help="for each order, leave out n-grams that occur no more often than this; the first number is 0, the last one"
+        help="for each order, the count up to which n-grams are left out; the first number is 0, and the last one"
         " also applies to higher orders. 0 0 1 drops 3-grams and longer n-grams that occur once (default: 0)",
     )  # fmt: skip
     parser.add_argument(

@@ -46,7 +46,7 @@ def _choice(item: Findings) -> str:
         edge = " (edge)" if item.chosen.choice.at_edge else ""
         return f"{item.chosen.choice.rate:g}, {item.chosen.choice.warmup}{edge}"
     if not item.chosen.missing:
-        return "diverged at all"
+        return "all runs diverged"
     return f"{len(item.grid)} of {len(item.grid) + len(item.chosen.missing)} runs"
 
 

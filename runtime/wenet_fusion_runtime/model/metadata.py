@@ -103,7 +103,7 @@ class Meta:
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
         """Check that the model accepts chunks of `chunk` frames with `left` chunks of left context.
 
-        `chunk_rule` says which ones it accepts: those that it was trained for, any, or only the one of its export.
+        `chunk_rule` determines which ones it accepts: those used in training, any, or only that of the export.
 
         Args:
             chunk: frames.

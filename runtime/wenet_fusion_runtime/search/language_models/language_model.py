@@ -107,7 +107,7 @@ class NgramModel:
                     f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
                     "and end"
                 )
-        # Results are normalised; a model trained on other texts finds their words by the normal forms of its own.
+        # Results are normalised: in a model trained on other texts, a word is found by its normal form.
         self._normal_forms = {
             normal: number
             for word, number in self._numbers.items()
