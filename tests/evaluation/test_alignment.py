@@ -127,7 +127,7 @@ def test_full_context_is_not_for_long_audio(model, utterances, monkeypatch):
     found = align(model, utterances)
     assert [reason.partition(":")[0] for reason in found.skipped] == long
     assert (
-        "s are more than the 1 s that full context is good for; align it in chunks, such as --chunking 8/2"
+        "s are more than the 1 s that full context allows; align it in chunks, such as --chunking 8/2"
         in found.skipped[0]
     )
     assert not align(model, utterances, AlignmentOptions(Chunking(8, 2))).skipped

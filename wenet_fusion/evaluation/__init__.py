@@ -1,1 +1,1 @@
-"""Error rates of a trained model in many modes, chunkings and variants of the search."""
+"""Evaluate a trained model in several decoding modes, chunkings and variants of the search; check data and models."""

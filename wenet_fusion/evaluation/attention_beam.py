@@ -1,7 +1,7 @@
 """Beam search with the attention decoder alone, over whole utterances.
 
-Shapes: B utterances, S of them still searched, N hypotheses of a beam, U tokens, T encoder frames, D width, V tokens of
-the vocabulary.
+Shapes: B utterances, S utterances still searched, N hypotheses of a beam, U tokens, T encoder frames, D width,
+V vocabulary.
 """
 
 import math
@@ -29,21 +29,21 @@ class AttentionHypothesis(NamedTuple):
 class _Beams(NamedTuple):
     """Utterances that are still searched; all their hypotheses have U tokens."""
 
-    utterance_S: Tensor  # their indices
+    utterance_S: Tensor  # indices of the utterances
     prefixes_SNU: Tensor  # sos, tokens
     scores_SN: Tensor  # best first
-    state: DecoderState  # has seen all but the last token
+    state: DecoderState  # after all tokens but the last one
 
 
 class AttentionBeamSearch:
-    """Attention beam search of one segment, as a `wenet_fusion_runtime` search.
+    """Attention beam search of one segment; a `Search` of the runtime.
 
-    The decoder reads all frames so far and has no alignment, so every token that is not yet final counts as emitted in
-    the last frame. All tokens have the same confidence: the geometric mean of their probabilities.
+    The decoder reads all frames so far and gives no alignment, so every token that is not yet final counts as emitted
+    in the last frame. All tokens have the same confidence: the geometric mean of their probabilities.
 
     Args:
         decoder: the left-to-right decoder, in eval mode.
-        beam_size: open hypotheses kept per token.
+        beam_size: number of open hypotheses to keep at each token.
         start_frame: index of the first frame, counted from the start of the stream.
 
     >>> from wenet_fusion.model.decoder import DecoderConfig
@@ -63,14 +63,14 @@ class AttentionBeamSearch:
         self._found: list[AttentionHypothesis] | None = [AttentionHypothesis((), 0.0)]  # None until it is computed
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
-        """Add T more frames; the search itself runs when hypotheses are requested. See `Search`."""
+        """Add T more frames; the search itself only runs when hypotheses are requested. See `Search`."""
         if scores.frames:
             self._frame += scores.frames
             self._blocks.append(torch.from_numpy(encoder_out))
             self._found = None
 
     def commit(self, frame: int) -> None:
-        """Make the best hypothesis final if it was emitted before `frame`: if no frame from `frame` on was read."""
+        """Make the best hypothesis final, if no frame from `frame` on has been read yet."""
         if frame >= self._frame:
             best = self.hypotheses(1)[0]
             self._final, self._final_frames = best.ids, best.frames
@@ -103,16 +103,16 @@ class AttentionBeamSearch:
 def attention_search(
     decoder: Decoder, encoder_out_BTD: Tensor, lengths_B: Tensor, beam_size: int = 10, prefix: Sequence[int] = ()
 ) -> list[list[AttentionHypothesis]]:
-    """Return the most probable token sequences of each utterance under the left-to-right decoder, best first.
+    """Return the most probable token sequences of each utterance by the left-to-right decoder, best first.
 
-    A log-probability only falls as a hypothesis grows, so the search of an utterance ends when no open hypothesis can
-    beat its best closed one. A hypothesis has at most as many tokens as the utterance has frames.
+    The log-probability of a hypothesis falls with each token, so the search of an utterance ends when no open
+    hypothesis is better than the best closed one. A hypothesis has at most one token per frame of the utterance.
 
     Args:
         decoder: the left-to-right decoder, in eval mode.
-        encoder_out_BTD: encoder frames; frames beyond an utterance's length are ignored.
+        encoder_out_BTD: encoder frames; frames after an utterance's end are ignored.
         lengths_B: frames of each utterance; 0 gives the empty hypothesis.
-        beam_size: open hypotheses kept per token, and closed ones returned.
+        beam_size: number of open hypotheses to keep at each token, and of closed ones to return.
         prefix: tokens with which every hypothesis begins.
     """
     closed: list[list[AttentionHypothesis]] = [
@@ -135,7 +135,7 @@ def attention_search(
 
 
 def _start(decoder: Decoder, encoder_out_BTD: Tensor, lengths_B: Tensor, prefix: Sequence[int]) -> _Beams:
-    """Return one hypothesis, the prefix, of each utterance that has frames."""
+    """Return the beam of each utterance that has frames: one hypothesis, the prefix."""
     utterance_S = lengths_B.nonzero().squeeze(1)
     prefixes_SNU = utterance_S.new_full((len(utterance_S), 1, 1), SOS_EOS)
     scores_SN = encoder_out_BTD.new_zeros((len(utterance_S), 1), dtype=torch.get_default_dtype())
@@ -148,7 +148,7 @@ def _start(decoder: Decoder, encoder_out_BTD: Tensor, lengths_B: Tensor, prefix:
 
 
 def _close(closed: list[list[AttentionHypothesis]], beams: _Beams, ended_SN: Tensor, beam_size: int) -> None:
-    """Add each open hypothesis to `closed` with its score if it ends here; keep the `beam_size` best per utterance."""
+    """Close each open hypothesis, with its score if it ends here; keep the `beam_size` best of each utterance."""
     prefixes = beams.prefixes_SNU[:, :, 1:].tolist()
     for utterance, ids_NU, scores_N in zip(beams.utterance_S.tolist(), prefixes, ended_SN.tolist()):
         found = closed[utterance] + [AttentionHypothesis(tuple(ids), score) for ids, score in zip(ids_NU, scores_N)]
@@ -156,7 +156,7 @@ def _close(closed: list[list[AttentionHypothesis]], beams: _Beams, ended_SN: Ten
 
 
 def _grow(beams: _Beams, total_SNV: Tensor, beam_size: int) -> _Beams:
-    """Return the best continuations by one token; beams are equally wide, because each began with one hypothesis."""
+    """Return the best continuations by one token. All beams have the same width, as each began with one hypothesis."""
     searched, rows, tokens = total_SNV.shape
     scores_SN, flat_SN = total_SNV.flatten(1).topk(min(beam_size, rows * (tokens - 2)))
     row_SN, token_SN = flat_SN.div(tokens, rounding_mode="floor"), flat_SN % tokens

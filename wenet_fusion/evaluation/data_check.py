@@ -1,4 +1,4 @@
-"""Check a data list as training would use it, and measure it: what `wenet-fusion check data` prints."""
+"""Check and measure a data list as training would use it, for `wenet-fusion check data`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _BINS, _BAR = 20, 40
 
 
 def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
-    """Report how much of a data list training would use, each other utterance with its reason, and what is doubtful.
+    """Report which utterances of a data list training would use, why it would skip others, and doubtful entries.
 
-    All audio is decoded, as training does: what this finds usable, training uses. Shards that are read in sequence are
-    read once, and their durations are those of the headers.
+    All audio is decoded, as in training, so training uses exactly the utterances that are found usable. Shards that are
+    read in sequence are read once, and durations come from the headers of their audio.
 
     Args:
-        config: of the training.
-        data_list: the list.
-        decode: number of utterances to decode, spread evenly over the list, or over the shards; None: all.
+        config: configuration of the training.
+        data_list: the list to check.
+        decode: number of utterances to decode, spread evenly over the list or over the shards; None: all.
 
     Raises:
-        ValueError: nothing in the list is usable.
+        ValueError: no utterance of the list is usable.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
     data, training = config.data, config.training
@@ -72,15 +72,15 @@ def examine(
     max_batch_rows: int,
     decode: int | None = None,
 ) -> DataReport:
-    """Decode audio, look for doubtful entries, and report what training would use.
+    """Decode audio, look for doubtful entries, and report which utterances training would use.
 
     Args:
-        dataset: of the list, with `max_skipped=1`.
+        dataset: dataset of the list, with `max_skipped=1`.
         listed: all utterances of the list, also those that the dataset leaves out.
-        problems: lines of the list that cannot be read.
+        problems: messages about lines of the list that cannot be read.
         max_batch_seconds, max_batch_rows: limits of training's batches.
-        decode: number of utterances to decode, spread evenly over the list; of the others only the files are looked
-            for. None decodes all.
+        decode: number of utterances to decode, spread evenly over the list; for the others, only the existence of the
+            file is checked. None: decode all.
     """
     count = len(dataset) if decode is None else min(decode, len(dataset))
     chosen = [number * len(dataset) // count for number in range(count)]
@@ -218,7 +218,7 @@ def _distributions(table: UtteranceTable, tokens: np.ndarray) -> tuple[Distribut
 
 
 def _describe_texts(table: UtteranceTable, known: np.ndarray, unknown: Counter[str]) -> str:
-    """Describe the transcripts of usable utterances, their numbers of tokens, and the unknown tokens of the others."""
+    """Describe the transcripts of usable utterances, and the unknown tokens in those of unusable ones."""
     missing = unknown.total()
     share = 100 * missing / max(1, missing + int(known.sum()))
     first = ": " + ", ".join(f"{token!r} {count}" for token, count in unknown.most_common(_SHOWN)) if unknown else ""
@@ -241,7 +241,7 @@ def _place(utterance: Utterance) -> str:
 
 
 def _duplicates(listed: UtteranceTable) -> list[str]:
-    """Return notes about audio that is listed twice, and about equal transcripts with equal durations."""
+    """Return notes on audio that is listed twice, and on utterances with the same transcript and duration."""
     audio = ((item.source, item.start, item.end, item.channel) for item in listed)
     spoken = (
         (text, round(seconds, 3)) if text and seconds else None for text, seconds in zip(listed.texts, listed.seconds)

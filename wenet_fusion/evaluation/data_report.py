@@ -1,4 +1,4 @@
-"""The report of a data list: utterances that training would use, and measurements."""
+"""The report about a data list: utterances that training would use, and measurements."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class DataReport(NamedTuple):
     'u1'
     """
 
-    utterances: int  # that it uses
-    hours: float  # of those
-    skipped: list[Skip]  # unusable ones
-    notes: tuple[str, ...] = ()  # what the filters leave out, wrong durations, changes of the transcripts
-    problems: tuple[str, ...] = ()  # lines of the list that cannot be read; training refuses such a list
-    facts: tuple[str, ...] = ()  # what a check measured
+    utterances: int  # number of utterances that training would use
+    hours: float  # their duration
+    skipped: list[Skip]  # unusable utterances
+    notes: tuple[str, ...] = ()  # filtered utterances, wrong durations, changes of transcripts, duplicates
+    problems: tuple[str, ...] = ()  # unreadable lines of the list; training refuses a list that has any
+    facts: tuple[str, ...] = ()  # measurements of the check
     distributions: tuple[Distribution, ...] = ()

@@ -1,7 +1,7 @@
-"""Decode a list of recordings: one pass over the encoder for each chunking, then every search on its output.
+"""Decode a list of recordings: run the encoder once for each chunking, then every search on its output.
 
-Search, rescoring and right padding are the runtime's, so streaming the same audio through an exported file gives the
-same tokens. Everything that decodes a data.list goes through this module: evaluation, forced alignment, the tools.
+The runtime's code does search, rescoring and right padding, so streaming the same audio through an exported file gives
+the same tokens. All code that decodes a data.list uses this module: evaluation, forced alignment, the tools.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ from wenet_fusion.evaluation.options import ATTENTION, EvaluationOptions, Search
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.decoder import Decoder
 
-MAX_ROWS = 16  # utterances per batch: more gains nothing on a CPU
+MAX_ROWS = 16  # utterances per batch; more are not faster on a CPU
 MAX_BATCH_SECONDS = 100.0
 
 
 class Condition(NamedTuple):
-    """A way to decode."""
+    """A mode, a variant of the search and a chunking."""
 
     mode: str
     variant: str
@@ -39,41 +39,41 @@ class Condition(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A batch under one condition."""
+    """The result of a batch under one condition."""
 
     mode: str
     variant: str
     chunking: str  # label
-    tokens: list[list[int]]  # ids of each readable utterance
-    encoder_seconds: float  # computation of the encoder, shared by all searches of the chunking
-    search_seconds: float  # computation of the search and of rescoring
-    words: list[list[Word]] | None = None  # of each readable utterance, with emission times; None: not asked for
+    tokens: list[list[int]]  # token ids of each readable utterance
+    encoder_seconds: float  # computing time of the encoder, which all searches of the chunking share
+    search_seconds: float  # computing time of the search, rescoring included
+    words: list[list[Word]] | None = None  # words of each readable utterance with emission times; None: not requested
 
     @property
     def condition(self) -> Condition:
-        """The way the batch was decoded."""
+        """The condition under which the batch was decoded."""
         return Condition(self.mode, self.variant, self.chunking)
 
 
 class DecodedBatch(NamedTuple):
-    """A batch under all conditions."""
+    """The results of a batch under all conditions."""
 
-    number: int  # in the plan of batches
-    keys: list[str]  # of the readable utterances
+    number: int  # number of the batch in the plan
+    keys: list[str]  # keys of the readable utterances
     unreadable: dict[str, str]  # reasons by key
-    audio_seconds: float  # of the readable utterances
+    audio_seconds: float  # duration of the readable utterances
     decoded: list[Decoded]
 
 
 class DecodedList(NamedTuple):
-    """All recordings of a list under all conditions."""
+    """The results of all recordings of a list under all conditions."""
 
-    tokens: dict[Condition, dict[str, list[int]]]  # ids by key
+    tokens: dict[Condition, dict[str, list[int]]]  # token ids by key
     unreadable: dict[str, str]  # reasons by key
-    audio_seconds: float  # of the readable recordings
-    encoder_seconds: dict[Condition, float]  # of computation
+    audio_seconds: float  # duration of the readable recordings
+    encoder_seconds: dict[Condition, float]  # computing time, see `Decoded`
     search_seconds: dict[Condition, float]
-    words: dict[Condition, dict[str, list[Word]]]  # by key, with emission times; see `Decoded`
+    words: dict[Condition, dict[str, list[Word]]]  # words by key, with emission times; see `Decoded`
 
     def texts(self, condition: Condition, vocabulary: Vocabulary) -> dict[str, str]:
         """Return the text of each readable recording by key."""
@@ -102,8 +102,8 @@ class BatchDecoder:
     """Decode batches under every condition of an evaluation.
 
     Args:
-        model: behind the runtime's interface.
-        decoder: left-to-right attention decoder, for attention search; None: the model has none.
+        model: the model, with the runtime's interface.
+        decoder: left-to-right attention decoder, for attention search; None: attention search is impossible.
         options: modes, chunkings and variants.
 
     >>> import inspect
@@ -115,7 +115,7 @@ class BatchDecoder:
         self._model, self._decoder, self._options = model, decoder, options
 
     def decode(self, number: int, utterances: Sequence[Utterance]) -> DecodedBatch:
-        """Read the audio of a batch once and decode it; unreadable recordings are listed with their reasons.
+        """Read the audio of a batch once and decode it; the result lists unreadable recordings with the reasons.
 
         Raises:
             ValueError: the model returns NaN, or was not trained for a chunking.
@@ -150,7 +150,7 @@ class BatchDecoder:
             yield Decoded(*condition, tokens, encoder_seconds, taken, words if self._options.ctm else None)
 
     def _search(self, search: Search, step: StepScores) -> tuple[list[list[int]], list[list[Word]]]:
-        """Return the token ids and the words of each row; attention search has no words with times."""
+        """Return the token ids and the words of each row; attention search gives no words, as it has no times."""
         decoding = search.variant.decoding
         if search.mode == ATTENTION:
             if self._decoder is None:
@@ -170,7 +170,7 @@ def plan_batches(
     """Group utterances of similar length into batches; the same list always gives the same batches.
 
     Args:
-        utterances: to group.
+        utterances: the utterances to group.
         max_batch_seconds: audio of a batch, padding included; a longer utterance is a batch of its own.
     """
     plan = epoch_batches([item.seconds for item in utterances], max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
@@ -178,7 +178,7 @@ def plan_batches(
 
 
 def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
-    """Join batches, in any order, to a list."""
+    """Join the results of batches, which may be in any order."""
     found = DecodedList({}, {}, 0.0, {}, {}, {})
     audio_seconds = 0.0
     for batch in batches:
@@ -188,7 +188,7 @@ def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
             way = decoded.condition
             found.tokens.setdefault(way, {}).update(zip(batch.keys, decoded.tokens, strict=True))
             if decoded.words:
-                words = ([Word(*word) for word in row] for row in decoded.words)  # lists, if they were stored
+                words = ([Word(*word) for word in row] for row in decoded.words)  # stored words are lists
                 found.words.setdefault(way, {}).update(zip(batch.keys, words, strict=True))
             found.encoder_seconds[way] = found.encoder_seconds.get(way, 0.0) + decoded.encoder_seconds
             found.search_seconds[way] = found.search_seconds.get(way, 0.0) + decoded.search_seconds
@@ -198,16 +198,16 @@ def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
 def decode_list(
     model: AcousticModel, utterances: Sequence[Utterance], options: EvaluationOptions, title: str = "decode"
 ) -> DecodedList:
-    """Decode a list of recordings with a model that has no attention decoder of its own, such as an exported file.
+    """Decode a list of recordings with a model that offers no attention search, such as an exported file.
 
     Args:
-        model: behind the runtime's interface.
-        utterances: recordings, as `scan_manifest` lists them.
+        model: the model, with the runtime's interface.
+        utterances: recordings, e.g. from `scan_manifest`.
         options: modes, chunkings and variants; `counting` is ignored.
-        title: of the progress bar.
+        title: title of the progress bar.
 
     Raises:
-        ValueError: no recording could be read, the model returns NaN, or was not trained for a chunking.
+        ValueError: no recording could be read, or the model returns NaN or was not trained for a chunking.
     """
     decoder, batches = BatchDecoder(model, None, options), []
     with progress_bar(None, len(utterances), title, "utt") as bar:

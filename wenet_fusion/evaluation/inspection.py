@@ -1,4 +1,4 @@
-"""Inspection of a model: which input frames influence which outputs, latency, operators."""
+"""Inspect a model: which input frames influence which outputs, latency, operators."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from wenet_fusion.trained_model import latency
 
 # An input frame influences an output if changing the frame changes the output by more than rounding does.
 RELATIVE_THRESHOLD = 1e-5
-GROUP_ATTENTION = 1 << 22  # attention weights per head and layer that one batch may hold
+GROUP_ATTENTION = 1 << 22  # largest number of attention weights of a batch, per head and layer
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Influence:
     reaches_TT: np.ndarray  # bool; [i, t]: input frame i (its samples) influences output frame t
 
     def context(self) -> tuple[int, int]:
-        """Return how many frames an output looks back, and how many it looks ahead, at most."""
+        """Return the largest number of frames that an output looks back, and the largest that it looks ahead."""
         inputs, outputs = np.nonzero(self.reaches_TT)
         return int((outputs - inputs).max()), int((inputs - outputs).max())
 
 
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
-    """Measure which input frames influence which outputs, from the outputs alone.
+    """Measure which input frames influence which outputs, by changing inputs and comparing outputs.
 
-    All rows of a batch hold the same noise. In each row but the last, one frame is replaced, a different one per row:
-    the outputs that differ from those of the last row depend on that frame. This relies on the batch law, which the
-    tests check. Batches are so small that memory grows at most with the square of `frames`.
+    All rows of a batch hold the same noise, but each row except the last has one other frame replaced. Outputs that
+    differ from those of the last row depend on this frame. The method relies on the batch law, which the tests check.
+    Batches are small, so that memory grows at most with the square of `frames`.
 
     Args:
         model: any model.
         chunking: chunk size and left context.
-        frames: T, encoder frames to draw.
+        frames: T, number of encoder frames.
 
     Raises:
         ValueError: `frames` is less than 1, or rounding in the model is larger than the influence to measure.
@@ -77,9 +77,9 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
 
     Args:
         model: any model.
-        operators: counts of the operators that its step runs.
-        chunkings: what to measure the context of.
-        frames: encoder frames to measure it on.
+        operators: number of each operator in the model's step.
+        chunkings: chunkings whose context is measured.
+        frames: number of encoder frames for the measurement.
     """
     meta = model.meta
     frame_ms = 1000 * meta.frame_seconds
@@ -95,7 +95,7 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
         lines.append(f"{'chunking':>9} {'latency: longest, mean':>24} {'sees back':>12} {'sees ahead':>12}")
     for chunking in chunkings:
         back, ahead = influence(model, chunking, frames).context()
-        # An unlimited chunk ends with the audio, so it has no latency of its own.
+        # An unlimited chunk ends with the audio, so it has no fixed latency.
         unlimited = chunking.size > frames
         wait = latency(meta.frame_seconds, chunking)
         waits = "whole utterance" if unlimited else f"{wait['longest_wait_ms']:.0f} ms, {wait['mean_wait_ms']:.0f} ms"
@@ -105,12 +105,12 @@ def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Ch
 
 
 def _reach(context: int, frames: int, frame_ms: float) -> str:
-    """Return a context as text; one that spans all measured frames may be longer."""
+    """Return a context as text, marked with >= if it spans all measured frames and may be longer."""
     return f"{'>= ' if context == frames - 1 else ''}{context * frame_ms:.0f} ms"
 
 
 def draw_influence(influences: list[Influence], frame_seconds: float, path: Path) -> None:
-    """Draw one panel per chunking: outputs to the right, inputs downwards, filled where one influences the other.
+    """Draw a panel for each chunking: columns are outputs, rows are inputs, filled where the input has an influence.
 
     Args:
         influences: one per chunking.

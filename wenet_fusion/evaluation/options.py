@@ -13,7 +13,7 @@ from wenet_fusion.scoring.transcripts import Counting
 ATTENTION = "attention"
 ALL_MODES = (*(mode for mode in MODES if mode != RESCORING), ATTENTION, RESCORING)  # in their default order
 PLAIN = "plain"
-# They take neither hot words nor language models nor a length penalty.
+# Searches that use neither hot words nor language models nor a length penalty.
 _PLAIN_SEARCHES = {ATTENTION, *(mode for mode in MODES if not SEARCH_MODES[mode].has_alternatives)}
 
 
@@ -21,12 +21,12 @@ class Variant(NamedTuple):
     """A named setting of the search, e.g. with hot words."""
 
     name: str
-    decoding: DecodingOptions  # `mode` is ignored: each of the evaluation's modes takes its place
-    sources: str = ""  # files that it reads, with a digest of their content
+    decoding: DecodingOptions  # its `mode` is ignored: the evaluation's modes replace it
+    sources: str = ""  # files that the variant reads, with a digest of their contents
 
 
 class Search(NamedTuple):
-    """A mode in a variant."""
+    """A decoding mode with a variant of the search."""
 
     mode: str
     variant: Variant
@@ -34,7 +34,7 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Settings of an evaluation, checked when they are made.
+    """Settings of an evaluation, which the constructor checks.
 
     Raises:
         ValueError: a setting is unknown, missing, given twice, or has no effect in any mode.
@@ -46,10 +46,10 @@ class EvaluationOptions:
 
     modes: tuple[str, ...] = ALL_MODES
     chunkings: tuple[Chunking, ...] = ()
-    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # the first one's beam serves `attention` too
+    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # `attention` uses the first one's beam size
     counting: Counting = Counting()
     max_batch_seconds: float = 100.0
-    ctm: Path | None = None  # times of the references' words, from which emission delays are measured
+    ctm: Path | None = None  # CTM file with word times of the references, to measure emission delays
 
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.modes if mode not in ALL_MODES]
@@ -77,7 +77,7 @@ class EvaluationOptions:
 
     @property
     def searches(self) -> list[Search]:
-        """The modes of each variant; greedy and attention search take part in the first one only."""
+        """All modes with each variant; greedy and attention search only with the first variant."""
         return [
             Search(mode, variant)
             for index, variant in enumerate(self.variants)

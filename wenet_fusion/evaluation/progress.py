@@ -15,13 +15,13 @@ _FOLDER = "unfinished"
 
 
 class Progress:
-    """Decoded batches in files of JSON lines, one for each rank.
+    """Decoded batches in files of JSON lines, one file for each rank.
 
     Batches that were decoded under another fingerprint are discarded.
 
     Args:
-        result_dir: of the evaluation; holds a folder until the evaluation is complete.
-        fingerprint: digest of everything that the batches and their tokens depend on, the weights included.
+        result_dir: folder of the evaluation; gets a subfolder until the evaluation is complete.
+        fingerprint: digest of everything that the decoded tokens depend on, the weights included.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -36,36 +36,36 @@ class Progress:
         self._fingerprint = fingerprint
 
     def resume(self) -> list[DecodedBatch]:
-        """Return the batches that earlier runs decoded, in the order of the plan.
+        """Return the batches that earlier runs decoded, in order of their numbers.
 
-        One rank calls this, before any rank keeps a batch.
+        Only one rank calls this, before any rank keeps a batch.
         """
         found = {batch.number: batch for path in sorted(self._folder.glob("*.jsonl")) for batch in self._read(path)}
         batches = [found[number] for number in sorted(found)]
         self._folder.mkdir(parents=True, exist_ok=True)
         earlier = self._folder / "earlier.jsonl"
         write_text(earlier, "".join([self._header(), *map(_line, batches)]))
-        for path in self._folder.glob("*.jsonl"):  # no sooner: a disk may be full
+        for path in self._folder.glob("*.jsonl"):  # only now: writing fails if the disk is full
             if path != earlier:
                 path.unlink()
         return batches
 
     def keep(self, rank: int, batch: DecodedBatch) -> None:
         """Append a batch to the rank's file."""
-        self._folder.mkdir(parents=True, exist_ok=True)  # on a rank with a disk of its own
+        self._folder.mkdir(parents=True, exist_ok=True)  # a rank may have its own disk
         with io.FileIO(self._folder / f"rank{rank}.jsonl", "a") as file:
             header = "" if file.tell() else self._header()
             append_whole(file, f"{header}{_line(batch)}".encode())
 
     def finish(self) -> None:
-        """Delete the files once the results are written; one rank calls this."""
+        """Delete the files after the results are written; only one rank calls this."""
         shutil.rmtree(self._folder)
 
     def _header(self) -> str:
         return json.dumps({"fingerprint": self._fingerprint}) + "\n"
 
     def _read(self, path: Path) -> Iterator[DecodedBatch]:
-        """Yield the batches of a file; an interruption may have cut its last line."""
+        """Yield the batches of a file; an interruption may have cut off its last line."""
         header, *lines = read_lines(path) or [""]
         if header + "\n" != self._header():
             return

@@ -1,4 +1,4 @@
-"""Results of an evaluation: score them, write them to files, and read them back.
+"""Score the results of an evaluation, write them to files, and read them back.
 
 A result folder holds `results.json` (settings and the table), `utterances.jsonl` (every utterance in every condition),
 `report.html`, `report.md` and, for each condition, a folder with `text`, `tokens` (ids) and `wer` (aligned in the
@@ -32,14 +32,14 @@ class Found(NamedTuple):
     chunking: str  # label
     tokens: dict[str, list[int]]  # ids by key
     texts: dict[str, str]  # by key
-    encoder_seconds: float  # of computation
-    search_seconds: float
+    encoder_seconds: float  # computing time of the encoder
+    search_seconds: float  # computing time of the search
     delay: DelayPercentiles | None = None  # emission delay of words; None: not measured
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """References and hypotheses of an evaluation, and the circumstances of the run.
+    """References and hypotheses of an evaluation, and facts about the run.
 
     `references` and the texts of every condition have the same keys, in the order of the list.
 
@@ -76,7 +76,7 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result table, as results.json holds it.
+    """One line of the result table, in the form that results.json stores.
 
     >>> [field.name for field in dataclasses.fields(Row)][:4]
     ['mode', 'variant', 'chunking', 'wer']
@@ -85,8 +85,8 @@ class Row:
     mode: str
     variant: str
     chunking: str
-    wer: float | None  # error rate, a fraction, in the unit of `Counting`; None: without reference words
-    interval: Interval | None  # confidence interval of 95 %
+    wer: float | None  # error rate as a fraction, in the unit of `Counting`; None: there are no reference words
+    interval: Interval | None  # 95 % confidence interval
     substitutions: int
     deletions: int
     insertions: int
@@ -140,7 +140,7 @@ def scored(evaluation: Evaluation) -> list[Scored]:
 
 
 def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: Path) -> None:
-    """Write results.json, utterances.jsonl and the folder of each condition; each file is replaced whole."""
+    """Write results.json, utterances.jsonl and the folder of each condition; each file is replaced atomically."""
     for found, scoring, _ in conditions:
         directory = result_dir / condition_folder(found.mode, found.chunking, found.variant)
         directory.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def _utterance_lines(evaluation: Evaluation, conditions: list[Scored]) -> Iterat
 
 
 def read_results(result_dir: Path) -> Evaluation:
-    """Read the results of `write_results`.
+    """Read the results that `write_results` wrote.
 
     Raises:
         OSError: the folder holds no results.
@@ -222,7 +222,7 @@ def read_results(result_dir: Path) -> Evaluation:
 
 
 def condition_errors(conditions: list[Scored]) -> tuple[ConditionErrors, ...]:
-    """Return scored conditions as a report shows them."""
+    """Return scored conditions in the form that a report shows."""
     return tuple(
         ConditionErrors(
             _search_name(found),
@@ -243,7 +243,7 @@ def write_reports(
 
     Args:
         evaluation: references and hypotheses.
-        conditions: its conditions, scored.
+        conditions: the scored conditions of the evaluation.
         result_dir: folder to write to.
         tables: further tables to show, such as measurements of streaming.
     """

@@ -1,4 +1,4 @@
-"""Evaluate a trained model on a data.list: share batches among ranks, decode, score, and write the results."""
+"""Evaluate a trained model on a data.list: divide batches among ranks, decode, score, and write the results."""
 
 import hashlib
 import os
@@ -44,7 +44,7 @@ _SOURCES = Path(__file__).parent
 
 
 class Results(NamedTuple):
-    """An evaluation and its conditions, scored."""
+    """An evaluation and its scored conditions."""
 
     evaluation: Evaluation
     conditions: list[Scored]
@@ -53,9 +53,9 @@ class Results(NamedTuple):
 def evaluate(
     trained: TrainedModel, data_list: Path, options: EvaluationOptions, result_dir: Path, ranks: Ranks = Ranks()
 ) -> Results | None:
-    """Decode a data.list, each rank its share of the batches, and write the results and the report.
+    """Decode a data.list (each rank decodes its share of the batches), and write the results and the report.
 
-    Batches that an interrupted run left in `result_dir` are used if it had the same fingerprint: weights,
+    Batches that an interrupted run left in `result_dir` are used if that run had the same fingerprint: weights,
     configuration, vocabulary, audio, settings and code.
 
     Args:
@@ -100,9 +100,9 @@ def evaluate(
 
 
 def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
-    """Return a SHA-256 over everything that the tokens depend on: weights, configuration, audio, settings, code.
+    """Return the SHA-256 of everything that the tokens depend on: weights, configuration, audio, settings, code.
 
-    Audio files count by path and modification time, language models by the digest in `Variant.sources`.
+    Audio files enter with path and modification time, language models with the digest in `Variant.sources`.
     """
     digest = hashlib.sha256()
     variants = [(name, replace(decoding, language_model=None), sources) for name, decoding, sources in options.variants]
@@ -201,7 +201,7 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
 
 
 def _described(variant: Variant, meta: Meta) -> str:
-    """Return on one line the settings that differ from the defaults, and those that come from the model."""
+    """Return, as one line, the settings that differ from the defaults, and those that come from the model."""
     usual, found = vars(DecodingOptions()), vars(variant.decoding.resolved(meta))
     values = [
         f"{name} {value:g}" for name, value in found.items() if isinstance(value, (int, float)) and value != usual[name]

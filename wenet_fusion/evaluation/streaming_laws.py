@@ -1,4 +1,4 @@
-"""The streaming laws, measured on a user's own model: split, batch, padding and fusion as numbers."""
+"""Measure the streaming laws on a trained model: split, batch, padding and fusion."""
 
 import copy
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from wenet_fusion.model.layers.norm import fuse_norms
 from wenet_fusion.model.streaming import StepOutput, StreamingModel
 from wenet_fusion.trained_model import TrainedModel
 
-BOUND = 1e-10  # in float64; one forgotten frame of context gives 1e-1
-CHECK_CHUNKS = 5  # whole chunks streamed, and a short one
+BOUND = 1e-10  # in float64; a bug that forgets one frame of context gives about 1e-1
+CHECK_CHUNKS = 5  # number of whole chunks to stream; a short one follows
 
 
 class LawCheck(NamedTuple):
-    """One law under one chunking."""
+    """The measurement of one law under one chunking."""
 
     law: str
     chunking: str
@@ -25,19 +25,19 @@ class LawCheck(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """True if the difference is rounding."""
+        """True if the difference can be explained by rounding."""
         return self.difference <= BOUND
 
 
 def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> list[LawCheck]:
-    """Measure the laws in float64, under each chunking that the model serves.
+    """Measure the laws in float64, at each chunk size of the model.
 
     Args:
         trained: the model.
         samples: float32 mono (n,) at the model's rate; None: noise.
 
     Raises:
-        ValueError: `samples` fit into one chunk.
+        ValueError: `samples` are not longer than one chunk.
     """
     plain = StreamingModel(copy.deepcopy(trained.model).double()).eval()
     folded = copy.deepcopy(trained.model).double().eval()

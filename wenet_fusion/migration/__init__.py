@@ -1,1 +1,1 @@
-"""Translate the configurations of WeNet into ours."""
+"""Translate WeNet's training configurations into configurations of this project."""

@@ -14,7 +14,7 @@ def seconds_of(frames: Any, context: Context) -> float:
     """Return the duration of feature frames.
 
     Raises:
-        ValueError: the file holds no number there.
+        ValueError: `frames` or the frame shift is not a number.
     """
     return number(frames) * number(context.file.get(_FRAME_SHIFT, 10)) / 1000
 
@@ -24,7 +24,7 @@ def _speed(value: Any, context: Context) -> Finding:
 
 
 def _masks(key: str, counts: bool) -> Rule:
-    """Return the rule of a number of masks, which spec_aug: false switches off, or of their width."""
+    """Return the rule for the number of masks (none if spec_aug is false), or for their width."""
 
     def rule(value: Any, context: Context) -> Finding:
         if context.file.get("dataset_conf.spec_aug", True) is not True:
@@ -44,7 +44,7 @@ def _spec_aug(value: Any, context: Context) -> Finding:
 
 
 def _switched(switch: str, key: str) -> Rule:
-    """Return the rule of a setting that matters only while a switch is on."""
+    """Return the rule for a setting that only matters if a switch is on."""
 
     def rule(value: Any, context: Context) -> Finding:
         on = context.file.get(f"dataset_conf.{switch}", False) is True
@@ -58,7 +58,7 @@ def _only_if_on(reason: str) -> Rule:
 
 
 def _filter_seconds(key: str) -> Rule:
-    """Return the rule of a duration, which WeNet's filter counts in hundredths of a second at every frame shift."""
+    """Return the rule for a duration; WeNet's filter counts it in hundredths of a second at any frame shift."""
     usual = getattr(Filters(), key)
 
     def rule(value: Any, context: Context) -> Finding:
@@ -71,13 +71,13 @@ def _filter_seconds(key: str) -> Rule:
 
 def _token_min_length(value: Any, context: Context) -> Finding:
     if not number(value):
-        return Finding("same", (), "always so")
-    return Finding("none", (), "utterances without words are trained: they teach the model to stay silent")
+        return Finding("same", (), "always so here")
+    return Finding("none", (), "utterances without words are used: they teach the model to output nothing")
 
 
 def _most_tokens(value: Any, context: Context) -> Finding:
     if context.file.get("tokenizer", "char") != "char" or context.file.get("tokenizer_conf.split_with_space") is True:
-        return Finding("none", (), "our limit is that of characters: data.filters.most_characters_per_second")
+        return Finding("none", (), "our limit counts characters: data.filters.most_characters_per_second")
     setting = (("data.filters.most_characters_per_second", 100 * number(value)),)
     return Finding("same", setting, "characters per second")
 
@@ -104,7 +104,7 @@ DATA = {
     "dataset_conf.filter_conf.min_length": _filter_seconds("shortest_seconds"),
     "dataset_conf.filter_conf.token_max_length": same("data.filters.longest_tokens", whole),
     "dataset_conf.filter_conf.token_min_length": _token_min_length,
-    "dataset_conf.filter_conf.min_output_input_ratio": none("long recordings with little text are trained"),
+    "dataset_conf.filter_conf.min_output_input_ratio": none("long recordings with little text are used"),
     "dataset_conf.filter_conf.max_output_input_ratio": _most_tokens,
     "dataset_conf.spec_aug": _spec_aug,
     "dataset_conf.spec_aug_conf.num_t_mask": _masks("data.spec_augment.num_time_masks", True),
@@ -135,7 +135,7 @@ DATA = {
     "collate_conf.spec_swap": _only_if_on("no swapped masks here"),
 }
 
-# Sections of which each key has the reason of the section.
+# Sections without a counterpart: all keys of a section get its reason.
 DATA_SECTIONS_WITHOUT = {
     "dataset_conf.mfcc_conf": "no MFCC here",
     "dataset_conf.log_mel_spectrogram_conf": "no Whisper features here",

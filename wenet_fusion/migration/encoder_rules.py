@@ -29,7 +29,7 @@ def _encoder(value: Any, context: Context) -> Finding:
 
 
 def _unless_fusionformer(key: str, rule: Rule) -> Rule:
-    """Return a rule that leaves our default, FusionFormer's, if the user wants one."""
+    """Return a rule that keeps our default, which is FusionFormer's, if the user wants a FusionFormer."""
 
     def chosen(value: Any, context: Context) -> Finding:
         if context.options.encoder == "fusionformer":
@@ -79,7 +79,7 @@ def _kernel(value: Any, context: Context) -> Finding:
 
 def _causal(value: Any, context: Context) -> Finding:
     if value is True:
-        return Finding("same", (), "always so")
+        return Finding("same", (), "always so here")
     return Finding("differs", (), "our convolutions are always causal, so that every model can be streamed")
 
 
@@ -109,7 +109,7 @@ def _left_chunks(value: Any, context: Context) -> Finding:
         return Finding("same", (), "no chunks are trained")
     if value is True:
         frames = [16, 32, 64, 128]
-        return Finding("differs", (("training.chunking.left_context_frames", frames),), "the lengths that are drawn")
+        return Finding("differs", (("training.chunking.left_context_frames", frames),), "batches draw one of these")
     remark = "WeNet's chunks see all earlier frames; ours the last 64 (2.6 s), which bounds the cache of a stream"
     return Finding("differs", (("training.chunking.left_context_frames", [64]),), remark)
 
@@ -146,9 +146,9 @@ ENCODER = {
     "encoder_conf.use_sdpa": none("not needed: our attention picks its kernel itself"),
     "encoder_conf.layer_norm_type": always("layer_norm", "norm: layer is a LayerNorm"),
     "encoder_conf.norm_eps": always((1e-5, "1e-5"), "ours is 1e-5"),
-    "encoder_conf.key_bias": none("our projections have the biases that their norms leave of use"),
-    "encoder_conf.query_bias": none("our projections have the biases that their norms leave of use"),
-    "encoder_conf.value_bias": none("our projections have the biases that their norms leave of use"),
+    "encoder_conf.key_bias": none("our projections have a bias, unless a BatchNorm follows"),
+    "encoder_conf.query_bias": none("our projections have a bias, unless a BatchNorm follows"),
+    "encoder_conf.value_bias": none("our projections have a bias, unless a BatchNorm follows"),
     **{
         f"encoder_conf.{name}": none(_OTHER_ENCODER)
         for name in (  # Squeezeformer, Branchformer, Efficient Conformer, ChunkFormer, SANM, layers of experts
@@ -162,7 +162,7 @@ ENCODER = {
     },
 }
 
-# What WeNet does where the file says nothing.
+# WeNet's values for settings that a file omits.
 ENCODER_DEFAULTS: dict[str, Any] = {
     "encoder_conf.input_layer": "conv2d",
     "encoder_conf.num_blocks": 6,

@@ -7,7 +7,7 @@ from typing import Any
 from wenet_fusion.migration.encoder_rules import ONE_DROPOUT
 from wenet_fusion.migration.rules import Context, Finding, always, none, number, same, whole
 
-DEFAULT_UNITS = "data/dict/lang_char.txt"  # of WeNet's recipes before the section tokenizer_conf
+DEFAULT_UNITS = "data/dict/lang_char.txt"  # in WeNet's recipes before there was a section tokenizer_conf
 
 _OTHER_DECODER = "our decoders are Transformers with LayerNorm and ReLU"
 
@@ -17,13 +17,13 @@ def _decoder(value: Any, context: Context) -> Finding:
         return Finding("same")
     one_way = (("model.decoder.reverse_layers", 0), ("model.rescoring.reverse_weight", 0.0))
     if value == "transformer":
-        return Finding("same", one_way, "one direction")
+        return Finding("same", one_way, "left-to-right only")
     return Finding("none", one_way, f"no {value} here; a Transformer decoder of this depth")
 
 
 def _reverse_layers(value: Any, context: Context) -> Finding:
     if context.file.get("decoder") != "bitransformer":
-        return Finding("same", (), "one direction")
+        return Finding("same", (), "left-to-right only")
     return Finding("same", (("model.decoder.reverse_layers", whole(value)),))
 
 
@@ -71,7 +71,7 @@ def _units(value: Any, context: Context) -> Finding:
         return Finding("same", (("tokenizer.units", value),))
     if value == DEFAULT_UNITS and context.file.get("tokenizer") is not None:
         return Finding("same", (("tokenizer.units", value),))
-    remark = "the file does not name it (train.py --symbol_table): give tokenizer.units=FILE behind the path"
+    remark = "the file does not name it (train.py --symbol_table): give tokenizer.units=FILE after the path"
     return Finding("differs", (("tokenizer.units", DEFAULT_UNITS),), remark)
 
 
@@ -107,7 +107,7 @@ def _ctc_weight(value: Any, context: Context) -> Finding:
     if attention is None:
         return Finding("same", (("model.loss.ctc_weight", value),))
     share = number(value) / max(number(value) + number(attention), 1e-9)
-    remark = "the transducer's weight falls to CTC and attention in their ratio"
+    remark = "CTC and attention share the transducer's weight in their ratio"
     return Finding("differs", (("model.loss.ctc_weight", round(share, 4)),), remark)
 
 
@@ -157,7 +157,7 @@ MODEL = {
     },
 }
 
-# Whole sections without counterpart.
+# Whole sections without a counterpart.
 SECTIONS_WITHOUT = {
     "predictor": "a predictor of RNN-T or Paraformer",
     "predictor_conf": "a predictor of RNN-T or Paraformer",
@@ -169,7 +169,7 @@ SECTIONS_WITHOUT = {
     "use_lora": "no LoRA here",
 }
 
-# What WeNet does where the file says nothing.
+# WeNet's values for settings that a file omits.
 MODEL_DEFAULTS: dict[str, Any] = {
     "decoder": "bitransformer",
     "decoder_conf.num_blocks": 6,

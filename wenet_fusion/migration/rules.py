@@ -1,4 +1,4 @@
-"""Parts of the tables of rules: what becomes of a setting of WeNet."""
+"""Building blocks for the tables of rules, which translate the settings of WeNet."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ Outcome = Literal["same", "differs", "none", "unknown"]
 
 
 class MigrationOptions(NamedTuple):
-    """Facts that WeNet's file does not hold.
+    """Facts that WeNet's file does not contain.
 
     >>> MigrationOptions(utterances=120098, num_gpus=8).encoder
     'conformer'
     """
 
     encoder: Literal["conformer", "fusionformer"] = "conformer"  # kind of encoder to write
-    utterances: int = 0  # of the training list, to turn epochs into updates; 0: unknown
-    hours: float = 0.0  # of the training list, the same for batches by frames; 0: unknown
-    num_gpus: int = 1  # ranks of the training
+    utterances: int = 0  # number of training utterances, to turn epochs into updates; 0: unknown
+    hours: float = 0.0  # hours of training audio, for batches that are limited by frames; 0: unknown
+    num_gpus: int = 1  # number of ranks of the training
 
 
 class Context(NamedTuple):
-    """The file that a setting belongs to, and what the user added."""
+    """The file that a setting belongs to, and the user's options."""
 
     file: WenetFile
     options: MigrationOptions
 
 
 class Finding(NamedTuple):
-    """The outcome of a setting: our settings, and a remark on what differs or why there is none."""
+    """The outcome of a setting: our settings, and a remark on a difference or on a missing counterpart."""
 
     outcome: Outcome
-    settings: tuple[tuple[str, Any], ...] = ()  # dotted keys of ours and their values
+    settings: tuple[tuple[str, Any], ...] = ()  # our settings: dotted keys and values
     remark: str = ""
 
 
@@ -44,31 +44,31 @@ Rules = Mapping[str, Rule]
 
 
 def same(key: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
-    """Return a rule: the value stays as it is, or in our unit."""
+    """Return a rule for a setting that we have, too; `convert` changes the unit of its value."""
     return lambda value, context: Finding("same", ((key, convert(value)),))
 
 
 def differs(key: str, remark: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
-    """Return a rule: our setting has another effect, which the remark names."""
+    """Return a rule for a setting whose effect differs here, as the remark says."""
     return lambda value, context: Finding("differs", ((key, convert(value)),), remark)
 
 
 def none(reason: str) -> Rule:
-    """Return a rule: we have no such setting."""
+    """Return a rule for a setting without a counterpart here."""
     return lambda value, context: Finding("none", (), reason)
 
 
 def always(expected: Any, otherwise: str) -> Rule:
-    """Return a rule: we have no such setting; our behaviour is that of the value `expected`.
+    """Return a rule for a setting without a counterpart, because we always behave as with the value `expected`.
 
     Args:
         expected: a value, or a tuple of values.
-        otherwise: remark on other values.
+        otherwise: remark for other values.
     """
     values = expected if isinstance(expected, tuple) else (expected,)
 
     def rule(value: Any, context: Context) -> Finding:
-        return Finding("same", (), "always so") if value in values else Finding("differs", (), otherwise)
+        return Finding("same", (), "always so here") if value in values else Finding("differs", (), otherwise)
 
     return rule
 
@@ -77,7 +77,7 @@ def number(value: Any) -> float:
     """Return a number of the file, also one that YAML reads as text, such as 1e-3.
 
     Raises:
-        ValueError: the value is no finite number.
+        ValueError: the value is not a finite number.
     """
     try:
         found = math.nan if isinstance(value, bool) else float(value)
@@ -89,5 +89,5 @@ def number(value: Any) -> float:
 
 
 def whole(value: Any) -> Any:
-    """Return a whole number that is written as 25000.0 as an integer, other values as they are."""
+    """Return a whole number as an integer, even if the file has it as 25000.0; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

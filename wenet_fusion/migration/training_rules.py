@@ -8,8 +8,8 @@ from typing import Any
 from wenet_fusion.migration.data_rules import seconds_of
 from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, number, same, whole
 
-_ROW_SECONDS = 20.0  # room for an utterance of a batch that WeNet counts in utterances
-_DEFAULT_SECONDS = 400.0  # of TrainingConfig.max_batch_seconds
+_ROW_SECONDS = 20.0  # seconds per utterance, where WeNet gives the size of a batch in utterances
+_DEFAULT_SECONDS = 400.0  # default of TrainingConfig.max_batch_seconds
 _PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _WRITTEN = "written by train.py, not a setting"
 
@@ -69,8 +69,8 @@ def _weight_decay(value: Any, context: Context) -> Finding:
     if not number(value):
         return Finding("same", setting)
     if context.file.get("optim") == "adam":
-        return Finding("differs", setting, "AdamW's decay, apart from the gradient, of matrices only")
-    return Finding("differs", setting, "of matrices only: norms and biases have none")
+        return Finding("differs", setting, "AdamW's decoupled weight decay, for matrices only")
+    return Finding("differs", setting, "for matrices only: norms and biases have none")
 
 
 def _betas(value: Any, context: Context) -> Finding:
@@ -80,7 +80,7 @@ def _betas(value: Any, context: Context) -> Finding:
 
 
 def _decay_steps(context: Context) -> int:
-    """Return the updates of NoamHoldAnnealing behind its warm-up and its constant part; 0: its length is unknown."""
+    """Return the number of NoamHoldAnnealing's updates after warm-up and constant part; 0: length unknown."""
     get = context.file.get
     length = number(get("scheduler_conf.max_steps", 0))
     parts = [

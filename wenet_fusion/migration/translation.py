@@ -1,4 +1,4 @@
-"""Translate a WeNet training configuration: a finding for each of its settings, and a configuration of ours."""
+"""Translate a WeNet training configuration: a finding for each of its settings, and our configuration."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ _CELL = 34  # widest value in the table, characters
 
 
 class Row(NamedTuple):
-    """A setting of WeNet and what becomes of it."""
+    """A setting of WeNet and its finding."""
 
     setting: WenetSetting
     finding: Finding
 
 
 class Translation(NamedTuple):
-    """All findings, and our configuration: checked, and as the few settings to write."""
+    """All findings, and our configuration: with all values, checked, and as the settings to write."""
 
     rows: list[Row]
     recipe: RecipeConfig
-    settings: dict[str, Any]  # sections within sections
+    settings: dict[str, Any]  # nested sections
 
     def summary(self) -> str:
-        """Return the number of settings with each outcome, those of the file only."""
+        """Return the number of the file's settings with each outcome."""
         counts = Counter(row.finding.outcome for row in self.rows if row.setting.where)
         parts = [f"{counts[outcome]} {name}" for outcome, name in _OUTCOMES.items()]
         return f"{sum(counts.values())} settings: {', '.join(parts)}"
 
     def yaml(self, origin: str) -> str:
-        """Return our configuration as YAML, with a first line that names where it came from."""
+        """Return our configuration as YAML, with a first line that names the original file."""
         text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True, width=120)
         return f"# Translated from {origin} by wenet-fusion check config.\n{text}"
 
@@ -59,11 +59,11 @@ def translate(file: WenetFile, options: MigrationOptions, overrides: Iterable[st
 
     Args:
         file: see `read_wenet`.
-        options: what the file does not say.
-        overrides: "dotted.key=value" each, of our configuration; they win.
+        options: facts that the file does not contain.
+        overrides: values of our configuration, each as "dotted.key=value"; they replace translated values.
 
     Raises:
-        ConfigError: values that neither WeNet nor we can use, each with its line.
+        ConfigError: values are invalid; the message lists each with its line.
     """
     context = Context(file.with_defaults(DEFAULTS), options)
     problems: list[str] = []
@@ -75,7 +75,7 @@ def translate(file: WenetFile, options: MigrationOptions, overrides: Iterable[st
         except (ValueError, TypeError, OverflowError) as error:
             problems.append(f"{setting.where or 'WeNet default'}: {setting.written}: {error}")
             continue
-        if setting.where or finding.settings:  # a default that changes nothing is no news
+        if setting.where or finding.settings:  # omit defaults that need no setting
             rows.append(Row(setting, finding))
         for key, value in finding.settings:
             _set(root, key, locate(value, f"{setting.where or 'WeNet default'}: {setting.written}"))

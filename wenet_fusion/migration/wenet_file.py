@@ -1,4 +1,4 @@
-"""Read WeNet's training YAML as a flat list of settings, all under the names of its present version."""
+"""Read WeNet's training YAML as a flat list of settings, with the names that WeNet's present version uses."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from wenet_fusion.config.located_yaml import INVALID, ConfigError, Located, parse_yaml
 
-# Keys that WeNet's files have and ours lack; `model` and `tokenizer` name a type there and are sections here.
+# Keys that only WeNet's files have. `model` and `tokenizer` are missing: they name a type there, and a section here.
 _WENET_KEYS = frozenset(
     (
         "encoder encoder_conf decoder decoder_conf dataset dataset_conf collate_conf model_conf tokenizer_conf cmvn "
         "cmvn_conf ctc_conf optim optim_conf scheduler scheduler_conf max_epoch grad_clip accum_grad input_dim"
     ).split()
 )
-_WHOLE = ("tokenizer_conf.special_tokens", "encoder_conf.efficient_conf")  # sections that are one setting
+_WHOLE = ("tokenizer_conf.special_tokens", "encoder_conf.efficient_conf")  # sections that count as one setting
 
-# Names of WeNet's first versions, and those that its train.py writes into the file: the present name.
+# Names in WeNet's first versions, and names that its train.py writes into the file -> present names.
 _RENAMED = {
     "cmvn_file": "cmvn_conf.cmvn_file",
     "is_json_cmvn": "cmvn_conf.is_json_cmvn",
@@ -38,10 +38,10 @@ _MOVED_SECTIONS = ("speed_perturb", "spec_aug", "spec_aug_conf", "spec_sub", "sp
 
 
 class WenetSetting(NamedTuple):
-    """One setting of a file, or a default of WeNet that the file leaves as it is."""
+    """One setting of a file, or one of WeNet's defaults that the file does not change."""
 
-    name: str  # dotted, in WeNet's present version
-    written: str  # dotted, as in the file
+    name: str  # dotted name in WeNet's present version
+    written: str  # dotted name in the file
     value: Any
     where: str  # file and line; empty: a default
 
@@ -50,7 +50,7 @@ class WenetFile:
     """The settings of a WeNet training configuration.
 
     Args:
-        settings: in the order of the file.
+        settings: the settings in the order of the file.
 
     >>> file = WenetFile([WenetSetting("accum_grad", "accum_grad", 4, "train.yaml:9")])
     >>> file.get("accum_grad"), file.get("grad_clip", 50.0)
@@ -66,7 +66,7 @@ class WenetFile:
         return self._values.get(name, default)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> WenetFile:
-        """Return a copy that also holds the defaults of settings which the file leaves out."""
+        """Return a copy that also holds the defaults of settings that the file omits."""
         added = [WenetSetting(name, name, value, "") for name, value in defaults.items() if name not in self._values]
         return WenetFile([*self.settings, *added])
 
@@ -75,8 +75,8 @@ def read_wenet(path: Path) -> WenetFile | None:
     """Read a file; None if its keys are not those of WeNet's configuration.
 
     Raises:
-        ConfigError: the file is no YAML, or a key occurs twice.
-        OSError: it cannot be read.
+        ConfigError: the file is not YAML, or a key occurs twice.
+        OSError: the file cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -39,14 +39,14 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
 
 
 def read_word_times(path: Path | None, texts: Mapping[str, str]) -> dict[str, list[Word]]:
-    """Read the words of transcripts with their times by key; without a file there are none.
+    """Read the words of utterances with their times, by key; without a file, return an empty dict.
 
     Args:
-        path: of the CTM file.
+        path: the CTM file; None: no file.
         texts: transcripts by key; the file may lack some, see `keys_without_words`.
 
     Raises:
-        OSError, ValueError: the file cannot be read, is malformed, or is of other utterances.
+        OSError, ValueError: the file cannot be read, is malformed, or belongs to other utterances.
     """
     words = {} if path is None else read_ctm(path)
     if path is not None:
@@ -55,15 +55,15 @@ def read_word_times(path: Path | None, texts: Mapping[str, str]) -> dict[str, li
 
 
 def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, str], path: Path) -> list[str]:
-    """Return the keys of `texts` whose words the CTM file lacks; empty texts need none.
+    """Return the keys of `texts` whose words the CTM file lacks; empty texts need no words.
 
     Args:
         words: content of the CTM file by key.
         texts: transcripts by key.
-        path: of the CTM file, for messages.
+        path: path of the CTM file, for messages.
 
     Raises:
-        ValueError: the file has the words of no text, so it belongs to other utterances.
+        ValueError: the file has words of none of the texts, so it belongs to other utterances.
     """
     with_words = [key for key, text in texts.items() if text.split()]
     missing = [key for key in with_words if key not in words]

@@ -1,4 +1,4 @@
-"""Emission delays: how long after its end a word is emitted, or shown."""
+"""Emission delays: the time from the end of a word until it is emitted, or shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POINTS = (50, 90, 95)  # percent
 
 
 class DelayPercentiles(NamedTuple):
-    """Delays in milliseconds that 50, 90 and 95 % of the correctly recognised words stay below."""
+    """Percentiles 50, 90 and 95 of the delay of correctly recognised words, in milliseconds."""
 
     words: int
     p50: float
@@ -24,7 +24,7 @@ class DelayPercentiles(NamedTuple):
     p95: float
 
     def text(self) -> str:
-        """Return the three numbers for a table.
+        """Return the three percentiles as text.
 
         >>> DelayPercentiles(9, 40.0, 81.6, 120.0).text()
         '40 / 82 / 120'
@@ -36,13 +36,13 @@ def emission_delays(pairs: Iterable[MatchedWord]) -> list[float]:
     """Return the seconds from the end of each word to the end of its emission; negative if it is emitted early.
 
     Args:
-        pairs: recognised words at their emission times, not corrected, or at the times when they are shown.
+        pairs: matched words; the recognised times are uncorrected emission times, or the times of first display.
     """
     return [pair.recognised.end_seconds - pair.reference.end_seconds for pair in pairs]
 
 
 def delay_percentiles(delays: Sequence[float]) -> DelayPercentiles | None:
-    """Return the percentiles of delays in seconds; None without any.
+    """Return the percentiles of delays, which are given in seconds; None if there are no delays.
 
     >>> delay_percentiles([0.1, 0.2, 0.3])
     DelayPercentiles(words=3, p50=200.0, p90=280.0, p95=290.0)
@@ -53,11 +53,11 @@ def delay_percentiles(delays: Sequence[float]) -> DelayPercentiles | None:
 
 
 def emitted_words(hypothesis: Hypothesis, vocabulary: Vocabulary, frame_seconds: float) -> tuple[Word, ...]:
-    """Return the words of a hypothesis at the times of the frames that emitted them.
+    """Return the words of a hypothesis, with the times of the frames that emitted them.
 
     Args:
-        hypothesis: of a search that began at the first frame of the audio.
-        vocabulary: names its tokens.
+        hypothesis: result of a search that began at the first frame of the audio.
+        vocabulary: vocabulary of the token ids.
         frame_seconds: length of an encoder frame.
 
     >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one"], "words")

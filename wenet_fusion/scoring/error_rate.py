@@ -1,4 +1,4 @@
-"""Error rates of transcripts from alignments with the fewest edits, with confidence intervals."""
+"""Error rates of transcripts, from alignments with the fewest edits, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wenet_fusion.scoring.transcripts import Counting
 
 LEVEL = 0.95  # confidence level of intervals
 _RESAMPLES = 1000
-_BLOCK = 1 << 22  # drawn utterances that are in memory at a time
+_BLOCK = 1 << 22  # largest number of drawn utterances in memory
 
 
 class ErrorCounts(NamedTuple):
@@ -63,14 +63,14 @@ class ErrorCounts(NamedTuple):
 
 
 class AlignedPair(NamedTuple):
-    """A reference token and the recognised one; None marks the missing side of an insertion or deletion."""
+    """A reference token and the recognised token; None is the missing side of an insertion or deletion."""
 
     reference: str | None
     hypothesis: str | None
 
     @property
     def is_error(self) -> bool:
-        """Return whether the two differ."""
+        """Return whether the two tokens differ."""
         return self.reference != self.hypothesis
 
 
@@ -133,19 +133,19 @@ class Scoring(NamedTuple):
         return sum(utterance.counts.errors > 0 for utterance in self.utterances)
 
     def part(self, keys: Iterable[str]) -> Scoring:
-        """Return the scoring of those utterances that have one of the keys."""
+        """Return the scoring of the utterances with these keys."""
         chosen = set(keys)
         utterances = tuple(utterance for utterance in self.utterances if utterance.key in chosen)
         total = sum((utterance.counts for utterance in utterances), ErrorCounts())
         return Scoring(total, utterances, tuple(key for key in self.missing if key in chosen), ())
 
     def worst(self, count: int) -> list[ScoredUtterance]:
-        """Return up to `count` wrong utterances, those with most errors first; of equals the shorter first."""
+        """Return up to `count` wrong utterances, most errors first; ties: shorter reference first."""
         wrong = [utterance for utterance in self.utterances if utterance.counts.errors]
         return sorted(wrong, key=lambda utterance: (-utterance.counts.errors, utterance.counts.reference))[:count]
 
     def commonest(self, count: int) -> list[tuple[AlignedPair, int]]:
-        """Return the most frequent errors with their number."""
+        """Return the most frequent errors with their counts."""
         pairs = (pair for utterance in self.utterances for pair in utterance.alignment.pairs)
         return Counter(pair for pair in pairs if pair.is_error).most_common(count)
 
@@ -179,7 +179,7 @@ class Scoring(NamedTuple):
         return Interval(float(low), float(high))
 
     def report(self, brief: bool = False) -> str:
-        """Return a report in the format of WeNet's compute-wer: aligned utterances unless `brief`, and totals."""
+        """Return a report in the format of WeNet's compute-wer: totals and, unless `brief`, aligned utterances."""
         lines = []
         for key, alignment, counts in () if brief else self.utterances:
             labels, recognised = [], []
@@ -227,7 +227,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], counting
     Args:
         references: correct transcripts by key.
         hypotheses: recognised transcripts by key; a missing one counts as empty.
-        counting: words or characters, case, punctuation.
+        counting: unit of counting, and treatment of case and punctuation.
 
     >>> score({"a": "one two"}, {}).total.deletions
     2

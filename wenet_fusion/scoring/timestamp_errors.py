@@ -1,4 +1,4 @@
-"""Errors of word timestamps against reference times, and the emission delay that they reveal."""
+"""Errors of word timestamps against reference times, and the estimate of the emission delay."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class MatchedWord(NamedTuple):
 
 
 class BoundaryErrors(NamedTuple):
-    """Errors of word starts, or of word ends, in seconds: mean, p50 and p95 are of absolute errors, bias is signed."""
+    """Errors of word starts, or of word ends, in seconds; mean, p50 and p95 are over absolute errors."""
 
     mean: float
     p50: float
     p95: float
-    bias: float  # median of recognised minus reference time: positive is late
+    bias: float  # median of the signed errors, recognised minus reference time: positive is late
 
 
 class TimestampErrors(NamedTuple):
@@ -77,7 +77,7 @@ def estimate_emission_delay(pairs: Sequence[MatchedWord]) -> EmissionDelay:
     """Return the shifts of starts and of ends, rounded to 1 ms, that make the median errors zero.
 
     Args:
-        pairs: recognised words at their emission times, not corrected before.
+        pairs: matched words; the recognised times are uncorrected emission times.
 
     Raises:
         ValueError: there is no pair.

@@ -1,4 +1,4 @@
-"""Split transcripts into the words or characters that errors are counted in."""
+"""Split transcripts into words or characters, to count errors in them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 @dataclass(frozen=True)
 class Counting:
-    """Counting of errors: in words, characters or both, with or without case and punctuation.
+    """Settings to count errors: in words, characters or both, with or without case and punctuation.
 
-    Texts are normalised first as in training, see `normalize_text`: texts that look alike count as equal.
+    Texts are first normalised as in training (`normalize_text`), so that texts that look alike count as equal.
 
     >>> Counting("mixed", ignore_case=True).tokens("Hello 你好")
     ['hello', '你', '好']
@@ -41,12 +41,12 @@ class Counting:
 
     @property
     def noun(self) -> str:
-        """Return what is counted, e.g. "words"."""
+        """Return the name of the unit, e.g. "words"."""
         return {"word": "words", "char": "characters", "mixed": "words and characters"}[self.unit]
 
     @property
     def description(self) -> str:
-        """Return what is counted and what is ignored, e.g. "words, case ignored"."""
+        """Return the unit and the differences that are ignored, e.g. "words, case ignored"."""
         names = [
             name for name, ignored in (("case", self.ignore_case), ("punctuation", self.ignore_punctuation)) if ignored
         ]
@@ -66,7 +66,7 @@ class Counting:
 
 
 def _without_punctuation(text: str) -> str:
-    """Replace punctuation by spaces, so that what it separated stays separate."""
+    """Replace punctuation by spaces, so that words on its two sides stay separate."""
     inner = {match.start() for match in _INNER_APOSTROPHE.finditer(text)}
     return "".join(
         "'" if index in inner else " " if unicodedata.category(character).startswith("P") else character

@@ -1,1 +1,1 @@
-"""Error rates as a page of HTML or Markdown."""
+"""Reports of error rates as HTML or Markdown."""

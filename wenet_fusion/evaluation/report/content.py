@@ -18,20 +18,20 @@ from wenet_fusion.scoring.error_rate import (
 )
 from wenet_fusion.scoring.transcripts import Counting
 
-WORST = 10  # utterances shown of each condition
-COMMONEST = 8  # errors shown of each condition
-_CONTEXT = 6  # correct words shown on each side of an error
+WORST = 10  # number of utterances to show for each condition
+COMMONEST = 8  # number of frequent errors to show for each condition
+_CONTEXT = 6  # number of correct words to show on each side of an error
 
 
 class ConditionErrors(NamedTuple):
-    """Errors of one way to decode."""
+    """Errors of one condition: a search with a chunking."""
 
     search: str
     chunking: str  # label; empty if unknown
     scoring: Scoring
     interval: Interval | None
     real_time_factor: float | None = None
-    delay: str = ""  # emission delay of words in ms, 50 / 90 / 95 %; empty if it was not measured
+    delay: str = ""  # percentiles 50 / 90 / 95 of the emission delay of words, ms; empty: not measured
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a title and, below it, an explanation."""
+    """A table with a title above and an explanation below."""
 
     title: str
     header: tuple[str, ...]  # the first column names the row
@@ -57,7 +57,7 @@ class Table(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """A setting or a circumstance of an evaluation, such as the commit."""
+    """A setting or other fact of an evaluation, such as the commit."""
 
     name: str
     value: str
@@ -77,16 +77,16 @@ class Report:
     conditions: tuple[ConditionErrors, ...]
     facts: tuple[Fact, ...]  # settings, commit, hardware
     problems: tuple[str, ...] = ()  # unusable utterances, unmatched keys
-    tables: tuple[Table, ...] = ()  # beside the error rates: by group, of streaming
+    tables: tuple[Table, ...] = ()  # further tables: error rates by group, streaming
 
     @property
     def best(self) -> ConditionErrors:
-        """Condition with the fewest errors, the first among equals."""
+        """Condition with the fewest errors; if there are several, the first."""
         return min(self.conditions, key=lambda condition: condition.scoring.total.errors)
 
 
 def percent(fraction: float) -> str:
-    """Return a rate in percent with two decimals; infinite rates are errors without reference words."""
+    """Return a rate in percent with two decimals; an infinite rate means errors without reference words."""
     return "errors, no words" if math.isinf(fraction) else f"{100 * fraction:.2f}"
 
 
@@ -122,7 +122,7 @@ def rate_table(report: Report) -> Table:
 
 
 def count_table(report: Report) -> Table:
-    """Return the errors by kind, a row for each condition."""
+    """Return the numbers of errors by kind, with a row for each condition."""
     timed = any(condition.real_time_factor is not None for condition in report.conditions)
     delayed = any(condition.delay for condition in report.conditions)
     utterances = len(report.conditions[0].scoring.utterances)
@@ -153,7 +153,7 @@ def count_table(report: Report) -> Table:
 
 
 def deletion_table(report: Report) -> Table:
-    """Return the share of deleted words by reference length, which shows text lost in long utterances."""
+    """Return the share of deleted words by reference length, to reveal text that is lost in long utterances."""
     buckets = [{bucket.shortest: bucket for bucket in condition.scoring.by_length()} for condition in report.conditions]
     lengths = [bucket for bucket in report.conditions[0].scoring.by_length() if bucket.counts.reference]
     rows = tuple(
@@ -170,13 +170,13 @@ def _length_label(bucket: LengthBucket) -> str:
 
 
 class Gap(NamedTuple):
-    """A run of correct words that is not shown."""
+    """A run of correct words that the report omits."""
 
     words: int
 
 
 class ShownUtterance(NamedTuple):
-    """An aligned utterance as a report shows it."""
+    """An aligned utterance in the form that a report shows."""
 
     key: str
     counts: ErrorCounts
@@ -184,7 +184,7 @@ class ShownUtterance(NamedTuple):
 
 
 def worst_utterances(condition: ConditionErrors) -> list[ShownUtterance]:
-    """Return the utterances with most errors, long correct runs shortened."""
+    """Return the utterances with the most errors, without long runs of correct words."""
     return [_shortened(utterance) for utterance in condition.scoring.worst(WORST)]
 
 
@@ -205,7 +205,7 @@ def _shortened(utterance: ScoredUtterance) -> ShownUtterance:
 
 
 def error_kind(pair: AlignedPair) -> str:
-    """Return "substituted", "deleted" or "inserted", or an empty text for a correct pair."""
+    """Return "substituted", "deleted" or "inserted"; an empty string for a correct pair."""
     if not pair.is_error:
         return ""
     if pair.hypothesis is None:

@@ -18,7 +18,7 @@ def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
         keys: utterances that need a group.
     Raises:
         OSError: the file cannot be read.
-        ValueError: a key is missing in it or occurs twice.
+        ValueError: a key is missing in the file or occurs twice.
     """
     groups = read_table(path)
     if missing := [key for key in keys if not groups.get(key)]:
@@ -33,8 +33,8 @@ def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str]
     """Return the error rates of each group: a row for each condition, a column for each group.
 
     Args:
-        conditions: of one test set.
-        groups: name of the group for each of its keys.
+        conditions: conditions of an evaluation.
+        groups: name of the group of each utterance, by key.
     """
     utterances = conditions[0].scoring.utterances
     names = sorted({groups[utterance.key] for utterance in utterances})

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page, readable on a phone, in light and dark."""
+"""A report as one self-contained HTML page, with a light and a dark theme, readable on phones."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _MOST_TICKS = 8
 
 
 class Mark(NamedTuple):
-    """A tick of the scale, its place in percent of the width."""
+    """A tick of the scale, with its position in percent of the width."""
 
     place: float
     label: str
@@ -39,7 +39,7 @@ class Whisker(NamedTuple):
     condition: ConditionErrors
     low: float
     rate: float
-    width: float  # of the interval
+    width: float  # width of the interval
 
 
 class Chart(NamedTuple):
@@ -50,7 +50,7 @@ class Chart(NamedTuple):
 
 
 def page(report: Report) -> str:
-    """Return the page; texts are escaped, so nothing in them is read as HTML."""
+    """Return the page; all texts are escaped, so that none is interpreted as HTML."""
     environment = Environment(
         loader=PackageLoader("wenet_fusion.evaluation.report", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -66,7 +66,7 @@ def page(report: Report) -> str:
 
 
 def rate_chart(conditions: Sequence[ConditionErrors]) -> Chart | None:
-    """Place rates and intervals on a logarithmic scale; None without two rates, or without one above 0."""
+    """Place rates and intervals on a logarithmic scale; None if there are fewer than two rates or all are 0."""
     found = [(item, item.interval) for item in conditions if item.interval is not None]
     positive = [value for item, interval in found for value in (*interval, item.scoring.total.rate) if value > 0]
     if len(found) < 2 or not positive:

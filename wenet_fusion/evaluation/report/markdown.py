@@ -21,11 +21,11 @@ from wenet_fusion.evaluation.report.content import (
 )
 from wenet_fusion.scoring.error_rate import pad
 
-_LINE_WIDTH = 100  # columns of aligned words
+_LINE_WIDTH = 100  # width of lines of aligned words, in columns
 
 
 def markdown(report: Report) -> str:
-    """Return the whole report, with the worst utterances of the best condition."""
+    """Return a report as Markdown, with the worst utterances of the best condition."""
     lines = [f"# {report.title}", "", report.about, ""]
     for table in (rate_table(report), count_table(report), deletion_table(report), *report.tables):
         lines += [f"## {table.title}", "", *table_lines(table), ""]

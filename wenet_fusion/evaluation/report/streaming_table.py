@@ -1,4 +1,4 @@
-"""Streaming measurements as a table, from the files of measure_streaming.py and reliability.py in tools/measure/."""
+"""A table of streaming measurements, from files of tools/measure/measure_streaming.py and reliability.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ from wenet_fusion_runtime.files import parse_json
 
 from wenet_fusion.evaluation.report.content import Table, plain_rows
 
-Record = dict[str, Any]  # a JSON object as another program wrote it
+Record = dict[str, Any]  # a JSON object that another program wrote
 
 
 def read_streams(paths: Sequence[Path]) -> list[Record]:
-    """Read stream.json files; the key `reliability` gets the content of reliability.json beside them, or None.
+    """Read stream.json files; add the content of the reliability.json beside each as `reliability`, or None.
 
     Raises:
         ValueError: a file is not a stream.json.
@@ -26,7 +26,7 @@ def read_streams(paths: Sequence[Path]) -> list[Record]:
             record["reliability"] = (
                 parse_json(reliability.read_text(encoding="utf-8")) if reliability.exists() else None
             )
-            record.setdefault("upwr", record.pop("flicker", None))  # its name in earlier files
+            record.setdefault("upwr", record.pop("flicker", None))  # earlier files call it flicker
             stream_table([record])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -37,7 +37,7 @@ def read_streams(paths: Sequence[Path]) -> list[Record]:
 
 
 def stream_table(streams: Sequence[Record]) -> Table:
-    """Return the streaming measurements, a column for each file."""
+    """Return the streaming measurements, with a column for each file."""
 
     def spread(record: Record, name: str, digits: int, unit: str) -> str:
         value = record[name]

@@ -1,4 +1,4 @@
-"""Write a report in the format that the suffix of its file asks for."""
+"""Write a report in the format that the suffix of its file names."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ def check_report_path(path: Path) -> None:
     """Check the suffix of a report's path.
 
     Raises:
-        ValueError: the suffix is none of a report's.
+        ValueError: the suffix is neither .html nor .md.
     """
     if path.suffix not in _WRITERS:
         raise ValueError(f"{path}: a report is a file named *{' or *'.join(_WRITERS)}")
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write a report to `path`, which is replaced whole.
+    """Write a report to `path`, which is replaced atomically.
 
     Raises:
-        ValueError: the suffix is none of a report's.
+        ValueError: the suffix is neither .html nor .md.
         OSError: the file cannot be written.
     """
     check_report_path(path)

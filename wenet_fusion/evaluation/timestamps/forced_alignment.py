@@ -34,18 +34,18 @@ MAX_FULL_CONTEXT_SECONDS = 300.0  # the memory of full context grows with the sq
 
 
 class TokenRun(NamedTuple):
-    """The consecutive frames of one token."""
+    """The consecutive frames of a token in an alignment."""
 
     start: int
     stop: int
-    peak: float  # highest posterior of these frames, 0 to 1
+    peak: float  # highest posterior of the token in these frames, 0 to 1
 
 
 class BestPath(NamedTuple):
     """The most probable alignment of a token sequence."""
 
     runs: tuple[TokenRun, ...]  # one for each token
-    log_prob: float  # sum over all frames, in nats
+    log_prob: float  # log-probability of the alignment: sum over all frames, in nats
 
 
 class AlignedUtterance(NamedTuple):
@@ -86,7 +86,7 @@ class Aligned(NamedTuple):
 
 
 def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
-    """Find the most probable CTC alignment of `ids`, which may be empty (Viterbi, torchaudio's `forced_align`).
+    """Find the most probable CTC alignment of `ids`, which may be empty (Viterbi; torchaudio's `forced_align`).
 
     Args:
         log_probs_TV: log-posteriors of T frames, float32, on the CPU.
@@ -144,7 +144,7 @@ class _Aligner:
             self._model.meta.check_chunk(*options.chunking)
 
     def batch(self, utterances: Sequence[Utterance]) -> dict[str, AlignedUtterance | Skip]:
-        """Return the alignments of one batch by key, or the reasons for skipping."""
+        """Return for each key the alignment, or the reason for skipping the utterance."""
         found: dict[str, AlignedUtterance | Skip] = {}
         ids: dict[str, list[int]] = {}
         for utterance in utterances:
@@ -167,14 +167,14 @@ class _Aligner:
     def _check_seconds(self, seconds: float) -> None:
         if self._options.chunking == FULL_CONTEXT and seconds > MAX_FULL_CONTEXT_SECONDS:
             raise ValueError(
-                f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context is good for; "
+                f"{seconds:.0f} s are more than the {MAX_FULL_CONTEXT_SECONDS:.0f} s that full context allows; "
                 "align it in chunks, such as "
                 f"--chunking {self._model.meta.default_chunk}/{self._model.meta.default_left}"
             )
 
     @torch.inference_mode()
     def _log_probs(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
-        """Return the log-posteriors (T, V) of each utterance and its right padding."""
+        """Return the log-posteriors (T, V) of each utterance, right padding included."""
         step = offline_step(self._model, samples, *self._options.chunking)
         rows = (step.row(index) for index in range(len(samples)))
         return [self._ctc(torch.from_numpy(encoder_out_1TD))[0] for _, encoder_out_1TD in rows]
@@ -183,7 +183,7 @@ class _Aligner:
         meta = self._model.meta
         path = best_path(log_probs_TV, ids)
         seconds, frame = samples / meta.sample_rate, meta.frame_seconds
-        # As in the runtime, the first frame that emits a token is its time.
+        # As in the runtime, the time of a token is the first frame that emits it.
         emitted = [Span(run.start * frame, (run.start + 1) * frame) for run in path.runs]
         spans = correct_emission_delay(emitted, self._options.emission_delay, 0.0, seconds)
         tokens = tuple(

@@ -1,4 +1,4 @@
-"""Write TextGrid files, which Praat opens."""
+"""Write TextGrid files, for Praat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHORTEST_SECONDS = 0.001  # Praat refuses empty intervals
 
 
 class LabelledInterval(NamedTuple):
-    """A stretch of a tier, in seconds, with its text."""
+    """An interval of a tier, in seconds, with its text."""
 
     start: float
     end: float
@@ -19,10 +19,10 @@ class LabelledInterval(NamedTuple):
 
 
 def format_textgrid(tiers: Mapping[str, Sequence[Word | Token]], seconds: float) -> str:
-    """Return the file's text; a pause is an interval without text.
+    """Return the text of a TextGrid file; pauses become intervals without text.
 
     Args:
-        tiers: words or tokens in the order of their times, without overlap, by the name of the tier.
+        tiers: name of each tier -> its words or tokens, in order of time and without overlap.
         seconds: duration of the audio.
     """
     filled = {name: list(_filled(units, seconds)) for name, units in tiers.items()}
@@ -58,7 +58,7 @@ def format_textgrid(tiers: Mapping[str, Sequence[Word | Token]], seconds: float)
 
 
 def _filled(units: Sequence[Word | Token], seconds: float) -> Iterator[LabelledInterval]:
-    """Yield intervals from 0 to `seconds`, or to the last unit's end, without gaps; each has a length."""
+    """Yield intervals of positive length, without gaps, from 0 to `seconds` or to the end of the last unit."""
     position = 0.0
     for unit in units:
         start = unit.start_seconds if unit.start_seconds - position >= SHORTEST_SECONDS else position
