@@ -88,8 +88,7 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
 
     Args:
         paths: checkpoints of one run, oldest first.
-        train_list: data list to estimate the statistics on; if the run's data_type is sequential or lhotse, of that
-            type.
+        train_list: data list for the statistics; it has the run's data_type, if that is sequential or lhotse.
         batches: number of batches.
         placement: the device, and the ranks, which share the batches and get the same result.
 

@@ -48,7 +48,7 @@ def test_a_good_list(corpus, capsys):
     status, (out, err) = check(capsys)
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "data.list: 10 utterances, 0.00 h usable; 0 not"
+    assert lines[0] == "data.list: 10 utterances, 0.00 h usable; 0 unusable"
     assert lines[1] == "decoded: 10 of 10 utterances, 0 with another duration than stated"
     assert lines[2].startswith("transcripts: 1 empty, the longest has 2 tokens (data.list:5: u4); 0 tokens (0 %)")
     assert lines[3].startswith("batches: 5, the largest 2.2 s (training.max_batch_seconds: 3), padding ")

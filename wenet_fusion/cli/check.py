@@ -132,7 +132,7 @@ def _check_config(args: argparse.Namespace) -> None:
 def _check_data(args: argparse.Namespace) -> int:
     report = check_data(read_recipe(args.config, args.overrides), args.path, args.decode)
     unusable = len(report.skipped) + len(report.problems)
-    print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {unusable} not")
+    print(f"{args.path}: {report.utterances} utterances, {report.hours:.2f} h usable; {unusable} unusable")
     print("\n".join([*report.facts, *map(format_histogram, report.distributions)]))
     print_notes(report.notes)
     print_skipped([*report.problems, *report.skipped])

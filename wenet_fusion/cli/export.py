@@ -13,7 +13,7 @@ from wenet_fusion.trained_model import load_trained
 
 
 def add(verb: Verb) -> None:
-    """Add the verb to the parser."""
+    """Add the verb to the command."""
     p = verb(
         "export",
         export,
@@ -29,8 +29,8 @@ def add(verb: Verb) -> None:
         "--format",
         choices=TARGETS,
         default="torchscript",
-        help="runtime that will run the file: torchscript for ours and WeNet's libtorch runtime, onnx for ours without "
-        "torch",
+        help="runtime that will run the file: torchscript: ours and WeNet's libtorch runtime; onnx: ours without torch; "
+        "wenet-onnx: WeNet's onnxruntime runtime; sherpa-onnx: sherpa-onnx; pt2: torch.export (experimental)",
     )
     p.add_argument(
         "--chunking",
@@ -56,12 +56,12 @@ def add(verb: Verb) -> None:
         "--max_wer_increase",
         type=float,
         default=0.5,
-        help="refuse an int8 file whose word error rate on --data rises by more percentage points",
+        help="largest increase of the word error rate on --data that int8 may cause, percentage points",
     )
     p.add_argument(
         "--measure_errors",
         action="store_true",
-        help="measure the word error rate on --data in every precision; int8 files are always measured",
+        help="measure the word error rate on --data in every precision, not only in int8",
     )
 
 

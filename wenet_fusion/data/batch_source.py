@@ -21,7 +21,7 @@ class Loading(NamedTuple):
     """
 
     max_batch_seconds: float  # largest padded size of a batch, rows * longest utterance
-    max_batch_rows: int  # most utterances in a batch
+    max_batch_rows: int  # largest number of utterances in a batch
     seed: int  # seed of the random order
     num_workers: int = 0  # processes that load batches; 0: load them in this process
 

@@ -33,7 +33,7 @@ _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
 # If a whole batch cannot be read, this number of the following utterances is tried before loading fails.
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
-_LONG_LIST = 1000  # utterances; shorter ones are decoded without a progress bar
+_LONG_LIST = 1000  # utterances; shorter lists are decoded without a progress bar
 
 
 class SpeechDataset:
@@ -47,7 +47,7 @@ class SpeechDataset:
         utterances: entries of a data list.
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
-        augmentation: random changes to the waveforms; None for none.
+        augmentation: random changes to the waveforms; None: no changes.
         seed: seed of the random changes, which also depend on epoch and index.
         max_skipped: largest share of unusable utterances.
         filters: limits beyond which utterances are left out; they do not count as unusable.

@@ -35,9 +35,9 @@ class Influence:
 def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influence:
     """Measure which input frames influence which outputs, by changing inputs and comparing outputs.
 
-    All rows of a batch hold the same noise, but each row except the last has one other frame replaced. Outputs that
-    differ from those of the last row depend on this frame. The method relies on the batch law, which the tests check.
-    Batches are small, so that memory grows at most with the square of `frames`.
+    All rows of a batch hold the same noise, but in each row except the last a different frame is replaced. Outputs that
+    differ from those of the last row depend on the replaced frame. The method relies on the batch law, which the tests
+    check. Batches are small, so that memory grows at most with the square of `frames`.
 
     Args:
         model: any model.

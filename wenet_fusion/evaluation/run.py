@@ -135,9 +135,9 @@ def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptio
 def _decode_all(
     decoder: BatchDecoder, plan: Mapping[int, Sequence[Utterance]], progress: Progress, ranks: Ranks
 ) -> DecodedList:
-    """Decode one batch at a time under every chunking: a test set may be larger than the memory.
+    """Decode one batch at a time under every chunking, because a test set may be larger than the memory.
 
-    The plan does not depend on the number of ranks, and a rank takes whole batches, so neither do the results.
+    Neither the plan of batches nor the results depend on the number of ranks, because a rank takes whole batches.
     """
     earlier = progress.resume() if ranks.rank == 0 else []
     done = ranks.first({batch.number for batch in earlier})

@@ -51,7 +51,7 @@ def emulated_pair(trained: TrainedModel, chunking: Chunking, graphs: Sequence[Pa
     size = min(chunking.size, frames)
     left = chunking.left if chunking.left >= 0 else -(-frames // size)
     meta = replace(meta, chunkings=((size, left),), default_chunk=size, default_left=left)
-    # A graph takes one chunk per call, as the graphs in our own archives do: hence their kind.
+    # The kind is ONNX, because a graph takes one chunk per call, like the graphs in our own archives.
     graph_meta = replace(
         meta, kind=ONNX, decoder=len(graphs) > 1, reverse_decoder=len(graphs) > 1 and meta.reverse_decoder
     )

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """All findings, and our configuration: with all values, checked, and as the settings to write."""
+    """All findings, and our configuration: complete and checked (`recipe`), and as the settings to write."""
 
     rows: list[Row]
     recipe: RecipeConfig

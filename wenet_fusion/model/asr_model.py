@@ -248,7 +248,7 @@ class AsrModel(nn.Module):
 
         Args:
             encoded: output of `encode`, of one view or two.
-            tokens_BU: transcripts without sos and eos; empty ones are legal.
+            tokens_BU: transcripts without sos and eos; they may be empty.
             token_lengths_B: tokens of each row.
             layers: outputs of the intermediate layers; empty: no intermediate CTC loss.
             consistency_weight: weight of CR-CTC, which needs two views.

@@ -33,7 +33,7 @@ class DecoderConfig:
     heads: int = 4  # attention heads; must divide the encoder's dim
     feed_forward: int = 2048  # hidden width of the feed-forward blocks
     dropout: float = 0.1  # dropout probability of every block
-    embedding_init: EmbeddingInit = "normal"  # initial variance; normal: 1; scaled: 1 / dim, so positions weigh more
+    embedding_init: EmbeddingInit = "normal"  # initial variance of embeddings; normal: 1, scaled: 1 / dim
 
     def problems(self) -> list[str]:
         found = [
@@ -163,8 +163,8 @@ class DecoderState(NamedTuple):
 class Decoder(nn.Module):
     """Map token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
 
-    The encoder's output has no norm and no absolute positions, and a decoder that lacks one of the two hardly learns
-    where to attend. So it normalises the encoder frames and adds their positions.
+    The encoder's output has no norm and no absolute positions. Without them, a decoder hardly learns where to attend,
+    so this one normalises the encoder frames and adds their positions.
 
     Args:
         vocabulary_size: V.

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         layers = [build_layer(config, layer) for layer in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        # Fresh states take its dtype and device; a weight would not do, as quantised layers have another dtype.
+        # Gives fresh states their dtype and device. A weight could not: those of quantised layers have another dtype.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         # mypy takes every attribute of a module for a tensor.
         fresh = [layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]  # type: ignore[operator]

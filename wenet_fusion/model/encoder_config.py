@@ -16,7 +16,7 @@ SHALLOW_LAYERS = 6
 class EncoderConfig:
     """Settings of the encoder; the defaults are a FusionFormer of 12 layers.
 
-    Set the last five to compare it with other models. A Conformer as WeNet trains it has `norm: layer`,
+    The last five settings give other models, for comparisons. A Conformer as WeNet trains it has `norm: layer`,
     `activation: swish`, `conv_gate: glu` and `positions: rel_pos`.
 
     >>> EncoderConfig(activation="gleu").problems()[0].endswith("(did you mean gelu?)")
@@ -31,7 +31,7 @@ class EncoderConfig:
     feed_forward: int = 2048  # hidden width of the feed-forward branches
     conv_kernel: int = 8  # kernel size of the causal convolution in frames, the current one included
     subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
-    max_distance: int = 64  # largest distance, in frames, with its own position bias; longer distances share one
+    max_distance: int = 64  # largest distance, in frames, with its own position bias; longer ones have the same bias
     dropout: float = 0.1  # dropout probability of every branch
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
     norm: NormKind = "fusion"  # placement of norms; fusion: a BatchNorm after every linear and convolution layer

@@ -17,7 +17,7 @@ from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.decoder import sequence_log_probs, teacher_forcing
 from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 
-TOP_TOKENS = 20  # the search sees this many tokens per frame, never the whole vocabulary
+TOP_TOKENS = 20  # number of tokens per frame that the search gets
 
 Scores = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepOutput
 

@@ -36,8 +36,8 @@ class TokenizerConfig:
 
     units: str  # vocabulary file (WeNet's units.txt), from tools/data/make_vocabulary.py
     kind: Literal["char", "bpe"] = "char"  # char: characters or words; bpe: sentencepiece pieces
-    split_with_space: bool = False  # with kind char: tokens are words, not characters
-    bpe_model: str = ""  # with kind bpe: the sentencepiece model
+    split_with_space: bool = False  # kind char only: tokens are words, not characters
+    bpe_model: str = ""  # kind bpe only: file of the sentencepiece model
     special_tokens: SpecialTokens = "refuse"  # treatment of <unk>, [noise], {LAUGH} in transcripts: see docs/data.md
 
     @property
@@ -92,7 +92,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a transcript after `normalize_text`; an empty transcript gives an empty list.
 
-        If the vocabulary lacks the normalised spelling, others are tried, which earlier versions may have used.
+        If the vocabulary lacks the normalised spelling, others are tried, for vocabularies of earlier versions.
 
         Raises:
             UnknownToken: a token is not in the vocabulary; also a special token that is neither removed nor spelled.

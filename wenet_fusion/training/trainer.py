@@ -43,8 +43,8 @@ class Trainer:
     """Train a model and write its checkpoints to a folder; resume if the folder holds a training state.
 
     Random draws outside the model (order of utterances, augmentation, chunking, masks) depend only on the seed and the
-    position in the run. So the training state holds only torch's generators. On the CPU, n steps equal k steps, a kill,
-    and n - k steps, bit for bit.
+    position in the run, so the training state need not hold generators other than torch's. On the CPU, n steps equal
+    k steps, a kill, and n - k steps, bit for bit.
 
     Args:
         model: moved to the device of `placement` and trained in place.

@@ -12,7 +12,7 @@ _FINE = 1 << 16  # positions per batch: see `Position`
 
 
 class Position(NamedTuple):
-    """A position between two steps: number of batches before it, over all ranks, and of steps since, from held rows.
+    """A position between two steps: number of batches before it, over all ranks, and of later steps from held rows.
 
     >>> Position.decode(Position(12, 1).encode())
     Position(batches=12, steps=1)

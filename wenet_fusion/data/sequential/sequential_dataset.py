@@ -57,7 +57,7 @@ class SequentialDataset:
         tokenizer: encodes the transcripts.
         frontend: sample rate and frame length of the model.
         settings: lanes, buffer, retries.
-        augmentation: random changes to the waveforms; None for none.
+        augmentation: random changes to the waveforms; None: no changes.
         seed: seed of the random order and changes.
         limits: limits on the utterances that are left out.
 

@@ -12,7 +12,7 @@ VARIANCE_FLOOR = 1e-20
 
 
 class GlobalCmvn(nn.Module):
-    """Return (x - mean) / standard deviation, per mel bin. Checkpoints and exported files contain the statistics.
+    """Normalises features: (x - mean) / standard deviation, per mel bin. Checkpoints contain the statistics.
 
     Args:
         num_mel_bins: F.

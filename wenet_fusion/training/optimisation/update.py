@@ -127,7 +127,7 @@ class Gradients:
         return Gradient(total, ctc, attention, intermediate, consistency, norm, stopped > 0)
 
     def repeat(self, step: int, batches: Sequence[Batch]) -> None:
-        """Run the forward and backward passes of an update again, without averaging gradients over ranks."""
+        """Run the forward and backward passes of an update, without averaging gradients over ranks."""
         self._share_gradients()
         rows = self._rows(batches)
         for index, batch in enumerate(batches):
@@ -168,7 +168,7 @@ class Gradients:
                 yield
 
     def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
-        """Return the losses of batch number `index` of an update; lower ranks have `first_row` rows of that number."""
+        """Return the losses of batch `index` of an update; the lower ranks' batches `index` have `first_row` rows."""
         chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
         rngs = [np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys))]
         # Separate generators: the masks of a run stay the same when substitution or trimming is switched on.
@@ -203,7 +203,7 @@ class Gradients:
         return masks, substituted_frames(frames, config.substitution, substitution_rngs)
 
     def _trimmed(self, batch: Batch, rngs: Iterable[Generator]) -> Batch:
-        """Return the batch with its utterances cut off at the end; no feature depends on samples after its frame."""
+        """Cut utterances off at the end. The remaining features stay the same: none depends on later samples."""
         if not self._spec_augment.trim.max_frames:
             return batch
         hop = self.model.config.frontend.frame_samples // FACTOR

@@ -22,8 +22,8 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
 
     Args:
         model_dir: the run's folder.
-        count: how many.
-        best: take those with the lowest dev loss (NaN counts as the highest) instead of the last ones.
+        count: number of checkpoints.
+        best: take the checkpoints with the lowest dev loss (NaN counts as the highest) instead of the last ones.
 
     Raises:
         ValueError: the folder holds no checkpoint, or fewer than `count`.

@@ -36,7 +36,7 @@ class ModelCheckpoint:
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # tokens of the vocabulary, which WeNet calls units
+    units: tuple[str, ...]  # tokens of the vocabulary (units in WeNet)
     bpe_model: bytes  # sentencepiece model; empty for other tokenizers
     weights: dict[str, Tensor]
     step: int
@@ -54,7 +54,7 @@ class TrainingState:
     """
 
     config_yaml: str
-    units: tuple[str, ...]  # tokens of the vocabulary, which WeNet calls units
+    units: tuple[str, ...]  # tokens of the vocabulary (units in WeNet)
     step: int  # updates so far, skipped ones included
     epoch: int
     batch: int  # number of batches done in the epoch, over all ranks

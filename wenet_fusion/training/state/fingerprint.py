@@ -77,8 +77,8 @@ def changed_settings(old_yaml: str, new_yaml: str, step: int, defaults_yaml: str
     """Return the settings that differ between two configurations and that the weights at `step` depend on.
 
     `max_steps` is among them only if the steps so far depend on it, because the schedule or the frozen statistics count
-    back from the last step. Filters are not if the old configuration had none: they then matter only through the data,
-    which are compared themselves.
+    back from the last step. Filters are not among them if the old configuration had none, because the data themselves
+    are compared.
     """
     old, new = (weight_settings(text, defaults_yaml) for text in (old_yaml, new_yaml))
     found = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -194,7 +194,7 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
 
 
 def _earlier_data_hint(state: TrainingState) -> str:
-    """Return how to get the data of a version that had no filters, or that measured durations from the audio."""
+    """Return a hint how to restore the data of a version without filters, or of one that measured durations."""
     hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
     return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
 
