@@ -29,7 +29,7 @@ def add(verb: Verb) -> None:
         "--format",
         choices=TARGETS,
         default="torchscript",
-        help="runtime that will run the file: torchscript: ours and WeNet's libtorch runtime; onnx: ours without torch; "
+        help="runtime of the file: torchscript: ours and WeNet's libtorch runtime; onnx: ours without torch; "
         "wenet-onnx: WeNet's onnxruntime runtime; sherpa-onnx: sherpa-onnx; pt2: torch.export (experimental)",
     )
     p.add_argument(
