@@ -37,7 +37,7 @@ def test_check_data_lists_what_cannot_be_used(tone_run, flawed, tmp_path, capsys
     written = ("--output", output, "--png", picture)
     assert run("check", "data", data_list, "--config", tone_run.config, *written) == 1
     captured = capsys.readouterr()
-    assert "16 utterances" in captured.out and "4 not" in captured.out
+    assert "16 utterances" in captured.out and "4 unusable" in captured.out
     lines = [line for line in captured.err.splitlines() if not line.startswith("note: ")]
     for (key, reason), line in zip(reasons.items(), lines, strict=True):
         number = int(key[1:]) + 1

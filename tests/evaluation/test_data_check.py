@@ -72,7 +72,7 @@ def test_every_kind_of_problem_has_its_line(corpus, capsys, tmp_path):
         u8={"duration": "long"},
     )
     status, (out, err) = check(capsys)
-    assert status == 1 and "5 utterances" in out and "; 5 not" in out and "1 with another duration" in out
+    assert status == 1 and "5 utterances" in out and "; 5 unusable" in out and "1 with another duration" in out
     assert "1 tokens (10 %) are not in the vocabulary: 'seven' 1" in out or "'seven' 1" in out
     for message in (
         "note: 1 utterances differ from the listed duration: data.list:1: u0: ",
