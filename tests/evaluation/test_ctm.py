@@ -69,7 +69,7 @@ def test_missing_words_are_told_and_a_foreign_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="words.ctm: holds no word"):
         keys_without_words({}, {"b": "B"}, path)
     with pytest.raises(
-        ValueError, match="words.ctm: is of other utterances: its first is a, .* none of the 2 .* such as b"
+        ValueError, match="words.ctm: belongs to other utterances: its first is a, .* none of the 2 .* such as b"
     ):
         keys_without_words(spoken, {"b": "B", "c": "C"}, path)
 

@@ -77,8 +77,8 @@ def test_every_kind_of_problem_has_its_line(corpus, capsys, tmp_path):
     for message in (
         "note: 1 utterances differ from the listed duration: data.list:1: u0: ",
         "note: 1 of 8 utterances are beyond data.filters.longest_seconds and are left out: data.list:5: u4: lasts 600",
-        "note: 1 utterances have the audio of another: data.list:7: u6 and u5",
-        "note: 1 utterances have the transcript and duration of another: data.list:7: u6 and u5",
+        "note: 1 utterances share the audio with another: data.list:7: u6 and u5",
+        "note: 1 utterances share the transcript and duration with another: data.list:7: u6 and u5",
         "skipped data.list:2: u1: 'seven' in 'one seven'",
         "skipped data.list:3: u2: ",
         "skipped data.list:4: u3: ",

@@ -53,5 +53,5 @@ def test_emission_delays_of_words_are_reported(tone_run, tmp_path, capsys):
     evaluation = read_results(tmp_path)
     assert [item.delay is None for item in evaluation.found] == [False, False, True, True]
     (tmp_path / "foreign.ctm").write_text("x 1 0.0 1.0 one\n")
-    with pytest.raises(ValueError, match="foreign.ctm: is of other utterances"):
+    with pytest.raises(ValueError, match="foreign.ctm: belongs to other utterances"):
         main([*map(str, arguments), "--ctm", str(tmp_path / "foreign.ctm")])

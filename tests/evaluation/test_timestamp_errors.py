@@ -112,7 +112,7 @@ def test_a_ctm_file_that_does_not_belong_to_the_data_is_refused(tone_run, tmp_pa
     arguments = ("export", tone_run.checkpoint, tmp_path / "out.pt", "--ctm")
     for name, message in (
         ("part", "part.ctm: lacks the words of 1 utterances of .*, such as u003"),
-        ("foreign", "foreign.ctm: is of other utterances: its first is x"),
+        ("foreign", "foreign.ctm: belongs to other utterances: its first is x"),
         ("empty", "empty.ctm: holds no word"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -148,7 +148,7 @@ def test_the_table_of_errors(tmp_path, capsys) -> None:
     assert lines[2] == f"| {paths[1]} | 3 | 300 | 300 | 390 | 300 | 133 | 100 | 280 | 0 |"
     assert lines[3] == f"| {paths[2]} | 4 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
     assert json.loads((tmp_path / "errors.json").read_text())[str(paths[1])]["starts"]["bias"] == pytest.approx(0.3)
-    with pytest.raises(ValueError, match="foreign.ctm: is of other utterances"):
+    with pytest.raises(ValueError, match="foreign.ctm: belongs to other utterances"):
         measure_timestamps.main([str(paths[0]), str(paths[3])])
 
 
@@ -182,7 +182,7 @@ def test_reliability_of_a_file(tmp_path, capsys) -> None:
     assert reliability.main([arguments[0], str(tmp_path / "empty.ctm")]) == 0
     assert "no word was recognised" in capsys.readouterr().out
     (tmp_path / "text").write_text("other a\n")
-    with pytest.raises(ValueError, match="heard.ctm: is of other utterances"):
+    with pytest.raises(ValueError, match="heard.ctm: belongs to other utterances"):
         reliability.main(arguments)
     with pytest.raises(ValueError, match="--bins 0"):
         reliability.main([*arguments, "--bins", "0"])

@@ -135,7 +135,7 @@ def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(
     assert (report["undated"], report["dated_words"]) == (["two"], 8), "an empty transcript needs no times"
     assert "without times in the CTM file 1:\ntwo" in capsys.readouterr().out
     (tmp_path / "foreign.ctm").write_text("other 1 0.5 0.25 A\n")
-    with pytest.raises(ValueError, match="foreign.ctm: is of other utterances: its first is other, .* such as one"):
+    with pytest.raises(ValueError, match="foreign.ctm: belongs to other utterances: its first is other.* such as one"):
         measure_streaming.main([*arguments, str(tmp_path / "foreign.ctm")])
 
 

@@ -256,5 +256,5 @@ def _duplicates(listed: UtteranceTable) -> list[str]:
         if again:
             pairs = [f"{listed[index].place}: {listed.keys[index]} and {listed.keys[old]}" for old, index in again]
             shown = "; ".join(pairs[:_SHOWN] + ["..."] * (len(pairs) > _SHOWN))
-            found.append(f"{len(again)} utterances have {what} of another: {shown}")
+            found.append(f"{len(again)} utterances share {what} with another: {shown}")
     return found

@@ -90,7 +90,7 @@ def _bpe_path(value: Any, context: Context) -> Finding:
 def _marks(value: Any, context: Context) -> Finding:
     if value in (None, ""):
         return Finding("same", (), "no marks")
-    remark = "marks are found by their brackets (<..>, [..], {..}); those of the vocabulary are tokens"
+    remark = "marks are recognised by their brackets (<..>, [..], {..}); marks in the vocabulary are tokens"
     return Finding("differs", (("tokenizer.special_tokens", "keep"),), remark)
 
 

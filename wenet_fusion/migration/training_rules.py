@@ -129,7 +129,7 @@ def _precision(value: Any, context: Context) -> Finding:
 
 def _amp(value: Any, context: Context) -> Finding:
     if value and context.file.get("dtype") is None:
-        return Finding("same", (("training.precision", "float16"),), "bfloat16 where the GPU has it")
+        return Finding("same", (("training.precision", "float16"),), "better bfloat16, if the GPU supports it")
     return Finding("same", (), "see dtype" if value else "off")
 
 

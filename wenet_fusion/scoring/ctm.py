@@ -71,7 +71,7 @@ def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, 
         raise ValueError(f"{path}: holds no word")
     if missing and len(missing) == len(with_words):
         raise ValueError(
-            f"{path}: is of other utterances: its first is {next(iter(words))}, and it has none of the {len(missing)} "
-            f"wanted ones, such as {missing[0]}; give the CTM file of the same data"
+            f"{path}: belongs to other utterances: its first is {next(iter(words))}, and it has none of the "
+            f"{len(missing)} that are needed, such as {missing[0]}; give the CTM file of the same data"
         )
     return missing

@@ -110,7 +110,7 @@ def test_emission_delays_are_those_of_an_evaluation(tone_run, tmp_path, capsys):
 def test_times_of_other_utterances_are_refused_before_training(tone_run, tmp_path):
     (tmp_path / "foreign.ctm").write_text("x 1 0.0 1.0 one\n")
     recipe = with_training(tone_run.recipe, dev_ctm=str(tmp_path / "foreign.ctm"))
-    with pytest.raises(ValueError, match=r"foreign.ctm: is of other utterances"):
+    with pytest.raises(ValueError, match=r"foreign.ctm: belongs to other utterances"):
         start(recipe, (tone_run.train_list, tone_run.dev_list), tmp_path / "run")
 
 

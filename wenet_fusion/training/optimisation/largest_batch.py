@@ -85,7 +85,7 @@ def _check(size: BatchSize, try_size: Callable[[BatchSize], None], model: AsrMod
     )
     raise OSError(
         f"memory ran out before training, in a trial of the largest batch ({what}): {remedy}; "
-        f"training.check_largest_batch=false leaves the trial out" + (f" ({reason})" if reason else "")
+        f"training.check_largest_batch=false skips the trial" + (f" ({reason})" if reason else "")
     )
 
 

@@ -65,7 +65,7 @@ class NonFiniteGuard:
         self.restore()
         self._in_a_row += 1
         with leaving_no_trace(self._model, self._random_state):
-            where = first_nonfinite(self._model, passes) or "nowhere when it is repeated"
+            where = first_nonfinite(self._model, passes) or "nowhere when the update is repeated"
         save_atomically([batch._asdict() for batch in batches], self._path)
         keys = ", ".join(key for batch in batches for key in batch.keys[:3])
         print(
