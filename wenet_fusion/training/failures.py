@@ -18,11 +18,11 @@ def explaining_failures(work: Callable[[], str]) -> Iterator[None]:
     Args:
         work: returns a description of the current work and its batch.
 
-    >>> with explaining_failures(lambda: "in step 7"):
+    >>> with explaining_failures(lambda: "in step 7, with training.max_batch_seconds: 400"):
     ...     raise MemoryError
     Traceback (most recent call last):
-    OSError: memory ran out in step 7: lower it, and raise training.accumulate by the same factor; the same command \
-then goes on from the last saved state
+    OSError: memory ran out in step 7, with training.max_batch_seconds: 400: lower it, and raise training.accumulate \
+by the same factor; the same command then goes on from the last saved state
     """
     try:
         yield
