@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of the model")
     parser.add_argument("--data", type=Path, required=True, help="data.list to decode")
     parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances of --data (default: all)")
     parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="chunking (default: the model's)")

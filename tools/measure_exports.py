@@ -111,7 +111,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of the model")
     parser.add_argument("--data", type=Path, required=True, help="data.list to verify, calibrate and measure with")
     parser.add_argument("--num_utterances", type=int, default=100, help="utterances of --data, spread (default: 100)")
     parser.add_argument(

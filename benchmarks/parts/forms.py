@@ -48,6 +48,7 @@ class Form(NamedTuple):
 
 
 def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
+    """Return the module as TorchScript for inference, perhaps with its weights frozen into the graph."""
     script = torch.jit.script(module.eval())
     return torch.jit.freeze(script) if frozen else script
 

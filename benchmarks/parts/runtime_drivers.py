@@ -41,6 +41,8 @@ Decode = Callable[[Speech], "Texts"]
 
 
 class Texts(NamedTuple):
+    """The texts of one utterance."""
+
     greedy: str
     rescored: str | None  # None: there is no rescoring
 
@@ -52,6 +54,7 @@ class Silence(NamedTuple):
     behind: int
 
     def around(self, samples: np.ndarray) -> np.ndarray:
+        """Return the samples with the silence before and after them."""
         return np.pad(samples, self)
 
 

@@ -102,3 +102,18 @@ MODULES = [
 def test_examples_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module.removesuffix(".__init__")), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0 and result.attempted > 0
+
+
+def test_every_option_has_a_help_text() -> None:
+    """Without the metavar a reader has nothing else to go by."""
+    parts = ("wenet_fusion", "runtime", "tools", "benchmarks", "examples")
+    paths = [path for part in parts for path in sorted((ROOT / part).rglob("*.py"))]
+    calls = [
+        (path, node)
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
+    ]
+    # `**name` may hold the help text.
+    bare = [f"{path}:{node.lineno}" for path, node in calls if not {"help", None} & {key.arg for key in node.keywords}]
+    assert len(calls) > 300 and not bare

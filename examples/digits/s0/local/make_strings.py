@@ -85,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--source", type=Path, required=True, help="source.json of stage -1")
     parser.add_argument("--output", type=Path, required=True, help="folder for train/, dev/, test/ and silence/")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training strings")
-    parser.add_argument("--train", type=int, default=4000, help="number of training strings")
-    parser.add_argument("--dev", type=int, default=300)
-    parser.add_argument("--test", type=int, default=400)
-    parser.add_argument("--longest_string", type=int, default=7, help="number of digits in the longest strings")
-    parser.add_argument("--silence", type=int, default=40, help="number of recordings without words in silence/")
+    parser.add_argument("--train", type=int, default=4000, help="number of training strings (default: 4000)")
+    parser.add_argument("--dev", type=int, default=300, help="number of development strings (default: 300)")
+    parser.add_argument("--test", type=int, default=400, help="number of test strings (default: 400)")
+    parser.add_argument("--longest_string", type=int, default=7, help="digits in the longest strings (default: 7)")
+    parser.add_argument("--silence", type=int, default=40, help="recordings without words in silence/ (default: 40)")
     parser.add_argument("--empty_share", type=float, default=0.16, help="share of training strings without words")
     parser.add_argument(
         "--backwards_share", type=float, default=0.12,
