@@ -2,7 +2,7 @@
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 150 models of 5 to 10 minutes each. benchmarks/results/comparison_digits/ holds the records
+# The whole comparison trains about 150 models of 10 to 15 minutes each. benchmarks/results/comparison_digits/ holds the records
 # of our trainings: with that folder as --records, only missing models are trained.
 #
 # Examples:
