@@ -26,6 +26,7 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.trainer import Trainer
 
 RATE = 0.5
+MASKS = SpecAugmentConfig(2, 10, 2, 6, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,7 @@ def recipe(tiny_units: Path) -> RecipeConfig:
     """One update from two batches with masks, without dropout and clipping."""
     optim = OptimConfig(learning_rate=RATE, warmup_steps=1, clip_norm=1e9)
     recipe = dataclasses.replace(tone_recipe(tiny_recipe(tiny_units)), seed=0)  # its batches draw two chunkings
-    masks = SpecAugmentConfig(2, 10, 2, 6, 0.5)
-    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, spec_augment=masks))
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, spec_augment=MASKS))
     return with_training(recipe, max_steps=1, accumulate=2, max_batch_rows=4, max_batch_seconds=60.0, optim=optim)
 
 
@@ -47,7 +47,7 @@ def gradient(trainer: Trainer, model: AsrModel, index: int) -> dict[str, torch.T
     chunking = draw_chunking(config.chunking, random.Random(f"{seed}/1/{index}"))
     frames = (model.frames(batch.sample_lengths_B) * FACTOR).tolist()
     rngs = [np.random.default_rng([seed, 1, index, row]) for row in range(len(frames))]
-    masks = feature_masks(frames, model.config.frontend.num_mel_bins, trainer.spec_augment, rngs)
+    masks = feature_masks(frames, model.config.frontend.num_mel_bins, MASKS, rngs)
     loss = model(*batch[1:], chunking, masks).total
     names, parameters = zip(*model.named_parameters())
     return dict(zip(names, torch.autograd.grad(loss, parameters)))

@@ -23,6 +23,7 @@ from wenet_fusion.training.state.checkpoint import (
     load_model,
     load_training_state,
     load_weights,
+    restore_optimizer,
     save_model,
     save_training_state,
 )
@@ -56,8 +57,19 @@ def test_a_training_state_round_trips_with_its_optimizer(tmp_path):
     assert (loaded.epoch_loss, loaded.epoch_updates) == (3.25, 4)
     assert torch.equal(loaded.rng[0], state.rng[0])
     again = torch.optim.AdamW(nn.Linear(3, 2).parameters())
-    again.load_state_dict(loaded.optimizer)
+    restore_optimizer(again, loaded.optimizer, "run")
     assert torch.equal(again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+@pytest.mark.parametrize("other", [nn.Linear(3, 4), nn.Linear(3, 2, bias=False), nn.Bilinear(3, 2, 2)])
+def test_the_optimizer_of_another_model_is_refused(other):
+    """A fused update with moments of other shapes would read beyond their ends."""
+    model = nn.Linear(3, 2)
+    optimizers = [torch.optim.AdamW(of.parameters(), fused=True) for of in (other, model)]
+    other(*[torch.ones(1, 3), torch.ones(1, 2)][: 1 + isinstance(other, nn.Bilinear)]).sum().backward()
+    optimizers[0].step()
+    with pytest.raises(ValueError, match=r"run/training_state.pt holds an optimiser of another model: choose another"):
+        restore_optimizer(optimizers[1], optimizers[0].state_dict(), "run")
 
 
 def test_checkpoints_are_listed_by_step(tmp_path):

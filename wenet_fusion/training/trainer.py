@@ -31,6 +31,7 @@ from wenet_fusion.training.state.checkpoint import (
     TrainingState,
     load_training_state,
     load_weights,
+    restore_optimizer,
     set_later_checkpoints_aside,
 )
 from wenet_fusion.training.state.fingerprint import RunFingerprint, changed_batches, check_ranks_agree, check_same_run
@@ -82,8 +83,7 @@ class Trainer:
         self.device, self.ranks = placement
         self.model = model.to(self.device)
         self.train_data, self.dev_data = train, dev
-        self.config, self.spec_augment, self.fingerprint = config, spec_augment, fingerprint
-        self.model_dir = model_dir
+        self.config, self.fingerprint, self.model_dir = config, fingerprint, model_dir
         ctm = Path(config.dev_ctm) if config.dev_ctm else None
         self._spoken = read_word_times(ctm, dict(zip(dev.utterances.keys, dev.utterances.texts)))
         self.optimizer = build_optimizer(config.optim, model)
@@ -279,7 +279,7 @@ class Trainer:
             return
         check_same_run(state, self.fingerprint, self.model_dir)
         load_weights(self.model, state.weights, str(self.model_dir))
-        self.optimizer.load_state_dict(state.optimizer)
+        restore_optimizer(self.optimizer, state.optimizer, str(self.model_dir))
         self.gradients.scaler.load_state_dict(state.scaler)
         self.average.restore(state.average)
         self.origin = state.origin

@@ -14,11 +14,7 @@ from wenet_fusion.training.state.run_files import Score
 
 Precision = Literal["float32", "bfloat16", "float16"]
 # The dtype that autocast uses for matrix products; None: no autocast.
-AUTOCAST: dict[Precision, torch.dtype | None] = {
-    "float32": None,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+AUTOCAST: dict[Precision, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ that one learning rate suits both.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,13 +68,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def _join(self) -> None:
         """Refer to the groups and states of both optimisers, without copies."""
         self.param_groups = [group for part in self._parts for group in part.param_groups]
-        self.state: Any = ChainMap(*(part.state for part in self._parts))
+        self.state: Any = {weight: values for part in self._parts for weight, values in part.state.items()}
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the parameters that have a gradient."""
         loss = None if closure is None else closure()
         for part in self._parts:
             part.step()
+        self._join()  # the first step makes the states
         return loss
 
     def state_dict(self) -> dict[str, Any]:

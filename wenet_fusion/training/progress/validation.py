@@ -18,12 +18,7 @@ from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.ranks import Placement
-from wenet_fusion.scoring.emission_delays import (
-    DelayPercentiles,
-    delay_percentiles,
-    emission_delays,
-    emitted_words,
-)
+from wenet_fusion.scoring.emission_delays import DelayPercentiles, delay_percentiles, emission_delays, emitted_words
 from wenet_fusion.scoring.error_rate import ErrorCounts, align
 from wenet_fusion.scoring.timestamp_errors import match_words
 from wenet_fusion.scoring.transcripts import Counting

@@ -268,3 +268,15 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
             f"{origin} does not fit the configured model ({len(found)} differences: {shown}): use its own configuration"
         )
     module.load_state_dict(weights)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], origin: str) -> None:
+    """Load the state of an optimiser. Raises ValueError if the optimiser of another model wrote it."""
+    try:
+        optimizer.load_state_dict(state)
+        moments = [(weight, value) for weight, values in optimizer.state.items() for value in values.values()]
+        fits = all(value.shape in ((), weight.shape) for weight, value in moments)  # a fused kernel would crash
+    except (KeyError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{origin}/{STATE_NAME} holds an optimiser of another model: choose another --model_dir")
