@@ -52,7 +52,7 @@ class Trainer:
         train, dev: training and validation data.
         config: settings of the training.
         spec_augment: settings of feature masks.
-        fingerprint: configuration, vocabulary and data; a resumed run must agree with those of its first start.
+        fingerprint: configuration, vocabulary and data; they decide whether `model_dir` holds the state of this run.
         model_dir: an existing folder for checkpoints, logs and TensorBoard files.
         placement: the device, and the ranks that train together; rank 0 alone writes and prints.
 
@@ -95,10 +95,10 @@ class Trainer:
         self.files = RunFiles(model_dir, config.save_interval_steps, keeping, config.save_in_background)
         self._speed = Speedometer(train.frontend.sample_rate, placement)
         self._lines = StepLines(config.max_steps)
-        self._is_tried = not config.check_largest_batch  # whether the largest batch needs no trial any more
+        self._is_tried = not config.check_largest_batch  # true: the largest batch was tried, or the setting is off
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
-        self.batch = 0  # position in the epoch: number of batches done, over all ranks
+        self.batch = 0  # position in the epoch after the last update, see `LoadedBatch.position`; 0: its start
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum of losses and number of updates, without skipped ones
         self.stop_requested = False  # set to True: the run finishes the current update, saves its state, and ends
@@ -146,7 +146,7 @@ class Trainer:
         most = (config.max_steps - self.step) * config.accumulate
         epoch = self.train_data.epoch(self.epoch, self.batch, most, loading, self.ranks)
         finished, before, number = False, self.step, self.epoch
-        self.files.wait()  # the processes that load batches are forked: no thread should run meanwhile
+        self.files.wait()  # loading processes are forked below: no thread that saves should run then
         self.model.train()
         if not self._is_tried:
             check_largest_batches(epoch.largest, config.max_steps, self.gradients, self.optimizer, self.ranks)
@@ -188,7 +188,7 @@ class Trainer:
             print(line, flush=True)
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
-        """Update the weights with the mean gradient of the batches; skip if loss or gradient is not finite."""
+        """Update the weights with the mean gradient over all utterances; skip if loss or gradient is not finite."""
         started = time.monotonic()
         self._updating = batches
         self.step += 1
@@ -225,7 +225,7 @@ class Trainer:
             self._validate_weights()
 
     def _validate_weights(self) -> None:
-        seconds = time.monotonic() - self._measured_at  # of training since the last validation
+        seconds = time.monotonic() - self._measured_at  # training time since the last validation
         chunking = self.config.chunking.served()[-1]
         placement = Placement(self.device, self.ranks)
         result = validate(self.model, self.dev_data, chunking, self.config.max_batch_seconds, placement, self._spoken)

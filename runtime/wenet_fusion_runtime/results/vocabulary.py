@@ -38,7 +38,7 @@ class Vocabulary:
         source: the file of the tokens, for error messages.
         sos_eos: the id of `<sos/eos>`, which is the last token in older vocabularies of WeNet.
     Raises:
-        ValueError: reserved tokens are missing, a token occurs twice, or the rule is unknown.
+        ValueError: reserved tokens are missing, a token occurs twice, or `join` is neither "words" nor "pieces".
 
     >>> Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one", "two"], "words").text([3, 4])
     'one two'
@@ -87,7 +87,7 @@ class Vocabulary:
         return self.spaced(ids).strip()
 
     def spaced(self, ids: Sequence[int]) -> str:
-        """Return the text with a space before every word, so that the texts of consecutive sequences can be joined."""
+        """Return the text with its outer spaces, so that the texts of consecutive sequences can be joined."""
         texts = [self.tokens[i] for i in ids if i not in self.textless]
         if self.join == "words":
             return "".join(f" {text}" for text in texts)

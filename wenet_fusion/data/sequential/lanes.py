@@ -33,7 +33,7 @@ class Release(NamedTuple):
 
     batches: list[list[PlannedUtterance]]
     seen: int  # utterances read
-    skips: list[Skip]  # utterances that cannot be used, or are beyond the filters
+    skips: list[Skip]  # utterances that cannot be used, or that a filter leaves out
     failed: list[Skip]  # shards that cannot be read completely
 
 
@@ -44,14 +44,14 @@ class LaneSettings(NamedTuple):
     5
     """
 
-    shuffle_buffer: int  # utterances in the lane's memory; when it is full, a random half of them becomes batches
+    shuffle_buffer: int  # most utterances in a lane's buffer; a full buffer releases a random half as batches
     retries: int  # see `read_members`
     max_batch_seconds: float
     max_batch_rows: int
 
 
 class Slots(NamedTuple):
-    """The lanes of a rank, and its position in them.
+    """The lanes of a rank, and how many batches it has taken from them.
 
     >>> Slots(lanes=8, rank=1, world=2, start=3).own()
     [1, 3, 5, 7]
@@ -82,7 +82,7 @@ def lane_releases(
 ) -> Generator[Release, None, None]:
     """Read shards in sequence; whenever the buffer is full, release a random half of it as batches.
 
-    The buffer is small at first, so that training starts soon, and doubles with each release.
+    The buffer is small at first, so that training starts soon, and doubles with each release up to `shuffle_buffer`.
 
     Args:
         shards: the lane's shards with their numbers.
@@ -111,7 +111,7 @@ def lane_releases(
 
 
 def take_turns(lanes: Sequence[Iterator[list[PlannedUtterance]]], start: int) -> Iterator[list[PlannedUtterance]]:
-    """Yield a rank's batches, one from each lane in turn; lanes that have ended give empty batches.
+    """Yield a rank's batches, one from each lane in turn; ended lanes give empty ones until all have ended.
 
     Args:
         lanes: the batches of the rank's lanes; see `Slots.own`.
@@ -152,9 +152,9 @@ def _read_whole(shard: Shard, retries: int) -> Iterator[Utterance | Skip]:
 def _batches(
     buffer: list[PlannedUtterance], settings: LaneSettings, rng: np.random.Generator, is_end: bool
 ) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
-    """Cut a random half of a buffer into batches of similar lengths in random order; at the end, all of it.
+    """Cut a random half of a buffer, or at the end all of it, into batches of similar lengths, in random order.
 
-    The last batch is usually short: before the end, its utterances stay in the buffer, unless it is the only batch.
+    The batch cut last is usually short: before the end, its utterances stay in the buffer, unless it is the only one.
     """
     order = rng.permutation(len(buffer))
     chosen = order if is_end else order[: (len(buffer) + 1) // 2]

@@ -33,12 +33,12 @@ class PcmDecoder:
         self.sample_rate = header.sample_rate
         self._file, self._header, self._is_seekable = file, header, available is not None
         stated = header.data_bytes(available)
-        self._left = None if stated is None else stated // header.block  # frames
+        self._left = None if stated is None else stated // header.block  # frames left; None: to the end of the pipe
         self._count, self._stated, self._chunks = 0, self._left or 0, 1
         self.frames = self._left if available is not None and self._stated * header.block <= available else None
 
     def read(self, count: int) -> np.ndarray:
-        """See `Decoder`."""
+        """See `sound_decoders.Decoder`."""
         while self._left == 0 and not self._is_seekable and self._find_more():
             pass
         header = self._header
@@ -54,7 +54,7 @@ class PcmDecoder:
         return samples
 
     def skip(self, count: int) -> None:
-        """See `Decoder`."""
+        """See `sound_decoders.Decoder`."""
         if not self._is_seekable:
             skip_by_reading(self, count)
             return
@@ -64,7 +64,7 @@ class PcmDecoder:
             self._left = max(0, self._left - count)
 
     def _find_more(self) -> bool:
-        """Go to the next samples of a pipe, in another chunk or another file; return whether there are any."""
+        """Go to the next samples of a pipe, in another chunk or in a joined file; return whether there are any."""
         header = read_following_header(self._file.read, self._header, self._header.stated % self._header.block)
         if header is None:
             return False
@@ -78,5 +78,5 @@ class PcmDecoder:
         return True
 
     def close(self) -> None:
-        """See `Decoder`."""
+        """See `sound_decoders.Decoder`."""
         self._file.close()

@@ -209,10 +209,13 @@ def open_link(file: BinaryFile, link: Link) -> SoundfileDecoder:
 
 
 def changes_rate(before: int, after: int, count: int) -> ValueError:
-    """Return the error for a sample rate that changes after `count` samples."""
-    return ValueError(
-        f"changes from {before} to {after} Hz after {count / before:.2f} s; convert it to one sample rate and format"
-    )
+    """Return the error for a sample rate, or with equal rates a sample format, that changes after `count` samples.
+
+    >>> changes_rate(8000, 8000, 16000)
+    ValueError('changes its sample format after 2.00 s; convert it to one sample rate and format')
+    """
+    change = f"changes from {before} to {after} Hz" if after != before else "changes its sample format"
+    return ValueError(f"{change} after {count / before:.2f} s; convert it to one sample rate and format")
 
 
 def ends_too_early(found: int, expected: int, sample_rate: int) -> ValueError:

@@ -13,8 +13,8 @@ import numpy as np
 class Recording(NamedTuple):
     """The audio to send.
 
-    A thread reads the blocks. `stop` is called if the session ends before the audio; it must end the iteration of
-    `blocks` soon, even while it waits for audio.
+    A thread reads the blocks. If it still waits for a block when no more audio is needed, `stop` is called; the
+    iteration of `blocks` must then end soon.
     """
 
     blocks: Iterator[np.ndarray]  # samples (n,), float32
@@ -49,9 +49,9 @@ class KeptAudio:
         self._start = 0  # index of the first kept sample
         self._read = 0  # number of kept blocks that were read since `rewind`
         self._given = 0  # number of kept blocks that `read` returned at least once
-        self._ahead = 0  # number of samples of the other kept blocks
-        self._has_room = asyncio.Event()  # set when `read` returns samples that were read ahead
-        self._reading: asyncio.Future[None] | None = None  # the thread that reads the next block
+        self._ahead = 0  # number of samples in the kept blocks that `read` has not returned yet
+        self._has_room = asyncio.Event()  # set when `read` returns a block for the first time
+        self._reading: asyncio.Future[None] | None = None  # the task that keeps the next block
         self._reading_ahead: asyncio.Future[None] | None = None
         self._is_over = False
 
@@ -106,10 +106,10 @@ class KeptAudio:
         else:
             self._kept.append(block)
             self._ahead += len(block)
-        self._reading = None  # not reached after an error, which every later caller gets too
+        self._reading = None  # after an error this line is not reached, so every later caller gets the error too
 
     def forget(self, seconds: float) -> None:
-        """Drop the samples before a time, which a final result covers."""
+        """Drop the samples before `seconds`, the time up to which final results cover the recording."""
         covered = round(seconds * self._rate)
         while self._read and self._start < covered:
             block = self._kept[0]
@@ -127,7 +127,7 @@ class KeptAudio:
         self._read = 0
 
     async def end(self) -> None:
-        """Wait until the reading thread has ended. Then the caller may close the source."""
+        """Stop reading, and wait until the reading thread has ended. Then the caller may close the source."""
         if self._reading_ahead is not None:
             self._reading_ahead.cancel()
             await asyncio.gather(self._reading_ahead, return_exceptions=True)
