@@ -2,13 +2,13 @@
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 150 models of 10 to 15 minutes each. benchmarks/results/comparison_digits/ holds the records
-# of our trainings: with that folder as --records, only missing models are trained.
+# The whole comparison trains about 150 models of 10 to 15 minutes each. If --records names a folder
+# with records of earlier trainings, only missing models are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
 #   bash run_comparison.sh --jobs 2
-#   bash run_comparison.sh --records ../../../benchmarks/results/comparison_digits
+#   bash run_comparison.sh --records /shared/comparison_records
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
