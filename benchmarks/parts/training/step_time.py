@@ -43,7 +43,7 @@ AS_WENET = (
 WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
 WITH_WENET = (
     f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0, with the same shapes, both decoders, one "
-    "draw of its dynamic chunks for all steps, its optimiser (`torch.optim.Adam`) and our clipping. It gets features "
+    "draw of its dynamic chunks for all steps, its optimiser (Adam) and our clipping. It gets features "
     "of as many encoder frames; ours compute them, and their masks, in the step."
 )
 
