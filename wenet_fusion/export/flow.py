@@ -85,7 +85,7 @@ def _target(trained: TrainedModel, destination: Path, options: ExportOptions, sp
         raise ValueError(f"{destination} is the checkpoint itself: give another name for the export")
     if options.chunking is not None and not chosen.one_chunking:
         known = " and ".join(name for name, target in TARGETS.items() if target.one_chunking)
-        raise ValueError(f"--chunking is for {known}; a {chosen.name} file serves every trained chunk size")
+        raise ValueError(f"--chunking is for {known}: leave it out for {chosen.name}")
     return chosen(trained, destination, options)
 
 
