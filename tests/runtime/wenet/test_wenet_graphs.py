@@ -169,7 +169,7 @@ def test_our_own_exports_in_their_formats(trained: TrainedModel, tmp_path: Path)
         ({"head": None}, "its metadata have no head: export the model again"),
         ({"head": "four"}, "head in its metadata must be a number of at least 1, found 'four'"),
         ({"chunk_size": "-1"}, "was exported for whole recordings .chunk_size -1., not for streams; export the check"),
-        ({"left_chunks": "-1"}, "takes a mask, but its metadata say left_chunks -1"),
+        ({"left_chunks": "-1"}, "takes a mask, which needs a positive left_chunks, but its metadata say -1"),
         ({"is_bidirectional_decoder": "maybe"}, "is_bidirectional_decoder in its metadata must be 0 or 1"),
         ({"right_context": "1"}, "its right context of 1 feature frames is shorter than its subsampling by 4 allows"),
         ({"right_context": "11"}, "does not run as WeNet's runtimes run it .the number of encoder frames of 16 "),
