@@ -241,6 +241,8 @@ def test_groups_have_the_error_rates_of_their_utterances(report, tmp_path):
     part = {key: text for key, text in REFERENCES.items() if key in ("u3", "u4")}
     others = score(part, BAD)
     assert table.header == ("error rate, %", "others (41 words)", "some (6 words)")
+    characters = group_table(report.conditions, dict.fromkeys(REFERENCES, "all"), "characters")
+    assert characters.header[1] == "all (47 characters)"
     assert [row[0].text for row in table.rows] == ["greedy full", "greedy 16/4", "beam full"]
     cell = table.rows[1][1]
     assert (cell.text, cell.note) == (percent(others.total.rate), interval_text(others.interval()))

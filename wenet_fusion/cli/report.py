@@ -43,7 +43,7 @@ def report_command(args: argparse.Namespace) -> int:
     conditions, tables = scored(evaluation), []
     if args.groups is not None:
         groups = read_groups(args.groups, list(evaluation.references))
-        tables.append(group_table(condition_errors(conditions), groups))
+        tables.append(group_table(condition_errors(conditions), groups, evaluation.counting.noun))
     if args.streamed:
         tables.append(stream_table(read_streams(args.streamed)))
     for path in write_reports(evaluation, conditions, args.result_dir, tuple(tables)):

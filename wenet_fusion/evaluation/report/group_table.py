@@ -29,12 +29,13 @@ def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
     return groups
 
 
-def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str]) -> Table:
+def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str], noun: str = "words") -> Table:
     """Return the error rates of each group: a row for each condition, a column for each group.
 
     Args:
         conditions: conditions of an evaluation.
         groups: name of the group of each utterance, by key.
+        noun: name of the unit of the errors, see `Counting.noun`.
     """
     utterances = conditions[0].scoring.utterances
     names = sorted({groups[utterance.key] for utterance in utterances})
@@ -44,7 +45,7 @@ def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str]
         cells = (Cell(percent(part.total.rate), interval_text(part.interval())) for part in parts)
         rows.append((Cell(condition.name), *cells))
     sizes = [_part(conditions[0].scoring, groups, name).total.reference for name in names]
-    header = ("error rate, %", *(f"{name} ({size:,} words)" for name, size in zip(names, sizes)))
+    header = ("error rate, %", *(f"{name} ({size:,} {noun})" for name, size in zip(names, sizes)))
     explanation = f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances."
     return Table("Error rates by group", header, tuple(rows), explanation)
 
