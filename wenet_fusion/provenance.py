@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 def commit(folder: Path) -> str:
     """Return the commit of the git checkout that holds `folder`.
 
-    It ends in "-dirty" if files differ from the commit, and is "unknown" outside a git checkout.
+    It ends in "-dirty" if tracked files differ from the commit, and is "unknown" outside a git checkout.
     """
     try:
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 1800.0  # timeout of a rank that waits for another one
 
 
 class Ranks(NamedTuple):
-    """The number of this process, and the number of processes. Every rank makes the same calls in the same order.
+    """The number of this process, and the number of processes. All ranks must call `first` and `all` in the same order.
 
     >>> Ranks(rank=1, world=2).share(["a", "b", "c", "d"])
     ['b', 'd']
@@ -29,7 +29,7 @@ class Ranks(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Return whether this is rank 0, which alone prints and writes."""
+        """Return whether this is rank 0, which prints progress and writes the results."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:

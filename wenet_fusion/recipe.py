@@ -37,7 +37,7 @@ DataType = Literal["raw", "shard", "lhotse", "sequential"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Lists, feature statistics and augmentation of the training data.
+    """List format, feature statistics, filters and augmentation of the training data.
 
     >>> DataConfig(max_skipped=0.05).data_type
     'raw'
@@ -62,7 +62,7 @@ class RecipeConfig:
 
     tokenizer: TokenizerConfig  # vocabulary
     seed: int = 0  # seed of every random draw
-    data: DataConfig = field(default_factory=DataConfig)  # lists, features, augmentation
+    data: DataConfig = field(default_factory=DataConfig)  # list format, feature statistics, augmentation
     model: ModelConfig = field(default_factory=ModelConfig)  # network and loss
     training: TrainingConfig = field(default_factory=TrainingConfig)  # length, batches, schedule
 
@@ -91,16 +91,16 @@ def build_dataset(
     """Build the dataset of a data list.
 
     Args:
-        config: gives sample rate, augmentation and seed.
+        config: the whole configuration.
         data_list: raw list, list of shards, or lhotse's cuts.
         tokenizer: encodes the transcripts.
-        augmented: change the waveforms at random, as for training.
+        augmented: change waveforms at random and apply the filters, as for training.
         data_type: format of the list; "auto" looks at its name and first line. With "sequential", all shards are read
             into memory.
         max_skipped: largest share of unusable utterances; None: the configuration's.
 
     Raises:
-        ValueError: the list is malformed, or too much of its audio is unusable.
+        ValueError, OSError: a file is missing, the list is malformed, or too much of its audio is unusable.
     """
     augmentation = config.data.augmentation if augmented else None
     share = config.data.max_skipped if max_skipped is None else max_skipped
@@ -119,7 +119,7 @@ def build_source(config: RecipeConfig, data_list: Path, tokenizer: Tokenizer) ->
     """Build the training data from a data list of the configured type.
 
     Raises:
-        ValueError: the list is malformed, or too much of its audio is unusable.
+        ValueError, OSError: a file is missing, the list is malformed, or too much of its audio is unusable.
     """
     data = config.data
     if data.data_type != "sequential":

@@ -84,11 +84,11 @@ class Averaged(NamedTuple):
 def average(paths: list[Path], train_list: Path, batches: int, placement: Placement) -> Averaged:
     """Average checkpoints and re-estimate the BatchNorm statistics from `batches` batches of training data.
 
-    The batches take full context and each chunk size of the model in turn, so that the statistics suit all of them.
+    The batches take full context and each chunk size of the model in turn, so that the statistics suit every chunking.
 
     Args:
         paths: checkpoints of one run, oldest first.
-        train_list: data list for the statistics; it has the run's data_type, if that is sequential or lhotse.
+        train_list: data list for the statistics; if the run's data_type is sequential or lhotse, a list of this type.
         batches: number of batches.
         placement: the device, and the ranks, which share the batches and get the same result.
 
@@ -114,9 +114,9 @@ def average(paths: list[Path], train_list: Path, batches: int, placement: Placem
 def estimation_batches(
     config: RecipeConfig, dataset: SpeechDataset | SequentialDataset, count: int, ranks: Ranks = Ranks()
 ) -> Iterator[tuple[Batch, Chunking]]:
-    """Yield a rank's share of the first `count` batches of an epoch, with full context and each chunk size in turn.
+    """Yield a rank's share of the first `count` batches of an epoch, each batch with its chunking.
 
-    An epoch may have fewer batches.
+    The chunkings are full context and each chunk size in turn. An epoch may have fewer than `count` batches.
     """
     training = config.training
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
@@ -182,14 +182,14 @@ def fused_model(trained: TrainedModel) -> StreamingModel:
 
 
 def look_up_biases(encoder: Encoder) -> None:
-    """Replace precomputed position biases by the learned ones, which fit chunks of any size, in place."""
+    """Replace precomputed position biases, in place, by the learned ones, which fit chunks of any size."""
     bias: Any = encoder.position_bias
     if isinstance(bias, PrecomputedBias):
         encoder.add_module("position_bias", bias.bias)
 
 
 def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
-    """Return the unfused model with the runtime's interface, so that evaluation decodes with the shipped code."""
+    """Return the unfused model with the runtime's interface, so that evaluation decodes with the runtime's code."""
     model = StreamingModel(trained.model.to(device)).eval()
     return AcousticModel(TorchBackend(model, device), parse_meta(meta_record(trained, {}), str(trained.path)))
 
@@ -199,7 +199,7 @@ class FileForm(NamedTuple):
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
-    engine: str = "none"  # torch's quantized engine, if the file needs one, or the name of another runtime
+    engine: str = "none"  # none: any torch; else a quantized engine of torch, or "onnxruntime"
 
 
 def meta_record(

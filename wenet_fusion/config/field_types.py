@@ -1,4 +1,4 @@
-"""Convert parsed values to the types of dataclass fields, and describe those types in plain words.
+"""Check parsed values against the types of dataclass fields, and describe types and values in plain words.
 
 A field may be int, float, bool, str, Optional, tuple or Literal; sections are dataclasses.
 """

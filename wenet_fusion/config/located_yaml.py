@@ -10,7 +10,7 @@ import yaml
 INVALID = object()
 """Stands for a value whose problem is already reported."""
 
-MAX_VALUES = 100_000  # limit on a configuration's values, aliases expanded; a full configuration has 165
+MAX_VALUES = 100_000  # limit on a configuration's values, aliases expanded; a full configuration has about 160
 
 _Place = Callable[[int], str]  # line number -> its name in messages
 
@@ -54,7 +54,7 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
         problems: receives messages about single values and duplicate keys.
 
     Raises:
-        ConfigError: the text is not YAML (lists `problems` too), has too many values or contains itself.
+        ConfigError: the text is not YAML (the error lists `problems`, too), has too many values or contains itself.
     """
     loader: yaml.SafeLoader | None = None
     try:
@@ -76,7 +76,7 @@ def parse_yaml(text: str, origin: str, place: _Place, problems: list[str]) -> Lo
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return the number of values in a node, itself included, with a copy for each alias; RecursionError if endless.
+    """Return the number of values in a node, the node included, aliases expanded; RecursionError if it contains itself.
 
     Args:
         node: a node of the parsed text.

@@ -45,7 +45,7 @@ def epoch_batches(
     rng = np.random.default_rng([seed, epoch])
     rows = min(max_batch_rows, max(1.0, max_batch_seconds / max(durations.mean(), 1e-9)))
     pools = np.array_split(rng.permutation(durations.size), max(1, round(durations.size / (rows * _POOL_BATCHES))))
-    # Pools are sorted up and down in turn, so durations also match where two pools meet; only the last batch is short.
+    # Pools ascend and descend in turn: a batch that spans two pools also holds utterances of similar duration.
     orders = [pool[np.argsort(durations[pool], kind="stable")[:: 1 - 2 * (n % 2)]] for n, pool in enumerate(pools)]
     batches = cut_batches(np.concatenate(orders), durations, max_batch_seconds, max_batch_rows)
     return [batches[number] for number in rng.permutation(len(batches))]
@@ -107,7 +107,7 @@ def largest_batches(
     slowest: float = 1.0,
     padding: float = 0.0,
 ) -> tuple[BatchSize, ...]:
-    """Return the batches that need the most memory: in the encoder's attention, and in the decoders' output.
+    """Return the sizes of the batches that need the most memory in the encoder's attention and in the decoders' output.
 
     Args:
         plan: indices of each batch's utterances.

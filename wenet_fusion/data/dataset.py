@@ -1,4 +1,4 @@
-"""Load utterances as padded batches of samples and token ids; unusable ones are skipped and counted."""
+"""Load utterances as padded batches of samples and token ids; skip and count unusable utterances."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ class SpeechDataset:
         return len(self.utterances)
 
     def used(self) -> tuple[int, float]:
-        """Return the number of utterances that can be used, and their hours."""
+        """Return the number of utterances that can be used, and their duration in hours."""
         lost = {skip.key for skip in self.skipped}
         used = ~np.array([key in lost for key in self.utterances.keys]) if lost else np.ones(len(self), bool)
         return int(used.sum()), float(self.seconds[used].sum()) / 3600
 
     def decode_all(self, indices: Sequence[int] | None = None) -> None:
-        """Decode the audio of every utterance, or of some, and count those that training would skip.
+        """Decode the audio of all utterances, or of those at `indices`, and count those that training would skip.
 
         Raises:
             ValueError: too many utterances are unusable.
@@ -145,12 +145,12 @@ class SpeechDataset:
 
     @property
     def digest(self) -> str:
-        """Return the number of utterances and a checksum of keys and durations; equal digests give equal epochs."""
+        """Return the number of utterances and a checksum of keys and durations; equal digests give equal batches."""
         lines = (f"{key} {seconds:.3f}\n" for key, seconds in zip(self.utterances.keys, self.seconds.tolist()))
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 
     def description(self) -> str:
-        """Return the number of utterances, their hours, and how many are skipped."""
+        """Return the numbers of usable and of skipped utterances, and the usable hours, as text."""
         count, hours = self.used()
         filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
         return f"{count} utterances, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
@@ -280,7 +280,7 @@ class SpeechDataset:
             if self._augmenter and samples is not None:
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = self._augmenter.augment(samples, rng)
-        except (MemoryError, OSError):  # messages about files of the augmentation name them
+        except (MemoryError, OSError):  # an error about a file of the augmentation names the file
             raise
         except Exception as error:
             utterance = self.utterances[index]

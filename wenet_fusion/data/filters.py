@@ -11,7 +11,7 @@ class Filters:
     """Limits on duration and transcript; training leaves out an utterance beyond a limit, counts it and names it.
 
     The defaults keep every utterance of the usual corpora: LibriSpeech's longest has 35.2 s, and nobody speaks 50
-    characters per second. A longer recording costs memory that grows with the square of its length; cut it.
+    characters per second. Cut longer recordings: memory grows with the square of the length.
 
     >>> Filters().exceeded(seconds=600.0, tokens=80, characters=400)
     ('longest_seconds', 'lasts 600.0 s')

@@ -23,7 +23,7 @@ _MAX_SHOWN = 10
 
 
 class FrontendGeometry(NamedTuple):
-    """The sample rate and frame length of a model."""
+    """The sample rate, frame length and right padding of a model."""
 
     sample_rate: int  # Hz
     frame_samples: int  # samples per encoder frame
@@ -124,7 +124,7 @@ class Judge:
         return self._too_short(utterance, samples.size, tokens) or samples
 
     def misstated(self, utterance: Utterance, samples: int) -> Skip | None:
-        """Return a `Skip` that names real and stated duration if they differ; else None."""
+        """Return a `Skip` that names real and stated duration if they differ by more than rounding, else None."""
         seconds, stated = samples / self._frontend.sample_rate, utterance.seconds
         if abs(seconds - stated) <= max(_STATED_SECONDS, _STATED_SHARE * stated):
             return None

@@ -53,7 +53,7 @@ class _Loader(Dataset, Generic[Planned]):
     def __getitem__(self, planned: Planned) -> tuple[Batch, list[Skip]] | Exception:
         try:
             batch, skips = self._data.load(planned, self._epoch)
-        except (ValueError, OSError) as error:  # returned: raised in a worker, it would get its traceback as message
+        except (ValueError, OSError) as error:  # DataLoader would put a raised error's traceback into its message
             return error
         except MemoryError as error:
             keys = self._data.keys(planned)
@@ -84,7 +84,7 @@ def _received(batch: Batch) -> Batch:
 
 
 def iterate(data: LoadsBatches[T], plan: Iterable[T], epoch: int, num_workers: int) -> Iterator[Batch]:
-    """Load the batches of a plan in order, without a change of torch's global random state.
+    """Load the batches of a plan in order, without changing torch's global random state.
 
     Args:
         data: loads a batch and counts skipped utterances.
@@ -156,7 +156,7 @@ def _unchanged(item: T) -> T:
 
 
 def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)  # one process per core already
+    torch.set_num_threads(1)  # the processes together use all cores
     # Slurm, systemd and timeout(1) send SIGTERM to all processes at once. Workers ignore the first one: training saves
     # its state before it ends them, and would fail if one died earlier. A second SIGTERM ends a worker.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

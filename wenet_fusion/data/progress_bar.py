@@ -44,7 +44,7 @@ def progress_bar(
 ) -> tqdm:
     """Return a progress bar for work that may take minutes. In logs (a file or a pipe), it prints a line every 30 s.
 
-    For work of seconds use `tqdm(..., disable=None)`, which prints nothing in logs.
+    For work that takes seconds, use `tqdm(..., disable=None)`, which prints nothing in logs.
 
     Args:
         items: items to iterate over; None: the caller counts with `update`.

@@ -1,4 +1,4 @@
-"""A table of utterances in columns: 281,000 utterances need 100 MB that processes share; as objects, 200 MB."""
+"""A table of utterances in columns: 281,000 of them take 100 MB, which processes share; as objects they take 200 MB."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Rows(Sequence[T]):
 
 
 class StringColumn(_Rows[str]):
-    """Strings in one buffer. Bytes that are not UTF-8, as file names may have them, are preserved.
+    """Strings in one buffer. It preserves bytes that are not UTF-8, which file names may contain.
 
     >>> column = StringColumn(["one", "", "two"])
     >>> len(column), column[2], list(column)

@@ -44,7 +44,7 @@ class FrontendConfig:
     window_ms: float = 25.0  # length of a feature window, ms
     hop_ms: float = 10.0  # shift between feature windows, ms
     low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
-    high_freq: float = 0.0  # upper edge of the highest, Hz; <= 0: added to the Nyquist frequency (sherpa-onnx: -400)
+    high_freq: float = 0.0  # upper edge of the highest filter, Hz; <= 0: added to Nyquist (sherpa-onnx's default: -400)
     right_padding_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
@@ -223,7 +223,7 @@ class AsrModel(nn.Module):
             chunking: chunk size and left context of attention.
             feature_mask_BTF: true where SpecAugment masks a feature; drawn by the caller. With masks of 2B rows, the
                 output has 2B rows: the first view of each utterance, then the second view of each.
-            feature_sources_BT: index of the feature frame that replaces each frame, before masking; None: none does.
+            feature_sources_BT: index of the feature frame that replaces each frame, before masking; None: keep all.
         """
         with torch.no_grad():
             features = self.features(samples_BN, sample_lengths_B)

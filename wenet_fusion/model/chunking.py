@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Chunking(NamedTuple):
-    """Attention context, in encoder frames (40 ms at 4x subsampling and a 10 ms hop)."""
+    """Attention context in chunks of encoder frames (40 ms each with the default hop of 10 ms)."""
 
     size: int  # frames per chunk; a frame attends to its whole chunk, later frames included
     left: int  # earlier chunks that a frame also attends to
@@ -66,7 +66,7 @@ def chunking_label(chunking: Chunking) -> str:
 
 @dataclass(frozen=True)
 class ChunkingConfig:
-    """Dynamic chunk training: each batch draws a chunking, so one model can stream at every chunk size it trained with.
+    """Dynamic chunk training: each batch draws a chunking, so one model can stream with every trained chunk size.
 
     >>> ChunkingConfig(sizes=(8, 16), left_context_frames=(64,)).served()
     [Chunking(size=8, left=8), Chunking(size=16, left=4)]
@@ -89,7 +89,7 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """Return one chunking per chunk size, with the longest left context; evaluation and export offer these."""
+        """Return one chunking per chunk size, with the longest left context: the defaults of evaluation and export."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLANK = 0
-BLANK_PRIOR = 0.8  # typical share of blank frames at 25 frames per second, in any language
+BLANK_PRIOR = 0.8  # typical share of blank frames at 25 frames per second
 
 
 class CtcHead(nn.Module):
     """Encoder frames to token log-probabilities: (B, T, D) -> (B, T, V).
 
-    The bias starts such that blank has the probability 0.8. Otherwise training spends about 100 updates on learning it.
+    The initial bias gives blank the probability 0.8, which training would otherwise need about 100 updates to learn.
 
     Args:
         dim: D.
@@ -42,7 +42,7 @@ class CtcHead(nn.Module):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Convert half precision to float32; leave other types alone.
+    """Convert half precision to float32, and keep other types.
 
     >>> import torch
     >>> at_least_float32(torch.ones(2, dtype=torch.bfloat16)).dtype

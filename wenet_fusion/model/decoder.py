@@ -1,6 +1,6 @@
 """Attention decoders, left-to-right and right-to-left, over encoder frames (Vaswani et al., arXiv 1706.03762).
 
-The decoder keeps LayerNorm: it runs once per utterance, on a handful of tokens.
+The decoder keeps LayerNorm: an exported model runs it only once per utterance, on a handful of tokens.
 
 Shapes: B rows, U tokens, T encoder frames, S memory frames, D width, H heads, K = D / H, V vocabulary.
 """

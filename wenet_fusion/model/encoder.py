@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
     def _context(self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor) -> StepContext:
         frames = x_BTF.size(1) // self.factor
-        # Packing keeps padding out of batch statistics; inference has none, so it needs no packing.
+        # Packing keeps padding out of batch statistics; inference uses no batch statistics and needs no packing.
         valid_N: Optional[Tensor] = None
         valid_half_N: Optional[Tensor] = None
         if self.training:

@@ -1,4 +1,4 @@
-"""The encoder's state, and its form as a flat list of tensors, which exported files carry.
+"""The encoder's state, and its form as a flat list of tensors, which exported files pass from step to step.
 
 Shapes: B utterances, C cached frames.
 """

@@ -1,4 +1,4 @@
-"""The streaming interface of a trained model: waveform in, scores and state out. Every exported file implements it.
+"""The streaming interface of a trained model: waveform in, scores and state out. TorchScript files have its methods.
 
 States are flat lists of tensors and scores are plain tuples. With nested named tuples, every step of a loaded file
 would create new Python classes, and a file that is loaded twice could not pass a state from one copy to the other.
@@ -35,7 +35,7 @@ class StepOutput(NamedTuple):
 class StreamingModel(nn.Module):
     """A model that runs step by step. TorchScript can compile it after `fuse_norms`.
 
-    It shares its modules with `model`: before you fuse norms, build it from a copy.
+    It shares its modules with `model`: build it from a copy of the model before you fuse norms.
 
     Args:
         model: the trained model.
@@ -76,10 +76,10 @@ class StreamingModel(nn.Module):
         """Advance B streams by N samples; return the fields of `StepOutput` and the next state.
 
         Args:
-            samples: (B, N) in [-1, 1]; N a multiple of frame_samples, of whole chunks except in a stream's last step.
+            samples: (B, N) in [-1, 1], whole chunks; in a stream's last step, N may be any multiple of frame_samples.
             lengths: (B,) valid samples; the rest of a row is zeroed. A partly valid encoder frame counts as valid.
             chunk, left: chunk size in encoder frames, left context in chunks, as given to `init_state`.
-            state: the state after the previous step. A row with fewer than N samples ends: discard its new state.
+            state: the state after the previous step. A row with fewer than N valid samples ends: discard its new state.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
         fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])

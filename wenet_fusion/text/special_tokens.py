@@ -58,7 +58,7 @@ def find_special_tokens(text: str) -> list[str]:
 
 
 def remove_special_tokens(text: str) -> str:
-    """Return a transcript without its special tokens; words beside one stay apart, Chinese characters are joined.
+    """Remove special tokens from a transcript; words beside a token stay apart, but Chinese characters are joined.
 
     >>> remove_special_tokens("SIX [noise] ONE{LAUGH}TWO"), remove_special_tokens("你[noise]好")
     ('SIX ONE TWO', '你好')

@@ -95,7 +95,7 @@ class Tokenizer:
         If the vocabulary lacks the normalised spelling, others are tried, for vocabularies of earlier versions.
 
         Raises:
-            UnknownToken: a token is not in the vocabulary; also a special token that is neither removed nor spelled.
+            UnknownToken: the vocabulary lacks a token, or a special token that is neither removed nor spelled.
         """
         problems = []
         for form in spellings(self.transcript(text)):
@@ -253,7 +253,7 @@ def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
 
 
 def restore_tokenizer(config: TokenizerConfig, tokens: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:
-    """Build a tokenizer from the tokens and the sentencepiece model in a checkpoint; `source` names it in messages.
+    """Build a tokenizer from the tokens and the sentencepiece model in a checkpoint; `source` is its name in messages.
 
     Raises:
         ValueError: the tokens or the sentencepiece model are malformed.

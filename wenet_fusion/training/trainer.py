@@ -51,10 +51,10 @@ class Trainer:
         model: moved to the device of `placement` and trained in place.
         train, dev: training and validation data.
         config: settings of the training.
-        spec_augment: settings of feature masks.
+        spec_augment: settings of random changes of features.
         fingerprint: configuration, vocabulary and data; they decide whether `model_dir` holds the state of this run.
         model_dir: an existing folder for checkpoints, logs and TensorBoard files.
-        placement: the device, and the ranks that train together; rank 0 alone writes and prints.
+        placement: the device, and the ranks that train together; rank 0 alone writes checkpoints and logs.
 
     Raises:
         ValueError: `model_dir` holds the training state of another run.
@@ -220,7 +220,7 @@ class Trainer:
         return entry
 
     def _validate(self) -> None:
-        """Measure the model, or the average of its weights, on the dev set, log it, and write a checkpoint."""
+        """Measure the model, or the average of its weights, on the dev set, log the result, and write a checkpoint."""
         with self.average.in_place():
             self._validate_weights()
 

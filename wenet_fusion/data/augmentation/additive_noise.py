@@ -56,7 +56,7 @@ class NoiseFiles:
             self._files = [file for path in config.lists for file in read_audio_list(path, option)]
 
     def add(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return (N,): with noise added, or unchanged.
+        """Return the samples (N,), with noise added or unchanged.
 
         Raises:
             OSError: the noise file cannot be read any more.

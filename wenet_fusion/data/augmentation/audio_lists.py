@@ -8,7 +8,7 @@ from wenet_fusion_runtime.files import list_problems, printable, read_lines
 
 from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, read_headers
 
-_FIRST_CHANNEL = 1  # not the mean: no microphone would record it
+_FIRST_CHANNEL = 1  # not the mean of all channels, which no microphone records
 
 
 def read_audio_list(path: str, option: str) -> list[Utterance]:

@@ -69,7 +69,7 @@ class TelephoneConfig:
 
 
 def clip(samples: np.ndarray, config: ClippingConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,): clipped at a random level below the peak, or unchanged."""
+    """Return the samples (N,), clipped at a random level below the peak, or unchanged."""
     is_chosen, level_db = rng.random() < config.probability, rng.uniform(*config.level_db)
     if not is_chosen:
         return samples
@@ -78,7 +78,7 @@ def clip(samples: np.ndarray, config: ClippingConfig, rng: np.random.Generator) 
 
 
 def low_pass(samples: np.ndarray, sample_rate: int, config: LowPassConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,): without the frequencies above a random cutoff and in [-1, 1], or unchanged."""
+    """Return the samples (N,) without frequencies above a random cutoff and in [-1, 1], or unchanged."""
     is_chosen, cutoff = rng.random() < config.probability, rng.uniform(*config.cutoff_hz)
     if not is_chosen or cutoff >= sample_rate / 2:
         return samples
@@ -86,7 +86,7 @@ def low_pass(samples: np.ndarray, sample_rate: int, config: LowPassConfig, rng: 
 
 
 def telephone(samples: np.ndarray, sample_rate: int, config: TelephoneConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return (N,): as a telephone with a random codec transmits it, without delay and in [-1, 1], or unchanged."""
+    """Return the samples (N,) as sent by telephone with a random codec, without delay and in [-1, 1], or unchanged."""
     is_chosen, codec = rng.random() < config.probability, config.codecs[rng.integers(len(config.codecs))]
     if not is_chosen:
         return samples

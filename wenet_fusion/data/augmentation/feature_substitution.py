@@ -17,7 +17,7 @@ class SubstitutionConfig:
     ['max_frames 0 must be at least 1']
     """
 
-    num_spans: int = 0  # spans per utterance; 0: none; start with 3
+    num_spans: int = 0  # spans per utterance; 0: none; 3 is a good first choice
     max_frames: int = 30  # longest span, feature frames
 
     def problems(self) -> list[str]:

@@ -61,7 +61,7 @@ class Rooms:
             self._files = [file for path in config.lists for file in read_audio_list(path, option)]
 
     def reverberate(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return (N,): with reverberation and the same power, or unchanged.
+        """Return the samples (N,) with reverberation and the same power, or unchanged.
 
         Raises:
             OSError: a recorded response cannot be read any more, or is silent.

@@ -35,7 +35,7 @@ class Augmentation:
     speed_factors: tuple[float, ...] = (1.0,)  # one is drawn per utterance; 1.1: 10 % faster; multiples of 0.01
     gain_db: tuple[float, float] = (0.0, 0.0)  # range of the gain, dB
     noise_snr_db: tuple[float, float] = (10.0, 30.0)  # range of the signal-to-noise ratio, dB
-    noise_probability: float = 0.0  # share of utterances with added noise, half of it white and half pink
+    noise_probability: float = 0.0  # share of utterances with added noise, white or pink with equal probability
     dither: float = 0.0  # standard deviation of white noise in every utterance, in int16 steps; Kaldi uses 1
     room: RoomConfig = field(default_factory=RoomConfig)  # room responses
     noise_files: NoiseFilesConfig = field(default_factory=NoiseFilesConfig)  # recorded noise
@@ -79,7 +79,7 @@ class WaveformAugmenter:
         self._rooms = Rooms(config.room, sample_rate)
 
     def augment(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a copy with changed speed, reverberation, noise, gain and channel effects, in this order.
+        """Return a copy with changed speed, reverberation, noise, gain, channel effects and dither, in this order.
 
         A speed factor f divides the length by f. A gain that would clip is lowered. Switching one change on does not
         affect the random draws of the others.

@@ -14,7 +14,7 @@ _SHOWN_KEYS = 3
 
 
 class DataContents(NamedTuple):
-    """N utterances of a list, with hashes of key, extent and token ids of each.
+    """Keys of the N utterances of a list, and hashes of the key, extent and token ids of each.
 
     >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], ["[3, 4]", "[5]"])
     >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], ["[3, 3]", "[]"]))
@@ -26,7 +26,7 @@ class DataContents(NamedTuple):
 
 
 def list_contents(keys: Sequence[str], extents: Iterable[str], tokens: Iterable[str]) -> DataContents:
-    """Return the contents of a list, given key, extent (duration, start, channel) and printed ids of each utterance."""
+    """Return the contents of a list, given key, extent (duration, start, channel) and token ids of each utterance."""
     digests = bytearray()
     for key, extent, ids in zip(keys, extents, tokens):
         digests += _hash(key) + _hash(extent) + _hash(ids)

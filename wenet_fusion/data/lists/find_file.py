@@ -8,7 +8,7 @@ from wenet_fusion_runtime.files import printable
 
 
 def find_file(path: str, folder: Path, kind: str) -> Path:
-    """Return the path of a file of a list, relative to the list's folder or, as in WeNet, to the working directory.
+    """Find a file that a list names relative to the list's folder or, as in WeNet, to the working directory.
 
     Raises:
         ValueError: the file is in neither folder.

@@ -26,7 +26,7 @@ def load_lhotse(name: str) -> Any:
 
 
 def is_lhotse(path: Path) -> bool:
-    """Return whether a file is lhotse's, by its name; a .jsonl, which may also be a raw list, by its first line.
+    """Return whether a file is a lhotse manifest, by its name; a .jsonl, which may be a raw list, by its first line.
 
     Raises:
         OSError, ValueError: a .jsonl cannot be read, or is not UTF-8 text.
@@ -45,7 +45,7 @@ def is_lhotse(path: Path) -> bool:
 
 
 def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
-    """Yield the utterances of a CutSet, or of supervisions whose recordings have the same name beside them.
+    """Yield the utterances of a CutSet, or of a file of supervisions that has its file of recordings beside it.
 
     Raises:
         ImportError: lhotse is not installed.
@@ -55,7 +55,7 @@ def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
     try:
         for cut in _cuts(lhotse, path):
             yield from utterances_of_cut(cut)
-    except Exception as error:  # lhotse asserts, and raises KeyError and others
+    except Exception as error:  # lhotse raises AssertionError, KeyError and others
         raise ValueError(f"{path}: is no lhotse manifest of cuts ({error!r})") from error
 
 

@@ -33,7 +33,7 @@ _REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_li
 
 
 class Listed(NamedTuple):
-    """Utterances of a list, and the problems of its other lines; each message begins with the line."""
+    """Usable utterances of a list, or of one of its lines, and messages about the others."""
 
     utterances: Sequence[Utterance]
     problems: list[str]
@@ -61,7 +61,7 @@ def read_manifest(data_list: str | Path, data_type: ListType | Literal["auto"] =
         data_type: "raw" for a JSON object per line, {"key", "wav", "txt"} with optional "start", "end", "duration"
             (seconds; an end of -1 is the end of the audio), "speaker" and "channel" (from 1), or NeMo's
             {"audio_filepath", "text"} with optional "offset", "duration" and "key". Without "key", the path below the
-            list's folder becomes the key.
+            list's folder and the offset become the key.
             "shard" for the path of a tar per line, with members key.txt and key.wav (or another of AUDIO_SUFFIXES).
             "lhotse" for a CutSet (*.jsonl.gz), or for supervisions with the recordings beside them.
             "auto" looks at the name and the first line.
@@ -91,7 +91,7 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty.
+        ValueError: the list is empty, a folder, or no manifest of lhotse.
     """
     path = Path(data_list)
     if not path.exists():
@@ -186,7 +186,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         segment = end - (start or 0.0)
         duration = duration if duration and abs(duration - segment) <= SEGMENT_TOLERANCE else segment
     is_stated = duration is not None and 0 < duration <= LONGEST_STATED_SECONDS
-    # With a stated duration, a missing file is only noticed when it is loaded: checking 281,000 files takes long.
+    # A missing file with an absolute path and a duration fails only when it is loaded: 281,000 checks take long.
     is_trusted = is_stated and os.path.isabs(record["wav"])
     source = AudioSource(record["wav"] if is_trusted else str(find_file(record["wav"], folder, "audio file")))
     channel = record.get("channel")
@@ -199,7 +199,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
 def _index_shard(line: str, folder: Path) -> Listed:
     """Index the utterances of a tar in its order; each problem names the tar and the member.
 
-    A bad member only loses its own utterance. In a damaged tar, the utterances before the damage stay usable.
+    A bad member costs only its own utterance. In a damaged tar, the utterances before the damage stay usable.
     """
     if "://" in line or line.startswith("pipe:"):
         remedy = "set data.data_type=sequential to read it without an index, or download it and list its path"

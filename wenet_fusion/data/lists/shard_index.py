@@ -27,14 +27,14 @@ class IndexEntry(NamedTuple):
 
 
 def write_shard_index(tar: Path, entries: Iterable[IndexEntry]) -> None:
-    """Write the index of a finished tar beside it; WeNet ignores it."""
+    """Write the index of a finished tar beside the tar; WeNet ignores the index."""
     head = {"tar_bytes": tar.stat().st_size}
     lines = [json.dumps(head), *(json.dumps(entry._asdict(), ensure_ascii=False) for entry in entries)]
     write_text(_place(tar), "".join(f"{line}\n" for line in lines))
 
 
 def read_shard_index(tar: Path) -> list[Utterance] | None:
-    """Return the utterances of a tar from its index; None if the index is missing or outdated."""
+    """Return the utterances of a tar from its index; None if the index is missing, damaged or outdated."""
     place = _place(tar)
     try:
         status = os.stat(tar)

@@ -23,7 +23,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TIMEOUT_SECONDS = 60.0  # timeout of a server
 SILENCE_SECONDS = 600.0  # timeout of a command that writes nothing
 _PATIENCE_SECONDS = 5.0  # time for a command to end after its output is closed
-_SHOWN_ERROR = 300  # characters of a command's standard error
+_SHOWN_ERROR = 300  # last characters of a command's standard error in a message
 _BLOCK = 1 << 20  # bytes
 _PIPE_CLOSED = (-signal.SIGPIPE, 128 + signal.SIGPIPE)  # exit status of a command whose output was closed
 # HTTP status codes after which another try may succeed.

@@ -17,7 +17,7 @@ from wenet_fusion.data.judgement import Judge, Skip
 from wenet_fusion.data.sequential.shards import Shard
 from wenet_fusion.data.sources import Utterance, header_or_problem
 
-_EARLY = 64  # number of utterances in a lane's buffer that is enough for its first batches
+_EARLY = 64  # a lane makes its first batches from this number of utterances
 
 
 class PlannedUtterance(NamedTuple):
@@ -111,7 +111,7 @@ def lane_releases(
 
 
 def take_turns(lanes: Sequence[Iterator[list[PlannedUtterance]]], start: int) -> Iterator[list[PlannedUtterance]]:
-    """Yield a rank's batches, one from each lane in turn; ended lanes give empty ones until all have ended.
+    """Yield a rank's batches, one from each lane in turn; ended lanes give empty batches until all have ended.
 
     Args:
         lanes: the batches of the rank's lanes; see `Slots.own`.
@@ -152,7 +152,7 @@ def _read_whole(shard: Shard, retries: int) -> Iterator[Utterance | Skip]:
 def _batches(
     buffer: list[PlannedUtterance], settings: LaneSettings, rng: np.random.Generator, is_end: bool
 ) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
-    """Cut a random half of a buffer, or at the end all of it, into batches of similar lengths, in random order.
+    """Cut a random half of a buffer, at the end all of it, into batches of similar durations; return them and the rest.
 
     The batch cut last is usually short: before the end, its utterances stay in the buffer, unless it is the only one.
     """

@@ -12,14 +12,14 @@ _FINE = 1 << 16  # positions per batch: see `Position`
 
 
 class Position(NamedTuple):
-    """A position between two steps: number of batches before it, over all ranks, and of later steps from held rows.
+    """A position between two steps of an epoch; `even_steps` says what held rows are.
 
     >>> Position.decode(Position(12, 1).encode())
     Position(batches=12, steps=1)
     """
 
-    batches: int
-    steps: int = 0  # almost always 0
+    batches: int  # batches of all ranks before the last point at which no rows were held
+    steps: int = 0  # steps since that point; almost always 0
 
     def encode(self) -> int:
         """Return the position as the integer that a training state keeps."""
@@ -42,7 +42,7 @@ def even_steps(
 
     Args:
         batches: batches of this rank from `start.batches` on; a batch may have no rows.
-        start: position of the first batch.
+        start: position to start at.
         ranks: this process and the others; every rank must call this function.
         right_padding: zeros at the end of every row, see `pad_rows`.
     """

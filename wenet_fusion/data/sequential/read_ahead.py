@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-_CHECK_SECONDS = 0.5  # how often the thread checks whether the reader has stopped
+_CHECK_SECONDS = 0.5  # interval at which the thread checks whether the reader has stopped
 
 
 class _End(NamedTuple):
@@ -17,7 +17,7 @@ class _End(NamedTuple):
 
 
 def read_ahead(items: Generator[T, None, None]) -> Iterator[T]:
-    """Yield the items of a generator, which runs one item ahead in a thread; the thread also closes it.
+    """Yield the items of a generator that runs up to two items ahead in a thread; the thread also closes the generator.
 
     >>> list(read_ahead(number * number for number in range(4)))
     [0, 1, 4, 9]

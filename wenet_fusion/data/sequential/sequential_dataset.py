@@ -33,7 +33,7 @@ from wenet_fusion.data.sources import Utterance, header_or_problem
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.tokenizer import Tokenizer
 
-# The share of skipped utterances is checked from this number of utterances on, and at the end of an epoch.
+# Within an epoch, the skipped share is computed over at least this number of utterances; at its end, over all read.
 _ENOUGH = 1000
 _SHOWN = 3  # number of utterances in a note
 
@@ -191,7 +191,7 @@ class SequentialDataset:
             current = following
 
     def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
-        """Yield the batches of a rank; DataLoader starts its workers before it asks for the first one."""
+        """Yield the batches of a rank. DataLoader forks its workers before the first batch, so before threads start."""
         dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)

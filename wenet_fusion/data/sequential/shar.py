@@ -28,7 +28,7 @@ class SharShard(NamedTuple):
                 cut = next(iterator)
             except StopIteration:
                 return
-            except Exception as error:  # lhotse asserts, and its readers have errors of their own
+            except Exception as error:  # lhotse raises AssertionError and the errors of its readers
                 raise ValueError(f"{self.name}: damaged after its first {number} cuts ({error!r})") from error
             number += 1
             yield from utterances_of_cut(cut)

@@ -34,7 +34,7 @@ class SequentialConfig:
     shuffle_buffer: int = 4000  # utterances in memory from which batches are drawn, over all ranks
     retries: int = 5  # further tries if a URL or command fails, after 1 s, 2 s, 4 s, ...
     allow_commands: bool = False  # run the commands of list lines of the form "pipe:COMMAND"
-    nemo_tars: str = ""  # tars of a NeMo manifest, such as s3://corpus/audio__OP_0..7_CL_.tar; empty: beside it
+    nemo_tars: str = ""  # tars of a NeMo manifest, e.g. s3://a/audio__OP_0..7_CL_.tar; empty: audio_N.tar beside it
 
     def problems(self) -> list[str]:
         """Return one message for each invalid value."""
@@ -86,7 +86,7 @@ def read_shards(data_list: str | Path, config: SequentialConfig) -> list[Shard]:
 
 
 def expand_numbers(text: str) -> Iterator[str]:
-    """Yield a name once for each number of its ranges.
+    """Yield the names that a name with ranges of numbers stands for.
 
     >>> list(expand_numbers("s3://corpus/shard_{008..010}.tar"))
     ['s3://corpus/shard_008.tar', 's3://corpus/shard_009.tar', 's3://corpus/shard_010.tar']

@@ -32,7 +32,7 @@ class Shard(Protocol):
         """Yield its utterances with their audio in memory, and a `Skip` for each unusable one.
 
         Raises:
-            OSError, ValueError: the shard cannot be read, or not beyond this point.
+            OSError, ValueError: the shard cannot be read, or is damaged from here on.
         """
 
 
@@ -77,7 +77,7 @@ class Excerpt(NamedTuple):
 
 
 class NemoShard(NamedTuple):
-    """A tar of NeMo, and its utterances in the manifest, by the name of the member without suffix."""
+    """A tar of NeMo, and the manifest's utterances in it by `member_stem`."""
 
     name: str  # place of the tar, see `open_bytes`
     excerpts: Mapping[str, Sequence[Excerpt]]

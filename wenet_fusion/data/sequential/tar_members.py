@@ -33,7 +33,7 @@ def read_members(place: str, retries: int) -> Iterator[Member]:
         retries: further tries after a failure; the count starts again whenever a new member arrives.
 
     Raises:
-        OSError: the place cannot be read, even by further tries.
+        OSError: the place cannot be read, even after further tries.
         ValueError: the tar is damaged.
         ImportError: the place needs a package that is not installed.
     """

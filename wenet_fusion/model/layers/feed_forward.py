@@ -16,7 +16,7 @@ from wenet_fusion.model.layers.norm import LinearNorm
 class FeedForward(nn.Module):
     """Linear, BatchNorm, activation, linear, BatchNorm, x 0.5: (N, D) -> (N, D). A `LayerOp` without memory.
 
-    Dropout comes after the last norm: before a BatchNorm it would shift the variance between training and inference.
+    Dropout comes after the last norm: before a BatchNorm, it would give training and inference different variances.
 
     Args:
         dim, hidden: input and output width, and width between the two linear layers.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class StepContext(NamedTuple):
-    """Values that the ops of one step share. The encoder makes it once per step."""
+    """Values that the ops of one step share. The encoder builds one for each step."""
 
     frames: int  # T
     valid_N: Optional[Tensor]  # flat indices of the valid encoder frames; None: nothing is packed (inference)

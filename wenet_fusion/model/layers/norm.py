@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from wenet_fusion.model.layers.packing import pack
 from wenet_fusion.model.layers.synchronised_norm import Moments, moments_of_all_ranks, synchronised_batch_norm
 
-# Speech batches are small and correlated: a slow running average keeps the statistics stable (PAPER: 0.05 and below).
+# Speech batches are small and correlated: a running average slower than torch's (0.1) keeps the statistics stable.
 MOMENTUM = 0.05
 
 # Where the encoder has norms. "fusion": a BatchNorm after every linear and convolution layer; export folds them all.
@@ -223,7 +223,7 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
 
 
 def synchronise_statistics(model: nn.Module) -> None:
-    """Make training use statistics over the rows of all ranks: two ranks then train as one does on both batches."""
+    """Make training use statistics over the rows of all ranks, which then train like one process on all batches."""
     for norm in norms(model):
         norm.__class__ = SynchronisedBatchNorm  # same parameters and buffers, only `_normed` differs
 

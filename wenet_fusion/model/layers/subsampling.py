@@ -20,7 +20,7 @@ STRIDE = 2
 class Subsampling(nn.Module):
     """(B, T, F) -> packed (N, D) at a quarter of the rate. A `LayerOp`.
 
-    The state holds the last window - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). The
+    The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). The
     second one is taken after norm and ReLU, so zeros are the same as the zero padding of a convolution.
 
     Args:

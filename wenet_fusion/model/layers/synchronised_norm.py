@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Mean (C,), biased variance (C,) and number of values per channel (1,), over all ranks."""
+    """Mean (C,), biased variance (C,) and number of values per channel, a scalar, over all ranks."""
 
     mean: Tensor
     variance: Tensor

@@ -10,7 +10,7 @@ from wenet_fusion.training.optimisation.trial import first_nonfinite, leaving_no
 from wenet_fusion.training.state.atomic_save import save_atomically
 from wenet_fusion.training.state.random_state import own_random_state
 
-MAX_NONFINITE_RUN = 10  # skipped updates in a row after which a run has diverged
+MAX_NONFINITE_RUN = 10  # number of skipped updates in a row after which a run counts as diverged
 
 
 class NonFiniteGuard:

@@ -28,7 +28,7 @@ class OptimConfig:
     warmup_steps: int = 1000  # updates over which the rate rises linearly from 0 to the peak
     decay: Decay = "inverse_sqrt"  # schedule after the warm-up; linear, cosine and wsd reach 0 after max_steps
     decay_steps: int = 0  # wsd only: number of last updates, over which the rate falls linearly from the peak to 0
-    weight_decay: float = 0.01  # weight decay of matrices; norms and biases have none
+    weight_decay: float = 0.01  # weight decay of matrices; norms, biases and position biases have none
     beta_1: float = 0.9  # AdamW decay of the first moment
     beta_2: float = 0.98  # AdamW decay of the second moment
     muon_momentum: float = 0.95  # muon only: decay of the momentum

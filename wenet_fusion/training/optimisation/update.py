@@ -55,7 +55,7 @@ class Gradients:
     Args:
         model: the model, on its device.
         config: settings of the training: chunkings, precision, clipping.
-        spec_augment: settings of feature masks.
+        spec_augment: settings of random changes of features.
         seed: seed of the random draws, which also depend on step and position.
         ranks: this process and the others.
 
@@ -168,7 +168,7 @@ class Gradients:
                 yield
 
     def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
-        """Return the losses of batch `index` of an update; the lower ranks' batches `index` have `first_row` rows."""
+        """Return the losses of batch `index` of an update; `first_row` counts the rows of this batch in lower ranks."""
         chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
         rngs = [np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys))]
         # Separate generators: the masks of a run stay the same when substitution or trimming is switched on.

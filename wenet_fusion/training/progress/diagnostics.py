@@ -78,7 +78,7 @@ def peak_memory(device: torch.device) -> int:
 def norm_statistics(
     model: AsrModel, dataset: SpeechDataset, chunking: Chunking, max_batch_seconds: float, placement: Placement
 ) -> dict[str, float]:
-    """Return the losses with batch statistics and with running statistics, and the running variance of each norm.
+    """Return the losses with batch and with running statistics, and the mean running variance of each norm.
 
     The loss of one dev batch is computed with the batch's own statistics, as in training, and with the running ones, as
     in inference, both without dropout. A growing gap means that the running statistics do not follow the weights.

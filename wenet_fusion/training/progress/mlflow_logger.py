@@ -15,7 +15,7 @@ _MOST_METRICS = 1000  # MLflow's limit per call
 
 
 class MlflowLogger:
-    """Write numbers to MLflow: to the server MLFLOW_TRACKING_URI, or by default to the training's folder `mlruns`.
+    """Write numbers to MLflow: to the server MLFLOW_TRACKING_URI, or by default to the folder `mlruns` in `model_dir`.
 
     A resumed training continues its MLflow run; the file `mlflow_run.txt` holds the run's id. MLFLOW_EXPERIMENT_NAME
     names the experiment (default: wenet_fusion).

@@ -57,7 +57,7 @@ class TrainingState:
     units: tuple[str, ...]  # tokens of the vocabulary (units in WeNet)
     step: int  # updates so far, skipped ones included
     epoch: int
-    batch: int  # number of batches done in the epoch, over all ranks
+    batch: int  # position in the epoch, see `LoadedBatch.position`
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     rng: list[Tensor]  # state of torch's CPU generator (dropout) in each rank

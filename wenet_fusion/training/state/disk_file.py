@@ -20,7 +20,7 @@ class DiskFile(io.FileIO):
         self._failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all bytes, or keep the error and drop the rest; return their number."""
+        """Write all bytes, or keep the error and drop the rest; return the size of `data` in both cases."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest and self._failure is None:

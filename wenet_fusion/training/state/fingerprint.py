@@ -14,13 +14,13 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.state.checkpoint import TrainingState
 from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
 
-# Settings of the section `training` that do not affect the weights: loading of batches, saving, logging.
+# Settings of the section `training` that do not affect the weights: loading of batches, saving, logging, memory.
 NEUTRAL_SETTINGS = (
     "save_interval_steps", "save_in_background", "validate_interval_steps", "keep_checkpoints",
     "keep_best_checkpoints", "best_by", "dev_ctm", "check_largest_batch", "loggers", "num_workers",
     "checkpoint_activations",
 )  # fmt: skip
-# This setting only affects the tokens, and those are compared themselves.
+# This setting affects only the tokens, which are compared themselves.
 _COMPARED_BY_TOKENS = "tokenizer.special_tokens"
 # Settings that may change when a run resumes, e.g. because memory ran out; the epoch then starts again.
 BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
@@ -29,8 +29,8 @@ _FILTERS = "data.filters."
 
 
 class RunFingerprint(NamedTuple):
-    """Configuration, vocabulary and data of a run. Checkpoints contain the first two; a resumed run must agree with
-    all of them.
+    """Configuration, vocabulary and data of a run. Checkpoints contain the first two; `check_same_run` compares all of
+    them when a run resumes.
     """
 
     config_yaml: str
@@ -194,7 +194,7 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
 
 
 def _earlier_data_hint(state: TrainingState) -> str:
-    """Return a hint how to restore the data of a version without filters, or of one that measured durations."""
+    """Return a hint on how to restore the data of a version without filters, or of one that measured durations."""
     hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
     return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
 
