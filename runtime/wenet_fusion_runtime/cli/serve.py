@@ -103,8 +103,8 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
         "--host",
         default=defaults.host,
         metavar="NAME",
-        help="address or name to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 (default: %(default)s, this "
-        "computer only)",
+        help="address or name to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4 (default: "
+        "%(default)s, this computer only)",
     )
     group.add_argument("--port", type=int, default=defaults.port, help="port to listen on; 0 for any free port")
     group.add_argument(

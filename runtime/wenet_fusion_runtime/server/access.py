@@ -62,8 +62,9 @@ class Access:
     def allows_host(self, host: str | None) -> bool:
         """Return whether clients may use a host name for the server.
 
-        A page can make its own host name resolve to the server's address (DNS rebinding); `Host` then has that name.
-        Addresses, `localhost` and names without a dot are accepted, because no page of the Internet has such a name.
+        A page can make its own host name resolve to the server's address (DNS rebinding); the header then has that
+        name. Addresses, names without a dot and names that end in .localhost are accepted: the DNS of the Internet
+        resolves none of them.
 
         Args:
             host: header `Host` of the request; None if it has none (browsers always send one).

@@ -8,9 +8,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-SEND_BUFFER_BYTES = 64 * 1024  # kernel buffer of a connection; if it is small, a client that stops reading is noticed
+SEND_BUFFER_BYTES = 64 * 1024  # kernel's send buffer; small, so that a client that stops reading is noticed soon
 _ALL_IPV6 = "::"
-EARLY_CLIENTS = 16  # connections that may wait until the server accepts them
+EARLY_CLIENTS = 16  # connections that may wait before the server accepts any
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class BindOptions:
 def bind(options: BindOptions) -> list[socket.socket]:
     """Return bound sockets, one for each address of the host.
 
-    The sockets listen, unless the port is shared, because until a socket listens a second program can bind its port.
-    Clients that connect before the server accepts connections wait.
+    The sockets listen, because a second program can bind a port on which no socket listens yet; a shared port does not
+    listen. Clients that connect before the server accepts connections wait.
 
     Raises:
         OSError: an address cannot be bound.

@@ -29,7 +29,7 @@ class Limits:
     send_seconds: float = 10.0  # longest time that a client may take to read a message
     progress_seconds: float = 120.0  # longest time without progress in decoding or recognising an upload
     address_sessions: int | None = None  # open sessions of one address; None: half of `sessions`
-    decoders: int | None = None  # uploads that are decoded at once, each by a process; None: one per core
+    decoders: int | None = None  # uploads whose decoders compute at the same time; None: one per core
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
     bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
 

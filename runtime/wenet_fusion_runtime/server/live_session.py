@@ -15,7 +15,7 @@ from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.stream.stream import Stream
 
 PIECE_SECONDS = (
-    0.5  # audio per push. The engine's max_waiting_seconds must exceed this and a chunk, otherwise `push` waits forever
+    0.5  # audio per push. The engine's max_waiting_seconds must exceed this plus a chunk, else `push` waits forever
 )
 Changed = TypeVar("Changed")
 FormatAll = Callable[[tuple[Result, ...]], Awaitable[tuple[Result, ...]]]

@@ -35,7 +35,7 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.stream import Stream
 
 LOG = logging.getLogger(NAME)
-# Time and memory of a step grow with the square of its chunk, and two chunks of audio may wait.
+# Time and memory of attention grow with the square of the chunk, and two chunks of a session's audio may wait.
 LONGEST_CHUNK_SECONDS = 4.0  # longest chunk that a session may choose if the model accepts any
 FINISH_SECONDS = 5.0  # time for a session that is ended early to decode and send its text
 _POLL_SECONDS = 0.02
@@ -48,7 +48,7 @@ class Client(Protocol):
         """Let a session or upload that has begun finish; close the connection if none has begun."""
 
     def end_early(self, error: ClientError) -> None:
-        """Decode the audio so far, send its results, then send the error."""
+        """Stop receiving; send the results so far, then the error."""
 
 
 class Service:

@@ -25,7 +25,7 @@ from wenet_fusion_runtime.server.decoding.decoder_process import (
 from wenet_fusion_runtime.server.decoding.turns import Turns, cores
 from wenet_fusion_runtime.server.guard.deadline import within
 
-# The process imports with the server's `sys.path`, and so nothing from the current folder.
+# The process imports with the server's `sys.path`, and not from the current folder, which `python -c` would add.
 START = (
     "import sys; sys.path[:] = sys.argv[1:]; "
     "from wenet_fusion_runtime.server.decoding.decoder_process import main; main()"

@@ -53,7 +53,7 @@ class Budget:
 class Pace:
     """Makes a client wait according to a budget, and raises an error if it exceeds the budget for FLOOD_SECONDS.
 
-    While the server does not read from such a client, it cannot see whether the client has hung up: the end of the
+    While the server does not read from such a client, asyncio does not notice that the client hangs up: the end of the
     connection arrives after the data.
 
     Args:

@@ -35,7 +35,7 @@ class Seat(Protocol):
 class FairProtocol(asyncio.BufferedProtocol):
     """A protocol between a transport and aiohttp's protocol.
 
-    `request.transport.get_extra_info(FairProtocol.NAME)` returns the object of a request's connection.
+    `request.transport.get_extra_info(FairProtocol.NAME)` returns the `FairProtocol` of a request's connection.
 
     Args:
         protocol: receives the data.

@@ -280,7 +280,7 @@ def _wants_socket(request: web.Request) -> bool:
 
 
 def _other_token(request: web.Request) -> str | None:
-    """Return a token that is not in a header: from the query, or from a subprotocol as OpenAI's clients in pages do."""
+    """Return the token from a subprotocol, where OpenAI's clients in pages put it, or from the query; else None."""
     for name in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if name.strip().startswith(realtime_connection.KEY_PROTOCOL):
             return name.strip().removeprefix(realtime_connection.KEY_PROTOCOL)

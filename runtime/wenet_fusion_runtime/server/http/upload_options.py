@@ -24,7 +24,7 @@ class UploadOptions:
 
     session: SessionOptions
     output_format: str  # one of FORMATS
-    is_streamed: bool  # send JSON lines while the file is being recognised
+    is_streamed: bool  # send results while the file is being recognised
     channel: int | None = None  # see AudioReader
 
 

@@ -203,7 +203,7 @@ class RealtimeConnection(LiveConnection):
         take.ending = ending
         take.session.end()
         self._begin(session, options)
-        self._is_receiving = self._audio_seconds == take.start_seconds  # events without audio keep the session idle
+        self._is_receiving = self._audio_seconds == take.start_seconds  # without audio, the idle time goes on
         await take.is_sent.wait()
         self._opened.remove(take.session)
 

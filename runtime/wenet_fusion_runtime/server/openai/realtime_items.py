@@ -45,7 +45,7 @@ class ItemEvents:
         self._item: _Item | None = None
         self._previous: str | None = None  # id of the last item
         self._detects_turns, self._offset = True, 0.0
-        self.has_ended = False  # the last update ended an item
+        self.has_ended = False  # the last update or commit ended an item
 
     def begin(self, detects_turns: bool, offset_seconds: float) -> None:
         """Begin the updates of another session.

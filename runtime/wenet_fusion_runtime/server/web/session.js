@@ -6,7 +6,7 @@ import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
 const STALLED_SECONDS = 20;   // a connection counts as lost if it is not ready, or sends no waiting data, for this time
-const SILENT_SECONDS = 30;    // ... or after this time without a message of the server, if all audio is sent
+const SILENT_SECONDS = 30;    // ... or after this time without a message, once audio and end signal are sent
 const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
 const FIRST_WAIT = 0.25;      // seconds until the first attempt to connect again

@@ -35,7 +35,8 @@ class ServerResult(NamedTuple):
     text: str
     words: tuple[tuple[str, bool], ...]  # text, and whether a space precedes it; empty without timestamps
     committed: int  # number of final words at the beginning
-    # Time from sending the last audio that this result covers to its arrival; None without timestamps or new audio.
+    # Time from sending the last audio that the result covers until the result arrived; None without timestamps or new
+    # audio.
     delay: float | None
 
 

@@ -160,7 +160,7 @@ def updated(context: Sequence[str] | None) -> str:
 
 
 def update_refused(message: str) -> str:
-    """Return the reply to an update signal that changed nothing; the session goes on."""
+    """Return the reply to an update signal that was refused; the session goes on."""
     return _dump({"status": "ok", "type": "update_refused", "message": message})
 
 

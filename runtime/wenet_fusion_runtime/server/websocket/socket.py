@@ -44,7 +44,7 @@ class WebSocket(web.WebSocketResponse):
         frames: Budget | None = None,
         protocols: tuple[str, ...] = (),
     ) -> None:
-        # max_msg_size + 1: aiohttp refuses messages of exactly this size.
+        # max_message_bytes + 1: aiohttp refuses messages of exactly max_msg_size bytes.
         # compress=False: a small compressed message could become a large one. writer_limit=0: every send waits for the
         # client. autoping=False: `receive` answers pings within the budget.
         super().__init__(
