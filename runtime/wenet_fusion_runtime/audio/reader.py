@@ -25,7 +25,7 @@ class AudioReader:
 
     The format is detected from the contents, not from the name. A file is read completely, even if it contains several
     streams or its header lacks the length; if that fails, an error is raised. Truncated audio is detected if the format
-    states the length; mp3, Ogg and raw AAC do not.
+    states the length and the decoder checks it (WAV, FLAC, AIFF, MP4, ...); see docs/audio.md.
 
     Args:
         source: path, or an open binary file. A file that cannot seek is a pipe: WAV is decoded as it arrives.

@@ -45,7 +45,7 @@ class DecodingOptions:
     lm_weight: float = 0.5  # weight of the language model's log-probabilities
     word_bonus: float = 0.0  # nats added per word that the language model scores
     endpoint: EndpointRules = EndpointRules()  # when segments close
-    commit_seconds: float | None = None  # words this old are final; None: words are final when the segment closes
+    commit_seconds: float | None = None  # words this old are final; None: final once all hypotheses agree on them
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
 
     def __post_init__(self) -> None:
