@@ -80,7 +80,7 @@ def subject(text: str) -> Subject:
 
 
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Measure every form of a checkpoint at every chunk size. The texts of the others are compared with the first's."""
+    """Measure every form of a checkpoint at every chunk size, and compare the texts of each with those of the first."""
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The paper's comparison on a recipe's data: train every configuration, and summarise the finished trainings.
 
-python benchmarks/comparison.py run --study conf/comparison.yaml --data_dir data --folder exp/comparison
-python benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --name digits \\
+python ../../../benchmarks/comparison.py run --study conf/comparison.yaml --data_dir data --folder exp/comparison
+python ../../../benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --name digits \\
     --output ../../../benchmarks/results
 
 Run both commands in the recipe's folder, or its run_comparison.sh. After an interruption, the same command resumes.

@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The forms take turns. "
             "float32 is without TF32.",
             *(steps_table(times, chunking) for chunking in sizes.chunkings),
-            "Streams in real time, encoder alone: steps of the batch in brackets one after the other, each within the "
-            "time that a chunk lasts.",
+            "Streams that the encoder alone serves in real time. The number in brackets is the batch size: the batches "
+            "are stepped one after the other, all within the duration of a chunk.",
             streams_table(times, sizes.chunkings),
         ]
     )

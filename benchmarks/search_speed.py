@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frames = len(scores.blank)
     goals = [
         Goal(
-            f"{chunking_label(chunking)}, beam {BEAM_SIZE}, {sizes.vocabulary} units: {PREFIX_BEAM} against the "
+            f"{chunking_label(chunking)}, beam {BEAM_SIZE}, {sizes.vocabulary} tokens: {PREFIX_BEAM} against the "
             f"{ENCODER}",
             GOAL, times[PREFIX_BEAM].median / times[ENCODER].median, at_most=True,
         )

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sessions", type=int, nargs="+",
         help="simultaneous sessions of the large encoder; the first number has a goal (default: 64 128)",
     )  # fmt: skip
-    parser.add_argument("--trained_sessions", type=int, help="the same of the trained model (default: 200)")
+    parser.add_argument("--trained_sessions", type=int, help="simultaneous sessions of MODEL (default: 200)")
     parser.add_argument("--workers", type=int, default=2, help="threads that run the models (default: 2)")
     parser.add_argument("--max_batch", type=int, default=16, help="largest number of streams in a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and client starts (default: 0)")

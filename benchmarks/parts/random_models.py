@@ -48,8 +48,8 @@ class Shape(NamedTuple):
 
 
 def conformer(config: EncoderConfig) -> EncoderConfig:
-    """Return the LayerNorm Conformer of the same shape as WeNet builds it, with as many subsampling channels as its
-    width.
+    """Return the LayerNorm Conformer of the same shape. Like WeNet's, it has as many subsampling channels as it is
+    wide.
     """
     return replace(
         config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim
@@ -99,7 +99,7 @@ def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpnes
     training. With the nearly equal scores of a random head, a search does far more or far less work than in reality.
 
     Args:
-        samples: (N,) audio similar to that to decode; the head is centred on its frames.
+        samples: (N,) audio similar to the audio to decode; the head is centred on its frames.
         blank_share: share of the frames in which blank is the most probable token.
         sharpness: standard deviation of the logits in nats.
     """

@@ -54,7 +54,8 @@ def _choosing_run(study: Study, size: str, configuration: Configuration, rate: f
 def choose(study: Study, size: str, configuration: Configuration, found: Found) -> Chosen:
     """Return the state of the grid: first the best rate is chosen, then the best warm-up at that rate.
 
-    If the best rate is at an edge, the grid grows by one step beyond that edge.
+    If the best rate is at an edge, the grid grows by one step beyond that edge; if all runs diverged, below the lowest
+    rate.
     """
     order, first = list(study.rates), sorted(study.rates)
     while True:

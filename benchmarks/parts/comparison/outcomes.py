@@ -16,7 +16,7 @@ LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
 EVALUATION = "errors.json"
 MOST_POINTS = 60  # most points of a loss curve
-DIVERGED = "training diverged:"  # what `wenet-fusion train` prints when a loss stays non-finite
+DIVERGED = "training diverged:"  # begins the message of `wenet-fusion train` for a loss that stays non-finite
 
 
 @dataclass(frozen=True)

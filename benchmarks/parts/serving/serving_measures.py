@@ -36,7 +36,7 @@ def throughput(
     rounds: int,
     tick: Callable[[], object],
 ) -> Throughput:
-    """Measure all three by turns, each with all recordings; return medians."""
+    """Measure the three ways of decoding by turns, each with all recordings; return medians."""
     rate = recognizer.model.meta.sample_rate
     seconds = sum(map(len, recordings)) / rate
 

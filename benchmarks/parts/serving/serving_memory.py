@@ -65,7 +65,7 @@ class Turn:
 
 
 def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray], count: int) -> Memory:
-    """Run `count` sessions, and drop every tenth in the middle. Memory is measured after the first tenth of them."""
+    """Run `count` sessions, and drop every tenth in the middle. Memory is measured from the first tenth's end on."""
     sizes = []
     with Engine(recognizer.model) as engine:
         for number in tqdm(range(count), desc="sessions in sequence", leave=False, disable=None):
@@ -84,7 +84,7 @@ def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray
 
 
 def one_long_stream(recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float) -> Memory:
-    """Run one session of `seconds`. Memory is measured after the first tenth of it."""
+    """Run one session of `seconds`. Memory is measured from the first tenth's end on."""
     sizes, done = [], 0.0
     with (
         Engine(recognizer.model) as engine,

@@ -38,7 +38,7 @@ STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios to LayerNorm
 WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65
 AS_WENET = (
     f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
-    "`positions: rel_pos`, as many channels in front as it is wide), in this toolkit's code. "
+    "`positions: rel_pos`, as many subsampling channels as it is wide), in this toolkit's code. "
 )
 WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
 WITH_WENET = (

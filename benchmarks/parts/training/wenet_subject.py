@@ -15,7 +15,7 @@ from wenet_fusion.training.optimisation.optim import OptimConfig
 from wenet_fusion.training.training_config import AUTOCAST, Precision
 
 BINS = FrontendConfig().num_mel_bins
-FRAMES_PER_SECOND, SUBSAMPLING, CUT = 25, 4, 3  # of encoder frames; `conv2d` drops the last features
+FRAMES_PER_SECOND, SUBSAMPLING, CUT = 25, 4, 3  # of encoder frames; features in each; features dropped at the end
 
 
 class WenetSubject:
