@@ -51,5 +51,5 @@ class Limits:
 
     @property
     def sockets(self) -> int:
-        """Largest number of open connections, including those without a request so far."""
+        """Largest number of open connections, including connections without a request so far."""
         return 2 * self.connections + 64

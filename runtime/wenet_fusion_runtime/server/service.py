@@ -91,7 +91,7 @@ class Service:
         return len(self._clients)
 
     def add(self, client: Client) -> None:
-        """Add a client to those that a drain waits for."""
+        """Add a client, for which a drain waits."""
         self._clients.add(client)
 
     def remove(self, client: Client) -> None:
@@ -154,7 +154,7 @@ class Service:
         LOG.info("%s: refused (%s): %s", label, error.reason.value, error.message)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
-        """Refuse new clients, wait for the others to finish, then end those that are left with their results so far.
+        """Refuse new clients, wait for the others to finish, then end the rest, which get their results so far.
 
         Args:
             seconds: longest time to wait.

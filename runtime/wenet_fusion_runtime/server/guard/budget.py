@@ -53,8 +53,8 @@ class Budget:
 class Pace:
     """Makes a client wait according to a budget, and raises an error if it exceeds the budget for FLOOD_SECONDS.
 
-    While the server does not read from such a client, asyncio does not notice that the client hangs up: the end of the
-    connection arrives after the data.
+    If unread data of such a client fill the buffers of both systems, the server cannot see that the client has hung up:
+    the end of the connection arrives after the data.
 
     Args:
         budget: the budget, which several objects may share.
