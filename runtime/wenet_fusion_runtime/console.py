@@ -185,7 +185,7 @@ def _discard_output() -> None:
 
 @contextlib.contextmanager
 def _threads_in_one_line() -> Iterator[None]:
-    """Print a user's error that ends a thread, e.g. a full disk, in one line; whoever joins the thread raises it."""
+    """Print a user's error that ends a thread, e.g. a full disk, as a one-line warning."""
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -226,7 +226,7 @@ def visible(text: str, limit: int | None = None) -> str:
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Call `main(None)`, which parses the command line, and exit with its status: see `exit_status`.
 
-    File names that are not UTF-8 are printed with escapes, as standard error does.
+    Standard output prints file names that are not UTF-8 with escapes, as standard error does.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -73,7 +73,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
 
 
 def file_sha256(*paths: str | Path) -> str:
-    """Return the SHA-256 of a file, or of several files one after the other, in hexadecimal digits."""
+    """Return the SHA-256 of a file, or of the concatenation of several files, in hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

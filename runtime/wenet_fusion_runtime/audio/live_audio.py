@@ -39,7 +39,7 @@ class LiveAudio(Protocol):
 
     @property
     def lost_seconds(self) -> float:
-        """Captured audio that was dropped because the recogniser was too slow."""
+        """Seconds of captured audio that were dropped because the recogniser was too slow."""
 
     @property
     def overflows(self) -> int:

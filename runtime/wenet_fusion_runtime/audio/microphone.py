@@ -114,7 +114,7 @@ class Microphone:
 
     def __init__(self, device: Device, sample_rate: int | None = None, channels: int | None = None) -> None:
         if channels is not None and channels > device.channels:
-            raise ValueError(f"device {device} has {device.channels} channels, found {channels}; ask for fewer")
+            raise ValueError(f"device {device} has {device.channels} channels, not {channels}; ask for fewer")
         self._device = device
         self._sample_rate = sample_rate or device.sample_rate
         self._channels = channels or 1

@@ -17,7 +17,7 @@ from wenet_fusion_runtime.audio.sample_formats import PCM, check_format, from_by
 from wenet_fusion_runtime.audio.wav_header import WavHeader, is_wav, read_following_header, read_wav_header
 
 RAW_RATE = 16000
-ARECORD = f"arecord -t raw -f S16_LE -r {RAW_RATE} -c 1"  # a command that writes to such a pipe
+ARECORD = f"arecord -t raw -f S16_LE -r {RAW_RATE} -c 1"  # a command that writes raw samples to a pipe
 BLOCK_SECONDS = 0.1
 POLL_SECONDS = 0.1
 
@@ -31,9 +31,9 @@ class PcmPipe:
     Args:
         descriptor: file descriptor of the open pipe.
         sample_rate: Hz; None uses the rate in the WAV header, or RAW_RATE without a header.
-        channels: number of interleaved channels; None uses that in the WAV header, or 1 without a header.
+        channels: number of interleaved channels; None uses the number in the WAV header, or 1 without a header.
     Raises:
-        ValueError: from `blocks`: the header states another format or contradicts the arguments, the bytes are not
+        ValueError: from `blocks`: the header states compressed samples or contradicts the arguments, the bytes are not
             samples (see `PcmCheck`), or there is no audio.
 
     >>> reader, writer = os.pipe()
@@ -57,7 +57,7 @@ class PcmPipe:
         return "standard input"
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """Yield blocks of 0.1 s until the pipe ends or `stop`; see `LiveAudio`."""
+        """Yield blocks of at most 0.1 s until the pipe ends or `stop`; see `LiveAudio`."""
         while True:
             block = self._queue.get(POLL_SECONDS)
             if block is not None:

@@ -28,7 +28,8 @@ class AudioReader:
     states the length and the decoder checks it (WAV, FLAC, AIFF, MP4, ...); see docs/audio.md.
 
     Args:
-        source: path, or an open binary file. A file that cannot seek is a pipe: WAV is decoded as it arrives.
+        source: path, or an open binary file. From a file that cannot seek (a pipe), uncompressed WAV is decoded as it
+            arrives, and other formats are copied first.
         name: name of the source in messages; by default its path.
         channel: number of the channel to read, from 1; 0 reads the mean of all channels; None also reads the mean, but
             raises an error if the channels cancel each other.
@@ -74,7 +75,7 @@ class AudioReader:
             end: seconds at which to end; None is the end of the file.
         Raises:
             ValueError: the file has no samples, is damaged (raised after its good blocks), is shorter than `start` or
-                `end`, or its channels cancel each other.
+                `end`, or its channels cancel each other; or `start` is negative or not before `end`.
         """
         first = round(start * self.sample_rate)
         left = None if end is None else round(end * self.sample_rate) - first
@@ -165,11 +166,11 @@ def load_audio(
         end: seconds at which to end; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
-        longest: limit of the result's length, in seconds; no audio beyond it is decoded.
+        longest: limit of the result's length, in seconds; decoding stops at most 10 s after it.
     Returns:
         (n,) float32 mono.
     Raises:
-        OSError, ValueError: see `AudioReader`; ValueError also if the result would be longer than `longest`.
+        OSError, ValueError: see `AudioReader` and its `blocks`; ValueError also if the result would exceed `longest`.
     """
     blocks = []
     with AudioReader(source, name, channel) as reader:

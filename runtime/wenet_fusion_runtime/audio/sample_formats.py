@@ -31,7 +31,7 @@ def from_bytes(data: bytes, tag: int, width: int, channels: int) -> np.ndarray:
     Args:
         data: whole frames.
         tag: format tag of WAV.
-        width: bytes per sample; a sample with fewer bits uses the upper ones.
+        width: bytes per sample; a sample with fewer bits uses the upper bits.
         channels: number of channels.
 
     >>> from_bytes(bytes([0, 192, 128, 255]), PCM, 1, 2).tolist()

@@ -94,13 +94,13 @@ def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
 
 
 def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) -> tuple[bytes, int]:
-    """Skip chunks up to the next one with samples, or up to the next joined file.
+    """Skip chunks up to the next one with samples, or up to a WAV file that was joined to this one.
 
     Args:
         read: see `read_wav_header`.
         skip: `skip(count)` skips the next `count` bytes.
     Returns:
-        "data" or one of MAGIC, and the size that the chunk states; an empty text and 0 at the end.
+        "data" or one of MAGIC, and the size that the chunk states; at the end b"" and 0.
     """
     for _ in range(MOST_CHUNKS):
         kind, size = struct.unpack("<4sI", read(8).ljust(8, b"\0"))
@@ -113,7 +113,7 @@ def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) ->
 
 
 def read_following_header(read: Callable[[int], bytes], header: WavHeader, unread: int = 0) -> WavHeader | None:
-    """Go on in a pipe after the samples of a chunk: to another chunk with samples, or to another file.
+    """Read a pipe up to its next samples: those of a further chunk, or of a WAV file that was joined to this one.
 
     Args:
         read: see `read_wav_header`.

@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
         "files",
         nargs="+",
         metavar="FILE|-",
-        help="audio file (wav, flac, ogg, opus, mp3, ...); - reads 16-bit samples from standard input, raw or as wav",
+        help="audio file (wav, flac, ogg, opus, mp3, ...); - reads standard input: raw 16-bit samples, or wav",
     )
     client.add_argument("--fast", action="store_true", help="send as fast as the server reads")
     client.add_argument("--partials", action="store_true", help="print each new partial text on a line of its own")
@@ -83,8 +83,8 @@ def add(commands: Commands) -> None:
         "--channel",
         type=int,
         metavar="N",
-        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, unless the channels cancel each "
-        "other in it)",
+        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, and an error if the channels "
+        "cancel each other in it)",
     )
     client.add_argument(
         "--wenet",

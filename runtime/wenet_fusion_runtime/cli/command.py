@@ -52,7 +52,7 @@ def add_command(
             "--units",
             type=Path,
             metavar="FILE",
-            help="vocabulary of a WeNet model (default: units.txt or tokens.txt beside it)",
+            help="vocabulary of a WeNet model (default: units.txt, tokens.txt or lang_char.txt beside it)",
         )
         command.add_argument(
             "--require_sha256",

@@ -13,7 +13,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("rule2_seconds", "close a segment with text after this much silence"),
     ("rule3_seconds", "close a segment of at least this length at its next silence"),
     ("rule3_silence_seconds", "shortest silence at which rule 3 closes a segment"),
-    ("rule3_extra_seconds", "close it this much later if no such silence comes, even within a word"),
+    ("rule3_extra_seconds", "without a silence, close a segment this much after rule3_seconds, even within a word"),
     ("silence_probability", "treat a frame as silent if blank is more probable than P"),
     (
         "complete_probability",
@@ -21,7 +21,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "silence so far",
     ),
     ("complete_seconds", "shortest silence after which a sentence counts as complete"),
-    ("complete_pause_seconds", "mean pause within a sentence; silence of this length multiplies the odds by e"),
+    ("complete_pause_seconds", "mean pause within a sentence; silence this long multiplies the odds of its end by e"),
 )
 
 
@@ -62,7 +62,7 @@ def endpoint_rules(options: argparse.Namespace) -> EndpointRules:
 
 
 def given_endpoint(options: argparse.Namespace) -> dict[str, float | None]:
-    """Return only the rules that the user gave, if `add_endpoint_arguments` was called without defaults."""
+    """Return the rules that the user gave; all rules if `add_endpoint_arguments` was called with defaults."""
     names = (field.name for field in fields(EndpointRules))
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
@@ -77,4 +77,4 @@ def seconds_or_off(text: str) -> float | None:
     try:
         return None if text == "off" else float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected seconds or 'off', found '{text}'") from None
+        raise argparse.ArgumentTypeError(f"expected a number or 'off', found '{text}'") from None

@@ -29,7 +29,7 @@ class HotWordFiles:
         self.latest: HotWordUpdate | None = None
 
     def changed(self) -> HotWordUpdate | None:
-        """Return the hot words and the context if their files changed since the last call, else None."""
+        """Return hot words and context if their files changed since the last call; None if not, or at an error."""
         seen = self._stamps()
         if seen == self._seen or None in seen:
             return None  # unchanged, or missing: while a file is replaced it may be missing for a moment

@@ -76,7 +76,7 @@ def add(commands: Commands) -> None:
         "--channels",
         type=int,
         metavar="N",
-        help="number of channels to capture, which are averaged (default: 1; for a pipe that of its wav header, or 1)",
+        help="number of channels to capture (default: 1, or N of --channel; for a pipe that of its wav header, or 1)",
     )
     mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1 (default: the mean of all)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")

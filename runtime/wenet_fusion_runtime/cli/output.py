@@ -114,7 +114,7 @@ class Destination:
 
     @contextlib.contextmanager
     def recording(self, path: Path) -> Iterator[Sink]:
-        """Open the sink of a recording. If the block raises, the recording's own file is dropped."""
+        """Open the sink of a recording. If the block raises, the recording's own file is not written."""
         if self._files is not None:
             file, is_whole = _WholeFile(self._files[path]), False
             try:

@@ -46,7 +46,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         "--left",
         type=int,
         metavar="CHUNKS",
-        help="past chunks that attention sees; default: the value used in training",
+        help="past chunks that attention sees; default: the most used in training",
     )
     group.add_argument(
         "--allow_untrained",
@@ -58,7 +58,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         type=seconds_or_off,
         default=defaults.commit_seconds,
         metavar="S|off",
-        help="make words final once they are this old; off: words may change until their segment closes "
+        help="make words final once they are this old; off: once all hypotheses agree on them "
         f"(default: {shown_seconds(defaults.commit_seconds)})",
     )
     group.add_argument(

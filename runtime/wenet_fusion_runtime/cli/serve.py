@@ -71,7 +71,7 @@ def add(commands: Commands) -> None:
     _add_bind_arguments(serve.add_argument_group("address"))
     _add_access_arguments(serve.add_argument_group("access"))
     _add_limit_arguments(
-        serve.add_argument_group("limits", "A client that exceeds a limit gets an error that names it.")
+        serve.add_argument_group("limits", "A client that exceeds a limit gets an error that names the limit.")
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(

@@ -63,8 +63,8 @@ def add(commands: Commands) -> None:
         "--channel",
         type=int,
         metavar="N",
-        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, unless the channels cancel each "
-        "other in it)",
+        help="channel to recognise, from 1; 0 is the mean of all (default: the mean, and an error if the channels "
+        "cancel each other in it)",
     )
     add_format_arguments(transcribe, "file")
     transcribe.add_argument(

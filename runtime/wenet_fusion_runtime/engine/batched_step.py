@@ -27,7 +27,7 @@ def step_streams(model: AcousticModel, streams: Sequence[Stream]) -> list[StepRe
     If the batch fails, each stream is stepped alone, so that an error affects only the streams that cause it.
 
     Returns:
-        the result of each stream, or the exception that its step raised.
+        The result of each stream, or the exception that its step raised.
     """
     try:
         return _step(model, streams)

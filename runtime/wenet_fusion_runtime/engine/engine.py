@@ -40,7 +40,7 @@ class EngineOptions:
     max_batch: int = 16  # largest number of streams per step
     max_wait_seconds: float = 0.003  # longest time that a complete block waits for others to share its step
     max_sessions: int = 1000  # largest number of open sessions
-    max_waiting_seconds: float = 10.0  # limit of undecoded audio per session; two chunks if they are longer
+    max_waiting_seconds: float = 10.0  # limit of undecoded audio per session; two chunks if these are longer
     batch_dynamic: bool = False  # batch int8-dynamic files too; their tokens then depend on the other streams
 
     def __post_init__(self) -> None:
@@ -60,8 +60,8 @@ class Engine:
     one stream at a time: those of precision int8-dynamic, whose output depends on the batch (unless `batch_dynamic` is
     set), and those that take a single row, such as WeNet's.
 
-    The constructor returns after the warm-up of all workers. Each worker uses one core: the engine sets the model's own
-    threads to one, which for torch applies to the whole process.
+    The constructor returns after the warm-up of all workers. Each worker uses one core: the engine sets torch to one
+    thread, which may affect the whole process; for onnxruntime, `load_model` sets the number of threads (default: 1).
 
     Args:
         model: `Recognizer.model` of the recognizer that creates the streams.

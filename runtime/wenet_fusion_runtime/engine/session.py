@@ -22,8 +22,8 @@ class Unavailable(RuntimeError):
 
 
 class Backlog(RuntimeError):
-    """The session is full: push the audio again once `Session.room_seconds` has grown; set the hot words again after
-    the next update or call of `on_room`."""
+    """The session is full. Push the audio again once `Session.room_seconds` has grown; after refused hot words or
+    context, set them again after the next update or call of `on_room`."""
 
 
 class Update(NamedTuple):
@@ -82,7 +82,7 @@ class Session:
         Invalid samples (see `Stream.push`) do not raise here: the session fails, and its last update holds the error.
 
         Args:
-            samples: (n,) or (n, channels), float32 in [-1, 1] (values outside are clipped) or int16.
+            samples: (n,) or (n, channels), float32 in [-1, 1] (values up to 16 are clipped) or int16.
             sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
         Raises:
             Backlog: the audio does not fit; none of it was added.
@@ -114,7 +114,7 @@ class Session:
 
         Raises:
             Backlog: MOST_CHANGES changes are waiting; nothing changed.
-            ValueError: the mode keeps one hypothesis only.
+            ValueError: the mode keeps one hypothesis only, or the boost is out of range.
         """
         with self._changing:
             self._change(self._biasing.with_context(text, boost))

@@ -134,7 +134,8 @@ class AcousticModel:
             left: as given to `init_state`.
             state: from `init_state`, or from the previous step.
         Raises:
-            ValueError: N is not such a multiple, a length exceeds N, or the state has another chunk or left context.
+            ValueError: N is not such a multiple, a length exceeds N without the look-ahead, or the state has another
+                chunk or left context.
         """
         frame, ahead = self.meta.frame_samples, self.meta.lookahead_samples
         count, ends = samples.shape[1] - ahead, np.array(lengths, dtype=np.int64)

@@ -20,7 +20,7 @@ FORMAT = 2
 DYNAMIC = "int8-dynamic"  # the precision whose scales are computed for each block
 MAX_SIZE = 1 << 24  # samples or frames; a larger number in meta.json is a mistake
 WHOLE = 1 << 30  # frames of a chunk that holds any recording
-MAX_CACHED = 1 << 20  # frames of left context: 11 hours
+MAX_CACHED = 1 << 20  # frames of left context: 11 hours at 40 ms
 MAX_WEIGHT = 1000.0  # largest weight of a score, and largest penalty in nats: more would outweigh all other scores
 MAX_SHIFT_SECONDS = 10.0  # a larger correction of word timestamps is a mistake
 VOCABULARY_SIZE = "vocabulary_size"  # name under which a model's graph states its number of tokens
@@ -225,7 +225,7 @@ def _check_format(record: Mapping[str, Any]) -> None:
 def _check_texts(record: Mapping[str, Any]) -> None:
     """Raise ValueError if a key or a text value of the record has characters that could steer a terminal or a log."""
     left: list[tuple[str, Any]] = list(record.items())
-    texts = [("its names", name) for name in record]
+    texts = [("the key", name) for name in record]
     while left:
         name, value = left.pop()
         if isinstance(value, str):

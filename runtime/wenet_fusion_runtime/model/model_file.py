@@ -27,7 +27,7 @@ _ONNX_STARTS = (b"\x12", b"\x3a")  # the byte after an ONNX model's version: a p
 
 
 def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
-    """Read the metadata of an exported file, without torch or onnxruntime; a WeNet model has to be loaded for that.
+    """Read the metadata of an exported file, without torch or onnxruntime; a WeNet model is loaded, which needs one.
 
     Args:
         path: see `load_model`.
@@ -79,7 +79,7 @@ def load_model(path: str | Path, threads: int = 1, units: str | Path | None = No
         path: TorchScript file or ONNX archive; or a model that WeNet's scripts exported: its folder, `final.zip`,
             `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
         threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
-        units: vocabulary of a WeNet model; None looks for units.txt or tokens.txt beside it.
+        units: vocabulary of a WeNet model; None: units.txt, tokens.txt or lang_char.txt beside it.
     Raises:
         OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file.
         ImportError: a package that the file needs (torch, onnxruntime, kaldi-native-fbank) is not installed.

@@ -42,7 +42,7 @@ class OnnxBackend:
         source: name of the archive in messages.
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: the installed onnxruntime cannot run a graph, or its inputs are not those that `meta` describes.
+        ValueError: the installed onnxruntime cannot run a graph, or its inputs or outputs differ from `meta`.
 
     >>> from types import SimpleNamespace
     >>> OnnxBackend(b"", None, SimpleNamespace(state=()), threads=0)

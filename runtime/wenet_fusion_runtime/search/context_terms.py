@@ -28,11 +28,11 @@ class TermFinder:
     A term is
 
     - a name: a capitalised word; or up to four capitalised words in a row, and then each of them too. The first word of
-      a sentence counts only if it is capitalised elsewhere too, or has two capitals. A line break ends a sentence.
-      Single letters ("I") do not count, and a text in capitals has no names;
+      a sentence counts only if it is also capitalised within a sentence, or has two capitals. A line break ends a
+      sentence. Single letters ("I") do not count, and a text in capitals has no names;
     - a rare word: a word that is not in `known_words`. If these are empty, a word of at least five letters that takes
       at least three tokens, provided that the vocabulary holds frequent words as single tokens;
-    - a text of up to 20 characters within Chinese or Japanese title marks or quotation marks.
+    - a text of 2 to 20 characters within Chinese or Japanese title marks or quotation marks.
 
     Terms have up to 200 characters.
 
@@ -64,7 +64,7 @@ class TermFinder:
         return any(len(text.strip("\u2581")) >= _WHOLE_WORD for text in texts)
 
     def find(self, text: str) -> tuple[str, ...]:
-        """Return the first 500 terms of a text that can be spelled, without duplicates, in the order of the text."""
+        """Return the first 500 terms of a text that can be spelled, each once: titles, then the rest in order."""
         found: dict[str, None] = {}
         for candidate in self._candidates(normalize_text(text)):
             spelled = self._spelling.spell_any_case(candidate)

@@ -191,7 +191,7 @@ class HotWordGraph:
     def _largest_gains(self, levels: list[list[_Edge]]) -> np.ndarray:
         """Return `most_gained`: the sum over a token's symbols of the gain on the best edge with that symbol.
 
-        A fall-back only lowers the share, so a symbol that is matched after one gains no more than on its edge.
+        A fall-back only lowers the share, so a symbol matched after a fall-back gains no more than on its own edge.
         """
         gains: dict[int, float] = defaultdict(float)  # by symbol, at least 0
         for parent, symbol, node in itertools.chain.from_iterable(levels):

@@ -22,7 +22,7 @@ class FrameScores(NamedTuple):
 
     log_probs: np.ndarray  # (T, K) float32, descending
     ids: np.ndarray  # (T, K) int64
-    blank: np.ndarray  # (T,) float32, log-probability of blank, which may not be among the K tokens
+    blank: np.ndarray  # (T,) float32, log-probability of blank, also if it is not among the K tokens
 
     @property
     def frames(self) -> int:

@@ -16,7 +16,7 @@ class GreedySearch:
 
     Args:
         start_frame: index of the first frame, counted from the start of the stream.
-        previous: the token of the frame before the first one; if the first frames repeat it, they continue it.
+        previous: the token of the frame before the first one; first frames that repeat it emit no new token.
 
     >>> search = GreedySearch()
     >>> search.advance(FrameScores(np.log([[0.9], [0.8], [0.7]]), np.array([[3], [3], [4]]), np.log([0.1, 0.1, 0.1])))

@@ -1,4 +1,4 @@
-"""The decoding modes: a table of the search that each one runs."""
+"""The decoding modes: a table with the search of each mode."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SearchSetup(NamedTuple):
     scorers: ScorerSet
     decoder_scores: DecoderScores  # runs the attention decoders
     start_frame: int = 0  # first frame of the segment, counted from the start of the stream
-    previous: int = BLANK  # the token that the cut before the segment split in two, if there is one
+    previous: int = BLANK  # the token that the cut before the segment split in two; BLANK: none
 
 
 class SearchMode(NamedTuple):

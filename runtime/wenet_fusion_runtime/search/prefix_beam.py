@@ -28,7 +28,7 @@ class PrefixBeamSearch:
     Args:
         beam_size: prefixes kept after each frame.
         start_frame: index of the first frame, counted from the start of the stream.
-        previous: the token of the frame before the first one; if the first frames repeat it, they continue it.
+        previous: the token of the frame before the first one; first frames that repeat it emit no new token.
         scorers: add to the CTC score of each prefix; an empty set costs nothing.
         token_threshold: prune tokens more than this many nats below the frame's best, unless `scorers` can add enough
             to lift them above that limit; blank is never pruned.

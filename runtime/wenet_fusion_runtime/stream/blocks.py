@@ -26,7 +26,7 @@ class BlockBuffer:
         frame_samples: samples per encoder frame.
         chunk: frames per block.
         right_padding: zero samples appended at the end of the audio.
-        lookahead: samples that follow the last frame of a block in it; the next block begins with them.
+        lookahead: samples that a block holds after its last frame; the next block begins with them.
 
     >>> buffer = BlockBuffer(sample_rate=8000, frame_samples=4, chunk=2, right_padding=3)
     >>> buffer.push(np.ones(7, dtype=np.float32))
@@ -64,7 +64,7 @@ class BlockBuffer:
     @property
     def complete_blocks(self) -> int:
         """Number of complete blocks that are not dropped yet."""
-        # The last block may be short, and has no look-ahead.
+        # The last block may be short, and needs no look-ahead.
         waiting = self._waiting + (self._size - 1 if self._ended else -self._lookahead)
         return (self._block is not None) + max(0, waiting) // self._size
 

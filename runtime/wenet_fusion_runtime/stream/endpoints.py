@@ -1,4 +1,4 @@
-"""Endpoint rules, which close a segment after a number of silent frames or of all frames."""
+"""Endpoint rules, which close a segment after a number of silent frames or at a certain length."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ OFFLINE_BLOCK_FRAMES = 2048  # 82 s at 40 ms; the memory of attention grows with
 def transcribe_offline(
     model: AcousticModel, samples: np.ndarray, chunk: int, left: int, options: DecodingOptions = DecodingOptions()
 ) -> list[Result]:
-    """Return the segments of one utterance, run in one step; a stream gives the same tokens.
+    """Return the segments of one utterance; a stream gives the same tokens.
 
     Args:
         model: the model.
@@ -52,7 +52,8 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
     Args:
         model: the model.
         utterances: samples (n,) of each, at the model's rate; the model's right padding is appended here.
-        chunk: frames per chunk; a chunk as long as the longest utterance (full context) is always allowed.
+        chunk: frames per chunk; one as long as the longest utterance (full context) is allowed too, unless
+            the file was exported for one chunk size.
         left: chunks visible to the left.
     Raises:
         ValueError: the model was not trained for the chunk with this left context.

@@ -68,7 +68,8 @@ class Recognizer:
             hot_words: phrases to prefer or suppress, added to those of the options, whose boosts they override.
             context: a text whose names and rare words become hot words; see `Stream.set_context`.
         Raises:
-            ValueError: the chunk does not suit the model, hot words are unusable, or the mode keeps one hypothesis.
+            ValueError: the chunk does not suit the model, hot words are unusable, or they are given in a mode that
+                keeps one hypothesis.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk

@@ -29,7 +29,7 @@ def make_result(
         frames: the segment's first frame, and the one after its last.
         endpoint: why the segment closed; None while it is open.
         earliest: lower limit of the tokens' start times, in seconds. CTC emits a word near its end, so the first word
-            of a segment may begin before it, in the silence that closed the previous segment.
+            of a segment may begin before the segment, in the silence that closed the previous one.
     """
     vocabulary, best = meta.vocabulary, hypotheses[0]
     start, end = frames[0] * meta.frame_seconds, frames[1] * meta.frame_seconds

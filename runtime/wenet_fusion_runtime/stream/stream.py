@@ -146,7 +146,8 @@ class Stream:
         Returns:
             the terms that were found.
         Raises:
-            ValueError: the stream is finished, or the mode keeps one hypothesis only; the stream does not change.
+            ValueError: the stream is finished, the mode keeps one hypothesis only, or the boost is out of range; the
+                stream does not change.
         """
         self.set_biasing(self._biasing.with_context(text, boost))
         return tuple(word.phrase for word in self._biasing.context)
@@ -177,7 +178,7 @@ class Stream:
         """Add the next samples, any number, without running the model.
 
         Args:
-            samples: (n,) or (n, channels), float32 in [-1, 1] (other values are clipped) or int16.
+            samples: (n,) or (n, channels), float32 in [-1, 1] (values up to 16 are clipped) or int16.
             sample_rate: Hz, the same in all calls; None is the model's rate. Other rates are resampled.
         Raises:
             ValueError: the audio has ended, the rate changed, or the samples have a wrong type, shape or value; the

@@ -183,7 +183,7 @@ def test_a_device_that_refuses_mono_gives_all_its_channels(install) -> None:
         assert np.array_equal(next(source.blocks()).samples, ramp(0, 7, 4))
     with pytest.raises(OSError, match="refuses 3 of its 4 channels"), Microphone(choose_device(), channels=3):
         pass
-    with pytest.raises(ValueError, match="has 4 channels, found 5; ask for fewer"):
+    with pytest.raises(ValueError, match="has 4 channels, not 5; ask for fewer"):
         Microphone(choose_device(), channels=5)
 
 

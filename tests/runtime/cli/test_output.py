@@ -157,7 +157,7 @@ def test_unknown_values_of_flags_end_the_command(run, arguments: list[str], caps
     with pytest.raises(SystemExit):
         run("one.wav", *arguments)
     err = capsys.readouterr().err
-    assert "invalid choice: 'doc'" in err or "expected seconds or 'off', found 'soon'" in err
+    assert "invalid choice: 'doc'" in err or "expected a number or 'off', found 'soon'" in err
 
 
 def test_endpoint_flags_close_segments(folder: Path, run) -> None:

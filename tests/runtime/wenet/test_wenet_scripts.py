@@ -184,7 +184,7 @@ def test_our_own_export_through_wenets_methods(exported: Path, trained: TrainedM
 
 
 def test_a_chunk_longer_than_the_positions_is_refused(reader: Path) -> None:
-    with pytest.raises(ValueError, match="chunk 5000 must be less than 5000 frames: WeNet's encoders know no more"):
+    with pytest.raises(ValueError, match="chunk 5000 must be less than 5000 frames: WeNet's positions end there"):
         Recognizer(load_model(reader)).create_stream(5000, 0)
 
 

@@ -165,7 +165,7 @@ class Window:
         self._begin, self._bytes = 0, b""
 
     def look(self, position: int, count: int) -> bytes:
-        """Return `count` bytes (at most 64 KiB) from `position` on; fewer at the end of the file."""
+        """Return `count` bytes (at most 128 KiB) from `position` on; fewer at the end of the file."""
         at = position - self._begin
         if at < 0 or at + count > len(self._bytes):
             self._begin, at = position, 0

@@ -18,7 +18,7 @@ def scan(find: Callable[[Window], T], window: Window, path: str | None) -> T:
     """Return the result of `find` on a file; for a large file that has not changed, the kept result of its last scan.
 
     Args:
-        find: a function of a module; its result must not be changed.
+        find: a module-level function, so that it is the same object in each call; its result must not be changed.
         window: reads the file.
         path: path of the file; None if it has none: then nothing is kept.
     """

@@ -17,7 +17,7 @@ _FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
     "tta,w64,wav,wv,xwma"
 )
-_EXACT = ("mov", "matroska")  # containers that state how long they are
+_EXACT = ("mov", "matroska")  # containers that state the exact duration of the audio
 _MOST_PLANES = (
     7  # with more planes (one per channel), PyAV up to at least 18.1 reads beyond its list of pointers and crashes
 )

@@ -26,9 +26,9 @@ _RATES_2 = (
 _SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; half of these in MPEG 2, a quarter in MPEG 2.5
 _SYNC_BYTES = 6000  # at least three frames
 _HEAD_BYTES = 48  # beginning of a frame that includes the mark of an encoder's tag
-_NOTES_BYTES = 192
+_NOTES_BYTES = 192  # beginning of a frame that includes the whole tag of an encoder
 _SEARCHED = 1 << 15  # bytes that are searched for frames at once
-_MOST_PARTS = 100_000  # limit of the runs of frames in a stream between which damage is cut out
+_MOST_PARTS = 100_000  # most runs of frames in a stream; damage between further runs is not cut out
 _MARKS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 def parse_frame(header: bytes) -> Frame | None:
-    """Return the frame whose header these 4 bytes are; None if they are no header, or one of the free format."""
+    """Parse the 4 bytes of a frame header; None if they are not a header, or do not state the bit rate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return None
     return _parse(header[1], header[2], header[3] >> 6 == 3)
@@ -124,7 +124,7 @@ class _FrameSearch:
         self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return the next place of two frames of `kind` (one at the end), or of three of another kind; else the end."""
+        """Return where the next two frames of `kind` begin (one at the end), or three of another kind; else the end."""
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:
@@ -175,7 +175,7 @@ def _headers() -> _Headers:
 
 
 def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
-    """Return the streams between two bytes with their lengths; tags and damaged bytes between frames are skipped.
+    """Return the streams from byte `start` to `end` with their lengths; skip tags and damaged bytes.
 
     A stream ends where version, layer, sample rate or number of channels change, and before an encoder's tag.
     """
@@ -206,7 +206,7 @@ def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
 
 
 def _read_notes(data: bytes, frame: Frame) -> tuple[int, int] | None:
-    """Return the numbers of frames and of added samples in an encoder's tag (`_MARKS`); None if the frame is audio."""
+    """Return the numbers of frames and of padding samples from an encoder's tag; None if the frame is audio."""
     version, _, _, is_mono = frame.kind
     begin = 4 + ((17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)) + 2 * (not data[1] & 1)
     if data[36:40] == b"VBRI":

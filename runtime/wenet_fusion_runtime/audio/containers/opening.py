@@ -41,20 +41,21 @@ _HEAD_BYTES = 6000  # beginning of a file from which its kind is detected: at le
 _FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
 _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
-# In libsndfile's log: a chunk of samples that should be longer than the file; libsndfile itself shortens it silently.
+# In libsndfile's log: a chunk states more bytes of samples than the file has. libsndfile shortens it without an error.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _ID3_END = 128  # bytes of a tag at the end of mp3
 _SLACK_BYTES = 64  # difference of the sizes in libsndfile's log that padding and offsets may cause
-_FRAMES_PER_BYTE = 16  # sample frames per byte in the densest format that only libsndfile reads
+_FRAMES_PER_BYTE = 16  # most sample frames per byte in the formats that only libsndfile reads
 
 
 def open_decoder(source: str | Path | BinaryFile) -> Decoder:
     """Return the decoder of a file. Its `close` closes a file that was given as a path, but not an open file.
 
-    libsndfile decodes formats that it reads completely, PyAV the others. The contents tell the format, not the name.
+    This package decodes uncompressed WAV, libsndfile the formats that it reads completely, and PyAV the others. The
+    format is detected from the contents, not from the name.
 
     Args:
-        source: path, or open binary file. From a pipe, WAV is decoded as it arrives; other formats are copied first.
+        source: path, or open binary file. A pipe is copied first, unless it holds uncompressed WAV.
     Raises:
         OSError: the path cannot be opened.
         ValueError: the file cannot be read as audio; the message does not name the file.
@@ -69,7 +70,7 @@ def open_decoder(source: str | Path | BinaryFile) -> Decoder:
 
 
 def _open_pipe(pipe: BinaryFile) -> Decoder:
-    """Decode WAV as it arrives; copy other formats to a temporary file first."""
+    """Decode uncompressed WAV as it arrives; copy other formats to a temporary file first."""
     taken = bytearray()
 
     def read(count: int) -> bytes:
@@ -144,7 +145,7 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
         member = FileRange(file, begin, window.size)
         header = _read_header(member)
         end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
-        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # no samples, rather than unknown
+        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # the size 0 is true, not unknown
             end = begin + header.offset
         chunks, following = _after_samples(file, window, end)
         links.append(Link(begin, following, parts=((begin + header.offset, end), *chunks)))
@@ -280,7 +281,7 @@ def _open_media(file: BinaryFile, cause: str) -> Decoder:
     """Open a file with PyAV.
 
     Raises:
-        ValueError: PyAV cannot read the file, or is not installed; the message says why it is needed.
+        ValueError: PyAV cannot read the file, or is not installed (then the message holds `cause`).
     """
     try:  # a file object without a name, so that FFmpeg detects the format from the contents
         return MediaDecoder(FileRange(file, 0, file.seek(0, io.SEEK_END), closes=True))

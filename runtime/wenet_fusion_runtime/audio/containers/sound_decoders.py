@@ -1,4 +1,4 @@
-"""The interface of audio decoders, which return samples in order, and the decoders for libsndfile."""
+"""The interface of audio decoders, which return samples in order, and the decoders that use libsndfile."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SoundfileDecoder:
 
     Args:
         source: path, or open file.
-        expected: counted number of samples per channel; it is an error if there are fewer.
+        expected: counted number of samples per channel; `read` raises ValueError if there are fewer.
     Raises:
         soundfile.LibsndfileError: libsndfile cannot read the file.
         TypeError: libsndfile mistakes the file for samples without a header.

@@ -1,4 +1,4 @@
-"""WeNet's ONNX exports (encoder, CTC head and decoder), called as by WeNet's onnxruntime program.
+"""WeNet's ONNX exports (encoder, CTC head and decoder), called as WeNet's onnxruntime program calls them.
 
 Shapes: C cached frames, M encoder frames of a call.
 """
@@ -46,7 +46,7 @@ class CacheLayout(NamedTuple):
 
     @property
     def shown_left(self) -> int:
-        """The left context in chunks; if it is unlimited, as many as a stream has between two fresh states."""
+        """The left context in chunks; if unlimited, the most chunks that a stream has between two fresh states."""
         return self.left if self.left >= 0 else -(-MOST_FRAMES // self.chunk)
 
     def fresh(self) -> GraphState:

@@ -21,7 +21,7 @@ class RecipeSettings(NamedTuple):
 
     features: FeatureSettings = FeatureSettings()
     reverse_weight: float | None = None  # of the right-to-left decoder
-    static_chunk: int = 0  # frames of the only chunk size that it was trained with; 0: it was trained with several
+    static_chunk: int = 0  # frames of the only chunk size in training; 0: the model was trained with several
     vocabulary: str | None = None  # its path, as the recipe names it
 
 

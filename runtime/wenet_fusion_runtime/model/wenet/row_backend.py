@@ -102,7 +102,7 @@ class RowBackend:
             ValueError: the chunk has more frames than the model has positions.
         """
         if chunk >= MOST_FRAMES:
-            raise ValueError(f"chunk {chunk} must be less than {MOST_FRAMES} frames: WeNet's encoders know no more")
+            raise ValueError(f"chunk {chunk} must be less than {MOST_FRAMES} frames: WeNet's positions end there")
         return tuple(self.graphs.fresh(chunk, left) for _ in range(batch))
 
     def step(

@@ -78,7 +78,7 @@ def find_model_files(path: Path, units: Path | None = None) -> ModelFiles | None
 
 
 def _graphs(encoder: Path) -> tuple[Path, ...]:
-    """Return the three graphs beside an encoder; only the encoder if one of the others is missing."""
+    """Return the encoder and the two graphs beside it; only the encoder if one of these is missing."""
     suffix = encoder.name.removeprefix("encoder")
     others = [encoder.with_name(f"{name}{suffix}") for name in ("ctc", "decoder")]
     return (encoder, *others) if all(path.is_file() for path in (encoder, *others)) else (encoder,)

@@ -30,7 +30,7 @@ REVERSE_WEIGHT = 0.3  # default of WeNet's recipes with two decoders
 _QUANTISED = "quant"
 _RESTARTS = (
     f"its positions end after {MOST_FRAMES} frames: a stream starts the encoder anew in the silence after a segment, "
-    "at the latest there"
+    "at the latest when the positions end"
 )
 _ALONE = "takes one row: a server steps its streams one after the other"
 _NO_DELAY = "no correction of word times for emission delay: nobody has measured it"
@@ -143,7 +143,7 @@ _OPEN = {SCRIPTED: _script, GRAPHS: _graphs, SHERPA: _sherpa}
 
 
 def _vocabulary(files: ModelFiles, recipe: RecipeSettings) -> Path:
-    """Return the path of the vocabulary: given or found, else the recipe's path, relative to a folder above."""
+    """Return the path of the vocabulary: given or found, else the recipe's, tried in each folder above the model."""
     if files.units is not None:
         return files.units
     path = files.models[0]

@@ -17,7 +17,7 @@ _GZIP = b"\x1f\x8b"
 _LONGEST_LINE = 1 << 16  # bytes; longer than any line of an ARPA file
 _LONGEST_PREAMBLE = 1000  # lines of text before \data\
 _MOST_DIGITS = 15  # digits of a number of n-grams
-_ZERO = -99.0  # the logarithm of 0 in ARPA files; -inf is read as this
+_ZERO = -99.0  # the logarithm of 0 in ARPA files; -inf is read as -99
 _TRUNCATED = "the file was cut off or written incompletely: copy it or train the model again"
 
 
@@ -90,7 +90,7 @@ class _Reader:
         if line != b"\\data\\":
             found = f"the file begins with {_shown(first)}" if first else "the file is empty"
             raise self._error(
-                f"{found}, an ARPA file with \\data\\; give an ARPA file (text, or compressed with gzip) "
+                f"{found}, expected \\data\\; give an ARPA file (text, or compressed with gzip) "
                 "or a binary file of KenLM",
                 max(1, first_line),
             )
@@ -179,7 +179,7 @@ class _Reader:
         return f"expected numbers before and after the words, found {_shown(text)}; train the model again"
 
     def _check_unigrams(self, table: NgramTable) -> None:
-        """Raise ValueError for the first word that occurs twice, recognised by the number of its first occurrence."""
+        """Raise ValueError for the first repeated word: its number is that of its first occurrence, not its row."""
         repeated = table.words[:, 0] != np.arange(len(table.words))
         if repeated.any():
             row = int(repeated.argmax())

@@ -107,7 +107,7 @@ class NgramModel:
                     f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
                     "and end"
                 )
-        # Results are normalised: in a model trained on other texts, a word is found by its normal form.
+        # Results are normalised. If the model's words are not, their normal forms find them.
         self._normal_forms = {
             normal: number
             for word, number in self._numbers.items()
@@ -232,7 +232,8 @@ class KenlmModel:
         ImportError: the package is not installed.
         ValueError: the package cannot read the file.
 
-    >>> KenlmModel("lm.bin").finish(state)  # doctest: +SKIP
+    >>> model = KenlmModel("lm.bin")  # doctest: +SKIP
+    >>> model.finish(model.start())  # doctest: +SKIP
     -1.151
     """
 

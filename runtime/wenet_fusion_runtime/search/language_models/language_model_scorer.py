@@ -46,7 +46,7 @@ class LanguageModelScorer:
         _check_words(model, spelling)
         self.model, self.weight, self.word_bonus = model, weight, word_bonus
         self._parts = spelling.parts
-        # A token completes one word fewer than it has parts.
+        # A token completes at most one word fewer than it has parts.
         self.most_gained = max(0.0, word_bonus) * np.array([len(parts) - 1 for parts in spelling.parts])
 
     def start(self) -> _Words:
