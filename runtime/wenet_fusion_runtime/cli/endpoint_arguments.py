@@ -17,7 +17,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("silence_probability", "treat a frame as silent if blank is more probable than P"),
     (
         "complete_probability",
-        "close a segment once its sentence is complete with probability P, according to --language_model and the "
+        "close a segment once its sentence is complete with probability P, according to the language model and the "
         "silence so far",
     ),
     ("complete_seconds", "shortest silence after which a sentence counts as complete"),

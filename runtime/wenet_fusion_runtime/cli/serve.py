@@ -50,8 +50,8 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         "max_frames_per_second",
         "frames_per_second",
         float,
-        "WebSocket frames or HTTP requests of one connection per second; further ones wait; pings and empty frames "
-        "count as 10",
+        "WebSocket frames or HTTP requests of one connection per second; further ones wait; a ping or an empty frame "
+        "counts as 10",
     ),
     ("max_bytes_per_second", "bytes_per_second", float, "bytes of one connection per second; further ones wait"),
 )

@@ -149,8 +149,8 @@ class FrameRules:
     def answer(self, counts: SegmentCounts, end_probability: float) -> tuple[SegmentCounts, Endpoint | None]:
         """Use the probability that the sentence ends after the text so far, for which `scan` asked.
 
-        Pauses within a sentence have exponential lengths, so each `complete_pause_seconds` of silence multiplies the
-        odds of the end by e.
+        The lengths of pauses within a sentence follow an exponential distribution, so each `complete_pause_seconds` of
+        silence multiplies the odds of the end by e.
 
         Returns:
             the counts for the next `scan`, and the endpoint if the segment closes at once, else None.
