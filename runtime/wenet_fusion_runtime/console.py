@@ -19,7 +19,7 @@ from typing import NoReturn
 # Errors that a file, a value, a package or the machine causes, not a defect of the code.
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RecursionError, OverflowError)
 TRACEBACK_VARIABLE = "WENET_FUSION_TRACEBACK"
-SHOWN = 100  # characters of a value that comes from outside
+SHOWN = 100  # most characters shown of a value that comes from outside
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line and paragraph ends
 _BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of text
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

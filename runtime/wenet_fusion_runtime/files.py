@@ -190,8 +190,8 @@ def hold_lock(path: Path, message: str) -> io.FileIO:
     """Lock a file for this process until it ends, however it ends; child processes do not inherit the lock.
 
     Args:
-        path: created if it is missing; holds the number of the process afterwards.
-        message: of the error, with `{holder}` for the number of the process that holds the lock.
+        path: created if it is missing; holds the process ID afterwards.
+        message: text of the error, with `{holder}` for the ID of the process that holds the lock.
 
     Returns:
         The open file; closing it frees the lock.

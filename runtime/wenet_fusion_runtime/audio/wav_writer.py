@@ -61,7 +61,7 @@ class WavWriter:
         self._bytes += samples.nbytes
         self.seconds += len(samples) / sample_rate
         file.seek(0)
-        file.write(_header(channels, sample_rate, self._bytes))  # replaces bytes, so it needs no space
+        file.write(_header(channels, sample_rate, self._bytes))  # overwrites bytes, so it needs no more space
 
     def close(self) -> None:
         """Close the file if one was begun; its header is complete after each block."""

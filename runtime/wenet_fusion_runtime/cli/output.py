@@ -162,7 +162,7 @@ class _WholeFile:
             self._file.write(text)
 
     def close(self, keep: bool) -> None:
-        """Close the file, and replace the old one if `keep` is set; otherwise drop it."""
+        """Close the file. It replaces the old one if `keep` is set, and is deleted otherwise."""
         with _output_errors(self._path), self._open, _output_errors(self._path):
             self._file.close()
             if self._part is not None and not keep:

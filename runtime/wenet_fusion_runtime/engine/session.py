@@ -27,7 +27,7 @@ class Backlog(RuntimeError):
 
 
 class Update(NamedTuple):
-    """Results of one block of a session. A session ends with one update that `is_last`, unless it was closed."""
+    """Results of one block of a session. A session that is not closed ends with an update whose `is_last` is True."""
 
     finals: tuple[Result, ...] = ()  # segments that closed, oldest first, empty ones included
     partial: Result | None = None  # the open segment so far; None in the last update

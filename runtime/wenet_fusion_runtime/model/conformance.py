@@ -1,4 +1,4 @@
-"""Check the outputs of a model's graphs against its meta.json; no other module does.
+"""Check the outputs of a model's graphs against its metadata, and name the file in the errors.
 
 Shapes: B rows, T encoder frames, D encoder width, K best tokens of a frame, H hypotheses.
 """

@@ -77,7 +77,7 @@ class Result:
     committed: int  # number of final words at the start of `words`; their times may still change a little
     segment: int  # number of the segment in its stream, from 0
     start_seconds: float  # start of the segment in the stream; its first word may begin earlier
-    end_seconds: float  # end of the decoded audio, right padding included
+    end_seconds: float  # end of the segment so far; the right padding counts
     hypotheses: tuple[Hypothesis, ...]  # best first; not rescored in a partial result
     endpoint: Endpoint | None  # why the segment closed; None while it is open
 

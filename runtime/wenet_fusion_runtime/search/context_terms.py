@@ -11,7 +11,7 @@ from wenet_fusion_runtime.results.vocabulary import Vocabulary, is_unspaced
 from wenet_fusion_runtime.search.spelling import Spelling
 
 MOST_TERMS = 500
-LONGEST_NAME = 4  # words; longer runs of capitals are headings
+LONGEST_NAME = 4  # words; a longer run of capitalised words is a heading
 _RARE_LETTERS, _RARE_TOKENS = 5, 3
 _WHOLE_WORD = 4  # a vocabulary with a token of this many letters holds frequent words as single tokens
 _END_MARKS = ".!?:;\u2026\u3002\uff01\uff1f\uff1b"

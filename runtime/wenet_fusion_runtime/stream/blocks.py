@@ -19,7 +19,7 @@ class Block(NamedTuple):
 
 
 class BlockBuffer:
-    """Take samples at any rate and in any cut; return blocks of `chunk` frames, the same for every cut.
+    """Take samples at any rate, in pieces of any length; return blocks of `chunk` frames that the pieces do not change.
 
     Args:
         sample_rate: the model's sample rate, Hz.

@@ -80,7 +80,7 @@ class SegmentDecoder:
     def _advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
         """Search T frames. `_counts` already includes them.
 
-        Commits happen at absolute frames divisible by COMMIT_FRAMES, so cuts do not matter.
+        Commits happen at absolute frames divisible by COMMIT_FRAMES, however the frames are cut into blocks.
         """
         seconds = self._options.commit_seconds
         if seconds is None:

@@ -24,7 +24,7 @@ from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 class Stream:
     """One recording, recognised as it arrives. `Recognizer.create_stream` makes it; only one thread at a time uses it.
 
-    Pass the audio to `accept_waveform`, then call `finish` once; leaving a `with` block calls `finish`.
+    Pass the audio to `accept_waveform`, then call `finish` once; leaving a `with` block without an error calls it.
 
     A program that steps many streams in one batch uses the methods that `accept_waveform` and `finish` call:
 

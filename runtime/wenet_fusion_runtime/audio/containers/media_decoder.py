@@ -57,7 +57,7 @@ class MediaDecoder:
         stream = self._container.streams.audio[0]
         self._stated = _stated_seconds(self._container, stream)
         self._decoded = self._container.decode(stream)
-        self._rest = self._next()  # the sample rate is reliable only in the first frame
+        self._rest = self._next()  # only a decoded frame states the sample rate reliably
         if self._rest is None:
             raise ValueError("has no samples")
 

@@ -65,7 +65,7 @@ def open_decoder(source: str | Path | BinaryFile) -> Decoder:
         borrowed = None if isinstance(source, (str, Path)) else cast(BinaryFile, Borrowed(source))
         file = borrowed or opened.enter_context(open(str(source), "rb"))
         decoder = _open_file(file, path) if file.seekable() else _open_pipe(file)
-        opened.pop_all()  # the decoder closes it
+        opened.pop_all()  # the decoder closes the file
     return decoder
 
 
@@ -157,7 +157,7 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
 
 
 def _after_samples(file: BinaryFile, window: Window, end: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the byte ranges of further chunks with samples, as stated, and the beginning of the next joined file."""
+    """Return the stated byte ranges of further chunks with samples, and where the next joined file begins."""
     chunks: list[tuple[int, int]] = []
     rest = FileRange(file, 0, window.size)
     if is_wav(window.look(end, 12)):  # an odd size without padding

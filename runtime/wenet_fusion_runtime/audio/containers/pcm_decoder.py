@@ -19,7 +19,7 @@ class PcmDecoder:
     """Decode uncompressed samples of a WAV file or pipe whose header has been read.
 
     Args:
-        file: open binary file, positioned after the header.
+        file: open binary file, positioned at the first sample.
         header: header of the file.
         available: number of bytes after the header; None for a pipe.
 

@@ -99,7 +99,7 @@ class RowBackend:
         """Return a fresh state for each row; see `Backend`.
 
         Raises:
-            ValueError: the chunk has more frames than the model has positions.
+            ValueError: the chunk has at least as many frames as the model has positions.
         """
         if chunk >= MOST_FRAMES:
             raise ValueError(f"chunk {chunk} must be less than {MOST_FRAMES} frames: WeNet's positions end there")

@@ -23,7 +23,7 @@ MODEL_TYPE = "wenet_ctc"
 BINS = 80
 _DEFAULT_CHUNK, _DEFAULT_LEFT = 16, 4  # sherpa-onnx's defaults, for files that do not state them
 _INPUTS = 6
-_SILENCE = float(np.log(np.finfo(np.float32).eps))  # a filter bank of digital silence
+_SILENCE = float(np.log(np.finfo(np.float32).eps))  # the log energy of a mel bin in digital silence
 
 
 class SherpaGraph:

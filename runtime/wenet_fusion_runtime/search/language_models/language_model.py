@@ -74,8 +74,8 @@ class NgramModel:
     which the context was shortened adds a backoff weight.
 
     The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
-    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram
-    below the highest order with which the text ends. An n-gram takes 20 bytes, a word about 100 more.
+    binary search for its parent and its word in one sorted array. A state is the number of a node: that of the longest
+    n-gram at the end of the text, below the highest order. An n-gram takes 20 bytes, a word about 100 more.
 
     Args:
         arpa: the n-grams.
