@@ -74,8 +74,8 @@ class DecodingOptions:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
         if self.commit_seconds is not None and not 0 < self.commit_seconds <= LONGEST_SECONDS:
             raise ValueError(
-                f"commit_seconds must be a positive number (at most {LONGEST_SECONDS:g}), or None for the end of the "
-                f"segment, found {self.commit_seconds:g}"
+                f"commit_seconds must be a positive number (at most {LONGEST_SECONDS:g}), or None to wait until all "
+                f"hypotheses agree, found {self.commit_seconds:g}"
             )
 
     def resolved(self, meta: Meta) -> ResolvedOptions:
