@@ -38,13 +38,13 @@ def add(verb: Verb) -> None:
         help="model: check a checkpoint; data: check a data.list; config: check a YAML file, ours or WeNet's",
     )
     p.add_argument("path", type=Path, help="checkpoint, data.list or YAML file")
-    p.add_argument("--audio", type=Path, help="for a model: audio file to check on instead of noise")
+    p.add_argument("--audio", type=Path, help="for a model: audio file, whose beginning is used instead of noise")
     p.add_argument("--config", type=Path, help="for data: YAML file of the training configuration")
     p.add_argument(
         "--decode",
         type=_decode,
         metavar="all|N|none",
-        help="for data: decode all utterances (default), N of them, or none; missing files are always found",
+        help="for data: decode all utterances (default), N of them, or none; missing audio files are always reported",
     )
     p.add_argument("--png", type=Path, help="for data: picture of the histograms to write; needs matplotlib")
     p.add_argument(
@@ -56,13 +56,13 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--output",
         type=Path,
-        help="for WeNet's YAML: file for its translation; for data: file for the list of all unusable utterances",
+        help="for WeNet's YAML: file to write the translation to; for data: file to list all unusable utterances in",
     )
     p.add_argument(
         "--encoder",
         choices=("conformer", "fusionformer"),
         default="conformer",
-        help="for WeNet's YAML: keep its Conformer, or take our FusionFormer of the same size",
+        help="for WeNet's YAML: keep its Conformer, or replace it by our FusionFormer of the same size",
     )
     p.add_argument(
         "--utterances",

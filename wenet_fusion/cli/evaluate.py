@@ -54,7 +54,7 @@ def add(verb: Verb) -> None:
         "--max_batch_seconds",
         type=float,
         default=100.0,
-        help="size of a batch in seconds of audio, padding included",
+        help="largest size of a batch in seconds of audio, padding included",
     )
     p.add_argument(
         "--ctm",

@@ -56,12 +56,12 @@ def add(verb: Verb) -> None:
         "--max_wer_increase",
         type=float,
         default=0.5,
-        help="largest increase of the word error rate on --data that int8 may cause, percentage points",
+        help="largest increase of the word error rate on --data that int8 may cause, in percentage points",
     )
     p.add_argument(
         "--measure_errors",
         action="store_true",
-        help="measure the word error rate on --data in every precision, not only in int8",
+        help="measure the word error rate on --data for float files, too; for int8 it is always measured",
     )
 
 

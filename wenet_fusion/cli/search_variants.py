@@ -22,7 +22,7 @@ class RequestedVariants(NamedTuple):
 
 
 def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> RequestedVariants:
-    """Return the plain search; then, if requested, with hot words, with the language model, and with both.
+    """Return the plain search and, if requested, the search with hot words, with the language model, and with both.
 
     Args:
         arguments: parsed options of `add_search_arguments`.

@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _sigterm_stops(trainer: Trainer) -> Iterator[None]:
-    """Make SIGTERM, which schedulers send before they kill a job, save the state and end the run."""
+    """Save the state and end the run on SIGTERM, which schedulers send before they kill a job."""
     before = signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
     try:
         yield

@@ -36,10 +36,11 @@ class _Beams(NamedTuple):
 
 
 class AttentionBeamSearch:
-    """Attention beam search of one segment; a `Search` of the runtime.
+    """Attention beam search of one segment, with the runtime's interface `Search`.
 
     The decoder reads all frames so far and gives no alignment, so every token that is not yet final counts as emitted
-    in the last frame. All tokens have the same confidence: the geometric mean of their probabilities.
+    in the last frame. All tokens have the same confidence: the geometric mean of the probabilities of all tokens and of
+    the end of the sentence.
 
     Args:
         decoder: the left-to-right decoder, in eval mode.
@@ -63,20 +64,20 @@ class AttentionBeamSearch:
         self._found: list[AttentionHypothesis] | None = [AttentionHypothesis((), 0.0)]  # None until it is computed
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
-        """Add T more frames; the search itself only runs when hypotheses are requested. See `Search`."""
+        """Add T more frames, see `Search`. The search itself runs when hypotheses are requested."""
         if scores.frames:
             self._frame += scores.frames
             self._blocks.append(torch.from_numpy(encoder_out))
             self._found = None
 
     def commit(self, frame: int) -> None:
-        """Make the best hypothesis final, if no frame from `frame` on has been read yet."""
+        """Make the whole best hypothesis final if all frames read so far lie before `frame`; otherwise do nothing."""
         if frame >= self._frame:
             best = self.hypotheses(1)[0]
             self._final, self._final_frames = best.ids, best.frames
 
     def stable_length(self) -> int:
-        """Return the number of committed tokens: later frames may change all others."""
+        """Return the number of committed tokens; later frames may change all others."""
         return len(self._final)
 
     def hypotheses(self, count: int = 1) -> list[Hypothesis]:
@@ -148,7 +149,7 @@ def _start(decoder: Decoder, encoder_out_BTD: Tensor, lengths_B: Tensor, prefix:
 
 
 def _close(closed: list[list[AttentionHypothesis]], beams: _Beams, ended_SN: Tensor, beam_size: int) -> None:
-    """Close each open hypothesis, with its score if it ends here; keep the `beam_size` best of each utterance."""
+    """Add the open hypotheses, as if they ended here, to the closed ones; keep the best `beam_size` per utterance."""
     prefixes = beams.prefixes_SNU[:, :, 1:].tolist()
     for utterance, ids_NU, scores_N in zip(beams.utterance_S.tolist(), prefixes, ended_SN.tolist()):
         found = closed[utterance] + [AttentionHypothesis(tuple(ids), score) for ids, score in zip(ids_NU, scores_N)]

@@ -32,16 +32,17 @@ _BINS, _BAR = 20, 40
 def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
     """Report which utterances of a data list training would use, why it would skip others, and doubtful entries.
 
-    All audio is decoded, as in training, so training uses exactly the utterances that are found usable. Shards that are
-    read in sequence are read once, and durations come from the headers of their audio.
+    If all audio is decoded, training uses exactly the utterances that are found usable. Shards of data_type sequential
+    are read once, and the durations of their utterances come from the headers of the audio.
 
     Args:
         config: configuration of the training.
         data_list: the list to check.
-        decode: number of utterances to decode, spread evenly over the list or over the shards; None: all.
+        decode: number of utterances to decode, spread evenly over the list; for data_type sequential, the first ones of
+            each shard. None: all.
 
     Raises:
-        ValueError: no utterance of the list is usable.
+        ValueError: no utterance of the list is usable, unless data_type is sequential.
     """
     tokenizer = build_tokenizer(config.tokenizer, Path())
     data, training = config.data, config.training
@@ -79,8 +80,8 @@ def examine(
         listed: all utterances of the list, also those that the dataset leaves out.
         problems: messages about lines of the list that cannot be read.
         max_batch_seconds, max_batch_rows: limits of training's batches.
-        decode: number of utterances to decode, spread evenly over the list; for the others, only the existence of the
-            file is checked. None: decode all.
+        decode: number of utterances to decode, spread evenly over the list; of the others, only the existence of the
+            audio file is checked. None: decode all.
     """
     count = len(dataset) if decode is None else min(decode, len(dataset))
     chosen = [number * len(dataset) // count for number in range(count)]
@@ -167,7 +168,7 @@ def format_histogram(distribution: Distribution) -> str:
     figures = (values.min(), values.max(), values.mean(), np.median(values))
     low, high, mean, median = (f"{value:.4g}" for value in figures)
     lengths = (-(-_BAR * counts // counts.max())).tolist()
-    whole = np.issubdtype(values.dtype, np.integer)  # a bin of whole numbers is labelled with its first and last one
+    whole = np.issubdtype(values.dtype, np.integer)  # label a bin of whole numbers with its first and last number
     ranges = [
         f"{first:9.6g}" + (f" - {end - whole:<6.6g}" if end - whole > first else " " * 9)
         for first, end in pairwise(edges.tolist())
@@ -218,7 +219,7 @@ def _distributions(table: UtteranceTable, tokens: np.ndarray) -> tuple[Distribut
 
 
 def _describe_texts(table: UtteranceTable, known: np.ndarray, unknown: Counter[str]) -> str:
-    """Describe the transcripts of usable utterances, and the unknown tokens in those of unusable ones."""
+    """Describe the transcripts of usable utterances, and the unknown tokens in the transcripts of unusable ones."""
     missing = unknown.total()
     share = 100 * missing / max(1, missing + int(known.sum()))
     first = ": " + ", ".join(f"{token!r} {count}" for token, count in unknown.most_common(_SHOWN)) if unknown else ""

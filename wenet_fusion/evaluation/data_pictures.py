@@ -14,11 +14,11 @@ _BINS = 50
 
 
 def draw_distributions(distributions: Sequence[Distribution], path: Path) -> None:
-    """Draw one histogram per property.
+    """Draw a histogram for each distribution, side by side in one picture.
 
     Args:
-        distributions: the properties.
-        path: the picture to write.
+        distributions: the values to draw.
+        path: picture to write.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -38,7 +38,7 @@ def draw_distributions(distributions: Sequence[Distribution], path: Path) -> Non
         low, middle, high = (float(value) for value in (values.min(), np.median(values), values.max()))
         centred = 0.5 * np.issubdtype(values.dtype, np.integer)  # bars of whole numbers stand above their ticks
         axis.hist(values, bins=round_edges(values, _BINS) - centred, color="#2a6fbb")
-        axis.set_yscale("log", nonpositive="clip")  # shows the few longest utterances, which decide about memory
+        axis.set_yscale("log", nonpositive="clip")  # shows the few longest utterances, which need the most memory
         axis.set_ylim(bottom=0.5)
         axis.yaxis.set_major_formatter("{x:,g}")
         axis.axvline(middle, color="#444444", linewidth=1, linestyle="--")

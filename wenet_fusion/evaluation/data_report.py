@@ -25,7 +25,7 @@ class DataReport(NamedTuple):
     """
 
     utterances: int  # number of utterances that training would use
-    hours: float  # their duration
+    hours: float  # total duration of these utterances
     skipped: list[Skip]  # unusable utterances
     notes: tuple[str, ...] = ()  # filtered utterances, wrong durations, changes of transcripts, duplicates
     problems: tuple[str, ...] = ()  # unreadable lines of the list; training refuses a list that has any

@@ -1,7 +1,7 @@
 """Decode a list of recordings: run the encoder once for each chunking, then every search on its output.
 
-The runtime's code does search, rescoring and right padding, so streaming the same audio through an exported file gives
-the same tokens. All code that decodes a data.list uses this module: evaluation, forced alignment, the tools.
+The runtime's code does search, rescoring and right padding, so streaming the same audio through an exported float file
+gives the same tokens. Evaluation, forced alignment and tools that decode or read whole lists use this module.
 """
 
 import dataclasses
@@ -150,7 +150,7 @@ class BatchDecoder:
             yield Decoded(*condition, tokens, encoder_seconds, taken, words if self._options.ctm else None)
 
     def _search(self, search: Search, step: StepScores) -> tuple[list[list[int]], list[list[Word]]]:
-        """Return the token ids and the words of each row; attention search gives no words, as it has no times."""
+        """Return the token ids and the words of each row; attention search gives no words, as its tokens lack times."""
         decoding = search.variant.decoding
         if search.mode == ATTENTION:
             if self._decoder is None:
@@ -158,7 +158,7 @@ class BatchDecoder:
             memory, lengths = torch.from_numpy(step.encoder_out), torch.from_numpy(step.lengths)
             found = attention_search(self._decoder, memory, lengths, decoding.resolved(self._model.meta).beam_size)
             return [list(hypotheses[0].ids) for hypotheses in found], []
-        if not SEARCH_MODES[search.mode].has_alternatives:  # a length penalty has no effect on a single hypothesis
+        if not SEARCH_MODES[search.mode].has_alternatives:  # greedy search refuses a length penalty
             decoding = dataclasses.replace(decoding, length_penalty=0.0)
         rows = decode_rows(self._model, step, dataclasses.replace(decoding, mode=search.mode))
         return list(map(joined_ids, rows)), [[word for segment in row for word in segment.words] for row in rows]
@@ -171,7 +171,7 @@ def plan_batches(
 
     Args:
         utterances: the utterances to group.
-        max_batch_seconds: audio of a batch, padding included; a longer utterance is a batch of its own.
+        max_batch_seconds: seconds of audio in a batch, padding included; a longer utterance is a batch of its own.
     """
     plan = epoch_batches([item.seconds for item in utterances], max_batch_seconds, MAX_ROWS, seed=0, epoch=0)
     return [[utterances[index] for index in indices] for indices in plan]

@@ -10,9 +10,9 @@ from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
 from wenet_fusion.trained_model import latency
 
-# An input frame influences an output if changing the frame changes the output by more than rounding does.
+# An input frame influences an output if a change of the frame changes the output by more than rounding does.
 RELATIVE_THRESHOLD = 1e-5
-GROUP_ATTENTION = 1 << 22  # largest number of attention weights of a batch, per head and layer
+GROUP_ATTENTION = 1 << 22  # number of attention weights of a batch, per head and layer
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
     """Measure which input frames influence which outputs, by changing inputs and comparing outputs.
 
     All rows of a batch hold the same noise, but in each row except the last a different frame is replaced. Outputs that
-    differ from those of the last row depend on the replaced frame. The method relies on the batch law, which the tests
-    check. Batches are small, so that memory grows at most with the square of `frames`.
+    differ from those of the last row depend on the replaced frame. This requires that a row's outputs do not depend on
+    the other rows, which tests check. Batches are small, so that memory grows at most with the square of `frames`.
 
     Args:
         model: any model.
@@ -45,7 +45,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
         frames: T, number of encoder frames.
 
     Raises:
-        ValueError: `frames` is less than 1, or rounding in the model is larger than the influence to measure.
+        ValueError: `frames` is less than 1, or the model is int8, whose rounding hides small influences.
     """
     if frames < 1:
         raise ValueError(f"the number of frames to measure must be at least 1, found {frames}")
@@ -73,7 +73,7 @@ def influence(model: AcousticModel, chunking: Chunking, frames: int) -> Influenc
 
 
 def describe(model: AcousticModel, operators: dict[str, int], chunkings: list[Chunking], frames: int) -> str:
-    """Return a page of text about a model.
+    """Return a text about a model: sample rate, frame, operators, and the latency and context of each chunking.
 
     Args:
         model: any model.
@@ -115,7 +115,7 @@ def draw_influence(influences: list[Influence], frame_seconds: float, path: Path
     Args:
         influences: one per chunking.
         frame_seconds: duration of an encoder frame.
-        path: the picture to write.
+        path: picture to write.
 
     Raises:
         ValueError: matplotlib is not installed.

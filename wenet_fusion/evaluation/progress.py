@@ -20,7 +20,7 @@ class Progress:
     Batches that were decoded under another fingerprint are discarded.
 
     Args:
-        result_dir: folder of the evaluation; gets a subfolder until the evaluation is complete.
+        result_dir: folder of the evaluation; a subfolder holds the files until the evaluation is complete.
         fingerprint: digest of everything that the decoded tokens depend on, the weights included.
 
     >>> import tempfile
@@ -45,7 +45,7 @@ class Progress:
         self._folder.mkdir(parents=True, exist_ok=True)
         earlier = self._folder / "earlier.jsonl"
         write_text(earlier, "".join([self._header(), *map(_line, batches)]))
-        for path in self._folder.glob("*.jsonl"):  # only now: writing fails if the disk is full
+        for path in self._folder.glob("*.jsonl"):  # delete only now: the write above fails if the disk is full
             if path != earlier:
                 path.unlink()
         return batches

@@ -76,7 +76,7 @@ class LengthRow:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result table, in the form that results.json stores.
+    """One row of the result table, in the form that results.json stores.
 
     >>> [field.name for field in dataclasses.fields(Row)][:4]
     ['mode', 'variant', 'chunking', 'wer']
@@ -101,7 +101,7 @@ class Row:
 
 
 class Scored(NamedTuple):
-    """A condition with its errors and its line of the result table."""
+    """A condition with its errors and its row of the result table."""
 
     found: Found
     scoring: Scoring

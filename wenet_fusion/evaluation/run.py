@@ -201,7 +201,7 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
 
 
 def _described(variant: Variant, meta: Meta) -> str:
-    """Return, as one line, the settings that differ from the defaults, and those that come from the model."""
+    """Return in one line the settings that differ from the defaults or come from the model."""
     usual, found = vars(DecodingOptions()), vars(variant.decoding.resolved(meta))
     values = [
         f"{name} {value:g}" for name, value in found.items() if isinstance(value, (int, float)) and value != usual[name]

@@ -1,4 +1,4 @@
-"""Measure the streaming laws on a trained model: split, batch, padding and fusion."""
+"""Check on a trained model that cuts of the audio, other rows, padding and fusion of norms do not change outputs."""
 
 import copy
 from typing import NamedTuple
@@ -17,11 +17,11 @@ CHECK_CHUNKS = 5  # number of whole chunks to stream; a short one follows
 
 
 class LawCheck(NamedTuple):
-    """The measurement of one law under one chunking."""
+    """The result of checking one law under one chunking."""
 
     law: str
-    chunking: str
-    difference: float  # relative to the largest value
+    chunking: str  # label
+    difference: float  # largest difference of encoder outputs, relative to the largest output
 
     @property
     def holds(self) -> bool:
@@ -30,11 +30,11 @@ class LawCheck(NamedTuple):
 
 
 def check_model(trained: TrainedModel, samples: np.ndarray | None = None) -> list[LawCheck]:
-    """Measure the laws in float64, at each chunk size of the model.
+    """Compare streamed, fused and batched outputs with offline outputs, in float64, at each chunk size of the model.
 
     Args:
         trained: the model.
-        samples: float32 mono (n,) at the model's rate; None: noise.
+        samples: float32 mono (n,) at the model's rate, of which about five chunks are used; None: noise.
 
     Raises:
         ValueError: `samples` are not longer than one chunk.

@@ -29,7 +29,7 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
     Args:
         exported: the files.
         options: options of the export.
-        chunking: the chunking, for targets that hold a single one.
+        chunking: chunking of the file, for targets with `one_chunking`.
     """
     found, one_chunking = exported.findings, TARGETS[options.target].one_chunking
     norms = f"{found.norm_operators} normalisation operators" if found.norm_operators else "no normalisation"
@@ -52,7 +52,7 @@ def _size(path: Path) -> str:
 
 
 def _checksum(files: Sequence[Path], target: str) -> list[str]:
-    """Return the checksum of a file of our runtime, which compares it with --require_sha256."""
+    """Return the SHA-256 of a file for our runtime, which checks it with --require_sha256."""
     return [f"SHA-256 {file_sha256(files[0])}"] if target in ("torchscript", "onnx") else []
 
 

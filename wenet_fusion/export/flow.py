@@ -30,10 +30,11 @@ def export_model(
     options: ExportOptions = ExportOptions(),
     speech: Sequence[Speech] = (),
 ) -> Exported:
-    """Export a trained model, and keep the files only if they equal the checkpoint.
+    """Export a trained model, and keep the files only if verification passes: float files equal the checkpoint, and
+    int8 files add few errors.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
-    and on `speech`. Files that contain the results of verification are then written and verified a second time. At the
+    and on `speech`. Targets whose files contain the results of verification are then written and verified again. At the
     end, the files replace the destination.
 
     Args:
@@ -41,12 +42,14 @@ def export_model(
         destination: the file to write; a folder for "wenet-onnx".
         options: target, precision, chunking.
         speech: utterances to verify on. "int8" is calibrated on every second one, and its error rate is measured on the
-            others; that of "int8-dynamic", on all. Word timestamps, if there are any, give the emission delay.
+            others; the error rate of "int8-dynamic" is measured on all. If there are word timestamps, the emission
+            delay is measured.
 
     Raises:
         ImportError: the target needs a package that is not installed.
-        ValueError: the options do not fit the target or the model; a norm is left; the files differ from the checkpoint
-            by more than the precision explains; or int8 costs too much. The destination then stays unchanged.
+        ValueError: the options do not fit the target or the model; a norm or a costly activation is left; the files
+            differ from the checkpoint by more than the precision explains; or int8 adds too many errors. The
+            destination then stays unchanged.
     """
     target = _target(trained, destination, options, speech)
     target.check()
@@ -93,7 +96,8 @@ def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech]
     """Load the files at `part` and compare them with the checkpoint.
 
     Raises:
-        ValueError: a norm is left, the files differ, or int8 costs more than `options.max_wer_increase`.
+        ValueError: a norm or a costly activation is left, the files differ, or int8 increases the word error rate by
+            more than `options.max_wer_increase`.
     """
     reference, exported = target.load(part, precision, speech)
     counts = target.operators(part, precision, exported)

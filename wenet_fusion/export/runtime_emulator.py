@@ -80,7 +80,7 @@ class RuntimeEmulator:
 
     def __init__(self, trained: TrainedModel, graphs: Sequence[Path]):
         self.fbank, self.frame_samples = trained.model.fbank, trained.config.model.frontend.frame_samples
-        self.silent = math.log(self.fbank.energy_floor) + 1e-5  # up to rounding
+        self.silent = math.log(self.fbank.energy_floor) + 1e-5  # largest feature of silence, rounding included
         self.encoder, *rest = [session(path) for path in graphs]
         self.ctc: onnxruntime.InferenceSession | None = rest[0] if rest else None
         self.decoder: onnxruntime.InferenceSession | None = rest[1] if rest else None
@@ -114,7 +114,7 @@ class RuntimeEmulator:
         return self._scores(output, self.ctc.run(None, {"hidden": output})[0], frames), new
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
-        """Return log-probabilities (N, 2) of hypotheses; zeros without a decoder."""
+        """Return log-probabilities (N, 2) of hypotheses, from both decoders; zeros without a decoder."""
         scores = np.zeros((len(hyps), 2), np.float32)
         if self.decoder is None:
             return scores

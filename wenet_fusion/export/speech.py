@@ -77,7 +77,7 @@ def check_limit(limit: float) -> None:
         raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
 
 
-# A checkpoint with a higher error rate cannot show what an export loses.
+# Highest error rate of a checkpoint at which an increase by int8 can still be judged.
 WORST_JUDGE = 0.5
 
 
@@ -95,12 +95,12 @@ class ErrorChange(NamedTuple):
     chunk: int  # the chunk size, in encoder frames, with the largest increase
 
     def raise_above(self, limit: float, path: Path) -> None:
-        """Raise ValueError if the error rate rose by more than `limit`, or if that of the checkpoint is too high."""
+        """Raise ValueError if the error rate rose by more than `limit`, or if the checkpoint's own is too high."""
         check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(
                 f"{path} is not kept: the checkpoint itself makes {100 * self.before:.0f} % errors on this speech, so "
-                "it cannot tell what int8 costs; give --data a list that the model was trained for"
+                "the errors that int8 adds cannot be measured; give --data a list that the model was trained for"
             )
         if self.after - self.before > limit:
             raise ValueError(
@@ -121,7 +121,7 @@ def measure_errors(
     speech: Sequence[Speech],
     options: DecodingOptions = DecodingOptions(),
 ) -> ErrorChange:
-    """Decode `speech` with both models, with the exported one as streams, and compare the error rates.
+    """Decode `speech` offline with the checkpoint and in streams with the file, and compare the error rates.
 
     Args:
         reference: the checkpoint in memory.

@@ -28,9 +28,9 @@ class ExportOptions:
     Args:
         target: a name in `wenet_fusion.export.flow.TARGETS`.
         precision: a precision that the target supports.
-        chunking: the chunking, for targets that hold a single one; None: the model's largest chunk size.
+        chunking: chunking of the file, for targets with `one_chunking`; None: the model's largest chunk size.
         max_wer_increase: largest increase of the word error rate that int8 may cause, as a fraction.
-        measure_errors: measure the error rates in every precision, not only in int8.
+        measure_errors: measure the error rates for float files, too; for int8 they are always measured.
 
     >>> ExportOptions("onnx", "int8").max_wer_increase
     0.005
@@ -73,7 +73,7 @@ class Exported:
         metadata: contents of meta.json; for other projects' files, the metadata of the encoder's graph.
         findings: results of the verification.
         command: command that runs the files in another project's runtime; may be empty.
-        remarks: differences between that runtime and the training, and the cost of the activation.
+        remarks: differences between the runtime and the training, and the cost of the activation.
 
     >>> Exported.__dataclass_fields__["command"].default
     ''
@@ -89,7 +89,8 @@ class Exported:
 class Target(ABC):
     """Files for one runtime. To add a target, subclass this and add the class to `TARGETS` in flow.py.
 
-    The flow calls `check` and `build`; then, for each of `stages`, `write`, `load` and `operators`; and last `finish`.
+    The flow calls `check` and `build`; then, for each of `stages`, `write`, `load` and `operators`; if the target
+    `holds_findings`, `write`, `load` and `reads_back` once more; and last `finish`.
 
     Args:
         trained: the checkpoint.
@@ -104,8 +105,8 @@ class Target(ABC):
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     norms: ClassVar[tuple[str, ...]]  # parts of operator names that a folded encoder must not contain
     costly_activations: ClassVar[tuple[str, ...]]
-    one_chunking: ClassVar[bool] = False  # false: the file serves every chunk size that the model was trained for
-    holds_findings: ClassVar[bool] = True  # meta.json holds the results of verification, so files are written twice
+    one_chunking: ClassVar[bool] = False  # the file holds one chunking, which --chunking chooses
+    holds_findings: ClassVar[bool] = True  # meta.json holds the results of verification, so the file is written twice
     holds_emission_delay: ClassVar[bool] = False  # meta.json holds the emission delay
     batches: ClassVar[bool] = True  # the runtime steps several streams as one batch
     decoding: ClassVar[DecodingOptions] = DecodingOptions()  # decoding options to measure error rates
@@ -150,7 +151,9 @@ class Target(ABC):
 
     @abstractmethod
     def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
-        """Load the written files as the runtime does, and the checkpoint, for audio no longer than that of `speech`."""
+        """Load the written files as the runtime does, and the checkpoint, to compare them on generated audio and on
+        `speech`.
+        """
 
     @abstractmethod
     def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
@@ -165,7 +168,7 @@ class Target(ABC):
         return exported.meta == parse_meta(self.metadata(found), str(self.destination))
 
     def finish(self, path: Path) -> None:  # noqa: B027
-        """Write further files beside the verified ones at `path`, e.g. a vocabulary; by default none."""
+        """Write further files, e.g. a vocabulary, before the verified ones at `path` are renamed; by default none."""
 
     def files(self) -> tuple[Path, ...]:
         """Return the written files, the most important one first."""

@@ -1,4 +1,4 @@
-"""Verify exported files: compare audio in random cuts and in batches with one offline step of the checkpoint."""
+"""Verify exported files: compare streams in random cuts, and batches, with one offline step of the checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from wenet_fusion_runtime.model.acoustic_model import AcousticModel, StepScores,
 from wenet_fusion_runtime.stream.offline import offline_step
 
 # Largest allowed difference, relative to the largest value; int8 is judged by its error rate instead. float16 rounds
-# each weight by up to 5e-4 of its value: a correct model differed by 1.6e-3 with SSE kernels.
+# each weight by up to 5e-4 of its value: the outputs of a correct model differed by 1.6e-3 with SSE kernels.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 4e-3
 GENERATED_SECONDS = 7.3  # ends within a chunk and within a frame
 
@@ -35,7 +35,7 @@ class Verification:
     largest_difference: float  # between encoder outputs and log-probabilities, relative to their largest value
     rescoring_difference: float
     frames: int
-    different_tokens: int  # frames whose best token differs
+    different_tokens: int  # frames whose best token differs; near-ties do not count, see `clear_best`
     utterances: int
     chunk_sizes: tuple[int, ...]
     tolerance: float = FLOAT32_TOLERANCE
@@ -85,8 +85,8 @@ def verify(
         exported: the file.
         speech: utterances (n,) at the model's rate.
         allowed: largest allowed difference, see `tolerance`.
-        batches: also compute all utterances as rows of one batch, unless `allowed` is infinite: scales of int8 may
-            depend on the batch.
+        batches: also compute all utterances as rows of one batch. Not if `allowed` is infinite, because the scales of
+            int8 may depend on the batch.
     """
     rng = np.random.default_rng(0)
     meta = exported.meta
@@ -113,8 +113,8 @@ def verify(
 def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return sweeps and noise with digital silence between them, float32 in [-1, 1].
 
-    Each sweep has faint noise: next to a pure tone, the mel energies would only be rounding errors of the tone, whose
-    logs differ in the first digit between any two orders of summation.
+    Each sweep has faint noise. Without it, mel bands away from the tone would hold only the tone's rounding errors, and
+    their logs would change from the first digit on whenever the order of a sum changes.
     """
     n = int(GENERATED_SECONDS * sample_rate)
     time = np.arange(n) / sample_rate

@@ -1,4 +1,4 @@
-"""Read CTM files: words with timestamps, by utterance. The runtime writes them."""
+"""Read CTM files: words with timestamps, by utterance. The runtime and forced alignment write such files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_ctm(path: Path) -> dict[str, list[Word]]:
     Lines that begin with `;;` are comments. A word without confidence gets 1.
 
     Raises:
-        ValueError: a line has another form; the message lists all such lines.
+        ValueError: a line has another form; the message lists the first such lines.
         OSError: the file cannot be read.
     """
     words: dict[str, list[Word]] = {}
@@ -63,7 +63,7 @@ def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, 
         path: path of the CTM file, for messages.
 
     Raises:
-        ValueError: the file has words of none of the texts, so it belongs to other utterances.
+        ValueError: the file has no words for any of the texts, so it is empty or belongs to other utterances.
     """
     with_words = [key for key, text in texts.items() if text.split()]
     missing = [key for key in with_words if key not in words]

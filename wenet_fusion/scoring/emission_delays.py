@@ -33,10 +33,10 @@ class DelayPercentiles(NamedTuple):
 
 
 def emission_delays(pairs: Iterable[MatchedWord]) -> list[float]:
-    """Return the seconds from the end of each word to the end of its emission; negative if it is emitted early.
+    """Return the seconds from the end of each word to the end of its emission; negative if the emission ends first.
 
     Args:
-        pairs: matched words; the recognised times are uncorrected emission times, or the times of first display.
+        pairs: matched words; the recognised times are uncorrected emission times, or the times of the words' display.
     """
     return [pair.recognised.end_seconds - pair.reference.end_seconds for pair in pairs]
 

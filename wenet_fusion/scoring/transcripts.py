@@ -28,7 +28,7 @@ class Counting:
 
     unit: Unit = "word"  # mixed: Chinese and Japanese text by characters, everything else by words
     ignore_case: bool = False  # compare case-folded text, also Greek, Cyrillic, and German sharp s
-    ignore_punctuation: bool = False  # Unicode categories P; an apostrophe within a word belongs to the word
+    ignore_punctuation: bool = False  # leave out Unicode's category P, but keep an apostrophe within a word
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -53,7 +53,7 @@ class Counting:
         return self.noun + (f", {' and '.join(names)} ignored" if names else "")
 
     def tokens(self, text: str) -> list[str]:
-        """Return the words of a text, its characters without white space, or a mixture."""
+        """Return the words of a text, or its characters without white space, or both (unit "mixed")."""
         text = normalize_text(text)
         if self.ignore_case:
             text = normalize_text(text.casefold())

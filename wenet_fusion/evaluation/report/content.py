@@ -146,8 +146,8 @@ def count_table(report: Report) -> Table:
     if delayed:
         header.append("emission delay, ms")
         explanation += (
-            " Emission delay: from the end of a word to the end of the frame that completes it, 50 / 90 / 95 % of the "
-            "correct words; a stream shows it when its chunk is complete."
+            " Emission delay: time from the end of a correct word to the end of the frame that completes it, "
+            "percentiles 50 / 90 / 95. A stream shows the word when the frame's chunk is complete."
         )
     return Table("Kinds of errors", tuple(header), tuple(rows), explanation.strip())
 

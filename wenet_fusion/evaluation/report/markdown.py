@@ -65,7 +65,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _aligned_lines(utterance: ShownUtterance) -> list[str]:
-    """Return references above hypotheses, with errors marked below, in lines of bounded width."""
+    """Return the reference above the hypothesis, with errors marked below, wrapped to lines of bounded width."""
     marks = {"": "", "substituted": "S", "deleted": "D", "inserted": "I"}
     columns = []
     for piece in utterance.pieces:

@@ -30,7 +30,7 @@ from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.model.ctc import BLANK, frames_needed
 from wenet_fusion.trained_model import TrainedModel, acoustic_model
 
-MAX_FULL_CONTEXT_SECONDS = 300.0  # the memory of full context grows with the square of the audio
+MAX_FULL_CONTEXT_SECONDS = 300.0  # the memory of full context grows with the square of the duration
 
 
 class TokenRun(NamedTuple):
@@ -71,7 +71,7 @@ class AlignmentOptions(NamedTuple):
     """
 
     chunking: Chunking = FULL_CONTEXT
-    emission_delay: EmissionDelay = EmissionDelay()  # measured by export; zero: timestamps are emission times
+    emission_delay: EmissionDelay = EmissionDelay()  # as export measures it; zero: timestamps are emission times
 
 
 class Aligned(NamedTuple):
@@ -86,7 +86,7 @@ class Aligned(NamedTuple):
 
 
 def best_path(log_probs_TV: Tensor, ids: Sequence[int]) -> BestPath:
-    """Find the most probable CTC alignment of `ids`, which may be empty (Viterbi; torchaudio's `forced_align`).
+    """Find the most probable CTC alignment of `ids`, which may be empty (Viterbi, with torchaudio's `forced_align`).
 
     Args:
         log_probs_TV: log-posteriors of T frames, float32, on the CPU.
@@ -174,7 +174,7 @@ class _Aligner:
 
     @torch.inference_mode()
     def _log_probs(self, samples: Sequence[np.ndarray]) -> list[Tensor]:
-        """Return the log-posteriors (T, V) of each utterance, right padding included."""
+        """Return the log-posteriors (T, V) of each utterance, including the frames of the right padding."""
         step = offline_step(self._model, samples, *self._options.chunking)
         rows = (step.row(index) for index in range(len(samples)))
         return [self._ctc(torch.from_numpy(encoder_out_1TD))[0] for _, encoder_out_1TD in rows]
@@ -200,7 +200,7 @@ def write_alignment(aligned: Aligned, folder: Path) -> None:
     write_text(folder / "words.ctm", "".join(ctm_lines(item.key, item.words) for item in aligned.utterances))
     write_text(folder / "tokens.ctm", "".join(ctm_lines(item.key, item.tokens) for item in aligned.utterances))
     for item in aligned.utterances:
-        name = item.key.replace("%", "%25").replace("/", "%2F")  # keys of shards may look like paths
+        name = item.key.replace("%", "%25").replace("/", "%2F")  # keys in shards may contain slashes
         tiers: dict[str, Sequence[Word | Token]] = {"words": item.words, "tokens": item.tokens}
         write_text(folder / "textgrid" / f"{name}.TextGrid", format_textgrid(tiers, item.seconds))
     rows = [

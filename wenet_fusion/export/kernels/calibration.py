@@ -14,7 +14,7 @@ LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit louder and softer sp
 
 
 def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[StreamingModel], None]:
-    """Return a function that runs a model over each utterance once, decoders included.
+    """Return a function that runs a model over the first MAX_UTTERANCES utterances, decoders included.
 
     Each utterance takes the next chunking and the next level (gain) in turn.
 

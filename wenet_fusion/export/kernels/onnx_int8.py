@@ -1,9 +1,10 @@
 """int8 for onnxruntime with constant scales, and attention as one operator.
 
-As in `static_int8`, which finds the scales, no layer's result for a row depends on block or batch. The graphs contain
-onnxruntime's own operators, so only onnxruntime runs them.
+As in `static_int8`, which also finds the scales, a layer's result for a row does not depend on the block or the batch.
+The graphs contain onnxruntime's own operators, so only onnxruntime runs them.
 
-Shapes: B rows, T queries, S keys, D width, H heads, K inputs, N outputs.
+Shapes: B rows, T queries, S keys, C cached frames, W frames of a convolution's context, D width, H heads, K inputs,
+N outputs.
 """
 
 from typing import Any, List, Optional, Tuple
@@ -22,9 +23,10 @@ DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
 
 def _typed(value: Any, like: Any, dtype: torch.dtype, channels: Optional[int] = None) -> Any:
-    """Give a graph's value a type: the axes of `like`, of any size, except the last one (`channels`, if given).
+    """Give a graph's value `dtype` and the axes of `like`: the last axis keeps its size (or gets `channels`), the other
+    axes may have any size.
 
-    A type copied from the input would claim the input's sizes, and onnxruntime complains about those when it loads the
+    A type copied from `like` would also fix the other sizes, and onnxruntime complains about them when it loads the
     graph ("Error merging shape info").
     """
     sizes = like.type().varyingSizes()
@@ -36,13 +38,13 @@ def _typed(value: Any, like: Any, dtype: torch.dtype, channels: Optional[int] = 
 
 
 def _constants(graph: Any, expected: InputRange) -> tuple[Any, Any]:
-    """Scale and zero point of an activation."""
+    """Return scale and zero point of an activation."""
     scale = graph.op("Constant", value_t=torch.tensor(expected.scale))
     return scale, graph.op("Constant", value_t=torch.tensor(expected.zero_point, dtype=torch.uint8))
 
 
 def _zero(graph: Any) -> Any:
-    """Zero point of a weight: its scales are symmetric."""
+    """Return the zero point of a weight, which is 0 because the scales are symmetric."""
     return graph.op("Constant", value_t=torch.tensor(0, dtype=torch.int8))
 
 
@@ -59,7 +61,7 @@ class _Quantise(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """A matrix product that reads int8 and writes float32."""
+    """A matrix product that reads uint8 inputs and int8 weights, and writes float32."""
 
     @staticmethod
     def forward(
@@ -141,7 +143,7 @@ class StaticConvolution(nn.Module):
 
     Args:
         source: the convolution, norms folded.
-        inside, convolved, hidden: input ranges of its three layers.
+        inside, convolved, hidden: input ranges of pointwise_in, depthwise and pointwise_out.
 
     >>> from wenet_fusion.model.layers.norm import fuse_norms
     >>> source = fuse_norms(nn.Sequential(CausalConvolution(8, 4, 0.0, 1.0)).eval())[0]

@@ -13,7 +13,7 @@ from torch.ao.nn.quantized.modules.linear import LinearPackedParams
 from torch.ao.quantization import HistogramObserver, PerChannelMinMaxObserver
 
 # FBGEMM adds pairs of products in 16 bits on CPUs without VNNI. Eight-bit inputs and seven-bit weights never overflow
-# there, 2 * 255 * 64 < 2 ** 15, so every CPU computes the same, also for inputs beyond those of the calibration.
+# there, 2 * 255 * 64 < 2 ** 15, so every CPU computes the same, also for inputs outside the calibrated range.
 WEIGHT_BITS = 7
 
 

@@ -183,7 +183,7 @@ def describe_state(model: StreamingModel) -> list[list[Any]]:
 
 
 class OneChunkEncoder(nn.Module):
-    """An encoder that takes one chunk of any size per call: every cached and new frame that exists is visible.
+    """An encoder that takes one chunk of any size per call: all cached and new frames of the stream are visible.
 
     One graph serves all chunk sizes, so position biases are looked up.
 

@@ -87,8 +87,8 @@ def quantise_dynamic(source: Path, target: Path) -> None:
     """Write a graph again with the weights of its linear layers in int8, one scale per output channel.
 
     Linear layers are the products with a constant right factor; convolutions and products of two activations stay in
-    float. Activations get one scale per call, so the result for a row depends on the rest of block and batch. Weights
-    have 7 bits: with 8, sums overflow on x86 processors without VNNI.
+    float. Activations get one scale per call, so the result for a row depends on the rest of the block and the batch.
+    Weights have 7 bits: with 8, sums overflow on x86 processors without VNNI.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -159,7 +159,7 @@ class _ConstantShapes(TorchFunctionMode):
     ) -> Any:
         if function is Tensor.unflatten and not kwargs:
             x, dim, sizes = args[0], args[1] % args[0].dim(), args[2]
-            if dim == x.dim() - 1:  # the exporter's own inference of shapes wants a -1 beside a 0
+            if dim == x.dim() - 1:  # the exporter infers shapes with a 0 only if there is also a -1
                 return _Reshape.apply(x, [0] * dim + [int(size) for size in sizes[:-1]] + [-1])
             return x.reshape([*x.shape[:dim], *sizes, *x.shape[dim + 1 :]])
         if function is Tensor.flatten and not kwargs and len(args) == 2:

@@ -57,7 +57,7 @@ class TorchProgram(Target):
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
         """Write the program.
 
-        It is put together in memory, because torch's own writer ends the process when a disk is full.
+        The file is put together in memory, because torch's own writer ends the process when a disk is full.
         """
         content = io.BytesIO()
         with _quiet():

@@ -97,7 +97,7 @@ def step_graph(model: AcousticModel) -> torch.Graph:
 
 
 def reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Return a copy as loaded from a file: it shares no methods with others, so its graphs show all operators."""
+    """Return a copy as loaded from a file: it shares no methods with other models, so its graphs show all operators."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(io.BytesIO(scripted.save_to_buffer()))

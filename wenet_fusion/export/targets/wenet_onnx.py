@@ -66,7 +66,7 @@ class FeatureTarget(Target):
         self.described = describe(self.model, self.trained, self.chunking)
 
     def stages(self) -> tuple[str, ...]:
-        """Return float32 and, if it is to be exported, int8, which is quantised from float32."""
+        """Return float32 and, if requested, int8-dynamic, which is quantised from the float32 graphs."""
         return ("float32",) if self.precision == "float32" else ("float32", self.precision)
 
     def metadata(self, found: Findings | None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class WenetOnnx(FeatureTarget):
     """A folder for WeNet's `decoder_main --onnx_dir`, for one chunking.
 
     A negative left context keeps all frames. Full context becomes WeNet's chunk size -1, which waits for the end of the
-    audio. "int8-dynamic" writes encoder.quant.onnx and so on beside the others.
+    audio. "int8-dynamic" writes encoder.quant.onnx and so on beside the float32 files.
 
     >>> WenetOnnx.name, WenetOnnx.one_chunking
     ('wenet-onnx', True)
@@ -193,7 +193,7 @@ def mel_remarks(trained: TrainedModel, runtime: str, high_freq: float, remedy: s
     Args:
         trained: the model.
         runtime: name of the runtime, at the beginning of the remark.
-        high_freq: upper edge of the runtime's filters in Hz, 0 or negative: added to the Nyquist frequency.
+        high_freq: upper edge of the runtime's filters, in Hz relative to the Nyquist frequency; 0 or negative.
         remedy: end of the remark.
     """
     frontend = trained.config.model.frontend
