@@ -1,4 +1,8 @@
-"""Check that this Python has the packages of constraints.txt. Runs on any Python 3."""
+"""Check that this Python has the packages of constraints.txt: torch and torchaudio of that version, others of any.
+
+Print "installed" if the packages of the clone are installed here, "sources" if only their dependencies are; otherwise
+fail with the reason. Runs on any Python 3.
+"""
 
 import importlib.util
 import re
@@ -35,7 +39,7 @@ def problem(root: Path) -> str:
 
 
 def runs_clone(root: Path) -> bool:
-    """Return whether both packages and their commands are installed in this environment, from the clone at `root`."""
+    """Return whether this environment runs both packages and their commands from the clone at `root`."""
     specs = (importlib.util.find_spec(name) for name in ("wenet_fusion", "wenet_fusion_runtime"))
     from_root = all(spec and spec.origin and root in Path(spec.origin).resolve().parents for spec in specs)
     return from_root and all(command_starts(name) for name in ("wenet-fusion", "wenet-fusion-runtime"))

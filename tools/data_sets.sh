@@ -1,7 +1,8 @@
 # Sourced by recipes: the data sets of a corpus, and the files that stage 0 makes for each.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
-# A set with its own list needs no wav.scp: lhotse's cuts.jsonl.gz with --data_type lhotse, or shards.list, which may
-# contain URLs, with --data_type sequential. Only stage 8 then needs the file text. Shards for evaluation must be files.
+# A set with its own list needs no wav.scp. The list is lhotse's cuts.jsonl.gz (--data_type lhotse) or shards.list
+# (--data_type sequential). The shards of the training set may be URLs, those of dev and test sets must be files. Only
+# stage 8 needs the file text.
 
 # Print the names of the corpus's data sets.
 data_sets() {
@@ -34,7 +35,7 @@ paths_of() {
   for name in $1; do echo "data/$name/$2"; done
 }
 
-# Print the arguments for making a set's list: a set may have Kaldi's segments and reco2file_and_channel.
+# Print the options for making a set's list, if the set has Kaldi's segments or reco2file_and_channel.
 segments_of() {
   [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
   [ ! -f "data/$1/reco2file_and_channel" ] || echo "--reco2file_and_channel data/$1/reco2file_and_channel"

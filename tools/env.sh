@@ -10,7 +10,7 @@
 _env_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _env_start=$SECONDS
 
-# Use the packages of this clone in an environment that has none of them, or those of another clone.
+# Use the sources of this clone in an environment in which its packages are missing or come from another clone.
 _env_use_sources() {
   export PYTHONPATH="$_env_root:$_env_root/runtime${PYTHONPATH:+:$PYTHONPATH}"
   # shellcheck disable=SC2329  # called by whoever sources this file
@@ -57,9 +57,9 @@ _env_make_venv() {
   if ! (cd "$_env_root" && "$venv/bin/python" -m pip install --disable-pip-version-check \
     ${WENET_FUSION_PIP_OPTIONS:-} -c constraints.txt -e ./runtime -e '.[test,recipes]' >&2); then
     rm -f "$venv/.installing"
-    echo "error: pip could not install the packages; its message is above. Is there a network, and disk space" \
-      "($(df -h "$_env_root" | awk 'NR == 2 { print $4 }') free, 8 GB needed)? Run the same command again when there" \
-      "is, or activate an environment that has the packages of $_env_root/constraints.txt: it will be used" >&2
+    echo "error: pip could not install the packages; its message is above. Check the network and the disk space" \
+      "($(df -h "$_env_root" | awk 'NR == 2 { print $4 }') free, 8 GB needed), and run the same command again; or" \
+      "activate an environment that has the packages of $_env_root/constraints.txt, which is then used" >&2
     return 1
   fi
   rm -f "$venv/.installing"
@@ -70,7 +70,7 @@ _env_main() {
   local found reason
   if found=$(python "$_env_root/tools/check_environment.py" "$_env_root" 2>&1); then
     [ "$found" = installed ] || _env_use_sources
-    echo "env: using $(command -v python), which suits" >&2
+    echo "env: using $(command -v python), which has the packages" >&2
     return 0
   fi
   reason=$(tail -n 1 <<<"$found")
@@ -82,7 +82,7 @@ _env_main() {
   fi
   _env_make_venv 9>&- || return 1
   exec 9>&-
-  echo "env: using $_env_root/.venv (the active environment does not suit: $reason)" >&2
+  echo "env: using $_env_root/.venv (the active environment is unsuitable: $reason)" >&2
   export VIRTUAL_ENV=$_env_root/.venv PATH=$_env_root/.venv/bin:$PATH
   unset PYTHONHOME
   hash -r

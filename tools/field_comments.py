@@ -9,9 +9,9 @@ from types import ModuleType
 
 
 def field_comments(owner: type | ModuleType) -> dict[str, str]:
-    """Return the comment of each field of a class or constant of a module, from its lines or right above them.
+    """Return the comment of each field of a class, or of each constant of a module, by name.
 
-    The comment is empty if the source has none.
+    A comment is that of the lines right above the assignment and of its own lines; empty if there is none.
     """
     source = textwrap.dedent(inspect.getsource(owner))
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/api.md from the docstrings of the names that both packages export.
+"""Write docs/api.md from the docstrings of the names that the two packages export.
 
 A test fails while the page differs from the docstrings.
 

@@ -35,11 +35,11 @@ Overrides on the command line win over the file:
 wenet-fusion train --config conf/train.yaml ... training.max_steps=100 model.encoder.dropout=0.2
 ```
 
-All mistakes are reported at once, each with its line and a suggestion:
+All mistakes are reported at once, each with its line; for an unknown key there is a suggestion:
 
 ```
 error: 2 problems in the configuration:
-  conf/train.yaml:12: model.encoder.layer: unknown key; did you mean layers?
+  conf/train.yaml:12: model.encoder.num_layers: unknown key; did you mean layers?
   conf/train.yaml:30: training.max_steps: expected a whole number, found 'many'
 ```
 

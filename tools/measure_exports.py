@@ -45,7 +45,7 @@ class Outcome:
     words: int
     chunk: int | None  # chunk size with the largest increase
     changed: int  # utterances whose text differs
-    utterances: int  # number of measured utterances; int8 is measured on half of the data
+    utterances: int  # number of measured utterances; precision int8 is measured on half of the data
     refused: str  # the reason why the export failed; empty: it succeeded
 
 
@@ -95,7 +95,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         "file, %",
         "words",
         "chunk",
-        "other texts",
+        "changed texts",
         "refused",
     ]
     rows = []
@@ -113,14 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of the model")
     parser.add_argument("--data", type=Path, required=True, help="data.list to verify, calibrate and measure with")
-    parser.add_argument("--num_utterances", type=int, default=100, help="utterances of --data, spread (default: 100)")
+    parser.add_argument(
+        "--num_utterances", type=int, default=100, help="number of utterances of --data to use (default: 100)"
+    )
     parser.add_argument(
         "--targets",
         type=parse_target,
         nargs="+",
         default=[parse_target(name) for name in TARGETS],
         metavar="TARGET[:PRECISION]",
-        help=f"formats, of {', '.join(TARGETS)} (default: all in float32)",
+        help=f"formats to export: {', '.join(TARGETS)} (default: all, in float32)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the files, exports.json and exports.md")
     args = parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 # As in WeNet and Kaldi, an option is two arguments (--name=value is refused), dashes in a name become underscores,
 # and a variable with the value true or false accepts only these two. --help prints the caller's comments and the
 # variables between its line "# options" and the line that sources this file. Positional arguments stay in "$@". The
-# given options, except stages and force, are kept in given_options.
+# given options, except --stage, --stop_stage and --force, are kept in given_options.
 
 given_options=
 

@@ -1,4 +1,4 @@
-# Sourced by recipes: stages print their name and time, are skipped if done, and stop if their input is missing.
+# Sourced by recipes: stages print their name and time, are skipped if done, and fail if their input is missing.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 # The recipe sets stage, stop_stage, force, stage_options (the user's options) and stage_names (an array that begins
 # with stage -1), and defines two functions of a stage number:
@@ -30,7 +30,8 @@ begin_stage() {
   fi
 }
 
-# change_stage N: marks the stage as not done, because its files change from here on. Call it after need_files.
+# change_stage N: marks the stage as not done, because its files change from here on. Call it after need_stage and
+# need_files.
 change_stage() {
   rm -f "$(stage_stamp "$1")"
   stage_began_with=$(stage_settings "$1") # now, because a file may be edited before the stage ends
@@ -65,7 +66,7 @@ need_stage() {
     "$(printf '\n  then: %s\n  now:  %s' "$(cat "$(stage_stamp "$1")")" "$(stage_settings "$1")")"
 }
 
-# refuse_stage N REASON [DETAILS]: stops with the command that runs stage N.
+# refuse_stage N REASON [DETAILS]: stops with an error that names the command for stage N.
 refuse_stage() {
   printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d%s\n' \
     "$2" "$1" "$0" "$stage_options" "$1" "$1" "${3:-}" >&2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install missing packages and run the tests, one process per core. Arguments go to pytest: bash tools/test.sh -k fbank
+# Install missing packages and run the tests, one process per core (at most 8). Arguments go to pytest, e.g. -k fbank.
 # With slow tests: bash tools/test.sh -m "slow or not slow"
 # In one process, for a debugger: bash tools/test.sh -n 0 --pdb -k fbank
 set -euo pipefail

@@ -21,7 +21,7 @@ import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.console import run_main
 
-RATE = 44100  # native rate of ALSA's plugin for PortAudio, used by the sink too, so that samples stay exact
+RATE = 44100  # native rate of ALSA's plugin for PortAudio; the sink uses it too, so that samples stay exact
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the tool.",
     )
     parser.add_argument(
-        "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings, one after another"
+        "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings to play, one after another"
     )
     parser.add_argument(
         "--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each recording (default: %(default)s)"

@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max_utterances",
         type=int,
         default=0,
-        help="use an even sample of at most N utterances; 0: all. From shards that are read in sequence, use the first "
-        "utterances of each",
+        help="largest number of utterances to use, spread over the list; 0: all. Of shards that are read in sequence, "
+        "the first utterances of each are used",
     )
-    parser.add_argument("overrides", nargs="*", help="configuration values, key=value")
+    parser.add_argument("overrides", nargs="*", help="key=value: configuration values that replace those of --config")
     args = parser.parse_intermixed_args(arguments)
 
     config = read_recipe(args.config, args.overrides)

@@ -24,7 +24,7 @@ def add_input_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the options that `corpus_of` reads; `names` are alternative names of --num_workers."""
+    """Add the options that `corpus_of` reads; `names` are further names of --num_workers."""
     parser.add_argument(
         "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: end of the recording"
     )
@@ -53,9 +53,10 @@ def _positive(text: str) -> int:
 
 
 def corpus_of(args: argparse.Namespace) -> list[Utterance]:
-    """Read the corpus that the arguments describe; raises ValueError and OSError like `read_corpus`.
+    """Read the corpus that the arguments describe; the audio of commands is kept beside `args.output`.
 
-    The audio that commands write is kept beside `args.output`.
+    Raises:
+        OSError, ValueError: see `read_corpus` and `settle_left_out`.
     """
     audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
     utterances, left_out = read_corpus(

@@ -59,7 +59,7 @@ def fetch(url: str, target: Path) -> None:
 
 
 def fetch_from_mirrors(urls: Sequence[str], target: Path) -> None:
-    """Download a file from the first mirror that has it, and try again as long as each attempt makes progress.
+    """Download a file from the first mirror that has it; resume as long as each attempt brings more of the file.
 
     Raises:
         OSError: no mirror delivered the whole file (the received part stays in `target`.part), or the disk is full.
@@ -99,7 +99,7 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 def check(path: Path, expected: str) -> None:
-    """Compare a file with its checksum. If it differs, delete the file and raise ValueError."""
+    """Compare the checksum of a file with the expected one. If they differ, delete the file and raise ValueError."""
     digest = hashlib.new(ALGORITHMS[len(expected)])
     size = path.stat().st_size
     with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=f"check {path.name}") as bar:
@@ -115,7 +115,7 @@ def check(path: Path, expected: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive and the archives in it; the files appear in `folder` only after all are unpacked.
+    """Unpack an archive and the archives inside; the files appear in `folder` only after all are unpacked.
 
     Raises:
         ValueError: the archive is damaged, or the path of a member leads out of the folder.
@@ -131,7 +131,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Write the files of an archive; skip links and devices."""
+    """Write the regular files of an archive; skip links and devices."""
     folder.mkdir(parents=True, exist_ok=True)
     root = folder.resolve()
     try:
@@ -166,7 +166,7 @@ def fetch_archive(name: str, urls: Sequence[str], checksums: Mapping[str, str], 
 
     Raises:
         OSError: the download failed.
-        ValueError: no checksum is known for the file, or its checksum differs.
+        ValueError: no checksum is known for the file, its checksum differs, or the archive is damaged.
     """
     if name not in checksums:
         raise ValueError(f"{name}: no checksum is known; choose from {', '.join(checksums)}")

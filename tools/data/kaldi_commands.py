@@ -37,7 +37,7 @@ def run_commands(commands: Mapping[str, str], folder: Path, num_workers: int) ->
 
 
 def _run(command: str, place: Path) -> str:
-    """Run a command and keep its output; return the reason if there is none, else an empty string."""
+    """Run a command and keep its output in `place`; return the reason if that fails, else an empty string."""
     shell = ["bash", "-o", "pipefail", "-c", command.rstrip().removesuffix("|")]
     part = place.with_name(place.name + ".part")
     try:

@@ -1,4 +1,4 @@
-"""Read utterances from Kaldi's wav.scp, text and segments, and report their contradictions."""
+"""Read utterances from Kaldi's wav.scp, text and segments, and report malformed or missing entries."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Segment(NamedTuple):
 
 
 def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> dict[str, str]:
-    """Read Kaldi's text and normalise it (`normalize_text`); print how many transcripts this or a removal changes.
+    """Read Kaldi's text and normalise it (`normalize_text`); print notes on changed transcripts and removed tokens.
 
     Args:
         path: lines "key transcript".
@@ -65,7 +65,7 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: keys occur twice, or transcripts hold refused special tokens; the message lists their lines.
+        ValueError: keys occur twice, or transcripts hold refused special tokens; the message lists the first lines.
     """
     rows = read_rows(path)
     written = [Transcript(row.key, row.value, f"{path}:{row.line}") for row in rows]
@@ -121,7 +121,7 @@ def read_corpus(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: lines are malformed (the message lists all of them), or no utterance is usable.
+        ValueError: lines are malformed (the message lists the first of them), or no utterance is usable.
     """
     transcripts = read_transcripts(text, special_tokens)
     recordings = {row.key: row.value for row in read_rows(wav_scp, "surrogateescape")}
@@ -202,7 +202,7 @@ def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
 
 
 def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
-    """Read lines "utterance recording start end" (seconds); append messages about wrong lines to `problems`."""
+    """Read lines "utterance recording start end [channel]", in seconds; append messages on wrong ones to `problems`."""
     segments = {}
     for key, value in read_table(path).items():
         fields = value.split()
@@ -216,17 +216,17 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
             continue
         if not 0 <= start < (math.inf if end == TO_THE_END else end):
             problems.append(
-                f"{path}: {key}: start {start} and end {end} must be seconds, 0 <= start < end; an end of -1 is that "
-                "of the recording"
+                f"{path}: {key}: start {start} and end {end} must be seconds, 0 <= start < end; an end of -1 means the "
+                "end of the recording"
             )
         segments[key] = Segment(recording, start, None if end == TO_THE_END else end, channel)
     return segments
 
 
 def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) -> dict[str, int]:
-    """Read lines "recording file channel"; give recordings that have no path the path of their file.
+    """Read lines "recording file channel"; append messages about wrong ones to `problems`.
 
-    Messages about wrong lines are appended to `problems`.
+    Recordings that `recordings` lacks are added, with the path of their file.
     """
     channels = {}
     for recording, value in read_table(path).items():
@@ -241,7 +241,7 @@ def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) 
 
 
 def _channel(text: str, first: int) -> int:
-    """Return the channel, counted from 1, of a text A, B or a number that counts from `first`. Raises ValueError."""
+    """Convert A, B or a number that counts from `first` to a channel that counts from 1. Raises ValueError."""
     letters = {"A": 1, "B": 2}
     number = letters[text.upper()] if text.upper() in letters else int(text) + 1 - first
     if not 1 <= number <= MAX_CHANNELS:

@@ -1,4 +1,4 @@
-"""Read all or a sample of the utterances in any list for training, without a dataset."""
+"""Read all utterances of any training list, or a sample of them, without building a dataset."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sample_utterances(
         data_list: raw list, list of shards, or lhotse's cuts; with "sequential", a list for `read_shards`.
         data_type: format of the list; see `read_manifest`.
         settings: settings for reading shards in sequence.
-        count: largest number of utterances; 0: all. From shards that are read in sequence, the first utterances of each
-            shard are taken, or of shards spread over the list if there are more shards than that.
+        count: largest number of utterances; 0: all. Of shards that are read in sequence, the first utterances of each
+            are taken; if there are more shards than `count`, of `count` shards spread over the list.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or malformed.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pack a Hugging Face dataset into tar shards of unchanged audio and text, and write the list of the shards.
+"""Pack a Hugging Face dataset into tar shards of unchanged audio and normalised text, and write the list of the shards.
 
 Example: python tools/data/make_hf_shards.py /corpora/minds14 data/train/shards data/train/data.list \\
     --split train --text transcription
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_rows(dataset: str, config: str | None, split: str | None, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Return the rows of a dataset with encoded audio; they are read one by one, without a cache.
+    """Return the rows of a dataset, with audio as encoded in its files; they are read one by one, without a cache.
 
     Raises:
         ImportError: the package `datasets` is not installed.
@@ -119,7 +119,7 @@ def open_rows(dataset: str, config: str | None, split: str | None, columns: Colu
 def utterances_of(
     rows: Iterator[dict[str, Any]], columns: Columns, special_tokens: str, left_out: list[str]
 ) -> Iterator[Utterance]:
-    """Yield the usable rows as utterances with audio and duration; append the others to `left_out` with the reason.
+    """Yield usable rows as utterances with audio and duration; append the keys and reasons of others to `left_out`.
 
     Raises:
         ValueError: a transcript has special tokens that are refused.
@@ -162,7 +162,7 @@ def utterances_of(
 
 
 def write_shard(path: Path, utterances: Iterator[Utterance]) -> list[IndexEntry]:
-    """Write key.txt and the audio of every utterance to one tar, and its index; return the entries of the index."""
+    """Write the text and the audio of every utterance to one tar, and the tar's index; return the index's entries."""
     entries = []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
         for utterance in utterances:

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[str]:
-    """Write key.txt and key.wav of every utterance to one tar, and its index; the same input gives the same bytes.
+    """Write KEY.txt and KEY.wav of every utterance to one tar, and its index; the same input gives the same bytes.
 
     Return messages about utterances that cannot be decoded and were left out. Raises OSError if `path` is not writable.
     """
@@ -93,7 +93,7 @@ def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Add a file to the tar with a fixed owner and date; return the position of its content."""
+    """Add a file to the tar, with a fixed owner and date; return the byte offset of its content."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

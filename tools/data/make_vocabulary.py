@@ -38,11 +38,11 @@ MAX_SKIPPED = 0.01  # largest share of unreadable utterances in a list
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("text", type=Path, help="lines 'key transcript'; or training data, see --data_type")
-    parser.add_argument("output_dir", type=Path, help="folder for units.txt, and for bpe.model and bpe.vocab")
+    parser.add_argument("text", type=Path, help="lines 'key transcript', or a list of training data: see --data_type")
+    parser.add_argument("output_dir", type=Path, help="folder for units.txt and, with --kind bpe, bpe.model, bpe.vocab")
     parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="kind of the tokens")
     parser.add_argument(
-        "--vocab_size", type=int, default=5000, help="bpe: largest number of pieces, without the reserved tokens"
+        "--vocab_size", type=int, default=5000, help="for bpe: largest number of pieces, without the reserved tokens"
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
@@ -55,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max_utterances",
         type=int,
         default=0,
-        help="use an even sample of at most N utterances of training data; 0: all. From shards that are read in "
-        "sequence, use the first utterances of each",
+        help="largest number of utterances of training data to use, spread over the list; 0: all. Of shards that are "
+        "read in sequence, the first utterances of each are used",
     )
     parser.add_argument(
-        "--allow_commands", action="store_true", help="sequential: run the commands of lines 'pipe:COMMAND'"
+        "--allow_commands", action="store_true", help="for sequential: run the commands of lines 'pipe:COMMAND'"
     )
-    parser.add_argument("--nemo_tars", default="", help="sequential: tars of a NeMo manifest; see data.sequential")
+    parser.add_argument("--nemo_tars", default="", help="for sequential: tars of a NeMo manifest; see data.sequential")
     args = parser.parse_args(arguments)
 
     if args.data_type == "text":
@@ -117,9 +117,9 @@ def transcripts_of_list(
 
 
 def train_bpe(transcripts: Sequence[str], vocab_size: int, output_dir: Path) -> list[str]:
-    """Train a unigram model (Kudo, 2018), write bpe.model and bpe.vocab, and return its pieces in their order.
+    """Train a unigram model (Kudo, 2018), write bpe.model and bpe.vocab, and return the pieces in the model's order.
 
-    All pieces become tokens, also those that these transcripts do not use, because other texts may need them.
+    All pieces become tokens, even if no transcript uses them, because other texts may need them.
 
     Raises:
         ValueError: `vocab_size` is smaller than the number of characters.

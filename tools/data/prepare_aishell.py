@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Write Kaldi's wav.scp, text and utt2spk for AISHELL-1's sets: wav/{train,dev,test}/SPEAKER/*.wav and a transcript.
+"""Write Kaldi's wav.scp, text and utt2spk for the train, dev and test set of AISHELL-1.
 
-The spaces between the words of the transcript are removed, because the tokens are characters.
+The recordings are wav/{train,dev,test}/SPEAKER/*.wav. The spaces between the words of the transcripts are removed,
+because the tokens are characters.
 
 Example: python tools/data/prepare_aishell.py data_aishell data
 """
@@ -57,7 +58,7 @@ def read_sets(corpus: Path) -> dict[str, list[Spoken]]:
             f"{list_problems(missing)}"
         )
     if silent:
-        print(f"note: {silent} recordings have no transcript and are left out, as in other recipes")
+        print(f"note: {silent} recordings have no transcript and are left out, as in recipes of other toolkits")
     return found
 
 

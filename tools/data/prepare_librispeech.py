@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write Kaldi's wav.scp, text and utt2spk for folders in LibriSpeech's layout, SPEAKER/CHAPTER/*.flac and *.trans.txt.
+"""Write Kaldi's wav.scp, text and utt2spk for parts of LibriSpeech: folders of SPEAKER/CHAPTER/*.flac and *.trans.txt.
 
 Example: python tools/data/prepare_librispeech.py LibriSpeech/train-clean-100 LibriSpeech/train-clean-360 data/train
 """

@@ -18,7 +18,7 @@ from wenet_fusion.data.sources import Utterance
 
 
 def spoken(utterance: Utterance) -> Spoken:
-    """Convert an utterance. Raises ValueError unless it is a whole file or a segment of one."""
+    """Convert an utterance. Raises ValueError unless its audio is a whole file or a segment of one."""
     if utterance.source.size or utterance.source.content is not None:
         raise ValueError(f"{utterance.key}: its audio is not a file; train on the list itself with data.data_type")
     if utterance.channel is not None:

@@ -38,11 +38,11 @@ class Discounts(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The n-grams of one order in the model."""
+    """The n-grams of one order in the model, with their probabilities and back-off weights."""
 
     words: np.ndarray  # (M, order) int
     probabilities: np.ndarray  # (M,) float64, of the last word after the others; 0 for <s>
-    backoffs: np.ndarray  # (M,) float64, weights; 1 for an n-gram without continuation
+    backoffs: np.ndarray  # (M,) float64, back-off weights; 1 for an n-gram without continuation
     discounts: Discounts
 
 

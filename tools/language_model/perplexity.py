@@ -19,7 +19,7 @@ class Perplexity(NamedTuple):
     words: int
     unknown: int  # number of words that the model does not know
     log_prob: float  # natural logarithm, of all words and sentence ends
-    unknown_log_prob: float  # the part of the unknown words
+    unknown_log_prob: float  # the part of log_prob that the unknown words contribute
 
     @property
     def of_all(self) -> float:

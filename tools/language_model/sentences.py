@@ -22,7 +22,7 @@ SPLITS = {
 
 
 class TextFormat(NamedTuple):
-    """The rule for splitting a line into words."""
+    """The form of a line, and the rule for splitting it into words."""
 
     keyed: bool  # the line begins with a key, as in Kaldi's text
     words: str  # one of SPLITS
@@ -40,8 +40,8 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
         help="how to split lines into words, which must be the words of the search. spaces: text between spaces;"
-        " unspaced: also each Chinese or Japanese character, for units with U+2581; characters: each character, for"
-        " units without U+2581 (default: spaces)",
+        " unspaced: also each Chinese or Japanese character, for vocabularies with U+2581; characters: each character,"
+        " for vocabularies without U+2581 (default: %(default)s)",
     )  # fmt: skip
 
 

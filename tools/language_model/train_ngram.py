@@ -168,9 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--estimator", choices=("auto", "lmplz", "own"), default="auto",
-        help="lmplz: KenLM's program; own: this program; auto: lmplz if it is on the PATH (default: auto)",
+        help="lmplz: KenLM's program; own: this program; auto: lmplz if it is on the PATH and fits (default: auto)",
     )  # fmt: skip
-    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="print their perplexity")
+    parser.add_argument(
+        "--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="texts to print the perplexity of"
+    )
     add_format_arguments(parser)
     args = parser.parse_args(arguments)
     if args.order < 1:

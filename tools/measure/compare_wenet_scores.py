@@ -24,13 +24,13 @@ REVERSE_WEIGHT = 0.3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scores", type=Path, help="file of scores (.npz): written if it is missing, else compared")
+    parser.add_argument("scores", type=Path, help="file of scores (.npz): written if missing, else compared with")
     parser.add_argument(
         "files", type=Path, nargs="+", help="TorchScript file, folder of --format wenet-onnx, or .onnx for sherpa-onnx"
     )
     parser.add_argument("--mel_bins", type=int, default=80, help="mel bins of the models (default: 80)")
-    parser.add_argument("--chunk_size", type=int, default=16, help="for TorchScript and sherpa-onnx (default: 16)")
-    parser.add_argument("--num_left_chunks", type=int, default=4, help="for TorchScript and sherpa-onnx (default: 4)")
+    parser.add_argument("--chunk_size", type=int, default=16, help="frames, for TorchScript, sherpa-onnx (default: 16)")
+    parser.add_argument("--num_left_chunks", type=int, default=4, help="for TorchScript, sherpa-onnx (default: 4)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     features = np.random.default_rng(0).normal(10, 3, (FRAMES, args.mel_bins)).astype(np.float32)

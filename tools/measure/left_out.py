@@ -7,7 +7,7 @@ from wenet_fusion_runtime.files import list_problems
 
 
 def all_problems(listed: Sequence[str], unreadable: Mapping[str, str]) -> list[str]:
-    """Return the problems of a list together with those of unreadable audio, which are given by key."""
+    """Return the problems of a list, followed by one for each unreadable recording (reasons by key)."""
     return [*listed, *(f"{key}: {reason}" for key, reason in unreadable.items())]
 
 

@@ -45,10 +45,10 @@ class Effect(NamedTuple):
     empty: int
     seconds: list[float]  # lengths of all segments
     error_rate: float
-    cut_off: int  # turns within which a rule closed a segment, with words after it
+    cut_off: int  # turns in which a rule closed a segment between two words
     turns: int
-    edits: int | None  # edits between the text and that of the uncut recording; None: not decoded
-    delays: list[float]  # seconds from the end of a segment's last word until a rule closed it; without cut-offs
+    edits: int | None  # edits between this text and the text of the uncut recording; None: not decoded
+    delays: list[float]  # seconds from the end of a segment's last word until a rule closed it, cut-offs left out
 
 
 class Turn(NamedTuple):
@@ -85,7 +85,7 @@ def parse_rules(label: str) -> EndpointRules:
 def joined_turns(
     recordings: Sequence[np.ndarray], size: int, sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> list[np.ndarray]:
-    """Join every `size` recordings to a turn; the silences between them have random lengths in `pauses` (seconds)."""
+    """Join every `size` recordings to a turn, with silences of random length in the range `pauses` (s) between them."""
     rng, turns = np.random.default_rng(seed), list[np.ndarray]()
     for first in range(0, len(recordings), size):
         parts = [recordings[first]]
@@ -98,7 +98,7 @@ def joined_turns(
 def long_recording(
     recordings: Sequence[np.ndarray], sample_rate: int, pauses: tuple[float, float], seed: int
 ) -> tuple[np.ndarray, list[Turn]]:
-    """Join the turns; a silence of random length in `pauses` (seconds) follows each of them."""
+    """Join the turns; a silence of random length in the range `pauses` (seconds) follows each of them."""
     rng, parts, turns, position = np.random.default_rng(seed), list[np.ndarray](), list[Turn](), 0
     for samples in recordings:
         parts += [samples, np.zeros(round(rng.uniform(*pauses) * sample_rate), np.float32)]
@@ -150,7 +150,7 @@ def effect_of(
 
 
 def row(label: str, effect: Effect) -> list[str]:
-    """Return the cells of one table row, in the order of TITLES."""
+    """Return the cells of a row of the table, in the order of TITLES."""
     rules = (Endpoint.RULE1, Endpoint.RULE2, Endpoint.RULE3, Endpoint.COMPLETE)
     delay = "{:.2f} / {:.2f} s".format(*np.percentile(effect.delays, (50, 90))) if effect.delays else "-"
     return [
@@ -183,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=RULES,
         metavar="R1/R2/R3[/P[:SECONDS[:PAUSE]]]",
-        help="seconds of rules 1 to 3, or off for rules 1 and 2; a fourth part closes complete sentences: probability, "
-        "shortest silence, mean pause",
+        help="seconds of rules 1 to 3, or off for rules 1 and 2; a fourth part closes complete sentences: probability "
+        "of the sentence's end, shortest silence and mean pause in seconds",
     )
     parser.add_argument(
         "--language_model",

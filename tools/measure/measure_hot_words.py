@@ -4,8 +4,8 @@
 The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
 words are recognised at their place in the transcript. Recall is the share of the occurrences in the transcripts that
 are found, precision the share of the recognised occurrences that are correct, and F1 their harmonic mean. The error
-rate is given for all words, for words of the list, and for the other words; an inserted word belongs to one of the last
-two. Choose boosts on a development set and report their effect on a test set.
+rate is given for all words, for words of the list (inserted ones, too), and for the other words. Choose boosts on a
+development set and report their effect on a test set.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """Return a copy of the list for each boost, which replaces its own boosts; without boosts, the list itself."""
+    """Return a copy of the list for each of `boosts`, with this boost for all phrases; without any, the list itself."""
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}
@@ -150,7 +150,7 @@ def measure(
     wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
     listed = {token for phrase in wanted.values() for token in phrase}
     found = dict.fromkeys(phrases, Found())
-    counts = {True: ErrorCounts(), False: ErrorCounts()}  # by whether the list has the word
+    counts = {True: ErrorCounts(), False: ErrorCounts()}  # key: whether the list has the word
     for key, reference in references.items():
         alignment = align(counting.tokens(reference), counting.tokens(texts[key]))
         for phrase, words in wanted.items():

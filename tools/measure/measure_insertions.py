@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each sound")
     parser.add_argument("--modes", nargs="+", choices=MODES, help="search modes; default: all that the model supports")
     parser.add_argument(
-        "--speech", type=Path, help="data.list of recordings that are played backwards, as voices and babble"
+        "--speech", type=Path, help="data.list; its first 100 recordings are played backwards, as voices and babble"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random sounds")
     parser.add_argument("--show_texts", action="store_true", help="print the text recognised in each sound")

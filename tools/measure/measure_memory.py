@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
-    parser.add_argument("data", type=Path, help="data.list whose utterances are streamed again and again")
+    parser.add_argument("data", type=Path, help="raw data.list whose utterances are streamed again and again")
     parser.add_argument("--minutes", type=int, default=60, help="minutes of audio; at least 10")
     parser.add_argument("--chunk", type=int, help="encoder frames per chunk; default: the model's")
     args = parser.parse_args(arguments)

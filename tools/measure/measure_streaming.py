@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stream a data.list, cut at random, through an exported model; measure errors, latency and equality with offline."""
+"""Stream a data.list, cut at random, through an exported model; measure errors and latency, compare with offline."""
 
 import argparse
 import gc
@@ -40,7 +40,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of stream.json. Milliseconds measure computation, seconds audio; None: nothing to measure."""
+    """The contents of stream.json. Times in ms are computing times, times in seconds are of audio; None: no value."""
 
     model: str
     data: str
@@ -59,11 +59,11 @@ class Report:
     chunk_ms: Percentiles | None  # computation per chunk
     finalisation_ms: Percentiles | None  # from the last sample to the final text
     finalisation_processor_ms: Percentiles | None  # processor time from the last sample to the final text
-    first_text_seconds: Percentiles | None  # from the start of the first word to the first text, with computation
-    emission_delay_seconds: Percentiles | None  # from the end of a word to its display, without computation
+    first_text_seconds: Percentiles | None  # from the start of the first word to the first text, computation included
+    emission_delay_seconds: Percentiles | None  # from a word's end until it is displayed for good, without computation
     upwr: float | None  # unstable partial word ratio: words shown and changed later, per word of the final text
-    open_words: float | None  # mean number of words in a displayed text that could still change
-    dated_words: int  # correctly recognised words, whose times are compared with the CTM file
+    open_words: float | None  # mean number of words in a partial text that could still change
+    dated_words: int  # number of correctly recognised words, whose times are compared with the CTM file
     start_errors_seconds: BoundaryErrors | None
     end_errors_seconds: BoundaryErrors | None
     compared: int  # utterances that have tokens of offline evaluation
@@ -124,7 +124,7 @@ def print_report(report: Report) -> None:
     if report.upwr is not None and report.open_words is not None:
         print(
             f"  partial texts        {100 * report.upwr:.2f} words shown and changed later for 100 final words,"
-            f" {report.open_words:.2f} of those shown could still change"
+            f" {report.open_words:.2f} words of a partial text could still change"
         )
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):
         if errors is not None:

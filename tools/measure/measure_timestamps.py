@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "ctm", type=Path, nargs="+", help="CTM file to compare; words that the reference lacks do not count"
     )
-    parser.add_argument("--output", type=Path, help="JSON file with the same numbers, in seconds")
+    parser.add_argument("--output", type=Path, help="JSON file to write the numbers to, in seconds")
     args = parser.parse_args(arguments)
 
     spoken = read_ctm(args.reference)

@@ -78,7 +78,7 @@ def _bin(low: float, high: float, confidences: np.ndarray, right: np.ndarray) ->
     share = float(right.mean())
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    # If all words are right or all are wrong, the interval must end exactly at their share, despite rounding.
+    # If all words are right, or all wrong, the interval must end exactly at the share, despite rounding.
     right_low, right_high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
     return Bin(low, high, count, float(confidences.mean()), share, right_low, right_high)
 

@@ -20,15 +20,15 @@ class Streamed(NamedTuple):
     changed: int  # words that the next displayed text changed or removed
     open_words: tuple[int, ...]  # for each displayed text: number of words that were not yet final
     first_text: float | None  # audio time of the first text, right or wrong; None: there was no text
-    first_text_compute: float  # computing time of the call that returned it
+    first_text_compute: float  # computing time of the call that returned the first text
     chunk_compute: tuple[float, ...]  # computing time of each call that completed a chunk
     final_compute: float  # computing time from the last sample to the final text
-    final_processor: float  # the same as processor time, which other programs do not lengthen
+    final_processor: float  # the same in processor time, which other programs do not lengthen
     compute: float  # computing time of all calls
 
 
 def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cut samples into pieces of 1 to `longest` samples, with random lengths of all orders of magnitude."""
+    """Cut samples into pieces of 1 to `longest` samples; the logarithms of the lengths are uniformly distributed."""
     pieces, position = [], 0
     while position < len(samples):
         length = int(np.exp(rng.uniform(0, np.log(longest + 1))))
@@ -40,8 +40,8 @@ def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) ->
 def settled_times(
     partials: Sequence[tuple[float, Sequence[str]]], final: Sequence[str], end: float
 ) -> tuple[float, ...]:
-    """Return for each word of `final` the time from which it was displayed without later changes, or `end` if it was
-    not displayed before. `partials` are the earlier texts with their times.
+    """Return for each word of `final` the time from which it was displayed without later changes; `end` for words that
+    only the final text has. `partials` are the earlier texts with their times.
     """
     times = [end] * len(final)
     stable = len(final)

@@ -9,7 +9,7 @@ from wenet_fusion_runtime import Word
 
 
 class Timeline(NamedTuple):
-    """One recording. `shown` has the display time of each spoken word; None: the word was not recognised."""
+    """One recording. `shown` has the time at which each spoken word is displayed for good; None: not recognised."""
 
     key: str
     spoken: tuple[Word, ...]
@@ -19,7 +19,7 @@ class Timeline(NamedTuple):
 def draw_timeline(
     line: Timeline, samples: np.ndarray, sample_rate: int, chunk_seconds: float, chunking: str, path: Path
 ) -> None:
-    """Write a picture of the waveform with its words, and below it a row for each word, from its end to its display.
+    """Write a picture of the waveform with its words, and below it a row for each word, from its start to its display.
 
     Raises:
         OSError: matplotlib is missing, or the picture cannot be written.
@@ -77,7 +77,7 @@ def draw_timeline(
     rows.set_xlabel("seconds of audio")
     handles = [
         Patch(color=PALE_BLUE, label="spoken"),
-        Line2D([], [], color=RED, marker="o", ms=7, lw=1.4, label="until first shown (seconds after the word's end)"),
+        Line2D([], [], color=RED, marker="o", ms=7, lw=1.4, label="shown for good (seconds after the word's end)"),
     ]
     if ended_at is not None:
         hollow = Line2D([], [], ls="", color=RED, marker="o", mfc="white", mew=1.6, ms=7, label="shown at the end")

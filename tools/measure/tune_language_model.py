@@ -64,9 +64,9 @@ def tune(
     model: AcousticModel, dev: Sequence[Utterance], tests: Mapping[str, Sequence[Utterance]], chunking: Chunking,
     variants: Sequence[DecodingOptions], skipped: dict[str, str],
 ) -> list[Tuned]:  # fmt: skip
-    """Choose weight and bonus on `dev`, and measure them on each of `tests`, which are given by the name of their list.
+    """Choose weight and bonus on `dev`, and measure them on each of `tests` (name of the list -> utterances).
 
-    The first of `variants` has no language model, the others are those to try; at equal errors the first one wins.
+    The first of `variants` has no language model, the others are candidates; at equal errors the first one wins.
     """
     without, *fused = decode(model, dev, chunking, variants, skipped)
     best = min(range(len(fused)), key=lambda index: fused[index].errors)
@@ -114,8 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         help="frames per chunk / chunks of left context; default: the model's",
     )
-    parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="lm_weight to try")
-    parser.add_argument("--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="word_bonus to try with each")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.2, 0.5, 1.0], help="values of lm_weight to try")
+    parser.add_argument(
+        "--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="values of word_bonus to try with each weight"
+    )
     parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="search mode")
     parser.add_argument("--beam_size", type=int, help="hypotheses in the beam; default: the runtime's")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write, with a table beside it (.md)")

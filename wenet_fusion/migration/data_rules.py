@@ -24,7 +24,7 @@ def _speed(value: Any, context: Context) -> Finding:
 
 
 def _masks(key: str, counts: bool) -> Rule:
-    """Return the rule for the number of masks (none if spec_aug is false), or for their width."""
+    """Return the rule for the number of masks (`counts`; 0 if spec_aug is false), or for their width."""
 
     def rule(value: Any, context: Context) -> Finding:
         if context.file.get("dataset_conf.spec_aug", True) is not True:
@@ -58,7 +58,7 @@ def _only_if_on(reason: str) -> Rule:
 
 
 def _filter_seconds(key: str) -> Rule:
-    """Return the rule for a duration; WeNet's filter counts it in hundredths of a second at any frame shift."""
+    """Return the rule for a duration, which WeNet's filter counts in hundredths of a second at any frame shift."""
     usual = getattr(Filters(), key)
 
     def rule(value: Any, context: Context) -> Finding:
@@ -93,7 +93,7 @@ _SUBSTITUTION, _TRIM = "data.spec_augment.substitution", "data.spec_augment.trim
 DATA = {
     "dataset": always("asr", "our data sets are for speech recognition"),
     "raw_wav": always(True, "features are always computed from audio"),
-    "dataset_conf.feats_type": always("fbank", "ours are log-mel filterbank features as Kaldi's"),
+    "dataset_conf.feats_type": always("fbank", "our features are log-mel filterbanks, as in Kaldi"),
     "dataset_conf.fbank_conf.num_mel_bins": same("model.frontend.num_mel_bins", whole),
     "dataset_conf.fbank_conf.frame_shift": same("model.frontend.hop_ms"),
     "dataset_conf.fbank_conf.frame_length": same("model.frontend.window_ms"),
@@ -111,8 +111,8 @@ DATA = {
     "dataset_conf.spec_aug_conf.num_f_mask": _masks("data.spec_augment.num_freq_masks", True),
     "dataset_conf.spec_aug_conf.max_t": _masks("data.spec_augment.max_time_frames", False),
     "dataset_conf.spec_aug_conf.max_f": _masks("data.spec_augment.max_freq_bins", False),
-    "dataset_conf.spec_aug_conf.max_w": none("no time warping, which WeNet has dropped, too"),
-    "dataset_conf.spec_aug_conf.warp_for_time": none("no time warping, which WeNet has dropped, too"),
+    "dataset_conf.spec_aug_conf.max_w": none("no time warping here; WeNet has dropped it, too"),
+    "dataset_conf.spec_aug_conf.warp_for_time": none("no time warping here; WeNet has dropped it, too"),
     "dataset_conf.spec_sub": lambda value, context: Finding("same", (), "see spec_sub_conf" if value else "off"),
     "dataset_conf.spec_sub_conf.num_t_sub": _switched("spec_sub", f"{_SUBSTITUTION}.num_spans"),
     "dataset_conf.spec_sub_conf.max_t": _switched("spec_sub", f"{_SUBSTITUTION}.max_frames"),
@@ -124,7 +124,7 @@ DATA = {
     "dataset_conf.list_shuffle_conf.shuffle_size": none("not needed: the whole list is shuffled every epoch"),
     "dataset_conf.sort": always(True, "batches always hold utterances of similar length"),
     "dataset_conf.sort_conf.sort_size": none("not needed: utterances are sorted in pools of 50 batches"),
-    "dataset_conf.cycle": none("not needed: training.max_steps counts updates, over as many epochs as it takes"),
+    "dataset_conf.cycle": none("not needed: training.max_steps counts updates, over any number of epochs"),
     "dataset_conf.batch_conf.pad_feat": always(True, "batches are padded"),
     "dataset_conf.mfcc_conf": none("no MFCC here"),
     "dataset_conf.log_mel_spectrogram_conf": none("no Whisper features here"),

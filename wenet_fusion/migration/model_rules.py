@@ -47,7 +47,7 @@ DECODER = {
     "decoder_conf.use_output_layer": always(True, "our decoders always have one"),
     "decoder_conf.src_attention": always(True, "our decoders always attend to the encoder"),
     "decoder_conf.activation_type": always("relu", _OTHER_DECODER),
-    "decoder_conf.gradient_checkpointing": none("decoders run on few tokens; memory lies in the encoder"),
+    "decoder_conf.gradient_checkpointing": none("not needed: the encoder takes most of the memory"),
     "decoder_conf.tie_word_embedding": always(False, "embedding and output layer of our decoders are two matrices"),
     "decoder_conf.use_sdpa": none("not needed"),
     **{
@@ -107,7 +107,7 @@ def _ctc_weight(value: Any, context: Context) -> Finding:
     if attention is None:
         return Finding("same", (("model.loss.ctc_weight", value),))
     share = number(value) / max(number(value) + number(attention), 1e-9)
-    remark = "CTC and attention share the transducer's weight in their ratio"
+    remark = "the transducer's weight is divided between CTC and attention in their ratio"
     return Finding("differs", (("model.loss.ctc_weight", round(share, 4)),), remark)
 
 

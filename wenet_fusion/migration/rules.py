@@ -1,4 +1,4 @@
-"""Building blocks for the tables of rules, which translate the settings of WeNet."""
+"""Building blocks of the rules that translate WeNet's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Outcome = Literal["same", "differs", "none", "unknown"]
 
 
 class MigrationOptions(NamedTuple):
-    """Facts that WeNet's file does not contain.
+    """The kind of encoder to write, and facts that WeNet's file does not contain.
 
     >>> MigrationOptions(utterances=120098, num_gpus=8).encoder
     'conformer'
@@ -20,7 +20,7 @@ class MigrationOptions(NamedTuple):
 
     encoder: Literal["conformer", "fusionformer"] = "conformer"  # kind of encoder to write
     utterances: int = 0  # number of training utterances, to turn epochs into updates; 0: unknown
-    hours: float = 0.0  # hours of training audio, for batches that are limited by frames; 0: unknown
+    hours: float = 0.0  # hours of training audio, to turn epochs into updates if batch_type is dynamic; 0: unknown
     num_gpus: int = 1  # number of ranks of the training
 
 
@@ -44,7 +44,7 @@ Rules = Mapping[str, Rule]
 
 
 def same(key: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
-    """Return a rule for a setting that we have, too; `convert` changes the unit of its value."""
+    """Return a rule for a setting that we have, too; `convert` adapts its value."""
     return lambda value, context: Finding("same", ((key, convert(value)),))
 
 
@@ -74,7 +74,7 @@ def always(expected: Any, otherwise: str) -> Rule:
 
 
 def number(value: Any) -> float:
-    """Return a number of the file, also one that YAML reads as text, such as 1e-3.
+    """Return a value of the file as a number, even if YAML reads it as text, such as 1e-3.
 
     Raises:
         ValueError: the value is not a finite number.
@@ -89,5 +89,5 @@ def number(value: Any) -> float:
 
 
 def whole(value: Any) -> Any:
-    """Return a whole number as an integer, even if the file has it as 25000.0; return other values unchanged."""
+    """Return a whole number written as 25000.0 as an integer; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

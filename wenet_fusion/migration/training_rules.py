@@ -8,7 +8,7 @@ from typing import Any
 from wenet_fusion.migration.data_rules import seconds_of
 from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, number, same, whole
 
-_ROW_SECONDS = 20.0  # seconds per utterance, where WeNet gives the size of a batch in utterances
+_ROW_SECONDS = 20.0  # assumed seconds per utterance, because a static batch of WeNet has a number of utterances only
 _DEFAULT_SECONDS = 400.0  # default of TrainingConfig.max_batch_seconds
 _PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _WRITTEN = "written by train.py, not a setting"
@@ -52,7 +52,7 @@ def _max_epoch(value: Any, context: Context) -> Finding:
 
 def _save_interval(value: Any, context: Context) -> Finding:
     names = ("save_interval_steps", "validate_interval_steps")
-    return Finding("same", tuple((f"training.{name}", whole(value)) for name in names), "WeNet validates there, too")
+    return Finding("same", tuple((f"training.{name}", whole(value)) for name in names), "WeNet also validates then")
 
 
 def _optimizer(value: Any, context: Context) -> Finding:
@@ -80,7 +80,7 @@ def _betas(value: Any, context: Context) -> Finding:
 
 
 def _decay_steps(context: Context) -> int:
-    """Return the number of NoamHoldAnnealing's updates after warm-up and constant part; 0: length unknown."""
+    """Return the number of updates of NoamHoldAnnealing after warm-up and constant part; 0: max_steps is unknown."""
     get = context.file.get
     length = number(get("scheduler_conf.max_steps", 0))
     parts = [
@@ -129,7 +129,7 @@ def _precision(value: Any, context: Context) -> Finding:
 
 def _amp(value: Any, context: Context) -> Finding:
     if value and context.file.get("dtype") is None:
-        return Finding("same", (("training.precision", "float16"),), "better bfloat16, if the GPU supports it")
+        return Finding("same", (("training.precision", "float16"),), "prefer bfloat16 if the GPU supports it")
     return Finding("same", (), "see dtype" if value else "off")
 
 

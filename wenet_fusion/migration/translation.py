@@ -36,14 +36,14 @@ class Row(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """All findings, and our configuration: complete and checked (`recipe`), and as the settings to write."""
+    """All findings, and our configuration: complete and checked in `recipe`, as the keys to write in `settings`."""
 
     rows: list[Row]
     recipe: RecipeConfig
     settings: dict[str, Any]  # nested sections
 
     def summary(self) -> str:
-        """Return the number of the file's settings with each outcome."""
+        """Return the number of settings in the file, in all and for each outcome."""
         counts = Counter(row.finding.outcome for row in self.rows if row.setting.where)
         parts = [f"{counts[outcome]} {name}" for outcome, name in _OUTCOMES.items()]
         return f"{sum(counts.values())} settings: {', '.join(parts)}"
@@ -55,11 +55,11 @@ class Translation(NamedTuple):
 
 
 def translate(file: WenetFile, options: MigrationOptions, overrides: Iterable[str] = ()) -> Translation:
-    """Translate a file.
+    """Translate a file; a setting that the file omits has WeNet's default.
 
     Args:
         file: see `read_wenet`.
-        options: facts that the file does not contain.
+        options: choices and facts that the file does not contain.
         overrides: values of our configuration, each as "dotted.key=value"; they replace translated values.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from wenet_fusion.config.located_yaml import INVALID, ConfigError, Located, parse_yaml
 
-# Keys that only WeNet's files have. `model` and `tokenizer` are missing: they name a type there, and a section here.
+# Keys that only WeNet's files have. `model` and `tokenizer` are left out, because our files have sections of that name.
 _WENET_KEYS = frozenset(
     (
         "encoder encoder_conf decoder decoder_conf dataset dataset_conf collate_conf model_conf tokenizer_conf cmvn "
@@ -72,7 +72,7 @@ class WenetFile:
 
 
 def read_wenet(path: Path) -> WenetFile | None:
-    """Read a file; None if its keys are not those of WeNet's configuration.
+    """Read a file; None if it has none of the keys that only WeNet's files have.
 
     Raises:
         ConfigError: the file is not YAML, or a key occurs twice.
