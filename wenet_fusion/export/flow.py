@@ -34,8 +34,8 @@ def export_model(
     int8 files add few errors.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
-    and on `speech`. Targets whose files contain the results of verification are then written and verified again. At the
-    end, the files replace the destination.
+    and on `speech`. Files that contain the results of verification are then written and verified again. At the end, the
+    files replace the destination.
 
     Args:
         trained: the checkpoint.

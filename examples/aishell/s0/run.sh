@@ -5,10 +5,10 @@
 # evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
 # Stages that were done with the same settings are skipped: after an interruption, run the same command again.
 #
-# Examples:
+# Examples (without --data, the corpus is downloaded):
 #   bash run.sh --data /corpora/aishell --num_gpus 8
-#   bash run.sh --train_config conf/train_small.yaml
-#   bash run.sh --stage 5 --chunkings "full 16/4 8/8 4/16"
+#   bash run.sh --data /corpora/aishell --train_config conf/train_small.yaml --dir exp/small
+#   bash run.sh --data /corpora/aishell --stage 5 --chunkings "full 16/4"
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -21,24 +21,24 @@ url="https://www.openslr.org https://us.openslr.org https://openslr.elda.org" # 
 manifests=                      # folder with lhotse's manifests (lhotse prepare aishell); empty: none
 seed=0                          # seed of the training
 units=char                      # kind of tokens: char or bpe
-vocab_size=4000                 # pieces of --units bpe
+vocab_size=4000                 # number of pieces with --units bpe
 data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
-num_utts_per_shard=1000         # utterances per shard
+num_utts_per_shard=1000         # number of utterances per shard
 train_config=conf/train.yaml    # configuration of the training; conf/train_small.yaml: a small model
 overrides=                      # configuration values to change, e.g. "training.max_steps=20000 model.encoder.layers=6"
-checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
+checkpoint=                     # checkpoint whose weights the training starts from (fine-tuning); empty: random weights
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=4                   # processes per GPU that prepare batches
-num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
-num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+num_workers=4                   # number of processes per GPU that prepare batches
+num_gpus=1                      # number of training processes on this host, one per GPU; without GPUs they run on CPU cores
+num_nodes=1                     # number of hosts that train together; on each, run --stage 4 --stop_stage 4 with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
 job_id=2023                     # with several hosts: a number that no other training uses
-average_num=30                  # average this many last checkpoints, unless the last one alone is better on the dev set
+average_num=30                  # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-error_unit=char                 # errors are counted in characters (char), words or both (mixed)
+error_unit=char                 # unit to count errors in: word, char, or mixed (Chinese by characters, the rest by words)
 targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: only final.zip
-export_utterances=200           # utterances of dev for measuring each format
+export_utterances=200           # number of utterances of dev to measure each format with
 lm_order=5                      # length of the language model's longest n-grams, in characters
 lm_words=characters             # words of the language model; characters: each character is a word
 lm_weights="0.1 0.2 0.5"        # weights of the language model to try on the dev set

@@ -5,10 +5,10 @@
 # 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
 # Stages that were done with the same settings are skipped: after an interruption, run the same command again.
 #
-# Examples:
+# Examples (without --data, the recordings are downloaded):
 #   bash run.sh --data /path/to/free-spoken-digit-dataset
-#   bash run.sh --seed 1 --stage 4
-#   bash run.sh --overrides "training.max_steps=400 model.encoder.layers=6"
+#   bash run.sh --data /path/to/free-spoken-digit-dataset --seed 1
+#   bash run.sh --data /path/to/free-spoken-digit-dataset --overrides "model.encoder.layers=6" --dir exp/deep
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -16,23 +16,23 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stage=-1                        # the first stage to run
 stop_stage=8                    # the last stage to run
 force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
-data=                           # checkout of the Free Spoken Digit Dataset; synthetic: use espeak-ng; empty: download
+data=                           # folder of the Free Spoken Digit Dataset; synthetic: use espeak-ng; empty: download
 seed=0                          # seed of the training strings and of the training
 train_strings=4000              # number of training strings; the other sets are fixed
 units=words                     # kind of tokens: words, char or bpe
-vocab_size=30                   # pieces of --units bpe
+vocab_size=30                   # number of pieces with --units bpe
 data_type=raw                   # raw, shard, or sequential (shards that are read in sequence)
-num_utts_per_shard=500          # utterances per shard
+num_utts_per_shard=500          # number of utterances per shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # configuration values to change, e.g. "training.max_steps=400 model.encoder.layers=6"
-checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
+checkpoint=                     # checkpoint whose weights the training starts from (fine-tuning); empty: random weights
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=1                   # processes that prepare batches
-num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
-num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+num_workers=1                   # number of processes that prepare batches
+num_gpus=1                      # number of training processes on this host, one per GPU; without GPUs they run on CPU cores
+num_nodes=1                     # number of hosts that train together; on each, run --stage 4 --stop_stage 4 with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
 job_id=2023                     # with several hosts: a number that no other training uses
-average_num=3                   # average this many last checkpoints, unless the last one alone is better on the dev set
+average_num=3                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 targets=                        # formats to export and measure on dev in addition to final.zip, e.g. "onnx sherpa-onnx onnx:int8"

@@ -2,8 +2,8 @@
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 150 models of 10 to 15 minutes each. If --records names a folder
-# with records of earlier trainings, only missing models are trained.
+# The whole comparison trains about 115 models of 10 to 15 minutes each. If --records names a folder with records of
+# earlier trainings, only missing models are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
@@ -14,9 +14,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 study=conf/comparison.yaml      # settings of the comparison
-data_dir=data                   # data of stages 0 to 3
+data_dir=data                   # folder with the data of stages 0 to 3
 dir=exp/comparison              # folder of the trainings
-records=                        # folder with the records of finished trainings; empty: DIR
+records=                        # folder with the records of finished trainings; empty: that of --dir
 jobs=1                          # parallel trainings, each on one core
 device=cpu                      # device of the trainings
 dry_run=false                   # only print the plan

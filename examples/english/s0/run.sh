@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # English from 7 hours of recordings: an open vocabulary on two cores. Usage: bash run.sh --data FOLDER [--name value]...
 #
-# FOLDER holds english/{train,dev} in Kaldi's format, LibriSpeech/{train-clean-100,dev-clean} and text/*.txt.gz; the
-# README names the sources of the recordings. The speakers of dev and dev-clean are divided between dev and test set.
+# FOLDER holds english/{train,dev} in Kaldi's format and, optionally, LibriSpeech/{train-clean-100,dev-clean} and
+# text/*.txt.gz; the README names the sources. The speakers of dev and dev-clean are divided between dev and test set.
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
 # 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -19,22 +19,22 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stage=0                         # the first stage to run
 stop_stage=8                    # the last stage to run
 force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
-data=                           # folder with english/, LibriSpeech/ and text/
+data=                           # folder with english/ and, optionally, LibriSpeech/ and text/
 seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
-vocab_size=256                  # pieces of --units bpe
+vocab_size=256                  # number of pieces with --units bpe
 data_type=raw                   # raw or shard
-num_utts_per_shard=500          # utterances per shard
+num_utts_per_shard=500          # number of utterances per shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # configuration values to change, e.g. "training.max_steps=4000 model.encoder.layers=6"
-checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
+checkpoint=                     # checkpoint whose weights the training starts from (fine-tuning); empty: random weights
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=1                   # processes that prepare batches
-num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
-num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+num_workers=1                   # number of processes that prepare batches
+num_gpus=1                      # number of training processes on this host, one per GPU; without GPUs they run on CPU cores
+num_nodes=1                     # number of hosts that train together; on each, run --stage 4 --stop_stage 4 with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
 job_id=2023                     # with several hosts: a number that no other training uses
-average_num=5                   # average this many last checkpoints, unless the last one alone is better on the dev set
+average_num=5                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 lm_order=3                      # length of the language model's longest n-grams, in words

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Your corpus: from Kaldi folders to a streamed exported model. Usage: bash run.sh --data FOLDER [--name value]...
 #
-# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings are long;
-# or with lhotse's cuts.jsonl.gz (--data_type lhotse), or with a shards.list of files or URLs (--data_type sequential).
+# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings hold
+# several utterances; or each with lhotse's cuts.jsonl.gz (--data_type lhotse) or with a shards.list of files or URLs
+# (--data_type sequential).
 # To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to make
 # data/{train,dev,test}/{wav.scp,text}.
 #
@@ -12,8 +13,8 @@
 #
 # Examples:
 #   bash run.sh --data /corpora/mine
-#   bash run.sh --data /corpora/mine --units char --stage 2
-#   bash run.sh --data /corpora/mine --overrides "training.max_steps=20000 model.encoder.layers=6"
+#   bash run.sh --data /corpora/mine --units char
+#   bash run.sh --data /corpora/mine --overrides "training.max_steps=20000 model.encoder.layers=6" --dir exp/small
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -24,27 +25,27 @@ force=false                     # repeat finished stages; the training starts an
 data=                           # folder with train/, dev/ and test/ in Kaldi's format
 seed=0                          # seed of the training
 units=bpe                       # kind of tokens: words, char or bpe
-vocab_size=500                  # pieces of --units bpe
+vocab_size=500                  # number of pieces with --units bpe
 special_tokens=refuse           # marks such as <unk> and [noise] in transcripts: refuse, remove, keep or spell
 data_type=raw                   # raw, shard, sequential (shards that are read in sequence), or lhotse
-num_utts_per_shard=500          # utterances per shard
+num_utts_per_shard=500          # number of utterances per shard
 train_config=conf/train.yaml    # configuration of the training
 overrides=                      # configuration values to change, e.g. "training.max_steps=20000 model.encoder.layers=6"
-checkpoint=                     # checkpoint to fine-tune, whose weights the training starts from; empty: none
+checkpoint=                     # checkpoint whose weights the training starts from (fine-tuning); empty: random weights
 dir=                            # folder of the experiment; empty: exp/fusionformer_UNITS_seedSEED
-num_workers=2                   # processes that prepare batches
-num_gpus=1                      # processes that train on this host, one per GPU; without GPUs they use cores
-num_nodes=1                     # hosts that train together: run --stage 4 --stop_stage 4 on each, with the same options
+num_workers=2                   # number of processes that prepare batches
+num_gpus=1                      # number of training processes on this host, one per GPU; without GPUs they run on CPU cores
+num_nodes=1                     # number of hosts that train together; on each, run --stage 4 --stop_stage 4 with the same options
 HOST_NODE_ADDR=localhost:0      # with several hosts: name and free port of the first one
 job_id=2023                     # with several hosts: a number that no other training uses
-average_num=5                   # average this many last checkpoints, unless the last one alone is better on the dev set
+average_num=5                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search attention_rescoring" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-error_unit=word                 # errors are counted in words, characters (char) or both (mixed: Chinese and Japanese)
+error_unit=word                 # unit to count errors in: word, char, or mixed (Chinese and Japanese by characters, the rest by words)
 targets=                        # formats to export and measure on dev in addition to final.zip, e.g. "onnx sherpa-onnx onnx:int8"
 lm_text=                        # text for the language model, one sentence per line; empty: the transcripts
 lm_arpa=                        # language model to use instead of training one: ARPA file or binary of KenLM
-lm_words=spaces                 # words of the language model: text between spaces, or characters
+lm_words=spaces                 # words of the language model: spaces (text between spaces), unspaced or characters, see docs/language-models.md
 lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight

@@ -32,7 +32,7 @@ def render(
     sample_rate: int,
     seed: int,
 ) -> Iterator[DigitString]:
-    """Yield the strings of a split: one for each of `plans`, then `empty` recordings of non-speech."""
+    """Yield the strings of a split: one for each of `plans`, then `empty` strings of non-speech."""
     takes = list(samples)
     for index, plan in enumerate(plans):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
@@ -44,7 +44,7 @@ def render(
 
 
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write mono 16-bit audio, in one write of the standard library: libsndfile would take half of the stage's time."""
+    """Write mono 16-bit audio with the standard library: libsndfile would take half of the stage's time."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))
@@ -90,10 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test", type=int, default=400, help="number of test strings (default: 400)")
     parser.add_argument("--longest_string", type=int, default=7, help="digits in the longest strings (default: 7)")
     parser.add_argument("--silence", type=int, default=40, help="recordings without words in silence/ (default: 40)")
-    parser.add_argument("--empty_share", type=float, default=0.16, help="share of training strings without words")
+    parser.add_argument(
+        "--empty_share", type=float, default=0.16, help="share of training strings without words (default: 0.16)"
+    )
     parser.add_argument(
         "--backwards_share", type=float, default=0.12,
-        help="share of the places around the digits of training strings that get a take played backwards",
+        help="share of the places before, between and after the digits of a training string that get a take played"
+        " backwards (default: 0.12)",
     )  # fmt: skip
     args = parser.parse_args(arguments)
     for name in ("empty_share", "backwards_share"):

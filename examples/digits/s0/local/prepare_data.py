@@ -27,7 +27,7 @@ RECORDINGS_SHA256 = "a18dca5224feaf92ec296ac8f77fb04787e5b37616f1f60e16fecf96d23
 
 @dataclass(frozen=True)
 class Source:
-    """The contents of source.json: a description of the recordings from which digit strings are made."""
+    """The contents of source.json, which describes the recordings from which digit strings are made."""
 
     kind: Literal["recorded", "synthetic"]
     origin: str
@@ -79,7 +79,7 @@ def prepare(data: str, folder: Path) -> Source:
     """Find, download or synthesise the recordings, and return their description.
 
     Args:
-        data: a checkout of the corpus, "synthetic", or "" to download the corpus, or synthesise if the download fails.
+        data: folder of the corpus; "synthetic"; or "" to download the corpus and, if that fails, to synthesise it.
         folder: folder for downloaded or synthetic recordings.
     Raises:
         OSError, ValueError: the recordings are missing or unusable, or cannot be synthesised.
@@ -118,9 +118,11 @@ def prepare(data: str, folder: Path) -> Source:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="", help="checkout of the corpus; 'synthetic': espeak-ng; empty: download")
+    parser.add_argument(
+        "--data", default="", help="folder of the corpus; synthetic: espeak-ng; empty: download, else espeak-ng"
+    )
     parser.add_argument("--folder", type=Path, required=True, help="folder for downloaded or synthetic recordings")
-    parser.add_argument("--output", type=Path, required=True, help="path for source.json, about the recordings")
+    parser.add_argument("--output", type=Path, required=True, help="source.json to write, about the recordings")
     args = parser.parse_args(arguments)
     source = prepare(args.data, args.folder)
     args.output.parent.mkdir(parents=True, exist_ok=True)

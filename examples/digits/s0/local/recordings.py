@@ -24,8 +24,8 @@ class Take(NamedTuple):
 
     @property
     def split(self) -> str:
-        """The data set of the take: takes 0-4 are the corpus's official test set; takes 5-9 of its training set are
-        our dev set.
+        """The data set of the take: takes 0 to 4 are the corpus's official test set; of its training set, takes 5 to 9
+        are our dev set.
         """
         return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
 
@@ -42,7 +42,7 @@ def recordings_folder(data: Path) -> Path:
     if not any(_NAME.fullmatch(path.name) for path in folder.glob("*.wav")):
         raise OSError(
             f"{folder}: no file named like 7_jackson_32.wav; --data takes a checkout of the Free Spoken Digit Dataset"
-            " (the folder that contains recordings/), or leave --data away to download it"
+            " (the folder that contains recordings/); leave out --data to download it"
         )
     return folder
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from recordings import WORDS, Take
 
-# Kinds of recordings without words, in turn. The kinds that vary most and resemble words most are the most frequent.
+# Kinds of recordings without words, used in turn. Kinds that vary more or resemble words more occur more often.
 WORDLESS = (
     "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
     "tones", "voice", "voices", "music",
@@ -79,10 +79,10 @@ def plan_strings(
 def speak(
     key: str, plan: StringPlan, samples: dict[Take, np.ndarray], sample_rate: int, rng: np.random.Generator
 ) -> DigitString:
-    """Render a plan: silence, takes with pauses between them, silence; then set the level and add noise. Takes played
-    backwards are not among the words.
+    """Render a plan: silence, takes with pauses between them, silence; then set the level and add noise. `words` leaves
+    out takes that are played backwards.
 
-    One string in six has no noise, so that its silence is digital zero.
+    One string in six has no noise, so its silence is digital zero.
     """
     pieces, words = [np.zeros(_edge(sample_rate, rng), np.float32)], []
     for number, (take, backwards) in enumerate(plan.takes):
@@ -116,8 +116,8 @@ def empty_string(
     """Render non-speech: silence, noise, tones, music, or voices played backwards, chosen by `index`, of
     half a second to `longest_seconds`.
 
-    In the training set they must not be longer than digit strings: a batch contains recordings of similar length, and
-    a batch without speech would have unusual BatchNorm statistics.
+    In the training set these recordings must not be longer than digit strings: a batch contains recordings of similar
+    length, and a batch without speech would have unusual BatchNorm statistics.
     """
     length = round(rng.uniform(0.5, longest_seconds) * sample_rate)
     kind = WORDLESS[index % len(WORDLESS)]
@@ -143,8 +143,8 @@ def _amplitude(decibels: float) -> float:
 
 
 def _edge(sample_rate: int, rng: np.random.Generator) -> int:
-    """Return a random number of samples before the first or after the last take: 0 in one case of five, else up to half
-    a second.
+    """Return a random length, in samples, of the silence before the first or after the last take: 0 in one case of
+    five, else up to half a second.
     """
     return 0 if rng.random() < 0.2 else round(rng.uniform(0, 0.5) * sample_rate)
 

@@ -36,7 +36,7 @@ def error_table(rows: Sequence[Record]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dir", type=Path, required=True, help="folder of the experiment, and for summary.md")
+    parser.add_argument("--dir", type=Path, required=True, help="folder of the experiment; summary.md is written there")
     parser.add_argument("--source", type=Path, required=True, help="source.json of stage -1")
     parser.add_argument("--seed", type=int, required=True, help="seed of the training; the summary names it")
     parser.add_argument("--running_seconds", type=int, required=True, help="seconds since stage 7 started")

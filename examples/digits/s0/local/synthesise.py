@@ -27,7 +27,7 @@ _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 
 
 class Manner(NamedTuple):
-    """Speed, pitch and voice of a take."""
+    """Speed, pitch and pitch range of a take."""
 
     words_per_minute: int
     pitch: int
@@ -38,7 +38,7 @@ class Espeak:
     """The espeak-ng library through ctypes: one word in, float32 samples at `sample_rate` out."""
 
     def __init__(self) -> None:
-        """Raises: OSError if the library is missing or does not start."""
+        """Start the library. Raises OSError if it is missing or does not start."""
         try:
             import espeakng_loader
         except ImportError as error:
@@ -47,7 +47,8 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # keeps the library's data alive
-        # The library allows 160 characters for the path of its data, and reads voices later: link it in a short folder.
+        # The path of the library's data must have at most 160 characters, also later, when voices are read: link the
+        # data into a temporary folder.
         self._folder = tempfile.TemporaryDirectory()
         (Path(self._folder.name) / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, self._folder.name.encode(), _DONT_EXIT)
@@ -75,7 +76,9 @@ class Espeak:
 def trim(
     samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
 ) -> np.ndarray:
-    """Remove leading and trailing samples below `threshold_db` relative to the peak, as in the recorded corpus."""
+    """Remove leading and trailing samples below `threshold_db` relative to the peak, except for a margin, as in the
+    recorded corpus.
+    """
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
         return samples[:0]

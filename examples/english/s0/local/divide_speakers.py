@@ -26,7 +26,7 @@ class Utterance(NamedTuple):
 
     @property
     def group(self) -> str:
-        """Corpus of the speaker, for error rates by group."""
+        """Corpus that the speaker belongs to, for error rates by group."""
         return "librispeech" if self.speaker.isdigit() else GROUPS.get(self.speaker[:2], "other")
 
 
