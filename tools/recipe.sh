@@ -1,4 +1,4 @@
-# Sourced by recipes after tools/parse_options.sh: the stages of all corpora, in one file of over 300 lines.
+# Sourced by recipes after tools/parse_options.sh: the stages that all recipes share.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 #
 #   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation
@@ -7,13 +7,14 @@
 # A recipe prepares its corpus in stages -1 and 0, which make data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
 # optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
 # speech). Instead of test there may be several sets, named in `test_sets`: stages 5 and 8 measure all of them, stage 7
-# streams the first. A recipe sets `here` (its folder) and its options, and defines:
+# streams the first. With --data_type lhotse or sequential a set may be a list instead: see tools/data_sets.sh.
+#
+# A recipe sets `here` (its folder) and its options, calls `enter_recipe`, and sets `corpus_stages`, the names of stages
+# -1 and 0. `corpus_files` may name further files that stage 0 makes. It defines these functions and calls `run_recipe`:
 #   corpus_settings N   print everything that the outcome of stage N (-1 or 0) depends on, as one line
 #   prepare_corpus N    do the work of stage N
 #   summarise           print the summary at the end of stage 7; optional
-# `corpus_files` may name further files that stage 0 makes. With --data_type lhotse or sequential a set may be a list
-# instead: see tools/data_sets.sh.
-# Then the recipe calls `run_recipe`. See examples/template/s0/run.sh.
+# See examples/template/s0/run.sh.
 
 # Variables of the shared stages. A recipe that sets one beforehand changes its default and makes it an option.
 : "${stage:=0}" "${stop_stage:=8}" "${force:=false}" "${units:=bpe}" "${vocab_size:=500}" "${data_type:=raw}"
@@ -90,7 +91,7 @@ enter_recipe() {
   fi
 }
 
-# Set train_launcher and launcher: the commands that run wenet-fusion on all hosts, for training, and on this host.
+# Set launcher, the command that runs wenet-fusion on this host, and train_launcher, which trains on all hosts.
 choose_launchers() {
   local ranks=(python -m torch.distributed.run --nproc_per_node "$num_gpus" --rdzv_backend c10d)
   if [ "$num_gpus" -lt 1 ] || [ "$num_nodes" -lt 1 ]; then fail "--num_gpus and --num_nodes must be at least 1"; fi
@@ -147,7 +148,7 @@ results_of() {
   if [ "$1" = "$test_set" ]; then echo "$results"; else echo "${results}_$1"; fi
 }
 
-# The chunkings that can be streamed.
+# Print the chunkings that can be streamed.
 streamed_chunkings() {
   local chunking
   for chunking in $chunkings; do

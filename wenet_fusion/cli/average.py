@@ -34,7 +34,9 @@ def add(verb: Verb) -> None:
     p.add_argument("--train_data", type=Path, required=True, help="data.list to estimate the statistics on")
     p.add_argument("--batches", type=int, default=30, help="number of batches to estimate the statistics on")
     p.add_argument(
-        "--dev_data", type=Path, help="data.list for a comparison: if the last checkpoint is better, write it instead"
+        "--dev_data",
+        type=Path,
+        help="data.list to compare on: if the last of the averaged checkpoints alone is better, it is written instead",
     )
     p.add_argument("--output", "--dst_model", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")

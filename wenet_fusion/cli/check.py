@@ -68,7 +68,7 @@ def add(verb: Verb) -> None:
         "--utterances",
         type=int,
         default=0,
-        help="for WeNet's YAML: length of the training list, to turn epochs into updates",
+        help="for WeNet's YAML: number of training utterances, to turn epochs into updates",
     )
     p.add_argument(
         "--hours",

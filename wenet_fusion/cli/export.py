@@ -49,7 +49,8 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--ctm",
         type=Path,
-        help="word timestamps of --data, to measure the CTC emission delay; torchscript and onnx files correct it",
+        help="CTM file with word timestamps of --data, to measure the CTC emission delay; the runtime then corrects "
+        "timestamps of torchscript and onnx files",
     )
     p.add_argument("--precision", choices=MEANINGS, default="float32", help=explain_precisions())
     p.add_argument(
