@@ -11,7 +11,7 @@ from types import ModuleType
 def field_comments(owner: type | ModuleType) -> dict[str, str]:
     """Return the comment of each field of a class, or of each constant of a module, by name.
 
-    A comment is that of the lines right above the assignment and of its own lines; empty if there is none.
+    A comment is taken from the lines right above the assignment and from its own lines; it is empty if there is none.
     """
     source = textwrap.dedent(inspect.getsource(owner))
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

@@ -64,7 +64,7 @@ def configuration_page() -> str:
 
 
 def sections(config: type, path: str) -> Iterator[str]:
-    """Yield a heading and a table for a configuration class, then those of its sections."""
+    """Yield a heading and a table for a configuration class, then for each of its sections."""
     types, comments = typing.get_type_hints(config), field_comments(config)
     fields = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(types[field.name])]
     yield f"## {f'`{path}`' if path else 'Top level'}\n"

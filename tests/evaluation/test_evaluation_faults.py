@@ -152,7 +152,7 @@ def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list
     for more, message in (
         (("--chunkings", "5/2"), "not trained for it; choose one of 4/4, 8/2"),
         (("--chunkings", "16x4"), "neither 'full' nor SIZE"),
-        (("--chunkings", "8/2", "8/2"), "chunkings: 8/2, 8/2 name one twice"),
+        (("--chunkings", "8/2", "8/2"), "chunkings: 8/2, 8/2: one is given twice"),
         (("--hot_word", "three"), f"hot words: no effect on {GREEDY}; add {PREFIX_BEAM} or {RESCORING} to the modes"),
         (("--length_penalty", "1"), f"length penalty: no effect on {GREEDY}; add {PREFIX_BEAM} or"),
         (("--beam_size", "0"), "beam_size must be at least 1, found 0"),

@@ -224,7 +224,7 @@ def test_streams_stand_in_the_report(report, tmp_path):
     lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))
     assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines and "| last sample to final text | - |" in lines
     assert "| error of word starts, mean / 95 % | 0.050 / 0.100 s |" in lines
-    assert "| unstable partial words, of 100 final words | 1.23 |" in lines
+    assert "| unstable partial words, per 100 final words | 1.23 |" in lines
     assert "| expected calibration error of word confidence | - |" in lines
     (tmp_path / "reliability.json").write_text('{"expected_calibration_error": 0.0217}')
     lines = table_lines(stream_table(read_streams([tmp_path / "stream.json"])))

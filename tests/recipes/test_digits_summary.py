@@ -46,7 +46,7 @@ def test_streaming_stands_beside_the_error_rates(folder):
         summarise(folder)
     lines = (folder / "summary.md").read_text().splitlines()
     assert "| ctc_greedy_search | 1.13 |" in lines
-    assert "| unstable partial words, of 100 final words | 1.23 |" in lines
+    assert "| unstable partial words, per 100 final words | 1.23 |" in lines
     assert "| computation per chunk | 1.0 / 2.0 / 3.0 ms |" in lines
     assert "| first word's start to first text | 0.50 / 0.60 / 0.70 s |" in lines
     assert "- insertions per hour: tone 0" in lines

@@ -37,7 +37,7 @@ def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--num_workers", *names, type=_positive, default=cores, help="parallel processes; by default one per core"
+        "--num_workers", *names, type=_positive, default=cores, help="number of processes; by default one per core"
     )
     parser.add_argument(
         "--allow_commands",

@@ -112,7 +112,7 @@ def read_corpus(
         wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
         text: lines "key transcript".
         segments: lines "key recording start end", times in seconds; an end of -1 is the end of the recording. A fifth
-            column may give the channel, as in Kaldi counted from 0, or A, B.
+            column may give the channel: A, B, or a number that counts from 0, as in Kaldi.
         special_tokens: see `read_transcripts`.
         channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or counts from 1.
             A recording that is not in `wav_scp` gets the path that `wav_scp` has for its file.

@@ -29,8 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "files", type=Path, nargs="+", help="TorchScript file, folder of --format wenet-onnx, or .onnx for sherpa-onnx"
     )
     parser.add_argument("--mel_bins", type=int, default=80, help="mel bins of the models (default: 80)")
-    parser.add_argument("--chunk_size", type=int, default=16, help="frames, for TorchScript, sherpa-onnx (default: 16)")
-    parser.add_argument("--num_left_chunks", type=int, default=4, help="for TorchScript, sherpa-onnx (default: 4)")
+    parser.add_argument(
+        "--chunk_size", type=int, default=16, help="encoder frames, for TorchScript and sherpa-onnx (default: 16)"
+    )
+    parser.add_argument(
+        "--num_left_chunks", type=int, default=4, help="left context, for TorchScript and sherpa-onnx (default: 4)"
+    )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     features = np.random.default_rng(0).normal(10, 3, (FRAMES, args.mel_bins)).astype(np.float32)

@@ -123,7 +123,7 @@ def print_report(report: Report) -> None:
             print(f"  {title:20} {numbers} {unit} (50 / 90 / 99 % of cases)")
     if report.upwr is not None and report.open_words is not None:
         print(
-            f"  partial texts        {100 * report.upwr:.2f} words shown and changed later for 100 final words,"
+            f"  partial texts        {100 * report.upwr:.2f} words shown and changed later per 100 final words,"
             f" {report.open_words:.2f} words of a partial text could still change"
         )
     for title, errors in (("word starts", report.start_errors_seconds), ("word ends", report.end_errors_seconds)):

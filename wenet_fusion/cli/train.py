@@ -33,7 +33,7 @@ def add(verb: Verb) -> None:
         "--train_data",
         type=Path,
         required=True,
-        help="list of training utterances (data.list), from tools/data/make_raw_list.py",
+        help="list of training utterances (data.list), e.g. from tools/data/make_raw_list.py",
     )
     p.add_argument(
         "--dev_data", "--cv_data", type=Path, required=True, help="list of utterances to validate on (data.list)"

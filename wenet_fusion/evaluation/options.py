@@ -65,7 +65,7 @@ class EvaluationOptions:
             ("variants", [variant.name for variant in self.variants]),
         ):
             if len(set(values)) < len(values):
-                raise ValueError(f"{what}: {', '.join(values)} name one twice; give each once")
+                raise ValueError(f"{what}: {', '.join(values)}: one is given twice; give each once")
         idle = [variant.name for variant in self.variants[1:]]
         if self.variants[0].decoding.length_penalty:
             idle.insert(0, "length penalty")

@@ -1,4 +1,4 @@
-"""Check on a trained model that cuts of the audio, other rows, padding and fusion of norms do not change outputs."""
+"""Check the laws of streaming on a trained model: cuts, other rows, padding and fusion do not change the outputs."""
 
 import copy
 from typing import NamedTuple

@@ -63,7 +63,7 @@ def _filter_seconds(key: str) -> Rule:
 
     def rule(value: Any, context: Context) -> Finding:
         seconds = number(value) / 100
-        remark = f"our default of {usual:g} s protects the memory" if key == _LONGEST and seconds > usual else "seconds"
+        remark = f"our default of {usual:g} s limits the memory" if key == _LONGEST and seconds > usual else "seconds"
         return Finding("same", ((f"data.filters.{key}", seconds),), remark)
 
     return rule

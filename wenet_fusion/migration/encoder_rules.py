@@ -8,7 +8,7 @@ from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, s
 from wenet_fusion.model.layers.activation import ACTIVATIONS
 
 _CONFORMER = "conformer"
-ONE_DROPOUT = "one probability per part of the model: encoder.dropout and decoder.dropout, after each branch"
+ONE_DROPOUT = "ours: one probability for the encoder and one for the decoders, applied after each branch"
 _OTHER_ENCODER = "a setting of an encoder that we do not have"
 
 

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """All findings, and our configuration: complete and checked in `recipe`, as the keys to write in `settings`."""
+    """All findings, and our configuration: `recipe` is complete and checked, `settings` are the keys to write."""
 
     rows: list[Row]
     recipe: RecipeConfig

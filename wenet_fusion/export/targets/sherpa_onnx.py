@@ -98,8 +98,8 @@ class SherpaOnnx(FeatureTarget):
     def remarks(self) -> list[str]:
         """Return remarks on differences of mel filters, and on an untrained chunking."""
         remedy = (
-            "; the program sherpa-onnx takes the flags below, the Python package's from_wenet_ctc has no such "
-            f"argument, or train with model.frontend.high_freq: {HIGH_FREQ:g}"
+            "; give the program sherpa-onnx the flags below (from_wenet_ctc of its Python package has no such "
+            f"arguments), or train with model.frontend.high_freq: {HIGH_FREQ:g}"
         )
         mel = mel_remarks(self.trained, "sherpa-onnx by default", HIGH_FREQ, remedy)
         return mel + chunking_remarks(self.trained, self.chunking)

@@ -17,7 +17,7 @@ from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
-EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # not whole encoder frames, so that nothing of the example becomes a constant
+EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # no multiples of 4, so that the graph takes no size of the example as constant
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:

@@ -169,8 +169,8 @@ class WenetOnnx(FeatureTarget):
         if self.precision != "float32":
             names = [", ".join(path.name for path in self._graphs(Path(), precision)) for precision in self.stages()]
             found.append(
-                f"WeNet opens fixed names, so this runs the float32 files; copy {names[1]} to a folder of their own as "
-                f"{names[0]} to run int8"
+                f"WeNet opens fixed names, so the command below runs the float32 files; to run int8, copy {names[1]} "
+                f"to a folder of their own as {names[0]}"
             )
         return found
 
