@@ -131,7 +131,7 @@ def test_the_command_and_the_remarks(exported: Exported, trained: TrainedModel, 
     assert exported.remarks == ()
     (remark,) = export_model(trained, tmp_path / "model.onnx", sherpa()).remarks
     assert (
-        "20-3600 Hz, the model was trained with 20-4000 Hz: expect more errors; the program sherpa-onnx takes" in remark
+        "20-3600 Hz, the model was trained with 20-4000 Hz: expect more errors; give the program sherpa-onnx" in remark
     )
 
 
