@@ -38,7 +38,7 @@ def hide(visible_BTS: Tensor) -> Tensor:
 
 
 def run(model: CachedAttention, bias: PositionBias, x_BTD: Tensor, visible_BTS: Tensor, cache: Tensor) -> Tensor:
-    context = step_context(x_BTD.size(1), hide(visible_BTS), bias(visible_BTS.size(1), visible_BTS.size(2)))
+    context = step_context(x_BTD.size(1), hide(visible_BTS), bias(visible_BTS.size(1), visible_BTS.size(2)).unbind(0))
     return model(x_BTD, [cache], context)[0]
 
 
@@ -93,7 +93,7 @@ def test_a_query_that_sees_nothing_is_finite() -> None:
 def test_position_products_equal_their_definition() -> None:
     model, x, positions = attention(4, 2, "rel_pos"), laws.noise(0, 1, 3, 4), laws.noise(1, 1, 3, 4)
     everything = hide(torch.ones(1, 3, 3, dtype=torch.bool))
-    y = model(x, [torch.zeros(1, 0, 8)], step_context(3, everything, None, positions))[0][0]
+    y = model(x, [torch.zeros(1, 0, 8)], step_context(3, everything, (), positions))[0][0]
     normed, rel_pos, out = model.qkv.norm(model.qkv.linear(x[0])), model.rel_pos, torch.zeros(3, 4)
     for h in range(2):
         part = slice(2 * h, 2 * h + 2)

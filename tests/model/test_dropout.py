@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wenet_fusion.model.asr_model import AsrModel
 from wenet_fusion.model.chunking import FULL_CONTEXT
+from wenet_fusion.model.layers.dropout import Dropout
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -105,3 +106,35 @@ def test_each_branch_of_a_decoder_layer_passes_through_dropout(model: AsrModel, 
 def test_nothing_is_dropped_in_inference(model: AsrModel) -> None:
     model.eval()
     assert torch.equal(outputs(model, 1), outputs(model, 2))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
+def test_every_value_is_dropped_with_probability_p(p: float) -> None:
+    """Also at each of the four places of the 64-bit number from which four values take their bits."""
+    torch.manual_seed(3)
+    rows = 40_000
+    dropped_R4 = (Dropout(p)(torch.ones(rows, 4)) == 0).double()
+    deviation = (p * (1 - p) / rows) ** 0.5
+    assert (dropped_R4.mean(0) - p).abs().max() < 5 * deviation + 2**-17
+    pairs_44 = (dropped_R4 - p).T @ (dropped_R4 - p) / rows
+    assert (pairs_44 - torch.diag(pairs_44.diag())).abs().max() < 5 * p * (1 - p) / rows**0.5, "they are independent"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(7,), (3, 5, 2), (0, 4)])
+def test_the_other_values_and_their_gradients_are_divided_by_1_minus_p(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    x = torch.rand(shape).to(dtype).add_(1).requires_grad_()
+    y = Dropout(0.25)(x)
+    y.sum().backward()
+    kept = y != 0
+    torch.testing.assert_close(y, torch.where(kept, x / 0.75, 0), rtol=1e-2, atol=0)
+    assert x.grad is not None and torch.equal(x.grad != 0, kept)
+    torch.testing.assert_close(x.grad, kept.to(dtype) / 0.75, rtol=1e-2, atol=0)
+
+
+def test_without_training_or_probability_nothing_is_dropped() -> None:
+    x = torch.rand(5)
+    assert torch.equal(Dropout(0.5).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+    assert torch.equal(Dropout(1.0)(x), torch.zeros(5))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenet_fusion.model.layers.dropout import Dropout
 from wenet_fusion.model.layers.packing import frame_mask
 from wenet_fusion.model.layers.positions.sinusoids import sinusoids
 
@@ -87,7 +88,8 @@ class Attention(nn.Module):
         """Return the keys and values of a memory."""
         rows, frames, dim = memory_BSD.size(0), memory_BSD.size(1), memory_BSD.size(2)
         split = self.key_value(memory_BSD).view([rows, frames, 2, self.heads, dim // self.heads]).permute(2, 0, 3, 1, 4)
-        return KeysValues(split[0], split[1])
+        keys, values = split.unbind(0)
+        return KeysValues(keys, values)
 
     def attend(self, x_BUD: Tensor, memory: KeysValues, mask_BUS: Tensor) -> Tensor:
         """Return (B, U, D) for keys and values of B rows."""
@@ -118,7 +120,7 @@ class DecoderLayer(nn.Module):
         self.norm_1 = nn.LayerNorm(dim)
         self.norm_2 = nn.LayerNorm(dim)
         self.norm_3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BUD: Tensor, causal_BUU: Tensor, memory_BTD: Tensor, memory_mask_B1T: Tensor) -> Tensor:
         """Return (B, U, D); the masks are true where attention may look."""
@@ -185,7 +187,7 @@ class Decoder(nn.Module):
             with torch.no_grad():
                 self.embedding.weight.mul_(dim**-0.5)
         self.memory_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, vocabulary_size)

@@ -135,10 +135,10 @@ class Encoder(nn.Module):
             valid_half_N = valid_frames(lengths_B * self.stride, frames * self.stride)
             valid_N = valid_frames(lengths_B, frames)
         hidden_BTS = torch.zeros_like(visible_BTS, dtype=x_BTF.dtype).masked_fill(~visible_BTS, self.masked)
-        bias_LHTS: Optional[Tensor] = None
+        biases_HTS: List[Tensor] = []
         position_BSD: Optional[Tensor] = None
         if self.position_bias is not None:
-            bias_LHTS = self.position_bias(frames, visible_BTS.size(2))
+            biases_HTS = list(self.position_bias(frames, visible_BTS.size(2)).unbind(0))
         if self.sinusoids is not None:
             position_BSD = self.sinusoids(key_BS, x_BTF)
-        return StepContext(frames, valid_N, valid_half_N, hidden_BTS.unsqueeze(1), bias_LHTS, position_BSD)
+        return StepContext(frames, valid_N, valid_half_N, hidden_BTS.unsqueeze(1), biases_HTS, position_BSD)

@@ -1,5 +1,7 @@
 """The context of one step of an op on its own, in inference."""
 
+from collections.abc import Sequence
+
 import torch
 from support.model import laws
 from torch import Tensor, nn
@@ -8,11 +10,14 @@ from wenet_fusion.model.layers.layer_protocol import StepContext
 
 
 def step_context(
-    frames: int, hidden_B1TS: Tensor | None = None, bias_LHTS: Tensor | None = None, position_BSD: Tensor | None = None
+    frames: int,
+    hidden_B1TS: Tensor | None = None,
+    biases_HTS: Sequence[Tensor] = (),
+    position_BSD: Tensor | None = None,
 ) -> StepContext:
     """Nothing is packed; by default every key is visible."""
     hidden = torch.zeros(1, 1, 1, 1) if hidden_B1TS is None else hidden_B1TS
-    return StepContext(frames, None, None, hidden, bias_LHTS, position_BSD)
+    return StepContext(frames, None, None, hidden, list(biases_HTS), position_BSD)
 
 
 def layer_op(model: nn.Module, stride: int = 1) -> laws.Op:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenet_fusion.model.layers.dropout import Dropout
 from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 from wenet_fusion.model.layers.norm import LinearNorm
 from wenet_fusion.model.layers.packing import pack, unpack
@@ -34,7 +35,7 @@ class CachedAttention(nn.Module):
         gamma: initial scale of the last norm.
         batch_norm: see `LinearNorm`.
         positions: see `Positions`.
-        layer: index of the encoder layer, to select its bias in `StepContext.bias_LHTS`.
+        layer: index of the encoder layer, to select its bias in `StepContext.biases_HTS`.
 
     >>> attention = CachedAttention(dim=4, heads=2)
     >>> [tuple(tensor.shape) for tensor in attention.init_state(batch=1, cached=16, zero=torch.zeros(()))]
@@ -58,7 +59,7 @@ class CachedAttention(nn.Module):
         self.qkv = LinearNorm(dim, 3 * dim, scale=scale, batch_norm=batch_norm)
         self.out = LinearNorm(dim, dim, gamma=gamma, batch_norm=batch_norm)
         self.rel_pos = RelativePositions(dim, heads) if positions == "rel_pos" else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
         """Return zeros (B, C, 2D)."""
@@ -69,8 +70,9 @@ class CachedAttention(nn.Module):
         bias_BHTS = attention_bias(context, self.layer)
         qkv_BTC = unpack(self.qkv(x_ND), context.valid_N, state[0].size(0), context.frames)
         # These calls take constant sizes, so exported graphs compute no shapes.
-        query = qkv_BTC.narrow(2, 0, self.dim).unflatten(2, [self.heads, self.head_dim]).transpose(1, 2)
-        keys_values = torch.cat([state[0], qkv_BTC.narrow(2, self.dim, 2 * self.dim)], dim=1)
+        query_BTD, new_BTC = qkv_BTC.split([self.dim, 2 * self.dim], dim=2)
+        query = query_BTD.unflatten(2, [self.heads, self.head_dim]).transpose(1, 2)
+        keys_values = torch.cat([state[0], new_BTC], dim=1)
         split = keys_values.unflatten(2, [2, self.heads, self.head_dim])
         keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
         if self.rel_pos is not None:

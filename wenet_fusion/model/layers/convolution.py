@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.activation import build_activation
+from wenet_fusion.model.layers.dropout import Dropout
 from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.norm import ConvNorm, LinearNorm, NormKind, branch_norm
 from wenet_fusion.model.layers.packing import unpack
@@ -56,7 +57,7 @@ class CausalConvolution(nn.Module):
         self.norm = branch_norm(norm, dim)
         self.activation = build_activation(activation)
         self.pointwise_out = LinearNorm(dim, dim, gamma=gamma, batch_norm=batch_norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
         """Return zeros (B, W, D)."""

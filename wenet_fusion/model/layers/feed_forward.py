@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.activation import build_activation
+from wenet_fusion.model.layers.dropout import Dropout
 from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.norm import LinearNorm
 
@@ -42,7 +43,7 @@ class FeedForward(nn.Module):
         self.expand = LinearNorm(dim, hidden, batch_norm=batch_norm)
         self.activation = build_activation(activation)
         self.reduce = LinearNorm(hidden, dim, gamma=gamma, scale=torch.tensor(0.5), batch_norm=batch_norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:
         """Return an empty state."""

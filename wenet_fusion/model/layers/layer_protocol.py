@@ -15,7 +15,7 @@ class StepContext(NamedTuple):
     valid_N: Optional[Tensor]  # flat indices of the valid encoder frames; None: nothing is packed (inference)
     valid_half_N: Optional[Tensor]  # the same between the two convolutions of the subsampling, at twice the rate
     hidden_B1TS: Tensor  # added to attention scores: 0 where a query may attend to a key, MASKED elsewhere
-    bias_LHTS: Optional[Tensor]  # learned biases of relative positions (`positions: bias`)
+    biases_HTS: List[Tensor]  # learned biases of relative positions, one per layer (`positions: bias`)
     position_BSD: Optional[Tensor]  # sinusoids of the keys' positions (`positions: rel_pos`)
 
 
@@ -44,5 +44,4 @@ class LayerOp(Protocol):
 
 def attention_bias(context: StepContext, layer: int) -> Tensor:
     """Return the mask and bias that a layer adds to its attention scores: (B, 1 or H, T, S)."""
-    bias_LHTS = context.bias_LHTS
-    return context.hidden_B1TS if bias_LHTS is None else context.hidden_B1TS + bias_LHTS[layer]
+    return context.hidden_B1TS + context.biases_HTS[layer] if context.biases_HTS else context.hidden_B1TS

@@ -46,8 +46,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         self.frozen = False  # true: training uses the running statistics, as inference will
         self.recomputing = False  # true: a second pass over the same rows, which leaves the running statistics alone
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the normalised rows."""
+    def forward(self, rows: Tensor, scale: Optional[Tensor] = None) -> Tensor:
+        """Return the normalised rows, multiplied by a constant scale if there is one."""
         use_batch = self.training and not self.frozen
         momentum = self.momentum
         if self.recomputing:
@@ -59,12 +59,12 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
             flat = rows.flatten(0, rows.dim() - (3 if self.planes else 2))
-            return self._normed(flat, use_batch, momentum or 0.0).view_as(rows)
+            # Scaling gamma and beta is cheaper than scaling every row.
+            gamma, beta = (self.weight, self.bias) if scale is None else (self.weight * scale, self.bias * scale)
+            return self._normed(flat, gamma, beta, use_batch, momentum or 0.0).view_as(rows)
 
-    def _normed(self, rows: Tensor, use_batch: bool, momentum: float) -> Tensor:
-        return F.batch_norm(
-            rows, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum, self.eps
-        )
+    def _normed(self, rows: Tensor, gamma: Tensor, beta: Tensor, use_batch: bool, momentum: float) -> Tensor:
+        return F.batch_norm(rows, self.running_mean, self.running_var, gamma, beta, use_batch, momentum, self.eps)
 
 
 class SynchronisedBatchNorm(MaskedBatchNorm):
@@ -76,12 +76,12 @@ class SynchronisedBatchNorm(MaskedBatchNorm):
 
     _moments: Moments
 
-    def _normed(self, rows: Tensor, use_batch: bool, momentum: float) -> Tensor:
+    def _normed(self, rows: Tensor, gamma: Tensor, beta: Tensor, use_batch: bool, momentum: float) -> Tensor:
         if not use_batch:
-            return super()._normed(rows, use_batch, momentum)
+            return super()._normed(rows, gamma, beta, use_batch, momentum)
         moments = self._moments if self.recomputing else moments_of_all_ranks(rows.detach())
         self._moments = moments  # for a second pass over the same rows
-        normed, mean, variance = synchronised_batch_norm(rows, self.weight, self.bias, self.eps, moments)
+        normed, mean, variance = synchronised_batch_norm(rows, gamma, beta, self.eps, moments)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             assert running is not None
             running.lerp_(value.to(running.dtype), momentum)
@@ -125,7 +125,7 @@ class LinearNorm(nn.Module):
     def normed(self, y_NC: Tensor) -> Tensor:
         """Return (N, C_out), given the linear layer's output."""
         if self.norm is not None:
-            y_NC = self.norm(y_NC)
+            return self.norm(y_NC, self.scale)
         return y_NC if self.scale is None else y_NC * self.scale
 
     def fused(self) -> nn.Linear:

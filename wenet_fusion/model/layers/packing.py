@@ -32,4 +32,4 @@ def unpack(rows: Tensor, valid_N: Optional[Tensor], batch: int, frames: int) -> 
     if valid_N is None:
         return rows
     padded = torch.zeros([batch * frames] + list(rows.shape[1:]), dtype=rows.dtype, device=rows.device)
-    return padded.index_copy(0, valid_N, rows).unflatten(0, [batch, frames])
+    return padded.index_copy_(0, valid_N, rows).unflatten(0, [batch, frames])

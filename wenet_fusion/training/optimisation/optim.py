@@ -80,7 +80,7 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        decays = parameter.dim() >= 2 and "position_bias" not in name
+        decays = parameter.dim() >= 2 and "_bias" not in name
         is_hidden = config.algorithm == "muon" and is_hidden_matrix(name, parameter)
         (hidden if is_hidden else matrices if decays else rest).append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
