@@ -12,6 +12,7 @@ from support.model.contexts import step_context
 from torch import Tensor, nn
 
 from wenet_fusion.model.layers.attention import MASKED, CachedAttention, Positions
+from wenet_fusion.model.layers.layer_protocol import attention_bias
 from wenet_fusion.model.layers.positions.position_bias import PositionBias, PrecomputedBias, distance_index
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -40,6 +41,15 @@ def hide(visible_BTS: Tensor) -> Tensor:
 def run(model: CachedAttention, bias: PositionBias, x_BTD: Tensor, visible_BTS: Tensor, cache: Tensor) -> Tensor:
     context = step_context(x_BTD.size(1), hide(visible_BTS), bias(visible_BTS.size(1), visible_BTS.size(2)).unbind(0))
     return model(x_BTD, [cache], context)[0]
+
+
+def test_each_layer_adds_its_own_bias() -> None:
+    biases_HTS = bias_of(heads=2, max_distance=4, layers=3)(5, 5).unbind(0)
+    hidden_B1TS = torch.randn(2, 1, 5, 5)
+    for layer, bias_HTS in enumerate(biases_HTS):
+        added = attention_bias(step_context(5, hidden_B1TS, biases_HTS), layer)
+        assert torch.equal(added, hidden_B1TS + bias_HTS)
+    assert attention_bias(step_context(5, hidden_B1TS), 2) is hidden_B1TS
 
 
 def by_definition(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from wenet_fusion.config import ConfigError, config_from_mapping
+from wenet_fusion.model.layers.attention import RelativePositions
 from wenet_fusion.model.layers.norm import MaskedBatchNorm
 from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer, learning_rate, set_learning_rate
 
@@ -82,6 +83,12 @@ def test_norms_biases_and_positions_do_not_decay(trained):
     assert not_decayed(optimizer, trained.model) == spared_by_design(trained.model)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
     assert any("position_bias" in name for name in spared_by_design(trained.model))
+
+
+def test_both_biases_of_rel_pos_do_not_decay():
+    model = nn.ModuleDict({"rel_pos": RelativePositions(dim=4, heads=2)})
+    optimizer = build_optimizer(OptimConfig(weight_decay=0.1), model)
+    assert not_decayed(optimizer, model) == {"rel_pos.key_bias", "rel_pos.position_bias"}
 
 
 def test_the_check_sees_decayed_positions(trained):

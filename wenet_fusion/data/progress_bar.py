@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -54,11 +54,8 @@ def progress_bar(
         leave: keep the finished bar on the terminal.
         disable: draw nothing.
     """
-    if on_terminal():
-        return _ProgressBar(
-            items, total=total, desc=description, unit=unit, leave=leave, disable=disable, dynamic_ncols=True
-        )
-    return _ProgressBar(
-        items, total=total, desc=description, unit=unit, leave=leave, disable=disable, bar_format=_LOG_LINE,
-        file=_Lines(sys.stderr), mininterval=LOG_INTERVAL_SECONDS, maxinterval=LOG_INTERVAL_SECONDS,
-    )  # fmt: skip
+    style: dict[str, Any] = {"dynamic_ncols": True}
+    if not on_terminal():
+        style = {"bar_format": _LOG_LINE, "file": _Lines(sys.stderr)}
+        style |= {"mininterval": LOG_INTERVAL_SECONDS, "maxinterval": LOG_INTERVAL_SECONDS}
+    return _ProgressBar(items, total=total, desc=description, unit=unit, leave=leave, disable=disable, **style)

@@ -88,8 +88,7 @@ class Attention(nn.Module):
         """Return the keys and values of a memory."""
         rows, frames, dim = memory_BSD.size(0), memory_BSD.size(1), memory_BSD.size(2)
         split = self.key_value(memory_BSD).view([rows, frames, 2, self.heads, dim // self.heads]).permute(2, 0, 3, 1, 4)
-        keys, values = split.unbind(0)
-        return KeysValues(keys, values)
+        return KeysValues(split[0], split[1])
 
     def attend(self, x_BUD: Tensor, memory: KeysValues, mask_BUS: Tensor) -> Tensor:
         """Return (B, U, D) for keys and values of B rows."""

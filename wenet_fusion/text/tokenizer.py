@@ -149,10 +149,8 @@ class Tokenizer:
         try:
             return list(map(self._known.__getitem__, self._split(part)))
         except KeyError as error:
-            token, source = error.args[0], self.vocabulary.source
-            raise UnknownToken(
-                f"{token!r} in {text!r} is not in the vocabulary {source}; add it or change the text"
-            ) from None
+            problem = f"{error.args[0]!r} in {text!r} is not in the vocabulary {self.vocabulary.source}"
+            raise UnknownToken(f"{problem}; add it or change the text") from None
 
 
 class CharTokenizer(Tokenizer):

@@ -246,16 +246,10 @@ def _index_shard(line: str, folder: Path) -> Listed:
             reported.add(key)
     usable = texts.keys() & sources.keys() - reported
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    problems += [
-        f"{shard}: member {key}.txt has no audio {key}.({wanted})"
-        for key in texts
-        if key not in sources and key not in reported
-    ]
-    problems += [
-        f"{shard}: audio of {key!r} has no member {key}.txt"
-        for key in sources
-        if key not in texts and key not in reported
-    ]
+    explained = usable | reported
+    for key in (key for key in (*texts, *sources) if key not in explained):
+        without_audio = f"member {key}.txt has no audio {key}.({wanted})"
+        problems.append(f"{shard}: {without_audio if key in texts else f'audio of {key!r} has no member {key}.txt'}")
     if not texts and not problems:
         problems.append(f"{shard}: holds no pairs of key.txt and key.wav")
     return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in texts if key in usable], problems)

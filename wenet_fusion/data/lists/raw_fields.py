@@ -17,11 +17,8 @@ def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     start, duration = number_of(record, "offset"), number_of(record, "duration")
     wav = record["audio_filepath"]
     key = key_of_path(wav, folder) if isinstance(wav, str) else ""
-    converted = {"wav": wav}
-    if "text" in record:
-        converted["txt"] = record["text"]
-    if "channel" in record:
-        converted["channel"] = record["channel"]
+    renamed = {"text": "txt", "channel": "channel"}
+    converted = {"wav": wav, **{ours: record[theirs] for theirs, ours in renamed.items() if theirs in record}}
     if start is not None:
         key = f"{key}-{round(1000 * start):08d}"
         converted |= {"start": start} if duration is None else {"start": start, "end": start + duration}
@@ -36,8 +33,8 @@ def number_of(record: dict[str, Any], name: str) -> float | None:
     if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
-        shown = json.dumps(value)
+        shown = json.dumps(value)[:80]
         raise ValueError(
-            f"{name} must be a number of seconds, not negative and at most {LONGEST_SECONDS:g}, found {shown[:80]}"
+            f"{name} must be a number of seconds, not negative and at most {LONGEST_SECONDS:g}, found {shown}"
         )
     return float(value)

@@ -195,16 +195,10 @@ class SequentialDataset:
         dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)
+        shards = {lane: [(number, self.shards[number]) for number in dealt[lane]] for lane in slots.own()}
         releases = [
-            read_ahead(
-                lane_releases(
-                    [(number, self.shards[number]) for number in dealt[lane]],
-                    self._judge,
-                    settings,
-                    f"{self._seed}/{epoch}/{lane}",
-                )
-            )
-            for lane in slots.own()
+            read_ahead(lane_releases(shards[lane], self._judge, settings, f"{self._seed}/{epoch}/{lane}"))
+            for lane in shards
         ]
         yield from take_turns([self._counted(lane) for lane in releases], slots.start)
         self._check_share(self._seen)

@@ -9,8 +9,6 @@ LEVELS = 1 << 16  # of a 16-bit random number
 class Dropout(nn.Dropout):
     """`nn.Dropout` that on CPUs draws 16 random bits per value, with p rounded to them, instead of a float.
 
-    PyTorch's own draws took 5 % of a training step.
-
     >>> sorted(set(Dropout(0.5)(torch.ones(100)).tolist()))
     [0.0, 2.0]
     """

@@ -120,10 +120,7 @@ class LinearNorm(nn.Module):
 
     def forward(self, rows_NC: Tensor) -> Tensor:
         """Return (N, C_out)."""
-        return self.normed(self.linear(rows_NC))
-
-    def normed(self, y_NC: Tensor) -> Tensor:
-        """Return (N, C_out), given the linear layer's output."""
+        y_NC = self.linear(rows_NC)
         if self.norm is not None:
             return self.norm(y_NC, self.scale)
         return y_NC if self.scale is None else y_NC * self.scale

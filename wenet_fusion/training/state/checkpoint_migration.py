@@ -30,10 +30,7 @@ _SETTINGS = [
     (r"^(    positions: .*)$", "\\1\n    layer: conformer"),
 ]
 # Settings that earlier versions of format 3 lacked, with their implicit value, and the line to insert them after.
-_LATER_SETTINGS = [
-    ("  special_tokens: spell", r"^tokenizer:\n"),
-    ("  precision: float32", r"^  accumulate: .*\n"),
-]
+_LATER_SETTINGS = [("  special_tokens: spell", r"^tokenizer:\n"), ("  precision: float32", r"^  accumulate: .*\n")]
 
 
 def migrate(content: Mapping[str, Any]) -> dict[str, Any]:
