@@ -98,6 +98,15 @@ def test_bpe_round_trip_and_restore(bpe_folder):
         tokenizer.encode("one q")
 
 
+def test_the_kind_char_refuses_a_vocabulary_of_pieces(bpe_folder):
+    """Its characters are pieces too, so that training would go on, without a word, with another tokenizer."""
+    remedy = re.escape(
+        "units.txt holds pieces of a sentencepiece model: set tokenizer.kind=bpe and tokenizer.bpe_model"
+    )
+    with pytest.raises(ValueError, match=remedy):
+        build_tokenizer(TokenizerConfig(kind="char", units="units.txt"), bpe_folder)
+
+
 def test_bpe_ids_are_those_of_units_txt(bpe_folder, tmp_path):
     tokenizer = build_tokenizer(BPE, bpe_folder)
     pieces = tokenizer.vocabulary.tokens[3:]

@@ -243,11 +243,16 @@ def build_tokenizer(config: TokenizerConfig, base: Path) -> Tokenizer:
     Raises:
         OSError, ValueError: a file is missing or malformed.
     """
-    path = base / config.bpe_model
+    path, units = base / config.bpe_model, base / config.units
     if config.kind == "bpe" and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; train it with tools/data/make_vocabulary.py --kind bpe")
     model = path.read_bytes() if config.kind == "bpe" else b""
-    return _assemble(config, read_vocabulary(base / config.units, config.join), model, str(path))
+    vocabulary = read_vocabulary(units, config.join)
+    if config.kind == "char" and any(token[:1] == WORD_START and token[1:].isalnum() for token in vocabulary.tokens):
+        raise ValueError(
+            f"{units} holds pieces of a sentencepiece model: set tokenizer.kind=bpe and tokenizer.bpe_model"
+        )
+    return _assemble(config, vocabulary, model, str(path))
 
 
 def restore_tokenizer(config: TokenizerConfig, tokens: Sequence[str], bpe_model: bytes, source: str) -> Tokenizer:

@@ -166,8 +166,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         raise ValueError(f"expected a JSON object with key, wav and txt, found {line[:80]}")
     if "audio_filepath" in record:
         record = from_nemo(record, folder)
-    missing = [name for name in ("key", "wav", "txt") if name not in record]
-    if missing:
+    if missing := [name for name in ("key", "wav", "txt") if name not in record]:
         raise ValueError(f"no {', '.join(missing)} in {line[:80]}")
     for name in ("key", "wav", "txt", "speaker"):
         value = record.get(name, "")
@@ -210,14 +209,12 @@ def _index_shard(line: str, folder: Path) -> Listed:
         tar_path = find_file(line, folder, "shard")
     except (ValueError, OSError) as error:
         return Listed([], [str(error)])
-    indexed = read_shard_index(tar_path)
-    if indexed is not None:
+    if (indexed := read_shard_index(tar_path)) is not None:
         return Listed(indexed, [])
     shard = printable(tar_path)
     texts: dict[str, str] = {}
     sources: dict[str, AudioSource] = {}
-    problems: list[str] = []
-    reported: set[str] = set()  # unusable keys whose reason is among the problems
+    problems: dict[str, str] = {}  # unusable keys and their reasons
     key, member_name = "", "the beginning"
     try:
         with tarfile.open(tar_path, "r:", tarinfo=WholeTarInfo) as tar:
@@ -230,26 +227,24 @@ def _index_shard(line: str, folder: Path) -> Listed:
                     try:
                         texts[key] = content.read().decode("utf-8").strip()
                     except UnicodeDecodeError:
-                        problems.append(f"{shard}: member {member.name} is not UTF-8 text")
-                        reported.add(key)
+                        problems[key] = f"{shard}: member {member.name} is not UTF-8 text"
                 elif content is not None and name.suffix.lower() in AUDIO_SUFFIXES:
                     if not member.size:
-                        problems.append(f"{shard}: member {member.name} is empty")
-                        reported.add(key)
+                        problems[key] = f"{shard}: member {member.name} is empty"
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
-        problems.append(f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})")
-        reported.add(key)  # its audio may be cut off or missing
+        # The audio of the last key may be cut off or missing.
+        problems[key] = f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})"
     for key in texts.keys() | sources.keys():
         if problem := key_problem(key):
-            problems.append(f"{shard}: {problem}")
-            reported.add(key)
-    usable = texts.keys() & sources.keys() - reported
+            problems[key] = f"{shard}: {problem}"
+    usable = texts.keys() & sources.keys() - problems.keys()
     wanted = "|".join(suffix[1:] for suffix in AUDIO_SUFFIXES)
-    explained = usable | reported
+    explained = usable | problems.keys()
     for key in (key for key in (*texts, *sources) if key not in explained):
         without_audio = f"member {key}.txt has no audio {key}.({wanted})"
-        problems.append(f"{shard}: {without_audio if key in texts else f'audio of {key!r} has no member {key}.txt'}")
+        problems[key] = f"{shard}: {without_audio if key in texts else f'audio of {key!r} has no member {key}.txt'}"
     if not texts and not problems:
-        problems.append(f"{shard}: holds no pairs of key.txt and key.wav")
-    return Listed([Utterance(key, sources[key], texts[key], 0.0) for key in texts if key in usable], problems)
+        problems[""] = f"{shard}: holds no pairs of key.txt and key.wav"
+    utterances = [Utterance(key, sources[key], texts[key], 0.0) for key in texts if key in usable]
+    return Listed(utterances, list(problems.values()))
