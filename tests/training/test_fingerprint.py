@@ -87,6 +87,16 @@ def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
             start(with_training(short, max_steps=2), corpus, tmp_path / name)
 
 
+def test_the_treatment_of_special_tokens_is_compared_where_tokens_are_not():
+    """A list's tokens are compared themselves; shards that are read in sequence have no list of them."""
+    for data_type, changed in (("raw", []), ("sequential", ["tokenizer.special_tokens"])):
+        one, other = (
+            f"tokenizer:\n  special_tokens: {treatment}\ndata:\n  data_type: {data_type}\n"
+            for treatment in ("refuse", "remove")
+        )
+        assert changed_settings(one, other, step=1) == changed
+
+
 def test_max_steps_may_change_until_the_last_steps_begin():
     def settings(max_steps, decay, frozen=0):
         return (

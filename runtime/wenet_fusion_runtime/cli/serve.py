@@ -167,7 +167,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits()
     for name, field, kind, text in _LIMITS:
-        shown = "%(default)g" if kind is float else "%(default)d"
+        shown = "%(default).15g" if kind is float else "%(default)d"
         group.add_argument(
             f"--{name}",
             type=kind,

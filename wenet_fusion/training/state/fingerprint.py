@@ -20,8 +20,6 @@ NEUTRAL_SETTINGS = (
     "keep_best_checkpoints", "best_by", "dev_ctm", "check_largest_batch", "loggers", "num_workers",
     "checkpoint_activations",
 )  # fmt: skip
-# This setting affects only the tokens, which are compared themselves.
-_COMPARED_BY_TOKENS = "tokenizer.special_tokens"
 # Settings that may change when a run resumes, e.g. because memory ran out; the epoch then starts again.
 BATCH_SETTINGS = ("max_batch_seconds", "max_batch_rows", "accumulate")
 _MAX_STEPS = "training.max_steps"
@@ -57,8 +55,10 @@ def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]
     {'training.precision': 'float32'}
     """
     settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
-    neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)} | {_COMPARED_BY_TOKENS}
+    neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)}
     neutral |= {"data.sequential.retries", "data.sequential.allow_commands"}
+    if settings.get("data.data_type") != "sequential":  # it affects only the tokens, which are compared themselves
+        neutral.add("tokenizer.special_tokens")
     return {
         name: value
         for name, value in settings.items()

@@ -100,7 +100,7 @@ export function failure(message, closeCode, hasBegun) {
 
 /** Explain the server's error for a file; `status` is HTTP's, or null for an error in a streamed response. */
 export function uploadRefused(status, message) {
-  if (status === 503) return serverFull();
+  if (status === 503) return new Problem("The server cannot take the file now", `It says: ${message}. Try again in a moment.`);
   if (status === 413) return new Problem("The file is too large", `Cut it into shorter files. The server says: ${message}.`);
   return new Problem("The server could not transcribe the file", `It says: ${message}.`);
 }
