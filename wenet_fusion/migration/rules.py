@@ -48,11 +48,6 @@ def same(key: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
     return lambda value, context: Finding("same", ((key, convert(value)),))
 
 
-def differs(key: str, remark: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
-    """Return a rule for a setting whose effect differs here, as the remark says."""
-    return lambda value, context: Finding("differs", ((key, convert(value)),), remark)
-
-
 def none(reason: str) -> Rule:
     """Return a rule for a setting without a counterpart here."""
     return lambda value, context: Finding("none", (), reason)

@@ -63,9 +63,9 @@ case $lm_path in
   *) lm_arpa=$lm_path ;;
 esac
 
-# Print the folder that contains the parts: archives unpack to $data/LibriSpeech.
-parts_folder() {
-  if [ -d "$data/LibriSpeech" ]; then echo "$data/LibriSpeech"; else echo "$data"; fi
+# Print the folder of a part: part_folder NAME. Archives unpack to $data/LibriSpeech.
+part_folder() {
+  if [ -d "$data/LibriSpeech/$1" ]; then echo "$data/LibriSpeech/$1"; else echo "$data/$1"; fi
 }
 
 corpus_settings() {
@@ -80,8 +80,8 @@ prepare_corpus() {
   local part name
   for part in $(printf '%s\n' $train_sets $dev_sets $test_sets | sort -u); do
     case $1 in
-      -1) [ -d "$(parts_folder)/$part" ] || [ -n "$manifests" ] || download 12 "$part.tar.gz" ;;
-      0) [ -n "$manifests" ] || need_files -1 "$(parts_folder)/$part" ;;
+      -1) [ -d "$(part_folder "$part")" ] || [ -n "$manifests" ] || download 12 "$part.tar.gz" ;;
+      0) [ -n "$manifests" ] || need_files -1 "$(part_folder "$part")" ;;
     esac
   done
   change_stage "$1"
@@ -106,10 +106,11 @@ download() {
 
 # Write the folder of a set in Kaldi's format: prepare_set NAME PART...
 prepare_set() {
-  local name=$1
+  local name=$1 part folders=()
   shift
   if [ -z "$manifests" ]; then
-    python "$root/tools/data/prepare_librispeech.py" "${@/#/$(parts_folder)/}" "data/$name"
+    for part; do folders+=("$(part_folder "$part")"); done
+    python "$root/tools/data/prepare_librispeech.py" "${folders[@]}" "data/$name"
   else
     set -- "${@/#/$manifests/librispeech_supervisions_}"
     python "$root/tools/data/prepare_manifests.py" "${@/%/.jsonl.gz}" "data/$name"
