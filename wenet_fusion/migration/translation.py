@@ -18,7 +18,7 @@ from wenet_fusion.migration.encoder_rules import ENCODER, ENCODER_DEFAULTS
 from wenet_fusion.migration.model_rules import DECODER, MODEL, MODEL_DEFAULTS, SECTIONS_WITHOUT
 from wenet_fusion.migration.rules import Context, Finding, MigrationOptions, Outcome, Rules
 from wenet_fusion.migration.training_rules import TRAINING, TRAINING_DEFAULTS
-from wenet_fusion.migration.wenet_file import WenetFile, WenetSetting
+from wenet_fusion.migration.wenet_file import WenetFile, WenetSetting, plain
 from wenet_fusion.recipe import RecipeConfig
 
 RULES: Rules = {**ENCODER, **DECODER, **MODEL, **DATA, **TRAINING}
@@ -83,7 +83,7 @@ def translate(file: WenetFile, options: MigrationOptions, overrides: Iterable[st
         apply_override(root, override, problems)
     if problems:
         raise ConfigError(problems)
-    recipe, settings = config_from_located(RecipeConfig, root), _plain(root)
+    recipe, settings = config_from_located(RecipeConfig, root), plain(root)
     order = [field.name for field in fields(RecipeConfig)]
     return Translation(rows, recipe, {name: settings[name] for name in sorted(settings, key=order.index)})
 
@@ -115,13 +115,6 @@ def _set(root: Located, key: str, value: Located) -> None:
     for name in sections:
         place = place.setdefault(name, Located({}, value.where)).value
     place[last] = value
-
-
-def _plain(located: Located) -> Any:
-    value = located.value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def table_of(rows: Iterable[Row]) -> str:

@@ -98,7 +98,7 @@ def _settings(section: Located, prefix: str) -> Iterator[WenetSetting]:
         if isinstance(located.value, dict) and located.value and written not in _WHOLE:
             yield from _settings(located, f"{written}.")
         elif located.value is not INVALID:
-            yield WenetSetting(_present_name(written), written, _plain(located), located.where)
+            yield WenetSetting(_present_name(written), written, plain(located), located.where)
 
 
 def _present_name(written: str) -> str:
@@ -108,8 +108,9 @@ def _present_name(written: str) -> str:
     return _RENAMED.get(written, written)
 
 
-def _plain(located: Located) -> Any:
+def plain(located: Located) -> Any:
+    """Return a parsed value without its places in the file."""
     value = located.value
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
