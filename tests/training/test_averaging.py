@@ -88,7 +88,7 @@ def plain_statistics(model, batches):
     means, variances = {}, {}
 
     def listen(norm, arguments):
-        (rows,) = arguments
+        rows = arguments[0]
         channels = rows.transpose(0, 1).flatten(1).double()
         means.setdefault(norm, []).append(channels.mean(1))
         variances.setdefault(norm, []).append(channels.var(1))
