@@ -42,26 +42,32 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4))
-    width = max(1, len(steps["step"]) // 40)
+    width, curves = max(1, len(steps["step"]) // 40), [epochs.get("dev_loss", np.array([]))]
     for name, label, colour in (
         ("loss", "training", BLUE), ("ctc_loss", "CTC part", PALE_BLUE), ("attention_loss", "attention part", YELLOW),
     ):  # fmt: skip
         if name in steps and np.isfinite(steps[name]).any():
-            losses.plot(steps["step"], steps[name], color=colour, lw=0.6, alpha=0.25)
-            losses.plot(steps["step"], smooth(steps[name], width), color=colour, lw=1.8, label=label)
+            curves.append(smooth(steps[name], width))
+            losses.plot(steps["step"], steps[name], color=colour, lw=0.4, alpha=0.1)
+            losses.plot(steps["step"], curves[-1], color=colour, lw=1.8, label=label)
     if "dev_loss" in epochs:
         losses.plot(epochs["step"], epochs["dev_loss"], "o-", color=RED, ms=4, lw=1.5, label="dev")
     losses.set(title="loss", xlabel="step", yscale="log")
+    drawn = np.concatenate(curves)
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if drawn.size:  # the losses of single steps, which depend on the lengths in a batch, may be beyond the axis
+        losses.set_ylim(drawn.min() / 1.3, 1.3 * drawn.max())
     losses.legend()
     errors.set(title="word error rate on dev (greedy)", xlabel="step")
     if "dev_wer" in epochs:
         wer = 100 * epochs["dev_wer"]
-        errors.plot(epochs["step"], np.maximum(wer, 0.01), "o-", color=RED, ms=4, lw=1.5)
+        shown = np.maximum(wer, 0.05)
+        errors.plot(epochs["step"], shown, "o-", color=RED, ms=4, lw=1.5)
         errors.set_yscale("log")
         errors.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        errors.set_ylim(bottom=max(0.05, np.maximum(wer, 0.05).min() / 1.8))
+        errors.set_ylim(shown.min() / 1.5, 1.15 * shown.max())
         errors.annotate(
-            f"{wer[-1]:.2f} %", (epochs["step"][-1], max(wer[-1], 0.05)), xytext=(-6, -16), textcoords="offset points",
+            f"{wer[-1]:.2f} %", (epochs["step"][-1], shown[-1]), xytext=(-6, -16), textcoords="offset points",
             ha="right", weight="bold", color=RED,
         )  # fmt: skip
     errors.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
