@@ -89,7 +89,7 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """Return one chunking per chunk size, with the longest left context: the defaults of evaluation and export."""
+        """Return one chunking per chunk size, with the longest left context: the basis of other defaults."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]

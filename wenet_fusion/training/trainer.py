@@ -44,8 +44,8 @@ class Trainer:
     """Train a model and write its checkpoints to a folder; resume if the folder holds a training state.
 
     Random draws outside the model (order of utterances, augmentation, chunking, masks) depend only on the seed and the
-    position in the run, so the training state need not hold generators other than torch's. On the CPU, n steps equal
-    k steps, a kill, and n - k steps, bit for bit.
+    position in the run, so the training state need not hold generators other than torch's. On the CPU, a run
+    that is killed and resumed gives the same as a run without a stop, bit for bit.
 
     Args:
         model: moved to the device of `placement` and trained in place.
@@ -101,8 +101,8 @@ class Trainer:
         self.batch = 0  # position in the epoch after the last update, see `LoadedBatch.position`; 0: its start
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum of losses and number of updates, without skipped ones
-        self.stop_requested = False  # set to True: the run finishes the current update, saves its state, and ends
-        self._is_stopping = False  # true in every rank as soon as one of them was asked to stop
+        self.stop_requested = False  # set to True: the run ends after this or the next update, and saves its state
+        self._is_stopping = False  # true in every rank after the update that shared the request
         self._measured_at = time.monotonic()
         self._updating: Sequence[Batch] = ()  # batches of the current update
         if self.ranks.is_first:

@@ -23,7 +23,7 @@ from wenet_fusion_runtime.files import write_text
 def headline(name: str, sizes: list[SizeFindings], study: Study, progress: str) -> str:
     """Return the text that docs/comparison.md quotes: the progress of the comparison, and a table for each size."""
     mode, chunking = headline_condition(study)
-    parts = [f"{progress[0].upper()}{progress[1:]}. WER: {mode} at {chunking}, of the test set."]
+    parts = [f"{progress[0].upper()}{progress[1:]}. WER of the test set: {mode} at {chunking}."]
     for found in sizes:
         parts += [f"**{name}, {found.size}** ({found.updates} updates):", headline_table(found, study)]
     return "\n\n".join(parts)
@@ -91,5 +91,5 @@ def quote(page: Path, name: str, text: str) -> None:
     written = page.read_text(encoding="utf-8")
     place = re.compile(rf"(<!-- comparison_{re.escape(name)} -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)
     if not place.search(written):
-        raise ValueError(f"{page}: no place for the table: write <!-- comparison_{name} --> and <!-- end --> on lines")
+        raise ValueError(f"{page}: no place for the table: add lines <!-- comparison_{name} --> and <!-- end -->")
     write_text(page, place.sub(lambda match: f"{match[1]}{text}\n{match[2]}", written))

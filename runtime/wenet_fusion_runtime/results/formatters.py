@@ -66,7 +66,7 @@ def load_formatter(name: str) -> Formatter:
         name: `wetext`, `nemo` or `itn` (inverse text normalisation by the packages wetext, nemo_text_processing and
             WeTextProcessing), with a language such as `wetext:zh` (default: en; for itn: zh); or `MODULE:FUNCTION`.
     Raises:
-        ValueError: the name has none of these forms, or there is no such function or language.
+        ValueError: the name has none of these forms, or there is no such function, or no such language of itn.
         ImportError: the package or the module cannot be imported.
 
     >>> load_formatter("textwrap:dedent")(" one")

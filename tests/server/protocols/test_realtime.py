@@ -211,7 +211,7 @@ def test_mistakes_are_told_and_the_session_goes_on(server: ServerProcess) -> Non
         ("{", "not JSON"),
         ("[1]", 'an object with a text "type"'),
         ('{"type": "response.create"}', "is not one of input_audio_buffer.append"),
-        ('{"type": "input_audio_buffer.append"}', 'has no text "audio"'),
+        ('{"type": "input_audio_buffer.append"}', 'has no string "audio"'),
         ('{"type": "input_audio_buffer.append", "audio": "=?="}', "not valid base64"),
         ('{"type": "input_audio_buffer.commit"}', "the input audio buffer is empty"),
         ('{"type": "session.update", "session": {"type": "realtime"}}', "session.type must be transcription"),

@@ -2,8 +2,8 @@
 
 Each module computes the same as the module it replaces, with the same state.
 
-Shapes: B rows, T feature frames, N packed frames, F mel bins, C channels, D width, W frames of
-context or samples of a window.
+Shapes: B rows, T feature frames, N samples, F mel bins, C channels, D width, W frames of context or samples of a
+window.
 """
 
 from typing import List, Optional, Tuple, Union
@@ -67,7 +67,7 @@ class DepthwiseTaps(nn.Module):
 class UnfoldedSubsampling(nn.Module):
     """A fused `Subsampling` that computes its convolutions as products of unfolded windows: (B, T, F) -> (B, T / 4, D).
 
-    The second convolution needs nearly all the time. Here it is an `nn.Linear`, so its weights can be packed. The first
+    The second convolution needs nearly all the time. Here it is an `nn.Linear`, which can become int8. The first
     one reads the features themselves and stays in float32.
 
     Args:
@@ -123,8 +123,8 @@ class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
     torch may compute a convolution differently for one row than for several rows. Its sums then round differently, and
-    int8 layers after it may turn this into a whole quantisation step. A matrix product gives a row the same result in
-    every batch on more processors than a convolution does, although no library guarantees this.
+    int8 layers after it may turn this into a whole quantisation step. On more processors than
+    a convolution, a matrix product gives a row the same result in every batch; no library guarantees it.
 
     Args:
         source: the spectrum as a convolution.

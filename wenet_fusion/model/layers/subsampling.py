@@ -18,10 +18,10 @@ STRIDE = 2
 
 
 class Subsampling(nn.Module):
-    """(B, T, F) -> packed (N, D) at a quarter of the rate. A `LayerOp`.
+    """(B, T, F) -> (N, D) at a quarter of the rate, in inference (B, T/4, D). A `LayerOp`.
 
     The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). The
-    second one is taken after norm and ReLU, so zeros are the same as the zero padding of a convolution.
+    second is taken after norm and ReLU, so an initial state of zeros equals zero padding.
 
     Args:
         num_mel_bins: F.
@@ -43,7 +43,7 @@ class Subsampling(nn.Module):
         bins_2 = (bins_1 - KERNEL) // STRIDE + 1
         if bins_2 < 1:
             raise ValueError(f"num_mel_bins {num_mel_bins} is too small to be subsampled twice: use 7 or more")
-        self.stride, self.context = STRIDE, KERNEL - STRIDE  # scripts read attributes, not module constants
+        self.stride, self.context = STRIDE, KERNEL - STRIDE  # TorchScript needs attributes here
         self.state_sizes = [(1, num_mel_bins), (channels, bins_1)]
         conv_1 = nn.Conv2d(1, channels, KERNEL, STRIDE, bias=not batch_norm)
         conv_2 = nn.Conv2d(channels, channels, KERNEL, STRIDE, bias=not batch_norm)

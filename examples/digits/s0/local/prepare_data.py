@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gzip
 import hashlib
 import json
 import shutil
@@ -40,10 +41,10 @@ class Source:
 
 
 def download(folder: Path, url: str = URL) -> Path:
-    """Download the pinned release, check it, and move its recordings to `folder`/recordings. Return that path.
+    """Return `folder`/recordings; if it is missing, first download, check and unpack the pinned release.
 
     Raises:
-        OSError: the download failed.
+        OSError: the download failed, or the recordings cannot be written.
         ValueError: the downloaded file is not the release.
     """
     recordings = folder / "recordings"
@@ -65,7 +66,7 @@ def download(folder: Path, url: str = URL) -> Path:
         read_takes(takes)
         if hashlib.sha256(archive.read_bytes()).hexdigest() != ARCHIVE_SHA256 and digest(takes) != RECORDINGS_SHA256:
             raise ValueError("neither its checksum nor that of its recordings is the known one")
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, FileNotFoundError, ValueError) as error:
         archive.unlink()
         raise ValueError(
             f"{url}: not the release that this recipe knows ({error}); what was downloaded is deleted. Try again, or"
@@ -100,7 +101,7 @@ def prepare(data: str, folder: Path) -> Source:
     if why:
         recordings, origin = folder / "synthetic", f"espeak-ng, {len(VOICES)} voices"
         if not recordings.is_dir():
-            print(f"{why}\nsynthesising {len(VOICES) * TAKES * 10} takes with espeak-ng instead", flush=True)
+            print(f"{why}\nsynthesising {len(VOICES) * TAKES * 10} takes with espeak-ng", flush=True)
             synthesise(recordings)
     takes = list_takes(recordings)
     _, rate = read_takes(takes)
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rule = "*" * 100
     print(f"{rule}\n* {source.kind.upper()} SPEECH{': ' if source.why else ''}{source.why}")
     if source.why:
-        print("* To try the download again: --stage -1 --force true; to use a copy: --data DIR")
+        print("* For recorded speech: --stage -1 --force true without --data; to use a copy: --data DIR")
     print(f"* {source.files} takes, {len(source.speakers)} speakers, {source.sample_rate} Hz: {source.origin}\n{rule}")
     return 0
 

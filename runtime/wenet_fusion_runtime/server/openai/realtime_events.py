@@ -13,7 +13,7 @@ from wenet_fusion_runtime.server.session_options import MAX_TEXT
 
 APPEND, COMMIT, CLEAR = "input_audio_buffer.append", "input_audio_buffer.commit", "input_audio_buffer.clear"
 UPDATE = "session.update"
-MOST_MARKS = 64  # most quotes, commas and brackets of a message longer than MAX_TEXT, which should be one long string
+MOST_MARKS = 64  # limit on quotes, commas and brackets of a message longer than MAX_TEXT: audio has none
 MAX_EVENT_ID = 512  # characters
 
 
@@ -43,7 +43,7 @@ def check_length(text: str) -> None:
     """Raise ClientError for a long message that is not mainly audio, because parsing it could take long."""
     if len(text) > MAX_TEXT and sum(map(text.count, '",[{')) > MOST_MARKS:
         raise ClientError(
-            Reason.MESSAGE_SIZE, f"an event without audio has more than {MAX_TEXT} bytes; send less in one event"
+            Reason.MESSAGE_SIZE, f"an event of more than {MAX_TEXT} bytes is not mainly audio; send less in one event"
         )
 
 
@@ -65,7 +65,7 @@ def parse_event(text: str) -> ClientEvent:
     if kind == APPEND:
         audio = record.get("audio")
         if not isinstance(audio, str):
-            raise _bad('the event has no text "audio"', event_id)
+            raise _bad('the event has no string "audio"', event_id)
         try:
             return ClientEvent(kind, event_id, base64.b64decode(audio, validate=True))
         except ValueError:

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.server.guard.fair_protocol import FairProtocol, frame_
 from wenet_fusion_runtime.server.limits import Limits
 
 CLOSE_SECONDS = 5.0  # time for the client to answer a close frame
-LINGER_SECONDS = 2.0  # time for a client that is still sending to read the error message
+LINGER_SECONDS = 2.0  # time in which a client that still sends can read the error message
 EMPTY_FRAMES = 10  # a ping, a pong or an empty message counts as this many frames
 _POLL_SECONDS = 0.05
 
@@ -45,8 +45,8 @@ class WebSocket(web.WebSocketResponse):
         protocols: tuple[str, ...] = (),
     ) -> None:
         # max_message_bytes + 1: aiohttp refuses messages of exactly max_msg_size bytes.
-        # compress=False: a small compressed message could become a large one. writer_limit=0: every send waits for the
-        # client. autoping=False: `receive` answers pings within the budget.
+        # compress=False: a small compressed message could become a large one. writer_limit=0: sends wait for a
+        # slow client. autoping=False: `receive` answers pings within the budget.
         super().__init__(
             timeout=CLOSE_SECONDS,
             max_msg_size=max_message_bytes + 1,
@@ -109,7 +109,7 @@ class WebSocket(web.WebSocketResponse):
         return await super().close(code=code, message=message, drain=drain)
 
     def parse(self, parse: Callable[[], object]) -> None:
-        """Call a function that parses a message, within the connection's share of the event loop's time."""
+        """Call a function that parses a message, and charge its time to the connection's budget."""
         transport = self._request.transport
         fair = None if transport is None else transport.get_extra_info(FairProtocol.NAME)
         if fair is None:
@@ -123,8 +123,8 @@ class WebSocket(web.WebSocketResponse):
             self._request.transport.abort()
 
     async def _linger(self) -> None:
-        """Wait while the client still sends data, which aiohttp drops: closing at once would reset the connection, and
-        the client could lose the error message."""
+        """Wait until the client closes the connection; aiohttp drops what it sends. Closing at once would reset the
+        connection, and the client could lose the error message."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LINGER_SECONDS
         while loop.time() < end and self._request.transport is not None and not self._request.transport.is_closing():
