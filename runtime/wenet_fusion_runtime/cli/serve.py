@@ -164,6 +164,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
+def own_names(host: str) -> tuple[str, ...]:
+    """Return the name in `--host` if clients may not use it anyway, as they may use addresses and short names.
+
+    >>> own_names("::"), own_names("0.0.0.0"), own_names("speech.example.org")
+    ((), (), ('speech.example.org',))
+    """
+    return () if Access().allows_host(f"[{host}]" if ":" in host else host) else (host,)
+
+
 def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits()
     for name, field, kind, text in _LIMITS:
@@ -213,11 +222,14 @@ def _serve(options: argparse.Namespace) -> int:
         from wenet_fusion_runtime.server.server import run
     except ImportError as error:
         raise extra_needed("the server", "server", error) from None
-    own = () if Access().allows_host(options.host) else (options.host,)
     settings = Settings(
         BindOptions(options.host, options.port, options.reuse_port, options.certificate, options.key),
         Limits(**{name: getattr(options, name) for _, name, _, _ in _LIMITS}),
-        Access(read_token(options.token_file), tuple(options.allowed_origin), (*options.allowed_hosts, *own)),
+        Access(
+            read_token(options.token_file),
+            tuple(options.allowed_origin),
+            (*options.allowed_hosts, *own_names(options.host)),
+        ),
         Proxies(options.trusted_proxies),
         ChunkChoice(options.chunk, options.left, options.allow_untrained),
         EngineOptions(

@@ -1,5 +1,6 @@
 """The command `serve`: every argument reaches its setting."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def test_defaults_are_those_of_the_settings(served: Any, monkeypatch: pytest.Mon
     settings, options = served("--workers", "1")
     assert settings == Settings(bind=BindOptions(port=0), engine=EngineOptions(workers=1))
     assert (options.endpoint.rule1_seconds, options.commit_seconds) == (5.0, 1.0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
+def test_it_listens_on_addresses_of_both_kinds(served: Any, host: str) -> None:
+    """An address is no name that clients would have to be allowed to use."""
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    settings, _ = served("--host", host)
+    assert settings.bind.host == host and settings.access.hosts == ()
 
 
 def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None:
