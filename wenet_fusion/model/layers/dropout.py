@@ -1,9 +1,8 @@
 """Dropout (Srivastava et al., JMLR 15, 2014) that is cheap on CPUs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-LEVELS = 1 << 16  # of a 16-bit random number
 
 
 class Dropout(nn.Dropout):
@@ -15,9 +14,14 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x; in training, a share p of its values is 0 and the others are divided by 1 - p."""
-        dropped = round(self.p * LEVELS)
-        if not self.training or x.device.type != "cpu" or dropped in (0, LEVELS):
-            return super().forward(x)
+        if self.training and x.device.type == "cpu" and 0.0 < self.p < 1.0:
+            return self._dropped(x)
+        return F.dropout(x, self.p, self.training)
+
+    @torch.jit.unused
+    def _dropped(self, x: Tensor) -> Tensor:
+        dropped = round(65536 * self.p)
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = draws[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
-        return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+        return x * (draws[: x.numel()].view(x.shape) >= dropped - 32768).to(x.dtype).mul_(
+            65536 / max(1, 65536 - dropped)
+        )

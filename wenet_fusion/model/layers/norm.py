@@ -59,7 +59,6 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
             flat = rows.flatten(0, rows.dim() - (3 if self.planes else 2))
-            # Scaling gamma and beta is cheaper than scaling every row.
             gamma, beta = (self.weight, self.bias) if scale is None else (self.weight * scale, self.bias * scale)
             return self._normed(flat, gamma, beta, use_batch, momentum or 0.0).view_as(rows)
 
