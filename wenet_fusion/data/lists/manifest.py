@@ -232,7 +232,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
                     if not member.size:
                         problems[key] = f"{shard}: member {member.name} is empty"
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError) as error:  # the audio of the last key may be cut off or missing
         problems[key] = f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})"
     for key in texts.keys() | sources.keys():
         if problem := key_problem(key):

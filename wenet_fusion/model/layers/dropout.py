@@ -18,10 +18,8 @@ class Dropout(nn.Dropout):
             return self._dropped(x)
         return F.dropout(x, self.p, self.training)
 
-    @torch.jit.unused
+    @torch.jit.unused  # scripts only run in inference
     def _dropped(self, x: Tensor) -> Tensor:
-        dropped = round(65536 * self.p)
+        limit = min(round(65536 * self.p), 65535) - 32768  # lower draws are dropped
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        return x * (draws[: x.numel()].view(x.shape) >= dropped - 32768).to(x.dtype).mul_(
-            65536 / max(1, 65536 - dropped)
-        )
+        return x * (draws[: x.numel()].view(x.shape) >= limit).to(x.dtype).mul_(65536 / (32768 - limit))

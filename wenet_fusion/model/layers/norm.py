@@ -47,7 +47,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         self.recomputing = False  # true: a second pass over the same rows, which leaves the running statistics alone
 
     def forward(self, rows: Tensor, scale: Optional[Tensor] = None) -> Tensor:
-        """Return the normalised rows, multiplied by a constant scale if there is one."""
+        """Return the normalised rows, times the scale if given; scaling gamma and beta costs less than scaling rows."""
         use_batch = self.training and not self.frozen
         momentum = self.momentum
         if self.recomputing:

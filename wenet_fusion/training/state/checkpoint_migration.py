@@ -66,6 +66,7 @@ def migrate_settings(config_yaml: str) -> str:
 
 
 def _with_later_settings(config_yaml: str) -> str:
+    """Add settings that earlier versions of this format lacked, with their implicit value."""
     for setting, after in _LATER_SETTINGS:
         if f"\n{setting.partition(':')[0]}: " not in config_yaml:
             config_yaml = re.sub(after, rf"\g<0>{setting}\n", config_yaml, flags=re.MULTILINE)

@@ -14,6 +14,7 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.state.checkpoint import TrainingState
 from wenet_fusion.training.state.initialisation import NO_ORIGIN, Origin, check_same_origin
 
+# Settings of the section `training` that do not affect the weights: loading of batches, saving, logging, memory.
 NEUTRAL_SETTINGS = (
     "save_interval_steps", "save_in_background", "validate_interval_steps", "keep_checkpoints",
     "keep_best_checkpoints", "best_by", "dev_ctm", "check_largest_batch", "loggers", "num_workers",
