@@ -138,3 +138,9 @@ def test_without_training_or_probability_nothing_is_dropped() -> None:
     x = torch.rand(5)
     assert torch.equal(Dropout(0.5).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
     assert torch.equal(Dropout(1.0)(x), torch.zeros(5))
+
+
+def test_a_model_with_dropout_can_be_scripted_for_inference() -> None:
+    """Benchmarks run models that are not fused as scripts."""
+    scripted = [torch.jit.script(Dropout(p).eval()) for p in (0.5, 0.1)]
+    assert all(torch.equal(script(torch.ones(3)), torch.ones(3)) for script in scripted)

@@ -14,12 +14,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x; in training, a share p of its values is 0 and the others are divided by 1 - p."""
-        if self.training and x.device.type == "cpu" and 0.0 < self.p < 1.0:
-            return self._dropped(x)
-        return F.dropout(x, self.p, self.training)
-
-    @torch.jit.unused  # scripts only run in inference
-    def _dropped(self, x: Tensor) -> Tensor:
-        limit = min(round(65536 * self.p), 65535) - 32768  # lower draws are dropped
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        return x * (draws[: x.numel()].view(x.shape) >= limit).to(x.dtype).mul_(65536 / (32768 - limit))
+        if not self.training or x.device.type != "cpu" or not 0.0 < self.p < 1.0:
+            return F.dropout(x, self.p, self.training)
+        limit = min(int(65536 * self.p + 0.5), 65535) - 32768  # lower draws are dropped
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-9223372036854775807 - 1, None)
+        kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= limit
+        return x * kept.to(x.dtype).mul_(65536 / (32768 - limit))
