@@ -8,12 +8,14 @@ import ipaddress
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
 import torch
 from hypothesis import settings
 from support.model.tones import ToneRun, tone_recipe, train_tones, write_corpus
+from support.native.native_library import build_kernels, import_kernels
 from support.recipes.scripts import run
 from support.runtime.fake_model import save_archive
 from support.runtime.server_process import ServerProcess
@@ -65,6 +67,14 @@ def float32() -> Iterator[None]:
     """float32 by default for a whole test module, whatever the modules before it have left."""
     with default_dtype(torch.float32):
         yield
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The package wenet_fusion_kernels, built from this clone."""
+    folder = tmp_path_factory.getbasetemp().parent / f"kernels_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    folder.mkdir(exist_ok=True)
+    return import_kernels(build_kernels(folder))
 
 
 def absent(reason: str, promise: str = "WENET_FUSION_REQUIRE_DATA") -> NoReturn:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.console import HelpFormatter, unusable_package
 from wenet_fusion_runtime.files import check_sha256
+from wenet_fusion_runtime.model.engines import AUTO, BACKENDS
 from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
 
 PROGRAM = "wenet-fusion-runtime"
@@ -53,6 +54,13 @@ def add_command(
             type=Path,
             metavar="FILE",
             help="vocabulary of a WeNet model (default: units.txt, tokens.txt or lang_char.txt beside it)",
+        )
+        command.add_argument(
+            "--backend",
+            choices=BACKENDS,
+            default=AUTO,
+            help="what runs the model: native (int8 ONNX archives), onnxruntime (ONNX archives), torch (TorchScript), or "
+            "auto: the first of these that is installed and can run the file (default: auto)",
         )
         command.add_argument(
             "--require_sha256",

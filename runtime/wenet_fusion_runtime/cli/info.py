@@ -6,9 +6,9 @@ import argparse
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
+from wenet_fusion_runtime.model.engines import describe_engines
 from wenet_fusion_runtime.model.metadata import ANY, KINDS, ONNX, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.model.torch_backend import NO_ENGINE
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED, model_paths
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 
@@ -38,7 +38,6 @@ def _info(options: argparse.Namespace) -> int:
     if meta.chunk_rule == ANY:
         chunks += ", any other"
     is_program = meta.kind in (TORCHSCRIPT, SCRIPTED)
-    engine = "" if meta.requires == NO_ENGINE else f" with its quantized engine {meta.requires}"
     weights = f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"
     lines = [
         ("model", " ".join(map(str, paths))),
@@ -46,7 +45,7 @@ def _info(options: argparse.Namespace) -> int:
         ("size", f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"),
         ("SHA-256", file_sha256(*paths)),
         ("contains", _PROGRAM if is_program else _DATA),
-        ("runs on", f"torch{engine}" if is_program else "onnxruntime"),
+        ("runs on", describe_engines(paths[0], meta, options.backend)),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),

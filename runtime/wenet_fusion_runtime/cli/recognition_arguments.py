@@ -88,7 +88,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     )
     if options.formatter is not None:
         decoding = replace(decoding, formatter=load_formatter(options.formatter))
-    model = load_model(options.model, units=options.units)
+    model = load_model(options.model, units=options.units, backend=options.backend)
     vocabulary = model.meta.vocabulary
     hot_words, all_usable = usable_hot_words(options, vocabulary)
     if options.context is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from wenet_fusion_runtime.files import parse_json
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.archive_members import DAMAGE, read_member
+from wenet_fusion_runtime.model.engines import AUTO, load_backend
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
-from wenet_fusion_runtime.model.onnx_backend import STEP, load_onnx
-from wenet_fusion_runtime.model.torch_backend import load_torchscript
+from wenet_fusion_runtime.model.onnx_backend import STEP
 from wenet_fusion_runtime.model.wenet.wenet_files import find_model_files, model_paths
 from wenet_fusion_runtime.model.wenet.wenet_loading import load_wenet
 from wenet_fusion_runtime.model.wenet.wrong_files import (
@@ -72,7 +72,9 @@ def _read_own(path: Path, units: Path | None) -> Meta:
     return meta
 
 
-def load_model(path: str | Path, threads: int = 1, units: str | Path | None = None) -> AcousticModel:
+def load_model(
+    path: str | Path, threads: int = 1, units: str | Path | None = None, backend: str = AUTO
+) -> AcousticModel:
     """Load an exported file onto the CPU.
 
     Args:
@@ -80,17 +82,21 @@ def load_model(path: str | Path, threads: int = 1, units: str | Path | None = No
             `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
         threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
         units: vocabulary of a WeNet model; None: units.txt, tokens.txt or lang_char.txt beside it.
+        backend: what runs the file: "native", "onnxruntime", "torch", or "auto", which takes the first of these that is
+            installed and can run it.
     Raises:
-        OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file.
+        OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file,
+            or the file is not for `backend`.
         ImportError: a package that the file needs (torch, onnxruntime, kaldi-native-fbank) is not installed.
     """
     path, units = Path(path), None if units is None else Path(units)
     files = find_model_files(path, units)
     if files is not None:
+        if backend != AUTO:
+            raise ValueError(f"{path}: is a model of WeNet, which takes no --backend {backend}; leave it out")
         return load_wenet(files, threads)
     meta, path = _read_own(path, units), model_paths(path)[0]
-    backend = load_torchscript(path, meta) if meta.kind == TORCHSCRIPT else load_onnx(path, meta, threads)
-    return AcousticModel(backend, meta, str(path))
+    return AcousticModel(load_backend(path, meta, backend, threads), meta, str(path))
 
 
 def _identify(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:

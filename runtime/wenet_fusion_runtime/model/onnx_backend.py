@@ -31,6 +31,33 @@ _LOG_NOTHING = 4  # severity level of onnxruntime: its errors are raised, so it 
 State = tuple[np.ndarray, ...]
 
 
+class RescoringGraph:
+    """The graph that scores hypotheses.
+
+    Args:
+        content: content of rescore.onnx; None if the model has no decoder.
+        threads: number of threads of one call.
+        source: name of the archive in messages.
+    Raises:
+        ImportError, ValueError: see `OnnxBackend`.
+
+    >>> RescoringGraph(None).rescore(np.zeros((1, 5, 4)), np.zeros((3, 2)), np.zeros(3)).shape
+    (3, 2)
+    """
+
+    def __init__(self, content: bytes | None, threads: int = 1, source: str = MEMORY) -> None:
+        self._session = None
+        if content is not None:
+            inputs = {"encoder_out": _TYPES["float32"], "hyps": _TYPES["int64"], "hyp_lengths": _TYPES["int64"]}
+            self._session = _session(content, f"{source}: {RESCORE}", inputs, 1, threads)
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """See `Backend`; zeros if the model has no decoder."""
+        if self._session is None:
+            return np.zeros((len(hyps), 2), dtype=np.float32)
+        return self._session.run(None, {"encoder_out": encoder_out, "hyps": hyps, "hyp_lengths": hyp_lengths})[0]
+
+
 class OnnxBackend:
     """Run the graphs of an archive.
 
@@ -57,10 +84,7 @@ class OnnxBackend:
         inputs |= {name: _TYPES[tensor.dtype] for name, tensor in zip(self._names, meta.state)}
         self._step = _session(step, f"{source}: {STEP}", inputs, SCORES + len(meta.state), threads)
         check_head(meta, self._step.get_modelmeta().custom_metadata_map.get(VOCABULARY_SIZE), source)
-        self._rescore = None
-        if rescore is not None:
-            inputs = {"encoder_out": _TYPES["float32"], "hyps": _TYPES["int64"], "hyp_lengths": _TYPES["int64"]}
-            self._rescore = _session(rescore, f"{source}: {RESCORE}", inputs, 1, threads)
+        self._rescoring = RescoringGraph(rescore, threads, source)
 
     def init_state(self, batch: int, chunk: int, left: int) -> State:
         """Return zeros in the shapes that the metadata describe."""
@@ -89,9 +113,7 @@ class OnnxBackend:
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
         """See `Backend`; zeros if the model has no decoder."""
-        if self._rescore is None:
-            return np.zeros((len(hyps), 2), dtype=np.float32)
-        return self._rescore.run(None, {"encoder_out": encoder_out, "hyps": hyps, "hyp_lengths": hyp_lengths})[0]
+        return self._rescoring.rescore(encoder_out, hyps, hyp_lengths)
 
     def concat_states(self, states: Sequence[State]) -> State:
         """See `Backend`."""

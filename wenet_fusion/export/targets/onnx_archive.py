@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
+from wenet_fusion_runtime.model.engines import ONNXRUNTIME
 from wenet_fusion_runtime.model.metadata import BATCH, CACHE, ONNX, VOCABULARY_SIZE
 from wenet_fusion_runtime.model.model_file import META, load_model
+from wenet_fusion_runtime.model.native_table import NATIVE
 from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP
 
 from wenet_fusion.export.kernels.calibration import calibration
+from wenet_fusion.export.kernels.native_places import native_table
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN, make_onnx_static
 from wenet_fusion.export.kernels.static_int8 import input_ranges
 from wenet_fusion.export.speech import Speech
@@ -41,7 +44,8 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, look
 
 
 class OnnxArchive(Target):
-    """A zip file with step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime.
+    """A zip file with step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime; int8 also for its native
+    step, with native.json.
 
     >>> OnnxArchive.name, OnnxArchive.precisions
     ('onnx', ('float32', 'int8', 'int8-dynamic'))
@@ -55,19 +59,22 @@ class OnnxArchive(Target):
     def build(self, speech: Sequence[np.ndarray]) -> None:
         """Build the graphs; see `one_chunk_model` and `build_graphs`."""
         model = one_chunk_model(self.trained, self.precision, speech)
-        self.graphs, self.state = build_graphs(model, self.precision), describe_state(model)
+        self.members, self.state = build_graphs(model, self.precision), describe_state(model)
+        if self.precision == "int8":
+            table = native_table(model, model.encoder.encoder, self.members[STEP])
+            self.members |= {} if table is None else {NATIVE: table.to_json().encode()}
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
         """Write the archive."""
-        pack(self.graphs, self.metadata(found), path)
+        pack(self.members, self.metadata(found), path)
 
     def load(self, path: Path, precision: str, speech: Sequence[Speech]) -> Pair:
         """Load the archive with our runtime."""
-        return Pair(self.reference(), load_model(path))
+        return Pair(self.reference(), load_model(path, backend=ONNXRUNTIME))
 
     def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
         """Count the operators of step.onnx."""
-        return operators(self.graphs[STEP])
+        return operators(self.members[STEP])
 
     def metadata(self, found: Findings | None) -> dict[str, Any]:
         """Return the contents of meta.json."""
@@ -231,9 +238,9 @@ class _Rescore(nn.Module):
         return self.model.rescore(encoder_out, hyps, hyp_lengths)
 
 
-def pack(graphs: Mapping[str, bytes], record: dict[str, Any], path: Path) -> None:
-    """Write an archive of graphs; `record` becomes meta.json."""
+def pack(members: Mapping[str, bytes], record: dict[str, Any], path: Path) -> None:
+    """Write an archive of graphs and other members; `record` becomes meta.json."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(META, json.dumps(record, ensure_ascii=False))
-        for name, content in graphs.items():
+        for name, content in members.items():
             archive.writestr(name, content)

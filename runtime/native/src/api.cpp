@@ -1,0 +1,264 @@
+// The functions that Python calls. They check nothing that wenet_fusion_kernels/__init__.py has checked.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "model.hpp"
+
+using namespace wenet_fusion;
+
+extern const Kernels portable_kernels;
+#ifdef __x86_64__
+extern const Kernels avx2_kernels;
+#endif
+
+namespace {
+
+// Fastest first.
+const Kernels* const families[] = {
+#ifdef __x86_64__
+    &avx2_kernels,
+#endif
+    &portable_kernels,
+};
+
+int64_t padded(int64_t n) { return (n + ALIGNED - 1) / ALIGNED * ALIGNED; }
+
+// Zeroed memory, aligned to ALIGNED, that lives as long as the model.
+class Arena {
+ public:
+  template <class T>
+  T* take(int64_t count) {
+    const size_t bytes = size_t(padded(count * int64_t(sizeof(T)) + ALIGNED));
+    std::unique_ptr<char[]> part(new char[bytes + ALIGNED]());
+    char* aligned = reinterpret_cast<char*>(padded(int64_t(reinterpret_cast<intptr_t>(part.get()))));
+    parts_.push_back(std::move(part));
+    return reinterpret_cast<T*>(aligned);
+  }
+
+ private:
+  std::vector<std::unique_ptr<char[]>> parts_;
+};
+
+struct Loaded {
+  Model model;
+  const Kernels* kernels;
+  std::vector<Layer> layers;
+  Arena arena;
+};
+
+// Takes tensors and ranges in the order in which Python gives them, and packs them.
+class Packer {
+ public:
+  Packer(const void* const* tensors, const float* ranges, Arena& arena)
+      : tensors_(tensors), ranges_(ranges), arena_(arena) {}
+
+  const float* floats(int64_t count) {
+    float* out = arena_.take<float>(count);
+    const float* in = next<float>();
+    for (int64_t i = 0; i < count; ++i) out[i] = in[i];
+    return out;
+  }
+
+  Range range() {
+    const float scale = *ranges_++, zero_point = *ranges_++;
+    return {1.0f / scale, zero_point};
+  }
+
+  // Weights (inputs, outputs); `blocks` > 1: the inputs come as (blocks, inputs / blocks) and are used transposed.
+  Linear linear(int inputs, int outputs, int blocks = 1) {
+    Linear layer;
+    layer.inputs = inputs;
+    layer.outputs = outputs;
+    layer.padded = int(padded(inputs));
+    const float input_scale = ranges_[0];
+    layer.range = range();
+    const int8_t* weight = next<int8_t>();
+    const float* scale = next<float>();
+    const int panels = (outputs + PANEL - 1) / PANEL, each = inputs / blocks;
+    int8_t* packed = arena_.take<int8_t>(int64_t(panels) * layer.padded * PANEL);
+    int32_t* sums = arena_.take<int32_t>(panels * PANEL);
+    int32_t* correction = arena_.take<int32_t>(panels * PANEL);
+    float* scales = arena_.take<float>(panels * PANEL);
+    for (int output = 0; output < outputs; ++output) {
+      int8_t* panel = packed + int64_t(output / PANEL) * layer.padded * PANEL;
+      for (int i = 0; i < inputs; ++i) {
+        const int source = (i % blocks) * each + i / blocks;
+        const int8_t w = weight[int64_t(source) * outputs + output];
+        panel[(i / GROUP * PANEL + output % PANEL) * GROUP + i % GROUP] = w;
+        sums[output] += w;
+      }
+      correction[output] = int32_t(layer.range.zero_point) * sums[output];
+      scales[output] = input_scale * scale[output];
+    }
+    const float* bias = next<float>();
+    float* biases = arena_.take<float>(panels * PANEL);
+    for (int output = 0; output < outputs; ++output) biases[output] = bias[output];
+    layer.panels = packed;
+    layer.correction = correction;
+    layer.weight_sum = sums;
+    layer.scale = scales;
+    layer.bias = biases;
+    return layer;
+  }
+
+  // Weights (outputs, inner, outer), used as (outer, inner) inputs; no bias: zeros.
+  Product product(int outputs, int inner, int outer, bool has_bias) {
+    Product layer;
+    layer.inputs = inner * outer;
+    layer.outputs = outputs;
+    const float* weight = next<float>();
+    const int panels = (outputs + PANEL - 1) / PANEL;
+    float* packed = arena_.take<float>(int64_t(panels) * layer.inputs * PANEL);
+    float* biases = arena_.take<float>(panels * PANEL);
+    for (int output = 0; output < outputs; ++output) {
+      for (int i = 0; i < layer.inputs; ++i) {
+        const int source = (i % inner) * outer + i / inner;
+        packed[(int64_t(output / PANEL) * layer.inputs + i) * PANEL + output % PANEL] =
+            weight[int64_t(output) * layer.inputs + source];
+      }
+    }
+    if (has_bias) {
+      const float* bias = next<float>();
+      for (int output = 0; output < outputs; ++output) biases[output] = bias[output];
+    }
+    layer.panels = packed;
+    layer.bias = biases;
+    return layer;
+  }
+
+  // Taps (dim, kernel), scales and biases; `hidden` is the range of the next layer's input.
+  Depthwise depthwise(int dim, int kernel, Range range, float input_scale, Range hidden) {
+    Depthwise layer{range, hidden, nullptr, nullptr, nullptr};
+    const int8_t* taps = next<int8_t>();
+    const float* scale = next<float>();
+    const int32_t* bias = next<int32_t>();
+    int32_t* packed = arena_.take<int32_t>(int64_t(dim) * kernel);
+    int32_t* biases = arena_.take<int32_t>(dim);
+    float* scales = arena_.take<float>(dim);
+    for (int d = 0; d < dim; ++d) {
+      int32_t total = 0;
+      for (int k = 0; k < kernel; ++k) total += packed[int64_t(k) * dim + d] = taps[int64_t(d) * kernel + k];
+      biases[d] = bias[d] - int32_t(range.zero_point) * total;
+      scales[d] = input_scale * scale[d] * hidden.inverse_scale;
+    }
+    layer.taps = packed;
+    layer.bias = biases;
+    layer.scale = scales;
+    return layer;
+  }
+
+  float input_scale() const { return *ranges_; }
+
+ private:
+  template <class T>
+  const T* next() {
+    return static_cast<const T*>(*tensors_++);
+  }
+
+  const void* const* tensors_;
+  const float* ranges_;
+  Arena& arena_;
+};
+
+void pack(Loaded& loaded, Packer packer) {
+  Model& model = loaded.model;
+  const Sizes& n = model.sizes;
+  model.spectrum = packer.product(2 * n.bins, n.window, 1, false);
+  model.mel = packer.product(n.mels, n.bins, 1, false);
+  model.mean = packer.floats(n.mels);
+  model.inverse_std = packer.floats(n.mels);
+  model.conv_1 = packer.product(n.channels, 1, 9, true);
+  model.conv_2 = packer.product(n.channels, n.channels, 9, true);
+  model.subsampled = packer.linear(n.channels * n.mels_2(), n.dim, n.channels);
+  for (int i = 0; i < n.layers; ++i) {
+    Layer layer;
+    layer.expand_in = packer.linear(n.dim, n.feed_forward);
+    layer.reduce_in = packer.linear(n.feed_forward, n.dim);
+    layer.qkv = packer.linear(n.dim, 3 * n.dim);
+    layer.attended = packer.linear(n.dim, n.dim);
+    layer.pointwise_in = packer.linear(n.dim, n.dim);
+    const float scale = packer.input_scale();
+    const Range range = packer.range();
+    layer.pointwise_out = packer.linear(n.dim, n.dim);
+    layer.depthwise = packer.depthwise(n.dim, n.kernel, range, scale, layer.pointwise_out.range);
+    layer.expand_out = packer.linear(n.dim, n.feed_forward);
+    layer.reduce_out = packer.linear(n.feed_forward, n.dim);
+    loaded.layers.push_back(layer);
+  }
+  model.layers = loaded.layers.data();
+  // The table is (distance, layer, head).
+  const float* table = packer.floats(int64_t(n.distances()) * n.layers * n.heads);
+  float* distances = loaded.arena.take<float>(int64_t(n.distances()) * n.layers * n.heads);
+  for (int d = 0; d < n.distances(); ++d)
+    for (int head = 0; head < n.layers * n.heads; ++head)
+      distances[int64_t(head) * n.distances() + d] = table[int64_t(d) * n.layers * n.heads + head];
+  model.distances = distances;
+  model.ctc = packer.linear(n.dim, n.vocabulary);
+}
+
+}  // namespace
+
+namespace wenet_fusion {
+
+int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cached) {
+  const int64_t rows = batch * frames, subsampled = int64_t(n.mels_2()) * n.channels;
+  const int64_t widest = padded(n.dim > subsampled ? n.dim : subsampled) + padded(n.feed_forward);
+  const int64_t shared = 4 * rows * 5 * n.dim + rows * widest + 4 * batch;
+  const int64_t windows = 4 * frames, samples = n.tail() + windows * n.hop;
+  const int64_t front = 4 * ((windows + 1) * n.mels + frames * subsampled + samples + windows * 2 * n.bins +
+                             (2 * frames + 1) * int64_t(n.mels_1()) * n.channels);
+  const int64_t inner = 8 * (cached + frames) + 4 * (2 * cached + 3 * frames + 16) + (n.context() + frames) * n.dim;
+  const int64_t scores = 4 * frames * n.vocabulary;
+  return shared + front + inner + scores + 20 * ALIGNED;
+}
+
+}  // namespace wenet_fusion
+
+#define EXPORTED __attribute__((visibility("default")))
+
+extern "C" {
+
+// Number of families of processors, and the name of one of them, or an empty name if this processor is not served.
+EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
+EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
+
+// Return a model, or null without memory.
+EXPORTED void* wenet_fusion_load(const int32_t* sizes, const void* const* tensors, const float* ranges, int family) {
+  try {
+    std::unique_ptr<Loaded> loaded(new Loaded());
+    Sizes& n = loaded->model.sizes;
+    int* const fields[] = {&n.window, &n.hop, &n.bins, &n.mels, &n.channels, &n.dim, &n.layers, &n.heads,
+                           &n.feed_forward, &n.kernel, &n.max_distance, &n.vocabulary, &n.top};
+    for (int* field : fields) *field = *sizes++;
+    loaded->kernels = families[family];
+    pack(*loaded, Packer(tensors, ranges, loaded->arena));
+    return loaded.release();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+EXPORTED void wenet_fusion_free(void* model) { delete static_cast<Loaded*>(model); }
+
+EXPORTED int64_t wenet_fusion_state_floats(const void* model, int64_t cached) {
+  return static_cast<const Loaded*>(model)->model.sizes.state(cached);
+}
+
+// Run a step; return 0, or 1 without memory. `step.scratch` is set here.
+EXPORTED int wenet_fusion_step(const void* model, const Step* given) {
+  const Loaded* loaded = static_cast<const Loaded*>(model);
+  Step step = *given;
+  const int64_t bytes = scratch_bytes(loaded->model.sizes, step.batch, step.frames, step.cached);
+  std::unique_ptr<char, decltype(&std::free)> memory(
+      static_cast<char*>(std::aligned_alloc(ALIGNED, size_t(padded(bytes)))), std::free);
+  if (!memory) return 1;
+  step.scratch = memory.get();
+  loaded->kernels->run(loaded->model, step);
+  return 0;
+}
+
+}  // extern "C"

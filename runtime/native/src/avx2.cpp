@@ -1,0 +1,67 @@
+// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits, which weights within -64 to 63 never overflow.
+#ifdef __x86_64__
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#include <immintrin.h>
+
+#include "model.hpp"
+
+#define MULTIPLY_ADD _mm256_fmadd_ps
+
+namespace {
+
+constexpr int ROWS = 4;
+constexpr int AHEAD = 4096;  // bytes of the weights to fetch ahead
+
+template <int COUNT>
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i* out = reinterpret_cast<__m256i*>(tile);
+  __m256i low[COUNT], high[COUNT];
+  for (int r = 0; r < COUNT; ++r) {
+    low[r] = _mm256_load_si256(out + 2 * r);
+    high[r] = _mm256_load_si256(out + 2 * r + 1);
+  }
+  for (int g = 0; g < groups; ++g) {
+    const __m256i* weights = reinterpret_cast<const __m256i*>(panel) + 2 * g;
+    _mm_prefetch(panel + 64 * g + AHEAD, _MM_HINT_T0);
+    const __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
+    for (int r = 0; r < COUNT; ++r) {
+      int32_t four;
+      __builtin_memcpy(&four, rows_u8 + r * stride + 4 * g, sizeof four);
+      const __m256i x = _mm256_set1_epi32(four);
+      low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, first), ones));
+      high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, second), ones));
+    }
+  }
+  for (int r = 0; r < COUNT; ++r) {
+    _mm256_store_si256(out + 2 * r, low[r]);
+    _mm256_store_si256(out + 2 * r + 1, high[r]);
+  }
+}
+
+inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
+  switch (rows) {
+    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
+    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
+    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
+    default: return dot_rows<4>(rows_u8, stride, panel, groups, tile);
+  }
+}
+
+bool is_served() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+}  // namespace
+
+#include "step.hpp"
+
+extern const wenet_fusion::Kernels avx2_kernels = {"avx2", is_served, run_step};
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,103 @@
+// The fused int8 model: sizes, weights packed for the kernels, and the interface between the files of this library.
+#pragma once
+
+#include <cstdint>
+
+namespace wenet_fusion {
+
+constexpr int PANEL = 16;    // outputs of a panel of packed weights
+constexpr int GROUP = 4;     // consecutive inputs of an output that lie beside each other in a panel
+constexpr int ALIGNED = 64;  // inputs and rows of quantised activations are padded to a multiple of this
+
+// Conversion of activations to uint8: round(x / scale) + zero_point, within 0 to 255.
+struct Range {
+  float inverse_scale;
+  float zero_point;
+};
+
+// A linear layer: uint8 inputs, int8 weights within -64 to 63, float outputs.
+struct Linear {
+  int inputs, outputs;
+  int padded;                 // inputs, rounded up to ALIGNED
+  Range range;                // of the inputs
+  const int8_t* panels;       // (outputs / PANEL, padded / GROUP, PANEL, GROUP), zeros as padding
+  const int32_t* correction;  // (outputs,) zero_point * sum of the weights
+  const int32_t* weight_sum;  // (outputs,) sum of the weights
+  const float* scale;         // (outputs,) input scale * weight scale
+  const float* bias;          // (outputs,)
+};
+
+// A product in float: (rows, inputs) x (inputs, outputs).
+struct Product {
+  int inputs, outputs;
+  const float* panels;  // (outputs / PANEL, inputs, PANEL), zeros as padding
+  const float* bias;    // (outputs rounded up to PANEL,)
+};
+
+struct Depthwise {
+  Range range, hidden;   // of the inputs and of the outputs
+  const int32_t* taps;   // (kernel, dim)
+  const int32_t* bias;   // (dim,) with the correction for the zero point
+  const float* scale;    // (dim,) input scale * weight scale / output scale
+};
+
+struct Layer {
+  Linear expand_in, reduce_in, qkv, attended, pointwise_in, pointwise_out, expand_out, reduce_out;
+  Depthwise depthwise;
+};
+
+struct Sizes {
+  int window, hop, bins, mels, channels, dim, layers, heads, feed_forward, kernel, max_distance, vocabulary, top;
+
+  int tail() const { return window - hop; }
+  int mels_1() const { return (mels - 3) / 2 + 1; }
+  int mels_2() const { return (mels_1() - 3) / 2 + 1; }
+  int context() const { return kernel - 1; }
+  int distances() const { return 2 * max_distance + 1; }
+  int64_t layer_state(int64_t cached) const { return (2 * cached + context()) * dim; }
+  // Floats in the state of a stream: the front-end's samples, a frame of each subsampling convolution, and for each
+  // layer the keys and values of `cached` frames and the convolution's past inputs.
+  int64_t state(int64_t cached) const {
+    return tail() + mels + int64_t(mels_1()) * channels + layers * layer_state(cached);
+  }
+};
+
+struct Model {
+  Sizes sizes;
+  Product spectrum, mel, conv_1, conv_2;
+  const float *mean, *inverse_std;  // (mels,)
+  Linear subsampled, ctc;
+  const float* distances;  // (layers, heads, 2 * max_distance + 1)
+  const Layer* layers;
+};
+
+// One step of `batch` streams. Arrays are contiguous; output frames after a stream's length are zeros.
+struct Step {
+  int batch, frames, cached;
+  const float* samples;      // (batch, frames * 4 * hop)
+  const int64_t* lengths;    // (batch,) valid samples
+  const float* state;        // (batch, Sizes::state)
+  const int64_t* position;   // (batch,) encoder frames before this step
+  float* next_state;
+  int64_t* next_position;
+  float* encoded;            // (batch, frames, dim)
+  float* top_log_probs;      // (batch, frames, top)
+  int64_t* top_ids;          // (batch, frames, top)
+  float* blank_log_probs;    // (batch, frames)
+  char* scratch;             // scratch_bytes(), aligned to ALIGNED
+};
+
+// Add the products of `rows` (1 to 4) rows of uint8, `stride` bytes apart, with `groups` groups of a panel to
+// tile (rows, PANEL).
+using Dot = void (*)(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile);
+
+// The code for one family of processors.
+struct Kernels {
+  const char* name;
+  bool (*is_served)();
+  void (*run)(const Model&, const Step&);
+};
+
+int64_t scratch_bytes(const Sizes& sizes, int64_t batch, int64_t frames, int64_t cached);
+
+}  // namespace wenet_fusion

@@ -1,0 +1,17 @@
+"""The streaming step of a fused int8 FusionFormer, as one call of a native library.
+
+The results for a stream are the same bits on every processor, in every batch: products of integers are exact, and
+everything that stays in float is computed in one order.
+
+Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
+
+>>> from wenet_fusion_kernels import families
+>>> families()[-1]
+'portable'
+"""
+
+from wenet_fusion_kernels.fused_model import FusedModel, Output, State, families
+from wenet_fusion_kernels.sizes import Sizes, expected_ranges, expected_tensors
+
+__all__ = ["FusedModel", "Output", "Sizes", "State", "expected_ranges", "expected_tensors", "families"]
+__version__ = "0.1.0"

@@ -1,0 +1,195 @@
+"""A model in the native library: it is loaded once, checked here, and run step by step.
+
+Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
+"""
+
+import ctypes
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
+
+MOST_BIAS = 1 << 30  # of the depthwise convolution: its sums must fit into 32 bits
+WEIGHTS = (-64, 63)  # pairs of products within these fit into 16 bits, which AVX2 adds them in
+FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
+
+_POINTERS = "samples lengths state position next_state next_position encoded top_log_probs top_ids blank scratch"
+
+
+class _Step(ctypes.Structure):
+    """`Step` in src/model.hpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("batch", "frames", "cached")),
+        *((name, ctypes.c_void_p) for name in _POINTERS.split()),
+    ]
+
+
+def _open_library() -> ctypes.CDLL:
+    path = Path(__file__).with_name("library.so")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"{path} cannot be loaded ({error}); pip install ./runtime/native builds it") from None
+    library.wenet_fusion_family.restype = ctypes.c_char_p
+    library.wenet_fusion_load.restype = ctypes.c_void_p
+    library.wenet_fusion_load.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
+    library.wenet_fusion_free.argtypes = [ctypes.c_void_p]
+    library.wenet_fusion_free.restype = None
+    library.wenet_fusion_state_floats.restype = ctypes.c_int64
+    library.wenet_fusion_state_floats.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    library.wenet_fusion_step.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return library
+
+
+_LIBRARY = _open_library()
+_NAMES = [_LIBRARY.wenet_fusion_family(index).decode() for index in range(_LIBRARY.wenet_fusion_families())]
+
+
+def families() -> list[str]:
+    """Return the families of processors whose code runs here, the fastest first; the last one is "portable"."""
+    return [name for name in _NAMES if name]
+
+
+class State(NamedTuple):
+    """The state of streams. A value: no call changes it."""
+
+    memory: np.ndarray  # (B, S) float32
+    position: np.ndarray  # (B,) int64, encoder frames so far
+
+
+class Output(NamedTuple):
+    """The output of a step; frames after a stream's last one are undefined."""
+
+    encoded: np.ndarray  # (B, T, D) float32
+    frames: np.ndarray  # (B,) int64, valid frames
+    top_log_probs: np.ndarray  # (B, T, K) float32, descending
+    top_ids: np.ndarray  # (B, T, K) int64
+    blank_log_probs: np.ndarray  # (B, T) float32
+
+
+class FusedModel:
+    """A fused int8 model. It is read-only, and threads can share it; a step uses one core and releases the GIL.
+
+    Args:
+        sizes: sizes of the model.
+        tensors: see `expected_tensors`; any contiguous or other arrays of these types and shapes.
+        ranges: scale and zero point of each quantised input; see `expected_ranges`.
+        family: family of processors whose code runs; None: that of WENET_FUSION_ISA, else the fastest.
+    Raises:
+        ValueError: a size, a tensor, a range or the family does not fit; the message names it.
+        MemoryError: the weights do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        tensors: Sequence[np.ndarray],
+        ranges: Sequence[tuple[float, int]],
+        family: str | None = None,
+    ) -> None:
+        sizes.check()
+        self.sizes = sizes
+        self.family = family or os.environ.get(FAMILY_VARIABLE) or families()[0]
+        if self.family not in families():
+            raise ValueError(f"family '{self.family}' does not run here; choose one of {', '.join(families())}")
+        arrays = _checked(sizes, tensors)
+        scales = _checked_ranges(sizes, ranges)
+        pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        numbers = (ctypes.c_int32 * len(sizes))(*sizes)
+        model = _LIBRARY.wenet_fusion_load(numbers, pointers, scales.ctypes.data, _NAMES.index(self.family))
+        if not model:
+            raise MemoryError("the weights of the model do not fit into memory")
+        self._model = model
+        weakref.finalize(self, _LIBRARY.wenet_fusion_free, model)
+
+    def init_state(self, batch: int, cached: int) -> State:
+        """Return the state of `batch` streams before their first sample.
+
+        Args:
+            batch: B.
+            cached: C, number of past encoder frames that attention sees.
+        """
+        if not 0 <= cached <= MOST:
+            raise ValueError(f"cached is {cached}, expected 0 to {MOST} frames")
+        floats = _LIBRARY.wenet_fusion_state_floats(self._model, cached)
+        return State(np.zeros((batch, floats), np.float32), np.zeros(batch, np.int64))
+
+    def step(self, samples: np.ndarray, lengths: np.ndarray, cached: int, state: State) -> tuple[Output, State]:
+        """Run one chunk of B streams: all cached and new frames are visible to every new frame.
+
+        Args:
+            samples: (B, N) float32 within [-1, 1]; N a multiple of `frame_samples`.
+            lengths: (B,) int64 valid samples. A stream that has fewer than N ends: do not use its next state.
+            cached: C, as given to `init_state`.
+            state: from `init_state` or the previous step.
+        Raises:
+            ValueError: an argument has another shape, or a length exceeds N.
+            MemoryError: the step does not fit into memory.
+        """
+        samples = np.ascontiguousarray(samples, np.float32)
+        lengths = np.ascontiguousarray(lengths, np.int64)
+        memory, position = (np.ascontiguousarray(part) for part in state)
+        n, floats = self.sizes, _LIBRARY.wenet_fusion_state_floats(self._model, cached)
+        batch, frames = len(samples), samples.shape[-1] // n.frame_samples
+        if samples.shape != (batch, frames * n.frame_samples) or frames < 1 or lengths.shape != (batch,) or batch < 1:
+            raise ValueError(
+                f"samples {samples.shape} and lengths {lengths.shape} must be (B, N) and (B,), N a multiple of "
+                f"{n.frame_samples}"
+            )
+        if lengths.min() < 0 or lengths.max() > samples.shape[1]:
+            raise ValueError(f"lengths {lengths.tolist()} must be 0 to {samples.shape[1]}")
+        if (memory.shape, memory.dtype, position.shape, position.dtype) != (
+            (batch, floats),
+            "float32",
+            (batch,),
+            "int64",
+        ):
+            raise ValueError(
+                f"the state {memory.dtype} {memory.shape} is not one of {batch} streams with {cached} cached frames"
+            )
+        after = State(np.empty_like(memory), np.empty_like(position))
+        encoded = np.empty((batch, frames, n.dim), np.float32)
+        top_log_probs = np.empty((batch, frames, n.top), np.float32)
+        top_ids = np.empty((batch, frames, n.top), np.int64)
+        blank = np.empty((batch, frames), np.float32)
+        arrays = (samples, lengths, memory, position, *after, encoded, top_log_probs, top_ids, blank)
+        call = _Step(batch, frames, cached, *(array.ctypes.data for array in arrays), None)
+        if _LIBRARY.wenet_fusion_step(self._model, ctypes.byref(call)):
+            raise MemoryError(f"a step of {batch} streams with {frames} frames does not fit into memory")
+        return Output(encoded, after.position - position, top_log_probs, top_ids, blank), after
+
+
+def _checked(sizes: Sizes, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    expected = expected_tensors(sizes)
+    if len(tensors) != len(expected):
+        raise ValueError(f"found {len(tensors)} tensors, expected {len(expected)}")
+    return [_checked_tensor(np.ascontiguousarray(tensor), each) for tensor, each in zip(tensors, expected)]
+
+
+def _checked_tensor(tensor: np.ndarray, expected: Expected) -> np.ndarray:
+    if tensor.dtype != expected.dtype or tensor.shape != expected.shape:
+        raise ValueError(
+            f"{expected.name} is {tensor.dtype} {tensor.shape}, expected {np.dtype(expected.dtype)} {expected.shape}"
+        )
+    low, high = (-MOST_BIAS, MOST_BIAS) if expected.dtype is np.int32 else WEIGHTS
+    if expected.dtype is not np.float32 and not low <= tensor.min() <= tensor.max() <= high:
+        raise ValueError(f"{expected.name} has values outside {low} to {high}: {tensor.min()} to {tensor.max()}")
+    if expected.dtype is np.float32 and not np.isfinite(tensor).all():
+        raise ValueError(f"{expected.name} has values that are not finite")
+    return tensor
+
+
+def _checked_ranges(sizes: Sizes, ranges: Sequence[tuple[float, int]]) -> np.ndarray:
+    names = expected_ranges(sizes)
+    if len(ranges) != len(names):
+        raise ValueError(f"found {len(ranges)} ranges, expected {len(names)}")
+    for name, (scale, zero_point) in zip(names, ranges):
+        if not 1e-30 < scale < 1e30 or zero_point not in range(256):
+            raise ValueError(f"the range of {name} is scale {scale} and zero point {zero_point}")
+    return np.array(ranges, np.float32)

@@ -1,0 +1,137 @@
+"""The backend of int8 ONNX archives on the native step of wenet-fusion-kernels, without onnxruntime.
+
+Rescoring runs on onnxruntime, which is loaded by the first hypothesis to rescore.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wenet_fusion_runtime.console import unusable_package
+from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.model.archive_members import read_member
+from wenet_fusion_runtime.model.metadata import Meta, check_head
+from wenet_fusion_runtime.model.native_table import NATIVE, NativeTable
+from wenet_fusion_runtime.model.onnx_backend import RESCORE, STEP, RescoringGraph
+
+if TYPE_CHECKING:
+    from wenet_fusion_kernels import FusedModel, State
+
+PACKAGE = "wenet_fusion_kernels"
+_MISSING = (
+    "the native step needs wenet-fusion-kernels, which is not installed: pip install 'wenet-fusion-runtime[native]', or "
+    "in a clone pip install ./runtime/native"
+)
+
+
+class NativeBackend:
+    """Run the step of a fused int8 model in the native library; a step uses one core.
+
+    Args:
+        model: the model in the library.
+        rescore: content of rescore.onnx; None if the model has no decoder.
+        threads: number of threads of a call of onnxruntime.
+        source: name of the archive in messages.
+    """
+
+    def __init__(self, model: FusedModel, rescore: bytes | None, threads: int, source: str) -> None:
+        self._model = model
+        self._rescore = rescore
+        self._threads, self._source = threads, source
+
+    @property
+    def family(self) -> str:
+        """The family of processors whose code runs."""
+        return self._model.family
+
+    def init_state(self, batch: int, chunk: int, left: int) -> State:
+        """See `Backend`."""
+        return self._model.init_state(batch, chunk * left)
+
+    def step(
+        self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: State
+    ) -> tuple[StepScores, State]:
+        """Run one chunk; see `Backend`.
+
+        Raises:
+            ValueError: the state was made for another chunk size or left context.
+        """
+        scores, after = self._model.step(samples, lengths, chunk * left, state)
+        return StepScores(*scores), after
+
+    @cached_property
+    def _graph(self) -> RescoringGraph:
+        return RescoringGraph(self._rescore, self._threads, self._source)
+
+    def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
+        """See `Backend`; zeros if the model has no decoder.
+
+        Raises:
+            ImportError: the model has a decoder, and onnxruntime is not installed.
+        """
+        return self._graph.rescore(encoder_out, hyps, hyp_lengths)
+
+    def concat_states(self, states: Sequence[State]) -> State:
+        """See `Backend`."""
+        memories, positions = zip(*states)
+        return states[0]._replace(memory=np.concatenate(memories), position=np.concatenate(positions))
+
+    def split_state(self, state: State) -> list[State]:
+        """See `Backend`. The rows are copies, because views would keep the whole batch in memory."""
+        return [
+            state._replace(memory=state.memory[row : row + 1].copy(), position=state.position[row : row + 1].copy())
+            for row in range(len(state.position))
+        ]
+
+
+def has_native_step(path: Path) -> bool:
+    """Return whether an archive says where its weights are, so that the native step can run it."""
+    with zipfile.ZipFile(path) as archive:
+        return NATIVE in archive.namelist()
+
+
+def native_families() -> list[str]:
+    """Return the families of processors whose native code runs here, the fastest first.
+
+    Raises:
+        ImportError: wenet-fusion-kernels is not installed, or its library does not load.
+    """
+    return _import_kernels().families()
+
+
+def load_native(path: Path, meta: Meta, threads: int = 1) -> NativeBackend:
+    """Load an archive for the native step.
+
+    Args:
+        path: the archive.
+        meta: its metadata.
+        threads: number of threads of a call of onnxruntime, which rescores.
+    Raises:
+        ImportError: wenet-fusion-kernels is not installed.
+        ValueError: a member is missing or damaged, or the members do not fit together.
+    """
+    with zipfile.ZipFile(path) as archive:
+        content, step = read_member(archive, NATIVE, path), read_member(archive, STEP, path)
+        rescore = read_member(archive, RESCORE, path) if meta.decoder else None
+    kernels = _import_kernels()
+    try:
+        table = NativeTable.parse(content)
+        model = kernels.FusedModel(kernels.Sizes(**table.sizes), table.arrays(step), table.ranges)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {NATIVE} {error}; export the model again") from None
+    check_head(meta, model.sizes.vocabulary, str(path))
+    return NativeBackend(model, rescore, threads, str(path))
+
+
+def _import_kernels() -> Any:
+    try:
+        return importlib.import_module(PACKAGE)
+    except (ImportError, OSError, MemoryError) as error:
+        raise unusable_package(PACKAGE, _MISSING, error) from error

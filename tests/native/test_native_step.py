@@ -1,0 +1,230 @@
+"""The native step equals the definition of the model, in every batch and with the code for every processor."""
+
+import re
+import threading
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from support.native.random_fused import Fused, Reference, random_fused
+
+
+def stream(model: Any, audio: np.ndarray, chunks: list[int], cached: int) -> list[Any]:
+    """Return the outputs of one or more streams (B, N), cut into chunks of these numbers of frames."""
+    state, start, outputs = model.init_state(len(audio), cached), 0, []
+    for frames in chunks:
+        samples = audio[:, start : start + frames * model.sizes.frame_samples]
+        lengths = np.full(len(audio), samples.shape[1])
+        output, state = model.step(samples, lengths, cached, state)
+        outputs.append(output)
+        start += samples.shape[1]
+    return outputs
+
+
+def noise(model: Any, seed: int, streams: int, frames: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.integers(-3000, 3001, (streams, frames * model.sizes.frame_samples)) / 2**15).astype(np.float32)
+
+
+def load(kernels: ModuleType, model: Fused, family: str | None = None) -> Any:
+    return kernels.FusedModel(*model, family)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: int) -> None:
+    random = random_fused(kernels, seed)
+    model, rng = load(kernels, random), np.random.default_rng(seed)
+    chunks, cached = [int(size) for size in rng.integers(1, 7, 5)], int(rng.integers(0, 12))
+    audio, reference, start = noise(model, seed, 1, sum(chunks)), Reference(kernels, random), 0
+    close = []
+    for output, frames in zip(stream(model, audio, chunks, cached), chunks):
+        stop = start + frames * model.sizes.frame_samples
+        encoded, log_probs = reference.step(audio[0, start:stop].astype(float), cached)
+        start = stop
+        close.append(np.abs(output.encoded[0] - encoded).max() < 1e-3 * np.abs(encoded).max())
+        if not close[-1]:
+            break  # a value between two integers was rounded the other way, from which the rest differs
+        np.testing.assert_array_equal(output.top_log_probs[0], -np.sort(-output.top_log_probs[0]))
+        np.testing.assert_allclose(
+            output.top_log_probs[0], np.take_along_axis(log_probs, output.top_ids[0], 1), atol=2e-3 * np.ptp(log_probs)
+        )
+        worst = np.sort(log_probs, 1)[:, -model.sizes.top]
+        np.testing.assert_allclose(output.top_log_probs[0][:, -1], worst, atol=2e-3 * np.ptp(log_probs))
+        np.testing.assert_allclose(output.blank_log_probs[0], log_probs[:, 0], atol=2e-3 * np.ptp(log_probs))
+    assert sum(close) >= 1 and (len(close) < 5 or all(close)), f"only {sum(close)} of {len(chunks)} chunks are equal"
+
+
+def test_the_results_of_every_processor_are_the_same_bits(kernels: ModuleType) -> None:
+    """Other sources make other bits: then print the new numbers, and check that `portable` agrees with the others."""
+    expected = {0: 1, 1: 2, 2: 3}
+    for seed, checksum in expected.items():
+        random = random_fused(kernels, 100 + seed)
+        for family in kernels.families():
+            model = load(kernels, random, family)
+            outputs = stream(model, noise(model, seed, 3, 20), [4, 4, 8, 3, 1], 9)
+            content = b"".join(part.tobytes() for output in outputs for part in output)
+            assert (family, zlib.crc32(content)) == (family, checksum)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stream_does_not_depend_on_its_batch(kernels: ModuleType, seed: int) -> None:
+    model, rng = load(kernels, random_fused(kernels, 200 + seed)), np.random.default_rng(seed)
+    streams, frames, cached = int(rng.integers(2, 9)), int(rng.integers(1, 9)), int(rng.integers(0, 20))
+    audio = noise(model, seed, streams, 3 * frames)
+    together = stream(model, audio, [frames] * 3, cached)
+    for row in range(streams):
+        for batch, alone in zip(together, stream(model, audio[row : row + 1], [frames] * 3, cached)):
+            for of_all, own in zip(batch, alone):
+                assert np.array_equal(of_all[row : row + 1], own)
+
+
+def test_streams_at_other_positions_share_a_step(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 300))
+    audio = noise(model, 1, 2, 8)
+    late, _ = model.step(audio[1:, : 4 * model.sizes.frame_samples], [4 * model.sizes.frame_samples], 8, fresh(model))
+    states, samples = [], []
+    for row, start in ((0, 4), (1, 0)):
+        state = fresh(model)
+        if start:
+            first = audio[row : row + 1, : start * model.sizes.frame_samples]
+            _, state = model.step(first, [first.shape[1]], 8, state)
+        states.append(state)
+        samples.append(audio[row, start * model.sizes.frame_samples :][: 4 * model.sizes.frame_samples])
+    joined = states[0]._replace(
+        **{name: np.concatenate([getattr(s, name) for s in states]) for name in states[0]._fields}
+    )
+    output, _ = model.step(np.stack(samples), [len(samples[0])] * 2, 8, joined)
+    assert np.array_equal(output.encoded[1:], late.encoded)
+
+
+def fresh(model: Any) -> Any:
+    return model.init_state(1, 8)
+
+
+def test_the_end_of_a_stream_hides_the_samples_after_it(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 301))
+    audio = noise(model, 2, 1, 6)
+    length = 3 * model.sizes.frame_samples - 1  # a partly valid frame counts
+    silent = audio.copy()
+    silent[:, length:] = 0.9
+    first, _ = model.step(audio, [length], 8, fresh(model))
+    second, _ = model.step(silent, [length], 8, fresh(model))
+    assert first.frames.tolist() == [3]
+    for one, other in zip(first, second):
+        assert np.array_equal(one[:, :3], other[:, :3]) if one.ndim > 1 else np.array_equal(one, other)
+
+
+def test_a_state_is_a_value(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 302))
+    audio, state = noise(model, 3, 1, 4), fresh(model)
+    before = [part.copy() for part in state]
+    once, _ = model.step(audio, [audio.shape[1]], 8, state)
+    assert all(np.array_equal(part, copy) for part, copy in zip(state, before))
+    again, _ = model.step(audio, [audio.shape[1]], 8, state)
+    assert np.array_equal(once.encoded, again.encoded)
+
+
+def test_threads_share_a_model(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 303))
+    audio = noise(model, 4, 4, 12)
+    alone = [stream(model, audio[row : row + 1], [4] * 3, 8) for row in range(4)]
+    found: dict[int, Any] = {}
+
+    def run(row: int) -> None:
+        found[row] = [stream(model, audio[row : row + 1], [4] * 3, 8) for _ in range(5)]
+
+    threads = [threading.Thread(target=run, args=[row]) for row in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for row in range(4):
+        for outputs in found[row]:
+            assert all(np.array_equal(one.encoded, other.encoded) for one, other in zip(outputs, alone[row]))
+
+
+def test_of_equal_tokens_the_first_comes_first(kernels: ModuleType) -> None:
+    random = random_fused(kernels, 304, vocabulary=30, top=20)
+    names = [each.name for each in kernels.expected_tensors(random.sizes)]
+    random.tensors[names.index("ctc.weight")][:] = 0
+    random.tensors[names.index("ctc.bias")][:] = np.repeat([1.0, 3.0, 2.0], 10)
+    model = load(kernels, random)
+    output, _ = model.step(noise(model, 5, 1, 1), [model.sizes.frame_samples], 8, fresh(model))
+    assert output.top_ids[0, 0].tolist() == [*range(10, 20), *range(20, 30)]
+    assert np.isclose(output.top_log_probs[0, 0, 0] - output.blank_log_probs[0, 0], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": {"heads": 5}}, "dim a multiple of heads"),
+        ({"sizes": {"layers": 0}}, "layers is 0, expected a whole number from 1"),
+        ({"sizes": {"feed_forward": 1 << 18}}, "at most 65536 inputs"),
+        ({"tensor": ("ctc.weight", lambda x: x[:, 1:])}, "ctc.weight is int8"),
+        ({"tensor": ("mel", lambda x: x.astype(np.float64))}, "mel is float64"),
+        ({"tensor": ("layers.0.qkv.weight", lambda x: np.full_like(x, 64))}, "outside -64 to 63"),
+        ({"tensor": ("layers.0.depthwise.bias", lambda x: np.full_like(x, 1 << 30) + 1)}, "outside"),
+        ({"tensor": ("distances", lambda x: x * np.nan)}, "not finite"),
+        ({"range": (0.0, 0)}, "the range of subsampled is scale 0.0"),
+        ({"range": (1.0, 256)}, "zero point 256"),
+        ({"drop": True}, "tensors, expected"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(kernels: ModuleType, change: dict[str, Any], message: str) -> None:
+    sizes, tensors, ranges = random_fused(kernels, 305, dim=12, heads=3)
+    names = [each.name for each in kernels.expected_tensors(sizes)]
+    sizes = sizes._replace(**change.get("sizes", {}))
+    if "tensor" in change:
+        name, changed = change["tensor"]
+        tensors[names.index(name)] = changed(tensors[names.index(name)])
+    ranges[0] = change.get("range", ranges[0])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kernels.FusedModel(sizes, tensors[1:] if "drop" in change else tensors, ranges)
+
+
+@pytest.mark.parametrize(
+    ("samples", "lengths", "cached", "message"),
+    [
+        ((1, 1), [1], 8, "must be (B, N)"),
+        ((1, 0), [0], 8, "must be (B, N)"),
+        ((2, 0), [0], 8, "must be (B, N)"),
+        ((1, "frame"), [-1], 8, "must be 0 to"),
+        ((1, "frame"), [10**9], 8, "must be 0 to"),
+        ((1, "frame"), [1], 9, "is not one of 1 streams with 9 cached frames"),
+        ((2, "frame"), [1, 1], 8, "is not one of 2 streams with 8 cached frames"),
+        ((1, "frame"), [1], -8, "is not one of"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_refused(
+    kernels: ModuleType, samples: tuple[int, Any], lengths: list[int], cached: int, message: str
+) -> None:
+    model = load(kernels, random_fused(kernels, 306))
+    count = model.sizes.frame_samples if samples[1] == "frame" else samples[1]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.step(np.zeros((samples[0], count), np.float32), np.array(lengths), cached, fresh(model))
+
+
+def test_the_family_of_processors_can_be_chosen(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = random_fused(kernels, 307)
+    assert load(kernels, random).family == kernels.families()[0]
+    monkeypatch.setenv("WENET_FUSION_ISA", "portable")
+    assert load(kernels, random).family == "portable"
+    monkeypatch.setenv("WENET_FUSION_ISA", "z80")
+    with pytest.raises(ValueError, match="'z80' does not run here; choose one of .*portable"):
+        load(kernels, random)
+
+
+def test_the_library_frees_its_models(kernels: ModuleType) -> None:
+    random = random_fused(kernels, 308, dim=256, heads=4, feed_forward=1024, layers=3)
+    load(kernels, random)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    for _ in range(20):
+        load(kernels, random)
+    assert resident() - before < 3 * sum(tensor.nbytes for tensor in random.tensors)
