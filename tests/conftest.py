@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import ipaddress
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,13 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     folder = tmp_path_factory.getbasetemp().parent / f"kernels_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
     folder.mkdir(exist_ok=True)
     return import_kernels(build_kernels(folder))
+
+
+@pytest.fixture
+def installed_kernels(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The same, as if it was installed."""
+    monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", kernels)
+    return kernels
 
 
 def absent(reason: str, promise: str = "WENET_FUSION_REQUIRE_DATA") -> NoReturn:

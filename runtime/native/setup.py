@@ -24,7 +24,8 @@ class BuildLibrary(build_ext):
         try:
             super().build_extension(extension)
         except Exception as error:
-            raise SystemExit(f"error: {error}\nwenet-fusion-kernels needs a C++ compiler: GCC 12, clang 12, or later")
+            needed = "wenet-fusion-kernels needs a C++ compiler: GCC 12, clang 12, or later"
+            raise SystemExit(f"error: {error}\n{needed}") from None
 
 
 setup(

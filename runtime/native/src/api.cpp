@@ -14,6 +14,9 @@ extern const Kernels portable_kernels;
 #ifdef __x86_64__
 extern const Kernels avx2_kernels;
 #endif
+#ifdef __aarch64__
+extern const Kernels neon_kernels;
+#endif
 
 namespace {
 
@@ -21,6 +24,9 @@ namespace {
 const Kernels* const families[] = {
 #ifdef __x86_64__
     &avx2_kernels,
+#endif
+#ifdef __aarch64__
+    &neon_kernels,
 #endif
     &portable_kernels,
 };
@@ -80,18 +86,18 @@ class Packer {
     const float* scale = next<float>();
     const int panels = (outputs + PANEL - 1) / PANEL, each = inputs / blocks;
     int8_t* packed = arena_.take<int8_t>(int64_t(panels) * layer.padded * PANEL);
-    int32_t* sums = arena_.take<int32_t>(panels * PANEL);
     int32_t* correction = arena_.take<int32_t>(panels * PANEL);
     float* scales = arena_.take<float>(panels * PANEL);
     for (int output = 0; output < outputs; ++output) {
       int8_t* panel = packed + int64_t(output / PANEL) * layer.padded * PANEL;
+      int32_t sum = 0;
       for (int i = 0; i < inputs; ++i) {
         const int source = (i % blocks) * each + i / blocks;
         const int8_t w = weight[int64_t(source) * outputs + output];
         panel[(i / GROUP * PANEL + output % PANEL) * GROUP + i % GROUP] = w;
-        sums[output] += w;
+        sum += w;
       }
-      correction[output] = int32_t(layer.range.zero_point) * sums[output];
+      correction[output] = int32_t(layer.range.zero_point) * sum;
       scales[output] = input_scale * scale[output];
     }
     const float* bias = next<float>();
@@ -99,7 +105,6 @@ class Packer {
     for (int output = 0; output < outputs; ++output) biases[output] = bias[output];
     layer.panels = packed;
     layer.correction = correction;
-    layer.weight_sum = sums;
     layer.scale = scales;
     layer.bias = biases;
     return layer;

@@ -1,4 +1,4 @@
-// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits, which weights within -64 to 63 never overflow.
+// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits, which weights within -64 to 64 never overflow.
 #ifdef __x86_64__
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -15,14 +15,13 @@ struct Range {
   float zero_point;
 };
 
-// A linear layer: uint8 inputs, int8 weights within -64 to 63, float outputs.
+// A linear layer: uint8 inputs, int8 weights within -64 to 64, float outputs.
 struct Linear {
   int inputs, outputs;
   int padded;                 // inputs, rounded up to ALIGNED
   Range range;                // of the inputs
   const int8_t* panels;       // (outputs / PANEL, padded / GROUP, PANEL, GROUP), zeros as padding
   const int32_t* correction;  // (outputs,) zero_point * sum of the weights
-  const int32_t* weight_sum;  // (outputs,) sum of the weights
   const float* scale;         // (outputs,) input scale * weight scale
   const float* bias;          // (outputs,)
 };

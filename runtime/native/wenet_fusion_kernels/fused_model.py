@@ -15,7 +15,7 @@ import numpy as np
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
 
 MOST_BIAS = 1 << 30  # of the depthwise convolution: its sums must fit into 32 bits
-WEIGHTS = (-64, 63)  # pairs of products within these fit into 16 bits, which AVX2 adds them in
+WEIGHTS = (-64, 64)  # pairs of products within these fit into 16 bits, which AVX2 adds them in
 FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
 
 _POINTERS = "samples lengths state position next_state next_position encoded top_log_probs top_ids blank scratch"
@@ -144,12 +144,8 @@ class FusedModel:
             )
         if lengths.min() < 0 or lengths.max() > samples.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} must be 0 to {samples.shape[1]}")
-        if (memory.shape, memory.dtype, position.shape, position.dtype) != (
-            (batch, floats),
-            "float32",
-            (batch,),
-            "int64",
-        ):
+        is_of_streams = memory.shape == (batch, floats) and position.shape == (batch,)
+        if not is_of_streams or memory.dtype != "float32" or position.dtype != "int64":
             raise ValueError(
                 f"the state {memory.dtype} {memory.shape} is not one of {batch} streams with {cached} cached frames"
             )

@@ -59,7 +59,7 @@ def add_command(
             "--backend",
             choices=BACKENDS,
             default=AUTO,
-            help="what runs the model: native (int8 ONNX archives), onnxruntime (ONNX archives), torch (TorchScript), or "
+            help="what runs the model: native (int8 ONNX archives), onnxruntime (ONNX archives), torch (TorchScript); "
             "auto: the first of these that is installed and can run the file (default: auto)",
         )
         command.add_argument(

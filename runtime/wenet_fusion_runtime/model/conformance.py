@@ -64,13 +64,15 @@ it (the input tensor cannot be reshaped); export the model again
     def calling(self) -> Iterator[None]:
         """Turn exceptions of the model's graphs, and each `Mismatch`, into a `ModelFault` that names the file.
 
-        A ValueError, which means a wrong argument, passes unchanged, and so does the lack of memory.
+        Other causes than the file pass unchanged: a ValueError, which means a wrong argument, a missing package, and
+        the lack of memory.
         """
         try:
             yield
         except Exception as error:  # torch's and onnxruntime's errors have no common base class
             is_ours = isinstance(error, Mismatch)
-            if not is_ours and (self._source is None or isinstance(error, ValueError) or is_out_of_memory(error)):
+            is_other = isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error)
+            if not is_ours and (self._source is None or is_other):
                 raise
             is_own = self._meta is None or self._meta.kind in KINDS
             contract = "as its meta.json describes it" if is_own else "as WeNet's runtimes run it"

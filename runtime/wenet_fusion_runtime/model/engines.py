@@ -51,8 +51,8 @@ def choose_backend(path: Path, meta: Meta, name: str) -> str:
         return NATIVE if has_native and _families() else usual
     if name == NATIVE and not has_native:
         raise ValueError(
-            f"{path}: cannot run on the native step, which needs an int8 ONNX archive of this version; export the model "
-            "again with --format onnx --precision int8"
+            f"{path}: cannot run on the native step, which needs an int8 ONNX archive of this version; export the "
+            "model again with --format onnx --precision int8"
         )
     if name not in (NATIVE, usual):
         raise ValueError(

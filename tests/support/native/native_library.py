@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+PACKAGE = "wenet_fusion_kernels"
 SOURCES = Path(__file__).parents[3] / "runtime" / "native"
 
 
@@ -46,9 +49,12 @@ def compiler_flags() -> list[str]:
 
 
 def import_kernels(folder: Path) -> ModuleType:
-    """Import wenet_fusion_kernels from the folder of `build_kernels`, for this process to its end."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    found = importlib.import_module("wenet_fusion_kernels")
-    assert Path(str(found.__file__)).parents[1] == folder, f"another build was imported: {found.__file__}"
+    """Import wenet_fusion_kernels from the folder of `build_kernels`, without leaving it to other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            patch.delitem(sys.modules, name)
+        found = importlib.import_module(PACKAGE)
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
     return found

@@ -3,6 +3,7 @@
 Shapes: T encoder frames, C cached frames, S keys, D width, H heads, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ def random_fused(kernels: Any, seed: int, **given: int) -> Fused:
     def whole(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
 
-    hop, heads, vocabulary = whole(2, 20), whole(1, 3), whole(3, 50)
+    hop, heads = given.get("hop", whole(2, 20)), given.get("heads", whole(1, 3))
+    vocabulary = given.get("vocabulary", whole(3, 50))
     chosen: dict[str, int] = {
         "window": hop + whole(0, 2 * hop),
         "hop": hop,
@@ -57,7 +59,7 @@ def _random_scale(rng: np.random.Generator) -> float:
 
 def _random_tensor(rng: np.random.Generator, expected: Any) -> np.ndarray:
     if expected.dtype is np.int8:
-        return rng.integers(-64, 64, expected.shape).astype(np.int8)
+        return rng.integers(-64, 65, expected.shape).astype(np.int8)
     if expected.dtype is np.int32:
         return rng.integers(-2000, 2000, expected.shape).astype(np.int32)
     values = rng.integers(-1000, 1001, expected.shape) / 1000
@@ -170,3 +172,22 @@ class Reference:
         found = sum(rows[k : k + len(x)] * taps[:, k] for k in range(n.kernel)) + self.tensors[f"{name}.depthwise.bias"]
         scaled = found * self.ranges[f"{name}.depthwise"][0] * self.tensors[f"{name}.depthwise.scale"]
         return self._linear(f"{name}.pointwise_out", np.maximum(scaled, 0))
+
+
+def recorded_call(model: Fused, samples: np.ndarray, chunks: Sequence[int], cached: int) -> bytes:
+    """Return the contents of a file for replay.cpp."""
+    parts = [np.array([*model.sizes, len(model.tensors)], np.int32)]
+    for tensor in model.tensors:
+        parts += [np.array([tensor.nbytes], np.int32), tensor]
+    ranges = np.array(model.ranges, np.float32)
+    parts += [
+        np.array([ranges.size], np.int32),
+        ranges,
+        np.array([len(samples), cached, len(chunks), *chunks], np.int32),
+    ]
+    start = 0
+    for frames in chunks:
+        stop = start + frames * model.sizes.frame_samples
+        parts.append(samples[:, start:stop])
+        start = stop
+    return b"".join(part.tobytes() for part in parts)

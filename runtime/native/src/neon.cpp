@@ -1,0 +1,64 @@
+// ARM with the dot product instructions of ARMv8.2. They multiply signed numbers: 128 is taken off the inputs, and 128
+// times the sum of the weights added to the result.
+#ifdef __aarch64__
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+
+#include <arm_neon.h>
+#include <sys/auxv.h>
+
+#include "model.hpp"
+
+namespace {
+
+constexpr int ROWS = 4;
+constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors of a row of the tile
+
+template <int COUNT>
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+  int32x4_t total[COUNT][PARTS], weight_sum[PARTS] = {};
+  for (int r = 0; r < COUNT; ++r)
+    for (int p = 0; p < PARTS; ++p) total[r][p] = vld1q_s32(tile + r * wenet_fusion::PANEL + 4 * p);
+  const int8x16_t ones = vdupq_n_s8(1);
+  for (int g = 0; g < groups; ++g) {
+    int8x16_t weights[PARTS];
+    for (int p = 0; p < PARTS; ++p) {
+      weights[p] = vld1q_s8(panel + 64 * g + 16 * p);
+      weight_sum[p] = vdotq_s32(weight_sum[p], weights[p], ones);
+    }
+    for (int r = 0; r < COUNT; ++r) {
+      uint32_t four;
+      __builtin_memcpy(&four, rows_u8 + r * stride + 4 * g, sizeof four);
+      const int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080u));
+      for (int p = 0; p < PARTS; ++p) total[r][p] = vdotq_s32(total[r][p], weights[p], x);
+    }
+  }
+  for (int r = 0; r < COUNT; ++r)
+    for (int p = 0; p < PARTS; ++p)
+      vst1q_s32(tile + r * wenet_fusion::PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
+}
+
+inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
+  switch (rows) {
+    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
+    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
+    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
+    default: return dot_rows<4>(rows_u8, stride, panel, groups, tile);
+  }
+}
+
+bool is_served() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+
+}  // namespace
+
+#include "step.hpp"
+
+extern const wenet_fusion::Kernels neon_kernels = {"neon", is_served, run_step};
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif
