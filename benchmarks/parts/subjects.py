@@ -13,7 +13,7 @@ from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision
 from wenet_fusion.export.target import ExportOptions
-from wenet_fusion.export.targets.onnx_archive import build_graphs, describe_state, one_chunk_model, pack
+from wenet_fusion.export.targets.onnx_archive import build_members, describe_state, one_chunk_model, pack
 from wenet_fusion.export.targets.torchscript import script
 from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
 
@@ -45,7 +45,8 @@ def build(trained: TrainedModel, noise: np.ndarray, folder: Path, seed: int) -> 
     static, path = folder / "encoder.static.onnx", folder / "int8.archive"
     write_graph(static_onnx_encoder(trained, seed), static, [DOMAIN])
     write_int8_archive(trained, noise, path)
-    found.append(Subject("onnxruntime int8", path, load_model(path), onnx_form("onnxruntime int8", "float", static)))
+    model = load_model(path, backend="onnxruntime")
+    found.append(Subject("onnxruntime int8", path, model, onnx_form("onnxruntime int8", "float", static)))
     return found
 
 
@@ -53,7 +54,7 @@ def write_int8_archive(trained: TrainedModel, noise: np.ndarray, path: Path) -> 
     """Write an ONNX archive in int8 with constant scales, like `write_script`."""
     model = one_chunk_model(trained, "int8", [noise])
     record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
-    pack(build_graphs(model, "int8"), record, path)
+    pack(build_members(model, "int8"), record, path)
 
 
 def write_script(trained: TrainedModel, precision: Precision, noise: np.ndarray, path: Path) -> None:

@@ -39,6 +39,11 @@ class NativeBackend:
         rescore: content of rescore.onnx; None if the model has no decoder.
         threads: number of threads of a call of onnxruntime.
         source: name of the archive in messages.
+
+    >>> from types import SimpleNamespace
+    >>> backend = NativeBackend(SimpleNamespace(family="avx2"), rescore=None, threads=1, source="int8.onnx.zip")
+    >>> backend.family
+    'avx2'
     """
 
     def __init__(self, model: FusedModel, rescore: bytes | None, threads: int, source: str) -> None:

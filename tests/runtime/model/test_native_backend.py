@@ -79,7 +79,7 @@ def test_the_decoder_runs_on_onnxruntime(
     save_native(installed_kernels, tmp_path / "m.zip")
     save_archive(tmp_path / "usual.zip")
     model, usual = load_model(tmp_path / "m.zip"), load_model(tmp_path / "usual.zip")
-    frames, hypotheses = [np.ones((1, 3, 1), np.float32)], [(3, 4), (3,)]
+    frames, hypotheses = [np.ones((1, 3, 2), np.float32)], [(3, 4), (3,)]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"which is not installed: pip install 'wenet-fusion-runtime\[onnx\]'"):
         model.rescore(frames, hypotheses)

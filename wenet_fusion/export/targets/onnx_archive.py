@@ -57,12 +57,9 @@ class OnnxArchive(Target):
     holds_emission_delay = True
 
     def build(self, speech: Sequence[np.ndarray]) -> None:
-        """Build the graphs; see `one_chunk_model` and `build_graphs`."""
+        """Build the graphs; see `one_chunk_model` and `build_members`."""
         model = one_chunk_model(self.trained, self.precision, speech)
-        self.members, self.state = build_graphs(model, self.precision), describe_state(model)
-        if self.precision == "int8":
-            table = native_table(model, model.encoder.encoder, self.members[STEP])
-            self.members |= {} if table is None else {NATIVE: table.to_json().encode()}
+        self.members, self.state = build_members(model, self.precision), describe_state(model)
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
         """Write the archive."""
@@ -116,6 +113,23 @@ def takes_int8(trained: TrainedModel) -> bool:
     """Return whether int8 with constant scales supports all options of the model."""
     encoder = trained.config.model.encoder
     return encoder.fusible and encoder.positions == "bias"
+
+
+def build_members(model: StreamingModel, precision: str) -> dict[str, bytes]:
+    """Return the members of an archive but meta.json: the graphs, and native.json if the native step can run it.
+
+    Raises:
+        ImportError: see `build_graphs`.
+    """
+    members = build_graphs(model, precision)
+    table = native_table(model, _inner(model), members[STEP]) if precision == "int8" else None
+    return members if table is None else members | {NATIVE: table.to_json().encode()}
+
+
+def _inner(model: StreamingModel) -> Encoder:
+    """Return the encoder that `one_chunk_model` has wrapped."""
+    wrapper: Any = model.encoder
+    return wrapper.encoder
 
 
 def build_graphs(model: StreamingModel, precision: str) -> dict[str, bytes]:
