@@ -22,16 +22,24 @@ inline void store(float* p, Floats x) { std::memcpy(p, &x, sizeof x); }
 
 // The first `count` floats, zeros after them.
 inline Floats load_part(const float* p, int count) {
+  if (count == LANES) return load(p);
   Floats x = {};
   std::memcpy(&x, p, sizeof(float) * count);
   return x;
 }
 
-inline void store_part(float* p, Floats x, int count) { std::memcpy(p, &x, sizeof(float) * count); }
+inline void store_part(float* p, Floats x, int count) {
+  if (count == LANES) return store(p, x);
+  std::memcpy(p, &x, sizeof(float) * count);
+}
 
-inline Ints load_ints(const int32_t* p) {
-  Ints x;
-  std::memcpy(&x, p, sizeof x);
+inline Ints load_ints(const int32_t* p, int count = LANES) {
+  Ints x = {};
+  if (count == LANES) {
+    std::memcpy(&x, p, sizeof x);
+  } else {
+    std::memcpy(&x, p, sizeof(int32_t) * count);
+  }
   return x;
 }
 

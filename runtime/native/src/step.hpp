@@ -51,11 +51,26 @@ inline Ints quantised(Floats x, Range range) {
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 
-inline void store_bytes(uint8_t* p, Ints x) {
+inline Ints load_bytes(const uint8_t* p, int count) {
+  Bytes bytes = {};
+  if (count == LANES) {
+    std::memcpy(&bytes, p, sizeof bytes);
+  } else {
+    std::memcpy(&bytes, p, count);
+  }
+  return __builtin_convertvector(bytes, Ints);
+}
+
+// The first `count` of integers from 0 to 255.
+inline void store_bytes(uint8_t* p, Ints x, int count = LANES) {
   typedef uint8_t All __attribute__((vector_size(32)));
   const All bytes = reinterpret_cast<All>(x);
   const Bytes lowest = __builtin_shufflevector(bytes, bytes, 0, 4, 8, 12, 16, 20, 24, 28);
-  std::memcpy(p, &lowest, sizeof lowest);
+  if (count == LANES) {
+    std::memcpy(p, &lowest, sizeof lowest);
+  } else {
+    std::memcpy(p, &lowest, count);
+  }
 }
 
 inline void quantise(const float* x, int64_t count, Range range, uint8_t* out) {
@@ -106,7 +121,7 @@ inline void products(const Linear& layer, const uint8_t* rows_u8, int64_t rows, 
 inline void linear(const Linear& layer, const uint8_t* in, int64_t rows, float* out) {
   products(layer, in, rows, [&](int64_t row, int output, int outputs, Floats y) {
     float* p = out + row * layer.outputs + output;
-    outputs == LANES ? store(p, y) : store_part(p, y, outputs);
+    store_part(p, y, outputs);
   });
 }
 
@@ -114,7 +129,7 @@ inline void linear(const Linear& layer, const uint8_t* in, int64_t rows, float* 
 inline void linear_residual(const Linear& layer, const uint8_t* in, int64_t rows, float* x) {
   products(layer, in, rows, [&](int64_t row, int output, int outputs, Floats y) {
     float* p = x + row * layer.outputs + output;
-    outputs == LANES ? store(p, load(p) + y) : store_part(p, load_part(p, outputs) + y, outputs);
+    store_part(p, load_part(p, outputs) + y, outputs);
   });
 }
 
@@ -122,12 +137,7 @@ inline void linear_residual(const Linear& layer, const uint8_t* in, int64_t rows
 inline void linear_relu(const Linear& layer, const uint8_t* in, int64_t rows, const Linear& next, uint8_t* out) {
   products(layer, in, rows, [&](int64_t row, int output, int outputs, Floats y) {
     const Ints q = quantised(maximum(y, all(0.0f)), next.range);
-    uint8_t* p = out + row * next.padded + output;
-    if (outputs == LANES) {
-      store_bytes(p, q);
-    } else {
-      for (int i = 0; i < outputs; ++i) p[i] = uint8_t(q[i]);
-    }
+    store_bytes(out + row * next.padded + output, q, outputs);
   });
   for (int64_t row = 0; row < rows; ++row)
     std::memset(out + row * next.padded + next.inputs, 0, next.padded - next.inputs);
@@ -167,7 +177,7 @@ inline void product(const Product& layer, const float* in, int64_t rows, int64_t
           if (output >= layer.outputs) break;
           const Floats y = RELU ? maximum(total[r][part], all(0.0f)) : total[r][part];
           float* p = out + (first + r) * stride + output;
-          layer.outputs - output >= LANES ? store(p, y) : store_part(p, y, layer.outputs - output);
+          store_part(p, y, layer.outputs - output < LANES ? layer.outputs - output : LANES);
         }
       }
     }
@@ -228,12 +238,25 @@ inline void subsample(const Model& model, int frames, float* features_in, const 
                   out + int64_t(t) * bins_2 * n.channels, n.channels);
 }
 
+// The mean of the values, weighted by share * scores: PARTS vectors at `offset` of each row, the last one with `count`
+// floats.
+template <int PARTS>
+inline void average(const float* const* keys, int first, int last, int offset, const float* scores, Floats share,
+                    float* out, int count) {
+  Floats mean[PARTS] = {};
+  for (int s = first; s < last; ++s) {
+    const Floats weight = all(scores[s - first]);
+    for (int p = 0; p < PARTS; ++p)
+      mean[p] = multiply_add(weight, load_part(keys[s] + offset + p * LANES, p < PARTS - 1 ? LANES : count), mean[p]);
+  }
+  for (int p = 0; p < PARTS; ++p) store_part(out + p * LANES, mean[p] * share, p < PARTS - 1 ? LANES : count);
+}
+
 // Scaled dot-product attention of one stream, the scale being in the queries. Key i is the row keys[i] (2 * dim: key,
 // value). Keys before `first` do not exist; key cached + t belongs to query t.
 inline void attend(const Sizes& n, const float* const* keys, int first, int cached, int count, const float* qkv,
                    const float* distances, float* out, Scratch scratch) {
   const int width = n.dim / n.heads, last = cached + count, zero = n.max_distance;
-  const int vectors = width / LANES, rest = width % LANES;
   float* scores = scratch.take<float>(last + LANES);
   float* biases = scratch.take<float>(last + count + LANES);
   for (int h = 0; h < n.heads; ++h) {
@@ -246,14 +269,13 @@ inline void attend(const Sizes& n, const float* const* keys, int first, int cach
       const float* query = qkv + int64_t(t) * 3 * n.dim + h * width;
       Floats most = all(-3e38f);
       for (int s = first; s < last; s += LANES) {
+        const float* key[LANES];
+        for (int j = 0; j < LANES; ++j) key[j] = keys[s + j < last ? s + j : last - 1] + h * width;
         Floats dots[LANES] = {};
-        for (int j = 0; j < LANES; ++j) {
-          const float* key = keys[s + j < last ? s + j : last - 1] + h * width;
-          Floats total = {};
-          for (int v = 0; v < vectors; ++v) total = multiply_add(load(query + v * LANES), load(key + v * LANES), total);
-          if (rest)
-            total = multiply_add(load_part(query + vectors * LANES, rest), load_part(key + vectors * LANES, rest), total);
-          dots[j] = total;
+        for (int v = 0; v < width; v += LANES) {
+          const int part = width - v < LANES ? width - v : LANES;
+          const Floats q = load_part(query + v, part);
+          for (int j = 0; j < LANES; ++j) dots[j] = multiply_add(q, load_part(key[j] + v, part), dots[j]);
         }
         Floats found = sums(dots) + load(biases + s + count - t);
         for (int j = last - s; j < LANES; ++j) found[j] = -3e38f;
@@ -269,23 +291,11 @@ inline void attend(const Sizes& n, const float* const* keys, int first, int cach
       }
       const Floats share = all(1.0f / sum(total));
       float* y = out + int64_t(t) * n.dim + h * width;
-      for (int v = 0; v < width; v += 4 * LANES) {
-        Floats mean[4] = {};
-        const int parts = width - v < 4 * LANES ? (width - v) / LANES : 4;
-        const int left = parts < 4 ? (width - v) % LANES : 0;
-        for (int s = first; s < last; ++s) {
-          const Floats weight = all(scores[s - first]);
-          const float* value = keys[s] + n.dim + h * width + v;
-          if (parts == 4) {
-            for (int p = 0; p < 4; ++p) mean[p] = multiply_add(weight, load(value + p * LANES), mean[p]);
-          } else {
-            for (int p = 0; p < parts; ++p) mean[p] = multiply_add(weight, load(value + p * LANES), mean[p]);
-            if (left) mean[parts] = multiply_add(weight, load_part(value + parts * LANES, left), mean[parts]);
-          }
-        }
-        for (int p = 0; p < parts; ++p) store(y + v + p * LANES, mean[p] * share);
-        if (left) store_part(y + v + parts * LANES, mean[parts] * share, left);
-      }
+      int v = 0;
+      for (; v + 4 * LANES <= width; v += 4 * LANES)
+        average<4>(keys, first, last, n.dim + h * width + v, scores, share, y + v, LANES);
+      for (; v < width; v += LANES)
+        average<1>(keys, first, last, n.dim + h * width + v, scores, share, y + v, width - v < LANES ? width - v : LANES);
     }
   }
 }
@@ -296,19 +306,14 @@ inline void depthwise(const Depthwise& layer, const Sizes& n, const uint8_t* in,
   for (int t = 0; t < frames; ++t) {
     for (int d = 0; d < n.dim; d += LANES) {
       const int part = n.dim - d < LANES ? n.dim - d : LANES;
-      Ints total = {};
-      std::memcpy(&total, layer.bias + d, sizeof(int32_t) * part);
+      Ints total = load_ints(layer.bias + d, part);
       for (int k = 0; k < n.kernel; ++k) {
-        Bytes bytes = {};
-        std::memcpy(&bytes, in + int64_t(t + k) * n.dim + d, part);
-        Ints taps = {};
-        std::memcpy(&taps, layer.taps + int64_t(k) * n.dim + d, sizeof(int32_t) * part);
-        total = total + __builtin_convertvector(bytes, Ints) * taps;
+        const Ints x = load_bytes(in + int64_t(t + k) * n.dim + d, part);
+        total = total + x * load_ints(layer.taps + int64_t(k) * n.dim + d, part);
       }
       const Floats y = rounded(to_floats(total) * load_part(layer.scale + d, part)) + all(layer.hidden.zero_point);
-      const Ints q = __builtin_convertvector(
-          minimum(maximum(y, all(layer.hidden.zero_point)), all(255.0f)), Ints);
-      for (int i = 0; i < part; ++i) out[t * stride + d + i] = uint8_t(q[i]);
+      const Floats clipped = minimum(maximum(y, all(layer.hidden.zero_point)), all(255.0f));
+      store_bytes(out + t * stride + d, __builtin_convertvector(clipped, Ints), part);
     }
   }
 }
