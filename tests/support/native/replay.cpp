@@ -1,5 +1,5 @@
 // Runs a recorded call of the library with the code for every family of processors that runs here, and prints the name
-// of each and a checksum of its outputs. For sanitizers and emulators, in which Python does not run.
+// of each and a checksum of its outputs and states. For sanitizers and emulators, in which Python does not run.
 //
 // The file: sizes; number of tensors, each with its number of bytes; ranges; streams, cached frames, number of chunks,
 // their frames; samples. Numbers are int32, ranges and samples float.
@@ -79,6 +79,7 @@ int main(int, char** arguments) {
       checksum.add(log_probs);
       checksum.add(ids);
       checksum.add(blank);
+      checksum.add(next);
       state = next;
       position = next_position;
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from support.native.random_fused import Fused, random_fused
 
-CHECKSUMS = {100: 2012152658, 101: 584059545, 102: 1292455562}  # seed: CRC-32 of the outputs
+CHECKSUMS = {100: 1358768403, 101: 583054279, 102: 762802632}  # seed: CRC-32 of the outputs and states
 STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1), 9
 
 
