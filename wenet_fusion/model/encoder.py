@@ -4,6 +4,7 @@ Shapes: B utterances, T feature frames on the way in and encoder frames after su
 F mel bins, D width, H heads, C cached frames, S = C + T keys, L layers.
 """
 
+import math
 from typing import List, NamedTuple, Optional
 
 import torch
@@ -119,6 +120,8 @@ class Encoder(nn.Module):
         x_BTF = x_BTF.masked_fill(~frame_mask(lengths_B * self.factor, x_BTF.size(1)).unsqueeze(2), 0.0)
         context = self._context(x_BTF, lengths_B, visible_BTS, key_BS)
         x, subsampling = self.subsampling(x_BTF, state.subsampling, context)
+        if self.sinusoids is not None:  # as in WeNet
+            x = x * math.sqrt(self.dim)
         layers: List[List[Tensor]] = []
         for i, layer in enumerate(self.layers):
             x, layer_state = layer(x, state.layers[i], context)
