@@ -17,7 +17,7 @@ test_set=${{test_sets%% *}}
 
 
 def commands(folder: Path, stage: str, **variables: str) -> list[str]:
-    """Run one function of recipe.sh in `folder` and return the commands that it calls."""
+    """Run one function of recipe_stages.sh in `folder` and return the commands that it calls."""
     settings = "".join(f"{name}='{value}'\n" for name, value in variables.items())
     script = settings + SCRIPT.format(root=ROOT) + stage
     done = subprocess.run(["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
