@@ -154,8 +154,9 @@ streaming_stage() {
   done
   [ ! -f "data/$test_set/utt2group" ] || groups=(--groups "data/$test_set/utt2group")
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}" ${groups[@]+"${groups[@]}"}
-  # Stage 6 has measured the emission delay if the dev set has word times.
-  [ ! -f data/dev/words.ctm ] || delays=(--word_times "$exported")
+  # Stage 6 has measured the emission delay if the dev set has word times and the model recognised some of its words.
+  [ ! -f data/dev/words.ctm ] || [[ $(wenet-fusion-runtime info "$exported") == *"--ctm corrects"* ]] \
+    || delays=(--word_times "$exported")
   wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delays[@]+"${delays[@]}"} --output "$dir/align" --worst 5
   [ ! -f "data/$test_set/words.ctm" ] || python "$root/tools/measure/measure_timestamps.py" "data/$test_set/words.ctm" \
     "$dir/align/words.ctm" --output "$dir/align/word_times.json"
