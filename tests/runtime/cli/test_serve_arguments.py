@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import absent
 from support.runtime.fake_model import save_model
 from wenet_fusion_runtime.cli.__main__ import main
 from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
