@@ -204,25 +204,24 @@ def test_the_digits_study_describes_the_papers_models(monkeypatch: pytest.Monkey
     """Norms stand where the paper has them: in LayerNorm's places, nowhere, or after each layer."""
     monkeypatch.chdir(RECIPE)
     study = read_study(Path("conf/comparison.yaml"))
-    assert [size.name for size in study.sizes] == ["recipe", "deep"]
+    assert [size.name for size in study.sizes] == ["recipe"]
     (tmp_path / "lang").mkdir()
     kinds = {}
     for item in CONFIGURATIONS:
-        config = recipe_of(study, "deep", item, tmp_path).model
+        config = recipe_of(study, "recipe", item, tmp_path).model
         encoder = AsrModel(config, 13).encoder
         layer_norms = sum(type(module).__name__ == "LayerNorm" for module in encoder.modules())
         appended = sum(name.endswith((".norm",)) and ".op." in name for name, _ in encoder.named_modules())
         kinds[item.folder] = (layer_norms, len(norms(encoder)), appended)
-        assert config.encoder.layers == 12 and config.encoder.dim == 64
-    places = 6 * 12  # before four branches, in the convolution, and after the layer
+        assert config.encoder.layers == 4 and config.decoder.layers == 0 and config.loss.ctc_weight == 1
+    places = 6 * 4  # before four branches, in the convolution, and after the layer
     assert kinds["layer_norm"][:2] == (places, 0) and kinds["batch_norm_in_place"][:2] == (0, places)
     assert kinds["no_norms"][:2] == (0, 0)
-    each_layer = 3 + 12 * (
-        2 + 2 + 3 + 2
-    )  # subsampling; feed-forward, attention (q, k, v in one), convolution, feed-forward
+    # The subsampling; in each layer feed-forward, attention (q, k, v in one), convolution, feed-forward.
+    each_layer = 3 + 4 * (2 + 2 + 3 + 2)
     for name in ("batch_norm_appended", "batch_norm_relu", "fusionformer"):
         assert kinds[name][:2] == (0, each_layer)
-    first, last = (set(encoder_overrides(study, "deep", item)) for item in (CONFIGURATIONS[4], OURS))
+    first, last = (set(encoder_overrides(study, "recipe", item)) for item in (CONFIGURATIONS[4], OURS))
     assert first ^ last == {"model.encoder.positions=rel_pos", "model.encoder.positions=bias"}
 
 

@@ -10,14 +10,15 @@ SCRIPT = """
 . {root}/tools/recipe.sh
 . {root}/tools/data_sets.sh
 need_stage() {{ :; }}; need_files() {{ :; }}; change_stage() {{ :; }}
-wenet-fusion() {{ echo "wenet-fusion $*"; }}; python() {{ echo "${{1##*/}} ${{*:2}}"; }}
+wenet-fusion() {{ echo "wenet-fusion $*"; }}; wenet-fusion-runtime() {{ echo "${{described-}}"; }}
+python() {{ echo "${{1##*/}} ${{*:2}}"; }}
 root={root} here=$PWD dir=exp averaged=exp/avg_3.pt exported=exp/final.zip results=exp/results launcher=(wenet-fusion)
 test_set=${{test_sets%% *}}
 """
 
 
 def commands(folder: Path, stage: str, **variables: str) -> list[str]:
-    """Run one function of recipe.sh in `folder` and return the commands that it calls."""
+    """Run one function of recipe_stages.sh in `folder` and return the commands that it calls."""
     settings = "".join(f"{name}='{value}'\n" for name, value in variables.items())
     script = settings + SCRIPT.format(root=ROOT) + stage
     done = subprocess.run(["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
@@ -34,12 +35,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_times_are_corrected_only_if_the_dev_set_has_some(folder: Path) -> None:
+def test_times_are_corrected_only_if_the_dev_set_has_some_and_the_file_a_delay(folder: Path) -> None:
     (align,) = [line for line in commands(folder, "streaming_stage") if " align " in line]
     assert "--word_times" not in align
     (folder / "data" / "dev" / "words.ctm").write_text("")
     (align,) = [line for line in commands(folder, "streaming_stage") if " align " in line]
     assert "--word_times exp/final.zip" in align
+    without = "timestamps  of the emitting frames; export with --ctm corrects them for emission delay"
+    (align,) = [line for line in commands(folder, "streaming_stage", described=without) if " align " in line]
+    assert "--word_times" not in align
 
 
 def test_training_reports_emission_delays_if_the_dev_set_has_times(folder: Path) -> None:

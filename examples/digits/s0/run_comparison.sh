@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
-# Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 115 models of 10 to 15 minutes each. If --records names a folder with records of
-# earlier trainings, only missing models are trained.
+# Run stages -1 to 2 of run.sh first. The comparison makes its own strings, in which each recording has words: strings
+# without words delay the LayerNorm Conformer more than the others. Finished trainings are skipped: after an
+# interruption, run the same command again. The whole comparison trains about 35 models of 10 to 15 minutes each. If
+# --records names a folder with records of earlier trainings, only missing models are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
 #   bash run_comparison.sh --jobs 2
-#   bash run_comparison.sh --records /shared/comparison_records
+#   bash run_comparison.sh --records ../../../benchmarks/results/comparison_digits
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 study=conf/comparison.yaml      # settings of the comparison
-data_dir=data                   # folder with the data of stages 0 to 3
+data_dir=data/with_words        # folder of the strings, made if it has none
 dir=exp/comparison              # folder of the trainings
 records=                        # folder with the records of finished trainings; empty: that of --dir
 jobs=1                          # parallel trainings, each on one core
@@ -25,4 +26,23 @@ dry_run=false                   # only print the plan
 
 cd "$here"
 . ./path.sh
+
+# Make strings that all hold words, their lists and the statistics of their features.
+make_strings_with_words() {
+  local name
+  [ -s data/source.json ] && [ -s data/lang/units.txt ] ||
+    { echo "error: run stages -1 to 2 first: bash run.sh --data FOLDER --stop_stage 2" >&2; exit 1; }
+  python local/make_strings.py --source data/source.json --output "$data_dir" --empty_share 0 --backwards_share 0 \
+    --silence 1
+  for name in train dev test; do
+    python "$root/tools/data/make_raw_list.py" "$data_dir/$name/"{wav.scp,text,data.list}
+  done
+  python "$root/tools/data/compute_cmvn_stats.py" --config conf/train.yaml --data "$data_dir/train/data.list" \
+    --max_utterances 1000 --output "$data_dir/train/global_cmvn"
+  cp -r data/lang "$data_dir"
+}
+
+if [ "$dry_run" = false ] && [ ! -s "$data_dir/lang/units.txt" ]; then
+  make_strings_with_words
+fi
 run_comparison digits

@@ -1,6 +1,6 @@
 """Plant known bugs one at a time in a copy of the repository, run the tests that must catch them, and list survivors.
 
-    python tests/support/repository/plant_bugs.py                        # every bug: about an hour on two idle cores
+    python tests/support/repository/plant_bugs.py --jobs 2               # every bug: several hours on two idle cores
     python tests/support/repository/plant_bugs.py --only training        # the bugs whose file or name contains a word
     python tests/support/repository/plant_bugs.py --sample 40 --jobs 2   # 40 bugs spread over the whole list
 
