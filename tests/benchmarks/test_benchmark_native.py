@@ -26,3 +26,11 @@ def test_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", None)
     with pytest.raises(ImportError, match="pip install ./runtime/native"):
         native_step.main(["--quick", "--output", str(tmp_path)])
+
+
+def test_the_guide_quotes_the_results() -> None:
+    root = Path(__file__).parents[2]
+    results = (root / "benchmarks" / "results" / "native_step.md").read_text().split("| goal")[0]
+    rows = [line for line in results.splitlines() if line.startswith("| ")]
+    guide = (root / "docs" / "performance.md").read_text()
+    assert len(rows) > 3 and [row for row in rows if row not in guide] == []
