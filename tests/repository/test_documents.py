@@ -60,7 +60,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 def source_messages() -> str:
     """Return every string constant of the sources, those of one expression joined."""
     found = []
-    for path in [*SOURCES, *(ROOT / "tools").rglob("*.py")]:
+    for path in [*SOURCES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "runtime" / "native").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 values = [value.value if isinstance(value, ast.Constant) else "\0" for value in node.values]
