@@ -23,7 +23,7 @@ from wenet_fusion_runtime import AcousticModel
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME
 from wenet_fusion_runtime.model.model_file import load_model
-from wenet_fusion_runtime.model.native_backend import native_families
+from wenet_fusion_runtime.model.native_backend import native_family
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min([args.rounds, args.timed, *args.batches]) < 1:
         raise ValueError("--rounds, --timed and --batches must be 1 or more")
     torch.set_num_threads(1)
-    family = native_families()[0]
+    family = native_family()
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
     shapes = [Shape(chunking, batch) for chunking in CHUNKINGS for batch in sorted(set(args.batches))]
     rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)

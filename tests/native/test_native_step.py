@@ -1,6 +1,10 @@
 """The native step equals the definition of the model, in every batch and with the code for every processor."""
 
+import copy
+import pickle
 import re
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Sequence
@@ -162,6 +166,8 @@ def test_of_equal_tokens_the_first_comes_first(kernels: ModuleType) -> None:
         ({"sizes": {"heads": 5}}, "dim a multiple of heads"),
         ({"sizes": {"layers": 0}}, "layers is 0, expected a whole number from 1"),
         ({"sizes": {"feed_forward": 1 << 18}}, "at most 65536 inputs"),
+        ({"sizes": {"kernel": 1 << 17}}, "at most 65536 inputs"),
+        ({"sizes": {"layers": 1 << 20}}, "and 1000 layers are possible"),
         ({"tensor": ("ctc.weight", lambda x: x[:, 1:])}, "ctc.weight is int8"),
         ({"tensor": ("mel", lambda x: x.astype(np.float64))}, "mel is float64"),
         ({"tensor": ("layers.0.qkv.weight", lambda x: np.full_like(x, 65))}, "outside -64 to 64"),
@@ -194,7 +200,9 @@ def test_a_model_that_does_not_fit_is_refused(kernels: ModuleType, change: dict[
         ((1, "frame"), [10**9], 8, "must be 0 to"),
         ((1, "frame"), [1], 9, "is not one of 1 streams with 9 cached frames"),
         ((2, "frame"), [1, 1], 8, "is not one of 2 streams with 8 cached frames"),
-        ((1, "frame"), [1], -8, "is not one of"),
+        ((1, "frame"), [1], -8, "cached is -8, expected a whole number from 0"),
+        ((1, "frame"), [1], 8.0, "cached is 8.0, expected a whole number"),
+        ((1, "frame"), [1], 2**64 + 8, "expected a whole number from 0"),
     ],
 )
 def test_a_step_that_does_not_fit_is_refused(
@@ -206,13 +214,61 @@ def test_a_step_that_does_not_fit_is_refused(
         model.step(np.zeros((samples[0], count), np.float32), np.array(lengths), cached, fresh(model))
 
 
+@pytest.mark.parametrize("position", [-1, -(2**31), 2**62])
+def test_an_impossible_position_is_refused(kernels: ModuleType, position: int) -> None:
+    model = load(kernels, random_fused(kernels, 306))
+    state = fresh(model)._replace(position=np.array([position]))
+    with pytest.raises(ValueError, match="must be 0 to"):
+        model.step(noise(model, 1, 1, 1), [1], 8, state)
+
+
+def test_tensors_may_begin_at_any_byte(kernels: ModuleType) -> None:
+    """An archive places them so; the library reads only aligned ones."""
+    sizes, tensors, ranges = random_fused(kernels, 309)
+    shifted = [np.frombuffer(b"x" + each.tobytes(), each.dtype, each.size, 1).reshape(each.shape) for each in tensors]
+    assert not all(each.flags.aligned for each in shifted)
+    models = [kernels.FusedModel(sizes, given, ranges) for given in (tensors, shifted)]
+    found = [stream(model, noise(model, 1, 1, 4), [4], 8)[0].encoded for model in models]
+    assert np.array_equal(*found)
+
+
+def test_a_copy_keeps_the_weights(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 310))
+    for make in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ValueError, match="pointers cannot be pickled"):
+            make(model)
+    audio, other = noise(model, 1, 1, 4), copy.copy(model)
+    before = stream(model, audio, [4], 8)[0].encoded
+    del model
+    load(kernels, random_fused(kernels, 311))
+    assert np.array_equal(stream(other, audio, [4], 8)[0].encoded, before)
+
+
+def test_a_thread_may_step_while_the_program_ends(kernels: ModuleType) -> None:
+    folder = str(Path(kernels.__file__).parents[1])
+    program = f"""
+import sys, threading, time
+sys.path[:0] = [{folder!r}, {str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2] / "runtime")!r}]
+import numpy as np, wenet_fusion_kernels as kernels
+from support.native.random_fused import random_fused
+model = kernels.FusedModel(*random_fused(kernels, 311, dim=64, heads=2, layers=3, feed_forward=512))
+samples = np.zeros((8, 32 * model.sizes.frame_samples), np.float32)
+def run():
+    while True:
+        model.step(samples, [samples.shape[1]] * 8, 8, model.init_state(8, 8))
+threading.Thread(target=run, daemon=True).start()
+time.sleep(0.3)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_the_family_of_processors_can_be_chosen(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     random = random_fused(kernels, 307)
     assert load(kernels, random).family == kernels.families()[0]
     monkeypatch.setenv("WENET_FUSION_ISA", "portable")
     assert load(kernels, random).family == "portable"
     monkeypatch.setenv("WENET_FUSION_ISA", "z80")
-    with pytest.raises(ValueError, match="'z80' does not run here; choose one of .*portable"):
+    with pytest.raises(ValueError, match=r"'z80' \(WENET_FUSION_ISA\) does not run here; choose one of .*portable"):
         load(kernels, random)
 
 

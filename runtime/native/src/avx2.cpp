@@ -1,5 +1,7 @@
 // x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits, which weights within -64 to 64 never overflow.
 #ifdef __x86_64__
+#include "model.hpp"
+
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
@@ -7,8 +9,6 @@
 #endif
 
 #include <immintrin.h>
-
-#include "model.hpp"
 
 #define MULTIPLY_ADD _mm256_fmadd_ps
 

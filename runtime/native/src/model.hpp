@@ -3,6 +3,10 @@
 
 #include <cstdint>
 
+#ifdef __i386__
+#error "32-bit x86 rounds floats otherwise: the results would differ from those of other processors"
+#endif
+
 namespace wenet_fusion {
 
 constexpr int PANEL = 16;    // outputs of a panel of packed weights
@@ -70,7 +74,7 @@ struct Model {
   const Layer* layers;
 };
 
-// One step of `batch` streams. Arrays are contiguous; output frames after a stream's length are zeros.
+// One step of `batch` streams. Arrays are contiguous; output frames after a stream's length are undefined.
 struct Step {
   int batch, frames, cached;
   const float* samples;      // (batch, frames * 4 * hop)

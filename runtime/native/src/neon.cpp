@@ -1,6 +1,8 @@
 // ARM with the dot product instructions of ARMv8.2. They multiply signed numbers: 128 is taken off the inputs, and 128
 // times the sum of the weights added to the result.
-#ifdef __aarch64__
+#if defined(__aarch64__) && defined(__linux__)
+#include "model.hpp"
+
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #else
@@ -9,8 +11,6 @@
 
 #include <arm_neon.h>
 #include <sys/auxv.h>
-
-#include "model.hpp"
 
 namespace {
 

@@ -10,8 +10,18 @@ Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best
 'portable'
 """
 
-from wenet_fusion_kernels.fused_model import FusedModel, Output, State, families
+from wenet_fusion_kernels.fused_model import FusedModel, Output, State, chosen_family, families, is_measured
 from wenet_fusion_kernels.sizes import Sizes, expected_ranges, expected_tensors
 
-__all__ = ["FusedModel", "Output", "Sizes", "State", "expected_ranges", "expected_tensors", "families"]
+__all__ = [
+    "FusedModel",
+    "Output",
+    "Sizes",
+    "State",
+    "chosen_family",
+    "expected_ranges",
+    "expected_tensors",
+    "families",
+    "is_measured",
+]
 __version__ = "0.1.0"

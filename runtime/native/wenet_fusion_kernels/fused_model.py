@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, e
 
 MOST_BIAS = 1 << 30  # of the depthwise convolution: its sums must fit into 32 bits
 WEIGHTS = (-64, 64)  # pairs of products within these fit into 16 bits, which AVX2 adds them in
+MOST_SAMPLES = 1 << 26  # of a step: an hour
+MOST_POSITION = 1 << 40
 FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
 
+_LAYOUT: tuple[Literal["C_CONTIGUOUS"], Literal["ALIGNED"]] = ("C_CONTIGUOUS", "ALIGNED")
 _POINTERS = "samples lengths state position next_state next_position encoded top_log_probs top_ids blank scratch"
 
 
@@ -54,6 +57,29 @@ _NAMES = [_LIBRARY.wenet_fusion_family(index).decode() for index in range(_LIBRA
 def families() -> list[str]:
     """Return the families of processors whose code runs here, the fastest first; the last one is "portable"."""
     return [name for name in _NAMES if name]
+
+
+def chosen_family(name: str | None = None) -> str:
+    """Return the family of processors whose code runs.
+
+    Args:
+        name: the family; None: that of the variable WENET_FUSION_ISA, else the fastest.
+    Raises:
+        ValueError: the code of this family does not run here.
+    """
+    found = name or os.environ.get(FAMILY_VARIABLE) or families()[0]
+    if found not in families():
+        origin = "" if name else f" ({FAMILY_VARIABLE})"
+        raise ValueError(f"family '{found}'{origin} does not run here; choose one of {', '.join(families())}")
+    return found
+
+
+def is_measured() -> bool:
+    """Return whether the step was measured to be faster than onnxruntime on processors like this one.
+
+    These are x86-64 processors with AVX2 that have no VNNI, whose instructions onnxruntime uses and this library not.
+    """
+    return bool(_LIBRARY.wenet_fusion_is_measured())
 
 
 class State(NamedTuple):
@@ -95,9 +121,7 @@ class FusedModel:
     ) -> None:
         sizes.check()
         self.sizes = sizes
-        self.family = family or os.environ.get(FAMILY_VARIABLE) or families()[0]
-        if self.family not in families():
-            raise ValueError(f"family '{self.family}' does not run here; choose one of {', '.join(families())}")
+        self.family = chosen_family(family)
         arrays = _checked(sizes, tensors)
         scales = _checked_ranges(sizes, ranges)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
@@ -105,8 +129,9 @@ class FusedModel:
         model = _LIBRARY.wenet_fusion_load(numbers, pointers, scales.ctypes.data, _NAMES.index(self.family))
         if not model:
             raise MemoryError("the weights of the model do not fit into memory")
-        self._model = model
-        weakref.finalize(self, _LIBRARY.wenet_fusion_free, model)
+        self._model = ctypes.c_void_p(model)  # shared by shallow copies; cannot be pickled
+        # At exit, threads may still run a step.
+        weakref.finalize(self._model, _LIBRARY.wenet_fusion_free, model).atexit = False
 
     def init_state(self, batch: int, cached: int) -> State:
         """Return the state of `batch` streams before their first sample.
@@ -115,10 +140,14 @@ class FusedModel:
             batch: B.
             cached: C, number of past encoder frames that attention sees.
         """
-        if not 0 <= cached <= MOST:
-            raise ValueError(f"cached is {cached}, expected 0 to {MOST} frames")
-        floats = _LIBRARY.wenet_fusion_state_floats(self._model, cached)
+        floats = self._state_floats(cached)
         return State(np.zeros((batch, floats), np.float32), np.zeros(batch, np.int64))
+
+    def _state_floats(self, cached: int) -> int:
+        if type(cached) is not int or not 0 <= cached <= MOST:
+            raise ValueError(f"cached is {cached!r}, expected a whole number from 0 to {MOST}")
+        found: int = _LIBRARY.wenet_fusion_state_floats(self._model, cached)
+        return found
 
     def step(self, samples: np.ndarray, lengths: np.ndarray, cached: int, state: State) -> tuple[Output, State]:
         """Run one chunk of B streams: all cached and new frames are visible to every new frame.
@@ -132,16 +161,18 @@ class FusedModel:
             ValueError: an argument has another shape, or a length exceeds N.
             MemoryError: the step does not fit into memory.
         """
-        samples = np.ascontiguousarray(samples, np.float32)
-        lengths = np.ascontiguousarray(lengths, np.int64)
-        memory, position = (np.ascontiguousarray(part) for part in state)
-        n, floats = self.sizes, _LIBRARY.wenet_fusion_state_floats(self._model, cached)
+        samples = np.require(samples, np.float32, _LAYOUT)
+        lengths = np.array(lengths, np.int64)  # copies: another thread must not change what was checked
+        memory, position = np.require(state.memory, requirements=_LAYOUT), np.array(state.position)
+        n, floats = self.sizes, self._state_floats(cached)
         batch, frames = len(samples), samples.shape[-1] // n.frame_samples
         if samples.shape != (batch, frames * n.frame_samples) or frames < 1 or lengths.shape != (batch,) or batch < 1:
             raise ValueError(
                 f"samples {samples.shape} and lengths {lengths.shape} must be (B, N) and (B,), N a multiple of "
                 f"{n.frame_samples}"
             )
+        if samples.shape[1] > MOST_SAMPLES:
+            raise ValueError(f"a step takes at most {MOST_SAMPLES} samples, found {samples.shape[1]}")
         if lengths.min() < 0 or lengths.max() > samples.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} must be 0 to {samples.shape[1]}")
         is_of_streams = memory.shape == (batch, floats) and position.shape == (batch,)
@@ -149,6 +180,8 @@ class FusedModel:
             raise ValueError(
                 f"the state {memory.dtype} {memory.shape} is not one of {batch} streams with {cached} cached frames"
             )
+        if position.min() < 0 or position.max() > MOST_POSITION:
+            raise ValueError(f"positions {position.tolist()} must be 0 to {MOST_POSITION}")
         after = State(np.empty_like(memory), np.empty_like(position))
         encoded = np.empty((batch, frames, n.dim), np.float32)
         top_log_probs = np.empty((batch, frames, n.top), np.float32)
@@ -165,7 +198,7 @@ def _checked(sizes: Sizes, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
     expected = expected_tensors(sizes)
     if len(tensors) != len(expected):
         raise ValueError(f"found {len(tensors)} tensors, expected {len(expected)}")
-    return [_checked_tensor(np.ascontiguousarray(tensor), each) for tensor, each in zip(tensors, expected)]
+    return [_checked_tensor(np.require(tensor, requirements=_LAYOUT), each) for tensor, each in zip(tensors, expected)]
 
 
 def _checked_tensor(tensor: np.ndarray, expected: Expected) -> np.ndarray:

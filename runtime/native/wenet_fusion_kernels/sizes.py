@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 MOST = 1 << 20  # a larger size is a mistake
-MOST_INPUTS = 1 << 16  # of a linear layer: the sum of its products must fit into 32 bits
+MOST_LAYERS = 1000
+MOST_INPUTS = 1 << 16  # of a product: the sum of its parts must fit into 32 bits
 
 
 class Sizes(NamedTuple):
@@ -49,8 +50,8 @@ class Sizes(NamedTuple):
             raise ValueError(
                 f"expected mels of 7 or more, window >= hop, dim a multiple of heads, and top <= vocabulary: {self}"
             )
-        if max(self.subsampled, self.dim, self.feed_forward) > MOST_INPUTS:
-            raise ValueError(f"a linear layer may have at most {MOST_INPUTS} inputs: {self}")
+        if max(self.subsampled, self.dim, self.feed_forward, self.kernel) > MOST_INPUTS or self.layers > MOST_LAYERS:
+            raise ValueError(f"at most {MOST_INPUTS} inputs of a layer and {MOST_LAYERS} layers are possible: {self}")
 
 
 class Expected(NamedTuple):

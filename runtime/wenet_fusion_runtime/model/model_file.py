@@ -82,8 +82,8 @@ def load_model(
             `encoder.onnx`, or a streaming CTC model for sherpa-onnx.
         threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
         units: vocabulary of a WeNet model; None: units.txt, tokens.txt or lang_char.txt beside it.
-        backend: what runs the file: "native", "onnxruntime", "torch", or "auto", which takes the first of these that is
-            installed and can run it.
+        backend: what runs the file: "native", "onnxruntime", "torch", or "auto", which takes "native" if it is
+            installed and was measured to be faster on this kind of processor, else what the file was exported for.
     Raises:
         OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file,
             or the file is not for `backend`.

@@ -1,11 +1,12 @@
 """The backend of int8 ONNX archives on the native step of wenet-fusion-kernels, without onnxruntime.
 
-Rescoring runs on onnxruntime, which is loaded by the first hypothesis to rescore.
+Rescoring runs on onnxruntime, which the first hypothesis to rescore loads.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -79,7 +80,7 @@ class NativeBackend:
         """See `Backend`; zeros if the model has no decoder.
 
         Raises:
-            ImportError: the model has a decoder, and onnxruntime is not installed.
+            ValueError: onnxruntime cannot load the graph.
         """
         return self._graph.rescore(encoder_out, hyps, hyp_lengths)
 
@@ -102,13 +103,25 @@ def has_native_step(path: Path) -> bool:
         return NATIVE in archive.namelist()
 
 
-def native_families() -> list[str]:
-    """Return the families of processors whose native code runs here, the fastest first.
+def native_family() -> str:
+    """Return the family of processors whose native code would run here.
 
     Raises:
         ImportError: wenet-fusion-kernels is not installed, or its library does not load.
+        ValueError: WENET_FUSION_ISA names a family that does not run here.
     """
-    return _import_kernels().families()
+    found: str = _import_kernels().chosen_family()
+    return found
+
+
+def is_native_faster() -> bool:
+    """Return whether wenet-fusion-kernels is installed and was measured to be faster than onnxruntime on this kind of
+    processor.
+    """
+    try:
+        return bool(_import_kernels().is_measured())
+    except ImportError:
+        return False
 
 
 def load_native(path: Path, meta: Meta, threads: int = 1) -> NativeBackend:
@@ -119,18 +132,28 @@ def load_native(path: Path, meta: Meta, threads: int = 1) -> NativeBackend:
         meta: its metadata.
         threads: number of threads of a call of onnxruntime, which rescores.
     Raises:
-        ImportError: wenet-fusion-kernels is not installed.
+        ImportError: wenet-fusion-kernels, or onnxruntime for a model with a decoder, is not installed.
         ValueError: a member is missing or damaged, or the members do not fit together.
     """
     with zipfile.ZipFile(path) as archive:
         content, step = read_member(archive, NATIVE, path), read_member(archive, STEP, path)
         rescore = read_member(archive, RESCORE, path) if meta.decoder else None
     kernels = _import_kernels()
+    family = kernels.chosen_family()
+    if rescore is not None and importlib.util.find_spec("onnxruntime") is None:
+        raise ImportError(
+            f"{path}: its attention decoders run on onnxruntime, which is not installed: "
+            "pip install 'wenet-fusion-runtime[onnx]'"
+        )
     try:
         table = NativeTable.parse(content)
-        model = kernels.FusedModel(kernels.Sizes(**table.sizes), table.arrays(step), table.ranges)
+        model = kernels.FusedModel(kernels.Sizes(**table.sizes), table.arrays(step), table.ranges, family)
+        if model.sizes.frame_samples != meta.frame_samples:
+            raise ValueError(f"has frames of {model.sizes.frame_samples} samples, meta.json of {meta.frame_samples}")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {NATIVE} {error}; export the model again") from None
+        raise ValueError(
+            f"{path}: {NATIVE} {error}; export the model again with this version, or use --backend onnxruntime"
+        ) from None
     check_head(meta, model.sizes.vocabulary, str(path))
     return NativeBackend(model, rescore, threads, str(path))
 

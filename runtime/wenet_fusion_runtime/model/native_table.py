@@ -67,7 +67,7 @@ class NativeTable:
         record = parse_json(content)
         try:
             if record["format"] != FORMAT:
-                raise ValueError(f"has format {record['format']}, expected {FORMAT}; update wenet-fusion-runtime")
+                raise ValueError(f"has format {record['format']}, expected {FORMAT}")
             sizes = {str(name): _whole(value) for name, value in record["sizes"].items()}
             return cls(
                 sizes,

@@ -1,5 +1,6 @@
 """int8 archives on the native step: which backend runs a file, and archives that are damaged."""
 
+import importlib.util
 import json
 import sys
 import zipfile
@@ -23,6 +24,14 @@ from wenet_fusion_runtime.model.onnx_backend import OnnxBackend
 from wenet_fusion_runtime.model.torch_backend import TorchBackend
 
 CHUNK, LEFT = 4, 2
+
+
+@pytest.fixture(autouse=True)
+def _measured(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This processor counts as one on which the native step is faster."""
+    monkeypatch.setattr(kernels, "is_measured", lambda: True)
+
+
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -78,14 +87,52 @@ def test_the_decoder_runs_on_onnxruntime(
 ) -> None:
     save_native(installed_kernels, tmp_path / "m.zip")
     save_archive(tmp_path / "usual.zip")
-    model, usual = load_model(tmp_path / "m.zip"), load_model(tmp_path / "usual.zip")
+    model, usual = load_model(tmp_path / "m.zip", backend="native"), load_model(tmp_path / "usual.zip")
     frames, hypotheses = [np.ones((1, 3, 2), np.float32)], [(3, 4), (3,)]
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match=r"which is not installed: pip install 'wenet-fusion-runtime\[onnx\]'"):
-        model.rescore(frames, hypotheses)
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", installed_kernels)
     assert np.array_equal(model.rescore(frames, hypotheses), usual.rescore(frames, hypotheses))
+
+
+def test_a_decoder_without_onnxruntime_is_noticed_at_the_start(
+    installed_kernels: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_native(installed_kernels, tmp_path / "m.zip")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    with pytest.raises(ImportError, match=r"m.zip: its attention decoders run on onnxruntime, .*\[onnx\]'"):
+        load_model(tmp_path / "m.zip", backend="native")
+
+
+def test_frames_of_another_length_are_refused(installed_kernels: ModuleType, tmp_path: Path) -> None:
+    save_native(installed_kernels, tmp_path / "m.zip", hop=96)
+    with pytest.raises(ValueError, match="native.json has frames of 384 samples, meta.json of 320; export the model"):
+        load_model(tmp_path / "m.zip", backend="native")
+
+
+def test_a_wrong_family_is_not_blamed_on_the_file(
+    installed_kernels: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_native(installed_kernels, tmp_path / "m.zip")
+    monkeypatch.setenv("WENET_FUSION_ISA", "z80")
+    with pytest.raises(ValueError, match=r"^family 'z80' \(WENET_FUSION_ISA\) does not run here"):
+        load_model(tmp_path / "m.zip", backend="native")
+
+
+@pytest.mark.parametrize(
+    ("measured", "threads", "expected"), [(1, 1, NativeBackend), (0, 1, OnnxBackend), (1, 2, OnnxBackend)]
+)
+def test_auto_takes_what_was_measured_to_be_faster(
+    installed_kernels: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: int,
+    threads: int,
+    expected: type,
+) -> None:
+    """A step on the native library uses one core, and processors with VNNI were not measured."""
+    save_native(installed_kernels, tmp_path / "m.zip")
+    monkeypatch.setattr(installed_kernels, "is_measured", lambda: bool(measured))
+    monkeypatch.setattr(OnnxBackend, "__init__", lambda self, *arguments: None)
+    assert isinstance(load_model(tmp_path / "m.zip", threads=threads).backend, expected)
 
 
 def test_the_backend_follows_the_file_and_what_is_installed(
@@ -102,7 +149,10 @@ def test_the_backend_follows_the_file_and_what_is_installed(
         assert isinstance(load_model(tmp_path / "final.zip").backend, TorchBackend)
         assert isinstance(load_model(tmp_path / "int8.zip", backend="onnxruntime").backend, OnnxBackend)
         if installed:
-            with pytest.raises(ValueError, match="native.json was made for another step.onnx; export the model again"):
+            with pytest.raises(
+                ValueError,
+                match="native.json was made for another step.onnx; export the model again with this version, or use",
+            ):
                 load_model(tmp_path / "int8.zip")
         else:
             assert isinstance(load_model(tmp_path / "int8.zip").backend, OnnxBackend)
@@ -139,12 +189,16 @@ def test_info_says_what_runs_the_file(
         if backend == "torch" or (backend == "native" and not installed):
             assert status == 1 and ("not on torch" in printed.err or "pip install" in printed.err)
         else:
-            expected = {
-                ("auto", True): f"native step ({kernels.families()[0]})",
-                ("native", True): f"native step ({kernels.families()[0]})",
-                ("onnxruntime", True): "onnxruntime",
-            }.get((backend, installed), "onnxruntime, or faster on the native step: wenet-fusion-kernels")
+            is_native = installed and backend != "onnxruntime"
+            native = f"native step ({kernels.families()[0]})"
+            expected = native if is_native else "onnxruntime, or the native step (--backend native)"
             assert status == 0 and f"runs on             {expected}\n" in printed.out
+
+
+def test_info_refuses_a_backend_that_cannot_run_the_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_archive(tmp_path / "float32.zip")
+    assert main(["info", str(tmp_path / "float32.zip"), "--backend", "native"]) == 1
+    assert "cannot run on the native step" in capsys.readouterr().err
 
 
 def _set(name: str, value: Any) -> Change:
@@ -158,7 +212,7 @@ def _size(name: str, value: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("format", 2), "has format 2, expected 1; update wenet-fusion-runtime"),
+        (_set("format", 2), "has format 2, expected 1"),
         (_set("checksum", 7), "was made for another step.onnx"),
         (_set("tensors", None), "is damaged"),
         (_set("sizes", [1, 2]), "is damaged"),
@@ -180,7 +234,8 @@ def test_a_damaged_table_is_refused(
     installed_kernels: ModuleType, tmp_path: Path, change: Change, message: str
 ) -> None:
     save_native(installed_kernels, tmp_path / "m.zip", change)
-    with pytest.raises(ValueError, match=f"m.zip: native.json .*{message}.*; export the model again"):
+    remedy = "export the model again with this version, or use --backend onnxruntime"
+    with pytest.raises(ValueError, match=f"m.zip: native.json .*{message}.*; {remedy}"):
         load_model(tmp_path / "m.zip")
 
 

@@ -58,7 +58,7 @@ int main(int, char** arguments) {
   std::fclose(file);
 
   std::vector<const void*> pointers;
-  for (const auto& tensor : tensors) pointers.push_back(tensor.data());
+  for (const auto& tensor : tensors) pointers.push_back(tensor.data());  // aligned, as Python's checks make them
   for (int family = 0; family < wenet_fusion_families(); ++family) {
     if (!*wenet_fusion_family(family)) continue;
     void* model = wenet_fusion_load(sizes.data(), pointers.data(), ranges.data(), family);

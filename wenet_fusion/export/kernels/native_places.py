@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.native_table import NativeTable, Placed
 
@@ -15,11 +16,13 @@ from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.residual import LayerChain, Residual
 from wenet_fusion.model.streaming import StreamingModel
 
+MOST_BIAS = 1 << 30  # as in wenet_fusion_kernels: the sums of the depthwise convolution must fit into 32 bits
 BRANCHES = (FeedForward, OneOperatorAttention, StaticConvolution, FeedForward)
 
 
 def native_table(model: StreamingModel, encoder: Encoder, step: bytes) -> Optional[NativeTable]:
-    """Return the table for an int8 model; None if its layers are of a type that the native step does not know.
+    """Return the table for an int8 model; None if the native step does not know the type of its layers, or a bias is
+    too large for it.
 
     Args:
         model: the model after `make_onnx_static`.
@@ -33,6 +36,8 @@ def native_table(model: StreamingModel, encoder: Encoder, step: bytes) -> Option
         return None
     parts = list(_parts(model, encoder))
     tensors = [part for part in parts if isinstance(part, Tensor)]
+    if any(tensor.dtype == torch.int32 and tensor.abs().max() > MOST_BIAS for tensor in tensors):
+        return None
     ranges = tuple((part.scale, part.zero_point) for part in parts if isinstance(part, InputRange))
     return NativeTable(_sizes(model, encoder), tuple(_places(tensors, step)), ranges, zlib.crc32(step))
 
