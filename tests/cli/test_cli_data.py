@@ -10,6 +10,8 @@ import torch
 from support.model.tones import write_corpus
 from support.recipes.scripts import run
 
+from wenet_fusion.training.state.run_files import RunFiles
+
 
 @pytest.fixture
 def flawed(tmp_path):
@@ -53,6 +55,23 @@ def test_training_skips_a_few_and_says_so(train, flawed, capsys):
     assert "training: 16 utterances" in captured.out and "4 skipped" in captured.out
     assert captured.out.endswith("4 utterances skipped\n")
     assert all(f": {key}: " in captured.err and reason in captured.err for key, reason in reasons.items())
+
+
+def test_audio_that_breaks_is_told_at_once(train, tone_run, tmp_path, capsys, monkeypatch):
+    """A run may take days, and may be killed before its end."""
+    (tmp_path / "empty.wav").write_bytes(b"")
+    lines = tone_run.train_list.read_text().splitlines()[:5]
+    lines.append(json.dumps({"key": "broken", "wav": str(tmp_path / "empty.wav"), "txt": "one", "duration": 1.0}))
+    data_list = tone_run.train_list.with_name("one_broken.list")
+    data_list.write_text("\n".join(lines) + "\n")
+
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(RunFiles, "save_state", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        train("training.max_batch_rows=50", "data.max_skipped=0.2", train_list=data_list)
+    assert "one_broken.list:6: broken: " in capsys.readouterr().err
 
 
 def test_audio_that_breaks_in_training_is_told_once(train, tone_run, tmp_path, capsys):

@@ -235,7 +235,7 @@ def test_tensors_may_begin_at_any_byte(kernels: ModuleType) -> None:
 def test_a_copy_keeps_the_weights(kernels: ModuleType) -> None:
     model = load(kernels, random_fused(kernels, 310))
     for make in (copy.deepcopy, pickle.dumps):
-        with pytest.raises(ValueError, match="pointers cannot be pickled"):
+        with pytest.raises((ValueError, pickle.PicklingError)):
             make(model)
     audio, other = noise(model, 1, 1, 4), copy.copy(model)
     before = stream(model, audio, [4], 8)[0].encoded

@@ -126,7 +126,7 @@ def test_streamed_answers_come_while_it_is_recognised(server: ServerProcess) -> 
         ("?stream=1", "a", "stream must be true or false"),
         ("?stream=true&format=srt", "a", "goes with format=json only"),
         ("?sample_rate=8000", "a", "sample_rate does not apply to a file"),
-        ("?colour=red", "a", "unknown key 'colour'"),
+        ("?colour=red", "a", "unknown key 'colour'; the keys are format, stream, nbest, channel"),
         ("?hot_words=[1]", "a", "hot_words must be objects"),
         ("?endpoint={%22rule3_seconds%22:0}", "a", "must be positive"),
     ],

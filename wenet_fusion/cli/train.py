@@ -2,12 +2,14 @@
 
 import argparse
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import torch
+from tqdm import tqdm
 from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.cli.arguments import Verb, make_folder, print_notes, print_skipped, rank_device
@@ -70,16 +72,17 @@ def train(args: argparse.Namespace) -> int:
         placement = Placement(where, ranks)
         lists = args.train_data, args.dev_data
         trainer = build_trainer(config, *lists, args.model_dir, placement, args.init_from, args.new_tokens)
-        if not ranks.is_first:
-            with _sigterm_stops(trainer):
-                trainer.run()
-        else:
+        if ranks.is_first:
             _describe(trainer)
             write_text(args.model_dir / "train.yaml", trainer.fingerprint.config_yaml)
-            printed = [(len(data.skipped), data.notes()) for data in (trainer.train_data, trainer.dev_data)]
-            with _sigterm_stops(trainer):
-                trainer.run()
-            _print_end(trainer, printed)
+        news = _News(trainer)
+        trainer.log.add(news)
+        with _sigterm_stops(trainer):
+            trainer.run()
+        news.step()
+        if ranks.is_first:
+            news.print_notes()
+            _print_end(trainer)
     return 0 if trainer.step >= config.training.max_steps else 128 + signal.SIGTERM
 
 
@@ -123,13 +126,36 @@ def _describe(trainer: Trainer) -> None:
     print_notes(_precision_notes(trainer))
 
 
-def _print_end(trainer: Trainer, printed: Sequence[tuple[int, tuple[str, ...]]]) -> None:
-    """Print the outcome of the run, and the skipped utterances and notes of each dataset that are not in `printed`."""
-    datasets = (trainer.train_data, trainer.dev_data)
-    for dataset, (skipped_before, notes_before) in zip(datasets, printed):
-        print_skipped(dataset.skipped[skipped_before:])
-        print_notes([note for note in dataset.notes() if note not in notes_before])
-    skipped = sum(len(dataset.skipped) for dataset in datasets)
+class _News:
+    """Print the utterances that a rank skips, after each update; at the end, print the notes."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._datasets = (trainer.train_data, trainer.dev_data)
+        datasets = self._datasets if trainer.ranks.is_first else ()  # only the first rank prints notes
+        self._notes = {note for dataset in datasets for note in dataset.notes()}
+        self._printed = [len(dataset.skipped) for dataset in self._datasets]
+
+    def step(self, *_: object) -> None:
+        """Print the utterances that were skipped since the last call."""
+        for number, dataset in enumerate(self._datasets):
+            if skips := dataset.skipped[self._printed[number] :]:
+                with tqdm.external_write_mode(sys.stderr):
+                    print_skipped(skips)
+                self._printed[number] += len(skips)
+
+    epoch = details = step
+
+    def close(self, *_: object) -> None:
+        """See `Logger`."""
+
+    def print_notes(self) -> None:
+        """Print the notes that were not there at the start."""
+        print_notes([note for dataset in self._datasets for note in dataset.notes() if note not in self._notes])
+
+
+def _print_end(trainer: Trainer) -> None:
+    """Print the outcome of the run."""
+    skipped = sum(len(dataset.skipped) for dataset in (trainer.train_data, trainer.dev_data))
     counts = f"{trainer.skipped_steps} updates skipped, {skipped} utterances skipped"
     if trainer.step >= trainer.config.max_steps:
         print(f"{trainer.model_dir}: trained to step {trainer.step}, {counts}")

@@ -39,11 +39,12 @@ class Skip(NamedTuple):
 
     key: str
     reason: str
-    place: str = ""  # list and line, if known
+    place: str = ""  # list and line, or shard, if known
     rule: str = ""  # the limit of `Filters` that leaves it out, or MISSTATED; empty: it is unusable
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.key}: {self.reason}" if self.place else f"{self.key}: {self.reason}"
+        names = [name for name in (self.place, self.key) if not self.reason.startswith((f"{name}: ", f"{name} ("))]
+        return ": ".join(filter(None, [*names, self.reason]))
 
 
 def too_many_skipped(skips: Sequence[Skip], total: int, what: str, max_skipped: float) -> str:

@@ -120,7 +120,7 @@ def _examine_shards(source: SequentialDataset, max_batch_seconds: float, decode:
             if not isinstance(judged, Skip):
                 lengths.append(len(judged[1]))
                 audio = judged[0].source
-                where = found.place or f"{printable(audio.path)} at byte {audio.offset}"
+                where = f"{printable(audio.path)} at byte {audio.offset}" if audio.offset else found.place
                 yield dataclasses.replace(judged[0], source=audio._replace(content=None), place=where)
             elif isinstance(found, Utterance):
                 unknown.update(source.tokenizer.unknown(found.text))

@@ -17,6 +17,7 @@ from wenet_fusion.data.batch_source import Loading
 from wenet_fusion.data.lists.lhotse_cuts import is_lhotse
 from wenet_fusion.data.lists.manifest import read_manifest, scan_manifest
 from wenet_fusion.data.sources import AudioSource, Utterance, read_samples
+from wenet_fusion.evaluation.data_check import check_data
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.recipe import RecipeConfig, build_source
 from wenet_fusion.text.tokenizer import build_tokenizer
@@ -133,6 +134,12 @@ def test_shar_is_read_in_sequence(lhotse: Any, manifests: Path, tmp_path: Path, 
         for key, length in zip(loaded.batch.keys, loaded.batch.sample_lengths_B)
     }
     assert lengths == {"mono-0": 12000, "mono-1": 8000} and source.skipped == []
+    cuts[0].supervisions[0].text = "unheard"
+    (tmp_path / "odd").mkdir()
+    lhotse.CutSet.from_cuts(cuts).to_shar(tmp_path / "odd", fields={"recording": "flac"}, shard_size=1)
+    report = check_data(recipe, tmp_path / "odd")
+    assert str(report.skipped[0]).startswith(f"{tmp_path}/odd/cuts.000000.jsonl.gz: mono-0: 'unheard' in")
+    assert f"has 1.00 s ({tmp_path}/odd/cuts.000001.jsonl.gz: mono-1)" in report.facts[-1]
     with pytest.raises(ValueError, match=r"is a folder; if it holds lhotse's Shar, set data.data_type=sequential"):
         read_manifest(tmp_path / "shar")
     next((tmp_path / "shar").glob("recording*.tar")).unlink()

@@ -59,13 +59,13 @@ def test_what_is_wrong_with_utterances_is_counted_and_named(recipe: RecipeConfig
     dataset = source(changed(recipe, max_skipped=1.0), path)
     batches = list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches)
     assert sum(len(batch) for batch in keys(batches)) == 4
-    reasons = {skip.key: skip.reason for skip in dataset.skipped}
+    reasons, shard = {skip.key: str(skip) for skip in dataset.skipped}, str(tmp_path / "shard_1.tar")
     assert sorted(reasons) == ["eleven", "empty", "latin", "noise", "silent", "textless", "torn"]
-    assert all(str(tmp_path / "shard_1.tar") in reasons[key] for key in reasons if key != "eleven"), reasons
+    assert all(line.count(shard) == 1 for line in reasons.values()), reasons
     with pytest.raises(ValueError, match="7 of 11 utterances cannot be used:\n(.|\n)*raise data.max_skipped"):
         epoch(recipe, path)
     report = check_data(changed(recipe, max_skipped=1.0), path)
-    assert report.utterances == 4 and {skip.key for skip in report.skipped} == set(reasons)
+    assert report.utterances == 4 and {skip.key: str(skip) for skip in report.skipped} == reasons
     assert "not in the vocabulary: 'eleven' 1" in report.facts[1]
 
 

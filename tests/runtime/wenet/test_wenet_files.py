@@ -52,6 +52,8 @@ def test_the_vocabulary_is_given_or_found(folder: Path, tmp_path: Path) -> None:
     expected = read_units(units)
     assert load_model(script, units=units).meta.vocabulary == expected
     write_recipe(script.parent, tokenizer_conf={"symbol_table_path": "data/dict/lang_char.txt"})
+    with pytest.raises(FileNotFoundError, match="train.yaml names data/dict/lang_char.txt, which was not found"):
+        load_model(script.parent)
     write_units(tmp_path / "s0" / "data" / "dict", name="lang_char.txt")
     assert load_model(script.parent).meta.vocabulary == expected
     with pytest.raises(ValueError, match="is not a model of WeNet: .*; leave .*units.txt out"):
@@ -175,6 +177,8 @@ def test_what_people_give_by_mistake(tmp_path: Path) -> None:
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "model.onnx").touch()
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "final.pt").touch()
     export = (
         r"python wenet/bin/export_jit.py --config \S+train.yaml --checkpoint \S+final.pt --output_file \S+final.zip"
     )
@@ -189,6 +193,7 @@ def test_what_people_give_by_mistake(tmp_path: Path) -> None:
         ("vosk", OSError, "is a Vosk .Kaldi. model"),
         ("icefall", OSError, "is a model of icefall"),
         ("lone", OSError, "holds model.onnx, but no vocabulary: put its tokens.txt beside it, or give the file with"),
+        ("weights", OSError, "holds final.pt, but no exported model; export it with WeNet's export_jit.py"),
         ("nothing", OSError, "is a directory; give the exported file in it"),
     ):
         with pytest.raises(kind, match=message) as error:
@@ -198,8 +203,11 @@ def test_what_people_give_by_mistake(tmp_path: Path) -> None:
 
 def test_a_foreign_graph_is_named(tmp_path: Path, folder: Path) -> None:
     graphs = save_graphs(tmp_path, FakeWenet(Shape()), 8, 2)
-    with pytest.raises(ValueError, match="ctc.onnx: is an ONNX graph with the inputs hidden; this runtime runs"):
+    with pytest.raises(ValueError, match="ctc.onnx: is one of WeNet's three graphs: put encoder.onnx, .* give the"):
         load_model(graphs / "ctc.onnx")
+    (graphs / "decoder.onnx").unlink()
+    with pytest.raises(ValueError, match="encoder.onnx: is one of WeNet's three graphs"):
+        load_model(graphs / "encoder.onnx")
 
 
 def test_a_damaged_script_is_reported(tmp_path: Path, folder: Path) -> None:

@@ -218,7 +218,7 @@ def test_mistakes_are_told_and_the_session_goes_on(server: ServerProcess) -> Non
         ('{"type": "session.update", "session": {"audio": {"input": {"gain": 2}}}}', "unknown key 'gain'"),
         (
             '{"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}}',
-            "needs a language model",
+            "turn_detection.type semantic_vad needs a language model, and this server was started without",
         ),
         ('{"type": "session.update", "session": {"audio": {"input": {"format": {"type": 3}}}}}', "one of audio/pcm"),
     ]

@@ -124,7 +124,7 @@ def test_errors_have_openais_form(server: ServerProcess) -> None:
         ({"temperature": "hot"}, "temperature must be a number from 0 to 1, found 'hot'"),
         ({"stream": "true", "response_format": "srt"}, "stream=true goes with response_format json or text only"),
         ({"timestamp_granularities[]": "syllable"}, "timestamp_granularities must be one of segment, word"),
-        ({"diarize": "1"}, "unknown key 'diarize'"),
+        ({"diarize": "1"}, "unknown key 'diarize'; the keys are file, response_format, timestamp"),
         ({"prompt": "x" * 200_000}, "prompt: the options have more than 163840 bytes in all"),
         ({"stream": "perhaps"}, "stream must be one of true, false"),
     ):

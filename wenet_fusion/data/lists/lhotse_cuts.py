@@ -69,33 +69,26 @@ def _cuts(lhotse: Any, path: Path) -> Any:
     return cuts.trim_to_supervisions(keep_overlapping=False)
 
 
-def utterances_of_cut(cut: Any) -> Iterator[Utterance | Skip]:
-    """Yield the utterance of a MonoCut; if it has several supervisions, yield an utterance for each."""
+def utterances_of_cut(cut: Any, place: str = "") -> Iterator[Utterance | Skip]:
+    """Yield the utterance of a MonoCut, or one for each of its supervisions; `place` names its file in messages."""
     if len(cut.supervisions) > 1:
         for part in cut.trim_to_supervisions(keep_overlapping=False):
-            yield from utterances_of_cut(part)
+            yield from utterances_of_cut(part, place)
         return
     problem = _problem(cut)
     if problem:
-        yield Skip(str(cut.id), problem)
+        yield Skip(str(cut.id), problem, place)
         return
     supervision, recording = cut.supervisions[0], cut.recording
     source = _source(recording)
     if isinstance(source, str):
-        yield Skip(str(cut.id), source)
+        yield Skip(str(cut.id), source, place)
         return
     whole = cut.start == 0 and abs(cut.duration - recording.duration) < 1e-3
     channel = cut.channel + 1 if recording.num_channels > 1 else None
-    yield Utterance(
-        "_".join(str(cut.id).split()),
-        source,
-        supervision.text,
-        cut.duration,
-        None if whole else cut.start,
-        None if whole else cut.start + cut.duration,
-        supervision.speaker,
-        channel,
-    )
+    start, end = (None, None) if whole else (cut.start, cut.start + cut.duration)
+    key, text, speaker = "_".join(str(cut.id).split()), supervision.text, supervision.speaker
+    yield Utterance(key, source, text, cut.duration, start, end, speaker, channel, place)
 
 
 def _problem(cut: Any) -> str:

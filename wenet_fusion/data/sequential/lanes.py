@@ -138,9 +138,6 @@ def take_turns(lanes: Sequence[Iterator[list[PlannedUtterance]]], start: int) ->
 class _Failure(Skip):
     """A shard that cannot be read; the reason names it."""
 
-    def __str__(self) -> str:
-        return self.reason
-
 
 def _read_whole(shard: Shard, retries: int) -> Iterator[Utterance | Skip]:
     try:

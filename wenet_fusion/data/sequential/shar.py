@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.files import printable
+
 from wenet_fusion.data.judgement import Skip
 from wenet_fusion.data.lists.lhotse_cuts import load_lhotse, utterances_of_cut
 from wenet_fusion.data.sources import Utterance
@@ -31,7 +33,7 @@ class SharShard(NamedTuple):
             except Exception as error:  # lhotse raises AssertionError and the errors of its readers
                 raise ValueError(f"{self.name}: damaged after its first {number} cuts ({error!r})") from error
             number += 1
-            yield from utterances_of_cut(cut)
+            yield from utterances_of_cut(cut, printable(self.name))
 
 
 def shar_shards(folder: Path) -> Iterator[SharShard]:

@@ -58,7 +58,7 @@ class TarShard(NamedTuple):
             elif path.suffix.lower() in AUDIO_SUFFIXES:
                 audio[key] = _source(self.name, member)
             if key in texts and key in audio:
-                yield Utterance(key, audio.pop(key), texts.pop(key), 0.0)
+                yield Utterance(key, audio.pop(key), texts.pop(key), 0.0, place=printable(self.name))
         for key in texts.keys() - reported:
             name = printable(key)
             yield Skip(name, f"{self.name}: member {name}.txt has no audio {name}.wav, .flac, ...")
@@ -84,13 +84,13 @@ class NemoShard(NamedTuple):
 
     def read(self, retries: int) -> Iterator[Utterance | Skip]:
         """See `Shard`. Members that the manifest does not list are skipped: they were filtered out."""
-        found = set()
+        found, name = set(), printable(self.name)
         for member in read_members(self.name, retries):
             stem = member_stem(member.name)
             found.add(stem)
             for excerpt in self.excerpts.get(stem, ()):
                 source = _source(self.name, member)
-                yield Utterance(excerpt.key, source, excerpt.text, 0.0, excerpt.start, excerpt.end)
+                yield Utterance(excerpt.key, source, excerpt.text, 0.0, excerpt.start, excerpt.end, place=name)
         for stem in self.excerpts.keys() - found:
             for excerpt in self.excerpts[stem]:
                 yield Skip(excerpt.key, f"{self.name}: holds no audio {stem!r}, which the manifest lists")

@@ -73,6 +73,10 @@ class Loggers:
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = list(loggers)
 
+    def add(self, logger: Logger) -> None:
+        """Pass the numbers to one more logger."""
+        self._loggers.append(logger)
+
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Pass on the numbers of an update."""
         self._each(lambda logger: logger.step(step, epoch, values))

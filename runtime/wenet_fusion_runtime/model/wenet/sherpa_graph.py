@@ -23,6 +23,7 @@ MODEL_TYPE = "wenet_ctc"
 BINS = 80
 _DEFAULT_CHUNK, _DEFAULT_LEFT = 16, 4  # sherpa-onnx's defaults, for files that do not state them
 _INPUTS = 6
+_OF_THREE = ("chunk", "hidden", "hyps")  # first inputs of WeNet's encoder, CTC head and decoder
 _SILENCE = float(np.log(np.finfo(np.float32).eps))  # the log energy of a mel bin in digital silence
 
 
@@ -99,6 +100,11 @@ def load_sherpa_graph(path: Path, threads: int) -> SherpaModel:
     found = GraphMetadata(session.get_modelmeta().custom_metadata_map, str(path))
     inputs = session.get_inputs()
     kind = found.values.get("model_type", MODEL_TYPE)
+    if inputs[0].name in _OF_THREE:
+        raise ValueError(
+            f"{path}: is one of WeNet's three graphs: put encoder.onnx, ctc.onnx and decoder.onnx into one folder with "
+            "units.txt, and give the folder"
+        )
     if kind != MODEL_TYPE or len(inputs) != _INPUTS or "subsampling_factor" not in found.values:
         named = f"of type '{kind}'" if kind != MODEL_TYPE else f"with the inputs {', '.join(n.name for n in inputs)}"
         raise ValueError(

@@ -151,9 +151,10 @@ def _vocabulary(files: ModelFiles, recipe: RecipeSettings) -> Path:
         for folder in path.resolve().parents:
             if (folder / recipe.vocabulary).is_file():
                 return folder / recipe.vocabulary
+    sought = f"; {files.recipe} names {recipe.vocabulary}, which was not found" if recipe.vocabulary else ""
     raise FileNotFoundError(
         f"{path}: has no vocabulary: copy the recipe's units.txt (data/dict/lang_char.txt) beside it, or give it with "
-        "--units FILE (in Python: units=FILE)"
+        f"--units FILE (in Python: units=FILE){sought}"
     )
 
 

@@ -53,6 +53,11 @@ def explain_folder(folder: Path) -> str:
     graphs = sorted(name for name in names if name.endswith(".onnx"))
     if len(graphs) == 1:
         return f"holds {graphs[0]}, but no vocabulary: put its tokens.txt beside it, or give the file with --units FILE"
+    if checkpoints and not any(name.endswith(".zip") for name in names):
+        return (
+            f"holds {checkpoints[-1]}, but no exported model; export it with WeNet's export_jit.py, or with "
+            "wenet-fusion export if wenet-fusion trained it"
+        )
     return "is a directory; give the exported file in it"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.formats import FORMATS, JSON
 from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
+
+KEYS = ("format", "stream", "nbest", "channel", "chunk", "left", "hot_words", "context", "endpoint")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class UploadOptions:
     channel: int | None = None  # see AudioReader
 
 
-def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> UploadOptions:
+def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules, keys: Sequence[str] = KEYS) -> UploadOptions:
     """Parse the options of a query or a form, whose values are JSON or plain text.
 
     Args:
         fields: names and values.
         rules: endpoint rules of files, for the rules that `fields` leaves out.
+        keys: names for the message about an unknown option.
     Raises:
         ClientError: an option is unknown or its value is invalid.
     """
@@ -43,6 +46,8 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules) -> Upl
     for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
         if name in given:
             raise option_error(f"{name} does not apply to a file; leave it out")
+    if unknown := [name for name in given if name not in KEYS]:
+        raise option_error(f"unknown key '{visible(unknown[0], SHOWN)}'; the keys are {', '.join(keys)}")
     output_format, is_streamed = given.pop("format", JSON), given.pop("stream", False)
     channel = given.pop("channel", None)
     if channel is not None and (type(channel) is not int or not 0 <= channel <= MAX_CHANNELS):

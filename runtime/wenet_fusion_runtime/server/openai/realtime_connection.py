@@ -17,9 +17,9 @@ from wenet_fusion_runtime.server.openai import realtime_events
 from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
 from wenet_fusion_runtime.server.openai.realtime_events import BadEvent, ClientEvent, event
 from wenet_fusion_runtime.server.openai.realtime_items import ItemEvents
-from wenet_fusion_runtime.server.openai.realtime_options import AUDIO_TYPES, RealtimeOptions
+from wenet_fusion_runtime.server.openai.realtime_options import AUDIO_TYPES, NO_LANGUAGE_MODEL, RealtimeOptions
 from wenet_fusion_runtime.server.service import Service
-from wenet_fusion_runtime.server.session_options import INT16
+from wenet_fusion_runtime.server.session_options import INT16, option_error
 from wenet_fusion_runtime.server.websocket.live_connection import Disconnected, LiveConnection
 from wenet_fusion_runtime.server.websocket.protocol import SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
@@ -162,6 +162,8 @@ class RealtimeConnection(LiveConnection):
     async def _update(self, take: _Take, found: ClientEvent) -> None:
         try:
             options = await self._with_hints(self._options.updated(found.session))
+            if options.eagerness is not None and self._service.recognizer.options.language_model is None:
+                raise option_error(NO_LANGUAGE_MODEL)
             await self._apply(take, options)
         except ClientError as error:
             if error.reason is not Reason.OPTION:

@@ -18,6 +18,10 @@ AUDIO_TYPES = {"audio/pcm": (PCM, 2), "audio/pcmu": (MULAW, 1), "audio/pcma": (A
 SERVER_VAD, SEMANTIC_VAD = "server_vad", "semantic_vad"
 LONGEST_PAUSES = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}  # seconds; for SEMANTIC_VAD, by eagerness
 COMPLETE_PROBABILITY = 0.5  # `complete_probability` for SEMANTIC_VAD if the server's rules have none
+NO_LANGUAGE_MODEL = (
+    f"turn_detection.type {SEMANTIC_VAD} needs a language model, and this server was started without "
+    f"--language_model; use {SERVER_VAD}"
+)
 MAX_PROMPT = 4000  # characters
 MAX_NAME = 200  # characters of other texts
 _SESSION = ("type", "audio", "include", "id", "object", "expires_at")

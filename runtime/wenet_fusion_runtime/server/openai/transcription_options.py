@@ -20,6 +20,10 @@ SEGMENT, WORD = "segment", "word"
 GRANULARITIES = (SEGMENT, WORD)
 LOGPROBS = "logprobs"
 UNUSED = ("model", "language", "languages", "temperature", "chunking_strategy")  # there is one model with one language
+KEYS = (
+    "file", "response_format", "timestamp_granularities[]", "stream", "prompt", "keywords[]", "include[]", *UNUSED,
+    "hot_words", "context", "endpoint", "chunk", "left", "channel",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def parse_transcription_options(
     language, temperature = given.get("language", ["unknown"])[-1], _temperature(given.get("temperature", ["0"])[-1])
     for name in UNUSED:
         given.pop(name, None)
-    upload = parse_upload_options({name: values[-1] for name, values in given.items()}, rules)
+    upload = parse_upload_options({name: values[-1] for name, values in given.items()}, rules, KEYS)
     chosen = upload.session.hot_words
     hints = prompt_words.find(prompt, keywords, chosen)
     context = upload.session.context or hints.context
