@@ -7,7 +7,7 @@ import numpy as np
 
 MOST = 1 << 20  # a larger size is a mistake
 MOST_LAYERS = 1000
-MOST_INPUTS = 1 << 16  # of a product: the sum of its parts must fit into 32 bits
+MOST_INPUTS = 1 << 16  # of a layer: sums of so many products of bytes fit into 32 bits
 
 
 class Sizes(NamedTuple):
@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     kernel: int  # taps of the depthwise convolution
     max_distance: int  # largest distance with its own position bias
     vocabulary: int
-    top: int  # K
+    top: int  # K, best tokens that a step returns for a frame
 
     @property
     def frame_samples(self) -> int:

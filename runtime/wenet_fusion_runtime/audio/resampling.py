@@ -12,13 +12,13 @@ CANCELLED = (
     "its channels have opposite phases and cancel each other in their mean: choose one with --channel 1 (in a list "
     '"channel": 1, in an upload channel=1), or keep the mean with --channel 0'
 )
-_CANCELLED = 0.005  # share of the channels' energy in their mean (-23 dB) below which they cancel each other
+_CANCELLED = 0.005  # channels cancel if their mean has less than this share of their energy (-23 dB)
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
     """Convert samples to float32 mono in [-1, 1]; several channels are averaged.
 
-    int16 is scaled by 1/32768. Floats a little outside [-1, 1] are clipped.
+    int16 is scaled by 1/32768. Floats outside [-1, 1] are clipped.
 
     Args:
         samples: (n,) or (n, channels); int16, float32 or float64.

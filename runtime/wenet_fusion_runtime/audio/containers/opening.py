@@ -38,7 +38,7 @@ from wenet_fusion_runtime.audio.wav_header import (
 )
 
 _HEAD_BYTES = 6000  # beginning of a file from which its kind is detected: at least three frames of mp3
-_FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of every FLAC stream
+_FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of a FLAC stream, as encoders write it
 _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
 # In libsndfile's log: a chunk states more bytes of samples than the file has. libsndfile shortens it without an error.
@@ -145,7 +145,7 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
         member = FileRange(file, begin, window.size)
         header = _read_header(member)
         end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
-        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # the size 0 is true, not unknown
+        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # there are 0 samples
             end = begin + header.offset
         chunks, following = _after_samples(file, window, end)
         links.append(Link(begin, following, parts=((begin + header.offset, end), *chunks)))
@@ -160,7 +160,7 @@ def _after_samples(file: BinaryFile, window: Window, end: int) -> tuple[list[tup
     """Return the stated byte ranges of further chunks with samples, and where the next joined file begins."""
     chunks: list[tuple[int, int]] = []
     rest = FileRange(file, 0, window.size)
-    if is_wav(window.look(end, 12)):  # an odd size without padding
+    if is_wav(window.look(end, 12)):  # a joined file without padding before it
         return chunks, end
     while len(chunks) < MOST_CHUNKS:
         rest.seek(end + end % 2)

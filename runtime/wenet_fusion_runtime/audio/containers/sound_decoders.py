@@ -11,7 +11,7 @@ import soundfile
 from wenet_fusion_runtime.audio.containers.byte_ranges import BinaryFile, FileParts, FileRange, Link
 from wenet_fusion_runtime.audio.sample_formats import check_format
 
-_MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; FLAC states about 2 ** 63 for an unknown length
+_MOST_FRAMES = 1 << 35  # 25 days at 16 kHz; libsndfile reports 2 ** 63 - 1 for FLAC of unknown length
 _TOLERANCE_SECONDS = 0.1  # audio that may be missing from the counted length of mp3
 MOST_LINKS = 2000  # most streams of a file; opening each one takes time
 _MPEG_LEAD = 32 * 1152  # samples that are decoded before the target of a seek in mp3
@@ -82,12 +82,12 @@ class SoundfileDecoder:
         return str(self._file.extra_info)
 
     def expect(self, frames: int) -> None:
-        """Make `read` raise ValueError at the end of the file if fewer samples per channel were decoded."""
+        """Declare that the file has `frames` samples per channel: `read` raises ValueError if it ends earlier."""
         self._expected, self.frames = frames, None
 
     def read(self, count: int) -> np.ndarray:
         """See `Decoder`."""
-        if self.format == "FLAC" and self.frames is not None:  # another stream may follow
+        if self.format == "FLAC" and self.frames is not None:  # if another stream follows, stop before it
             count = min(count, max(0, self.frames - self._count))
         try:
             block = self._file.read(count, dtype="float32", always_2d=True)
@@ -209,7 +209,8 @@ def open_link(file: BinaryFile, link: Link) -> SoundfileDecoder:
 
 
 def changes_rate(before: int, after: int, count: int) -> ValueError:
-    """Return the error for a sample rate, or with equal rates a sample format, that changes after `count` samples.
+    """Return the error for a change of the sample rate, or of the sample format if the rates are equal, after `count`
+    samples.
 
     >>> changes_rate(8000, 8000, 16000)
     ValueError('changes its sample format after 2.00 s; convert it to one sample rate and format')

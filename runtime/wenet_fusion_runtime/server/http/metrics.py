@@ -37,7 +37,7 @@ class Metrics:
         self._registry.register(_EngineCollector(statistics))
         self._errors = Counter(
             f"{_PREFIX}_refusals",
-            "Requests, connections and sessions that were refused or ended, by reason.",
+            "Requests, connections and sessions that the server refused, or ended for an error or a limit, by reason.",
             ["reason"],
             registry=self._registry,
         )
@@ -53,7 +53,7 @@ class Metrics:
         )
 
     def count_error(self, reason: Reason) -> None:
-        """Count a request, connection or session that was refused or ended."""
+        """Count a request, connection or session that the server refused, or ended because of an error or a limit."""
         self._errors.labels(reason.value).inc()
 
     def count_disconnected(self) -> None:
@@ -74,7 +74,7 @@ class _EngineCollector:
         self._statistics = statistics
 
     def describe(self) -> list[Metric]:
-        return []  # otherwise registering would call `collect`
+        return []  # registries with auto_describe would call `collect` instead
 
     def collect(self) -> Iterator[Metric]:
         found = self._statistics()
