@@ -29,9 +29,14 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
         row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
         row[1].set(title=f"{found.size}: dev WER, %, of the best run so far", xlabel="processor minutes", yscale="log")
         row[2].set(title=f"{found.size}: dev WER, %, by learning rate", xlabel="peak rate", xscale="log", yscale="log")
-        for axis in row[1:]:
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        rates = sorted({run.rate for item in found.configurations for run in item.grid})
+        row[2].set_xticks(rates, [f"{rate:g}" for rate in rates])
+        row[2].set_xticks([], minor=True)
         for axis in row:
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.yaxis.set_minor_formatter(
+                lambda value, _: f"{value:g}" if f"{value:g}".strip("0.")[:1] in "25" else ""
+            )
             axis.grid(which="major", color=GRID)
     axes[0][2].legend(loc="best", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
