@@ -34,9 +34,7 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
         row[2].set_xticks([], minor=True)
         for axis in row:
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.yaxis.set_minor_formatter(
-                lambda value, _: f"{value:g}" if f"{value:g}".strip("0.")[:1] in "25" else ""
-            )
+            axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
             axis.grid(which="major", color=GRID)
     axes[0][2].legend(loc="best", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
