@@ -233,3 +233,25 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(error.value)
     with pytest.raises(ValueError, match="tar member: cannot be read as audio"):
         load_audio(io.BytesIO(b"no audio"), 8000, name="tar member")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_joined_flac_streams_are_read_to_the_end(tmp_path: Path, bare: bool) -> None:
+    """Also those whose only metadata are the stream's format, in which the first byte of the block's head differs."""
+    streams = []
+    for part in np.split(NOISE, [8000, 11000]):
+        content = io.BytesIO()
+        soundfile.write(content, part, 16000, format="FLAC")
+        streams.append(without_metadata(content.getvalue()) if bare else content.getvalue())
+    (tmp_path / "joined.flac").write_bytes(b"".join(streams))
+    assert streams[0].startswith(b"fLaC\x80" if bare else b"fLaC\x00")
+    np.testing.assert_allclose(load_audio(tmp_path / "joined.flac", 16000), NOISE, rtol=0, atol=1e-4)
+
+
+def without_metadata(stream: bytes) -> bytes:
+    """Remove all metadata blocks of a FLAC stream but the first one, which states its format."""
+    place, is_last = 4, False
+    while not is_last:
+        is_last = bool(stream[place] & 0x80)
+        place += 4 + int.from_bytes(stream[place + 1 : place + 4], "big")
+    return b"fLaC\x80" + stream[5:42] + stream[place:]

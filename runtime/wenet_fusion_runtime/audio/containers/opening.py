@@ -38,7 +38,7 @@ from wenet_fusion_runtime.audio.wav_header import (
 )
 
 _HEAD_BYTES = 6000  # beginning of a file from which its kind is detected: at least three frames of mp3
-_FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of a FLAC stream, as encoders write it
+_FLAC = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # beginnings of a stream, with and without metadata
 _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
 # In libsndfile's log: a chunk states more bytes of samples than the file has. libsndfile shortens it without an error.
@@ -235,7 +235,7 @@ def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
 
     def find_more() -> list[Link]:
         starts = [0]
-        while (found := window.find(_FLAC, starts[-1] + 4)) > 0:
+        while found := min((at for mark in _FLAC if (at := window.find(mark, starts[-1] + 4)) > 0), default=0):
             starts.append(found)
         return [Link(start, end) for start, end in zip(starts[1:], [*starts[2:], window.size])]
 
