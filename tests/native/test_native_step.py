@@ -227,7 +227,9 @@ def test_tensors_may_begin_at_any_byte(kernels: ModuleType) -> None:
     sizes, tensors, ranges = random_fused(kernels, 309)
     shifted = [np.frombuffer(b"x" + each.tobytes(), each.dtype, each.size, 1).reshape(each.shape) for each in tensors]
     assert not all(each.flags.aligned for each in shifted)
-    models = [kernels.FusedModel(sizes, given, ranges) for given in (tensors, shifted)]
+    given = kernels.FusedModel.__init__.__globals__["_checked"](sizes, shifted)
+    assert all(each.flags.aligned and each.flags.c_contiguous for each in given)
+    models = [kernels.FusedModel(sizes, each, ranges) for each in (tensors, shifted)]
     found = [stream(model, noise(model, 1, 1, 4), [4], 8)[0].encoded for model in models]
     assert np.array_equal(*found)
 
