@@ -81,7 +81,7 @@ def _steps(models: dict[Configuration, TrainedModel]) -> dict[str, Any]:
             try:
                 export_model(trained, path)
             except ValueError as error:  # a BatchNorm that has no layer to fold into
-                refused[item.folder] = shorten(str(error), 100)
+                refused[item.folder] = shorten(str(error).replace(f"{folder}/", ""), 100)
                 continue
             loaded[item.folder] = load_model(path)
     found = {}

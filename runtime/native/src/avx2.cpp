@@ -14,7 +14,6 @@
 
 namespace {
 
-constexpr int ROWS = 4;
 constexpr int AHEAD = 4096;  // bytes of the weights to fetch ahead
 
 template <int COUNT>
@@ -41,15 +40,6 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   for (int r = 0; r < COUNT; ++r) {
     _mm256_store_si256(out + 2 * r, low[r]);
     _mm256_store_si256(out + 2 * r + 1, high[r]);
-  }
-}
-
-inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
-  switch (rows) {
-    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
-    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
-    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
-    default: return dot_rows<4>(rows_u8, stride, panel, groups, tile);
   }
 }
 

@@ -90,10 +90,6 @@ struct Step {
   char* scratch;             // scratch_bytes(), aligned to ALIGNED
 };
 
-// Add the products of `rows` (1 to 4) rows of uint8, `stride` bytes apart, with `groups` groups of a panel to
-// tile (rows, PANEL).
-using Dot = void (*)(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile);
-
 // The code for one family of processors.
 struct Kernels {
   const char* name;

@@ -14,7 +14,6 @@
 
 namespace {
 
-constexpr int ROWS = 4;
 constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors of a row of the tile
 
 template <int COUNT>
@@ -39,15 +38,6 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   for (int r = 0; r < COUNT; ++r)
     for (int p = 0; p < PARTS; ++p)
       vst1q_s32(tile + r * wenet_fusion::PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
-}
-
-inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
-  switch (rows) {
-    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
-    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
-    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
-    default: return dot_rows<4>(rows_u8, stride, panel, groups, tile);
-  }
 }
 
 bool is_served() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }

@@ -3,10 +3,9 @@
 
 namespace {
 
-constexpr int ROWS = 1;
-
-void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
-  for (int r = 0; r < rows; ++r)
+template <int COUNT>
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+  for (int r = 0; r < COUNT; ++r)
     for (int g = 0; g < groups; ++g)
       for (int o = 0; o < wenet_fusion::PANEL; ++o)
         for (int i = 0; i < wenet_fusion::GROUP; ++i)

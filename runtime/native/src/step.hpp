@@ -1,5 +1,5 @@
-// One step of the whole model, compiled once for each family of processors: a file of this folder defines `ROWS`, `dot`
-// (see `Dot` in model.hpp) and perhaps the macro MULTIPLY_ADD, and then includes this one. All else is the same source.
+// One step of the whole model, compiled once for each family of processors: a file of this folder defines `dot_rows` (see
+// `dot` below) and perhaps the macro MULTIPLY_ADD, and then includes this one. All else is the same source.
 //
 // No function of the standard library with vectors may be used here: the linker keeps one copy of an inline function,
 // which might then be that of a processor that this one is not.
@@ -25,6 +25,7 @@ using wenet_fusion::Sizes;
 using wenet_fusion::Step;
 
 constexpr int PANEL_LANES = PANEL / LANES;
+constexpr int ROWS = 4;             // rows that share one reading of a panel from the first-level cache
 constexpr int CHUNK_ROWS = 64;      // rows for which a panel is used before the next one is read
 constexpr int CHUNK_INPUTS = 1024;  // inputs of a panel that stay in the first-level cache with the rows
 constexpr float ENERGY_FLOOR = 1.1920928955078125e-7f;  // as in Kaldi
@@ -84,6 +85,17 @@ inline void quantise_rows(const float* x, int64_t rows, const Linear& layer, uin
   for (int64_t r = 0; r < rows; ++r) {
     quantise(x + r * layer.inputs, layer.inputs, layer.range, out + r * layer.padded);
     std::memset(out + r * layer.padded + layer.inputs, 0, layer.padded - layer.inputs);
+  }
+}
+
+// Add the products of `rows` (1 to ROWS) rows of uint8, `stride` bytes apart, with `groups` groups of a panel to
+// tile (rows, PANEL).
+inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
+  switch (rows) {
+    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
+    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
+    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
+    default: return dot_rows<ROWS>(rows_u8, stride, panel, groups, tile);
   }
 }
 
