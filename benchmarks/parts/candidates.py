@@ -122,10 +122,10 @@ def steps(ours: EncoderConfig) -> list[Step]:
     return [
         Step("LayerNorm Conformer", start, True),
         Step("norms folded away", folded, True),
-        Step("ReLU for Swish and GLU", relu, True),
-        Step("position bias for position products", bias, True),
+        Step("ReLU instead of Swish and GLU", relu, True),
+        Step("position bias instead of position products", bias, True),
         Step("one product for queries, keys and values", bias, False),
-        Step(f"{ours.subsampling_channels} channels for {start.subsampling_channels} in the subsampling", ours, False),
+        Step(f"{ours.subsampling_channels} instead of {start.subsampling_channels} subsampling channels", ours, False),
     ]
 
 

@@ -42,9 +42,9 @@ AS_WENET = (
 )
 WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
 WITH_WENET = (
-    f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0, with the same shapes, both decoders, one "
-    "draw of its dynamic chunks for all steps, its optimiser (Adam) and our clipping. It gets features "
-    "of as many encoder frames; ours compute them, and their masks, in the step."
+    f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0. It has the same shapes, both decoders, "
+    "WeNet's optimiser (Adam) and our clipping; its dynamic chunk is drawn once, for all steps. It is given features "
+    "for the same number of encoder frames; our models compute features and masks within the step."
 )
 
 
@@ -94,15 +94,16 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         [
             f"Batches of {args.rows} x {seconds:g} s; medians of {rounds} rounds; vector instructions of torch: "
             f"{torch.backends.cpu.get_cpu_capability()}, for bfloat16 {' '.join(bfloat16_instructions()) or 'none'}. "
-            "Audio hours per hour are those of the steps alone, without loading. MB kept: by the forward pass for the "
-            "backward pass. MB at most: of the process, above what it takes before the model is built.",
+            'Audio hours per hour count the steps alone, without loading. "MB kept" is what the forward pass keeps for '
+            'the backward pass. "MB at most" is the peak memory of the process, less its memory before the model is '
+            "built.",
             forms_table(times, memory, audio),
             "Ratios:",
             ratios_table(times, memory, precisions),
             goals_table(goals),
             AS_WENET + (WITHOUT_WENET if args.wenet is None else WITH_WENET),
-            f"One rank and two on two cores (gloo, one thread each, {precisions[0]}, a batch each); `two that "
-            "share nothing` are two trainings at once, which share the machine only:",
+            f"The next table compares one rank and two ranks on two cores (gloo, {precisions[0]}; a thread and a batch "
+            "for each rank). `two that share nothing` are two trainings at once, which share the machine only:",
             ranks_table(ranks, audio),
         ]
     )
