@@ -12,7 +12,7 @@ data_sets() {
   done
 }
 
-# Print the path of a set's own list; nothing if its list is made from wav.scp and text.
+# Print the path of a set's own list; print nothing if the list is made from wav.scp and text.
 given_list() {
   case $data_type in
     lhotse) echo "data/$1/cuts.jsonl.gz" ;;

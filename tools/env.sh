@@ -10,7 +10,7 @@
 _env_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _env_start=$SECONDS
 
-# Use the sources of this clone in an environment in which its packages are missing or come from another clone.
+# Use this clone's sources where our two packages are not installed, or are installed from another clone.
 _env_use_sources() {
   export PYTHONPATH="$_env_root:$_env_root/runtime${PYTHONPATH:+:$PYTHONPATH}"
   # shellcheck disable=SC2329  # called by whoever sources this file
@@ -74,7 +74,7 @@ _env_main() {
     return 0
   fi
   reason=$(tail -n 1 <<<"$found")
-  # Two commands at once must not install into one folder.
+  # Two commands must not install into .venv at the same time.
   exec 9>"$_env_root/.venv.lock"
   if command -v flock >/dev/null && ! flock -n 9; then
     echo "env: waiting for another installation into $_env_root/.venv" >&2

@@ -7,8 +7,8 @@
 #
 # A recipe prepares its corpus in stages -1 and 0, which make data/{train,dev,test}/{wav.scp,text} (Kaldi's format;
 # optional: segments, reco2file_and_channel, words.ctm with the times of the words, and a set data/silence without
-# speech). Instead of test there may be several sets, named in `test_sets`: stages 5 and 8 measure all of them, stage 7
-# streams the first. With --data_type lhotse or sequential a set may be a list instead: see tools/data_sets.sh.
+# speech). `test_sets` may name several test sets: stages 5 and 8 measure all of them, stage 7 streams the first. With
+# --data_type lhotse or sequential a set may be a list instead: see tools/data_sets.sh.
 #
 # A recipe sets `here` (its folder) and its options, calls `enter_recipe`, and sets `corpus_stages`, the names of stages
 # -1 and 0. `corpus_files` may name further files that stage 0 makes. It defines these functions and calls `run_recipe`:
@@ -69,7 +69,7 @@ enter_recipe() {
   averaged=$dir/avg_$average_num.pt
   exported=$dir/final.zip
   results=$dir/results
-  [ "$data_type" != lhotse ] || list=cuts.jsonl.gz # lhotse knows its files by their names
+  [ "$data_type" != lhotse ] || list=cuts.jsonl.gz # lhotse detects a file's format by its name
   # shellcheck source=/dev/null
   . ./path.sh
   # shellcheck source=tools/stages.sh

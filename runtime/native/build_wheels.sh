@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Build wheels of wenet-fusion-kernels for Linux on x86-64 and aarch64, on either. Usage: bash build_wheels.sh FOLDER
+# Build wheels of wenet-fusion-kernels for Linux on x86-64 and on aarch64. Usage: bash build_wheels.sh FOLDER
 #
 # Needs the compilers x86_64-linux-gnu-g++ and aarch64-linux-gnu-g++ (Debian: apt install g++-x86-64-linux-gnu
-# g++-aarch64-linux-gnu). A wheel serves every Python from 3.10 on, and systems with the C library of the build or later.
+# g++-aarch64-linux-gnu). A wheel serves every Python from 3.10 on, and systems whose C library is not older than the
+# build's.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "error: give the folder for the wheels: bash build_wheels.sh FOLDER" >&2; exit 1; }
 output=$(mkdir -p "$1" && cd "$1" && pwd)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
-# Run stages -1 to 2 of run.sh first. The comparison makes its own strings, in which each recording has words: strings
-# without words delay the LayerNorm Conformer more than the others. Finished trainings are skipped: after an
-# interruption, run the same command again. The whole comparison trains about 35 models of 10 to 15 minutes each. If
-# --records names a folder with records of earlier trainings, only missing models are trained.
+# Run stages -1 to 2 of run.sh first. The comparison makes its own strings, in which each recording has words, because
+# the LayerNorm Conformer learns more slowly than the others from strings without words. Finished trainings are skipped:
+# after an interruption, run the same command again. The whole comparison trains about 35 models, 10 to 15 minutes each.
+# If --records names a folder with records of earlier trainings, only missing models are trained.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
@@ -15,9 +15,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 study=conf/comparison.yaml      # settings of the comparison
-data_dir=data/with_words        # folder of the strings, made if it has none
+data_dir=data/with_words        # folder of the strings, which are made if it is empty
 dir=exp/comparison              # folder of the trainings
-records=                        # folder with the records of finished trainings; empty: that of --dir
+records=                        # folder with the records of finished trainings; empty: the folder of --dir
 jobs=1                          # parallel trainings, each on one core
 device=cpu                      # device of the trainings
 dry_run=false                   # only print the plan

@@ -2,7 +2,7 @@
 # English from 7 hours of recordings: an open vocabulary on two cores. Usage: bash run.sh --data FOLDER [--name value]...
 #
 # FOLDER holds english/{train,dev} in Kaldi's format and, optionally, LibriSpeech/{train-clean-100,dev-clean} and
-# text/*.txt.gz; the README names the sources. The speakers of dev and dev-clean are divided between dev and test set.
+# text/*.txt.gz; the README names the sources. Stage 0 divides the speakers of dev and dev-clean into dev and test set.
 #
 # Stages: 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training, 5 averaging and evaluation,
 # 6 export, 7 streaming, pictures and summary, 8 language model.

@@ -2,8 +2,8 @@
 # The paper's comparison on English: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 40 models, each on one core: 24 of them for 15 minutes, to choose learning rates; the
-# rest for up to 2 hours.
+# The whole comparison trains about 40 models, each on one core: 24 for 15 minutes each, to choose learning rates, and
+# the others for up to 2 hours each.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 study=conf/comparison.yaml      # settings of the comparison
 data_dir=data                   # folder with the data of stages 0 to 3
 dir=exp/comparison              # folder of the trainings
-records=                        # folder with the records of finished trainings; empty: that of --dir
+records=                        # folder with the records of finished trainings; empty: the folder of --dir
 jobs=1                          # parallel trainings, each on one core
 device=cpu                      # device of the trainings
 dry_run=false                   # only print the plan

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Your corpus: from Kaldi folders to a streamed exported model. Usage: bash run.sh --data FOLDER [--name value]...
-#
-# FOLDER holds train/, dev/ and test/, each with wav.scp and text in Kaldi's format, and segments if recordings hold
-# several utterances; or each with lhotse's cuts.jsonl.gz (--data_type lhotse) or with a shards.list of files or URLs
-# (--data_type sequential).
+# FOLDER holds train/, dev/ and test/. Each has wav.scp and text in Kaldi's format, and segments if recordings hold
+# several utterances. With --data_type lhotse each has lhotse's cuts.jsonl.gz instead; with --data_type sequential it may
+# have a shards.list of files or URLs instead.
 # To use a corpus in another layout, copy this folder and edit prepare_corpus below: it only has to make
 # data/{train,dev,test}/{wav.scp,text}.
 #
@@ -44,7 +43,7 @@ chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chu
 error_unit=word                 # unit to count errors in: word, char, or mixed (Chinese and Japanese by characters, the rest by words)
 targets=                        # formats to export and measure on dev in addition to final.zip, e.g. "onnx sherpa-onnx onnx:int8"
 lm_text=                        # text for the language model, one sentence per line; empty: the transcripts
-lm_arpa=                        # language model to use instead of training one: ARPA file or binary of KenLM
+lm_arpa=                        # language model to use instead of training one: ARPA file or KenLM's binary format
 lm_words=spaces                 # words of the language model: spaces (text between spaces), unspaced or characters, see docs/language-models.md
 lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
@@ -74,7 +73,7 @@ prepare_corpus() {
       [ -s "$data/$name/$file" ] || fail "$data/$name/$file is missing or empty; lines are 'key path' and 'key transcript'"
     done
     mkdir -p "data/$name"
-    # Relative paths start at the folder in which the recipe was called.
+    # Relative paths in wav.scp are relative to the folder in which the recipe was called.
     sed -E "s|^([^[:space:]]+[[:space:]]+)([^/])|\1$caller/\2|" "$data/$name/wav.scp" >"data/$name/wav.scp"
     for file in text segments reco2file_and_channel words.ctm; do
       [ ! -f "$data/$name/$file" ] || cp "$data/$name/$file" "data/$name/$file"
@@ -82,7 +81,7 @@ prepare_corpus() {
   done
 }
 
-# Copy a set's own list. Relative paths of shards start at the set's folder.
+# Copy a set's own list. Relative paths of its shards are relative to the set's folder.
 copy_list() {
   local file=cuts.jsonl.gz from=$data/$1
   [ "$data_type" = lhotse ] || file=shards.list
