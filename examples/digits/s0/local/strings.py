@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from recordings import WORDS, Take
+from sounds import music, noise, tones
 
 # Kinds of recordings without words, used in turn. Kinds that vary more or resemble words more occur more often.
 WORDLESS = (
@@ -100,7 +101,7 @@ def speak(
     speech = speech * np.float32(gain)
     if rng.random() > 1 / 6:
         rms = np.sqrt(np.square(speech).sum() / spoken)
-        speech = speech + _noise(len(speech), rng) * np.float32(rms * _amplitude(-rng.uniform(20, 45)))
+        speech = speech + noise(len(speech), rng) * np.float32(rms * _amplitude(-rng.uniform(20, 45)))
     return DigitString(key, plan.speaker, np.clip(speech, -1, 1), words)
 
 
@@ -123,18 +124,18 @@ def empty_string(
     kind = WORDLESS[index % len(WORDLESS)]
     if kind == "silence":  # digital zero, or the noise floor of a converter
         zero = index // len(WORDLESS) % 2 == 0
-        audio = np.zeros(length) if zero else _noise(length, rng) * _amplitude(rng.uniform(-90, -60))
+        audio = np.zeros(length) if zero else noise(length, rng) * _amplitude(rng.uniform(-90, -60))
     elif kind == "noise":
-        audio = _noise(length, rng) * _amplitude(rng.uniform(-60, -12))
+        audio = noise(length, rng) * _amplitude(rng.uniform(-60, -12))
     elif kind == "tones":
-        audio = _tones(length, sample_rate, rng) * _amplitude(rng.uniform(-40, -6))
+        audio = tones(length, sample_rate, rng) * _amplitude(rng.uniform(-40, -6))
     elif kind == "music":
-        audio = _music(length, sample_rate, rng) * _amplitude(rng.uniform(-50, -10))
+        audio = music(length, sample_rate, rng) * _amplitude(rng.uniform(-50, -10))
     else:
         voices = 1 if kind == "voice" else int(rng.integers(2, 9))
         audio = _backwards(length, voices, takes, samples, sample_rate, rng) * _amplitude(rng.uniform(-50, -13))
     if kind not in ("silence", "noise") and rng.random() > 1 / 6:
-        audio = audio + _noise(length, rng) * _amplitude(rng.uniform(-90, -50))
+        audio = audio + noise(length, rng) * _amplitude(rng.uniform(-90, -50))
     return DigitString(key, "empty", np.clip(audio, -1, 1).astype(np.float32), [])
 
 
@@ -156,62 +157,6 @@ def _without_clicks(take: np.ndarray, sample_rate: int, fade_seconds: float = 0.
     faded[: len(ramp)] *= ramp
     faded[len(faded) - len(ramp) :] *= ramp[::-1]
     return faded
-
-
-def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave, like the
-    noise of air or traffic.
-    """
-    slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
-    if slope:
-        size = 1 << max(length - 1, 1).bit_length()  # transforms of odd lengths are ten times slower
-        spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
-        spectrum *= np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** np.float32(-slope)
-        noise = np.fft.irfft(spectrum)[:length]
-    else:
-        noise = rng.standard_normal(length, dtype=np.float32)
-    return (noise / np.sqrt(np.mean(np.square(noise)) + 1e-12)).astype(np.float32)
-
-
-def _tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the sum of one to three steady or sliding sines, with a peak of at most 1; sometimes switched on and off
-    like a signal tone.
-    """
-    time = np.arange(length) / sample_rate
-    total = np.zeros(length)
-    count = int(rng.integers(1, 4))
-    for _ in range(count):
-        start = np.exp(rng.uniform(np.log(50), np.log(0.45 * sample_rate)))
-        stop = start * (rng.uniform(0.5, 1.1) if rng.random() < 0.3 else 1.0)
-        frequency = start + (stop - start) * time / max(time[-1], 1e-3)
-        total += np.sin(2 * np.pi * np.cumsum(frequency) / sample_rate) / count
-    if rng.random() < 0.3:
-        period = rng.uniform(0.2, 1.0)
-        total *= (time % period) < period / 2
-    return total
-
-
-def _music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return unit-power notes of the twelve-tone scale, one to four at a time, with overtones, plucked or held."""
-    total = np.zeros(length)
-    beat = rng.uniform(0.12, 1.2)  # seconds
-    brightness = rng.uniform(0.5, 2.0)  # overtone n is 1 / n ** brightness as loud as the lowest
-    decay, attack = rng.uniform(0.0, 4.0), rng.uniform(0.005, 0.08)
-    start = 0
-    while start < length:
-        seconds = beat * rng.choice([0.5, 1.0, 1.0, 2.0])
-        time = np.arange(min(round(1.5 * seconds * sample_rate), length - start)) / sample_rate
-        sound = np.zeros(len(time))
-        for semitone in rng.integers(0, 37, rng.integers(1, 5)):
-            lowest = 80.0 * 2 ** (semitone / 12)
-            for overtone in range(1, int(min(12, 0.45 * sample_rate / lowest)) + 1):
-                sound += np.sin(2 * np.pi * lowest * overtone * time) / overtone**brightness
-        release = np.clip((1.5 * seconds - time) / 0.03, 0, 1)
-        total[start : start + len(time)] += (
-            sound * np.exp(-decay * time / seconds) * np.minimum(1, time / attack) * release
-        )
-        start += round(seconds * sample_rate)
-    return total / np.sqrt(np.mean(np.square(total)) + 1e-12)
 
 
 def _backwards(

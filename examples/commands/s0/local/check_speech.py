@@ -1,0 +1,175 @@
+"""Keep the synthetic utterances whose words Whisper understands; write the list of the others.
+
+Several utterances share a window of 30 seconds, which Whisper decodes in the time of one. The result of each utterance
+is kept beside its audio: after an interruption, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from rapidfuzz.distance import Levenshtein
+from tqdm import tqdm
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
+
+_SAMPLE_RATE = 16000
+_WINDOW_SECONDS, _GAP_SECONDS = 29.0, 0.6
+_SECOND_WINDOW_SECONDS = 12.0  # Whisper sometimes stops before the end of a long window: what it misses is judged again
+
+
+class Utterance(NamedTuple):
+    """A line of the folder's lists."""
+
+    key: str
+    path: Path
+    text: str
+    speaker: str
+
+    @property
+    def record(self) -> Path:
+        """File with the errors that Whisper made, beside the audio."""
+        return self.path.with_suffix(".whisper")
+
+
+def read_folder(folder: Path) -> list[Utterance]:
+    """Return the utterances of a folder that `speak_texts.py` wrote."""
+    tables = [
+        dict(line.split(maxsplit=1) for line in (folder / name).read_text().splitlines())
+        for name in ("wav.scp", "text", "utt2spk")
+    ]
+    paths, texts, speakers = tables
+    return [Utterance(key, Path(paths[key]), texts[key], speakers[key]) for key in paths]
+
+
+def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[list[Utterance], np.ndarray]]:
+    """Yield groups of utterances and their joined audio of at most `seconds`, or of one utterance."""
+    group: list[Utterance] = []
+    audio: list[np.ndarray] = []
+    gap = np.zeros(int(_GAP_SECONDS * _SAMPLE_RATE), np.float32)
+    for each in utterances:
+        samples = np.concatenate([soundfile.read(each.path, dtype="float32")[0], gap])
+        if group and sum(map(len, audio)) + len(samples) > seconds * _SAMPLE_RATE:
+            yield group, np.concatenate(audio)
+            group, audio = [], []
+        peak = np.abs(samples).max(initial=1e-6)
+        group.append(each)
+        audio.append(samples * np.float32(0.5 / peak))
+    if group:
+        yield group, np.concatenate(audio)
+
+
+def letters_of(text: str) -> str:
+    """Return text without spaces, marks and the differences between spellings of the same sound.
+
+    >>> letters_of("O.K., seven p.m."), letters_of("OKAY SEVEN PM")
+    ('oksevenpm', 'oksevenpm')
+    """
+    plain = re.sub(r"[^a-z]", "", text.lower().replace("okay", "ok").replace("%", "percent").replace("°", "degrees"))
+    return plain.replace("zero", "oh")
+
+
+def errors_of(references: Sequence[str], hypothesis: str) -> list[float]:
+    """Return the letter error rate of each reference, where the hypothesis is a transcript of all of them in order.
+
+    An error belongs to the reference at its place in the alignment with the fewest errors.
+
+    >>> errors_of(["seven", "lights"], "sevnlightsoff")
+    [0.2, 0.5]
+    """
+    ends = np.cumsum([len(each) for each in references])
+    edits = Levenshtein.editops("".join(references), hypothesis)
+    places = np.searchsorted(ends, [edit.src_pos for edit in edits], side="right").clip(max=len(references) - 1)
+    counts = np.bincount(places, minlength=len(references)) if len(places) else np.zeros(len(references))
+    return [float(count / max(len(each), 1)) for count, each in zip(counts, references)]
+
+
+class Whisper:
+    """Transcribe windows with faster-whisper, numbers spelled in words.
+
+    Args:
+        model: name of a model, or a folder that holds one.
+    """
+
+    def __init__(self, model: str) -> None:
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise OSError("faster_whisper is missing; run: pip install -r requirements.txt") from error
+        self._model = WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=1)
+        vocabulary = self._model.hf_tokenizer.get_vocab()
+        self._numerals = [
+            -1,
+            *(
+                number
+                for token, number in vocabulary.items()
+                if re.search(r"[0-9$£€]", token) and not token.startswith("<")
+            ),
+        ]
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Return the words of float32 samples (N,) at 16 kHz."""
+        segments, _ = self._model.transcribe(
+            samples, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
+            without_timestamps=True, suppress_tokens=self._numerals,
+        )  # fmt: skip
+        return " ".join(segment.text for segment in segments)
+
+
+def read_record(utterance: Utterance, mark: str = "") -> float:
+    """Return the error rate in an utterance's record; with a mark, return 1 or 0: whether the record holds it."""
+    fields = utterance.record.read_text().split()
+    return float(mark in fields) if mark else float(fields[0])
+
+
+def judge(folder: Path, whisper: Whisper, utterances: Sequence[Utterance], seconds: float, mark: str = "") -> None:
+    """Write the records of utterances, from windows of at most `seconds`."""
+    with tqdm(total=len(utterances), desc=f"{folder}: Whisper", unit="utterance", disable=None) as bar:
+        for group, samples in windows(utterances, seconds):
+            heard = whisper.transcribe(samples)
+            errors = errors_of([letters_of(each.text) for each in group], letters_of(heard))
+            for each, error in zip(group, errors):
+                write_text(each.record, f"{error:.3f} {mark}\n")
+            bar.update(len(group))
+
+
+def check(folder: Path, whisper: Whisper, limit: float) -> None:
+    """Write the records of all utterances, then `kept` (keys) and `rejected` (keys, errors and texts)."""
+    utterances = read_folder(folder)
+    judge(folder, whisper, [each for each in utterances if not each.record.exists()], _WINDOW_SECONDS)
+    again = [each for each in utterances if read_record(each) > limit and not read_record(each, "again")]
+    judge(folder, whisper, again, _SECOND_WINDOW_SECONDS, "again")
+    rates = {each.key: read_record(each) for each in utterances}
+    kept = [each.key for each in utterances if rates[each.key] <= limit]
+    rejected = [f"{each.key} {rates[each.key]:.2f} {each.text}" for each in utterances if rates[each.key] > limit]
+    write_text(folder / "kept", "".join(f"{key}\n" for key in kept))
+    write_text(folder / "rejected", "".join(f"{line}\n" for line in rejected))
+    print(f"{folder}: {len(kept)} of {len(utterances)} utterances kept")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python local/check_speech.py /data/speech/hibari --whisper tiny.en"
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="folders that speak_texts.py wrote")
+    parser.add_argument(
+        "--whisper", default="tiny.en", help="name or folder of a faster-whisper model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max_error", type=float, default=0.3, help="largest letter error rate to keep (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    whisper = Whisper(args.whisper)
+    for folder in args.folders:
+        check(folder, whisper, args.max_error)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Commands, digits and dates in English for any speaker, from synthetic and recorded speech.
+# Usage: bash run.sh --data FOLDER --speech FOLDER [--name value]...
+#
+# The model is made for the language of conf/grammar.yaml. Synthesizers speak its sentences in many voices, Whisper sorts
+# out what is unclear, and recordings of people complete the training set. The README names the sources.
+#
+# Stages: -1 synthetic speech, 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training,
+# 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
+# Stages that were done with the same settings are skipped: after an interruption, run the same command again.
+#
+# Examples:
+#   bash run.sh --data /corpora --speech /big/speech --stage -1 --stop_stage -1
+#   bash run.sh --data /corpora --speech /big/speech
+#   bash run.sh --data /corpora --speech /big/speech --synthesizers "flite=1" --whisper "" --dir exp/small
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# options
+stage=-1                        # the first stage to run
+stop_stage=8                    # the last stage to run
+force=false                     # repeat finished stages; the training starts anew, and its old folder is renamed
+data=                           # folder with english/ and, optionally, LibriSpeech/, fsdd/, wakewords/, speech_commands_300/, text/
+speech=data/speech              # folder of the synthetic speech, which other runs may use too
+synthesizers="hibari=14 kokoro=7 flite=2 festival=0.7" # synthesizers and the hours of speech to make with each
+kokoro=                         # folder of kokoro.onnx and voices/, for the synthesizer kokoro
+test_voices="af_nova am_echo bf_isabella bm_lewis am_puck af_bella" # voices of kokoro for the test set only
+dev_voices="bf_alice am_liam af_sky am_onyx" # voices of kokoro for the dev set only
+foreign_hours=0.9               # hours of synthetic speech in other languages, without transcripts
+sound_hours=1.5                 # hours of silence, noise, music and speech backwards, without transcripts
+whisper=tiny.en                 # faster-whisper model that sorts out unclear speech: name or folder; empty: keep everything
+seed=0                          # seed of the training
+vocab_size=250                  # number of BPE pieces
+data_type=raw                   # raw or shard
+num_utts_per_shard=500          # number of utterances per shard
+train_config=conf/train.yaml    # configuration of the training
+overrides=                      # configuration values to change, e.g. "training.max_steps=4000 model.encoder.layers=6"
+checkpoint=                     # checkpoint whose weights the training starts from (fine-tuning); empty: random weights
+dir=                            # folder of the experiment; empty: exp/fusionformer_bpe_seedSEED
+num_workers=1                   # number of processes that prepare batches
+num_gpus=1                      # number of training processes on this host, one per GPU; without GPUs they run on CPU cores
+average_num=5                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
+decode_modes="ctc_greedy_search ctc_prefix_beam_search" # searches to evaluate
+chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
+test_sets="voices strings digits words librispeech english_dev" # sets of strangers to evaluate
+lm_order=3                      # length of the language model's longest n-grams, in words
+lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
+word_bonuses="0 1 2"            # bonuses per word to try with each weight
+. "$here/../../../tools/parse_options.sh"
+. "$here/../../../tools/recipe.sh"
+
+[ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
+for pair in $synthesizers; do
+  [[ $pair =~ ^(hibari|kokoro|flite|festival)=[0-9.]+$ ]] \
+    || fail "--synthesizers $pair: give NAME=HOURS with hibari, kokoro, flite or festival"
+done
+enter_recipe
+data=$(from_caller "$data")
+kokoro=$(from_caller "$kokoro")
+[ "$speech" = data/speech ] || speech=$(from_caller "$speech")
+[ -d "$whisper" ] || [ ! -d "$caller/$whisper" ] || whisper=$caller/$whisper
+lm_text=$here/data/text/lm.txt
+corpus_stages=("synthetic speech" "data")
+
+corpus_settings() {
+  case $1 in
+    -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours whisper=$whisper" \
+      "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
+    0) echo "data=$data speech=$speech code=$(cksum <local/divide_corpora.py | tr ' ' '-') $(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
+  esac
+}
+
+# Write texts and speak them: speak NAME SYNTHESIZER HOURS [make_texts ARGUMENT...] -- [speak_texts ARGUMENT...]
+speak() {
+  local name=$1 synthesizer=$2 hours=$3 texts=() number
+  shift 3
+  while [ "$1" != -- ]; do
+    texts+=("$1")
+    shift
+  done
+  shift
+  number=$(cksum <<<"$name" | cut -c 1-6) # a seed for each set
+  mkdir -p "$speech/texts"
+  [ -s "$speech/texts/$name.tsv" ] || python local/make_texts.py --seed "$number" "${texts[@]}" --output "$speech/texts/$name.tsv"
+  python local/speak_texts.py "$synthesizer" "$speech/texts/$name.tsv" --hours "$hours" --seed "$number" \
+    ${kokoro:+--kokoro "$kokoro"} "$@" --output "$speech/$name"
+}
+
+# Print the voices of kokoro that are neither in the dev nor in the test set.
+training_voices() {
+  local path
+  for path in "$kokoro"/voices/*.bin; do
+    path=$(basename "$path" .bin)
+    case " $test_voices $dev_voices " in *" $path "*) ;; *) echo "$path" ;; esac
+  done
+}
+
+# shellcheck disable=SC2046,SC2086
+make_speech() {
+  local pair name open=() spoken=()
+  for name in "$data"/text/*.txt.gz; do [ ! -f "$name" ] || open+=("$name"); done
+  for pair in $synthesizers; do
+    name=${pair%=*}
+    # Utterances last 2.5 seconds on average: 2000 texts an hour are enough.
+    speak "$name" "$name" "${pair#*=}" --count "$(awk "BEGIN { print int(2000 * ${pair#*=}) + 10 }")" \
+      ${open[@]+--open_text "${open[@]}"} -- $([ "$name" != kokoro ] || echo --voices $(training_voices))
+    spoken+=("$speech/$name")
+  done
+  if [[ " $synthesizers" == *" kokoro="* ]]; then
+    speak test_voices kokoro 0 --count 500 -- --voices $test_voices
+    speak dev_voices kokoro 0 --count 300 -- --voices $dev_voices
+    spoken+=("$speech/test_voices" "$speech/dev_voices")
+  fi
+  [ -z "$whisper" ] || python local/check_speech.py "${spoken[@]}" --whisper "$whisper"
+  if [[ " $synthesizers" == *" hibari="* ]] && [ "$foreign_hours" != 0 ]; then
+    speak foreign hibari "$foreign_hours" --foreign es fr de ru pl it nl sv pt \
+      --count "$(awk "BEGIN { print int(3000 * $foreign_hours) + 10 }")" --
+  fi
+  if [ "$sound_hours" != 0 ]; then
+    awk '{ $1 = ""; print }' "$data/english/train/wav.scp" | awk -v root="$data/english/" '{ print "r" NR, root $1 }' >"$speech/backwards.scp"
+    python local/make_sounds.py --speech "$speech/backwards.scp" --hours "$sound_hours" --output "$speech/sounds"
+  fi
+}
+
+prepare_corpus() {
+  local part
+  [ -n "$data" ] || fail "--data is missing: give the folder that holds english/ and the other corpora"
+  case $1 in
+    -1)
+      need_files -1 "$data"/english/{train,dev}/{wav.scp,text,utt2spk}
+      change_stage -1
+      mkdir -p "$speech"
+      make_speech
+      ;;
+    0)
+      need_stage -1
+      change_stage 0
+      for part in train-clean-100 dev-clean; do
+        [ ! -d "$data/LibriSpeech/$part" ] || python "$root/tools/data/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
+      done
+      python local/divide_corpora.py "$data" "$speech" --output data
+      mkdir -p data/text
+      cut -f 2- "$speech"/texts/*.tsv | awk '/^[A-Z]/' >"$lm_text"
+      ;;
+  esac
+}
+
+run_recipe
