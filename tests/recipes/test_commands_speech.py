@@ -1,0 +1,191 @@
+"""The speech of the commands recipe: made once, judged utterance by utterance, and divided by speaker."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import check_speech
+import divide_corpora
+import make_sounds
+import numpy as np
+import pytest
+import soundfile
+import speak_texts
+from check_speech import Whisper, errors_of, letters_of, read_folder, windows
+from rapidfuzz.distance import Levenshtein
+from synthesizers import Spoken, open_synthesizer
+
+from wenet_fusion.data.lists.kaldi import read_table
+
+TEXTS = ["words\tSTOP", "digits\tONE TWO", "foreign-es\tabre la puerta", "commands\tTURN IT OFF", "letters\tA B"]
+
+
+class Beeper:
+    """A synthesizer that speaks 0.2 s per letter, at 8 kHz; `fails_after` utterances it fails."""
+
+    def __init__(self, fails_after: int = 1000) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self._fails_after = fails_after
+
+    def speak(self, text: str, language: str, rng: np.random.Generator) -> Spoken:
+        if len(self.calls) == self._fails_after:
+            raise OSError("the synthesizer died")
+        self.calls.append((text, language))
+        return Spoken(rng.uniform(-1, 1, 1600 * len(text)).astype(np.float32), 8000, f"voice{rng.integers(9)}")
+
+
+def write_texts(folder: Path) -> Path:
+    (folder / "texts.tsv").write_text("".join(line + "\n" for line in TEXTS))
+    return folder / "texts.tsv"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(str(folder.absolute()).encode(), b"")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_an_interrupted_run_goes_on_to_the_same_files(tmp_path: Path) -> None:
+    texts = write_texts(tmp_path)
+    whole, parts = tmp_path / "whole" / "set", tmp_path / "parts" / "set"
+    seconds = speak_texts.speak_all(Beeper(), texts, 7, 0, whole)
+    with pytest.raises(OSError, match="died"):
+        speak_texts.speak_all(Beeper(fails_after=3), texts, 7, 0, parts)
+    rest = Beeper()
+    assert speak_texts.speak_all(rest, texts, 7, 0, parts) == pytest.approx(seconds)
+    assert len(rest.calls) == 2 and content(whole) == content(parts)
+    durations = [soundfile.info(path).duration for path in read_table(whole / "wav.scp").values()]
+    assert seconds == pytest.approx(sum(durations), abs=0.01)
+    assert all(soundfile.info(path).samplerate == 16000 for path in read_table(whole / "wav.scp").values())
+
+
+def test_foreign_speech_has_no_transcript(tmp_path: Path) -> None:
+    beeper = Beeper()
+    speak_texts.speak_all(beeper, write_texts(tmp_path), 0, 0, tmp_path / "set")
+    assert beeper.calls[2] == ("abre la puerta", "es") and beeper.calls[3][1] == "en"
+    assert list(read_table(tmp_path / "set" / "text").values()) == ["STOP", "ONE TWO", "", "TURN IT OFF", "A B"]
+
+
+def test_speech_ends_at_the_limit(tmp_path: Path) -> None:
+    texts = write_texts(tmp_path)
+    seconds = speak_texts.speak_all(Beeper(), texts, 0, 2.0, tmp_path / "set")
+    durations = [soundfile.info(path).duration for path in read_table(tmp_path / "set" / "wav.scp").values()]
+    assert sum(durations[:-1]) < 2.0 <= seconds
+
+
+def test_wrong_input_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts.tsv").write_text("words\tA\nno kind\n")
+    with pytest.raises(ValueError, match=r'texts.tsv:2: is not "KIND<tab>TRANSCRIPT"'):
+        list(speak_texts.utterances(tmp_path / "texts.tsv"))
+    with pytest.raises(ValueError, match="returned silence"):
+        speak_texts.with_pauses(np.zeros(100, np.float32), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="there is no synthesizer 'hal'; give hibari, kokoro, flite or festival"):
+        open_synthesizer("hal")
+    with pytest.raises(OSError, match=r"holds no kokoro.onnx; name the folder with --kokoro"):
+        open_synthesizer("kokoro", folder=tmp_path)
+
+
+def test_errors_belong_to_the_utterance_where_they_are() -> None:
+    assert errors_of(["seven", "lights", "off"], "sevenlightsoff") == [0, 0, 0]
+    assert errors_of(["seven", "lights", "off"], "sevenlightoff") == pytest.approx([0, 1 / 6, 0])
+    assert errors_of(["seven", "lights", "off"], "lightsoff") == [1, 0, 0]
+    assert errors_of(["off"], "") == [1] and letters_of("Okay, 50% at 3°!") == letters_of("OKAY PERCENT AT DEGREES")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        references = ["".join(rng.choice(list("abc"), size=rng.integers(1, 6))) for _ in range(3)]
+        hypothesis = "".join(rng.choice(list("abc"), size=rng.integers(0, 14)))
+        counts = [error * len(each) for error, each in zip(errors_of(references, hypothesis), references)]
+        assert sum(counts) == pytest.approx(Levenshtein.distance("".join(references), hypothesis))
+
+
+class ShortWhisper(Whisper):
+    """Hears every utterance of a window but, in windows of more than 13 s, not the last one; mishears STOP always."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts, self.seconds = iter(texts), list[float]()
+
+    def expect(self, texts: Sequence[str]) -> None:
+        self._texts = iter(texts)
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        self.seconds.append(samples.size / 16000)
+        return next(self._texts)
+
+
+def test_unclear_utterances_are_rejected_after_a_second_judgement(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    spoken = ["STOP", "TURN IT OFF", "ONE TWO", "GO ON"]
+    for number, seconds in enumerate((8, 8, 8, 8)):
+        soundfile.write(folder / f"{number}.flac", rng.uniform(-0.1, 0.1, 16000 * seconds), 16000)
+    (folder / "wav.scp").write_text("".join(f"k{number} {folder}/{number}.flac\n" for number in range(4)))
+    (folder / "text").write_text("".join(f"k{number} {text}\n" for number, text in enumerate(spoken)))
+    (folder / "utt2spk").write_text("".join(f"k{number} v\n" for number in range(4)))
+    groups = list(windows(read_folder(folder), 29.0))
+    assert [len(group) for group, _ in groups] == [3, 1] and all(audio.size <= 29 * 16000 for _, audio in groups)
+    # First STOP is misheard and ONE TWO missed at the end of its window; alone, ONE TWO is heard.
+    whisper = ShortWhisper(["Top. Turn it off.", "Go on!", "Tap.", "One, two."])
+    check_speech.check(folder, whisper, 0.2)
+    assert [round(seconds) for seconds in whisper.seconds] == [26, 9, 9, 9]
+    assert (folder / "kept").read_text().split() == ["k1", "k2", "k3"]
+    assert (folder / "rejected").read_text() == "k0 0.50 STOP\n"
+    check_speech.check(folder, ShortWhisper([]), 0.2)  # judged already: nothing is transcribed again
+    assert (folder / "kept").read_text().split() == ["k1", "k2", "k3"]
+
+
+def test_sounds_are_made_to_the_given_duration(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    speech = rng.uniform(-0.5, 0.5, 32000)
+    soundfile.write(tmp_path / "speech.wav", speech, 16000, subtype="FLOAT")
+    count = make_sounds.write_sounds([str(tmp_path / "speech.wav")], 150 / 3600, 3, tmp_path / "sounds")
+    paths = read_table(tmp_path / "sounds" / "wav.scp")
+    seconds = [soundfile.info(path).duration for path in paths.values()]
+    assert count == len(paths) and sum(seconds[:-1]) < 150 <= sum(seconds) and min(seconds) >= 1
+    assert set(read_table(tmp_path / "sounds" / "text").values()) == {""}
+    assert len(set(read_table(tmp_path / "sounds" / "utt2spk").values())) > 5
+    backwards = make_sounds.backwards(32000, [str(tmp_path / "speech.wav")], np.random.default_rng(4))
+    assert abs(np.corrcoef(backwards, speech[::-1])[0, 1]) > 0.99
+    for kind in (make_sounds.hum, make_sounds.clicks, make_sounds.breath, make_sounds.silence):
+        assert np.isfinite(kind(5000, rng)).all()
+    soundfile.write(tmp_path / "slow.wav", speech, 8000)
+    with pytest.raises(ValueError, match="has 8000 Hz; give recordings of 16000 Hz"):
+        make_sounds.backwards(8000, [str(tmp_path / "slow.wav")], rng)
+
+
+def kaldi_folder(folder: Path, speakers: dict[str, str], text: str = "WORD") -> None:
+    folder.mkdir(parents=True)
+    (folder / "wav.scp").write_text("".join(f"{key} audio/{key}.flac\n" for key in speakers))
+    (folder / "text").write_text("".join(f"{key} {text}\n" for key in speakers))
+    (folder / "utt2spk").write_text("".join(f"{key} {speaker}\n" for key, speaker in speakers.items()))
+
+
+def test_sets_share_no_speaker_and_leave_rejected_speech_out(tmp_path: Path) -> None:
+    data, speech, output = tmp_path / "corpora", tmp_path / "speech", tmp_path / "data"
+    kaldi_folder(data / "english" / "train", {f"u{number}": f"s{number % 24:02d}" for number in range(48)})
+    kaldi_folder(data / "english" / "dev", {"d0": "x", "d1": "y"}, "ONE TWO")
+    kaldi_folder(data / "speech_commands_300", {"w0": "z"}, "CAT")
+    recordings = data / "fsdd" / "recordings"
+    recordings.mkdir(parents=True)
+    for speaker in ("anna", "yweweler"):
+        for digit in range(3):
+            soundfile.write(recordings / f"{digit}_{speaker}_0.wav", np.full(800, 0.1), 8000)
+    kaldi_folder(speech / "hibari", {f"h{number}": "v" for number in range(4)})
+    (speech / "hibari" / "kept").write_text("h0\nh2\n")
+    for name in ("test_voices", "dev_voices", "sounds"):
+        kaldi_folder(speech / name, {f"{name}-0": name})
+    arguments = [str(data), str(speech), "--local", str(tmp_path / "local"), "--output", str(output)]
+    assert divide_corpora.main(arguments) == 0
+    sets = {path.parent.name: read_table(path) for path in output.glob("*/utt2spk")}
+    assert set(sets) == {"train", "dev", "english_dev", "strings", "words", "digits", "voices"}
+    held_out = {speaker for name in set(sets) - {"train"} for speaker in sets[name].values()}
+    assert not held_out & set(sets["train"].values())
+    assert {"s05", "s17", "yweweler", "dev_voices"} == set(sets["dev"].values())
+    assert {key for key in sets["train"] if key.startswith("h")} == {"h0", "h2"}
+    assert {"u0", "u0-2", "sounds-0", "digits-anna-0000", "digits-anna-0000-2"} <= set(sets["train"])
+    assert sets["voices"] == {"test_voices-0": "test_voices"} and not sets["digits"]
+    assert read_table(output / "train" / "wav.scp")["u0-2"] == str(data / "english" / "audio" / "u0.flac")
+    texts = read_table(output / "train" / "text")
+    joined = {key: text for key, text in texts.items() if key.startswith("digits-")}
+    assert {word for text in joined.values() for word in text.split()} == {"ZERO", "ONE", "TWO"}
