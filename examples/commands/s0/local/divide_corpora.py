@@ -149,7 +149,7 @@ def divide(data: Path, speech: Path, local: Path, output: Path) -> None:
     if (local / "dev-clean").exists():
         write_set(read_folder(local / "dev-clean"), output / "librispeech")
     for name in ("voices", "foreign"):
-        if (speech / f"test_{name}").exists():
+        if (speech / f"test_{name}" / "wav.scp").exists():
             write_set(read_folder(speech / f"test_{name}"), output / name)
 
 
