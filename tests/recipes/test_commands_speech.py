@@ -90,6 +90,7 @@ def test_errors_belong_to_the_utterance_where_they_are() -> None:
     assert errors_of(["seven", "lights", "off"], "sevenlightsoff") == [0, 0, 0]
     assert errors_of(["seven", "lights", "off"], "sevenlightoff") == pytest.approx([0, 1 / 6, 0])
     assert errors_of(["seven", "lights", "off"], "lightsoff") == [1, 0, 0]
+    assert errors_of(["off", "on"], "offan") == [0, 0.5]  # the first letter of the second utterance is wrong
     assert errors_of(["off"], "") == [1] and letters_of("Okay, 50% at 3°!") == letters_of("OKAY PERCENT AT DEGREES")
     rng = np.random.default_rng(0)
     for _ in range(200):
