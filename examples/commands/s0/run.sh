@@ -58,7 +58,7 @@ enter_recipe
 data=$(from_caller "$data")
 kokoro=$(from_caller "$kokoro")
 [ "$speech" = data/speech ] || speech=$(from_caller "$speech")
-[ -d "$whisper" ] || [ ! -d "$caller/$whisper" ] || whisper=$caller/$whisper
+[ -z "$whisper" ] || [ ! -d "$caller/$whisper" ] || whisper=$(from_caller "$whisper")
 lm_text=$here/data/text/lm.txt
 corpus_stages=("synthetic speech" "data")
 
