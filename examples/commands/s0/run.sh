@@ -117,8 +117,8 @@ make_speech() {
       --count "$(awk "BEGIN { print int(3000 * $foreign_hours) + 10 }")" --
   fi
   if [ "$sound_hours" != 0 ]; then
-    awk '{ $1 = ""; print }' "$data/english/train/wav.scp" | awk -v root="$data/english/" '{ print "r" NR, root $1 }' >"$speech/backwards.scp"
-    python local/make_sounds.py --speech "$speech/backwards.scp" --hours "$sound_hours" --output "$speech/sounds"
+    python local/make_sounds.py --speech "$data/english/train/wav.scp" --root "$data/english" --hours "$sound_hours" \
+      --output "$speech/sounds"
   fi
 }
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
+from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -54,7 +54,7 @@ def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[l
     audio: list[np.ndarray] = []
     gap = np.zeros(int(_GAP_SECONDS * _SAMPLE_RATE), np.float32)
     for each in utterances:
-        samples = np.concatenate([soundfile.read(each.path, dtype="float32")[0], gap])
+        samples = np.concatenate([load_audio(each.path, _SAMPLE_RATE), gap])
         if group and sum(map(len, audio)) + len(samples) > seconds * _SAMPLE_RATE:
             yield group, np.concatenate(audio)
             group, audio = [], []

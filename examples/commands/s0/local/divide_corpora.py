@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 from tqdm import tqdm
+from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -81,8 +81,7 @@ def join_digits(recordings: Path, output: Path, strings_per_speaker: int, seed: 
 
 
 def _read(path: Path) -> np.ndarray:
-    samples, sample_rate = soundfile.read(path, dtype="float32")
-    samples = soxr.resample(samples, sample_rate, _SAMPLE_RATE)
+    samples = load_audio(path, _SAMPLE_RATE)
     return samples * np.float32(0.3 / max(np.abs(samples).max(), 1e-3))
 
 

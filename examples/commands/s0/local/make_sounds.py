@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 from sounds import music, noise, tones
 from tqdm import tqdm
+from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -61,19 +62,17 @@ _KINDS: tuple[Callable[[int, np.random.Generator], np.ndarray], ...] = (
 )  # fmt: skip
 
 
-def backwards(length: int, paths: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+def backwards(length: int, paths: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
     """Return one to four recordings of speech, played backwards at once."""
     sound = np.zeros(length, np.float32)
     for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        samples, sample_rate = soundfile.read(paths[rng.integers(len(paths))], dtype="float32")
-        if sample_rate != _SAMPLE_RATE:
-            raise ValueError(f"speech to play backwards has {sample_rate} Hz; give recordings of {_SAMPLE_RATE} Hz")
+        samples = load_audio(paths[rng.integers(len(paths))], _SAMPLE_RATE)
         samples = np.resize(samples[::-1], length)
         sound += samples / (np.sqrt(np.square(samples).mean()) + 1e-6) * np.float32(rng.uniform(0.3, 1))
     return sound
 
 
-def write_sounds(paths: Sequence[str], hours: float, seed: int, output: Path) -> int:
+def write_sounds(paths: Sequence[Path], hours: float, seed: int, output: Path) -> int:
     """Write sounds until they last `hours`, and wav.scp, text and utt2spk. Return their number."""
     rng, rows, total = np.random.default_rng(seed), [], 0.0
     (output / "audio").mkdir(parents=True, exist_ok=True)
@@ -101,14 +100,15 @@ def write_sounds(paths: Sequence[str], hours: float, seed: int, output: Path) ->
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python local/make_sounds.py --speech speech.scp --hours 1 --output /data/speech/sounds",
+        epilog="example: python local/make_sounds.py --speech wav.scp --hours 1 --output /data/speech/sounds",
     )
-    parser.add_argument("--speech", type=Path, help="wav.scp of recordings at 16 kHz to play backwards")
+    parser.add_argument("--speech", type=Path, help="wav.scp of recordings to play backwards")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder where relative paths in --speech start")
     parser.add_argument("--hours", type=float, default=1.0, help="duration of all sounds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sounds (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; its name begins the keys")
     args = parser.parse_args(argv)
-    paths = list(read_table(args.speech).values()) if args.speech else []
+    paths = [args.root / path for path in read_table(args.speech).values()] if args.speech else []
     print(f"{args.output}: {write_sounds(paths, args.hours, args.seed, args.output)} sounds")
     return 0
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from check_speech import Whisper
 from language import transcript
 from tqdm import tqdm
+from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 
 from wenet_fusion.data.lists.kaldi import read_table
@@ -51,8 +50,7 @@ def transcribe_set(folder: Path, transcribe: Callable[[np.ndarray], str], output
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a", encoding="utf-8") as file:
         for key in tqdm([key for key in paths if key not in done], desc=str(output), unit="utterance", disable=None):
-            samples, sample_rate = soundfile.read(paths[key], dtype="float32")
-            words = transcript(transcribe(soxr.resample(samples, sample_rate, _SAMPLE_RATE)))
+            words = transcript(transcribe(load_audio(paths[key], _SAMPLE_RATE)))
             file.write(f"{key} {words}".rstrip() + "\n")
             file.flush()
     return len(paths)
@@ -65,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("system", choices=["whisper", "pocketsphinx"], help="what transcribes")
     parser.add_argument("folder", type=Path, help="set with wav.scp")
-    parser.add_argument("--model", default="base", help="name or folder of a faster-whisper model (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="base", help="name or folder of a faster-whisper model (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="file to write; lines that are in it are kept")
     args = parser.parse_args(argv)
     transcribe = Whisper(args.model).transcribe if args.system == "whisper" else pocketsphinx()
