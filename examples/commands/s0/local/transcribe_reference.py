@@ -59,7 +59,7 @@ def transcribe_set(folder: Path, transcribe: Callable[[np.ndarray], str], output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
-        epilog="example: python local/transcribe_reference.py whisper data/words --model base --output exp/whisper/words",
+        epilog="example: python local/transcribe_reference.py whisper data/words --output exp/whisper/words",
     )
     parser.add_argument("system", choices=["whisper", "pocketsphinx"], help="what transcribes")
     parser.add_argument("folder", type=Path, help="set with wav.scp")
