@@ -74,6 +74,13 @@ def test_speech_ends_at_the_limit(tmp_path: Path) -> None:
     assert sum(durations[:-1]) < 2.0 <= seconds
 
 
+def test_missing_commands_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, command in (("flite", "flite"), ("festival", "text2wave")):
+        with pytest.raises(OSError, match=f"{command} is missing; run: apt-get install {name}"):
+            open_synthesizer(name)
+
+
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.tsv").write_text("words\tA\nno kind\n")
     with pytest.raises(ValueError, match=r'texts.tsv:2: is not "KIND<tab>TRANSCRIPT"'):
