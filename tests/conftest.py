@@ -35,10 +35,10 @@ from wenet_fusion.text.vocabulary_file import format_vocabulary
 from wenet_fusion.trained_model import TrainedModel, load_trained
 from wenet_fusion.training.training_config import TrainingConfig
 
-# How long an example takes depends on the machine and on what else it does.
+# The time of an example depends on the machine and its load.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
-# Tiny models are fastest on one thread, and their sums then have one order.
+# Tiny models are fastest on one thread, and one thread adds in a fixed order.
 torch.set_num_threads(1)
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -58,14 +58,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def float64() -> Iterator[None]:
-    """float64 by default for a whole test module: laws are compared to 1e-10."""
+    """Use float64 by default in a whole test module: laws are compared to 1e-10."""
     with default_dtype(torch.float64):
         yield
 
 
 @pytest.fixture(scope="module")
 def float32() -> Iterator[None]:
-    """float32 by default for a whole test module, whatever the modules before it have left."""
+    """Use float32 by default in a whole test module, whatever earlier modules have set."""
     with default_dtype(torch.float32):
         yield
 
@@ -80,7 +80,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 @pytest.fixture
 def installed_kernels(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The same, as if it was installed."""
+    """The same package, importable as if it were installed."""
     monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", kernels)
     return kernels
 
@@ -94,7 +94,7 @@ def absent(reason: str, promise: str = "WENET_FUSION_REQUIRE_DATA") -> NoReturn:
 
 @pytest.fixture(scope="session")
 def recorded_data() -> Path:
-    """Recorded speech: `fsdd/` and others. Absent, the test skips, or fails where WENET_FUSION_REQUIRE_DATA is set."""
+    """Recorded speech: `fsdd/` and others. Without it the test skips, or fails if WENET_FUSION_REQUIRE_DATA is 1."""
     path = Path(os.environ.get("WENET_FUSION_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not path.is_dir():
         reason = f"no recorded speech at {path}; set WENET_FUSION_DATA to a folder that holds fsdd/"
@@ -203,7 +203,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def train(tone_run: ToneRun, tmp_path: Path) -> Callable[..., int]:
-    """A function that trains for two steps with overrides; other lists and another configuration on request."""
+    """A function that trains for two steps with overrides; it may be given other lists and another configuration."""
 
     def start(*overrides, config=tone_run.config, train_list=tone_run.train_list, dev_list=tone_run.dev_list) -> int:
         return run(
@@ -243,7 +243,7 @@ def fake_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(fake_archive: Path) -> Iterator[ServerProcess]:
-    """The true server with that model and no flags, on loopback."""
+    """The real server with that model and no flags, on loopback."""
     with ServerProcess(fake_archive) as started:
         yield started
 

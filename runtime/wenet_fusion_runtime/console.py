@@ -1,4 +1,4 @@
-"""Help, errors and exit status, alike in every command of the project."""
+"""Help formatting, error messages and exit status, shared by all commands of the project."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, su
 _BIDIRECTIONAL = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of text
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPACE_REMEDY = "free some space, or name another place"
-# Parts of the messages of torch, numpy, onnxruntime and the C++ library, which share no exception class.
+# Parts of out-of-memory messages: torch, numpy, onnxruntime and the C++ library have no common exception class.
 _NO_MEMORY = (
     "out of memory",
     "allocate memory",
@@ -48,7 +48,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, default = action.help or "", action.default
-        is_empty = default is None or default is False or default == []  # 0 is none of these
+        is_empty = default is None or default is False or default == []  # a default of 0 is shown
         if is_empty or "default:" in text or "default)" in text:
             return action.help
         return super()._get_help_string(action)
@@ -165,7 +165,7 @@ def unusable_package(package: str, missing: str, error: BaseException) -> Import
 
     Args:
         package: the name that is imported.
-        missing: message if it is not installed, with the command that installs it.
+        missing: message for a package that is not installed, with the command that installs it.
         error: exception of the import, which may also mean that memory or a shared library is missing.
 
     >>> str(unusable_package("torch", "needs torch: pip install torch", MemoryError("no memory")))
@@ -226,7 +226,7 @@ def visible(text: str, limit: int | None = None) -> str:
 def run_main(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Call `main(None)`, which parses the command line, and exit with its status: see `exit_status`.
 
-    Standard output prints file names that are not UTF-8 with escapes, as standard error does.
+    If a file name is not UTF-8, standard output shows its bytes as escapes, as standard error does.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

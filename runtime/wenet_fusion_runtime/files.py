@@ -155,7 +155,7 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace `path` by UTF-8 `text` in one step: see `replacing`. File names in it keep bytes that are not UTF-8."""
+    """Replace `path` by UTF-8 `text` in one step: see `replacing`. Bytes of file names that are not UTF-8 are kept."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
@@ -187,7 +187,7 @@ def append_whole(file: io.FileIO, data: bytes) -> None:
 
 
 def hold_lock(path: Path, message: str) -> io.FileIO:
-    """Lock a file for this process until it ends, however it ends; child processes do not inherit the lock.
+    """Lock a file until this process ends, even if it is killed; child processes do not inherit the lock.
 
     Args:
         path: created if it is missing; holds the process ID afterwards.
@@ -261,7 +261,7 @@ def _replacing_set(folder: Path, names: Sequence[str], temporary: Path) -> Itera
 
 
 def _move_set(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """Replace the set in `folder` by that in `source`: the first file is removed first and put in place last."""
+    """Replace the set in `folder` by the set in `source`: the first file is removed first and put in place last."""
     first, *others = names
     (folder / first).unlink(missing_ok=True)
     for name in (*others, first):

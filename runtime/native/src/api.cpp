@@ -1,4 +1,4 @@
-// The functions that Python calls. They check nothing that wenet_fusion_kernels/__init__.py has checked.
+// The functions that Python calls. They check no arguments: wenet_fusion_kernels/fused_model.py has checked them.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -112,7 +112,7 @@ class Packer {
     return layer;
   }
 
-  // Weights (outputs, inner, outer), used as (outer, inner) inputs; no bias: zeros.
+  // Weights (outputs, inner, outer), used as (outer, inner) inputs. Without a bias, zeros are added.
   Product product(int outputs, int inner, int outer, bool has_bias) {
     Product layer;
     layer.inputs = inner * outer;
@@ -229,11 +229,11 @@ int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cac
 
 extern "C" {
 
-// Number of families of processors, and the name of one of them, or an empty name if this processor is not served.
+// The number of families of processors, and the name of one family; empty if its code does not run on this processor.
 EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
 EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
 
-// Whether the code here was measured to be faster than onnxruntime's, which uses VNNI where there is any.
+// Whether the step was measured to be faster than onnxruntime on processors like this one: AVX2 without VNNI.
 EXPORTED int wenet_fusion_is_measured() {
 #ifdef __x86_64__
   unsigned eax, ebx, ecx, edx;
@@ -244,7 +244,7 @@ EXPORTED int wenet_fusion_is_measured() {
 #endif
 }
 
-// Return a model, or null without memory.
+// Return a model, or null if memory runs out.
 EXPORTED void* wenet_fusion_load(const int32_t* sizes, const void* const* tensors, const float* ranges, int family) {
   try {
     std::unique_ptr<Loaded> loaded(new Loaded());
@@ -266,7 +266,7 @@ EXPORTED int64_t wenet_fusion_state_floats(const void* model, int64_t cached) {
   return static_cast<const Loaded*>(model)->model.sizes.state(cached);
 }
 
-// Run a step; return 0, or 1 without memory. `step.scratch` is set here.
+// Run a step; return 0, or 1 if memory runs out. `step.scratch` is set here.
 EXPORTED int wenet_fusion_step(const void* model, const Step* given) {
   const Loaded* loaded = static_cast<const Loaded*>(model);
   Step step = *given;

@@ -1,4 +1,4 @@
-// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits, which weights within -64 to 64 never overflow.
+// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits: no overflow, as weights are -64 to 64.
 #ifdef __x86_64__
 #include "model.hpp"
 
@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr int AHEAD = 4096;  // bytes of the weights to fetch ahead
+constexpr int AHEAD = 4096;  // distance, in bytes, at which weights are prefetched
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {

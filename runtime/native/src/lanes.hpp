@@ -1,5 +1,5 @@
 // Eight lanes of floats or integers. Every function here does the same operations in the same order on every processor:
-// the compiler maps the lanes onto whatever vectors there are. Sums of a vector have a fixed order. A multiplication
+// the compiler maps the lanes onto the processor's vectors. Sums of a vector have a fixed order. A multiplication
 // is fused with an addition only by `multiply_add`, never by the compiler (-ffp-contract=off).
 #pragma once
 
@@ -47,7 +47,7 @@ inline Floats all(float x) { return Floats{x, x, x, x, x, x, x, x}; }
 
 inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
 
-// a * b + c, rounded once. A processor's file may define it with an instruction (see step.hpp).
+// a * b + c, rounded once. The file of a family may define an instruction for it (see step.hpp).
 #ifndef MULTIPLY_ADD
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
   for (int i = 0; i < LANES; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);

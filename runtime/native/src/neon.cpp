@@ -1,5 +1,5 @@
-// ARM with the dot product instructions of ARMv8.2. They multiply signed numbers: 128 is taken off the inputs, and 128
-// times the sum of the weights added to the result.
+// ARM with the dot product instructions of ARMv8.2. They multiply signed numbers, so 128 is subtracted from the inputs,
+// and 128 times the sum of the weights is added to the result.
 #if defined(__aarch64__) && defined(__linux__)
 #include "model.hpp"
 
@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors of a row of the tile
+constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors per row of the tile
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {

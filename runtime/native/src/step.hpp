@@ -1,8 +1,8 @@
 // One step of the whole model, compiled once for each family of processors: a file of this folder defines `dot_rows` (see
-// `dot` below) and perhaps the macro MULTIPLY_ADD, and then includes this one. All else is the same source.
+// `dot` below) and perhaps the macro MULTIPLY_ADD, and then includes this one. Everything else is shared.
 //
-// No function of the standard library with vectors may be used here: the linker keeps one copy of an inline function,
-// which might then be that of a processor that this one is not.
+// Do not call the standard library with vectors here: the linker keeps one copy of each inline function, and that copy
+// might use instructions that this processor lacks.
 #pragma once
 
 #include <cstring>
@@ -62,7 +62,7 @@ inline Ints load_bytes(const uint8_t* p, int count) {
   return __builtin_convertvector(bytes, Ints);
 }
 
-// The first `count` of integers from 0 to 255.
+// Store the first `count` integers, each from 0 to 255, as bytes.
 inline void store_bytes(uint8_t* p, Ints x, int count = LANES) {
   typedef uint8_t All __attribute__((vector_size(32)));
   const All bytes = reinterpret_cast<All>(x);
@@ -80,7 +80,7 @@ inline void quantise(const float* x, int64_t count, Range range, uint8_t* out) {
   for (; i < count; ++i) out[i] = uint8_t(quantised(all(x[i]), range)[0]);
 }
 
-// Rows of floats as uint8 rows of the layer's padded width.
+// Quantise rows of floats to uint8 rows of the layer's padded width.
 inline void quantise_rows(const float* x, int64_t rows, const Linear& layer, uint8_t* out) {
   for (int64_t r = 0; r < rows; ++r) {
     quantise(x + r * layer.inputs, layer.inputs, layer.range, out + r * layer.padded);
@@ -236,7 +236,7 @@ inline void subsample(const Model& model, int frames, float* features_in, const 
                       Scratch scratch) {
   const Sizes& n = model.sizes;
   const int bins_1 = n.mels_1(), bins_2 = n.mels_2(), row_1 = bins_1 * n.channels;
-  // features_in begins with a place for the last feature frame of the step before.
+  // features_in begins with a place for the last feature frame of the previous step.
   std::memcpy(features_in, state, sizeof(float) * n.mels);
   std::memcpy(next, features_in + int64_t(4 * frames) * n.mels, sizeof(float) * n.mels);
   float* plane = scratch.take<float>(int64_t(2 * frames + 1) * row_1);
@@ -264,15 +264,15 @@ inline void average(const float* const* keys, int first, int last, int offset, c
   for (int p = 0; p < PARTS; ++p) store_part(out + p * LANES, mean[p] * share, p < PARTS - 1 ? LANES : count);
 }
 
-// Scaled dot-product attention of one stream, the scale being in the queries. Key i is the row keys[i] (2 * dim: key,
-// value). Keys before `first` do not exist; key cached + t belongs to query t.
+// Scaled dot-product attention of one stream; the queries are scaled already. Key i is the row keys[i] (2 * dim: key,
+// value). Keys before `first` are not used; key cached + t belongs to query t.
 inline void attend(const Sizes& n, const float* const* keys, int first, int cached, int count, const float* qkv,
                    const float* distances, float* out, Scratch scratch) {
   const int width = n.dim / n.heads, last = cached + count, zero = n.max_distance;
   float* scores = scratch.take<float>(last + LANES);
   float* biases = scratch.take<float>(last + count + LANES);
   for (int h = 0; h < n.heads; ++h) {
-    for (int i = 0; i < last + count; ++i) {  // of key s for query t: biases[s + count - t]
+    for (int i = 0; i < last + count; ++i) {  // key s has the bias biases[s + count - t] for query t
       int distance = i - count - cached + zero;
       distance = distance < 0 ? 0 : distance > 2 * zero ? 2 * zero : distance;
       biases[i] = distances[int64_t(h) * n.distances() + distance];
@@ -330,7 +330,7 @@ inline void depthwise(const Depthwise& layer, const Sizes& n, const uint8_t* in,
   }
 }
 
-// The most probable tokens of a frame; of equal ones the first.
+// The most probable tokens of a frame; if two are equally probable, the first comes first.
 inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank) {
   float most = logits[0];
   for (int v = 1; v < n.vocabulary; ++v) most = logits[v] > most ? logits[v] : most;
@@ -359,7 +359,7 @@ inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, i
   *blank = logits[0] - norm;
 }
 
-// Buffers of all streams together.
+// Buffers that hold the rows of all streams.
 struct Buffers {
   float *x, *wide, *attended;  // (rows, dim), (rows, 3 * dim), (rows, dim)
   uint8_t *narrow_u8, *wide_u8;

@@ -1,7 +1,7 @@
 """The streaming step of a fused int8 FusionFormer, as one call of a native library.
 
-The results for a stream are the same bits on every processor, in every batch: products of integers are exact, and
-everything that stays in float is computed in one order.
+The results for a stream are bit for bit the same on every processor and in every batch: products of integers are
+exact, and float operations always have the same order.
 
 Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
 

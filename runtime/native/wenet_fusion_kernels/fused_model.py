@@ -14,9 +14,9 @@ import numpy as np
 
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
 
-MOST_BIAS = 1 << 30  # of the depthwise convolution: its sums must fit into 32 bits
-WEIGHTS = (-64, 64)  # pairs of products within these fit into 16 bits, which AVX2 adds them in
-MOST_SAMPLES = 1 << 26  # of a step: an hour
+MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution: its sums must fit into 32 bits
+WEIGHTS = (-64, 64)  # with these, AVX2 can add pairs of products in 16 bits
+MOST_SAMPLES = 1 << 26  # of a step: about an hour at 16 kHz
 MOST_POSITION = 1 << 40
 FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
 
@@ -77,13 +77,13 @@ def chosen_family(name: str | None = None) -> str:
 def is_measured() -> bool:
     """Return whether the step was measured to be faster than onnxruntime on processors like this one.
 
-    These are x86-64 processors with AVX2 that have no VNNI, whose instructions onnxruntime uses and this library not.
+    These are x86-64 processors with AVX2 but without VNNI: onnxruntime uses VNNI instructions, this library does not.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
 
 
 class State(NamedTuple):
-    """The state of streams. A value: no call changes it."""
+    """The state of streams. It is a value: no call changes it."""
 
     memory: np.ndarray  # (B, S) float32
     position: np.ndarray  # (B,) int64, encoder frames so far
@@ -104,7 +104,7 @@ class FusedModel:
 
     Args:
         sizes: sizes of the model.
-        tensors: see `expected_tensors`; any contiguous or other arrays of these types and shapes.
+        tensors: arrays of the types and shapes of `expected_tensors`, contiguous or not.
         ranges: scale and zero point of each quantised input; see `expected_ranges`.
         family: family of processors whose code runs; None: that of WENET_FUSION_ISA, else the fastest.
     Raises:
@@ -154,7 +154,7 @@ class FusedModel:
 
         Args:
             samples: (B, N) float32 within [-1, 1]; N a multiple of `frame_samples`.
-            lengths: (B,) int64 valid samples. A stream that has fewer than N ends: do not use its next state.
+            lengths: (B,) int64 valid samples. A stream with fewer than N samples ends; do not use its next state.
             cached: C, as given to `init_state`.
             state: from `init_state` or the previous step.
         Raises:

@@ -129,7 +129,7 @@ class BlockQueue:
     def close(self, error: Exception | None = None) -> None:
         """Accept no more blocks; waiting blocks can still be taken.
 
-        Takes no lock, so that signal handlers may call it; waiting threads notice at their next timeout.
+        Takes no lock, so signal handlers may call it; waiting threads notice the end at their next timeout.
 
         Args:
             error: raised by `get` after the last block.

@@ -229,7 +229,7 @@ def _portaudio() -> ModuleType:
             f"'wenet-fusion-runtime[microphone]', {remedy}"
         )
         raise unusable_package("sounddevice", missing, error) from None
-    except Exception as error:  # OSError without PortAudio's library, sounddevice's own if it does not start
+    except Exception as error:  # OSError if the library is missing, PortAudioError if it does not start
         raise OSError(
             f"sounddevice cannot use PortAudio ({error}): install it (apt install libportaudio2 "
             f"libasound2-plugins, dnf install portaudio), {remedy}"

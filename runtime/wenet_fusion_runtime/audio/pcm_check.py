@@ -48,10 +48,10 @@ _INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
     "8-bit samples": lambda data: 32768 * _mono(data, PCM, 1),
 }
 _LOUD = 0.2 * 32768  # RMS from which samples are suspicious
-_SMOOTH, _SMOOTHER = 0.6, 0.25  # least correlation of neighbouring samples in audio, and its least gain in a right type
+_SMOOTH, _SMOOTHER = 0.6, 0.25  # correlation of neighbouring samples: least in audio, least gain in the right type
 _FEWEST_VALUES = 64  # different values; a signal with fewer is generated
 _EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # exceeded by 8-bit samples that are read in pairs
-_AUDIBLE, _LOPSIDED = 100.0, 50.0  # RMS of every other sample, and its ratio to the RMS of the rest
+_AUDIBLE, _LOPSIDED = 100.0, 50.0  # least RMS of every other sample, and least ratio to the RMS of the rest
 _QUIETER = 0.5  # largest ratio of the RMS in the right type to the RMS as 16-bit samples
 _FLOAT_RANGE, _FLOAT_SHARE = (1e-7, 4e4), 0.97  # magnitudes of samples as floats, and their least share
 _WHITE = 0.35  # largest correlation of neighbouring samples in bytes without structure

@@ -7,7 +7,7 @@ import soxr
 
 from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS, check_format
 
-LOUDEST = 16.0  # times full scale (24 dB): larger float samples are in another scale than [-1, 1]
+LOUDEST = 16.0  # times full scale (24 dB): larger float samples are not on the scale [-1, 1]
 CANCELLED = (
     "its channels have opposite phases and cancel each other in their mean: choose one with --channel 1 (in a list "
     '"channel": 1, in an upload channel=1), or keep the mean with --channel 0'

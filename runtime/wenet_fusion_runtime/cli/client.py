@@ -74,7 +74,7 @@ def add(commands: Commands) -> None:
         "--left",
         type=int,
         metavar="CHUNKS",
-        help="chunks of left context; default: the server's, or with --chunk the most used in training",
+        help="chunks of left context; default: the server's, or with --chunk the largest number used in training",
     )
     client.add_argument(
         "--rate", type=int, metavar="HZ", help=f"sample rate of raw samples from standard input; default: {RAW_RATE}"

@@ -19,7 +19,7 @@ class ClientDisplay:
     """Prints the results of one recording.
 
     Args:
-        name: text at the beginning of each line; None for none.
+        name: text at the beginning of each line; None: no text.
         prints_partials: print each new partial text on a line of its own.
 
     >>> from wenet_fusion_runtime.server.websocket.client_session import ServerResult

@@ -32,7 +32,7 @@ from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 from wenet_fusion_runtime.stream.stream import Stream
 
-MUTE_SECONDS = 3.0  # length of zeros from the start that causes a notice
+MUTE_SECONDS = 3.0  # zeros from the start for this long cause a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
 HALF_SAMPLE = 1e-6  # seconds; tolerance for rounding when sums of durations are compared
 MAX_LATENCIES = 20000  # number of last chunks in the summary of --latency

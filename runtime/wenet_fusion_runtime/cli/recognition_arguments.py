@@ -46,7 +46,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         "--left",
         type=int,
         metavar="CHUNKS",
-        help="past chunks that attention sees; default: the most used in training",
+        help="past chunks that attention sees; default: the largest number used in training",
     )
     group.add_argument(
         "--allow_untrained",

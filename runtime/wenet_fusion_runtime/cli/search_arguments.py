@@ -89,7 +89,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--word_bonus",
         type=float,
         metavar="NATS",
-        help="add this to the score for each word, to balance that a language model favours short texts (default: "
+        help="add this to the score for each word, because a language model favours short texts (default: "
         f"{defaults.word_bonus:g})",
     )
     add_hot_word_arguments(parser)

@@ -165,7 +165,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def own_names(host: str) -> tuple[str, ...]:
-    """Return the name in `--host` if clients may not use it anyway, as they may use addresses and short names.
+    """Return `--host` as a name to allow; nothing for addresses and short names, which are always allowed.
 
     >>> own_names("::"), own_names("0.0.0.0"), own_names("speech.example.org")
     ((), (), ('speech.example.org',))

@@ -52,7 +52,7 @@ class Scheduler:
 
         Args:
             job: the job.
-            after: an open job that will end soon and that this one follows: until then the limit does not apply.
+            after: an open job that will end soon and that this job follows; while it is open, the limit does not apply.
         """
         with self._changed:
             if not self._is_open:

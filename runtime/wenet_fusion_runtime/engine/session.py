@@ -100,7 +100,7 @@ class Session:
     def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:
         """Replace the hot words of the stream, from the audio pushed next; see `Stream.set_hot_words`.
 
-        Takes seconds for tens of thousands of phrases.
+        For tens of thousands of phrases this takes seconds.
 
         Raises:
             Backlog: MOST_CHANGES changes are waiting; nothing changed.

@@ -44,7 +44,7 @@ def join(steps: Sequence[StepScores]) -> StepScores:
 
 
 class Backend(Protocol):
-    """The interface of a backend, which runs a model with torch or onnxruntime.
+    """The interface of a backend, which runs a model with torch, onnxruntime or the native step.
 
     Arrays have the types and shapes of `StepScores` and `AcousticModel`. A state is an opaque value: only the backend
     reads it, and no call changes it.

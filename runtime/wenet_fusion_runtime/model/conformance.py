@@ -64,8 +64,8 @@ it (the input tensor cannot be reshaped); export the model again
     def calling(self) -> Iterator[None]:
         """Turn exceptions of the model's graphs, and each `Mismatch`, into a `ModelFault` that names the file.
 
-        Other causes than the file pass unchanged: a ValueError, which means a wrong argument, a missing package, and
-        the lack of memory.
+        Exceptions that the file does not cause pass unchanged: a ValueError (a wrong argument), an ImportError (a
+        missing package), and a lack of memory.
         """
         try:
             yield

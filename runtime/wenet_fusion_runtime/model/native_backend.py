@@ -1,6 +1,6 @@
 """The backend of int8 ONNX archives on the native step of wenet-fusion-kernels, without onnxruntime.
 
-Rescoring runs on onnxruntime, which the first hypothesis to rescore loads.
+Rescoring runs on onnxruntime, which is loaded when the first hypotheses are rescored.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class NativeBackend:
 
 
 def has_native_step(path: Path) -> bool:
-    """Return whether an archive says where its weights are, so that the native step can run it."""
+    """Return whether an archive has the table of its weights (native.json), which the native step needs."""
     with zipfile.ZipFile(path) as archive:
         return NATIVE in archive.namelist()
 

@@ -1,6 +1,6 @@
 """The member native.json of an int8 ONNX archive: where step.onnx holds the tensors that the native step needs.
 
-The archive so holds its weights only once. The tensors and ranges are in the order of `expected_tensors` and
+So the archive holds its weights only once. The tensors and ranges are in the order of `expected_tensors` and
 `expected_ranges` of wenet_fusion_kernels.
 """
 

@@ -1,4 +1,4 @@
-"""Formatters of closed segments, e.g. for numbers, dates and punctuation: from a library or a user's function."""
+"""Rewrite the text of closed segments, e.g. numbers and dates, with a library or a user's function."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-# Zero-width joiners and non-joiners are kept after a letter of an Arabic or Indic script, whose spelling they are part
-# of; a non-joiner must also precede such a letter.
+# Zero-width joiners and non-joiners are part of the spelling in Arabic and Indic scripts. They are kept after a letter
+# of such a script; a non-joiner must also precede such a letter.
 _JOINING = "[\u0600-\u109f\u1780-\u18af]"
 _JOINERS = re.compile(f"(?<={_JOINING})(\u200d|\u200c(?=[\u200c\u200d]*{_JOINING}))[\u200c\u200d]*|[\u200c\u200d]+")
 _WIDTH_FORMS = re.compile("[\u3000\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]+")
@@ -53,7 +53,7 @@ def longest_mark_run(text: str) -> int:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Return the forms in which a vocabulary may hold a text, the normal one first.
+    """Return the forms in which a vocabulary may hold a text, the normalised one first.
 
     Vocabularies of earlier versions were not normalised: they hold texts unchanged or decomposed (NFD).
 

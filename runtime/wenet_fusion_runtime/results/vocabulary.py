@@ -11,7 +11,7 @@ SOS_EOS = 2
 RESERVED = ("<blank>", "<unk>", "<sos/eos>")
 JOINS = ("words", "pieces")
 WORD_START = "\u2581"  # sentencepiece's mark of a word's start
-# First and last characters of Han with its marks, Hiragana and Katakana, which put no spaces between words.
+# First and last characters of scripts without spaces between words: Han with its marks, Hiragana, Katakana.
 _UNSPACED = (
     ("\u3005", "\u3007"),
     ("\u3040", "\u30ff"),
@@ -25,7 +25,7 @@ _UNSPACED = (
 
 
 def is_unspaced(character: str) -> bool:
-    """Return whether a character is Chinese or Japanese, which put no spaces between words."""
+    """Return whether a character belongs to Chinese or Japanese, which are written without spaces between words."""
     return character >= "\u3005" and any(first <= character <= last for first, last in _UNSPACED)
 
 

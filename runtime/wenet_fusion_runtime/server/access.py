@@ -122,6 +122,6 @@ def _parse(origin: str) -> tuple[str, int] | None:
 
 
 def _app(origin: str) -> str | None:
-    """Return the origin of an app in lower case; None if it is not an app's."""
+    """Return an origin in lower case if it belongs to an app, else None."""
     scheme, _, host = origin.lower().partition("://")
     return f"{scheme}://{host}" if scheme in _APP_SCHEMES and _hostname(host) and "@" not in host else None

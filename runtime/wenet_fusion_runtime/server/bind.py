@@ -43,8 +43,8 @@ class BindOptions:
 def bind(options: BindOptions) -> list[socket.socket]:
     """Return bound sockets, one for each address of the host.
 
-    The sockets listen, because a second program can bind a port on which no socket listens yet; only the sockets of a
-    shared port do not listen. Clients that connect before the server accepts connections wait.
+    The sockets listen, because otherwise a second program could bind the same port. Sockets of a shared port do not
+    listen yet. Clients that connect before the server accepts connections wait.
 
     Raises:
         OSError: an address cannot be bound.

@@ -20,7 +20,7 @@ PIECE_SECONDS = (
 Changed = TypeVar("Changed")
 FormatAll = Callable[[tuple[Result, ...]], Awaitable[tuple[Result, ...]]]
 
-MAX_UPDATES = 64  # number of waiting updates from which `push` waits
+MAX_UPDATES = 64  # `push` waits while this many updates are waiting
 
 
 class LiveSession:

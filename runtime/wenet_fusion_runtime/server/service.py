@@ -91,7 +91,7 @@ class Service:
         return len(self._clients)
 
     def add(self, client: Client) -> None:
-        """Add a client, for which a drain waits."""
+        """Add a client; `drain` waits for it."""
         self._clients.add(client)
 
     def remove(self, client: Client) -> None:
@@ -160,7 +160,7 @@ class Service:
             seconds: longest time to wait.
             hurry: ends the wait when set.
         Returns:
-            the number of clients that had to be ended.
+            The number of clients that had to be ended.
         """
         self.is_draining = True
         for client in list(self._clients):

@@ -41,7 +41,7 @@ class SessionOptions:
     sample_rate: int = SAMPLE_RATE  # Hz
     sample_format: str = INT16  # one of SAMPLE_FORMATS
     chunk: int | None = None  # encoder frames; None: the server's
-    left: int | None = None  # chunks; None: the server's, or with `chunk` the value used in training
+    left: int | None = None  # chunks; None: the server's, or with `chunk` the largest number used in training
     hot_words: tuple[HotWord, ...] = ()
     endpoint: EndpointRules | None = None  # None: the server's
     timestamps: bool = False  # add words with times and confidence to every result

@@ -25,7 +25,7 @@ class ChunkChoice:
     """
 
     chunk: int | None = None  # encoder frames; None: the model's default
-    left: int | None = None  # chunks; None: the value used in training
+    left: int | None = None  # chunks; None: the largest number used in training
     allow_untrained: bool = False  # also accept sizes that the model was not trained with, for all sessions
 
 

@@ -53,7 +53,7 @@ def shard(audio: bytes) -> bytes:
 
 
 def use_model(path: Path) -> None:
-    """Load a language model and score words: finite, and never above 0."""
+    """Load a language model, and check that its scores of words are finite and never above 0."""
     model = load_language_model(path)
     state = model.start()
     for word in ("a", "zebra", ""):

@@ -1,4 +1,4 @@
-"""Epochs of sequential shards, as tests read and compare them."""
+"""Read the epochs of sequential shards, and compare them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDLESS = 10**9
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Second tries follow at once."""
+    """Retry failed reads at once, without a pause."""
     monkeypatch.setattr(tar_members, "FIRST_PAUSE_SECONDS", 0.001)
 
 
@@ -69,7 +69,7 @@ def keys(batches: list[LoadedBatch]) -> list[tuple[str, ...]]:
 
 
 def same(left: list[LoadedBatch], right: list[LoadedBatch]) -> bool:
-    """Whether two epochs are the same in every bit."""
+    """Return whether two epochs are the same, bit for bit."""
     return len(left) == len(right) and all(
         one[1:] == two[1:]
         and one.batch.keys == two.batch.keys

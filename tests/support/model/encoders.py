@@ -1,4 +1,4 @@
-"""Random encoders, and the encoder as the laws take it."""
+"""Random encoders, and encoders in the form that laws.py expects."""
 
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def build(geometry: Geometry) -> Encoder:
 
 
 def encoder_op(encoder: Encoder, chunking: Chunking) -> laws.Op:
-    """Lengths count features, as the law wants them; the encoder counts its own frames."""
+    """Return an encoder as an op of laws.py: its lengths count feature frames instead of encoder frames."""
 
     def op(x: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         out = encoder(x, lengths // FEATURES, chunking, state)

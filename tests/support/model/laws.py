@@ -33,13 +33,13 @@ random_geometries = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    phases=[Phase.explicit, Phase.generate],  # the geometries are small as they are, and shrinking one takes minutes
+    phases=[Phase.explicit, Phase.generate],  # the geometries are small already, and shrinking an example takes minutes
     suppress_health_check=[HealthCheck.too_slow],
 )
 
 
 def split(op: Op, state: Tree, x_BN: Tensor, lengths_B: Tensor, cuts: Sequence[int]) -> float:
-    """Any cut gives the same outputs, and the same final state of every row that is full to its end."""
+    """Every cut of the input gives the same outputs, and the same final state for each row without padding."""
     steps = x_BN.size(1)
     whole, whole_state = op(x_BN, lengths_B, state)
     blocks = []
@@ -61,7 +61,7 @@ def batch(op: Op, join: Callable[[list[Tree]], Tree], xs: Sequence[Tensor], stat
         op: any op.
         join: makes one state of several.
         xs: (1, N, ...) for each stream, of different lengths.
-        states: each stream's own.
+        states: one state for each stream.
     """
     steps = max(x.size(1) for x in xs)
     x_BN = torch.full((len(xs), steps, *xs[0].shape[2:]), 1e3, dtype=xs[0].dtype)
@@ -105,7 +105,7 @@ def padding(
 
 
 def fusion(model: nn.Module, run: Callable[[nn.Module], Tree]) -> float:
-    """Fused equals unfused in what `run` makes of a module, and no BatchNorm is left."""
+    """`run` returns the same for the fused and the unfused module, and no BatchNorm is left in the fused one."""
     fused = fuse_norms(nn.Sequential(copy.deepcopy(model).eval()).eval())[0]
     assert not any(isinstance(module, _NormBase) for module in fused.modules())
     return difference(run(fused), run(model.eval()))
@@ -122,10 +122,10 @@ def forgetful(op: Op, spoil: Callable[[Tree, Tree], Tree]) -> Op:
 
 
 def difference(value: Tree, target: Tree) -> float:
-    """Largest over all tensors, relative to each one's largest value; infinite for other shapes or where not finite.
+    """Return the largest difference of two tensors, relative to the largest value; infinity if a shape differs.
 
-    A tensor that is nothing but rounding errors beside the others, such as a gradient that is zero in theory, is
-    measured by a thousandth of them.
+    A tensor may be tiny, e.g. a gradient that is zero in theory and holds rounding errors only. Its difference is taken
+    relative to a thousandth of the largest value of all tensors.
     """
     values, targets = ([leaf.detach().double() for leaf in leaves(tree)] for tree in (value, target))
     if [tensor.shape for tensor in values] != [tensor.shape for tensor in targets]:
@@ -168,7 +168,7 @@ def tree_map(function: Callable[..., Tensor], *trees: Tree) -> Tree:
 
 
 def join(states: Sequence[Tree]) -> Tree:
-    """One state of the rows of several."""
+    """Join the rows of several states into one state."""
     return tree_map(lambda *tensors: torch.cat(tensors), *states)
 
 

@@ -19,12 +19,12 @@ def run_ranks(function: Callable[..., Any], world: int, folder: Path, *arguments
     """Call `function(ranks, *arguments)` in `world` processes and return what each rank returned.
 
     Args:
-        function: of a module, so that the processes can import it.
+        function: function of a module, so that the processes can import it.
         world: number of ranks.
         folder: an empty folder for rendezvous, arguments and results.
-        arguments: of the function; pickled.
+        arguments: arguments of the function; pickled.
     """
-    # A server that has loaded everything once starts each process in a moment.
+    # The fork server loads these modules once, so that each process starts quickly.
     multiprocessing.set_forkserver_preload(["torch.distributed", "wenet_fusion.recipe"])
     torch.save((function, arguments), folder / "call.pt")
     context = torch.multiprocessing.start_processes(

@@ -30,7 +30,7 @@ def start(recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path) -> T
 
 
 def run_until(trainer: Trainer, step: int) -> None:
-    """Runs, and dies in the update that makes this step: before it is logged or saved."""
+    """Run until the update of this step, and die before the step is logged or saved."""
     log = trainer.log.step
 
     def log_or_die(number, epoch, values):
@@ -44,7 +44,7 @@ def run_until(trainer: Trainer, step: int) -> None:
 
 
 def killed_run(recipe: RecipeConfig, corpus: tuple[Path, Path], folder: Path) -> Path:
-    """The directory of a run that was killed in step 4 and has saved step 2, if it saves every second; copy it."""
+    """Return the folder of a run that was killed in step 4; it has step 2 if it saves every second step. Copy it."""
     run_until(start(recipe, corpus, folder), 4)
     return folder
 

@@ -1,4 +1,4 @@
-"""Streaming models and exported files as the laws take them, and audio for them."""
+"""Streaming models and exported files in the form that laws.py expects, and audio for them."""
 
 import numpy as np
 import torch

@@ -21,7 +21,7 @@ def model_features(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
 
 
 def ended(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
-    """Audio with the silence that training ended it with, in whole encoder frames."""
+    """Return audio with the right padding of training, in whole encoder frames."""
     frontend = trained.config.model.frontend
     count = len(samples) + frontend.right_padding_samples
     return np.pad(samples, (0, frontend.right_padding_samples + -count % frontend.frame_samples)).astype(np.float32)
@@ -44,7 +44,7 @@ def expected_log_probs(trained: TrainedModel, features: np.ndarray, chunking: Ch
 
 
 def our_tokens(trained: TrainedModel, samples: np.ndarray, chunking: Chunking, frames: int | None = None) -> list[int]:
-    """Greedy tokens of our runtime, which ends the utterance by itself; of its first frames on request."""
+    """Greedy tokens of our runtime, which adds the right padding itself; of the first `frames` frames only if given."""
     step = offline_step(acoustic_model(trained), [samples], *chunking)
     best = step.row(0)[0].ids[:frames, 0]
     return greedy(np.eye(len(trained.tokenizer.vocabulary))[best])

@@ -17,7 +17,7 @@ INT32_MAX = (1 << 31) - 1
 
 
 class AsrModel:
-    """The part that both runtimes share: the number of feature frames of a call. The arguments are its flags."""
+    """The part that both runtimes of WeNet share. The arguments are its flags."""
 
     right_context: int
     subsampling_rate: int
@@ -35,7 +35,7 @@ class AsrModel:
         return self.chunk_size * self.subsampling_rate
 
     def forward_encoder(self, chunk_feats: np.ndarray) -> np.ndarray | None:
-        """Log-probabilities (M, V) of a chunk's frames; None if the runtime passes over it."""
+        """Return log-probabilities (M, V) of a chunk's frames; None if the runtime skips the chunk."""
         log_probs = None
         if len(self.cached_feature) + len(chunk_feats) > self.right_context + 1:
             log_probs = self.forward_encoder_func(np.stack([*self.cached_feature, *chunk_feats])[None])
@@ -116,7 +116,7 @@ class TorchAsrModel(AsrModel):
 
 
 class OnnxAsrModel(AsrModel):
-    """Its flags must be those of the export; here they come from the metadata, as the runtime's own fields do."""
+    """The onnxruntime model. Its flags must equal those of the export, so they are read from the graph's metadata."""
 
     def __init__(self, folder: Path, suffix: str = ".onnx"):
         self.encoder = open_graph(folder / f"encoder{suffix}")
@@ -155,7 +155,7 @@ class OnnxAsrModel(AsrModel):
             if chunk_idx < self.num_left_chunks:
                 mask[: (self.num_left_chunks - chunk_idx) * self.chunk_size] = False
             values["att_mask"] = mask[None, None]
-        # The runtime skips a name of the graph that it does not have: then too few inputs arrive.
+        # The runtime skips input names that it does not know; the graph would then get too few inputs.
         names = [node.name for node in self.encoder.get_inputs()]
         outputs = self.encoder.run(None, {name: values[name] for name in names})
         self.offset += outputs[0].shape[1]
@@ -172,7 +172,7 @@ class OnnxAsrModel(AsrModel):
         for row, hyp in enumerate(hyps):
             padded[row, : len(hyp) + 1] = [self.sos, *hyp]
         names = [node.name for node in self.rescore.get_inputs()]
-        assert len(names) == 3  # three values are passed, whatever the graph wants
+        assert len(names) == 3  # the runtime always passes three values
         values = (padded, lengths, np.concatenate(self.encoder_outs, 1))
         probs, r_probs = self.rescore.run(None, dict(zip(names, values)))
         return combine(self, probs, r_probs, hyps, reverse_weight)
@@ -216,13 +216,13 @@ class SherpaModel:
         return (self.chunk_size - 1) * self.subsampling_factor + self.right_context + 1
 
     def decode(self, features: np.ndarray) -> np.ndarray:
-        """Log-probabilities (M, V) of what is decoded of a stream of features (T, F): a tail of whole chunks is not."""
+        """Return log-probabilities (M, V) of features (T, F). sherpa-onnx omits the last chunk, even a whole one."""
         size = self.output_size // self.head * 2
         attn_cache = np.zeros((self.num_blocks, self.head, self.required_cache_size, size), np.float32)
         conv_cache = np.zeros((self.num_blocks, 1, self.output_size, self.cnn_module_kernel - 1), np.float32)
         offset, processed, found = np.array([self.required_cache_size]), 0, []
         names = [node.name for node in self.session.get_inputs()]
-        assert len(names) == 6  # fewer end the process
+        assert len(names) == 6  # with fewer, sherpa-onnx ends the process
         while processed + self.chunk_length < len(features):
             attn_mask = np.ones((1, 1, self.required_cache_size + self.chunk_size), bool)
             chunk_idx = int(offset[0]) // self.chunk_size - self.left_chunks

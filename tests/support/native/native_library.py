@@ -23,7 +23,7 @@ def build_kernels(folder: Path, flags: Sequence[str] = ()) -> Path:
         folder: any folder; processes that share it wait for each other.
         flags: more flags of the compiler.
     """
-    from conftest import absent  # which imports this module
+    from conftest import absent  # here, because conftest imports this module
 
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:

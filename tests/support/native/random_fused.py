@@ -92,7 +92,7 @@ class Reference:
         self.past = [np.zeros((n.kernel - 1, n.dim)) for _ in range(n.layers)]
 
     def step(self, samples: np.ndarray, cached: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the frames (T, D) and the log-probabilities (T, V) of a chunk, and go on from there."""
+        """Return the frames (T, D) and the log-probabilities (T, V) of the next chunk of the stream."""
         x = self._linear("subsampled", self._subsampled(self._features(samples)))
         for layer in range(self.sizes.layers):
             name = f"layers.{layer}"

@@ -1,5 +1,5 @@
-// Runs a recorded call of the library with the code for every family of processors that runs here, and prints the name
-// of each and a checksum of its outputs and states. For sanitizers and emulators, in which Python does not run.
+// Runs a recorded call of the library with the code of every family that this processor can run, and prints the name of
+// each family and a checksum of its outputs and states. For sanitizers and emulators, in which Python does not run.
 //
 // The file: sizes; number of tensors, each with its number of bytes; ranges; streams, cached frames, number of chunks,
 // their frames; samples. Numbers are int32, ranges and samples float.
@@ -58,7 +58,7 @@ int main(int, char** arguments) {
   std::fclose(file);
 
   std::vector<const void*> pointers;
-  for (const auto& tensor : tensors) pointers.push_back(tensor.data());  // aligned, as Python's checks make them
+  for (const auto& tensor : tensors) pointers.push_back(tensor.data());  // aligned, as the checks in Python ensure
   for (int family = 0; family < wenet_fusion_families(); ++family) {
     if (!*wenet_fusion_family(family)) continue;
     void* model = wenet_fusion_load(sizes.data(), pointers.data(), ranges.data(), family);

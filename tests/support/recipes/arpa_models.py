@@ -1,4 +1,4 @@
-"""A language model of order 3 in ARPA format, and what it scores."""
+"""A language model of order 3 in ARPA format, and its scores."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A comparison whose runs end at once: what is known of them, and a command that writes their logs."""
+"""A comparison whose runs end at once: their known outcomes, and a command that writes their logs."""
 
 import json
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ def small_study(folder: Path, **changes: object) -> Study:
 
 @dataclass
 class KnownRuns:
-    """Runs that have ended so far. Obeys `Found`."""
+    """The runs that have ended so far; implements the protocol `Found`."""
 
     outcomes: dict[RunSpec, Outcome] = field(default_factory=dict)
     evaluated: set[RunSpec] = field(default_factory=set)
@@ -106,7 +106,7 @@ def write_results(folder: Path, errors: list[int]) -> None:
 
 
 def write_times(path: Path, seconds: dict[str, float]) -> None:
-    """Write measured times of updates; a streaming step takes a tenth, and in-place BatchNorm is not exported."""
+    """Write times of updates; a streaming step takes a tenth of an update, and in-place BatchNorm is not exported."""
     updates = {name: {"median": 1000 * value} for name, value in seconds.items()}
     steps = {name: {"median": 100 * value} for name, value in seconds.items() if name != "batch_norm_in_place"}
     record = {

@@ -1,4 +1,4 @@
-"""Audio files of many kinds, made by FFmpeg (PyAV) and libsndfile: what people have, and what programs leave behind."""
+"""Audio files of many kinds, made by FFmpeg (PyAV) and libsndfile: common files, and damaged or unfinished ones."""
 
 import functools
 import io
@@ -32,7 +32,7 @@ def speech(rate: int, channels: int = 1, seconds: float = SECONDS) -> np.ndarray
 
 
 class Pipe(io.RawIOBase):
-    """Takes what is written, and cannot seek: encoders cannot go back to state lengths."""
+    """An output that cannot seek, so encoders cannot go back and write the lengths."""
 
     def __init__(self) -> None:
         self.content = bytearray()

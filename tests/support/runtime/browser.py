@@ -12,8 +12,8 @@ from typing import Any
 
 CHROMIUM = "chromium"
 PATIENCE = 20_000  # milliseconds until an expectation fails
-INSECURE = "insecure"  # a name of this computer that browsers do not take for it
-OpenPage = Callable[..., Any]  # of `opened_pages`
+INSECURE = "insecure"  # a host name of this computer, which browsers, unlike localhost, treat as insecure
+OpenPage = Callable[..., Any]  # type of the function that `opened_pages` yields
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -65,7 +65,7 @@ def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
     contexts, errors = [], []
 
     def is_error(message: Any) -> bool:
-        is_lost = message.text.startswith("WebSocket connection to")  # the page says so itself
+        is_lost = message.text.startswith("WebSocket connection to")  # the page reports this itself
         return message.type in ("error", "warning") and not is_lost
 
     def start(url: str = url, script: str = "", permissions: tuple[str, ...] = ("microphone",), **options: Any) -> Any:
@@ -144,7 +144,7 @@ class CutProxy:
         return len(cut) // 2
 
     def silence(self) -> None:
-        """Read and forward nothing more from the open connections, and leave them open, like a network that is lost."""
+        """Stop forwarding, but leave the connections open, as if the network were lost."""
         silent, self._open = self._open, []
         self._silent += silent
 

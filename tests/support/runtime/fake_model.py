@@ -211,7 +211,7 @@ def onnx_graphs(sharpness: float = 200.0) -> dict[str, bytes]:
 
 
 def _export(module: nn.Module, examples: tuple[Tensor, ...], inputs: dict, outputs: tuple[str, ...]) -> bytes:
-    """`inputs`: the dynamic axes of each."""
+    """Return the ONNX graph of a module; `inputs` gives the dynamic axes of each input."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -30,13 +30,13 @@ def record(name: str, inputs: int = 1, rate: float = 48000.0, host: int = 0) -> 
 
 
 class FakeSoundDevice:
-    """To be put into sys.modules as sounddevice.
+    """A fake of the module sounddevice, for sys.modules.
 
     Args:
         devices: from `record`.
         default: index of the default input device.
         refuses: returns PortAudio's error code for (rate, channels), or None.
-        plays: what happens to a stream that was opened, in a thread of its own.
+        plays: function that feeds an opened stream; called in its own thread.
     """
 
     PortAudioError = PortAudioError
@@ -71,7 +71,7 @@ class FakeSoundDevice:
 
 
 class FakeStream:
-    """The caller of `deliver` takes the part of PortAudio's thread."""
+    """A stream; the caller of `deliver` acts as PortAudio's thread."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class FakeStream:
         self.active, self.closed = False, True
 
     def deliver(self, samples: np.ndarray, overflow: bool = False, age: float = 0.0) -> None:
-        """Samples (n, channels) whose last one is `age` seconds old."""
+        """Deliver samples (n, channels); the last one is `age` seconds old."""
         now = 1000.0
         clock = SimpleNamespace(currentTime=now, inputBufferAdcTime=now - age - len(samples) / self.rate)
         # PortAudio's memory is valid within the callback only.

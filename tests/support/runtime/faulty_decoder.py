@@ -1,6 +1,7 @@
 """The process that decodes uploads, with a reader that fails where a file says so.
 
-A file that holds only the name of a fault fails when it is opened, one that ends with the name after its first block.
+A file that contains only the name of a fault fails when it is opened. A file that ends with the name of a fault fails
+after its first block.
 """
 
 import os

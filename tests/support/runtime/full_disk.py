@@ -1,4 +1,4 @@
-"""A disk that is full, without one: the system refuses to let files grow."""
+"""Simulate a full disk: the system does not let files grow."""
 
 import contextlib
 import resource

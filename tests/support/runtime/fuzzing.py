@@ -25,8 +25,8 @@ from hypothesis.strategies import SearchStrategy
 SECONDS = float(os.environ.get("WENET_FUSION_FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("WENET_FUSION_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
 SLOWEST = 20.0  # seconds of the processor for one input
-LONGEST = 120.0  # seconds until it is done: machines are shared
-MEMORY_BYTES = 1 << 29  # that the inputs of a subject may take, in addition to what the process has
+LONGEST = 120.0  # seconds of wall time for one input: machines are shared
+MEMORY_BYTES = 1 << 29  # memory for the inputs of a subject, in addition to the memory of the process
 MOST_FILES = 3  # descriptors that may stay open
 EXAMPLES = 50  # between two looks at the clock
 NUMBERS = (0, 1, 2, 0x7F, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1)
@@ -40,7 +40,7 @@ def fuzz(strategy: SearchStrategy[T], check: Callable[[T], object], share: float
     Args:
         strategy: makes inputs.
         check: uses one; it may raise ValueError or OSError with a message.
-        share: of the time.
+        share: share of the time budget.
         place: what every message must contain, such as a path; without it, a message may be several lines long.
     """
     print(f"WENET_FUSION_FUZZ_SEED={SEED}")

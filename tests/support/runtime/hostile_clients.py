@@ -63,7 +63,7 @@ async def odd_bytes(server: ServerProcess) -> str:
 
 
 async def huge_frame(server: ServerProcess) -> str:
-    """100 MB, truly sent as far as the server takes it, while the answer is awaited."""
+    """Send a frame of 100 MB until the server hangs up, and read its answer at the same time."""
     raw = await raw_socket(server)
     reader, writer = await asyncio.open_connection(sock=raw)
     answering = asyncio.ensure_future(_until_closed(reader))
@@ -96,7 +96,7 @@ async def many_fragments(server: ServerProcess) -> str:
     try:
         writer.write(
             frame(1, b'{"signal":"start"}') + b"\x02" + frame(2, bytes(100))[1:]
-        )  # without the bit of the last one
+        )  # without the bit that marks the last fragment
         for _ in range(100):
             writer.write(b"\x00" + frame(2, bytes(30000))[1:])
             await writer.drain()
@@ -108,7 +108,7 @@ async def many_fragments(server: ServerProcess) -> str:
 
 
 async def never_reads(server: ServerProcess) -> str:
-    """Segments of one frame, whose results fill the buffers of both systems; then nothing is taken for a second."""
+    """Read nothing, so that the results of one-frame segments fill the buffers of both systems."""
     raw, loop = await raw_socket(server, 4096), asyncio.get_running_loop()
     rules = {"rule1_seconds": 0.04, "rule2_seconds": 0.04, "rule3_seconds": 0.04}
     start = {

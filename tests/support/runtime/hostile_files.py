@@ -1,4 +1,4 @@
-"""Files that are not what a command expects: one of each kind that a path can lead to."""
+"""Files that a command does not expect: one for each kind of file that a path can lead to."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_hostile_files(folder: Path) -> list[Path]:
-    """Fill an empty folder with them, and return their paths."""
+    """Write the files to an empty folder, and return their paths."""
     (folder / "folder").mkdir()
     (folder / "empty").touch()
     (folder / "binary").write_bytes(random.Random(0).randbytes(3000))

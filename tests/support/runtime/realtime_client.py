@@ -1,4 +1,4 @@
-"""A client of OpenAI's realtime protocol: the official one, whose events are kept."""
+"""OpenAI's official client of the realtime protocol, with a record of all events."""
 
 import asyncio
 import base64

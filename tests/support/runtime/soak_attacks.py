@@ -24,7 +24,7 @@ import soundfile
 from support.runtime.hostile_clients import CHUNKED, QUICK, START, huge_frame, many_fragments, never_reads, plain_socket
 from support.runtime.server_process import connected, frame, http, raw_socket
 
-FLOOD_SECONDS, FLOOD_BYTES = 10.0, 1_000_000  # of one connection, and per second
+FLOOD_SECONDS, FLOOD_BYTES = 10.0, 1_000_000  # seconds per connection, bytes per second
 CUT_SECONDS = (0.02, 1.0)  # after which a client hangs up
 REFUSED = (OSError, EOFError, AssertionError, ValueError, asyncio.TimeoutError, aiohttp.ClientError)  # or hung up
 
@@ -45,7 +45,7 @@ Attack = Callable[[Target], Awaitable[object]]
 
 @functools.cache
 def long_recording(form: str) -> bytes:
-    """Two minutes at 48 kHz in stereo, ten of FLAC."""
+    """Return two minutes of stereo at 48 kHz; ten minutes if the format is FLAC."""
     piece = (3000 * np.random.default_rng(0).standard_normal((48000, 2))).astype(np.int16)
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", 48000, 2, format=form, subtype=SUBTYPES[form]) as sound:

@@ -26,7 +26,7 @@ class Session:
         self._set_size()
 
     def run(self, script: Callable[[], None], *arguments: object) -> int:
-        """The status of the command; raises what the script raises."""
+        """Run the command and the script; return the exit status, or raise the error of the script."""
         failures: list[BaseException] = []
 
         def beside() -> None:
@@ -56,7 +56,7 @@ class Session:
         os.write(self._writer, samples.astype("<i2").tobytes())
 
     def resize(self, columns: int) -> None:
-        """Once the command has written all it has to say: what it drew for the old width must not meet the new one."""
+        """Resize the terminal once all output has arrived: no output for the old width may be drawn at the new one."""
         written = -1
         while written != len(self.raw):
             written = len(self.raw)
@@ -65,7 +65,7 @@ class Session:
         self._set_size()
 
     def wait_for(self, *lines: str) -> None:
-        """Until these are the terminal's rows."""
+        """Wait until the terminal shows these rows."""
         deadline = time.monotonic() + 20
         while self.rows() != list(lines):
             assert time.monotonic() < deadline, (self.rows(), lines)

@@ -32,7 +32,7 @@ class Shape(NamedTuple):
     kernel: int = 5
     bidirectional: bool = True
     positions: int = POSITIONS
-    sharpness: float = 0.0  # of the letters by loudness; 0: scores are random numbers of the whole encoder
+    sharpness: float = 0.0  # certainty with which loudness is read as letters; 0: random scores of all channels
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
@@ -165,7 +165,7 @@ class FakeWenet(nn.Module):
 
 
 def loudness(level: float) -> float:
-    """Return the mean filter bank of noise at +-level, about."""
+    """Return the approximate mean filter bank of noise at +-level."""
     return 2 * math.log(level * 32768) + 7.1
 
 

@@ -30,7 +30,7 @@ RATE = 16000
 
 
 def wenet_module(name: str) -> types.ModuleType:
-    """Import a module of WeNet; skip the test, or fail it where that is promised, without the package."""
+    """Import a module of WeNet. Without the package skip the test, or fail it if the package is promised."""
     try:
         return import_wenet(name)
     except ImportError as error:
@@ -81,7 +81,7 @@ def export_graphs(folder: Path, chunk: int, left: int, reverse_weight: float = 0
     output = folder / f"onnx_{chunk}_{left}"
     flags = _flags(folder, output_dir=output, chunk_size=chunk, num_decoding_left_chunks=left)
     export = torch.onnx.export
-    # WeNet's script is of a time when TorchScript's exporter was the only one.
+    # WeNet's script was written when torch had only the exporter for TorchScript.
     with mock.patch("torch.onnx.export", lambda *args, **kwargs: export(*args, **kwargs, dynamo=False)):
         _main("bin.export_onnx_cpu", [*flags, "--reverse_weight", str(reverse_weight)])
     for name in ("units.txt", "train.yaml"):
@@ -105,7 +105,7 @@ def stream_frames(model: Any, features: torch.Tensor, chunk: int, left: int) -> 
 
 @torch.no_grad()
 def graph_frames(model: Any, features: torch.Tensor, chunk: int, left: int) -> torch.Tensor:
-    """Return the same as WeNet drives its graphs with a left context: positions begin after a cache full of zeros."""
+    """Return the frames as WeNet computes them with its graphs: positions begin after a cache full of zeros."""
     encoder, embed, cached = model.encoder, model.encoder.embed, chunk * left
     layers, width = len(encoder.encoders), encoder.output_size()
     attention = encoder.encoders[0].self_attn
@@ -184,9 +184,9 @@ def _main(name: str, flags: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _as_wenet(init_model: types.ModuleType) -> Iterator[None]:
-    """Take back two changes of Rev.com's: they keep plain transformers and scripts of two decoders from being built."""
+    """Undo two changes by Rev.com that prevent building plain transformers, and scripting models with two decoders."""
     classes, model = init_model.WENET_ENCODER_CLASSES, wenet_module("transformer.asr_model").ASRModel
-    # Its search by the decoder alone calls a method that the class of two decoders lacks.
+    # `attention_decoding` calls a method that the class of two decoders lacks.
     no_search = mock.patch.object(model, "attention_decoding", torch.jit.unused(lambda self: None))
     with mock.patch.dict(classes, {"transformer": _without(classes["transformer"], "num_langs")}), no_search:
         yield

@@ -1,4 +1,4 @@
-"""Small recipes of WeNet's as its train.py saves them: the YAML that its init_model takes."""
+"""Small WeNet recipes in YAML, as WeNet's train.py saves them and its init_model reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
     reserved: bool = True  # <sos/eos> is token 2; else the last one, as in WeNet's first recipes
 
     def tokens(self) -> list[str]:
-        """Return the vocabulary, one letter of Chinese for each token."""
+        """Return the vocabulary; each token is a Chinese character."""
         letters = [chr(0x4E00 + number) for number in range(self.vocabulary - 3)]
         return (
             ["<blank>", "<unk>", "<sos/eos>", *letters]

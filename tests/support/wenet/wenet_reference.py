@@ -1,4 +1,4 @@
-"""What WeNet's C++ programs compute for a recording, by the drivers of `wenet_runtime.py`, beside our runtime."""
+"""The scores of WeNet's C++ programs, emulated by `wenet_runtime.py`, and the scores of our runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_log_probs(model: AcousticModel, samples: np.ndarray, chunk: int, left: i
 
 
 def assert_equal(found: np.ndarray, expected: np.ndarray, bound: float = 1e-4) -> None:
-    """The reference passes over a last window of one frame; all others are equal."""
+    """Check that all frames are equal, except a last window of one frame, which the reference skips."""
     assert 0 <= len(found) - len(expected) <= 1
     assert np.abs(found[: len(expected)] - expected).max() < bound
 

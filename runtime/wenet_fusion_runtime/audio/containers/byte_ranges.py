@@ -30,7 +30,7 @@ class Link(NamedTuple):
 
 
 class FileRange(io.RawIOBase):
-    """A read-only file of the bytes `start` to `end` of an open file, which must not be used meanwhile.
+    """A read-only view of the bytes `start` to `end` of an open file. Do not read from that file at the same time.
 
     Args:
         file: open, seekable file.
@@ -130,7 +130,7 @@ BinaryFile = BinaryIO | FileRange
 
 
 class Borrowed:
-    """A wrapper of a file that only its owner closes: `close` does nothing.
+    """A wrapper of a file whose `close` does nothing, because only the owner of the file closes it.
 
     >>> file = io.BytesIO(b"abc")
     >>> Borrowed(file).close()

@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def scan(find: Callable[[Window], T], window: Window, path: str | None) -> T:
-    """Return the result of `find` on a file; for a large file that has not changed, the kept result of its last scan.
+    """Return the result of `find` on a file. The result for a large file is kept and reused until the file changes.
 
     Args:
         find: a module-level function, so that it is the same object in each call; its result must not be changed.
         window: reads the file.
-        path: path of the file; None if it has none: then nothing is kept.
+        path: path of the file; None for a file without a path, whose result is not kept.
     """
     if path is None or window.size < LARGE_BYTES:
         return find(window)

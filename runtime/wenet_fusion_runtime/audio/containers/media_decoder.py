@@ -135,7 +135,7 @@ def _samples(frame: Any) -> np.ndarray:
 
 
 def _stated_seconds(container: Any, stream: Any) -> float:
-    """Return the duration of the audio that the container states; 0 if it states none, or only an estimate."""
+    """Return the stated duration of the audio in seconds; 0 if the container states none, or only an estimate."""
     if not container.format.name.startswith(_EXACT):
         return 0.0
     if stream.duration is not None:

@@ -114,7 +114,7 @@ class _Stream:
 
 
 class _FrameSearch:
-    """Finds where frames begin, a block of bytes at a time, so that damaged files take little time per byte."""
+    """Finds where frames begin. It searches one block at a time, so damaged files take little time per byte."""
 
     def __init__(self, window: Window, end: int) -> None:
         self._window, self._end = window, end
@@ -124,7 +124,7 @@ class _FrameSearch:
         self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return where the next two frames of `kind` begin (one at the end), or three of another kind; else the end."""
+        """Return where frames begin again: two of `kind` (at the end one), or three of another kind; else the end."""
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:

@@ -37,11 +37,11 @@ from wenet_fusion_runtime.audio.wav_header import (
     read_wav_header,
 )
 
-_HEAD_BYTES = 6000  # beginning of a file from which its kind is detected: at least three frames of mp3
+_HEAD_BYTES = 6000  # bytes at the beginning of a file that show its kind: at least three mp3 frames
 _FLAC = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # beginnings of a stream, with and without metadata
 _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
-# In libsndfile's log: a chunk states more bytes of samples than the file has. libsndfile shortens it without an error.
+# libsndfile logs a chunk of samples that states more bytes than the file has, and shortens it without an error.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _ID3_END = 128  # bytes of a tag at the end of mp3
 _SLACK_BYTES = 64  # difference of the sizes in libsndfile's log that padding and offsets may cause
@@ -127,7 +127,7 @@ def _mpeg_streams(window: Window) -> list[Link]:
 
 
 def _open_links(file: BinaryFile, path: str | None, links: list[Link]) -> Decoder:
-    """Open streams with libsndfile; a file with a single stream by its path, which is faster."""
+    """Open streams with libsndfile. A file with a single stream is opened by its path, which is faster."""
     (link, *more) = links
     is_whole = not more and not link.start and file.seek(0, io.SEEK_END) <= link.end + _ID3_END
     if path is not None and is_whole and not link.is_endless and len(link.parts) < 2:
@@ -209,7 +209,7 @@ def _open_wav_link(file: BinaryFile, window: Window, link: Link) -> Decoder:
 
 
 def _open_chunks(file: BinaryFile, header: WavHeader, link: Link) -> Decoder:
-    """Open plain samples in several chunks, of which other decoders read only one."""
+    """Open uncompressed samples in several chunks; other decoders read only one chunk."""
     sizes = [(end - start) // header.block * header.block for start, end in link.parts]
     parts = [(start, max(start, min(start + size, link.end))) for (start, _), size in zip(link.parts, sizes)]
     available = sum(end - start for start, end in parts)
@@ -231,7 +231,7 @@ def _is_trailer(window: Window, position: int) -> bool:
 
 
 def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
-    """Open a FLAC file; look for further streams only at the end of the first, because that reads the whole file."""
+    """Open a FLAC file. The search for further streams reads all bytes, so it starts at the end of the first stream."""
 
     def find_more() -> list[Link]:
         starts = [0]

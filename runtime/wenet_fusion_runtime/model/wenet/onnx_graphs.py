@@ -66,7 +66,7 @@ class CacheLayout(NamedTuple):
 
 
 class OnnxGraphs:
-    """Run encoder.onnx, ctc.onnx and decoder.onnx; see `Graphs`. The chunk size is that of their export.
+    """Run encoder.onnx, ctc.onnx and decoder.onnx; see `Graphs`. The chunk size was fixed at export.
 
     Args:
         encoder: session of encoder.onnx.

@@ -133,7 +133,7 @@ class RowBackend:
         scores = np.zeros((len(hyps), 2), np.float32)
         if not self._has_decoder:
             return scores
-        # Graphs cannot score a batch of empty hypotheses only: add one of a single token.
+        # Graphs cannot score a batch in which all hypotheses are empty, so add one with a single token.
         lengths = np.append(hyp_lengths, 1)
         started = np.zeros((len(lengths), int(lengths.max()) + 1), np.int64)
         started[:, 0] = self.geometry.sos

@@ -33,7 +33,7 @@ def export_command(folder: Path, checkpoint: str) -> str:
 
 
 def explain_folder(folder: Path) -> str:
-    """Return what a folder without an exported model is, and what to do with it."""
+    """Return a message about a folder without an exported model: what it is, and what to do with it."""
     names = {path.name for path in folder.iterdir()}
     if {"am", "conf"} <= names or {"am", "graph"} <= names or (folder / "am" / "final.mdl").exists():
         return _VOSK
@@ -62,7 +62,7 @@ def explain_folder(folder: Path) -> str:
 
 
 def explain_checkpoint(archive: zipfile.ZipFile, pickle: str, path: Path) -> str | None:
-    """Return what a zip of torch.save is and what to do; None if it may be a checkpoint of `wenet-fusion train`.
+    """Return a message about a zip of torch.save; None if it may be a checkpoint of `wenet-fusion train`.
 
     Args:
         archive: the open file.
@@ -82,7 +82,7 @@ def explain_checkpoint(archive: zipfile.ZipFile, pickle: str, path: Path) -> str
 
 
 def explain_script(archive: zipfile.ZipFile, code: list[str]) -> str | None:
-    """Return what a TorchScript file without our meta.json is and what to do; None if that is unknown.
+    """Return a message about a TorchScript file without our meta.json; None if its origin is unknown.
 
     Args:
         archive: the open file.
@@ -93,12 +93,12 @@ def explain_script(archive: zipfile.ZipFile, code: list[str]) -> str | None:
 
 
 def explain_members(names: set[str]) -> str | None:
-    """Return what a zip archive with members of these names is and what to do; None if that is unknown."""
+    """Return a message about a zip archive with members of these names; None if its origin is unknown."""
     return _VOSK if any(name.endswith(("am/final.mdl", "conf/mfcc.conf")) for name in names) else None
 
 
 def explain_no_zip(path: Path) -> str | None:
-    """Return what a file that is not a zip archive is and what to do; None if that is unknown."""
+    """Return a message about a file that is not a zip archive; None if its origin is unknown."""
     if path.suffix == ".mdl":
         return _VOSK
     try:

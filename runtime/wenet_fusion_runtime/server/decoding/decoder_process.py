@@ -24,7 +24,7 @@ import numpy as np
 from wenet_fusion_runtime.audio.reader import AudioReader
 
 REQUEST = struct.Struct("<i")  # channel; sent with two descriptors: the connection for the frames, and the file
-ANY_CHANNEL = -1  # None of AudioReader
+ANY_CHANNEL = -1  # stands for AudioReader(..., channel=None)
 FRAME = struct.Struct("<BI")  # header of a frame: its kind, and the size of its content in bytes
 RATE = struct.Struct("<I")
 GO = b"+"  # lets the child process of an upload compute its next frame

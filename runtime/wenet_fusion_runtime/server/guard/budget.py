@@ -32,7 +32,7 @@ class Budget:
         return max(0.0, -self._left / self._rate)
 
     def try_spend(self, amount: float, now: float) -> bool:
-        """Take an amount if the budget holds that much; return whether it did."""
+        """Take an amount if the budget holds that much; return whether it was taken."""
         self._refill(now)
         if self._left < amount:
             return False
@@ -53,8 +53,8 @@ class Budget:
 class Pace:
     """Makes a client wait according to a budget, and raises an error if it exceeds the budget for FLOOD_SECONDS.
 
-    If unread data of such a client fill the buffers of both systems, the server cannot see that the client has hung up:
-    the end of the connection arrives after the data.
+    Waiting alone is not enough: when unread data fill the buffers of both systems, the server cannot see that a client
+    has hung up, because the end of the connection arrives after the data.
 
     Args:
         budget: the budget, which several objects may share.
@@ -77,7 +77,7 @@ class Pace:
 
         Args:
             amount: the amount that the client has sent.
-            is_useful: it was audio, which may use up the budget for any time.
+            is_useful: the client has sent audio, which may use up the budget for any length of time.
         Raises:
             ClientError: the client exceeded the budget for too long.
         """

@@ -1,4 +1,4 @@
-"""aiohttp's protocol, with neutral error responses, paced parsing, and an end for requests that break off."""
+"""aiohttp's protocol with neutral error responses, paced parsing, and an error for bodies that cannot be parsed."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class _TranscribeAnswer:
 
 
 def written(output_format: str, transcript: Transcript) -> web.Response:
-    """Return a transcript in one of FORMATS as a response; the recording is named like all uploads."""
+    """Return a transcript in one of FORMATS as a response; NAME is the recording's name in it."""
     writer = make_writer(output_format, NAME, named=False)
     text = writer.begin() + "".join(map(writer.segment, transcript.results)) + writer.end(transcript.text)
     return web.Response(text=text, content_type=CONTENT_TYPES[FORMATS.index(output_format)], charset="utf-8")

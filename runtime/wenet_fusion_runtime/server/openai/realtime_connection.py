@@ -52,8 +52,8 @@ class _Take:
 class RealtimeConnection(LiveConnection):
     """Serves one client: receives audio, sends turns and transcripts; see `LiveConnection` for the other arguments.
 
-    A session of the engine is open from the beginning. A commit ends it and opens the next one, which does not count as
-    another session, so a connection never has more than two and keeps its place on a full server.
+    A session of the engine is open from the beginning. A commit ends it and opens the next one, which takes over its
+    place: a connection stays open on a full server, and never has more than two sessions.
 
     Args:
         prompt_words: turns prompts into hot words.
@@ -197,7 +197,7 @@ class RealtimeConnection(LiveConnection):
         return replace(options, hints=hints)
 
     async def _go_on(self, take: _Take, ending: Ending, options: RealtimeOptions) -> None:
-        """End the present audio, begin another session, and wait until all results of the present audio are sent."""
+        """End the current audio, begin another session, and wait until all results of the ended audio are sent."""
         session = await self._service.open(options.session_options(self._service.rules), after=take.session)
         self._opened.append(session)
         if self._error is not None:  # a limit has ended the session meanwhile
@@ -233,7 +233,7 @@ class RealtimeConnection(LiveConnection):
                     await self._send_all(items.update(update))
             is_due = take.ending is Ending.COMMIT and not items.has_ended
             if is_due or (take.ending is not Ending.CLEAR and items.is_open):
-                # Audio is pushed again only after `is_sent`: the difference is the length of this take.
+                # No audio is pushed until `is_sent` is set, so the difference is the length of this take.
                 await self._send_all(items.commit(self._audio_seconds - take.start_seconds))
             take.is_sent.set()
             if self._error is not None and take.session is self._session:

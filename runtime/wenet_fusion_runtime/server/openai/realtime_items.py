@@ -98,7 +98,7 @@ class ItemEvents:
         return self._item
 
     def _delta(self, item: _Item, words: tuple[Word, ...]) -> list[str]:
-        """Return an event with the words of the open segment that were not sent yet; an empty list without words."""
+        """Return an event with the words of the open segment that were not sent yet, or an empty list."""
         text = joined_words(words)
         if item.has_closed and words and words[0].spaced:
             text = f" {text}"

@@ -13,12 +13,12 @@ const SLOPE = (ATTENUATION - 8) / (2.285 * 2 * Math.PI * 2 * ZERO_CROSSINGS);
 export class Resampler {
   constructor(inputRate, outputRate) {
     const divisor = greatestCommonDivisor(inputRate, outputRate);
-    this.step = inputRate / divisor;       // distance of two outputs, in input samples / phases
+    this.step = inputRate / divisor;       // distance of two outputs, in units of 1 / phases of an input sample
     this.phases = outputRate / divisor;
     this.reach = inputRate === outputRate ? 0 : Math.ceil(ZERO_CROSSINGS * Math.max(1, inputRate / outputRate)) + 1;
     this.filters = inputRate === outputRate ? [new Float32Array([1])] : makeFilters(inputRate, outputRate, this);
     this.buffer = new Float32Array(this.reach);    // input from `reach` samples before the next output; first zeros
-    this.position = 0;                             // of the next output, in input samples / phases from the buffer's start
+    this.position = 0;                             // of the next output from the buffer's start, in the same unit
   }
 
   /** Add the next samples; return the outputs that they complete. */

@@ -245,8 +245,8 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
     """Return the tokens of any hypothesis with timestamps, as if it were the best one.
 
-    They begin no earlier than the segment, or than the first token of the best hypothesis if that is earlier, because a
-    result does not contain the end of the previous segment.
+    The tokens cannot begin before the segment or the best hypothesis begins, whichever is earlier: a result does not
+    contain the end of the previous segment.
     """
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
     return make_tokens(hypothesis, meta, earliest, result.end_seconds)

@@ -123,7 +123,7 @@ class WebSocket(web.WebSocketResponse):
             self._request.transport.abort()
 
     async def _linger(self) -> None:
-        """Wait until the client closes the connection; aiohttp drops what it sends. Closing at once would reset the
+        """Wait until the client closes the connection; aiohttp drops further data. Closing at once would reset the
         connection, and the client could lose the error message."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LINGER_SECONDS

@@ -28,7 +28,7 @@ from wenet_fusion_runtime.server.websocket.kept_audio import KeptAudio, Recordin
 
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 30.0
-SILENCE_SECONDS = 30.0  # a server that sends nothing for so long, not even an answer to a ping, counts as lost
+SILENCE_SECONDS = 30.0  # a server that sends nothing for this time, not even an answer to a ping, counts as lost
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to connect again
 
 
