@@ -1,4 +1,4 @@
-"""The benchmark of error rates: every form of each checkpoint, also of the Conformer to compare with."""
+"""The benchmark of error rates measures every form of each checkpoint, including the Conformer's."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The benchmark of WeNet's runtimes and sherpa-onnx: with mended audio they give the text of our runtime."""
+"""The benchmark of WeNet's runtimes and sherpa-onnx: with padded audio they give the text of our runtime."""
 
 import json
 import sys
@@ -31,4 +31,4 @@ def test_error_rates_are_those_of_what_was_decoded(
             assert (item.other_text, item.greedy) == (0, ours.greedy)
             assert item.rescored == (None if "sherpa" in item.runtime else ours.rescored)
     (cut,) = (item for item in outcomes if (item.runtime, item.audio) == ("sherpa-onnx, float32", "as it is"))
-    assert cut.other_text > 0 and cut.greedy > ours.greedy, "without a tail its last words are missing"
+    assert cut.other_text > 0 and cut.greedy > ours.greedy, "without right padding the last words are missing"

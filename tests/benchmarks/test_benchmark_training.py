@@ -61,7 +61,7 @@ def init_model(args, configs):
 
 @pytest.fixture
 def no_wenet() -> Iterator[None]:
-    """Hide WeNet where it was imported before, and whatever the test imports in its place."""
+    """Hide a WeNet that was imported before; afterwards remove what the test has imported instead."""
     before = {name: sys.modules.pop(name) for name in wenet_modules()}
     yield
     for name in wenet_modules():
@@ -75,7 +75,7 @@ def wenet_modules() -> list[str]:
 
 @pytest.fixture
 def fake_wenet(tmp_path: Path, no_wenet: None) -> Path:
-    """A folder whose package has WeNet's names; its own start cannot be run."""
+    """Return a folder with a package that has WeNet's names and an `__init__` that cannot be run."""
     package = tmp_path / "site" / "wenet"
     (package / "utils").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError", encoding="utf-8")
@@ -145,7 +145,7 @@ def test_the_section_step_measures_models_precisions_and_ranks(
 
 
 def test_steps_keep_as_many_activations_as_they_are_to() -> None:
-    """The more is computed again, the less is kept; a choice leaves no trace in the next one."""
+    """Recomputing more keeps fewer activations, and one choice does not affect the next."""
     encoder = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=256, conv_kernel=4, subsampling_channels=4)
     plan = Plan(encoder, DecoderConfig(1, 1, 2, 32), BatchSize(rows=2, seconds=1.0, tokens=3), seed=0)
     subject = Subject(plan, ("float32",))

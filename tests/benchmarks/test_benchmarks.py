@@ -96,7 +96,7 @@ def test_separate_products_change_nothing_but_the_way() -> None:
 
 
 def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
-    """Otherwise onnxruntime would be timed on another graph."""
+    """Otherwise the time of onnxruntime would be that of another graph."""
     for config in (QUICK.encoder, conformer(QUICK.encoder)):
         encoder, path = builder().plain(config), tmp_path / "encoder.onnx"
         write_graph(encoder, path)
@@ -221,7 +221,7 @@ def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypa
     real = runtime_calls.first_text_seconds
 
     def once(path: Path, samples: np.ndarray, times: int) -> float:
-        """Start a process for one file only: with torch it takes seconds."""
+        """Start a process for one file only, because a process with torch takes seconds to start."""
         started.append(path)
         return real(path, samples, 1) if path.name == "encoder.archive" else 1.0
 

@@ -53,7 +53,7 @@ DELAY = 0.1
 
 
 async def slow_server(request: web.Request) -> web.WebSocketResponse:
-    """Answers to each chunk DELAY seconds after its last sample came, at last with the number of samples."""
+    """Answer each chunk DELAY seconds after its last sample; the final answer is the number of samples."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     signal = await socket.receive_json()
@@ -143,7 +143,7 @@ def test_memory_that_is_not_freed_is_seen(files: dict[str, Path]) -> None:
             yield np.zeros(RATE, np.int16)
 
     for measure, amount in ((sessions_in_sequence, 20), (one_long_stream, 20.0)):
-        # In bytes: how much a process has grown in proportion depends on what ran in it before.
+        # Compare bytes, not ratios: the ratio depends on what ran in this process before.
         steady, leaking = (measure(recognizer, recordings(leak), amount) for leak in (False, True))
         assert steady.largest - steady.before < 80 * 2**20 < leaking.largest - leaking.before
 

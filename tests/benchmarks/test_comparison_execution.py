@@ -1,4 +1,4 @@
-"""The paper's comparison: trainings are resumed and never repeated, and a divergence is a result."""
+"""The comparison of the paper's models: trainings are resumed, never repeated, and a divergence counts as a result."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def work(study, tmp_path: Path, command: FakeCommand, jobs: int = 1) -> dict[Tas
 
 
 def test_killed_and_finished_trainings_are_resumed_and_skipped(tmp_path: Path) -> None:
-    """The second call repeats only what was killed, with the same command: training itself resumes."""
+    """The second call repeats only the killed trainings, with the same command: `train` itself resumes them."""
     study = small_study(tmp_path)
     first = FakeCommand(lambda folder: abs(rate_of(folder) - 0.002), kills=3)
     failed = work(study, tmp_path, first)
@@ -133,7 +133,7 @@ def test_a_damaged_outcome_is_named(tmp_path: Path) -> None:
 
 
 def test_records_alone_make_the_tables_and_nothing_is_trained_again(tmp_path: Path) -> None:
-    """Checkpoints stay on the machine that trained. A choice whose checkpoint is elsewhere is trained for its test."""
+    """Checkpoints stay on the machine that trained. A chosen run without a checkpoint here is trained again."""
     study, command = small_study(tmp_path), FakeCommand(lambda folder: abs(rate_of(folder) - 0.002))
     folders = RunFolders(tmp_path / "exp", tmp_path / "records")
     write_times(folders.times_path("toy"), {item.folder: 0.5 for item in CONFIGURATIONS})
@@ -198,7 +198,7 @@ sys.stdin.read()
 
 
 def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
-    """The lock is that of a process, so another one holds it here."""
+    """A lock belongs to a process, so another process holds it in this test."""
     (tmp_path / "exp").mkdir()
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "exp" / "comparison.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -211,7 +211,7 @@ def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_trainings_from_the_lists_to_the_tables(tone_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every configuration trains, is evaluated, timed and tabulated; nothing is left to do."""
-    # The driver works in threads, in which Python sets no signal handler; a real run trains in processes.
+    # Here `train` runs in threads, in which Python cannot set signal handlers; real runs train in processes.
     monkeypatch.setattr("signal.signal", lambda *_: None)
     data = tmp_path / "data"
     for name in ("train", "dev", "test"):

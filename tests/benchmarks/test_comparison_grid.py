@@ -1,4 +1,4 @@
-"""The paper's comparison: the grid, its edges, the seeds, equal updates and equal processor time."""
+"""The comparison of the paper's models: the grid, its edges, seeds, equal updates and equal processor time."""
 
 import os
 import subprocess
@@ -106,7 +106,7 @@ def test_other_warmups_are_tried_with_the_best_rate_alone(tmp_path: Path) -> Non
     assert len(changed.runs) == 6 and changed.rates == sorted(study.rates)
     runs = trainings(plan(study, found).tasks)
     assert {(run.rate, run.warmup) for run in runs if run.configuration == BASELINE} == {(0.002, 30)}
-    assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (4 + 2 + 2)  # seed 0 is the grid's
+    assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (4 + 2 + 2)  # seed 0 was trained for the grid
 
 
 def test_a_longer_warmup_can_save_what_diverges_at_every_rate(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_compared_seeds_have_equal_updates(tmp_path: Path) -> None:
     study = small_study(tmp_path, equal_time=False)
     runs = trainings(plan(study, all_known(study, None)).tasks)
     assert {(run.rate, run.updates) for run in runs} == {(0.002, 40)}
-    assert len(runs) == 2 * len(CONFIGURATIONS)  # seed 0 is the grid's
+    assert len(runs) == 2 * len(CONFIGURATIONS)  # seed 0 was trained for the grid
 
 
 def test_equal_time_gives_faster_configurations_more_updates(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_model_that_diverged_is_not_evaluated(tmp_path: Path) -> None:
 
 
 def test_the_number_of_trainings_is_known_from_the_start(tmp_path: Path) -> None:
-    """Where no edge is best, and no times are alike, the first estimate is the true number."""
+    """If no edge of the grid is best and all times differ, the first estimate is the true number."""
     study = small_study(tmp_path)
     seconds = {item.folder: 0.4 + 0.1 * (item == BASELINE) for item in CONFIGURATIONS}
     expected = 6 * 4 + 6 * 2 + 5 * 3
@@ -201,7 +201,7 @@ def test_mistakes_in_a_study_are_named(tmp_path: Path) -> None:
 
 
 def test_the_digits_study_describes_the_papers_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Norms stand where the paper has them: in LayerNorm's places, nowhere, or after each layer."""
+    """Norms are where the paper has them: at the places of LayerNorm, nowhere, or after each layer."""
     monkeypatch.chdir(RECIPE)
     study = read_study(Path("conf/comparison.yaml"))
     assert [size.name for size in study.sizes] == ["recipe"]
@@ -226,7 +226,7 @@ def test_the_digits_study_describes_the_papers_models(monkeypatch: pytest.Monkey
 
 
 def test_shorter_runs_choose_and_full_ones_are_compared(tmp_path: Path) -> None:
-    """No run that chose stands for one that is compared, not even with the same seed."""
+    """Runs that choose the settings are never reused as compared runs, not even with the same seed."""
     study = small_study(tmp_path, choosing_updates=20, equal_time=False)
     assert plan(study, KnownRuns()).trainings == len(CONFIGURATIONS) * (len(study.rates) + len(study.seeds))
     found = known(study, 0.002, list(study.rates))

@@ -1,4 +1,4 @@
-"""The paper's comparison: its tables hold what has finished, and the document quotes them."""
+"""The comparison of the paper's models: its tables hold all finished runs, and the document quotes them."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_an_interval_covers_seeds_that_differ() -> None:
 
 
 def test_a_difference_is_paired_over_utterances() -> None:
-    """Ours makes 10 % more errors in every utterance: only drawing both alike sees that without noise."""
+    """Ours makes 10 % more errors in every utterance: only a paired bootstrap finds this without noise."""
     hard = np.random.default_rng(1).integers(0, 100, size=300)
     ours, baseline = (
         Errors(np.array([11 * hard]), np.full(300, 1000)),
@@ -128,7 +128,7 @@ def test_the_page_holds_every_finished_run(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.slow
 def test_the_picture_is_drawn_from_what_has_finished(tmp_path: Path) -> None:
-    """Some runs are missing, one has diverged without any validation."""
+    """Some runs are missing, and one has diverged before its first validation."""
     study, folders = small_study(tmp_path, equal_time=False), RunFolders(tmp_path / "exp")
     command = FakeCommand(lambda folder: None if folder.parent.name == "no_norms" else 0.05)
     doing = Worker(study, tmp_path, folders, command)

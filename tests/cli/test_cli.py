@@ -1,4 +1,4 @@
-"""The command wenet-fusion: every verb works, and every mistake of a user gives one message with a remedy."""
+"""The command wenet-fusion: every verb works, and every user error gives one message with a remedy."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ VERBS = ("train", "average", "evaluate", "score", "report", "align", "export", "
 
 
 def command(*arguments, cwd):
-    """The installed command in a process of its own."""
+    """Run the installed command in its own process."""
     program = Path(sys.executable).with_name("wenet-fusion")
     return subprocess.run([program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
 

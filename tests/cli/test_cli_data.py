@@ -58,7 +58,7 @@ def test_training_skips_a_few_and_says_so(train, flawed, capsys):
 
 
 def test_audio_that_breaks_is_told_at_once(train, tone_run, tmp_path, capsys, monkeypatch):
-    """A run may take days, and may be killed before its end."""
+    """A run may take days or be killed, so the message must not wait for its end."""
     (tmp_path / "empty.wav").write_bytes(b"")
     lines = tone_run.train_list.read_text().splitlines()[:5]
     lines.append(json.dumps({"key": "broken", "wav": str(tmp_path / "empty.wav"), "txt": "one", "duration": 1.0}))
@@ -108,7 +108,7 @@ def test_audio_that_breaks_in_training_is_told_once(train, tone_run, tmp_path, c
 
 
 def half_a_flac(path):
-    """Bytes whose header can be read and whose audio cannot."""
+    """Return FLAC bytes with a readable header and damaged audio."""
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 8000)
     return path.read_bytes()[: path.stat().st_size // 2]
 

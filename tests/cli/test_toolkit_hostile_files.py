@@ -1,4 +1,4 @@
-"""Whatever a path leads to, every verb of the toolkit ends with a message that names it, and without a traceback."""
+"""For any kind of file at a path, every verb ends with a message that names the path, and without a traceback."""
 
 import pytest
 from support.runtime.hostile_files import write_hostile_files

@@ -30,9 +30,9 @@ def test_padding_is_small_and_epochs_differ():
     assert len(partners[0] & partners[1]) < 0.01 * len(partners[0]), "not only the order of the batches changes"
     firsts = [np.mean([seconds[index] for index in batch]) for batch in plans[0]]
     assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < 0.2, "short ones do not come first"
-    assert abs(np.corrcoef(firsts[1:], firsts[:-1])[0, 1]) < 0.3, "nor beside each other"
+    assert abs(np.corrcoef(firsts[1:], firsts[:-1])[0, 1]) < 0.3, "and they are not adjacent"
     sizes = [len(batch) * max(seconds[index] for index in batch) for batch in plans[0]]
-    assert max(sizes) <= 100, "also where durations fall"
+    assert max(sizes) <= 100, "also where durations decrease"
     assert np.mean(sizes) > 85, "batches are full"
 
 

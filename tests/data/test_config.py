@@ -1,4 +1,4 @@
-"""Configurations: values and overrides arrive, every problem is named with its place, YAML round trips exactly."""
+"""Configurations: values and overrides are applied, problems are named with their place, YAML round trips exactly."""
 
 import pickle
 from dataclasses import dataclass, field

@@ -44,7 +44,7 @@ def test_configuration_problems():
 
 
 def corpus(folder, count=12):
-    """Utterances u0, u1, ... of 0.4 s and more with one or two words, the last with none."""
+    """Write utterances u0, u1, ... of 0.4 s or more with one or two words; the last one has no words."""
     lines = []
     for number in range(count):
         path = folder / f"u{number}.wav"
@@ -151,7 +151,7 @@ def test_unusable_utterances_are_counted_with_their_reasons(tmp_path):
 
 def test_too_short_is_judged_at_the_highest_speed(tmp_path):
     utterances = corpus(tmp_path, 1)
-    # 0.4 s and the tail are 12 frames; at twice the speed 7.
+    # 0.4 s and the right padding are 12 frames; at twice the speed 7.
     utterances = [dataclasses.replace(utterances[0], text=" ".join(["one", "two"] * 5))]
     assert not SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation()).skipped
     with pytest.raises(ValueError, match="7 frames at the highest speed factor 2 are too few for the 10"):
@@ -185,7 +185,7 @@ def test_truncated_flac_is_found_when_it_is_decoded(tmp_path):
 
 
 def test_checking_and_training_judge_alike(tmp_path):
-    """Each damage is found by both, with the same words; what the check finds usable, training loads."""
+    """Both find each kind of damage, with the same message; training loads all utterances that the check accepts."""
     utterances = corpus(tmp_path)
     damaged = tmp_path / "damaged.flac"
     soundfile.write(damaged, np.random.default_rng(0).uniform(-0.5, 0.5, 10 * RATE), RATE)
@@ -203,7 +203,7 @@ def test_checking_and_training_judge_alike(tmp_path):
 
 
 def test_a_reading_shorter_than_its_header_is_judged_at_the_highest_speed(tmp_path, monkeypatch):
-    """Else whether an utterance is used would depend on the draw of its speed."""
+    """Otherwise the draw of the speed would decide whether an utterance is used."""
     utterances = [dataclasses.replace(corpus(tmp_path, 1)[0], text=" ".join(["one", "two"] * 3))]
     dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, Augmentation((0.5, 1.0, 2.0)), max_skipped=1.0)
     monkeypatch.setattr(judgement, "read_samples", lambda utterance, rate, longest: np.zeros(1200, np.float32))

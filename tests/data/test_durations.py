@@ -1,4 +1,4 @@
-"""Stated durations are trusted at the start and verified when the audio is read; filters leave out and name."""
+"""Stated durations are trusted at the start and verified when audio is read; filtered utterances are named."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one", "t
 
 
 def write_list(folder, *stated, real=None, text="one"):
-    """Write utterances u0, u1, ... with stated durations; None states none. `real` holds the true ones."""
+    """Write utterances u0, u1, ... with stated durations (None: not stated); `real` holds the true durations."""
     lines = []
     for number, seconds in enumerate(stated):
         path = folder / f"u{number}.wav"
@@ -57,7 +57,7 @@ def test_segments_and_durations_agree(tmp_path):
     path = write_list(tmp_path, 1.0, real=[2.0])
     (line,) = map(json.loads, path.read_text().splitlines())
     for changes, expected in (
-        ({"start": 0.5, "end": 1.52}, 1.0),  # the stated one, which is within the tolerance
+        ({"start": 0.5, "end": 1.52}, 1.0),  # the stated duration, which is within the tolerance
         ({"start": 0.5, "end": 1.9}, 1.4),
         ({"start": 0.5, "end": -1, "duration": 1.5}, 1.5),
         ({"start": 0.5, "end": -1, "duration": None}, 0.0),
@@ -126,7 +126,7 @@ def test_a_table_gives_back_what_it_holds(tmp_path):
 
 
 def test_hashes_are_those_of_earlier_training_states(tmp_path):
-    """Else a run of an earlier version could not be resumed."""
+    """Otherwise a run of an earlier version could not be resumed."""
     dataset = SpeechDataset(read_table(write_list(tmp_path, 1.0, text="one two")), TOKENIZER, FRONTEND)
     assert dataset.contents.hashes.tolist() == [HASHES]
 
@@ -144,7 +144,7 @@ def test_token_ids_are_hashed_as_python_prints_them():
 
 
 def test_transcripts_are_examined_once_for_all_notes(tmp_path, monkeypatch):
-    """Which takes seconds for 281,000 of them."""
+    """One examination of 281,000 transcripts takes seconds."""
     dataset = SpeechDataset(read_table(write_list(tmp_path, 1.0, text="\uff4fne")), TOKENIZER, FRONTEND)
     examined = []
     note = dataset_module.normalization_note

@@ -1,4 +1,4 @@
-"""Lists, shards, tables, vocabularies, hot words and language models with random damage: read, or one clear error.
+"""Lists, shards, tables, vocabularies, hot words and language models with random damage: one clear error, if any.
 
 tests/fuzz tries more of them.
 """

@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face become shards with the very audio and transcripts, from each of their forms on disk."""
+"""Datasets of Hugging Face become shards with unchanged audio and transcripts, from each of their forms on disk."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ def sound(number: int, form: str = "FLAC") -> bytes:
 
 
 def rows(tmp_path) -> dict[str, list]:
-    """Audio inside the dataset and, the last one, beside it; a transcript in another normal form and an empty one."""
+    """Rows with audio inside the dataset, the last one beside it; one transcript is not in NFC, one is empty."""
     (tmp_path / "beside.wav").write_bytes(sound(3, "WAV"))
     audio = [{"bytes": sound(number), "path": f"{number}.flac"} for number in range(3)]
     audio += [{"bytes": None, "path": str(tmp_path / "beside.wav")}]
@@ -33,7 +33,7 @@ def rows(tmp_path) -> dict[str, list]:
 def saved(content: dict[str, list], folder, form: str) -> str:
     encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     features = datasets.Features({name: datasets.Value("string") for name in content} | {"sound": encoded})
-    # Rows of Audio are made with torchcodec; columns are not.
+    # Reading rows of Audio needs torchcodec, reading columns does not.
     dataset = datasets.Dataset.from_dict(content, features).cast_column("sound", datasets.Audio(decode=False))
     if form == "splits":
         datasets.DatasetDict(train=dataset, test=dataset.select([0])).save_to_disk(folder)

@@ -27,7 +27,7 @@ def test_a_bar_draws_often_on_a_terminal_and_rarely_in_a_log(monkeypatch):
 
 
 def test_lines_of_others_stand_between_those_of_a_log(monkeypatch):
-    """A bar without a known end, which is wiped out for another line, and one that leaves nothing behind."""
+    """A bar without a known end is erased for another line; another bar leaves nothing behind at its end."""
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
     with progress_bar(None, None, "epoch 0", "batch") as bar:

@@ -1,4 +1,4 @@
-"""Recorded speech of every kind that recipes meet (wav, flac, opus) through toolkit and runtime, at 8 and 16 kHz."""
+"""The toolkit and the runtime read the same recorded speech (wav, flac, opus) at 8 and 16 kHz."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from wenet_fusion.data.sources import AudioSource, Utterance, read_header, read_
 
 @pytest.fixture(scope="module")
 def recordings(recorded_data):
-    """Kind -> (path, its sample rate)."""
+    """Return path and sample rate of a recording of each kind."""
     for folder in ("fsdd/recordings", "LibriSpeech/train-clean-100", "english/dev"):
         if not (recorded_data / folder).is_dir():
             absent(f"no {folder} in {recorded_data}")

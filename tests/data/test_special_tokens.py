@@ -1,4 +1,4 @@
-"""Special tokens in transcripts: refused with their lines unless a choice is made; none becomes units."""
+"""Special tokens in transcripts are refused with their lines, unless a setting says how to treat them."""
 
 import subprocess
 import sys
@@ -84,7 +84,7 @@ def test_training_makes_the_same_choice():
     with pytest.raises(UnknownToken, match="--special_tokens keep"):
         CharTokenizer(letters, "keep").encode("SIX [noise]")
     words = CharTokenizer(Vocabulary((*RESERVED, "SIX", "[noise]"), "words"))
-    assert words.encode("SIX [noise]") == [3, 4], "a vocabulary that holds the token has chosen"
+    assert words.encode("SIX [noise]") == [3, 4], "a vocabulary with the token decides"
 
 
 def test_checkpoints_of_earlier_versions_spell_as_they_did():

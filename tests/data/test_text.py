@@ -99,7 +99,7 @@ def test_bpe_round_trip_and_restore(bpe_folder):
 
 
 def test_the_kind_char_refuses_a_vocabulary_of_pieces(bpe_folder):
-    """Its characters are pieces too, so that training would go on, without a word, with another tokenizer."""
+    """Its characters are pieces too, so training would silently use another tokenizer."""
     remedy = re.escape(
         "units.txt holds pieces of a sentencepiece model: set tokenizer.kind=bpe and tokenizer.bpe_model"
     )
@@ -116,7 +116,7 @@ def test_bpe_ids_are_those_of_units_txt(bpe_folder, tmp_path):
 
 
 def test_bpe_takes_the_ids_of_pieces_and_the_slow_way_for_the_rest(bpe_folder):
-    """What sentencepiece does not know may be in the vocabulary; what the vocabulary lacks is named."""
+    """The vocabulary may hold tokens that sentencepiece lacks; pieces that the vocabulary lacks are named."""
     tokenizer = build_tokenizer(BPE, bpe_folder)
     tokens, model = tokenizer.vocabulary.tokens, tokenizer.model_bytes
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -156,7 +156,7 @@ def test_configuration_problems():
 
 @pytest.mark.parametrize("first", [3, 250])
 def test_letters_of_any_id_are_encoded(first):
-    """Ids below 256 take a shorter way, which knows no others."""
+    """Ids below 256 take a faster path, which cannot encode larger ids."""
     tokens = [f"<{number}>" for number in range(first)]
     tokens[:3] = ["<blank>", "<unk>", "<sos/eos>"]
     tokenizer = CharTokenizer(Vocabulary([*tokens, *"▁abcdefgh"], "pieces"))

@@ -20,7 +20,7 @@ TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one"), "
 
 
 def flac() -> bytes:
-    """Return FLAC as an encoder writes it to a pipe: STREAMINFO states 0 samples, and no checksum."""
+    """Return FLAC as an encoder writes it to a pipe: STREAMINFO states 0 samples and has no checksum."""
     content = bytearray(encoded("FLAC"))
     assert content[4:5] in (b"\x00", b"\x80"), "STREAMINFO comes first"
     content[21] &= 0xF0

@@ -1,4 +1,4 @@
-"""Forced alignment: exact against brute force, timestamps within a known error, the same alone and in a batch."""
+"""Forced alignment: equal to brute force, with a known timestamp error, and the same alone and in a batch."""
 
 import copy
 import itertools
@@ -45,7 +45,7 @@ def aligned(model, utterances):
 
 
 def brute_force(log_probs, ids):
-    """The best of all paths that collapse to `ids`: its log-probability and the frames of each token's run."""
+    """Return the log-probability of the best path that collapses to `ids`, and the frames of each token's run."""
     frames, best = len(log_probs), (-np.inf, [])
     for path in itertools.product({0, *ids}, repeat=frames):
         runs = [(unit, list(run)) for unit, run in itertools.groupby(range(frames), key=path.__getitem__)]

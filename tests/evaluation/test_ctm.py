@@ -16,7 +16,7 @@ times = st.lists(st.floats(0, 20), min_size=2, max_size=20).map(sorted)
 
 
 def words_of(bounds: list[float]) -> list[Word]:
-    """Words between every other pair of times; some have no length, some touch."""
+    """Return words between pairs of times; some have no length, and some are adjacent."""
     return [Word(f"w{n}", *pair, 0.5) for n, pair in enumerate(zip(bounds[::2], bounds[1::2]))]
 
 

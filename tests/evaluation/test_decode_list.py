@@ -1,4 +1,4 @@
-"""Decoding a list with a model that recognises letters by loudness: texts by key and condition, and resuming."""
+"""Decode a list with a model that recognises letters by loudness: texts by key and condition, and resuming."""
 
 import dataclasses
 import json
@@ -96,7 +96,7 @@ def test_a_list_without_any_readable_recording_is_refused(recordings):
 
 
 def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):
-    """If one weight changes by one bit under the same configuration, no decoded batch is used again."""
+    """If one bit of a weight changes under the same configuration, no decoded batch is reused."""
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2),))
     before = fingerprint(trained, recordings, options)
     Progress(tmp_path, before).keep(

@@ -20,7 +20,7 @@ from wenet_fusion.trained_model import acoustic_model, load_trained
 
 
 def test_emission_delays_of_words_are_reported(tone_run, tmp_path, capsys):
-    """As export and the tools measure them: percentiles of the ends of correct words, also from a resumed run."""
+    """Percentiles of the ends of correct words, as export and the tools measure them, also from a resumed run."""
     ctm = tone_run.dev_list.with_name("words.ctm")
     arguments = [
         "evaluate",

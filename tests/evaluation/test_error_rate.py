@@ -101,7 +101,7 @@ def test_an_unknown_unit_is_refused():
 
 
 def corpus(rng, utterances, error_probability):
-    """References of 1 to 12 words, each word wrong with a probability that differs from one utterance to the next."""
+    """Return references of 1 to 12 words, whose words are wrong with a probability that varies between utterances."""
     references, hypotheses = {}, {}
     for key in map(str, range(utterances)):
         wrong = rng.random(rng.integers(1, 13)) < min(1.0, error_probability * rng.exponential() ** 2 / 2)
@@ -111,7 +111,7 @@ def corpus(rng, utterances, error_probability):
 
 
 def test_the_interval_covers_the_true_rate():
-    """The interval covers the rate in about 95 of 100 test sets, and in far fewer if words counted as independent."""
+    """The interval covers the rate in about 95 of 100 test sets; with independent words it would in far fewer."""
     true_rate = corpus(np.random.default_rng(0), 20000, 0.1).total.rate
     covered = naive = 0
     for seed in range(1, 101):

@@ -24,7 +24,7 @@ from wenet_fusion.model.chunking import Chunking, parse_chunking
 from wenet_fusion.scoring.error_rate import score
 from wenet_fusion.trained_model import acoustic_model, load_trained
 
-LONG = 110  # words, about 32 s: the runtime closes a segment at 30 s at the latest
+LONG = 110  # words, about 32 s; the runtime closes a segment after 30 s at the latest
 CHUNKINGS = ("full", "8/2", "4/4")
 
 
@@ -35,7 +35,7 @@ def model(tone_run):
 
 @pytest.fixture(scope="module")
 def data_list(tmp_path_factory):
-    """Six short recordings, one at 16 kHz, one empty of words, and one of many segments."""
+    """Six short recordings, one of them at 16 kHz, one without words, and one long recording of many segments."""
     folder = tmp_path_factory.mktemp("test")
     rng = np.random.default_rng(7)
     lines = []
@@ -259,7 +259,7 @@ def test_the_check_sees_a_stream_that_forgets(offline, exported, data_list):
 
 
 def test_chunkings_matter(trained):
-    """Otherwise equality at each of them would prove little."""
+    """If chunkings gave the same tokens, equality at each of them would prove little."""
     model, samples = acoustic_model(trained), speak(["one", "two", "three"] * 4, np.random.default_rng(0))
     steps = [offline_step(model, [samples], *parse_chunking(label)) for label in CHUNKINGS]
     for left, right in itertools.combinations(steps, 2):

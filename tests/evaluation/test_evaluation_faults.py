@@ -76,7 +76,7 @@ def test_what_was_decoded_before_a_kill_is_not_decoded_again(
 def test_a_full_disk_loses_nothing_that_was_decoded(
     killed, model, data_list, tmp_path, tmp_path_factory, read_keys, room
 ):
-    """The disk has no room for what was decoded before, which is written anew, or for that alone."""
+    """The disk has no room for the earlier results, which are written again, or for anything after them."""
     options, done = killed
     folder = tmp_path / "unfinished"
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -101,7 +101,7 @@ def test_what_was_decoded_of_something_else_is_not_used(killed, model, data_list
     if change == "audio":
         path = data_list.with_name("t0.wav")
         path.write_bytes(path.read_bytes())
-    other = changed(model, lambda network: network.ctc.linear.bias.add_(1e-3))  # of the same configuration
+    other = changed(model, lambda network: network.ctc.linear.bias.add_(1e-3))  # a model of the same configuration
     evaluate(other if change == "weights" else model, data_list, options, tmp_path)
     assert sorted(read_keys) == [f"t{n}" for n in range(8)]
 
@@ -115,7 +115,7 @@ def evaluate_command(tone_run, data, result_dir, *more):
 
 
 def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_list, tmp_path, capsys):
-    """Damaged audio, a line without audio, a key that came before: the others are evaluated."""
+    """With damaged audio, a line without audio, and a repeated key, the other utterances are evaluated."""
     good = lines = data_list.read_text().splitlines()[1:4]
     lines = list(good)
     for number, content in ((0, b""), (1, b"RIFF, but no wave file")):

@@ -1,4 +1,4 @@
-"""Evaluation by several processes: the results of one process, and no waiting for a process that has ended."""
+"""Several processes find the results of one process, and do not wait for a process that has ended."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ OPTIONS = (
     "4",
 )
 
-# Rank 1 of two ends, or sits and waits, in its second batch.
+# Rank 1 of two ends, or hangs, in its second batch.
 ILL_RANK = """
 import os, sys, time
 from wenet_fusion.cli.__main__ import main
@@ -110,7 +110,7 @@ def test_two_ranks_find_what_one_process_finds(tone_run, tmp_path):
 def test_the_others_do_not_wait_for_a_rank_that_is_gone(tone_run, tmp_path, how):
     ranks = start_ranks(["-c", ILL_RANK, how, *evaluation(tone_run, tmp_path)])
     try:
-        _, told = ranks[0].communicate(timeout=200)  # rank 1 would sit for longer
+        _, told = ranks[0].communicate(timeout=200)  # rank 1 would hang for longer
         assert ranks[0].returncode == 1
         last = told.strip().splitlines()[-1]
         if how == "disk":

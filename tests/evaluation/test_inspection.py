@@ -1,4 +1,4 @@
-"""Inspection measures the influence that the geometry predicts, and the checks of a user's model find a broken one."""
+"""Inspection measures the influence that the geometry predicts; the checks of a model detect a broken one."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ FRAMES = 24
 
 
 def predicted(trained: TrainedModel, chunking: Chunking) -> np.ndarray:
-    """reaches[i, t] from the geometry alone: subsampling and front-end look one frame back, then layer by layer."""
+    """Return reaches[i, t] by the geometry: subsampling and front-end look one frame back; layers add their context."""
     config = trained.config.model.encoder
     output, source = np.mgrid[:FRAMES, :FRAMES]
     chunk = (output // chunking.size, source // chunking.size)
@@ -160,7 +160,7 @@ def test_check_data_counts_and_names(trained: TrainedModel, tmp_path: Path) -> N
 def test_check_data_judges_as_training_does(trained: TrainedModel, tmp_path: Path) -> None:
     """An utterance can be too short at the highest speed factor only."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(8000) * 0.1, 8000)
-    line = {"key": "a", "wav": "a.wav", "txt": " ".join(["one", "two"] * 13)}  # 26 units; 25 frames and the tail
+    line = {"key": "a", "wav": "a.wav", "txt": " ".join(["one", "two"] * 13)}  # 26 tokens; 25 frames with right padding
     (tmp_path / "data.list").write_text(json.dumps(line) + "\n" + json.dumps({**line, "key": "b", "txt": ""}) + "\n")
     assert check_data(trained.config, tmp_path / "data.list").skipped == []
     data = dataclasses.replace(trained.config.data, augmentation=Augmentation(speed_factors=(1.0, 1.5)))

@@ -90,7 +90,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(report):
 
 
 def test_transcripts_are_text(report):
-    """Seeded bug: one place that is not escaped would close or open tags, or hold a script."""
+    """A text that is not escaped at one place would close or open tags, or run a script."""
     texts = [text for _, text in Page(page(report)).texts]
     assert "<script>alert(1)</script>" in texts and "abc<def>" in texts and texts.count("A <title>") == 2
 

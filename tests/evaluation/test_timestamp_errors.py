@@ -1,4 +1,4 @@
-"""Timestamp errors and emission delay: matched words, measurement through an exported file, the tools' tables."""
+"""Timestamp errors and emission delay: matched words, measurement with an exported file, tables of the tools."""
 
 import json
 import math

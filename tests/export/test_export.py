@@ -1,4 +1,4 @@
-"""The exported file: verified, self-describing, the same as offline evaluation token for token, and free of norms."""
+"""The exported file is verified, describes itself, has no norms, and gives exactly the tokens of offline evaluation."""
 
 import dataclasses
 import typing
@@ -200,7 +200,7 @@ def test_a_file_that_differs_is_not_kept(
 def test_what_the_second_save_writes_is_verified(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first file, which is measured, is right; the second one, which would be kept, is wrong."""
+    """The first file, which is measured, is correct; the second one, which would be kept, is wrong."""
     save, path = torchscript.save, tmp_path / "model.pt"
     broken = script(changed(trained, SABOTAGE["a weight"]))
 
@@ -218,7 +218,7 @@ def test_what_the_second_save_writes_is_verified(
 
 
 class ForgetfulConvolution(CausalConvolution):
-    """Right in one step and wrong in two: only streaming shows it."""
+    """Correct in one step and wrong in two, so only streaming reveals it."""
 
     def forward(
         self,

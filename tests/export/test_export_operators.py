@@ -58,7 +58,7 @@ def test_calls_that_hide_operators_are_refused_and_gone_from_a_reloaded_module()
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.second(self.first(x))
 
-    with torch.jit.optimized_execution(False):  # as the runtime runs files: methods are kept as they stand
+    with torch.jit.optimized_execution(False):  # as in the runtime, so methods are not optimised
         torch.jit.script(Outer())(torch.zeros(1))
     another = torch.jit.script(nn.Sequential(Outer()))
     with pytest.raises(ValueError, match="the graph still calls forward"):

@@ -75,7 +75,7 @@ def test_the_record(loaded: LoadedProgram, trained: TrainedModel) -> None:
 def test_a_traced_state_of_shared_tensors_gives_a_wrong_program_which_is_not_kept(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bug that `example_state` prevents: right for a fresh state, wrong afterwards."""
+    """The bug that `example_state` prevents: the program is right for a fresh state and wrong afterwards."""
 
     def shared(step: Any, batch: int) -> list[torch.Tensor]:
         tensors: dict[torch.Size, torch.Tensor] = {}

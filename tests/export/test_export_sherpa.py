@@ -1,4 +1,4 @@
-"""The file for sherpa-onnx: called as its source does, and streamed by the package itself where it is installed."""
+"""The file for sherpa-onnx: run by an emulation of its source, and by the package itself where it is installed."""
 
 import dataclasses
 import importlib.util
@@ -62,7 +62,7 @@ def exported(like_sherpa: TrainedModel, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("chunking", [Chunking(8, 2), Chunking(4, 4), Chunking(5, 3)], ids=str)
 def test_scores_are_the_models(exported: Exported, like_sherpa: TrainedModel, chunking: Chunking) -> None:
-    """One graph serves other flags than those it was exported for."""
+    """One graph also works with other flags than those of its export."""
     features = model_features(like_sherpa, audio())
     found = SherpaModel(exported.files[0], *chunking).decode(features)
     expected = expected_log_probs(like_sherpa, features, chunking)[: len(found)]
@@ -190,7 +190,7 @@ class Heard(NamedTuple):
 def run_package(
     exported: Exported, folder: Path, samples: np.ndarray, chunking: Chunking, high_freq: float | None = None
 ) -> Heard:
-    """Streams audio (n,) at 8 kHz, in a process of its own, because invalid input ends it."""
+    """Stream audio (n,) at 8 kHz in a separate process, because invalid input ends the process."""
     np.save(folder / "samples.npy", samples.astype(np.float32))
     arguments = {
         "chunk_size": chunking.size,
@@ -213,7 +213,7 @@ def run_package(
 
 
 def shifted(trained: TrainedModel, samples: np.ndarray, seconds: float = 0.0) -> np.ndarray:
-    """Half a window's overlap of zeros in front, because sherpa-onnx centres its windows; silence behind on request."""
+    """Prepend half of the windows' overlap in zeros, as sherpa-onnx centres windows; append `seconds` of silence."""
     fbank = trained.model.fbank
     return np.pad(samples, ((fbank.window_samples - fbank.hop_samples) // 2, int(seconds * RATE)))
 

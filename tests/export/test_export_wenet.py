@@ -1,4 +1,4 @@
-"""Files for WeNet's C++ runtimes, called as these do: scores, tokens and rescoring equal the model in memory."""
+"""Files for WeNet's C++ runtimes, run by emulations: scores, tokens and rescoring equal the model in memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: P
 @pytest.mark.parametrize("chunking", CHUNKINGS, ids=str)
 @pytest.mark.parametrize("frames", [330, 331, 333, 6])
 def test_scores_are_the_models(open_model: Opener, trained: TrainedModel, chunking: Chunking, frames: int) -> None:
-    """Whole chunks, a short last chunk, one that is no multiple of 4 feature frames, and nothing but such a one."""
+    """Whole chunks, a short last chunk, a last chunk that is no multiple of 4 feature frames, and only such a chunk."""
     features = model_features(trained, audio())[:frames]
     found = open_model(chunking).decode(features)
     expected = expected_log_probs(trained, features, chunking)
@@ -119,7 +119,7 @@ def test_tokens_are_those_of_our_runtime(open_model: Opener, trained: TrainedMod
 
 @pytest.mark.parametrize("chunking", CHUNKINGS[:2], ids=str)
 def test_tokens_from_kaldis_features(open_model: Opener, trained: TrainedModel, chunking: Chunking) -> None:
-    """Kaldi's first frame begins with the audio, ours ends a hop after: zeros in front make both see the same."""
+    """Kaldi's first frame starts with the audio, ours ends one hop later: leading zeros give both the same windows."""
     sound, frontend, fbank = audio(), trained.config.model.frontend, trained.model.fbank
     overlap = np.zeros(fbank.window_samples - fbank.hop_samples, np.float32)
     wave = torch.from_numpy(np.concatenate([overlap, ended(trained, sound)]) * 32768).unsqueeze(0)
@@ -132,7 +132,7 @@ def test_tokens_from_kaldis_features(open_model: Opener, trained: TrainedModel, 
 
 @pytest.mark.parametrize("chunking", [Chunking(3, 5), Chunking(1000, 1), Chunking(-1, -1), Chunking(8, 100)], ids=str)
 def test_libtorch_takes_any_chunking(torch_file: Path, trained: TrainedModel, chunking: Chunking) -> None:
-    """Precomputed biases or not, whole utterances as WeNet's chunk size -1, a cache longer than the stream."""
+    """With and without precomputed biases, with whole utterances (chunk size -1), with a cache beyond the stream."""
     features = model_features(trained, audio())[:-1]
     context = chunking if chunking.size > 0 else FULL_CONTEXT
     found = TorchAsrModel(torch_file, *chunking).decode(features)
@@ -202,7 +202,7 @@ def test_seeded_bugs_are_detected(open_model: Opener, trained: TrainedModel) -> 
 
 
 def test_a_last_window_of_four_frames_is_lost_in_the_runtime(open_model: Opener, trained: TrainedModel) -> None:
-    """Not ours to mend: WeNet passes over windows of right_context + 1 frames and less."""
+    """A limit of WeNet's runtime: it skips windows of right_context + 1 frames or fewer."""
     features = model_features(trained, audio())
     for rest, frames in ((4, 80), (5, 82)):
         assert len(open_model(Chunking(8, 2)).decode(features[: 320 + rest])) == frames
@@ -213,7 +213,7 @@ def test_a_last_window_of_four_frames_is_lost_in_the_runtime(open_model: Opener,
 @example(Geometry(EncoderConfig(6, 2, 3, 5, conv_kernel=1, subsampling_channels=3), 9, Chunking(2, 3), 1))
 @example(Geometry(EncoderConfig(8, 1, 2, 5, conv_kernel=7, subsampling_channels=1), 7, Chunking(3, 1), 2))
 def test_any_geometry_fits_the_caches(tiny_units: Path, geometry: Geometry) -> None:
-    """Also a kernel without context, and a subsampling state that fills no whole rows."""
+    """Including a kernel without context, and a subsampling state that does not fill whole rows."""
     recipe = tiny_recipe(tiny_units)
     frontend = dataclasses.replace(recipe.model.frontend, num_mel_bins=geometry.num_mel_bins)
     no_decoder = DecoderConfig(layers=0, reverse_layers=0)

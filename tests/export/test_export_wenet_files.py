@@ -78,7 +78,7 @@ def test_graphs_look_as_the_runtime_expects(exports: dict[Chunking, Exported]) -
 
 
 def test_graphs_run_on_the_onnxruntime_that_wenet_builds_with(exports: dict[Chunking, Exported]) -> None:
-    """1.12: opset 17, IR version 8, no Trilu of booleans (since 1.19)."""
+    """onnxruntime 1.12 has opset 17 and IR version 8, but no Trilu of booleans (since 1.19)."""
     for path in exports[Chunking(8, 2)].files[:3]:
         graph = onnx.load(str(path))
         assert graph.ir_version <= 8 and [item.version <= 17 for item in graph.opset_import] == [True]
@@ -123,7 +123,7 @@ def test_the_command_and_the_remarks(exports: dict[Chunking, Exported], trained:
 
 
 def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
-    """Return a model whose configuration claims this training."""
+    """Return a model whose configuration claims that it was trained with these front-end settings."""
     model = trained.config.model
     frontend = dataclasses.replace(model.frontend, **changes)
     config = dataclasses.replace(trained.config, model=dataclasses.replace(model, frontend=frontend))
@@ -190,7 +190,7 @@ def speech(tone_run: ToneRun) -> list[Speech]:
 def test_speech_is_verified_and_int8_is_judged_by_it(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, chunking: Chunking
 ) -> None:
-    """Under the requested chunking, which may be an untrained one."""
+    """int8 is tested with the requested chunking, even one that was not trained."""
     found = export_model(tones, tmp_path, wenet(chunking, "int8-dynamic", max_wer_increase=0.1), speech).findings
     assert found.verification.utterances == 1 + 8 and found.verification.largest_difference > 1e-4
     words = sum(len(utterance.text.split()) for utterance in speech)
@@ -202,7 +202,7 @@ def test_speech_is_verified_and_int8_is_judged_by_it(
 def test_int8_that_costs_too_much_is_refused(
     tones: TrainedModel, speech: list[Speech], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
 ) -> None:
-    """Whichever of the three graphs is wrong: the decoder counts in rescoring."""
+    """Any of the three graphs may be the wrong one: errors of the decoder count in rescoring."""
     (tmp_path / "notes.txt").write_text("mine")
 
     def coarse(source: Path, target: Path) -> None:

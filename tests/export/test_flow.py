@@ -1,4 +1,4 @@
-"""The export flow: defaults, tolerances, counts, and that each of its checks is needed."""
+"""The export flow: defaults, tolerances, counts, and a test that each check is needed."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ class MixesRows(nn.Module):
 
 @pytest.mark.parametrize("target", ["torchscript", "onnx"])
 def test_a_file_whose_rows_mix_is_not_kept(trained: TrainedModel, tmp_path: Path, target: str) -> None:
-    """The first comparison alone, which has speech beside the generated audio, makes batches of several rows."""
+    """Only the first comparison makes batches of several rows: it has speech beside the generated audio."""
     mixing = changed(trained, lambda model: setattr(model, "cmvn", MixesRows(model.cmvn)))
     with pytest.raises(ValueError, match="is not kept: it differs from the checkpoint"):
         export_model(mixing, tmp_path / "model.zip", ExportOptions(target), [Speech("a", audio(1.0), "one")])

@@ -60,7 +60,7 @@ def test_unfolded_subsampling_equals_the_convolutions(bins: int) -> None:
 @needs_fbgemm
 @pytest.mark.parametrize("rows", [2, 8, 17])
 def test_a_static_layer_gives_a_row_the_same_in_every_batch(rows: int) -> None:
-    """Its sums are of integers, and no neighbour moves its scale: what differs is far below a step, 1/255."""
+    """It sums integers, and neighbours do not change its scale: the difference is far below a step of 1/255."""
     torch.manual_seed(0)
     x = laws.noise(0, rows, 64).float() * torch.logspace(-1, 1, rows)[:, None]
     layer = StaticLinear(nn.Linear(64, 8), False, InputRange(scale=1 / 40, zero_point=128))
@@ -86,7 +86,7 @@ def test_static_scales_come_from_the_calibration() -> None:
     "gain", [1.0, 1.4, 2.0, 30.0]
 )  # no input lies between two steps, where kernels may round either way
 def test_static_int8_never_overflows(gain: float) -> None:
-    """Inputs beyond what calibration saw are clipped, as an exact sum of integers says; some CPUs add in 16 bits."""
+    """Inputs beyond the calibrated range are clipped, and sums are exact, although some CPUs add in 16 bits."""
     torch.manual_seed(0)
     layer = nn.Linear(64, 8)
     with torch.no_grad():

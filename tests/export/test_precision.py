@@ -27,10 +27,10 @@ from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 CLOSE = 1e-5  # between two ways to sum in float32
-# int8 may cost three of the words that judge it. Training ends in other weights on another processor.
+# int8 may cost three of the words of its test. Training gives other weights on another processor.
 WER_INCREASE = 0.1
-# A sum in float32 may round differently in another batch or block, and then to another step of the scale behind it.
-# Noise of 1e-6 in the spectrum, ten times what a sum rounds by, changed at most 0.005.
+# A float32 sum may round differently in another batch or block, and then to another step of the next scale.
+# Noise of 1e-6 in the spectrum, ten times the rounding of a sum, changed scores by at most 0.005.
 STEP_OF_INT8 = 0.02
 
 needs_fbgemm = pytest.mark.skipif(
@@ -53,7 +53,7 @@ def speech(tone_run: ToneRun) -> list[Speech]:
 def export(
     tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Exports the tones' model in a precision, once."""
+    """A function that exports the tones' model in a precision, once for all tests."""
     folder = tmp_path_factory.mktemp("precision")
 
     def make(precision: str) -> Path:
@@ -130,7 +130,7 @@ def test_static_int8_obeys_batch(export: Callable[[str], Path], rows: int) -> No
 
 @needs_fbgemm
 def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
-    """Therefore it is stepped one chunk at a time and never batched: a loud neighbour changes its scale."""
+    """A loud neighbour changes its scale, so it is stepped one chunk at a time and never batched."""
     model, chunking = torch.jit.load(str(export("int8-dynamic"))), Chunking(4, 4)
     x = samples(0, 2, 12 * FRAME).float()
     op = step_op(model, chunking, with_ids=False)
@@ -139,7 +139,7 @@ def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
 
 
 def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
-    """States of streams out of step, in float32 as the file computes."""
+    """Return states of streams out of step, in float32, as the file computes them."""
 
     class InFloat32:
         init_state = staticmethod(model.init_state)
@@ -237,7 +237,7 @@ def test_errors_of_every_precision_are_measured_if_wanted(
         errors = export_model(tones, tmp_path / "m.pt", options, speech[:3]).findings.errors
         assert (errors is not None) == options.measure_errors
     assert errors is not None and errors.before == errors.after and errors.changed == 0 and errors.utterances == 3
-    # An error rate that no int8 file may be judged by is no reason to refuse a file that equals the checkpoint.
+    # A high error rate prevents judging int8 files, but a file that equals the checkpoint is still kept.
     wrong = [utterance._replace(text="zero") for utterance in speech[:2]]
     found = export_model(tones, tmp_path / "m.pt", ExportOptions(measure_errors=True), wrong).findings.errors
     assert found is not None and found.before >= 1.0

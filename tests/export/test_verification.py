@@ -1,4 +1,4 @@
-"""The checks of an export: numbers, tokens where the best one is clear, rows of a batch."""
+"""The checks of an export: scores, tokens whose best choice is clear, and rows of a batch."""
 
 import dataclasses
 from pathlib import Path
@@ -56,7 +56,7 @@ class Broken(AcousticModel):
 
 
 def neighbours_mix(scores: StepScores) -> StepScores:
-    """Right for a row alone."""
+    """Return scores that are correct for a single row only."""
     return scores._replace(encoder_out=scores.encoder_out + 0.01 * (len(scores.encoder_out) - 1))
 
 
@@ -94,7 +94,7 @@ def test_silent_bands_of_upsampled_speech_do_not_count(exported: Path, trained: 
 
 
 def test_a_file_may_keep_its_encoder_frames_to_itself(exported: Path, trained: TrainedModel) -> None:
-    """Like sherpa-onnx's graph, which has no decoder."""
+    """E.g. sherpa-onnx's graph, which has no decoder to use them."""
     model = load_model(exported)
     model.meta = dataclasses.replace(model.meta, decoder=False)
     silent = Broken(model, lambda scores: scores._replace(encoder_out=scores.encoder_out[:, :, :0]))

@@ -1,4 +1,4 @@
-"""Damaged audio files, and streams that are no samples."""
+"""Damaged audio files, and streams of bytes that are not samples."""
 
 import io
 import os
@@ -15,10 +15,10 @@ from wenet_fusion_runtime.audio.pcm_check import PcmCheck, file_kind
 from wenet_fusion_runtime.audio.pcm_pipe import PcmPipe
 from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 
-# soundfile prints tracebacks of exceptions in its callbacks, and goes on.
+# soundfile prints the tracebacks of exceptions in its callbacks, and continues.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")]
 RATE, SECONDS = 16000, 0.2
-FRAMES_PER_BYTE = 8192  # that a format can hold: FLAC has 65535 in a frame of ten bytes
+FRAMES_PER_BYTE = 8192  # most frames per byte of a format: FLAC has 65535 in a frame of ten bytes
 KINDS = (
     ("WAV", "PCM_16", 1), ("WAV", "FLOAT", 2), ("WAV", "ULAW", 1), ("WAV", "IMA_ADPCM", 1), ("WAV", "MS_ADPCM", 2),
     ("WAVEX", "PCM_24", 2), ("RF64", "PCM_16", 1), ("W64", "PCM_16", 1), ("AIFF", "PCM_16", 1), ("AU", "PCM_16", 1),

@@ -37,7 +37,7 @@ def test_damaged_lists(tmp_path: Path) -> None:
 
 
 def test_entries_with_any_values(tmp_path: Path) -> None:
-    """Lines of JSON with other values; what is listed can be read, or says why not."""
+    """Lines of JSON with other values: listed utterances can be read, or the error says why not."""
     lists(tmp_path)
 
     def check(records: list[dict]) -> None:

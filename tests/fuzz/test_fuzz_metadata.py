@@ -33,7 +33,7 @@ def recognise(path: Path) -> None:
 
 
 def test_values_of_the_metadata(tmp_path: Path) -> None:
-    """Read, shown by `info`, and recognised with, or refused."""
+    """A file with changed metadata is read, shown by `info` and used to recognise, or refused."""
     path = tmp_path / "model.zip"
     onnx = onnx_record() | {"word_times": DELAY}
     text = json.dumps(onnx).encode()

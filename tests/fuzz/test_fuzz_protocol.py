@@ -62,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 async def answered(reader: asyncio.StreamReader) -> bytes:
-    """Return all that the server sends until it closes, or falls silent for a second after an answer."""
+    """Return all that the server sends until it closes, or sends nothing for a second after an answer."""
     found = b""
     try:
         while data := await asyncio.wait_for(reader.read(65536), 0.5 if found else PATIENCE / 2):
@@ -73,7 +73,7 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
 
 
 def served(server: ServerProcess) -> None:
-    """The server is there, has no fault in its log, and recognises."""
+    """Check that the server runs, has no error in its log, and recognises."""
     assert server.process.poll() is None
     assert not any("Traceback" in line or "Error" in line.split(": ")[0] for line in server.log), server.log[-30:]
     found = asyncio.run(asyncio.wait_for(spoken_to(server.url, pcm(speak("ab")), sample_rate=SAMPLE_RATE), PATIENCE))

@@ -173,7 +173,7 @@ def test_what_depends_on_other_keys(tmp_path: Path) -> None:
     assert large.recipe.training.max_batch_seconds == 360.0
     assert large.recipe.training.max_steps == 360 * 6250, "36,000,000 s in 360 s * 8 GPUs * 2"
     assert large.recipe.training.validate_interval_steps == large.recipe.training.save_interval_steps == 1000
-    assert large.recipe.data.filters.most_characters_per_second == 50, "of pieces we cannot know the characters"
+    assert large.recipe.data.filters.most_characters_per_second == 50, "the characters of pieces are unknown"
     assert large.recipe.training.checkpoint_activations
     chars = merged(U2PP + V3, RECIPES["wenetspeech u2++ conformer"] | {"tokenizer": "char"})
     assert translated(tmp_path, chars).recipe.data.filters.most_characters_per_second == 25

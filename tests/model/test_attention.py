@@ -154,4 +154,4 @@ def test_precomputed_biases_are_the_learned_ones(queries: int, keys: int) -> Non
     assert torch.equal(ready(queries, keys), bias(queries, keys))
     with torch.no_grad():
         bias.table.zero_()
-    assert bool(ready(queries, keys).any()) == ((queries, keys) in [(4, 12), (8, 16)]), "only these are precomputed"
+    assert bool(ready(queries, keys).any()) == ((queries, keys) in [(4, 12), (8, 16)]), "other biases are not"

@@ -147,7 +147,7 @@ def test_sums_that_do_not_fit_the_model(tmp_path, mean, var, count):
 
 
 def test_speech_of_another_speaker_changes_the_sums(corpus, compute, tmp_path):
-    """Without a spread, the tests above would compare constants."""
+    """If sums did not depend on the speaker, the tests above would compare constants."""
     first = compute(corpus)
     soundfile.write(corpus.with_name("u000.wav"), speak(["one"] * 5, np.random.default_rng(5)), RATE, subtype="PCM_16")
     assert compute(corpus)["mean_stat"] != pytest.approx(first["mean_stat"], rel=1e-3)

@@ -96,7 +96,7 @@ def test_an_output_depends_on_earlier_tokens_only() -> None:
 
 
 def memory_measure(model: Decoder, lengths: Tensor) -> Callable[[Tensor], laws.Tree]:
-    """The garbage has a slope: the decoder normalises its memory, so constant garbage would vanish."""
+    """Return a measure whose garbage has a slope: the decoder normalises its memory, so a constant would vanish."""
     tokens = torch.randint(3, 6, (3, 4), generator=torch.Generator().manual_seed(0))
     slope = torch.linspace(1.0, 2.0, 8)
 
@@ -178,7 +178,7 @@ def eager_decoder(seed: int) -> Decoder:
 
 
 def search(model: Decoder, memory: Tensor, beam_size: int = 10) -> list[AttentionHypothesis]:
-    """Of one utterance."""
+    """Search one utterance."""
     return attention_search(model, memory, torch.tensor([memory.size(1)]), beam_size)[0]
 
 
@@ -246,7 +246,7 @@ def test_search_over_no_frames() -> None:
 
 
 def test_the_beam_is_as_wide_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The law also holds if the vocabulary is smaller than the beam."""
+    """This also holds if the vocabulary is smaller than the beam."""
     model, step, widths = eager_decoder(0), Decoder.step, []
     monkeypatch.setattr(
         Decoder, "step", lambda self, tokens, state: widths.append(tokens.shape) or step(self, tokens, state)
@@ -256,7 +256,7 @@ def test_the_beam_is_as_wide_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_scaled_embeddings_begin_as_large_as_positions() -> None:
-    """The default drowns the positions: a decoder then loses its place after a token that occurs twice."""
+    """By default embeddings are much larger than positions, and a decoder loses its place after a repeated token."""
     sizes = {}
     for kind in ("normal", "scaled"):
         decoder = Decoder(500, 64, 1, DecoderConfig(embedding_init=kind))

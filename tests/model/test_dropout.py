@@ -85,7 +85,7 @@ DECODER_CALLS = ["self_attention", "source_attention", "reduce", "expand"]
 
 @pytest.mark.parametrize("branch", DECODER_CALLS)
 def test_each_branch_of_a_decoder_layer_passes_through_dropout(model: AsrModel, branch: str) -> None:
-    """The branches of a layer share one dropout module: all but one are silenced, so only that one can be random."""
+    """The branches of a layer share a dropout module. All branches but one are set to 0, so only that one is random."""
     assert model.decoder is not None
     layer = model.decoder.layers[0]
     model.train()
@@ -110,7 +110,7 @@ def test_nothing_is_dropped_in_inference(model: AsrModel) -> None:
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
 def test_every_value_is_dropped_with_probability_p(p: float) -> None:
-    """Also at each of the four places of the 64-bit number from which four values take their bits."""
+    """Four values share a 64-bit random number; the probability holds for each of the four."""
     torch.manual_seed(3)
     rows = 40_000
     dropped_R4 = (Dropout(p)(torch.ones(rows, 4)) == 0).double()

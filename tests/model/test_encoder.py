@@ -186,7 +186,7 @@ def test_padding_detects_frames_seen_beyond_the_end() -> None:
 
 
 def test_training_with_frozen_statistics_equals_evaluation() -> None:
-    """Packed rows in training and padded rows in evaluation are one computation."""
+    """Packed rows in training and padded rows in evaluation give the same results."""
     geometry = FIXED._replace(config=dataclasses.replace(FIXED.config, dropout=0.0))
     encoder, x = build(geometry), features(FIXED, 3, 8)
     freeze_statistics(encoder)

@@ -1,4 +1,4 @@
-"""The tables of activations and layer types; the state of any layer as a flat list and as WeNet's caches."""
+"""The tables of activations and layer types; states of layers as flat lists and as WeNet's caches."""
 
 import dataclasses
 

@@ -60,7 +60,7 @@ def run_linear(layer: LinearNorm, x_BTC: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 def run_conv(layer: ConvNorm, x_BTC: Tensor, lengths_B: Tensor) -> Tensor:
-    """(B, T, C) or (B, T, C, F) frames behind two frames of silence."""
+    """Run a convolution on (B, T, C) or (B, T, C, F) frames that follow two frames of silence."""
     context = x_BTC.new_zeros(x_BTC.size(0), 2, *x_BTC.shape[2:])
     return layer(torch.cat([context, x_BTC], dim=1).transpose(1, 2), valid_frames(lengths_B, x_BTC.size(1)))
 
@@ -93,7 +93,7 @@ def training_measure(
 def test_padding_moves_no_output_and_no_statistic(name: str) -> None:
     build, run, inner = CASES[name]
     lengths_B = torch.tensor([5, 0, 3])
-    # NaN x 0 is NaN in the gradient of a convolution: its callers reset padding to zero, as the encoder's law shows.
+    # NaN times 0 is NaN in a convolution's gradient; the encoder's law shows that callers reset padding to zero.
     measure = training_measure(build, run, lengths_B, with_gradients=run is run_linear)
     assert laws.padding(measure, laws.noise(1, 3, 6, *inner), lengths_B) <= laws.BOUND
 

@@ -1,4 +1,4 @@
-"""Activations that are computed again: the same gradients, statistics and dropout, bit for bit, from less memory."""
+"""Recomputing activations gives the same gradients, statistics and dropout, bit for bit, with less memory."""
 
 import copy
 import dataclasses
@@ -75,7 +75,7 @@ def test_only_the_inputs_of_layers_are_kept() -> None:
 
 
 def test_statistics_are_estimated_as_before() -> None:
-    """Without gradients nothing is computed again."""
+    """Without gradients nothing is recomputed."""
     values = []
     for recompute in (False, True):
         model = asr_model()

@@ -152,7 +152,7 @@ def test_top_scores_are_the_ctc_heads_best(trained: TrainedModel, plain: Streami
     scores, _ = plain.step(samples(0, 1, 3200), torch.tensor([3200]), *FULL_CONTEXT, plain.init_state(1, 1, 0))
     out = StepOutput(*scores)
     log_probs = plain.ctc(out.encoder_out)
-    assert out.top_ids.shape == (1, 10, 13), "the vocabulary has 13 tokens, fewer than the search would read"
+    assert out.top_ids.shape == (1, 10, 13), "the vocabulary has 13 tokens, fewer than the search asks for"
     assert laws.difference(out.top_log_probs, log_probs.gather(2, out.top_ids)) <= laws.BOUND
     assert laws.difference(out.top_log_probs, log_probs.sort(dim=2, descending=True).values) <= laws.BOUND
     assert laws.difference(out.blank_log_probs, log_probs[:, :, 0]) <= laws.BOUND

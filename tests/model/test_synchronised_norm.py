@@ -11,7 +11,7 @@ from torch import Tensor
 from wenet_fusion.model.layers.norm import MaskedBatchNorm, synchronise_statistics
 from wenet_fusion.ranks import Ranks
 
-ROWS = [[7, 3], [0, 5], [1, 12], [2, 0]]  # of each of two ranks
+ROWS = [[7, 3], [0, 5], [1, 12], [2, 0]]  # lengths of the rows of two ranks
 
 
 def random_norm(channels: int, planes: bool) -> MaskedBatchNorm:
@@ -30,7 +30,7 @@ def one_norm(ranks: Ranks, parts: list[Tensor], gradients: list[Tensor], planes:
     norm.momentum = momentum
     rows = parts[ranks.rank].clone().requires_grad_()
     y = norm(rows)
-    assert not norm.running_var.requires_grad and not norm.running_mean.requires_grad, "a graph that grows"
+    assert not norm.running_var.requires_grad and not norm.running_mean.requires_grad, "the graph would grow"
     y.backward(gradients[ranks.rank])
     return [y.detach(), rows.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
 

@@ -1,4 +1,4 @@
-"""The native step under sanitizers and on ARM: no wrong access, and the same bits."""
+"""The native step under sanitizers and on ARM: no invalid memory access, and the same bits."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ def replay(kernels: ModuleType, folder: Path, *command: str) -> dict[int, dict[s
 
 
 def test_sanitizers_find_nothing(kernels: ModuleType, tmp_path: Path) -> None:
-    """Addresses and undefined behaviour, in the code of every family that runs here."""
+    """Check addresses and undefined behaviour in the code of every family that this processor can run."""
     flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     build("g++", tmp_path / "replay", *flags)
     for seed, found in replay(kernels, tmp_path, str(tmp_path / "replay")).items():

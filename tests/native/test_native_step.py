@@ -1,4 +1,4 @@
-"""The native step equals the definition of the model, in every batch and with the code for every processor."""
+"""The native step equals the definition of the model, in every batch and for every family of processors."""
 
 import copy
 import pickle
@@ -223,7 +223,7 @@ def test_an_impossible_position_is_refused(kernels: ModuleType, position: int) -
 
 
 def test_tensors_may_begin_at_any_byte(kernels: ModuleType) -> None:
-    """An archive places them so; the library reads only aligned ones."""
+    """Archives hold tensors at any byte, and the library reads aligned tensors only."""
     sizes, tensors, ranges = random_fused(kernels, 309)
     shifted = [np.frombuffer(b"x" + each.tobytes(), each.dtype, each.size, 1).reshape(each.shape) for each in tensors]
     assert not all(each.flags.aligned for each in shifted)

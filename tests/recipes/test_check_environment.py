@@ -1,4 +1,4 @@
-"""The environment that recipes and tests run in: what it must have."""
+"""Requirements of the environment in which recipes and tests run."""
 
 import ast
 import re

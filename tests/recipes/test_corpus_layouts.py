@@ -1,4 +1,4 @@
-"""Stage 0 of the recipes for public corpora: official layouts and lhotse's manifests to Kaldi's format."""
+"""Stage 0 of the recipes for public corpora converts official layouts and lhotse's manifests to Kaldi's format."""
 
 from pathlib import Path
 

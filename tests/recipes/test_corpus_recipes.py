@@ -1,4 +1,4 @@
-"""The recipes for public corpora on small trees in their layouts, with tones for speech, from stage -1 to 8."""
+"""Run the recipes for public corpora from stage -1 to 8 on small corpora of tones in the official layouts."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_librispeech_evaluates_each_test_set(tmp_path: Path, tone_run: ToneRun) 
     clone_recipe(tmp_path / "clone", LIBRISPEECH)
     parts = {"train-clean-100": 40, "train-other-500": 20, "dev-clean": 10, "test-clean": 8, "test-other": 6}
     for seed, (part, count) in enumerate(parts.items()):
-        # Archives unpack to a folder LibriSpeech; the other parts may have been beside it before.
+        # Archives unpack to a folder LibriSpeech; other parts may be there already.
         write_librispeech_part(tmp_path / "corpus" / ("LibriSpeech" if seed % 2 else ".") / part, count, seed)
     arguments = ["--data", "corpus", "--train_sets", "train-clean-100 train-other-500", "--dev_sets", "dev-clean",
         "--vocab_size", "12", "--train_config", tone_run.config, "--chunkings", "8/2", "--average_num", "3",

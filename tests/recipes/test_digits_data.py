@@ -44,7 +44,7 @@ def make(corpus: Path, output: Path, *options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its strings."""
+    """The digit strings made from the tiny corpus."""
     return make(corpus, tmp_path_factory.mktemp("strings") / "data")
 
 
@@ -60,14 +60,14 @@ def read_words(folder: Path) -> list[tuple[str, int, int, str]]:
 
 
 def takes_used(folder: Path, corpus: Path) -> Counter[Take]:
-    """How often each take occurs in a split."""
+    """Count how often each take occurs in a split."""
     samples, _ = read_takes(list_takes(corpus / "recordings"))
     by_length = {len(audio): take for take, audio in samples.items()}
     return Counter(by_length[length] for _, _, length, _ in read_words(folder))
 
 
 def leaks(data: Path, corpus: Path) -> set[Take]:
-    """Takes that occur in a split which is not theirs."""
+    """Return the takes that occur in another split than their own."""
     used = {name: takes_used(data / name, corpus) for name in ("train", "dev", "test")}
     return {take for name, takes in used.items() for take in takes if take.split != name}
 
@@ -112,7 +112,7 @@ def test_words_lie_where_the_ctm_says(data: Path, corpus: Path) -> None:
         return min(agreements)
 
     assert worst_agreement(shift=0) > 0.9
-    assert worst_agreement(shift=1) < 0.2  # one sample beside the truth is noticed
+    assert worst_agreement(shift=1) < 0.2  # an error of one sample is noticed
 
 
 def test_transcripts_paths_and_speakers_agree(data: Path) -> None:
@@ -139,7 +139,7 @@ def test_recordings_without_a_word(data: Path) -> None:
 
 
 def test_kinds_of_recordings_without_a_word() -> None:
-    """Noise is flat, tones and music are not; a voice consists of takes played backwards, never forwards."""
+    """Noise has a flat spectrum, tones and music do not; a voice is made of takes played backwards only."""
     rng = np.random.default_rng(0)
     take = Take(0, "theo", 10, Path())
     voice = rng.standard_normal(RATE // 4).astype(np.float32) * np.linspace(0.2, 1, RATE // 4, dtype=np.float32)
@@ -204,7 +204,7 @@ def test_takes_played_backwards_are_no_words() -> None:
         assert before < spoken < after
         assert not places(samples[takes[0]], string) and not places(
             samples[takes[2]], string
-        )  # forwards they are not there
+        )  # they do not occur forwards
         pauses += [spoken - before - len(ramp), after - spoken - len(ramp)]
     assert min(pauses) >= 0 and np.mean(np.array(pauses) > 0.05 * RATE) > 0.5
 

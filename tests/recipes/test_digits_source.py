@@ -87,12 +87,12 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
 class Release(NamedTuple):
     url: str
-    handler: type[RangeHandler]  # of this server alone
+    handler: type[RangeHandler]  # the handler of this server only
 
 
 @pytest.fixture
 def release(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
-    """A server on this machine with an archive of the corpus, which passes as the known release."""
+    """A server on this machine with an archive of the corpus, accepted as the known release."""
     archive = tmp_path / "v1.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(corpus / "recordings", "digits-1/recordings")
@@ -160,7 +160,7 @@ def test_without_a_network_speech_is_synthetic_and_says_so(
     source = json.loads((tmp_path / "data" / "source.json").read_text())
     assert source["kind"] == "synthetic" and "Network is unreachable" in source["why"]
     assert "SYNTHETIC SPEECH" in capsys.readouterr().out
-    assert len(made) == 1  # the second time it was there
+    assert len(made) == 1  # the second call found the recordings
 
 
 def test_trim_cuts_what_is_quiet() -> None:

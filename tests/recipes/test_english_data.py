@@ -1,4 +1,4 @@
-"""The English recipe's data: nobody is in two sets, and no sentence of a test is in the language model's text."""
+"""The English recipe: no speaker is in two sets, and no test sentence is in the text of the language model."""
 
 import gzip
 from pathlib import Path
@@ -15,7 +15,7 @@ BOOKS = {f"{speaker}-5-0000": str(speaker) for speaker in (84, 85, 86)}
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Folders in Kaldi's format: train and dev with relative paths, part of LibriSpeech's numbered speakers."""
+    """Folders in Kaldi's format: train and dev with relative paths; some speakers have LibriSpeech's numbers."""
     root = tmp_path / "corpus"
     for name, speakers in (("train", TRAIN), ("dev", DEV), ("books", BOOKS)):
         folder = root / name

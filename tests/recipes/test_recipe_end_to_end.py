@@ -1,4 +1,4 @@
-"""The digits recipe from nothing to a streamed model: it learns, and inserts few words in non-speech."""
+"""A complete run of the digits recipe: the model learns, streams, and inserts few words in non-speech."""
 
 import json
 import os
@@ -43,14 +43,14 @@ def test_it_learns_and_streams_what_it_evaluates(experiment: Path) -> None:
 
 
 def test_sounds_without_words_give_no_text_in_any_mode(experiment: Path) -> None:
-    """Sounds of 30 s at levels from -80 to -10 dB; see tools/measure/nonspeech_sounds.py. The model did learn words."""
+    """Sounds of 30 s at -80 to -10 dB; see tools/measure/nonspeech_sounds.py. The model has learned words."""
     lines = (experiment / "insertions.txt").read_text(encoding="utf-8").splitlines()
     rates = {cells[0]: cells[2:] for line in lines if (cells := [cell.strip() for cell in line.split("|")[1:-1]])}
     assert rates["insertions per hour"] == ["ctc_greedy_search", "ctc_prefix_beam_search", "attention_rescoring"]
     for kind in ("silence", "white noise", "pink noise"):
         assert rates[kind] == ["0"] * 3, kind
-    # After a quarter of the recipe's updates a few words remain. Synthetic voices differ from run to run: three runs
-    # had 0, 87 and 0 insertions per hour in chords, up to 640 in a voice, 250 in babble. Trained without such sounds
-    # they had 833, 4,280 and 3,110.
+    # After a quarter of the recipe's updates some words are inserted. Synthetic voices differ between runs: three runs
+    # had 0, 87 and 0 insertions per hour in chords, up to 640 in a voice and 250 in babble. Models trained without
+    # such sounds had 833, 4,280 and 3,110.
     for kind, bound in {"tone": 60, "chords": 300, "reversed voice": 1500, "babble": 1000}.items():
         assert max(map(int, rates[kind])) <= bound, kind

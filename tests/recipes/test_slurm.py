@@ -1,4 +1,4 @@
-"""The script for SLURM in the guide to training, in an allocation that is made up."""
+"""The SLURM script of the guide to training, run in a simulated allocation."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from torch.distributed.run import config_from_args, parse_args
 
 
 def test_the_script_for_slurm_starts_a_rank_per_gpu_on_every_host(tmp_path: Path) -> None:
-    """With commands that print what they are called with; torchrun's own parser reads its arguments."""
+    """The commands are replaced by ones that print their arguments; torchrun's own parser reads its arguments."""
     guide = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```\n(#!/bin/bash\n#SBATCH.*?)```", guide, re.S)
     for name, body in (

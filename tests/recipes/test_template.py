@@ -1,4 +1,4 @@
-"""The template recipe on a tiny corpus in Kaldi's format, from the folders to a model that is streamed."""
+"""The template recipe turns a tiny corpus in Kaldi's format into a streamed model."""
 
 import contextlib
 import os
@@ -68,7 +68,7 @@ def test_a_variable_trains_on_two_ranks(root: Path, tone_run: ToneRun) -> None:
 
 
 def test_sets_that_have_their_list_need_no_other_files(tmp_path: Path) -> None:
-    """data_sets.sh: what stage 0 must leave of each set, by the type of the data."""
+    """data_sets.sh: the files that stage 0 must write for each set, by the type of the data."""
     for name, files in {"train": ["shards.list"], "dev": ["wav.scp", "cuts.jsonl.gz"], "test": ["wav.scp"]}.items():
         (tmp_path / "data" / name).mkdir(parents=True)
         for file in files:
@@ -88,7 +88,7 @@ def test_sets_that_have_their_list_need_no_other_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("data_type", ["sequential", "lhotse"])
 def test_lists_of_other_kinds_are_trained_evaluated_and_exported(root: Path, tone_run: ToneRun, data_type: str) -> None:
-    """The training shards come from a server; dev and test sets are made into shards, or all sets are cuts."""
+    """Training shards come from a server, and dev and test sets become shards; or all sets are lhotse cuts."""
     corpus = root.parent / "corpus"
     arguments = ["--data", "corpus", "--units", "words", "--train_config", tone_run.config, "--chunkings", "full 8/2",
         "--overrides", "training.max_steps=4 training.validate_interval_steps=2", "--average_num", "2",

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_seed_of_fuzzing_depends_on_the_committed_files_only(tmp_path: Path) -> None:
-    """Another run of a commit tries the same inputs, the next commit others."""
+    """Each run of a commit tries the same inputs; the next commit tries other inputs."""
     (line,) = re.findall(r"^export WENET_FUSION_FUZZ_SEED=.*$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     environment = {name: value for name, value in os.environ.items() if name != "WENET_FUSION_FUZZ_SEED"}
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]

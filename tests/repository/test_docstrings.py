@@ -16,8 +16,8 @@ SOURCES = [
     *sorted((ROOT / "runtime").rglob("wenet_fusion_runtime/**/*.py")),
 ]
 
-# Openings that a reader must decode, and clauses about what a module does not know: tests/repository/test_imports.py
-# enforces imports.
+# Openings that a reader must decode, and statements that a module knows nothing of another one, because
+# tests/repository/test_imports.py enforces that.
 RIDDLE = re.compile(r"^(Of|What|Those|As|So|Who|Whether|Where|When|How)\b")
 IGNORANCE = re.compile(r"\b[Kk]nows? (no|not|neither|nothing|only|nobody)\b")
 # Classes whose instances users only receive, or that only describe an interface.
@@ -105,7 +105,7 @@ def test_examples_run(module: str) -> None:
 
 
 def test_every_option_has_a_help_text() -> None:
-    """Without the metavar a reader has nothing else to go by."""
+    """Without a help text, a reader of --help sees only the metavar."""
     parts = ("wenet_fusion", "runtime", "tools", "benchmarks", "examples")
     paths = [path for part in parts for path in sorted((ROOT / part).rglob("*.py"))]
     calls = [

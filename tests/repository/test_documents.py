@@ -1,4 +1,4 @@
-"""Documents: links, anchors, messages and configuration keys exist; commands and imports are the public ones."""
+"""Documents: links, anchors, messages, configuration keys and commands exist; examples import the public interface."""
 
 import argparse
 import ast
@@ -58,7 +58,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 
 def source_messages() -> str:
-    """Return every string constant of the sources, those of one expression joined."""
+    """Return every string constant of the sources; constants of one expression are joined."""
     found = []
     for path in [*SOURCES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "runtime" / "native").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -88,7 +88,7 @@ def described_messages(text: str) -> Iterator[str]:
 
 
 def test_messages_in_tables_exist() -> None:
-    """Pages show values where the sources have expressions: a third of the runs of three words must be in a source."""
+    """A page shows values in place of expressions, so only a third of the runs of three words must be in a source."""
     messages, found, strange = source_messages(), 0, []
     for path in DOCUMENTS:
         for message in described_messages(path.read_text(encoding="utf-8")):

@@ -42,7 +42,7 @@ LAYERS = {
     "cli": 17,
 }
 
-# (module, imported package or module): why it may wait until it is needed.
+# (module, imported package or module): why the import may be inside a function.
 LATE = {
     ("wenet_fusion_runtime.files", "fcntl"): "Windows has none",
     ("wenet_fusion.evaluation.data_pictures", "matplotlib"): "an extra, for pictures only",
@@ -67,7 +67,7 @@ LATE = {
     **{("wenet_fusion.export.targets.onnx_graph", name): "an extra, for ONNX only" for name in ("onnx", "onnxruntime")},
 }
 RUNTIME_NEEDS = {"numpy", "soundfile", "soxr"}  # the packages that the runtime may require
-# Modules that an extra is needed for; none but those and LATE ones may import them.
+# Modules that need an extra, with the packages that they import; only these modules and LATE may import them.
 AIOHTTP = "server http.app http.body http.request_handler http.responses http.upload_answer http.uploads".split()
 AIOHTTP += "openai.transcription_answer websocket.live_connection websocket.socket websocket.websocket_client".split()
 BY_WAY = "connection_limits service http.server_info openai.realtime_connection websocket.connection".split()

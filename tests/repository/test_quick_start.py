@@ -1,4 +1,4 @@
-"""The README's commands as a newcomer runs them: the runtime alone, installed by pip into an environment of its own."""
+"""The README's commands as a newcomer runs them, with the runtime alone, installed by pip into a new environment."""
 
 import os
 import re
@@ -32,7 +32,7 @@ TEXT = " ".join(WORDS)
 
 
 def can_build() -> bool:
-    """Return whether this environment can build wheels: then pip need not download a build tool."""
+    """Return whether this environment can build wheels, so that pip need not download a build tool."""
     return (
         subprocess.run([sys.executable, "-c", "import setuptools.command.bdist_wheel"], capture_output=True).returncode
         == 0
@@ -41,9 +41,9 @@ def can_build() -> bool:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the installed command; while the module runs, programs that tests start find it, and no sources.
+    """Return the folder of the installed command. Programs that the tests start find this command, but no sources.
 
-    The environment sees this one's packages that the runtime needs: installing torch again would take minutes.
+    The new environment uses the packages of this one that the runtime needs: installing torch again would take minutes.
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv", symlinks=os.name != "nt")  # without pip, which takes seconds
@@ -55,10 +55,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         text=True,
         check=True,
     )
-    # A path does not run the .pth files in it, so what is installed there as editable is not seen.
+    # Python does not run the .pth files of folders that this .pth adds, so editable installations are not found.
     packages = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
     Path(site.stdout.strip(), "packages.pth").write_text("\n".join(packages))
-    # A copy, since pip builds in the folder.
+    # Copy the sources, because pip builds in their folder.
     shutil.copytree(ROOT / "runtime", folder / "runtime", ignore=shutil.ignore_patterns("build", "*.egg-info"))
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md, applied to a copy of the package as they stand there."""
+"""The worked examples of CONTRIBUTING.md, applied unchanged to a copy of the package."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def section(title: str) -> list[Block]:
 
 
 def apply(block: Block, tree: Path) -> None:
-    """Writes a new file, or changes one where the lines of context stand."""
+    """Write a new file, or change a file at the context lines of the example."""
     head, _, body = block.text.partition("\n")
     if block.language == "python":
         (tree / head.removeprefix("# ")).write_text(body, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The end of a command: a user's mistake gives one line, a defect gives a traceback."""
+"""The end of a command: a user's error gives one line, a defect gives a traceback."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ LESS = "close other programs, or give less work at a time"
 
 
 def end(error, capsys):
-    """Exit status and standard error of a command that raises this."""
+    """Return exit status and standard error of a command that raises this error."""
 
     def main(_):
         raise error

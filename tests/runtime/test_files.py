@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, alone or as a set: if the writer is killed, no mixture is left."""
+"""Files are replaced in one step, alone or as a set: a kill never leaves a mixture of old and new."""
 
 import hashlib
 import io
@@ -181,7 +181,7 @@ with replacing_set(folder, names) as part:
 
 
 def test_a_kill_at_any_moment_leaves_no_mixture(tmp_path: Path) -> None:
-    """The old set, the new one, or one without its first file, which the next writer puts back before anything else."""
+    """A kill leaves the old set, the new set, or a set without its first file, which the next writer restores."""
     outcomes = set()
     for calls in range(30):
         folder = tmp_path / str(calls)

@@ -16,7 +16,7 @@ EXAMPLES = {
     "docs/engine.md": ["a b\n"],
     "docs/hot-words.md": ["a b\n" * 3],
     "docs/language-models.md": ["a b -"],
-}  # what each example prints, at least
+}  # text that each example must print
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_augmentation_is_repeatable_and_never_touches_its_input():
 
 
 def generators(count):
-    """One for each row."""
+    """Return a generator for each row."""
     return [np.random.default_rng([0, row]) for row in range(count)]
 
 
@@ -83,9 +83,7 @@ def test_feature_masks():
         assert row.all(dim=1).sum() <= 2 * min(30, 0.2 * length)
         assert length == 0 or row[:length].all(dim=0).sum() <= 16
     assert torch.equal(masks, feature_masks(lengths, 40, config, generators(4)))
-    assert torch.equal(masks[1:, :50], feature_masks(lengths[1:], 40, config, generators(4)[1:])), (
-        "beside others or not"
-    )
+    assert torch.equal(masks[1:, :50], feature_masks(lengths[1:], 40, config, generators(4)[1:])), "in any batch"
     assert not feature_masks(lengths, 40, SpecAugmentConfig(0, 30, 0, 8, 0.2), generators(4)).any()
 
 

@@ -1,4 +1,4 @@
-"""SpecSub and TrimTail: earlier frames only, padding untouched, room for every transcript, draws of their own."""
+"""SpecSub and TrimTail copy earlier frames only, leave padding and room for transcripts, and have their own draws."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def test_spans_come_from_earlier_frames_and_padding_stays() -> None:
     sources = substituted_frames(LENGTHS, config, generators(5))
     assert sources is not None and sources.shape == (5, 200) and sources.dtype == torch.int64
     frames = torch.arange(200)
-    assert (sources <= frames).all() and (sources >= 0).all(), "a frame later than its place would be look-ahead"
+    assert (sources <= frames).all() and (sources >= 0).all(), "copying a later frame would be look-ahead"
     assert (sources[0] != frames).any() and (sources[1] != frames).any()
     for row, length in zip(sources, LENGTHS):
         assert torch.equal(row[length:], frames[length:])
@@ -26,7 +26,7 @@ def test_spans_come_from_earlier_frames_and_padding_stays() -> None:
         steps = row[1:length].diff() if length > 2 else torch.ones(1)
         assert (steps != 1).sum() <= 6, "spans are copied whole"
     again = substituted_frames(LENGTHS[1:], config, generators(5)[1:])
-    assert again is not None and torch.equal(sources[1:, :50], again), "beside others or not"
+    assert again is not None and torch.equal(sources[1:, :50], again), "in any batch"
 
 
 def test_spans_have_every_length_and_place() -> None:

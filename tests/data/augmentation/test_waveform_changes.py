@@ -1,4 +1,4 @@
-"""Noise files, rooms and channels: levels, bands and times; draws of their own; files that cannot be read."""
+"""Noise files, rooms and channels: levels, bands, times, independent draws, and files that cannot be read."""
 
 import dataclasses
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def bands(samples: np.ndarray, rate: int = RATE) -> dict[str, float]:
 
 
 def delay(changed: np.ndarray, samples: np.ndarray) -> int:
-    """Return by how many samples a waveform comes later."""
+    """Return the delay of a waveform in samples."""
     size = 2 * samples.size
     product = np.fft.irfft(np.fft.rfft(changed, size) * np.fft.rfft(samples, size).conj(), size)
     place = int(product.argmax())
@@ -121,7 +121,7 @@ def test_one_change_leaves_the_draws_of_the_others(everything: Augmentation, nam
 
 
 def test_earlier_changes_are_drawn_as_they_were() -> None:
-    """A run of an earlier version goes on with the same waveforms: speed, gain, noise in this order."""
+    """A run of an earlier version continues with the same waveforms: it draws speed, gain and noise in this order."""
     config = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (5.0, 20.0), 0.5)
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -234,7 +234,7 @@ def test_missing_and_unreadable_files_are_named_at_start(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="data.augmentation.room.lists"):
         WaveformAugmenter(Augmentation(room=RoomConfig(1.0, (str(tmp_path / "bad.list"),))), RATE)
     off = Augmentation(noise_files=NoiseFilesConfig(0.0, ("gone.list",)))
-    assert np.array_equal(draw(off, speech()), speech()), "what is off needs no files"
+    assert np.array_equal(draw(off, speech()), speech()), "changes that are off need no files"
 
 
 def test_a_noise_file_that_vanishes_ends_the_run_with_its_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A corpus of LibriSpeech's size, made on the fly: two ranks train from it, are killed, and go on with equal losses."""
+"""Two ranks train on a generated corpus of LibriSpeech's size, are killed, and continue with the same losses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wenet_fusion.config import to_yaml
 
 SHARDS, PER_SHARD, STEPS, KILLED_AFTER = 281, 1000, 50, 25
 
-# Writes a tar of the recordings of another, under new keys: no disk holds 281,000 files.
+# Writes a tar with the recordings of another tar under new keys, so that 281,000 files need no disk space.
 MAKE_SHARD = """
 import io, sys, tarfile
 from pathlib import Path

@@ -87,7 +87,7 @@ def test_cuts_are_utterances(manifests: Path, name: str) -> None:
     assert by_text["one two"].seconds == 1.5
     whole, _ = soundfile.read(manifests / "pair.wav", dtype="float32")
     assert np.array_equal(read_samples(by_text["five"], RATE), whole[:, 1])
-    assert len(read_samples(by_text["three"], 8000)) == 8000, "resampled by us"
+    assert len(read_samples(by_text["three"], 8000)) == 8000, "resampled by our reader"
 
 
 def test_several_supervisions_are_several_utterances(lhotse: Any, manifests: Path, tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ def test_workers_and_ranks_change_no_batch(recipe: RecipeConfig, shard_list: Pat
     for loaded in first + second + smaller:
         for b, key in enumerate(loaded.batch.keys):
             length = int(loaded.batch.sample_lengths_B[b])
-            assert torch.equal(loaded.batch.samples_BN[b, :length], samples[key][:length]), "drawn by place"
+            assert torch.equal(loaded.batch.samples_BN[b, :length], samples[key][:length]), "draws depend on the place"
 
 
 @pytest.mark.parametrize("world, rows", [(1, 3), (2, 3), (2, 1), (3, 1), (3, 2)])
 def test_ranks_share_an_epoch_and_any_position_goes_on(
     recipe: RecipeConfig, shard_list: Path, world: int, rows: int
 ) -> None:
-    """With one row per batch, some steps of the end are made of rows that waited."""
+    """With one row per batch, some of the last steps consist of rows that had to wait."""
     loading = LOADING._replace(max_batch_rows=rows)
     shares = in_ranks(world, lambda ranks: epoch(recipe, shard_list, ranks, loading=loading))
     assert len({tuple((loaded.position, loaded.is_last) for loaded in share) for share in shares}) == 1
@@ -93,7 +93,7 @@ def test_positions_survive_other_ranks_that_share_the_lanes(recipe: RecipeConfig
 
 
 def test_no_batch_is_trained_twice_by_more_ranks(recipe: RecipeConfig, shard_list: Path) -> None:
-    """Two ranks cannot go on between the batches of one of their steps, nor where rows wait for a step."""
+    """Two ranks cannot resume between the batches of one of their steps, or where rows wait for a step."""
     dataset, kept = source(recipe, shard_list), []
     alone = epoch(recipe, shard_list)
     for done, loaded in enumerate(alone[:-2], start=1):

@@ -1,4 +1,4 @@
-"""Training from sequential shards: a resumed run is the uninterrupted one, with one rank and with two."""
+"""Training from sequential shards: a resumed run equals an uninterrupted run, with one rank and with two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def recipe(tiny_units: Path) -> RecipeConfig:
 
 
 def test_a_killed_run_goes_on_where_it_was(recipe: RecipeConfig, shards: tuple[Path, Path], tmp_path: Path) -> None:
-    """An epoch has 8 steps; kills within it, and just after it."""
+    """An epoch has 8 steps; the run is killed within the epoch and just after it."""
     start(recipe, shards, tmp_path / "whole").run()
     workers = with_training(recipe, num_workers=2)
     for number, kill_at in enumerate((3, 6, 9)):
@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_where_it_was(recipe: RecipeConfig, shards: tuple[P
 
 @pytest.mark.slow
 def test_two_ranks_go_on_where_they_were(recipe: RecipeConfig, shards: tuple[Path, Path], tmp_path: Path) -> None:
-    """From a server; shards differ in size, so the ranks share the end of the epoch."""
+    """Shards come from a server and differ in size, so the ranks share the end of the epoch."""
     with served(shards[0].parent) as url:
         (tmp_path / "urls.list").write_text(f"{url}/shard_{{0..3}}.tar\n")
         lists = (tmp_path / "urls.list", shards[1])

@@ -1,4 +1,4 @@
-"""Processes that load sequential shards and die, or lack shared memory: as with lists."""
+"""Processes that load sequential shards may be killed or lack shared memory; the effect is the same as with lists."""
 
 import os
 import signal

@@ -140,7 +140,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_used(
         batches = list(dataset.epoch(0, 0, ENDLESS, LOADING, Ranks()).batches)
         used = {key for batch in keys(batches) for key in batch}
         assert used >= {"s0-u00", "s0-u01", "s0-u02"}
-        assert ("s1-u00" in used) == (how in ("truncated", "cut")), "what came before the damage is used"
+        assert ("s1-u00" in used) == (how in ("truncated", "cut")), "utterances before the damage are used"
         assert any(re.search(message, str(skip)) for skip in dataset.skipped), dataset.skipped
         with pytest.raises(ValueError, match=r"1 of 2 shards cannot be read:\n  " + ".*" + message):
             epoch(changed(recipe, allow_commands=True), path)
@@ -164,7 +164,7 @@ def test_what_filters_leave_out_is_counted_in_each_epoch(recipe: RecipeConfig, t
         found.append(dataset.notes()[0])
         assert left_out > 3 and dataset.skipped == []
         assert found[-1].startswith(f"{left_out} utterances are beyond data.filters (longest_tokens {left_out}): ")
-        assert found[-1].count("; ") == 2, "three are named"
+        assert found[-1].count("; ") == 2, "the first three are named"
     assert check_data(config, path).notes[0].startswith(f"{left_out} utterances are beyond")
 
 

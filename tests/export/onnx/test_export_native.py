@@ -1,4 +1,4 @@
-"""int8 archives for the native step: the same tokens as onnxruntime's."""
+"""int8 archives give the same tokens on the native step and on onnxruntime."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_tokens_and_scores_are_those_of_onnxruntime(
         block[0, : len(utterance.samples)] = utterance.samples[: block.shape[1]]
         found = [m.step(block, [block.shape[1]], 4, 4, m.init_state(1, 4, 4))[0].encoder_out for m in (native, usual)]
         differences.append(np.abs(found[0] - found[1]).max() / np.abs(found[1]).max())
-    # A value between two integers may be rounded the other way, so few blocks may differ by a step of int8.
+    # A value halfway between two integers may be rounded up or down, so a few blocks may differ by one int8 step.
     assert np.median(differences) < 1e-5 and max(differences) < 0.05
 
 

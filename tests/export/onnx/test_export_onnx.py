@@ -120,7 +120,7 @@ def test_a_stream_in_any_cuts_equals_offline_evaluation(
 def test_rescoring_equals_the_model_in_memory(
     archive: Path, trained: TrainedModel, frames: int, lengths: list[int], padding: int
 ) -> None:
-    """Hypotheses may be empty (an axis of size 0), and padding may hold anything."""
+    """Hypotheses may be empty (an axis of size 0), and padding may hold any values."""
     generator = torch.Generator().manual_seed(frames)
     hyps = torch.randint(3, 13, (len(lengths), max(lengths) + padding), generator=generator)
     arguments = (laws.noise(frames, 1, frames, 16).numpy(), hyps.numpy(), np.array(lengths))

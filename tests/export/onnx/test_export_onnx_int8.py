@@ -1,4 +1,4 @@
-"""int8 in ONNX archives: the layers that use it, its errors, and that constant scales keep streams independent."""
+"""int8 in ONNX archives: which layers use it, its errors, and independent streams with constant scales."""
 
 import dataclasses
 import zipfile
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 INT8 = ExportOptions("onnx", "int8")
 PRECISIONS = ("int8", "int8-dynamic")
-# int8 may cost two of the words that judge it. Training ends in other weights on another processor.
+# int8 may cost two of the words of its test. Training gives other weights on another processor.
 WER_INCREASE = 0.1
 STEP_OF_INT8 = 0.02  # see test_precision.py
 Export = Callable[[str], Path]
@@ -61,7 +61,7 @@ def speech(tone_run: ToneRun) -> list[Speech]:
 
 @pytest.fixture(scope="module")
 def export(tones: TrainedModel, speech: list[Speech], tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exports the tones' model in a precision, once."""
+    """A function that exports the tones' model in a precision, once for all tests."""
     folder = tmp_path_factory.mktemp("onnx")
 
     def make(precision: str) -> Path:
@@ -82,7 +82,7 @@ def test_int8_is_in_the_linear_layers_and_nowhere_else(export: Export, tmp_path:
     with zipfile.ZipFile(export(precision)) as file:
         file.extractall(tmp_path)
     kernel = {"int8": "MatMulIntegerToFloat", "int8-dynamic": "MatMulInteger"}[precision]
-    counts = {"step": 2 * 8 + 2, "rescore": 2 * 9}  # of each layer, the subsampling's and the CTC head; of each decoder
+    counts = {"step": 2 * 8 + 2, "rescore": 2 * 9}  # 8 per layer, subsampling, CTC head; 9 per decoder
     for stem, count in counts.items():
         graph = onnx.load(tmp_path / f"{stem}.onnx").graph
         constants = {tensor.name for tensor in graph.initializer}
@@ -109,8 +109,8 @@ def test_int8_says_what_it_costs(export: Export, precision: str) -> None:
 
 
 def test_constant_scales_obey_the_batch_law_and_scales_of_a_call_do_not(export: Export) -> None:
-    """A loud neighbour moves the scale of a whole call. Up to rounding: sums of the front-end may fall to the other
-    side of a step of the scale."""
+    """A loud neighbour changes the scale of a whole call. The law holds up to rounding: sums of the front-end may round
+    to the next step of the scale."""
     chunking, x, found = Chunking(4, 4), samples(0, 2, 12 * FRAME).float(), {}
     for precision in PRECISIONS:
         model = Steps(load_model(export(precision)))
@@ -173,7 +173,7 @@ EXPECTED = InputRange(scale=1 / 32, zero_point=128)
 
 
 def run(module: nn.Module, path: Path, **inputs: Tensor) -> Tensor:
-    """A module's graph on values of other sizes than it was written with: the first axis may have any size."""
+    """Export a module and run its graph on inputs of another size: the first axis may have any size."""
     examples = {name: torch.zeros([7, *x.shape[1:]]) for name, x in inputs.items()}
     axes = {name: {0: "rows"} for name in (*inputs, "y")}
     write_onnx(module, examples, ["y"], axes, path, {}, [DOMAIN])

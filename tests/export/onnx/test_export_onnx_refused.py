@@ -1,4 +1,4 @@
-"""ONNX archives that are not kept: graphs that differ from the model, norms left, packages missing."""
+"""ONNX archives that are not kept: graphs that differ from the model, unfolded norms, missing packages."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ ONNX = ExportOptions("onnx")
 
 
 class SeesTooMuch(OneChunkEncoder):
-    """Right from the moment when the cache is full."""
+    """An encoder that is correct only once the cache is full."""
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
         long_ago = state._replace(position=state.position + 1000)

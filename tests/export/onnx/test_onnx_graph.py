@@ -1,4 +1,4 @@
-"""Writing ONNX graphs: lost inputs are reported, sizes stay dynamic."""
+"""Writing ONNX graphs: pruned inputs are reported, and sizes stay dynamic."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Unflattens(nn.Module):
 
 @pytest.mark.parametrize("mended", [True, False])
 def test_sizes_behind_unflatten_stay_dynamic(mended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If this fails because the exporter keeps them, remove our workaround."""
+    """If this test fails because the exporter keeps sizes dynamic itself, remove our workaround."""
     if not mended:
         monkeypatch.setattr(onnx_graph, "_ConstantShapes", lambda: torch.no_grad())
     path, axes = tmp_path / "x.onnx", {"x": {0: "n"}, "rows": {0: "b"}}

@@ -37,7 +37,7 @@ def complaints(graphs: list[Path]) -> str:
 
 
 def write_graphs(trained: TrainedModel, folder: Path, precision: str) -> list[Path]:
-    """Write the graphs of an archive, without verifying them: the tiny model's text cannot judge int8."""
+    """Write the graphs of an archive without verification, because the tiny model's text cannot judge int8."""
     with default_dtype(torch.float32):
         graphs = build_graphs(one_chunk_model(trained, precision, [audio(2.0)]), precision)
     for name, content in graphs.items():

@@ -1,4 +1,4 @@
-"""Delay-penalised CTC: its definition over all alignments, CTC at a penalty of 0, earlier emission by its gradient."""
+"""Delay-penalised CTC: the definition over all alignments, CTC at penalty 0, and earlier emission in training."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ def test_the_loss_equals_its_definition(frames: int, target: list[int], penalty:
 
 
 def batch() -> tuple[Tensor, ...]:
-    """Rows of different lengths: one empty, one that does not fit, garbage after the ends."""
+    """Return rows of different lengths: one transcript is empty, one does not fit, and garbage follows each row."""
     lengths, token_lengths = torch.tensor([9, 5, 2, 7]), torch.tensor([3, 0, 2, 2])
     tokens = torch.tensor([[3, 3, 4], [1, 1, 1], [4, 4, 10**6], [2, 1, -7]])
     return laws.noise(0, 4, 9, 5).requires_grad_(), lengths, tokens, token_lengths
@@ -66,7 +66,7 @@ def test_the_gradient_prefers_earlier_frames() -> None:
     centres = []
     for penalty in (0.0, 0.1, 0.3):
         (gradient,) = torch.autograd.grad(delay_penalised_ctc_loss(logits.log_softmax(-1), *row, penalty), logits)
-        share = -gradient[0, :, 1] + gradient[0, :, 2]  # more of the token than of one that is not wanted
+        share = -gradient[0, :, 1] + gradient[0, :, 2]  # pull towards the token, compared with another token
         centres.append(float((share * torch.arange(9)).sum() / share.sum()))
     assert centres[0] == pytest.approx(4.0) and centres[0] > centres[1] + 0.1 and centres[1] > centres[2] + 0.1
 

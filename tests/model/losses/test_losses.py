@@ -135,9 +135,7 @@ def test_a_model_without_decoders_has_only_the_ctc_loss() -> None:
 # --- laws
 
 
-SAMPLE_LENGTHS = torch.tensor(
-    [5000, 2561, 3200]
-)  # a frame of 320 samples that is cut, one that has just begun, whole ones
+SAMPLE_LENGTHS = torch.tensor([5000, 2561, 3200])  # the last frame (320 samples) is cut, has just begun, or is whole
 TOKEN_LENGTHS = (3, 0, 4)
 
 

@@ -1,4 +1,4 @@
-"""Losses of training only: consistency of two views (CR-CTC), intermediate CTC; their definitions and laws."""
+"""Losses that only training uses, CR-CTC (consistency of two views) and intermediate CTC: definitions and laws."""
 
 import copy
 import dataclasses
@@ -64,7 +64,7 @@ def test_the_consistency_loss_equals_its_definition() -> None:
 
 
 def test_the_consistency_is_a_mean_over_utterances() -> None:
-    """The paper's sum over frames, arXiv 2410.05101 (3), per utterance: two views of one are not two utterances."""
+    """The sum over frames of arXiv 2410.05101 (3) is divided by the utterances; two views count as one utterance."""
     model = asr_model()
     encoded = model.encode(samples(), LENGTHS, CHUNKING, torch.cat([masks(1), masks(2)]))
     found = model.losses(encoded, TOKENS, TOKEN_LENGTHS).consistency
@@ -77,7 +77,7 @@ def test_the_consistency_is_a_mean_over_utterances() -> None:
 
 
 def test_two_views_are_a_batch_of_twice_as_many_rows() -> None:
-    """BatchNorm sees the frames of both views; without its weight, the loss is that of the two batches as one."""
+    """BatchNorm uses the frames of both views; with weight 0, the loss is that of both views as one batch."""
     model, both = asr_model(), torch.cat([masks(1), masks(2)])
     twice = [torch.cat([tensor, tensor]) for tensor in (samples(), *BATCH[:3])]
     results = []

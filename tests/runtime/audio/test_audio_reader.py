@@ -121,11 +121,11 @@ def test_a_channel_can_be_chosen_and_channels_that_cancel_are_refused(tmp_path: 
     np.testing.assert_array_equal(load_audio(path, 8000, channel=1), left)
     np.testing.assert_allclose(load_audio(path, 8000, channel=0), 0.025 * left, atol=1e-7)
     soundfile.write(path, np.zeros((8000, 2)), 8000)
-    assert len(load_audio(path, 8000)) == 8000  # silence cancels nothing
+    assert len(load_audio(path, 8000)) == 8000  # silent channels do not count as cancelled
 
 
 def test_mp3_is_the_same_in_any_blocks(tmp_path: Path) -> None:
-    tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)  # compresses well: its frames borrow bits
+    tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)  # compresses well: frames use earlier bits
     soundfile.write(tmp_path / "a.mp3", np.stack([tone, tone], axis=1), 16000)
     whole = load_audio(tmp_path / "a.mp3", 16000)
     with AudioReader(tmp_path / "a.mp3") as reader:
@@ -237,7 +237,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_joined_flac_streams_are_read_to_the_end(tmp_path: Path, bare: bool) -> None:
-    """Also those whose only metadata are the stream's format, in which the first byte of the block's head differs."""
+    """Also streams without further metadata: the header of their only metadata block begins with another byte."""
     streams = []
     for part in np.split(NOISE, [8000, 11000]):
         content = io.BytesIO()

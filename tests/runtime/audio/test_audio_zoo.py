@@ -1,4 +1,4 @@
-"""Every kind of file is read whole, as FFmpeg reads it, or refused; never in part without an error."""
+"""Every kind of file is read completely, as FFmpeg reads it, or refused; it is never read in part without an error."""
 
 import io
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ REFUSED = {  # kinds that may be refused; every other one must be read
 
 
 class Heard(NamedTuple):
-    """What a decoder made of a file."""
+    """The output of a decoder for a file."""
 
     seconds: float
-    loudness: np.ndarray  # mean size of each 0.1 s
+    loudness: np.ndarray  # mean absolute value in each 0.1 s
     error: str | None
 
 
@@ -47,7 +47,7 @@ def ours(content: bytes) -> Heard:
 
 
 def theirs(content: bytes) -> Heard:
-    """PyAV's own decode, as far as it comes."""
+    """Decode with PyAV as far as possible."""
     blocks, rate, error = [np.zeros(0)], 1000, None
     try:
         with av.open(io.BytesIO(content)) as container:

@@ -15,9 +15,9 @@ from wenet_fusion_runtime.audio.reader import AudioReader, load_audio
 MP3 = written("MP3", "MPEG_LAYER_III", 16000)
 WAV = written("WAV", "PCM_16", 16000)
 OTHER = written("WAV", "PCM_16", 8000)
-HEAD = MP3[MP3.index(b"\xff", 4 * 36) :][:4]  # of the frame after the encoder's notes
+HEAD = MP3[MP3.index(b"\xff", 4 * 36) :][:4]  # header of the frame after the encoder's tag
 SAMPLES = 36800
-CPU_SECONDS = 10.0  # for some MiB; a search byte by byte took 3 s for each
+CPU_SECONDS = 10.0  # for some MiB; a search byte by byte took 3 s per MiB
 
 
 def load(content: bytes) -> np.ndarray:
@@ -29,7 +29,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def in_chunks(wav: bytes, *sizes: int) -> bytes:
-    """A WAV file whose samples are in several chunks: so many bytes each, then the rest; other chunks between them."""
+    """Return a WAV file with samples in several chunks of `sizes` bytes, then the rest; other chunks are in between."""
     place, parts = wav.index(b"data"), []
     samples = wav[place + 8 :]
     for size in (*sizes, len(samples)):
@@ -50,7 +50,7 @@ def test_garbage_after_mp3_costs_little(unit: bytes) -> None:
 def test_damage_between_frames_reaches_neither_the_decoder_nor_standard_error(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It would print a note for each, and gives up after 1024 bytes. A single header in it is no frame."""
+    """Otherwise it would print a note and give up after 1024 bytes. A single header in the damage is no frame."""
     middle = MP3.index(HEAD[:2], len(MP3) // 2)
     rng = np.random.default_rng(0)
     damage = bytes(rng.integers(0, 0xFF, 5000, np.uint8)) + HEAD + bytes(3000)

@@ -1,4 +1,4 @@
-"""Headers that lie, playlists that name other files, floats in the wrong scale, formats without their decoder."""
+"""Wrong headers, playlists that name other files, floats in the wrong scale, and formats without a decoder."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ def test_numbers_of_a_header_are_not_believed(tmp_path: Path, rate: int, channel
 
 
 def test_audio_that_was_not_received_does_not_exist() -> None:
-    """163 bytes that state years of audio."""
+    """163 bytes whose header states years of audio."""
     file = io.BytesIO()
     soundfile.write(file, NOISE, 16000, format="W64", subtype="IMA_ADPCM")
     content = bytearray(file.getvalue())
@@ -83,7 +83,7 @@ def test_an_open_file_stays_open() -> None:
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_mp3_after_garbage_is_read_whole_from_a_path(tmp_path: Path) -> None:
-    """Its first decoder only finds out what it is; the file stays open for the second one."""
+    """The first decoder only identifies the format; the file stays open for the second decoder."""
     file = io.BytesIO()
     soundfile.write(file, np.tile(NOISE, 40), 16000, format="MP3")
     (tmp_path / "a.mp3").write_bytes(bytes(700) + file.getvalue())
@@ -91,7 +91,7 @@ def test_mp3_after_garbage_is_read_whole_from_a_path(tmp_path: Path) -> None:
 
 
 def test_positions_far_beyond_the_end_are_the_end() -> None:
-    """soundfile and PyAV would print a traceback of the system's error."""
+    """Otherwise soundfile and PyAV would print a traceback of the system's error."""
     with tempfile.TemporaryFile() as file:
         part = FileRange(file, 10, 20)
         part.seek((1 << 63) - 1)
@@ -129,7 +129,7 @@ numpy.save(sys.argv[2], wenet_fusion_runtime.load_audio(sys.argv[1], 16000, chan
 
 @pytest.mark.parametrize("channels", [8, 16])
 def test_many_planes_do_not_end_the_process(tmp_path: Path, channels: int) -> None:
-    """PyAV reads pointers behind those of the planes of 7.1 and more channels. In a process of its own: it crashed."""
+    """PyAV reads beyond its list of planes from 7.1 channels on. This crashed, so the test has its own process."""
     pytest.importorskip("av")
     (tmp_path / "a.wv").write_bytes(encoded("wv", "wavpack", 16000, channels))
     subprocess.run([sys.executable, "-c", READ_CHANNEL, str(tmp_path / "a.wv"), str(tmp_path / "a.npy")], check=True)

@@ -46,11 +46,11 @@ def test_segments_of_a_large_file_scan_it_once(
     assert len(scans) == 4
     with open(path, "rb") as file:
         assert load_audio(file, RATE).size == pytest.approx(3 * RATE, abs=0.1 * RATE)
-    assert len(scans) == 5, "an open file may be a part of another"
+    assert len(scans) == 5, "an open file may be a part of another file"
 
 
 def test_segments_of_mp3_are_those_of_the_whole_file(tmp_path: Path) -> None:
-    """libsndfile mutes the frames after a seek, which lack the bits of those before."""
+    """libsndfile mutes frames after a seek, because they need bits of the frames before them."""
     path = tmp_path / "recording.mp3"
     write(path, 6.0, "MP3")
     whole = load_audio(path, RATE)

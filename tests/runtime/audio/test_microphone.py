@@ -107,7 +107,7 @@ def test_samples_arrive_in_order_with_their_times(install) -> None:
         assert source.description == "0 'Mic' (ALSA), 44100 Hz"
         before = time.monotonic()
         stream.deliver(ramp(0, 300), age=0.25)
-        stream.deliver(ramp(300, 100), age=-5.0)  # a clock without sense counts as none
+        stream.deliver(ramp(300, 100), age=-5.0)  # an implausible time is ignored
         after = time.monotonic()
         source.stop()
         stream.deliver(ramp(400, 100))
@@ -125,9 +125,9 @@ def test_a_wanted_rate_is_opened(install) -> None:
         assert fake.streams[0].rate == 16000 and source.description.endswith("16000 Hz")
         blocks = source.blocks()
         times = [time.monotonic()]
-        fake.streams[0].deliver(ramp(0, 8000), age=0.1)  # since the last of its samples
+        fake.streams[0].deliver(ramp(0, 8000), age=0.1)  # age of the last sample
         times.append(time.monotonic())
-        fake.streams[0].deliver(ramp(0, 10), age=2.0)  # longer than any buffer: a clock without sense
+        fake.streams[0].deliver(ramp(0, 10), age=2.0)  # longer than any buffer, so implausible
         times.append(time.monotonic())
         first, second = next(blocks), next(blocks)
         assert times[0] - 0.101 <= first.captured <= times[1] - 0.099
@@ -154,9 +154,7 @@ def test_a_recogniser_that_is_too_slow_loses_one_stretch_and_it_is_counted(insta
 
 
 def test_a_device_that_vanishes_is_told_after_its_last_block(install, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        microphone, "SILENT_SECONDS", 1e6
-    )  # the end is detected by the state of the stream, not by its silence
+    monkeypatch.setattr(microphone, "SILENT_SECONDS", 1e6)  # the state of the stream shows the end, not its silence
     fake = install(record("Mic"))
     with Microphone(choose_device()) as source:
         fake.streams[0].deliver(ramp(0, 10))
@@ -245,7 +243,7 @@ def test_a_full_queue_drops_nothing_until_it_overflows() -> None:
         queue.put(block(start, 50))
     assert queue.lost_seconds == 0 and len(queue.get(1.0).samples) == 50
     queue.put(block(100, 50))
-    assert queue.lost_seconds == 0, "what was taken waits no more"
+    assert queue.lost_seconds == 0, "taken audio does not count as waiting"
     queue.put(block(150, 50))
     assert queue.lost_seconds == 1.0 and queue.get(1.0).samples[0] == 150
 

@@ -1,4 +1,4 @@
-"""Bytes in the place of samples are recognised; audio of every kind and loudness is left alone."""
+"""Bytes that are not samples are detected; audio of every kind and loudness is accepted."""
 
 import io
 from pathlib import Path

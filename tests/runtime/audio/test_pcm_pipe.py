@@ -1,4 +1,4 @@
-"""PCM from pipes, bare and with a header, cut anywhere; and wav files that are valid while they are written."""
+"""PCM from pipes, raw or with a header, cut anywhere; and wav files that are valid while they are written."""
 
 import io
 import itertools
@@ -109,7 +109,7 @@ def test_headers_of_several_programs_are_understood() -> None:
     extensible = wav(SAMPLES, 44100, kind="WAVEX")
     assert np.array_equal(through_a_pipe([extensible])[0], SAMPLES)
     plain = wav(SAMPLES, 44100)
-    for subtype in ("PCM_24", "PCM_32", "FLOAT", "PCM_U8"):  # read as a file would be
+    for subtype in ("PCM_24", "PCM_32", "FLOAT", "PCM_U8"):  # read like files
         same = through_a_pipe([wav(SAMPLES / 32768.0, 44100, subtype)])[0]
         assert np.abs(same.astype(int) - SAMPLES).max() <= (256 if subtype == "PCM_U8" else 1)
     listed = plain[:12] + b"LIST" + (3).to_bytes(4, "little") + b"abc\0" + plain[12:] + b"LIST" + bytes(4)
@@ -168,7 +168,7 @@ def test_a_sample_cut_in_two_is_put_together() -> None:
     with PcmPipe(reader) as source:
         os.write(writer, data[:1601])
         blocks = source.blocks()
-        first = next(blocks)  # the reader has taken the half sample
+        first = next(blocks)  # the reader has read the half sample
         os.write(writer, data[1601:])
         os.close(writer)
         got = np.concatenate([block.samples for block in [first, *blocks]])

@@ -1,4 +1,4 @@
-"""Arguments of the runtime's command that concern the search: hot words, penalties, n-best."""
+"""Arguments of the runtime's commands for the search: hot words, penalties, n-best."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever a path leads to, every command of the runtime ends with one line that names it, and without a traceback."""
+"""For any kind of file at a path, every command ends with one line that names the path, and without a traceback."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ def test_a_path_to_anything_else_is_one_line(
     for path in write_hostile_files(tmp_path):
         status = main([part.format(path) for part in COMMANDS[name].split()])
         err = capsys.readouterr().err
-        if path.name in USABLE.get(name, ()):  # each line is a phrase; those that cannot be spelled are listed
+        if path.name in USABLE.get(name, ()):  # each line is a phrase; phrases that cannot be spelled are listed
             assert "Traceback" not in err
             continue
         assert status == 1 and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 800, (path.name, err)

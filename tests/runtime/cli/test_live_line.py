@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
         self.screen.resize(lines, columns)
 
     def shown(self) -> list[str]:
-        """All rows with text, those that have left the screen first; a wide character stands once."""
+        """Return all rows with text, rows that have left the screen first; a wide character appears once."""
         above = ["".join(row[column].data for column in sorted(row)) for row in self.screen.history.top]
         return [row.rstrip() for row in [*above, *self.screen.display] if row.strip()]
 
@@ -68,7 +68,7 @@ TEXTS = st.text("ab é漢字ｱ한", max_size=70)
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.integers(2, 30))
 def test_any_texts_at_any_width_are_drawn_and_erased_exactly(texts: list[tuple[str, str]], columns: int) -> None:
-    """The law: earlier text leaves no trace."""
+    """Law: earlier text leaves no trace."""
     terminal, fresh = Terminal(columns, 200), Terminal(columns, 200)
     line = LiveLine(terminal)
     for committed, rest in texts:
@@ -83,13 +83,13 @@ def test_any_texts_at_any_width_are_drawn_and_erased_exactly(texts: list[tuple[s
 @settings(deadline=None, max_examples=60)
 @given(st.text("ab éｱ", max_size=70), st.text("漢字한", max_size=35), st.integers(2, 30))
 def test_rows_break_where_a_terminal_breaks(narrow: str, wide: str, columns: int) -> None:
-    """So that nothing moves when a line is ended."""
+    """Then no text moves when a line is ended."""
     for text, width in ((narrow, columns), (wide, columns + columns % 2)):
         drawn, ended = Terminal(width, 100), Terminal(width, 100)
         drawn.write("\r\n".join(rows((Piece(text),), width)))
         ended.write(text)
         assert drawn.screen.display == ended.screen.display
-    # The emulator cuts a wide character that does not fit; true terminals put it on the next row.
+    # The emulator cuts a wide character that does not fit; real terminals put it on the next row.
     assert rows((Piece("a字b"),), 2) == ["a", "字", "b"]
 
 
@@ -120,7 +120,7 @@ def test_a_resize_erases_no_ended_line(terminal: Terminal, columns: int) -> None
     terminal.resize(columns, 12)
     line.draw(Piece("three four five six seven eight nine"))
     line.end("done")
-    assert terminal.shown() == ["first", "second", "done"]  # this terminal does not break rows anew
+    assert terminal.shown() == ["first", "second", "done"]  # this emulator does not wrap rows again
 
 
 def test_the_same_text_is_not_drawn_twice(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

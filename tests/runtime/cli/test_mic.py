@@ -40,7 +40,7 @@ def interrupt() -> None:
 
 @pytest.fixture
 def plays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSoundDevice]:
-    """Installs a device at the model's rate that does what a function does to its stream."""
+    """Install a device at the model's rate; a function feeds its stream."""
 
     def install(script: Callable[[FakeStream], None], **options: object) -> FakeSoundDevice:
         fake = FakeSoundDevice(record("Mic", rate=SAMPLE_RATE), plays=script, **options)
@@ -172,7 +172,7 @@ def test_a_disk_that_is_full_leaves_the_text(
 
     def full(*arguments: object) -> None:
         calls.append(1)
-        if len(calls) > 64:  # of 71 blocks: within the silence at the end
+        if len(calls) > 64:  # of 71 blocks, so in the silence at the end
             raise OSError(28, "No space left on device", "a.wav")
         write(*arguments)
 

@@ -71,7 +71,7 @@ def test_a_pause_begins_a_new_line_and_ctrl_c_ends_the_last_one(session: Session
     def script() -> None:
         session.feed(spoken("abcd   "))
         session.wait_for("a b c d")
-        assert b"\x1b[Ja\x1b[2m b c d\x1b[0m" in session.raw  # what is committed is plain, what may change is dim
+        assert b"\x1b[Ja\x1b[2m b c d\x1b[0m" in session.raw  # committed text is plain, text that may change is dim
         session.feed(spoken(PAUSE + "  abcd"))
         session.wait_for("a b c d", "a b c")  # the last chunk is not full
         interrupt()

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str]):
     def run(*arguments: object) -> tuple[int, str, str]:
-        """Files by their names in `folder`, flags as they are; returns status, stdout and stderr."""
+        """Run `transcribe` on files of `folder`, given by name; return status, stdout and stderr."""
         names = [str(folder / str(a)) if str(a).endswith(".wav") else str(a) for a in arguments]
         status = main(["transcribe", str(folder / "model.pt"), *names])
         return status, *capsys.readouterr()

@@ -90,7 +90,7 @@ def test_partials_appear_in_place_on_a_terminal(
     monkeypatch.setenv("TERM", "xterm")
     assert main(["transcribe", str(folder / "model.pt"), str(folder / "one.wav")]) == 0
     shown = capsys.readouterr().out.split("\r\033[J")
-    assert shown == ["a b", "a b \r\nc\033[1A", "a b c\n"]  # broken where it must be, then cleared for the whole text
+    assert shown == ["a b", "a b \r\nc\033[1A", "a b c\n"]  # wrapped at the width, then cleared for the whole text
 
 
 def test_real_time_waits_for_the_audio(

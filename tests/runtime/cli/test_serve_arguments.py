@@ -20,7 +20,7 @@ from wenet_fusion_runtime.server.settings import ChunkChoice, Settings
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs the command up to the server; returns the settings and the recognizer's options."""
+    """A function that runs the command up to the server and returns the settings and the recognizer's options."""
 
     def serve(*arguments: str) -> tuple[Settings, Any]:
         found: list[Any] = []
@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_settings(served: Any, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
 def test_it_listens_on_addresses_of_both_kinds(served: Any, host: str) -> None:
-    """An address is no name that clients would have to be allowed to use."""
+    """Clients may always use an address, so it is not added to the allowed names."""
     if ":" in host and not socket.has_ipv6:
         absent("this machine has no IPv6", "WENET_FUSION_REQUIRE_IPV6")
     settings, _ = served("--host", host)

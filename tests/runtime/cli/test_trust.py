@@ -1,4 +1,4 @@
-"""Exported TorchScript files are programs: what `info` says of files, and what --require_sha256 keeps from running."""
+"""TorchScript files are programs: `info` says so, and --require_sha256 prevents running other files."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Engines: many sessions from many threads, each with the text of its stream alone, and no memory left behind."""
+"""Engines: sessions from many threads have the texts of single streams, and leave no memory behind."""
 
 import gc
 import random
@@ -64,7 +64,7 @@ def test_a_model_without_a_tail_and_a_session_without_audio() -> None:
     with Engine(recognizer.model) as engine:
         empty, whole = Client(engine, recognizer), Client(engine, recognizer)
         empty.say(np.zeros(0, np.float32))
-        whole.session.push(speak("ab", 3, 2)[: 8 * FRAME])  # one whole block, decoded before the end comes
+        whole.session.push(speak("ab", 3, 2)[: 8 * FRAME])  # one whole block, decoded before `end`
         assert eventually(lambda: len(whole.updates) == 1)
         whole.session.end()
         assert len(empty.wait().updates) == 1 and empty.text == ""

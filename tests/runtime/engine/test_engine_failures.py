@@ -91,7 +91,7 @@ def test_a_model_that_fails_on_silence_fails_its_sessions(caplog: pytest.LogCapt
 
 
 def test_a_worker_outlives_a_stream_that_breaks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever that happens: here as its next block is made, once its first one was decoded."""
+    """Here the stream fails when its second block is made, after its first block was decoded."""
     bad, good = Client(engine, chunk=4), Client(engine, chunk=4)
     stream, real = bad.session._job.stream, bad.session._job.stream.ready_block
 
@@ -146,7 +146,7 @@ def test_a_backlog_is_refused_and_room_comes_with_updates() -> None:
         full = Client(engine, recognizer, 8)
         assert full.session.room_seconds == 1.0
     with Engine(recognizer.model, EngineOptions(max_waiting_seconds=0.01)) as engine:
-        assert Client(engine, recognizer, 8).session.room_seconds == pytest.approx(0.64), "two chunks at least"
+        assert Client(engine, recognizer, 8).session.room_seconds == pytest.approx(0.64), "at least two chunks"
 
 
 def test_closed_sessions_are_silent_and_free() -> None:

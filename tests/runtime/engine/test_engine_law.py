@@ -1,4 +1,4 @@
-"""The batch law: streams stepped together, out of step and of any length, have the tokens of each alone."""
+"""The batch law: streams stepped together, out of step and of any length, have the same tokens as alone."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -23,21 +23,21 @@ from wenet_fusion.trained_model import load_trained
 pytestmark = pytest.mark.usefixtures("float32")
 
 SHORT_SEGMENTS = EndpointRules(rule3_seconds=0.4, rule3_silence_seconds=0.08, rule3_extra_seconds=0.2)
-# A sum in float32 may round differently in another batch, and then to another step of the int8 scale behind it. Noise
-# as large as a rounding, added to the spectrum, changed scores by at most 0.015.
+# A sum in float32 may round differently in another batch, and then to another step of the next int8 scale. Noise of
+# the size of the rounding, added to the spectrum, changed scores by at most 0.015.
 INT8_LIMIT = 0.1
 WORDS = st.lists(st.sampled_from(sorted(HERTZ)), max_size=5)
 
 
 class Client(NamedTuple):
-    """A stream to come."""
+    """A stream of the simulation."""
 
     words: list[str]
     seed: int  # seed of the speech
     chunk: int  # index among the model's chunk sizes
     start: int  # tick of its first samples
     piece: int  # samples for each tick
-    stays: int  # ticks until it vanishes
+    stays: int  # ticks until the client disconnects
     gain: float
 
 
@@ -63,8 +63,8 @@ def alone(recognizer: Recognizer, client: Client, samples: np.ndarray) -> list[R
 
 
 def together(recognizer: Recognizer, clients: list[Client], recordings: list[np.ndarray]) -> list[list[Result] | None]:
-    """Return the results of each client, None for those that vanished. In every tick each client pushes a piece, and
-    all that are ready and may share a step share it."""
+    """Return the results of each client; None if the client disconnected. In every tick each client pushes a piece, and
+    all streams that are ready and may share a step share it."""
     sizes = recognizer.model.meta.chunk_sizes
     streams = [recognizer.create_stream(sizes[client.chunk]) for client in clients]
     results: list[list[Result] | None] = [[] for _ in clients]

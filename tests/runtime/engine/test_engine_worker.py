@@ -10,7 +10,7 @@ BLOCK = np.zeros(8 * FRAME, np.float32)
 
 
 def taken(engine: Engine, updates: list[str], name: str, ended: bool = False) -> Taken:
-    """A job with one block, as a worker takes it; it adds its name to `updates` with each update."""
+    """Return a job with one block, as a worker takes it; each update adds the job's name to `updates`."""
     job = Job(RECOGNIZER.create_stream(), lambda _: updates.append(name))
     assert engine._scheduler.add(job) == "" and job.stream is not None
     job.phase = Phase.TAKEN
@@ -48,7 +48,7 @@ def test_an_endless_stream_keeps_no_closed_segments(engine: Engine) -> None:
 
 
 def test_there_is_room_as_soon_as_an_update_comes() -> None:
-    """Otherwise an owner that waits for an update before it pushes more would wait for ever once no block is left."""
+    """Otherwise an owner that waits for an update before the next push would wait forever once no block is left."""
     waiting: list[float] = []
     with Engine(RECOGNIZER.model) as engine:
         session = engine.open(RECOGNIZER.create_stream(), lambda _: waiting.append(session.waiting_seconds))

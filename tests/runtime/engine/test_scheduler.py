@@ -51,7 +51,7 @@ def take(schedule: Scheduler) -> list[Job]:
     worker = threading.Thread(target=lambda: found.extend(each.job for each in schedule.take()), daemon=True)
     worker.start()
     worker.join(5)
-    assert not worker.is_alive(), "nobody is due"
+    assert not worker.is_alive(), "no job is due"
     return found
 
 
@@ -64,7 +64,7 @@ def test_a_job_is_due_when_its_block_is_complete(schedule: Scheduler) -> None:
     assert job.phase is Phase.TAKEN and job.pieces == []
     assert schedule.waiting_seconds(job) == pytest.approx(CHUNK / SAMPLE_RATE), "audio waits until it is decoded"
     push(schedule, job, 3 * CHUNK)
-    assert job.phase is Phase.TAKEN, "one worker at a time"
+    assert job.phase is Phase.TAKEN, "only one worker takes a job"
     schedule.give_back(job, 0.0, False)
     assert job.phase is Phase.QUEUED
 
@@ -83,7 +83,7 @@ def test_what_is_left_counts_and_the_end_is_due(schedule: Scheduler) -> None:
 
 
 def test_a_resampler_may_have_more_than_it_seems(schedule: Scheduler) -> None:
-    """Its samples come in bursts; a job that looks almost complete is looked at, at each push but not more often."""
+    """Resampled audio comes in bursts, so a worker takes a job whose block is almost complete, once for each push."""
     job = add(schedule, 8)
     push(schedule, job, 2 * 4 * FRAME, rate=2 * SAMPLE_RATE)
     assert job.phase is Phase.QUEUED
@@ -112,7 +112,7 @@ def test_a_batch_has_an_end(schedule: Scheduler) -> None:
 def test_free_workers_share(schedule: Scheduler, clock: Clock) -> None:
     jobs, found = [add(schedule) for _ in range(4)], []
     workers = [threading.Thread(target=lambda: found.append(schedule.take()), daemon=True) for _ in range(2)]
-    schedule._free_workers += 1  # as if the second one were there before the first job comes
+    schedule._free_workers += 1  # as if the second worker waited before the first job comes
     for job in jobs:
         push(schedule, job, CHUNK)
     workers[0].start()
@@ -149,7 +149,7 @@ def test_a_block_waits_for_another_that_is_about_to_come(schedule: Scheduler, cl
     assert seconds_to_wait(schedule) == pytest.approx(WAIT)
     clock.now += 0.001
     push(schedule, late, CHUNK // 4)
-    assert seconds_to_wait(schedule) == 0.0, "nobody else is expected"
+    assert seconds_to_wait(schedule) == 0.0, "no other job is expected"
     assert take(schedule) == [early, late]
 
 
@@ -175,7 +175,7 @@ def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Scheduler) -> None
         assert (job.stream, job.pieces, job.waiting_seconds, job.phase) == (None, [], 0.0, Phase.DONE)
     assert push(schedule, jobs[0], 10) and jobs[0].pieces == []
     schedule.end(jobs[0])
-    assert not schedule.wait_until_empty(0.0), "a worker still has some"
+    assert not schedule.wait_until_empty(0.0), "a worker still holds jobs"
     for job in taken:
         schedule.give_back(job, 1.0, True)
     assert schedule.wait_until_empty(0.0) and schedule._queues == {} and jobs[1].phase is Phase.DONE

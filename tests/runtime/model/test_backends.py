@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def rows(*starts: int, frames: int) -> np.ndarray:
-    """Speech (B, N) from these frames on."""
+    """Return speech (B, N); each row begins at one of these frames."""
     return np.stack([SAMPLES[start * FRAME : (start + frames) * FRAME] for start in starts])
 
 
@@ -64,7 +64,7 @@ def test_every_backend_computes_the_same(model: AcousticModel, chunk: int, left:
 
 
 def stream(model: AcousticModel, samples: np.ndarray, cuts: list[int], chunk: int, left: int) -> StepScores:
-    """Steps between cuts, given in chunks."""
+    """Step through samples in blocks that end at `cuts` (in chunks), and join the scores."""
     state, steps = model.init_state(len(samples), chunk, left), []
     for block in np.split(samples, [cut * chunk * FRAME for cut in cuts], axis=1):
         scores, state = model.step(block, [block.shape[1]] * len(block), chunk, left, state)
@@ -100,7 +100,7 @@ def test_streams_out_of_step_run_as_one_batch(model: AcousticModel) -> None:
     assert len(parted) == 2
     for row, (scores, _) in enumerate(alone):
         assert_close(only(row, together), scores)
-    # The second row's chunk was short, so its state is of no use.
+    # The second row's chunk was short, so its state must not be used.
     one, other = (model.step(more, [4 * FRAME], 4, 4, each)[0] for each in (parted[0], alone[0][1]))
     assert_close(one, other)
 

@@ -1,4 +1,4 @@
-"""Models that do not do what their meta.json promises: one error, which names the file, through every way in."""
+"""Models that differ from their meta.json give one error that names the file, in every command and interface."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,7 +32,7 @@ PROMISE = "model.zip: the model does not run as its meta.json describes it .*{}.
 
 
 def nan_when_loud(path: Path) -> AcousticModel:
-    """A model whose scores are no numbers for audio as loud as d."""
+    """Save a model whose scores are NaN for audio as loud as d."""
     model = load_model(save_model(path))
     real = model.backend.step
 
@@ -56,7 +56,7 @@ def nan_when_loud(path: Path) -> AcousticModel:
 def test_a_file_that_does_not_fit_its_metadata_is_refused_before_any_audio(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, change: dict, found: str
 ) -> None:
-    """By a recognizer, thus by the commands too, whose one line is all that is printed."""
+    """The recognizer refuses it, and so do the commands, which print one line only."""
     path = SAVERS[kind](tmp_path / "model.zip", RECORDS[kind] | change)
     with pytest.raises(ModelFault, match=PROMISE.format(found)):
         Recognizer(path)

@@ -53,7 +53,7 @@ def test_left_context_is_looked_up_for_trained_sizes() -> None:
     pairs = [{"size": 8, "left": 4}, {"size": 8, "left": 8}, {"size": 12, "left": 6}]
     meta = parse_meta(meta_record() | {"chunkings": pairs, "default_chunking": pairs[2]}, "memory")
     assert meta.chunk_sizes == (8, 12) and meta.chunkings == ((8, 4), (8, 8), (12, 6))
-    assert [meta.left(8), meta.left(12), meta.left(6)] == [8, 6, 12]  # from the default alone 8 would have 9
+    assert [meta.left(8), meta.left(12), meta.left(6)] == [8, 6, 12]  # derived from the default, 8 would have 9
 
 
 @pytest.mark.parametrize("key", list(onnx_record()))

@@ -238,7 +238,7 @@ def test_meta_json_is_in_the_file_as_written(folder: Path) -> None:
 
 
 def test_a_flipped_bit_in_torchscript_is_found(tmp_path: Path) -> None:
-    """torch loads it all the same, with other numbers."""
+    """torch would load the file without an error, with other numbers."""
     path = SAVERS["torchscript"](tmp_path / "model.pt")
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:

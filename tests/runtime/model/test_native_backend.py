@@ -28,7 +28,7 @@ CHUNK, LEFT = 4, 2
 
 @pytest.fixture(autouse=True)
 def _measured(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This processor counts as one on which the native step is faster."""
+    """Pretend that the native step was measured to be faster on this processor."""
     monkeypatch.setattr(kernels, "is_measured", lambda: True)
 
 
@@ -142,7 +142,7 @@ def test_the_backend_follows_the_file_and_what_is_installed(
     save_archive(tmp_path / "float32.zip")
     save_model(tmp_path / "final.zip")
     with zipfile.ZipFile(tmp_path / "int8.zip", "a") as archive:
-        archive.writestr("step.onnx", onnx_graphs()["step.onnx"])  # replaces the tensors: now it has a graph
+        archive.writestr("step.onnx", onnx_graphs()["step.onnx"])  # replaces the tensors by a graph
     for installed in (False, True):
         monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", kernels if installed else None)
         assert isinstance(load_model(tmp_path / "float32.zip").backend, OnnxBackend)

@@ -1,4 +1,4 @@
-"""Results as text, JSON lines, CTM and subtitles: contents of each, and readable subtitles."""
+"""Results as text, JSON lines, CTM and subtitles: their contents, and the layout of subtitles."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Formatters of closed segments: by name, and never at the cost of the text."""
+"""Formatters of closed segments: loading by name, and failures that never lose the text."""
 
 import importlib.util
 import json

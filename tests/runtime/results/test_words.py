@@ -21,13 +21,13 @@ from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 BPE = Vocabulary([*RESERVED, "\u2581HEL", "LO", "\u2581", "\u2581YOU", "A\u2581B", "R"], "pieces")
 MIXED = Vocabulary([*RESERVED, "\u4f60", "\u597d", "\u2581O", "K", "\u3042\u2581X"], "pieces")
-CHARACTERS = Vocabulary([*RESERVED, "\u4f60", "\u597d", "o", "k"], "pieces")  # without any mark
+CHARACTERS = Vocabulary([*RESERVED, "\u4f60", "\u597d", "o", "k"], "pieces")  # no token has the mark of a word's start
 WORDS = Vocabulary([*RESERVED, "one", "two"], "words")
 ALL_UNITS = [BPE, MIXED, CHARACTERS, WORDS]
 
 
 def tokens_of(ids: list[int], units: Vocabulary) -> list[Token]:
-    """One token per 0.1 s, confidences 0.9, 0.8, ..."""
+    """Return one token per 0.1 s, with confidences 0.9, 0.8, ..."""
     return [Token(unit, units.tokens[unit], 0.1 * at, 0.1 * at + 0.04, 0.9 - 0.1 * at) for at, unit in enumerate(ids)]
 
 
@@ -42,7 +42,7 @@ def test_words_of_every_kind_of_units() -> None:
     assert texts([4, 7, 8], BPE) == ["LOA", "BR"], "a piece may end one word and begin another"
     assert texts([3, 1, 6, 1], BPE) == ["HEL<unk>", "YOU<unk>"]
     assert texts([3, 4, 5, 6, 3, 7, 6], MIXED) == ["\u4f60", "\u597d", "OK", "\u4f60", "\u3042", "XK"]
-    assert texts([3, 4, 5, 6], CHARACTERS) == ["\u4f60", "\u597d", "o", "k"], "no marks: every unit is a word"
+    assert texts([3, 4, 5, 6], CHARACTERS) == ["\u4f60", "\u597d", "o", "k"], "no marks: every token is a word"
     assert texts([5, 0, 2], BPE) == texts([], BPE) == []
 
 
@@ -79,7 +79,7 @@ PIECES = make_model(units=[*RESERVED, "\u2581a", "b", "\u2581", "\u4f60"], token
 
 
 def random_scores(rng: np.random.Generator, frames: int, sharpness: float) -> FrameScores:
-    """Posteriors over 7 units whose best unit stays for some frames."""
+    """Return posteriors over 7 tokens; the best token stays the same for some frames."""
     best = np.repeat(rng.integers(-4, 7, frames).clip(0), rng.integers(1, 6, frames))[:frames]
     logits = rng.standard_normal((frames, 7))
     logits[np.arange(frames), best] += sharpness
@@ -100,7 +100,7 @@ class RandomDecoders(AcousticModel):
 def check_committed(
     seed: int, model: AcousticModel, mode: str, sharpness: float, commit_seconds: float | None = None
 ) -> tuple[int, int]:
-    """Streams random scores; committed words must stay to the end. Returns how many were committed and shown early."""
+    """Stream random scores and check committed words; return how many words partial results committed and showed."""
     rng = np.random.default_rng(seed)
     scores = random_scores(rng, 80, sharpness)
     model = RandomDecoders(model.backend, model.meta)
@@ -151,7 +151,7 @@ def test_greedy_commits_at_once_and_the_beam_in_time() -> None:
 
 
 def test_the_law_catches_a_promise_by_the_best_hypotheses_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeded bug: what the two best hypotheses share is called committed, the rest of the beam is forgotten."""
+    """Seeded bug: words that the two best hypotheses share count as committed, without the rest of the beam."""
     original = prefix_beam._common_length
     monkeypatch.setattr(prefix_beam, "_common_length", lambda sequences: original(sequences[:2]))
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""The worked example "Add a search" of CONTRIBUTING.md is true: one file and one line give a new mode."""
+"""The worked example "Add a search" of CONTRIBUTING.md works: one file and one line give a new mode."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ARPA files as other programs write them: read as KenLM reads them where it does, else as they are meant."""
+"""ARPA files of other programs are read as KenLM reads them, or as intended where KenLM refuses them."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_dialects_give_the_same_scores(tmp_path: Path, dialect: str) -> None:
 
 
 def test_weights_below_an_empty_order_count(tmp_path: Path) -> None:
-    """Of 2-grams below no 3-grams, as KenLM 0.3.0 scores it: "a b" costs its weight before "a"."""
+    """Weights of 2-grams count without 3-grams, as in KenLM 0.3.0: after "a b", an "a" costs the weight of "a b"."""
     text = ARPA.replace("ngram 3=1", "ngram 3=0").replace("-0.05\t<s> a b\n", "")
     for form in (text, text.replace("\\3-grams:\n", "")):
         expected = [-0.2, -0.1 - 0.5, -0.2 - 0.3, -0.5, -0.2 - 0.9]

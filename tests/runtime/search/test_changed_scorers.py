@@ -1,4 +1,4 @@
-"""Hot words that change during a search: the score of a text never depends on when they changed."""
+"""Hot words that change during a search: the score of a text does not depend on the time of the change."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 
 VOCABULARY = Vocabulary([*RESERVED, "▁a", "b", "▁b", "a"], "pieces")
 EMPTY = Hypothesis((), 0.0, 0.0, (), ())
-EVERYTHING = 100_000  # a beam that drops nothing
+EVERYTHING = 100_000  # a beam that keeps all hypotheses
 LISTS = st.lists(
     st.builds(HotWord, st.sampled_from(["a", "ab", "a b", "aa", "ab a", "bb"]), st.sampled_from([-2.0, 0.7, 3.0])),
     max_size=3,

@@ -1,4 +1,4 @@
-"""Hot words: matches, compared with a plain count of words, and the errors of a list."""
+"""Hot words: matches compared with a plain count of phrases, and the errors in a list."""
 
 import math
 import random
@@ -17,7 +17,7 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.search.spelling import Spelling
 
 PIECES = Vocabulary([*RESERVED, "▁", "▁a", "a", "b", "▁ab", "ba", "▁b", "bb", "你", "好", "你好", "▁你"], "pieces")
-CHARACTERS = Vocabulary([*RESERVED, "你", "好", "吗", "a", "好吗"], "pieces")  # no word starts: no words
+CHARACTERS = Vocabulary([*RESERVED, "你", "好", "吗", "a", "好吗"], "pieces")  # no mark of a word's start, so no words
 WORDS = Vocabulary([*RESERVED, "one", "two", "three"], "words")
 VOCABULARIES = {"pieces": PIECES, "characters": CHARACTERS, "words": WORDS}
 PHRASES = {
@@ -44,7 +44,7 @@ def occurrences(phrase: str, text: str, units: Vocabulary) -> int:
 
 
 def fewest_units(phrase: str, units: Vocabulary, most: int = 7) -> int:
-    """By trying all sequences of units, shortest first."""
+    """Find the fewest tokens by trying all token sequences, shortest first."""
     texts = {""}
     for count in range(1, most):
         texts = {text + token for text in texts for token in units.tokens[3:]}
@@ -130,13 +130,13 @@ def test_a_phrase_earns_its_share_and_loses_it_when_it_is_not_completed() -> Non
             state = scorers.advance(state, token)
             totals.append(state[0])
         shown.append(totals)
-    # Half of "TURN LEFT" is worth half of 2 units * 4; a phrase that is not wanted takes nothing before it is complete.
+    # Half of "TURN LEFT" earns half of 2 tokens * 4; a negative boost does not count before its phrase is complete.
     assert shown == [[4.0, 0.0], [1.0, 1.0], [4.0, 8.0, 8.0 + 1.0], [4.0, 0.0, -12.0 - 1.0 + 1.0]]
 
 
 def test_overlapping_phrases_all_count() -> None:
     scorers = make_scorers(CHARACTERS, [HotWord(phrase, 1.0) for phrase in ("你好", "好吗", "好", "吗a")])
-    assert final_score(scorers, ids(CHARACTERS, "你", "好", "吗", "a")) == 2.0 + 1.0 + 1.0 + 2.0  # "好吗" is one unit
+    assert final_score(scorers, ids(CHARACTERS, "你", "好", "吗", "a")) == 2.0 + 1.0 + 1.0 + 2.0  # "好吗" is one token
 
 
 def test_counting_catches_an_automaton_without_fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_hot_word_of_the_command_line() -> None:
 
 
 def test_ten_thousand_phrases_are_spelled_once() -> None:
-    """A stream's own phrase costs a small part of what all phrases cost, on a machine of any speed."""
+    """Adding a stream's own phrase takes a small part of the time for all phrases, on any machine."""
     rng = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     units = Vocabulary([*RESERVED, "▁", *letters, *(f"{a}{b}" for a in letters for b in letters)], "pieces")
@@ -251,5 +251,5 @@ def test_ten_thousand_phrases_are_spelled_once() -> None:
     begin = time.process_time()
     scorers = make_scorers(units, [HotWord(phrase) for phrase in phrases])
     middle = time.process_time()
-    scorers.with_hot_words([HotWord("of one stream")])  # does not make the others again
+    scorers.with_hot_words([HotWord("of one stream")])  # does not rebuild the other phrases
     assert time.process_time() - middle < 0.3 * (middle - begin)

@@ -1,4 +1,4 @@
-"""Language models: backoff against values worked out by hand, its definition and KenLM; damaged files."""
+"""Language models: backoff compared with hand-computed values, the definition and KenLM; damaged files."""
 
 import gzip
 import random
@@ -29,9 +29,9 @@ ARPA = "\n# written by hand\n" + arpa_models.ARPA
 BY_HAND = {
     # after <s> and <s> a; then no "a b a": weight of "a b" and "b a"; then no "b a b", and "b a" has no weight
     "a b a b": [-0.2, -0.05, -0.2 - 0.3, -0.5, -0.2 - 0.9],
-    # nothing goes on from <s> b: weight of <s> and "b"
+    # no n-gram begins with "<s> b": weights of <s> and "b"
     "b b": [-0.5 - 0.8, -0.3 - 0.8, -0.9],
-    # a strange word is <unk>, and what stood before it counts no more
+    # an unknown word is <unk>, and the words before it no longer count
     "a b zebra a": [-0.2, -0.05, -0.2 - 0.3 - 1.0, -0.6, -0.4 - 0.7],
     "": [-0.5 - 0.7],
 }
@@ -92,8 +92,8 @@ Table = dict[tuple[str, ...], tuple[float, float]]  # n-gram -> log10 of probabi
 
 
 def random_table(seed: int, order: int, kept: float) -> Table:
-    """A backoff model of four words. Of n-grams whose beginning is there `kept` are there, whatever they end in: so the
-    n-gram that a state falls back to may be missing, as in pruned models."""
+    """Return a backoff model of four words. Each n-gram exists with probability `kept` if its beginning exists; its end
+    need not exist, so the n-gram to back off to may be missing, as in pruned models."""
     rng = random.Random(seed)
     words = ["<unk>", "<s>", "</s>", "a", "b", "c"]
     table = {(word,): (rng.uniform(-2, -1), rng.uniform(-1, 0.3)) for word in words}

@@ -1,4 +1,4 @@
-"""The prefix beam search with hot words, a language model and penalties, against enumeration of all alignments."""
+"""Prefix beam search with hot words, a language model and penalties, compared with enumeration of all alignments."""
 
 import math
 from collections import Counter
@@ -62,14 +62,14 @@ class Bigrams:
 
 
 def unit_ids(scores: FrameScores) -> FrameScores:
-    """Random scores are of blank and 1, 2, ...: they become blank and 3, 4, ..., the units that are text."""
+    """Replace the ids 1, 2, ... of random scores by 3, 4, ..., the tokens with text; blank stays 0."""
     return scores._replace(ids=np.where(scores.ids > 0, scores.ids + 2, 0))
 
 
 def expected_scores(scores: FrameScores, kind: str, weight: float, word_bonus: float, penalty: float) -> dict:
-    """ids -> score, from the sum over alignments, the text's words and plain sums."""
+    """Return the score of each token sequence, from the sum over alignments, the words of the text and plain sums."""
     units, model, found = VOCABULARIES[kind], Bigrams(), {}
-    hot_words = make_scorers(units, HOT_WORDS[kind])  # tested against counting in test_runtime_context
+    hot_words = make_scorers(units, HOT_WORDS[kind])  # test_hot_words.py compares them with counts
     for ids, (ctc_score, _) in enumerate_prefixes(scores).items():
         text = units.text(ids)
         words = list(text) if kind == "characters" else text.split()
@@ -131,7 +131,7 @@ def bonus_from_the_beginning(scorers: ScorerSet, prefix: tuple[int, ...]) -> flo
 @pytest.mark.parametrize("kind", VOCABULARIES)
 @pytest.mark.parametrize("beam_size", [1, 4, 7])
 def test_a_narrow_beam_equals_the_textbook(kind: str, beam_size: int) -> None:
-    """Extensions that are skipped because they cannot reach the beam could not reach it."""
+    """Extensions that the search skips because they cannot reach the beam would indeed not reach it."""
     for seed in range(4):
         scores = unit_ids(random_scores(seed, 25, 4, sharpness=1.5))
         scorers = make_scorers(VOCABULARIES[kind], HOT_WORDS[kind], Bigrams(), 0.5, 0.7, -0.2)
@@ -166,7 +166,7 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
     for piece in pieces(scores, cuts):
         cut.advance(piece)
         cut.hypotheses(1)
-        cut.final_hypotheses(4)  # looking changes nothing
+        cut.final_hypotheses(4)  # reading the hypotheses changes nothing
     assert cut.final_hypotheses(4) == whole.final_hypotheses(4)
     assert cut.hypotheses(4) == whole.hypotheses(4)
 
@@ -183,7 +183,7 @@ def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
 
 @pytest.mark.parametrize("kind", ["characters", "words"])
 def test_each_word_of_each_prefix_is_asked_for_once(kind: str) -> None:
-    """The toy's states are whole texts, so a repeated pair was requested twice by one prefix."""
+    """The toy's states are whole texts, so a repeated pair means that one prefix asked twice."""
     model = Bigrams()
     search = PrefixBeamSearch(10_000, scorers=make_scorers(VOCABULARIES[kind], (), model, 0.5))
     search.advance(unit_ids(random_scores(3, 6, 4)))
@@ -222,7 +222,7 @@ def test_characters_of_unspaced_scripts_are_words_among_pieces() -> None:
     assert [word for _, word in model.asked] == ["hello", "你", "好", "吗", "llo", "he"]
 
 
-UNSURE = make_model(LoudnessModel(sharpness=8.0))  # of the words a, b, c and d, by their loudness
+UNSURE = make_model(LoudnessModel(sharpness=8.0))  # uncertain between the words a, b, c and d
 SPEECH = speak("a c")
 
 

@@ -1,4 +1,4 @@
-"""Every search keeps the promises of the protocol: cuts change nothing, stable prefixes stay, commits are exact."""
+"""Every search obeys the protocol: cuts change nothing, stable prefixes stay, commits are exact."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ ALTERNATIVES = [mode for mode in MODES if SEARCH_MODES[mode].has_alternatives]
 
 
 def prefers_long(encoder_out: Sequence[np.ndarray], hypotheses: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Scores that overturn the order of the first pass, and depend on every frame."""
+    """Return scores that reverse the order of the first pass, and depend on every frame."""
     frames = sum(block.shape[1] for block in encoder_out)
     return np.array([[20.0 * len(ids) - frames, 0.0] for ids in hypotheses])
 
@@ -139,7 +139,7 @@ def final_after(first: int, mode: str, decoder_type: type[SegmentDecoder] = Segm
 @pytest.mark.parametrize("mode", [PREFIX_BEAM, RESCORING])
 @pytest.mark.parametrize("first", range(1, 12))
 def test_a_decoder_commits_tokens_older_than_the_age(mode: str, first: int) -> None:
-    """After every fifth frame, tokens emitted before the frame that is AGE frames back are final."""
+    """After every fifth frame, tokens emitted more than AGE frames ago are final."""
     expected = next(count for count in range(0, 40, COMMIT_FRAMES) if first < count - AGE)
     assert final_after(first, mode) == expected
 

@@ -1,4 +1,4 @@
-"""CTC searches against enumeration of all alignments, against a plain implementation, and under any cut."""
+"""CTC searches compared with enumeration of all alignments and with a plain implementation, under any cut."""
 
 import itertools
 import math
@@ -31,13 +31,13 @@ def frame_options(scores: FrameScores, frame: int) -> dict[int, float]:
 
 
 def collapse(alignment: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokens of an alignment and the first frame of each."""
+    """Return the tokens of an alignment and the first frame of each token."""
     first = [i for i, unit in enumerate(alignment) if unit and (i == 0 or alignment[i - 1] != unit)]
     return tuple(alignment[i] for i in first), tuple(first)
 
 
 def enumerate_prefixes(scores: FrameScores) -> dict[tuple[int, ...], tuple[float, tuple[int, ...]]]:
-    """prefix -> (log of the sum over all its alignments, frames of its best alignment), by brute force."""
+    """Return for each prefix the log of the sum over all alignments, and the frames of its best one, by brute force."""
     frames = len(scores.blank)
     options = [frame_options(scores, frame) for frame in range(frames)]
     sums: dict[tuple[int, ...], float] = {}
@@ -76,7 +76,7 @@ def test_enumeration_catches_prefixes_that_are_not_merged(monkeypatch: pytest.Mo
 
 def test_enumeration_catches_a_missing_blank_between_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(node: search_module.Prefix, unit: int) -> tuple:
-        return node.sums[2], *search_module._best(node.sums)  # forgets how an alignment ends
+        return node.sums[2], *search_module._best(node.sums)  # ignores how an alignment ends
 
     monkeypatch.setattr(search_module, "_source", forgetful)
     assert not agrees_with_enumeration(random_scores(0, 4, 3))
@@ -88,8 +88,8 @@ def plain_prefix_beam(
     bonus: Callable[[tuple[int, ...]], float] = lambda prefix: 0.0,
     keep: Callable[[int, tuple[int, ...]], bool] = lambda frame, prefix: True,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The textbook algorithm on copied tuples, the beam cut after each frame, then filtered by `keep`; `bonus` is added
-    to each score."""
+    """The textbook algorithm on copied tuples: after each frame the beam is cut, then filtered by `keep`. `bonus` is
+    added to each score."""
     beam = {(): (0.0, -np.inf)}
     for frame in range(len(scores.blank)):
         following: dict[tuple[int, ...], list[float]] = {}
@@ -110,7 +110,7 @@ def plain_prefix_beam(
     return [(prefix, float(np.logaddexp(*sums)) + bonus(prefix)) for prefix, sums in beam.items()]
 
 
-RETURNING_SEEDS = (0, 3, 13, 15)  # a prefix leaves a beam of 6 while a longer one stays, and comes back
+RETURNING_SEEDS = (0, 3, 13, 15)  # a prefix leaves a beam of 6, while a longer prefix stays, and later returns
 
 
 def agrees_with_textbook(seed: int, beam_size: int) -> bool:
@@ -162,7 +162,7 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(seed: int, 
     whole.advance(scores)
     for piece in pieces(scores, cuts):
         cut.advance(piece)
-        cut.hypotheses(1)  # looking changes nothing
+        cut.hypotheses(1)  # reading the hypotheses changes nothing
     assert cut.hypotheses(4) == whole.hypotheses(4)
 
 
@@ -181,7 +181,7 @@ def test_the_split_law_catches_a_search_that_forgets_its_last_unit() -> None:
 
 
 def sharp(best: list[int], units: int = 4, probability: float = 0.97) -> FrameScores:
-    """Frames that are nearly sure of one unit each."""
+    """Return frames that are nearly certain of one token each."""
     probabilities = np.full((len(best), units), (1 - probability) / (units - 1))
     probabilities[np.arange(len(best)), best] = probability
     log_probs = np.log(probabilities)
@@ -253,7 +253,7 @@ def test_units_far_below_the_best_are_not_considered() -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([1.0, 3.0]), skip=st.sampled_from([0.5, 0.8, 1.0]))
 def test_what_is_not_considered_is_as_if_it_were_impossible(seed: int, threshold: float, skip: float) -> None:
-    """Blank keeps its probability in frames that are skipped, and a token on either side of one is two tokens."""
+    """Blank keeps its probability in skipped frames; the same token before and after such a frame counts twice."""
     scores = random_scores(seed, 5, 4, sharpness=3.0)
     limit = np.maximum(scores.log_probs[:, :1], scores.blank[:, None]) - threshold
     possible = (scores.log_probs > limit) & (scores.blank[:, None] <= math.log(skip)) | (scores.ids == 0)

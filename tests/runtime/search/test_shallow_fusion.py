@@ -1,4 +1,4 @@
-"""Shallow fusion of n-gram models: against enumeration for three kinds of units, and where language decides."""
+"""Shallow fusion of n-gram models: compared with enumeration for three kinds of tokens, and the effect on errors."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
-# Texts whose words the units of each kind write; some words that these can write never occur.
+# Texts with words that the tokens of each kind can spell; some words that can be spelled never occur.
 TEXTS = {
     "words": "one two six\ntwo two one\none six\n",
     "pieces": "ab a b\na ab abb\nab ab\n",
@@ -103,15 +103,15 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
     assert cut.final_hypotheses(5) == whole.final_hypotheses(5)
 
 
-# A language of pairs: d follows a, b follows c, and a sentence is one to four pairs. Words whose loudness is similar (a
-# and b, b and c, c and d) never stand in the same place, so the language tells them apart.
+# A language of pairs: d follows a, b follows c, and a sentence is one to four pairs. Words of similar loudness (a and
+# b, b and c, c and d) never occur at the same place, so a language model can distinguish them.
 class Spoken(NamedTuple):
     text: str
     samples: np.ndarray
 
 
 def say(rng: np.random.Generator, blur: float) -> Spoken:
-    """A sentence whose words are louder or softer by up to `blur` than they should be."""
+    """Return a sentence whose words are up to `blur` louder or softer than normal."""
     words = [word for pair in rng.choice(["ad", "cb"], rng.integers(1, 5)) for word in pair]
     blocks = [np.zeros(2 * FRAME)]
     for word in words:
@@ -130,7 +130,7 @@ BLURRED = make_model(LoudnessModel(sharpness=100.0))
 
 
 def errors(options: DecodingOptions) -> ErrorCounts:
-    """Of 30 sentences."""
+    """Return the errors in 30 sentences."""
     rng, texts, found = np.random.default_rng(1), {}, {}
     for number in range(30):
         spoken = say(rng, blur=0.15)
@@ -178,4 +178,4 @@ def test_a_language_model_whose_words_cannot_be_written_is_refused(tmp_path: Pat
     with pytest.raises(ValueError, match="'你好' is several tokens, each of which is a word to the search"):
         make_scorers(hanzi, (), train(tmp_path, "你好\n"))
     for units, text in ((digits, "ONE two\n"), (pieces_of_words, "ONE two\n"), (hanzi, "你 x\n")):
-        make_scorers(units, (), train(tmp_path, text))  # one word that can be written is enough
+        make_scorers(units, (), train(tmp_path, text))  # one word that can be spelled is enough

@@ -56,7 +56,7 @@ def test_segments_after_a_change_are_those_of_a_stream_that_began_with_the_words
     found = run(recognizer.create_stream(4, 4, hot_words=first), samples, [(at, second)])
     before = run(recognizer.create_stream(4, 4, hot_words=first), samples, [])
     after = run(recognizer.create_stream(4, 4, hot_words=second), samples, [])
-    assert len(found) == len(before) == len(after)  # the silences that close segments do not depend on words
+    assert len(found) == len(before) == len(after)  # silences close the segments, whatever the words are
     changed = at // BLOCK * BLOCK / 8000  # seconds that were decoded before the change
     for one, old, new in zip(found, before, after):
         if one.end_seconds < changed - 1e-6:
@@ -108,7 +108,7 @@ def test_a_change_waits_for_the_blocks_that_are_complete() -> None:
     stream = recognizer.create_stream(4)
     stream.push(samples)
     stream.set_hot_words([HotWord("d", 50.0)])
-    stream.set_hot_words([HotWord("c", 50.0)])  # replaces the one that waits
+    stream.set_hot_words([HotWord("c", 50.0)])  # replaces the waiting change
     texts = []
     while (block := stream.ready_block()) is not None:
         scores, state = recognizer.model.step(block.samples[None], [block.length], 4, 4, stream.state)
@@ -123,7 +123,7 @@ def test_a_change_waits_for_the_blocks_that_are_complete() -> None:
 def test_words_and_context_are_set_apart() -> None:
     recognizer = Recognizer(UNSURE, DecodingOptions(PREFIX_BEAM, hot_words=[HotWord("a", 1.0)]))
     stream = recognizer.create_stream(hot_words=[HotWord("b", 2.0)])
-    # The letters of the fake model are no names; a finder that finds them stands in.
+    # The letters of the fake model are not names, so another finder replaces the real one.
     finder: Any = type("Finder", (), {"find": lambda self, text: tuple(text.split())})()
     object.__setattr__(stream.biasing, "finder", finder)
     assert stream.set_context("b c", boost=3.0) == ("b", "c")

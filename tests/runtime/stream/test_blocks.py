@@ -1,4 +1,4 @@
-"""A stream driven by its parts, as an engine does it: the same results, nothing lost, nothing stepped twice."""
+"""Streams driven step by step, as an engine does: the same results, and every block is decoded exactly once."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ RECORDINGS = [speak("abcd  dcb"), speak("aa"), np.zeros(0, np.float32), speak("c
 
 
 def step_all(streams: list[Stream]) -> dict[int, list[Result]]:
-    """One batched step over every stream that has a block, as an engine makes it; closed segments by stream."""
+    """Make one batched step over all streams with a block, as an engine does; return closed segments by stream."""
     blocks = {index: block for index, stream in enumerate(streams) if (block := stream.ready_block()) is not None}
     if not blocks:
         return {}
@@ -91,7 +91,7 @@ class FailsOnce(AcousticModel):
 
 
 def test_a_failed_step_can_be_repeated() -> None:
-    """Nothing changes before `advance`: after an error of the model the same block is there again."""
+    """Nothing changes before `advance`, so after an error of the model the same block can be stepped again."""
     model = FailsOnce(MODEL.backend, MODEL.meta)
     whole, broken = (Recognizer(model, RECOGNIZER.options).create_stream(CHUNK, LEFT) for _ in range(2))
     expected = [*whole.accept_waveform(speak("abcd")), *whole.finish()]
@@ -148,7 +148,7 @@ def test_blocks_are_the_samples_in_whole_chunks_for_any_cut(length: int, cuts: l
         assert block.length == len(block.samples) == CHUNK * FRAME and not block.is_last
     for block in found[-1:]:
         assert len(block.samples) == -(-block.length // FRAME) * FRAME and not block.samples[block.length :].any()
-        # Without a tail the last chunk may have been complete before the end was known.
+        # Without right padding, the last chunk may be complete before the end is known.
         assert block.is_last or (tail == 0 and block.length == CHUNK * FRAME)
 
 

@@ -1,4 +1,4 @@
-"""The rules that close segments: when they fire, the same for any cut of the frames, and no frame is lost."""
+"""The rules that close segments: when they close, independence of cuts of the frames, and no lost frame."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ from wenet_fusion_runtime.stream.endpoints import (
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 FRAME = 0.04
-A, B = 3, 4  # units
+A, B = 3, 4  # tokens
 RULES = EndpointRules(None, None, 0.8, 0.16, 0.4)  # 20 frames, then 4 silent ones, or 10 more
 ALL_RULES = replace(RULES, rule1_seconds=0.4, rule2_seconds=0.2)  # 10 and 5 frames
 MODEL = make_model()
@@ -38,7 +38,7 @@ def closings(
     frame_rules: type[FrameRules] = FrameRules,
     blank_probabilities: list[float] | None = None,
 ) -> list[tuple[int, str]]:
-    """Return after how many frames each segment closed, and why; frames come in blocks."""
+    """Return the frame at which each segment closed, and the reason; frames come in blocks."""
     counts, found, scanner = SegmentCounts(), [], frame_rules(rules, FRAME)
     blank = np.log(blank_probabilities or [1.0] * len(units))
     bounds = [0, *sorted(min(cut, len(units)) for cut in cuts), len(units)]
@@ -97,7 +97,7 @@ def test_speech_between_silences_begins_the_count_anew() -> None:
 
 
 def test_the_rest_of_a_cut_token_is_no_text() -> None:
-    # Rule 3 closes within the token; what goes on of it after the cut is the same token.
+    # Rule 3 closes a segment within a token; the frames after the cut still belong to that token.
     assert closings(speech(32) + silence(8), rules=ALL_RULES) == [(30, "rule3")]
     assert closings(speech(32) + silence(10), rules=ALL_RULES) == [(30, "rule3"), (42, "rule1")]
     assert closings(speech(32) + [B] + silence(5), rules=ALL_RULES) == [(30, "rule3"), (38, "rule2")]
@@ -153,7 +153,7 @@ def test_the_law_catches_rules_that_forget_silence_between_blocks() -> None:
 
 
 def random_scores(rng: np.random.Generator, frames: int, sharpness: float = 4.0) -> FrameScores:
-    """Posteriors over all 7 units with runs of tokens and of blank, as unsure as `sharpness` is small."""
+    """Return posteriors over all 7 tokens with runs of tokens and blank; a smaller `sharpness` is less certain."""
     lengths = rng.integers(1, 12, frames)
     best = np.repeat(np.where(rng.random(frames) < 0.5, 0, rng.integers(3, 7, frames)), lengths)[:frames]
     logits = rng.standard_normal((frames, 7))
@@ -168,7 +168,7 @@ def random_scores(rng: np.random.Generator, frames: int, sharpness: float = 4.0)
 def decode(
     scores: FrameScores, options: DecodingOptions, cuts: Sequence[int] = (), closes: Sequence[int] = ()
 ) -> list[Result]:
-    """Segments; frames come in blocks that end at `cuts`, the open segment is closed by request at `closes`."""
+    """Return segments of frames that come in blocks up to `cuts`; the open segment is closed on request at `closes`."""
     decoder, results = SegmentDecoder(MODEL, options), []
     nothing = np.zeros((1, len(scores.blank), 2), dtype=np.float32)
     bounds = sorted({0, len(scores.blank), *cuts, *closes})
@@ -194,7 +194,7 @@ def check_frames(results: list[Result], frames: int) -> None:
 def test_greedy_segments_joined_are_the_uncut_transcript(
     seed: int, rules: EndpointRules, cuts: list[int], closes: list[int]
 ) -> None:
-    """For any rules, wherever they fire, and on unsure posteriors."""
+    """This holds for any rules, wherever they close segments, and for uncertain posteriors."""
     scores = random_scores(np.random.default_rng(seed), 200, sharpness=2.0)
     options = DecodingOptions(GREEDY, endpoint=rules)
     uncut = decode(scores, DecodingOptions(GREEDY))
@@ -235,7 +235,7 @@ def test_the_law_catches_lost_and_doubled_tokens(bug: type, monkeypatch: pytest.
 
 @pytest.mark.parametrize("mode", [GREEDY, PREFIX_BEAM])
 def test_thousands_of_segments_in_one_stream(mode: str) -> None:
-    """Rules 1 and 2 fire in silence, so a search that is sure of itself reads the uncut transcript."""
+    """Rules 1 and 2 close segments in silence only, so a certain search gives the transcript without segments."""
     rng, frames = np.random.default_rng(1), 40_000  # 27 minutes
     scores = random_scores(rng, frames, sharpness=14.0)
     options = DecodingOptions(mode, beam_size=2, endpoint=EndpointRules(0.4, 0.2, 4000.0))

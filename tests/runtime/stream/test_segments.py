@@ -106,7 +106,7 @@ def test_a_token_cut_by_the_last_limit_is_not_heard_twice(mode: str) -> None:
 
 
 class DropsTheLastToken(AcousticModel):
-    """Its decoders prefer no text at all, once."""
+    """A model whose decoders prefer the empty text in their first call."""
 
     def rescore(self, encoder_blocks: list[np.ndarray], hypotheses: list[tuple[int, ...]]) -> np.ndarray:
         first, self.called = not hasattr(self, "called"), True
@@ -141,7 +141,7 @@ def test_only_the_open_segment_is_kept() -> None:
 
 
 def test_rescoring_ranks_by_the_decoders() -> None:
-    model = make_model(LoudnessModel(sharpness=8.0))  # unsure: the beam holds several texts
+    model = make_model(LoudnessModel(sharpness=8.0))  # uncertain: the beam holds several texts
     samples = speak("a a")
     plain = transcribe_offline(model, samples, 8, 2, DecodingOptions(PREFIX_BEAM))[0]
     rescored = transcribe_offline(model, samples, 8, 2, DecodingOptions(RESCORING, ctc_weight=0.5))[0]
@@ -208,7 +208,7 @@ def test_full_context_is_a_chunk_larger_than_the_audio() -> None:
 def test_no_samples_at_all() -> None:
     results = transcribe_offline(MODEL, np.zeros(0, dtype=np.float32), 8, 2)
     assert [result.text for result in results] == [""]
-    assert results[0].end_seconds == pytest.approx(3 * FRAME / 8000)  # the tail
+    assert results[0].end_seconds == pytest.approx(3 * FRAME / 8000)  # the right padding
     silent = transcribe_offline(make_model(tail_samples=0), np.zeros(0, dtype=np.float32), 8, 2)
     assert [(result.text, result.end_seconds) for result in silent] == [("", 0.0)]
 

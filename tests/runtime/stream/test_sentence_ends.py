@@ -1,4 +1,4 @@
-"""Segments that close when their sentence is complete: the same for any cut, earlier the surer the end is."""
+"""Segments close when their sentence is complete: the same for any cut, and earlier for a more probable end."""
 
 import itertools
 import math
@@ -23,7 +23,7 @@ RULES = EndpointRules(None, 1.2, complete_probability=0.5, complete_seconds=0.16
 
 
 class Ends:
-    """A language model that knows after which words a sentence may end."""
+    """A language model with the words after which a sentence may end."""
 
     name, words = "ends", ("a", "b", "c", "d")
 

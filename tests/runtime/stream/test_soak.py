@@ -14,7 +14,7 @@ from wenet_fusion.export.flow import export_model
 from wenet_fusion.trained_model import load_trained
 
 BEAM = 10
-LONGEST_SEGMENT_FRAMES = 750  # 20 s, and 10 s to find a silence
+LONGEST_SEGMENT_FRAMES = 750  # 30 s: 20 s of speech, then at most 10 s until a silence
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def seconds_of_speech(seed):
 
 
 def count_nodes(search):
-    """Prefixes that a beam search holds, those that left the beam included."""
+    """Count the prefixes that a beam search holds, including prefixes that left the beam."""
     root = search._beam[0]
     while root.parent is not None:
         root = root.parent
@@ -52,7 +52,7 @@ def count_nodes(search):
 
 
 def count_emissions(search):
-    """Links of best alignments that a beam search holds."""
+    """Count the links of best alignments that a beam search holds."""
     seen = set()
     for emission in [emission for node in search._beam for emission in node.sums[5:7]]:
         while emission is not None and id(emission) not in seen:
@@ -62,14 +62,14 @@ def count_emissions(search):
 
 
 def count_values(state):
-    """Numbers in a state, however it is nested."""
+    """Count the numbers in a nested state."""
     if isinstance(state, int):
-        return 0  # what it was made for
+        return 0  # the size for which the state was made
     return state.numel() if hasattr(state, "numel") else sum(map(count_values, state))
 
 
 def excesses(stream, state_values):
-    """Return the excesses of a stream over its bounds, as text."""
+    """Return the bounds that a stream exceeds, as text."""
     decoder = stream._decoder
     frames = decoder._counts.frames
     encoded = sum(block.shape[1] for block in decoder._search._encoder_blocks)
@@ -85,7 +85,7 @@ def excesses(stream, state_values):
 
 
 def stream_and_check(recognizer, seconds):
-    """Excesses found at every second second of a stream, and its results."""
+    """Check the bounds at every other second of a stream; return the exceeded ones and the results."""
     stream, speech = recognizer.create_stream(), seconds_of_speech(0)
     state_values = count_values(stream._state)
     found = []
@@ -145,7 +145,7 @@ def test_half_an_hour_through_one_stream(recognizer):
     growth = max(memory[20:]) - memory[9]
     assert growth < 0.02 * memory[9], f"{growth / 1e6:.1f} MB in 20 minutes on {memory[9] / 1e6:.0f} MB"
 
-    # A busy machine is slow in phases: the old stream and a young one take turns on the same audio.
+    # A busy machine is slow in phases, so the old stream and a new one take turns on the same audio.
     young, costs = recognizer.create_stream(), {"old": [], "young": []}
     for _ in range(200):
         piece = next(speech)
@@ -153,5 +153,5 @@ def test_half_an_hour_through_one_stream(recognizer):
             begin = time.process_time()
             each.accept_waveform(piece)
             costs[name].append(time.process_time() - begin)
-    # A cost that grew with the stream would be many times the young one's by now.
+    # If the time per second grew with the stream, it would be many times that of the new stream by now.
     assert median(costs["old"]) < 1.5 * median(costs["young"])

@@ -1,4 +1,4 @@
-"""WeNet's own exports in our runtime: the tokens and scores of WeNet's own decoding. Needs its package."""
+"""WeNet's own exports give the tokens and scores of WeNet's own decoding. Needs the package wenet."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 pytestmark = pytest.mark.usefixtures("float32")
 NO_ENDPOINTS = EndpointRules(rule3_seconds=1e6)
-SIZE = 18  # tokens: so few that both searches consider all of them
+SIZE = 18  # few enough tokens that both searches consider all of them
 RECIPES = (
     Recipe(vocabulary=SIZE),
     Recipe(kernel=15, norm="batch_norm", input_layer="conv2d6", decoder="transformer", vocabulary=SIZE, cmvn=False),
@@ -38,7 +38,7 @@ RECIPES = (
 
 
 def voice(seed: int, seconds: float = 4.0) -> np.ndarray:
-    """Samples whose loudness and colour change: a random sum of tones and noise every 0.1 s."""
+    """Return samples of changing loudness and spectrum: a new random sum of tones and noise every 0.1 s."""
     rng, step = np.random.default_rng(seed), RATE // 10
     pieces = []
     for _ in range(int(seconds * 10)):
@@ -58,7 +58,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def decode(model: AcousticModel, samples: np.ndarray, mode: str, chunk: int, left: int) -> Hypothesis:
-    """The best hypothesis of a recording as one segment; without pruning, as WeNet's searches."""
+    """Return the best hypothesis of a recording as one segment, without pruning, as in WeNet's searches."""
     unpruned = {} if mode == GREEDY else {"beam_size": SIZE, "token_threshold": np.inf}
     options = DecodingOptions(mode=mode, endpoint=NO_ENDPOINTS, **unpruned)
     stream = Recognizer(model, options).create_stream(chunk, left)
@@ -87,7 +87,7 @@ def test_scripts_decode_as_wenet(folder: Path, chunking: tuple[int, int]) -> Non
 
 
 def test_quantised_scripts_score_as_wenets_program(folder: Path) -> None:
-    """WeNet quantises inputs chunk by chunk, so only its program has the same scores, not its recognize.py."""
+    """Inputs are quantised chunk by chunk, so the scores equal those of WeNet's C++ program, not of recognize.py."""
     model, samples = load_model(folder / "final_quant.zip"), voice(6)
     assert model.meta.precision == "int8-dynamic"
     driver = TorchAsrModel(folder / "final_quant.zip", 8, 2)

@@ -1,4 +1,4 @@
-"""Which files make up a WeNet model, and what is said of files that people give by mistake."""
+"""The files of a WeNet model, and the messages for files that users give by mistake."""
 
 import io
 import tarfile
@@ -222,7 +222,7 @@ def test_a_damaged_script_is_reported(tmp_path: Path, folder: Path) -> None:
 
 
 def test_a_model_with_other_features_than_its_recipe(folder: Path) -> None:
-    """A normalisation in the module tells how many features it reads."""
+    """The normalisation in the module shows the number of its features."""
     graphs = load_model(folder).backend.graphs
     module = nn.Module()
     module.encoder = nn.Module()

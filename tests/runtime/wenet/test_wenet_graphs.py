@@ -1,4 +1,4 @@
-"""WeNet's three ONNX graphs and sherpa-onnx's one: the scores of their own programs, and their fixed chunk."""
+"""WeNet's three ONNX graphs and sherpa-onnx's graph: the scores of their own programs, and the fixed chunk."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def test_rescoring_gives_the_scores_of_the_reference(folder: Path) -> None:
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_one_graph_scores_as_sherpa_onnx(sherpa: Path, seed: int) -> None:
-    """sherpa-onnx decodes whole windows only; its last one is filled with silence here, as its padding does."""
+    """sherpa-onnx decodes whole windows only; its programs fill the last window with silence, and so does this test."""
     model, samples = load_model(sherpa), noise(np.random.default_rng(seed))
     found = own_log_probs(model, samples, CHUNK, 2)
     audio = np.pad(padded(model, samples), (0, CHUNK * model.meta.frame_samples))
@@ -78,7 +78,7 @@ def test_one_graph_scores_as_sherpa_onnx(sherpa: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("left", [2, -1])
 def test_random_cuts_and_long_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
-    """The reader knows 100 positions."""
+    """The model `reader` has 100 positions."""
     monkeypatch.setattr(row_backend, "MOST_FRAMES", 100)
     options, rng = DecodingOptions(endpoint=EndpointRules(None, 0.3)), np.random.default_rng(0)
     model = FakeWenet(READER)
@@ -96,7 +96,7 @@ def test_random_cuts_and_long_streams(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_end_of_a_long_stream_passes_the_last_position(tmp_path: Path) -> None:
-    """sherpa-onnx's graph runs a whole chunk even for the last four frames, where its table has 5000 positions."""
+    """sherpa-onnx's graph runs a whole chunk even for the last four frames, beyond its table of 5000 positions."""
     model = load_model(save_sherpa(tmp_path, FakeWenet(Shape(layers=1, width=2, heads=1)), 16, 4))
     size = 4932 * model.meta.frame_samples
     samples = np.zeros((1, size + model.meta.lookahead_samples), np.float32)
@@ -144,7 +144,7 @@ def test_the_quantised_graphs_are_chosen_by_name(tmp_path: Path) -> None:
 
 
 def test_our_own_exports_in_their_formats(trained: TrainedModel, tmp_path: Path) -> None:
-    """They have a right context of 3, so windows do not overlap. They state their rate."""
+    """Our exports have a right context of 3, so windows do not overlap, and state their sample rate."""
     export_model(trained, tmp_path / "wenet", ExportOptions("wenet-onnx", "float32", Chunking(8, 2)))
     export_model(trained, tmp_path / "sherpa" / "model.onnx", ExportOptions("sherpa-onnx", "float32", Chunking(8, 2)))
     samples = noise(np.random.default_rng(1), 30000)
@@ -157,7 +157,7 @@ def test_our_own_exports_in_their_formats(trained: TrainedModel, tmp_path: Path)
         expected = driver.decode(model.backend.features(audio)).argmax(1)
         frames = min(len(found), len(expected))
         assert frames >= len(found) - 1
-        assert (found[:frames] == expected[:frames]).mean() > 0.95  # near ties may fall otherwise
+        assert (found[:frames] == expected[:frames]).mean() > 0.95  # nearly equal tokens may change places
         write_recipe(path if path.is_dir() else path.parent, dataset_conf={"resample_conf": {"resample_rate": 16000}})
         with pytest.raises(ValueError, match="reads 8000 Hz, but .*train.yaml has resample_rate 16000: they belong"):
             load_model(path)

@@ -1,4 +1,4 @@
-"""WeNet's TorchScript exports: the scores of its C++ program, any cut, no word lost, positions that never end."""
+"""WeNet's TorchScript exports: the scores of the C++ program, any cut, no lost word, streams of any length."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose model reads letters by their loudness and knows 100 positions."""
+    """A folder with a model that reads letters by their loudness and has 100 positions."""
     return save_script(tmp_path_factory.mktemp("reader"), FakeWenet(Shape(sharpness=4.0, positions=100)))
 
 
@@ -133,19 +133,19 @@ def test_hypotheses_without_tokens_are_rescored(folder: Path) -> None:
 def test_no_end_of_the_audio_loses_the_last_word(reader: Path, mode: str) -> None:
     recognizer = Recognizer(load_model(reader), DecodingOptions(mode=mode))
     samples = speak("abcd")
-    begin = len(samples) - 6 * recognizer.model.meta.frame_samples  # of the last letter: 3 frames, then 3 of silence
+    begin = len(samples) - 6 * recognizer.model.meta.frame_samples  # the last letter: 3 frames, 3 of silence
     for end in np.random.default_rng(0).integers(begin + 440, len(samples), 12):
         stream = recognizer.create_stream(int(end) % 7 + 2, 2)
         stream.accept_waveform(samples[:end])
         stream.finish()
-        assert stream.text.startswith("abcd"), end  # a part of a window may be read as a softer letter
+        assert stream.text.startswith("abcd"), end  # a part of a window may give a softer letter
 
 
 @pytest.mark.parametrize("rules, ends", [(EndpointRules(None, 0.3), True), (NO_ENDPOINTS, False)])
 def test_a_stream_outlives_the_positions(
     reader: Path, monkeypatch: pytest.MonkeyPatch, rules: EndpointRules, ends: bool
 ) -> None:
-    """The fake asserts its positions; without segments the backend itself begins anew."""
+    """The fake model asserts its positions; without segments the backend itself takes a fresh state."""
     monkeypatch.setattr(row_backend, "MOST_FRAMES", 100)
     recognizer = Recognizer(load_model(reader), DecodingOptions(mode=GREEDY, endpoint=rules))
     stream, fresh = recognizer.create_stream(8, 2), []
@@ -165,7 +165,7 @@ def test_a_stream_outlives_the_positions(
 
 
 def test_nothing_starts_anew_within_speech(reader: Path) -> None:
-    """A segment that its length closes, in the middle of a letter, leaves the encoder as it is."""
+    """A segment that closes for its length, in the middle of a letter, does not reset the encoder."""
     options = DecodingOptions(mode=GREEDY, endpoint=EndpointRules(None, None, 0.4, 0.4, 0.0))
     stream = Recognizer(load_model(reader), options).create_stream(2, 4)
     closed = stream.accept_waveform(np.tile(speak("d", seconds=2.0, gap=0.0), 1)[: 2 * RATE])
@@ -173,7 +173,7 @@ def test_nothing_starts_anew_within_speech(reader: Path) -> None:
 
 
 def test_our_own_export_through_wenets_methods(exported: Path, trained: TrainedModel, tmp_path: Path) -> None:
-    """Without its meta.json the file is one of WeNet's. Its right context of 3 makes windows that do not overlap."""
+    """Without meta.json our file counts as WeNet's. Its right context is 3, so windows do not overlap."""
     torch.jit.load(str(exported)).save(str(tmp_path / "final.zip"))
     units = write_units(tmp_path, trained.tokenizer.vocabulary.tokens)
     write_recipe(tmp_path, dataset_conf={"fbank_conf": {"num_mel_bins": 40}, "resample_conf": {"resample_rate": 8000}})
@@ -193,7 +193,7 @@ def test_a_chunk_longer_than_the_positions_is_refused(reader: Path) -> None:
 @example(chunk=10, seed=0)
 @example(chunk=25, seed=0)
 def test_no_chunk_meets_the_end_of_the_positions(reader: Path, chunk: int, seed: int) -> None:
-    """The fake knows 100 positions and, as WeNet's older exports, does not take the last one."""
+    """The fake model has 100 positions and, like WeNet's older exports, does not accept the last one."""
     rng, model = np.random.default_rng(seed), load_model(reader)
     samples = noise(rng)[: int(rng.integers(1, 300)) * model.meta.frame_samples]
     samples = np.resize(samples, int(rng.integers(100, 300)) * model.meta.frame_samples)
@@ -205,7 +205,7 @@ def test_no_chunk_meets_the_end_of_the_positions(reader: Path, chunk: int, seed:
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_nothing_behind_the_end_of_a_row_is_read(folder: Path, seed: int) -> None:
-    """Rows end anywhere in a block of several chunks, also with a chunk, before others or all of them."""
+    """Rows may end anywhere in a block of several chunks, also at the end of a chunk, at different or equal times."""
     rng, model, chunk, left = np.random.default_rng(seed), load_model(folder), 5, 2
     frame, ahead = model.meta.frame_samples, model.meta.lookahead_samples
     samples = rng.uniform(-0.3, 0.3, (3, 4 * chunk * frame + ahead)).astype(np.float32)
@@ -250,7 +250,7 @@ def test_an_engine_steps_its_streams_alone(reader: Path) -> None:
 def test_latency_and_geometry(reader: Path) -> None:
     meta = load_model(reader).meta
     assert (meta.sample_rate, meta.frame_samples, meta.frame_seconds) == (RATE, 4 * SHIFT, 0.04)
-    assert meta.lookahead_samples == 720  # 67 windows of 400 samples less 64 shifts
+    assert meta.lookahead_samples == 720  # samples of 67 windows minus 64 shifts
     assert (meta.default_chunk, meta.default_left, meta.left(8), meta.left(100)) == (16, 32, 64, 6)
     for chunking in ((1, 0), (16, 4), (1000, 2)):
         meta.check_chunk(*chunking)
@@ -258,7 +258,7 @@ def test_latency_and_geometry(reader: Path) -> None:
 
 
 def test_what_a_script_refuses_is_named(tmp_path: Path) -> None:
-    """torch's errors begin with one sentence for all; their last line has the cause."""
+    """All of torch's errors here begin with the same sentence; the last line has the cause."""
     model, samples = load_model(save_script(tmp_path, FakeWenet(Shape(positions=20)))), speak("abcd")
     with pytest.raises(
         ModelFault, match="does not run as WeNet's runtimes run it .RuntimeError: AssertionError.*; exp"
@@ -269,7 +269,7 @@ def test_what_a_script_refuses_is_named(tmp_path: Path) -> None:
 def test_an_encoder_that_drops_frames_is_refused_before_any_audio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Efficient Conformers do, whose subsampling_rate does not tell."""
+    """Efficient Conformers drop frames, and their subsampling_rate does not show it."""
     encode = ScriptedGraphs.encode
 
     def halved(*arguments: Any) -> tuple[np.ndarray, np.ndarray, Any]:

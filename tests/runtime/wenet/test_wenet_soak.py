@@ -19,7 +19,7 @@ GROWTH_MIB = 8.0
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("save", [save_script, lambda folder, model: save_graphs(folder, model, CHUNK, LEFT)])
 def test_two_hours_lose_no_word_and_need_no_more_memory(tmp_path: Path, save) -> None:
-    """180,000 frames, 36 times the positions that the model knows; it asserts them."""
+    """180,000 frames are 36 times the positions of the model, which asserts its positions."""
     model = load_model(save(tmp_path, FakeWenet(Shape(layers=1, sharpness=4.0))))
     options = DecodingOptions("ctc_prefix_beam_search", 4, endpoint=LIVE_ENDPOINTS, commit_seconds=1.0)
     stream = Recognizer(model, options).create_stream(CHUNK, LEFT)

@@ -1,4 +1,4 @@
-"""docs/from_wenet.md, "Your model, today": its three commands and `info`, on a folder as WeNet's recipe leaves it."""
+"""The three commands of docs/from_wenet.md, "Your model, today", and `info`, on a folder of WeNet's recipe."""
 
 import os
 import re
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder s0 of a recipe: the experiment has checkpoints beside its export, the vocabulary is in data/dict."""
+    """A recipe's folder s0: checkpoints are beside the export, and the vocabulary is in data/dict."""
     root = tmp_path_factory.mktemp("s0")
     folder = save_script(root / FOLDER, FakeWenet(READER))
     (folder / "units.txt").unlink()
@@ -86,7 +86,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown) > 4 and [line for line in shown if line not in found.splitlines()] == []
     for line in ("takes one row: a server steps its streams one after the other", "end after 5000 frames", "MB"):
         assert line in found
-    assert "--ctm" not in found  # a correction that these files cannot have
+    assert "--ctm" not in found  # these files cannot have the correction
     assert "\nruns on             torch\n" in found and "quantized" not in found
     assert len(re.findall(r"^limits  +its positions end", found, re.MULTILINE)) == 1
     digest = re.search(r"^SHA-256 +(\w{64})$", found, re.MULTILINE)
