@@ -22,7 +22,7 @@ START = '{"signal":"start","sample_rate":8000}'
 
 
 class MemorySocket:
-    """Takes the place of a `WebSocket`: the test puts messages in and reads what was sent."""
+    """Replaces a `WebSocket`: the test puts messages in and reads the sent messages."""
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -77,7 +77,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def serve(script: Script, **limits: float) -> tuple[MemorySocket, Service]:
-    """Run a connection beside a script, both to their ends."""
+    """Run a connection and a script at the same time, until both end."""
     model = Held()
     recognizer = Recognizer(make_model(model), SERVER_OPTIONS)
 
@@ -130,7 +130,7 @@ def test_a_quiet_connection_is_pinged() -> None:
 
 
 def test_a_session_slower_than_real_time_ends_with_the_longest_one() -> None:
-    """A tenth of real time is not idle; but such a session would last ten times as long as its audio may."""
+    """A tenth of real time is not idle, but such a session could last ten times the longest audio."""
 
     async def script(served: Connection, socket: MemorySocket, model: Held) -> None:
         while not socket.closed:
@@ -163,7 +163,7 @@ def test_a_session_without_audio_is_idle() -> None:
 
 
 def test_what_follows_the_end_signal_is_dropped() -> None:
-    """Even while the model is still at work, so that the server surely reads it."""
+    """The model is still working, so the server does read the messages."""
 
     async def script(served: Connection, socket: MemorySocket, model: Held) -> None:
         await until(lambda: bool(socket.sent))

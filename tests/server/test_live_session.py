@@ -1,4 +1,4 @@
-"""Sessions in asyncio: audio waits for room and is never lost, updates wait for their reader in bounded number."""
+"""Sessions in asyncio: audio waits for room and is never lost; a bounded number of updates waits for the reader."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ class Held(LoudnessModel):
 
 
 def print_nothing() -> None:
-    """Takes the place of a counter."""
+    """Do nothing, in place of a counter."""
 
 
 def test_audio_waits_for_room_and_none_is_lost() -> None:
@@ -92,7 +92,7 @@ def test_updates_without_a_reader_keep_the_audio_back(monkeypatch: pytest.Monkey
             return waiting, sum([len(update.finals) async for update in session.updates()])
 
     waiting, finals = asyncio.run(run())
-    assert waiting <= 4 + 5, "at most the updates of what was pushed before: 1.5 s"
+    assert waiting <= 4 + 5, "at most the updates of the earlier 1.5 s of audio"
     assert finals >= 250
 
 

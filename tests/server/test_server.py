@@ -1,4 +1,4 @@
-"""The WebSocket protocol against a server process: WeNet's messages, and the texts of a stream alone."""
+"""The WebSocket protocol of a server process: WeNet's messages, and the texts of a single stream."""
 
 import asyncio
 import json
@@ -75,7 +75,7 @@ def test_pauses_close_segments(server: ServerProcess) -> None:
         async with connected(server.url) as socket:
             await socket.start(sample_rate=SAMPLE_RATE, continuous_decoding=continuous)
             await socket.send(samples.tobytes())
-            if continuous:  # without it, WeNet's client ends at speech_end
+            if continuous:  # otherwise WeNet's client ends at speech_end
                 await socket.say(signal="end")
             await socket.rest()
             return socket
@@ -126,7 +126,7 @@ def test_extensions_do_what_they_say(server: ServerProcess) -> None:
         return asyncio.run(spoken_to(server.url, samples, sample_rate=SAMPLE_RATE, **options))
 
     assert ask(chunk=4).text == ask(chunk=8, left=2).text == "a b c d a b c d"
-    # More frequent results with a smaller chunk: 12.7 blocks of 4 frames, 6.4 of 8.
+    # A smaller chunk gives more results: 12.7 blocks of 4 frames, or 6.4 blocks of 8.
     timed = ask(chunk=4, timestamps=True, continuous_decoding=True)
     final = timed.records[-2]
     assert [word["text"] for word in final["words"]] == list("abcdabcd") and final["committed"] == 8
@@ -184,7 +184,7 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
 
 
 def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
-    """Its text is escaped in the log, so it can neither begin a line nor control a terminal."""
+    """A client's text is escaped in the log, so it can neither begin a line nor control a terminal."""
 
     async def run() -> Socket:
         async with connected(server.url) as socket:
@@ -270,7 +270,7 @@ def test_metrics_count_what_happens(server: ServerProcess) -> None:
         assert await metric(server.url, "sessions_opened_total") == opened + 2
         assert await metric(server.url, "audio_seconds_total") == pytest.approx(
             seconds + 0.1
-        )  # the model's silent tail
+        )  # the model's right padding
         assert await metric(server.url, "vanished_total") >= 1
         protocol_errors = await metric(server.url, 'refusals_total{reason="protocol"}')
         async with connected(server.url) as socket:

@@ -1,4 +1,4 @@
-"""Limits on open connections: the server keeps its file descriptors, and silent connections shut nobody out."""
+"""Limits on open connections: file descriptors remain free, and silent connections do not lock out clients."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from wenet_fusion_runtime.server.limits import Limits
 
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_connections_of_all_kinds_are_bounded(fake_archive: Path, certificate: Path, is_tls: bool) -> None:
-    """Silent connections count too: the process keeps its descriptors, a new client takes the place of an old one."""
+    """Silent connections count too: descriptors remain free, and a new client replaces an old connection."""
     most = Limits(sessions=2).sockets
     flags = ["--max_sessions", 2, "--start_seconds", 2 * PATIENCE, *(["--certificate", certificate] if is_tls else [])]
     with ServerProcess(fake_archive, *flags) as guarded:
@@ -83,7 +83,7 @@ def test_the_oldest_connection_of_the_busiest_address_loses_its_place(waiting: l
     limiter = ConnectionLimiter(asyncio.Protocol, Limits(sessions=1), 5, lambda: None)  # three may wait
     pairs = [sockets.socketpair() for _ in range(6)]
     held = [limiter._count(pair[0], address) for pair, address in zip(pairs, waiting)]
-    busy = limiter._count(pairs[3][0], "c")  # takes the place of the first of two, and serves a session then
+    busy = limiter._count(pairs[3][0], "c")  # replaces the first of two, and then serves a session
     first = waiting.index(max(waiting, key=waiting.count))
     assert [one in limiter._rejected for one in held] == [number == first for number in range(3)]
     busy.is_busy = True

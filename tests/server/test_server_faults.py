@@ -61,8 +61,8 @@ def test_one_of_each_fault_at_once(server: ServerProcess) -> None:
 
 @pytest.mark.slow
 def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
-    """Eight honest clients get exact texts beside them. After round three, threads and files are those of round one,
-    and memory has grown by at most the largest messages."""
+    """Eight honest clients get exact texts at the same time. After round three there are as many threads and files as
+    after round one, and memory has grown by at most the largest messages."""
 
     async def round_of(seed: int) -> list[str]:
         rng = random.Random(seed)
@@ -87,7 +87,7 @@ def test_32_hostile_clients_at_once_three_times(server: ServerProcess) -> None:
 
 @pytest.mark.slow
 def test_many_sessions_in_sequence_leave_no_memory(server: ServerProcess) -> None:
-    """400 sessions, a tenth of them cut off in the middle."""
+    """400 sessions; a tenth of them are cut off in the middle."""
 
     async def some(count: int) -> None:
         for index in range(count):

@@ -249,7 +249,7 @@ def test_token_and_origin_at_work(fake_archive: Path, tmp_path: Path) -> None:
             "GET", f"{server.url}info?token=s3cret", headers={"Origin": "https://evil.example"}
         )
         assert status == 403 and "Access-Control-Allow-Origin" not in headers
-        # Before a page of another origin sends a token or a file the browser asks whether it may, without the token.
+        # Before a page of another origin sends a token or a file, the browser asks for permission, without the token.
         asked = {
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "authorization,content-type, x-stainless-os,X-Stainless-Arch,x-other,"

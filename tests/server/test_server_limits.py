@@ -82,7 +82,7 @@ def test_message_size(server: ServerProcess) -> None:
         socket = asyncio.run(run(message))
         assert socket.failure.startswith("a message has more than 20000 bytes") and socket.close_code == 1009
 
-    async def are_counted() -> bool:  # once the client has hung up
+    async def are_counted() -> bool:  # true once the client has hung up
         return await refused(server, "message_size") == before + 2
 
     assert asyncio.run(eventually(are_counted))
@@ -131,7 +131,7 @@ def test_idle(server: ServerProcess) -> None:
 def test_a_trickle_does_not_keep_a_session(
     server: ServerProcess, sent: bytes, least_seconds: float, failure: str
 ) -> None:
-    """A byte now and then is idle; a fifth of real time is not, and ends with the longest session."""
+    """A byte now and then counts as idle. A fifth of real time does not; that session ends at the longest duration."""
 
     async def run() -> tuple[Socket, float]:
         before = time.monotonic()
@@ -195,7 +195,7 @@ async def _is_empty(server: ServerProcess) -> bool:
 
 
 def test_upload_size(server: ServerProcess) -> None:
-    too_long = encoded(np.zeros((100_000 - 44) // 2 + 1, np.float32), SAMPLE_RATE)  # by a sample
+    too_long = encoded(np.zeros((100_000 - 44) // 2 + 1, np.float32), SAMPLE_RATE)  # too long by one sample
 
     async def in_pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(too_long), 5000):

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads are the engine's statistics and the server's counters."""
+"""Metrics for Prometheus equal the engine's statistics and the server's counters."""
 
 from wenet_fusion_runtime.engine.statistics import EngineStatistics, Histogram
 from wenet_fusion_runtime.server.errors import Reason

@@ -143,7 +143,7 @@ def test_wrong_extensions_are_named_with_their_value_and_remedy(key: str, value:
 
 
 def test_a_boost_of_hundreds_of_digits_is_infinite() -> None:
-    """The vocabulary's check of hot words reports it, as any invalid boost."""
+    """The later check of hot words reports it like any invalid boost."""
     for boost, expected in ((10**400, math.inf), (-(10**400), -math.inf)):
         start = parse_signal(said(signal="start", hot_words=[{"phrase": "a", "boost": boost}]), RULES)
         assert start.hot_words == (HotWord("a", expected),)

@@ -1,6 +1,6 @@
-"""Honest sessions beside hostile uploads and floods: exact texts in time, and memory that stays.
+"""Honest sessions during hostile uploads and floods: exact texts in time, and constant memory.
 
-A minute by default; ten minutes, which leave numbers to report:
+It takes a minute by default. Ten minutes give numbers to report:
 
     WENET_FUSION_SOAK_SECONDS=600 python -m pytest -q -s -m slow tests/server/test_server_soak.py
 """
@@ -24,15 +24,15 @@ from support.runtime.server_process import PATIENCE, ServerProcess, connected, e
 from wenet_fusion_runtime.server.settings import Settings
 
 SECONDS = float(os.environ.get("WENET_FUSION_SOAK_SECONDS", "60"))
-PER_MINUTE, UPLOADS = 200, 10  # honest sessions, and every which of them is an upload
+PER_MINUTE, UPLOADS = 200, 10  # honest sessions; every tenth of them is an upload
 PIECE_SECONDS = 0.1
-WARM_UP = 0.4  # share of the time after which memory must stay; it must be 5 minutes for the narrow bound
-GROWTH = 1.05 if SECONDS >= 300 else 1.6  # a short run is still warming up
-LATE = 5.0  # seconds, 95 % of what clients wait for: the aims are 0.5 s and 0.2 s on an idle machine
+WARM_UP = 0.4  # share of the time after which memory must not grow; the narrow bound needs 5 minutes
+GROWTH = 1.05 if SECONDS >= 300 else 1.6  # in a short run, the memory still warms up
+LATE = 5.0  # seconds, limit for 95 % of the waits; the goals on an idle machine are 0.5 s and 0.2 s
 
 
 class Soak:
-    """What honest clients of a server met."""
+    """The experience of a server's honest clients."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -71,7 +71,7 @@ class Soak:
             self.problems.append(f"upload {text}: {status} {body[:300]!r}")
 
     async def run(self, seconds: float) -> None:
-        """Begin sessions at their rate, and look at health and memory."""
+        """Begin sessions at a constant rate, and watch health and memory."""
         rng, loop = random.Random(0), asyncio.get_running_loop()
         tasks: list[asyncio.Future[None]] = []
         watching = [asyncio.ensure_future(one()) for one in (self._watch_health, self._watch_memory)]
@@ -108,7 +108,7 @@ class Soak:
 
     @property
     def growth(self) -> float:
-        """Memory of the last tenth of the time, against that after the warm-up; medians."""
+        """Return the median memory in the last tenth of the time, relative to the median after the warm-up."""
         tenth, warm = max(1, len(self.memory) // 10), int(WARM_UP * len(self.memory))
         return float(np.median(self.memory[-tenth:]) / np.median(self.memory[warm : warm + tenth]))
 
@@ -155,5 +155,5 @@ def test_honest_sessions_beside_all_attacks(tmp_path: Path) -> None:
         assert np.quantile(soak.last_texts, 0.95) < LATE and np.quantile(soak.health, 0.95) < LATE
         assert soak.growth < GROWTH
         server.stop()
-        # Attackers that have hung up still trickle from their system's buffers: they end with the drain at the latest.
+        # Data of attackers that have hung up still arrive from their system's buffers; they end with the drain.
         assert server.wait(Settings().drain_seconds + PATIENCE) == 0, "".join(server.log)[-2000:]

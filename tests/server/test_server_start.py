@@ -136,7 +136,7 @@ async def _equals(expected: int, value: Callable[[], int]) -> bool:
 
 
 def test_nginx_counts_no_reply_of_a_server_as_its_failure() -> None:
-    """Status 503 makes nginx try the other server; counted as a failure, it would close both to all clients."""
+    """Status 503 makes nginx try the other server. Counted as a failure, it would make nginx avoid both servers."""
     guide = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
     servers = [
         line.split(";")[0].split() for line in guide.splitlines() if line.strip().startswith("server 127.0.0.1:")

@@ -19,12 +19,12 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 
 def recording(text: str, form: str = "WAV") -> bytes:
-    """A stereo file."""
+    """Return a stereo file."""
     return encoded(np.stack([speak(text)] * 2, axis=1), SAMPLE_RATE, form)
 
 
 def post(server: ServerProcess, query: str = "", data: object = None) -> tuple[int, str, str]:
-    """Status, content type and body."""
+    """Send an upload; return status, content type and body."""
     status, headers, body = asyncio.run(http("POST", f"{server.url}transcribe{query}", data=data))
     return status, headers["Content-Type"], body.decode()
 
@@ -225,7 +225,7 @@ def test_an_upload_that_has_begun_is_finished_after_sigterm(fake_archive: Path) 
         body, begun, stopped = recording("abcd"), asyncio.Event(), asyncio.Event()
 
         async def slowly() -> AsyncIterator[bytes]:
-            begun.set()  # the server has said that it takes the body
+            begun.set()  # the server has accepted the body
             yield body[:1000]
             await stopped.wait()
             yield body[1000:]
@@ -269,7 +269,7 @@ async def _is_empty(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("end", [b"0\r\n" + b"no trailer\r\n" * 2000, b"zz\r\n", b"4\r\nabcdefgh\r\n"])
 def test_a_body_that_breaks_off_ends_at_once(server: ServerProcess, end: bytes) -> None:
-    """The deadline of uploads is five minutes. The parser's error comes in a later turn than the request's head."""
+    """It does not wait for the deadline of five minutes, although the parser's error comes after the header."""
 
     async def run() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

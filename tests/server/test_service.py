@@ -34,7 +34,7 @@ def test_a_session_has_the_chunk_that_it_asks_for_or_the_servers() -> None:
     assert geometry(SessionOptions(chunk=4)) == (4, 4)
     assert geometry(SessionOptions(), ChunkChoice(chunk=4)) == (4, 4)
     assert geometry(SessionOptions(chunk=8), ChunkChoice(chunk=4, left=4)) == (8, 2), (
-        "the server's left is for its chunk"
+        "the server's left context belongs to its own chunk"
     )
     assert geometry(SessionOptions(left=4), ChunkChoice(chunk=4)) == (4, 4)
     assert geometry(SessionOptions(left=3), ChunkChoice(allow_untrained=True)) == (8, 3)
@@ -43,7 +43,7 @@ def test_a_session_has_the_chunk_that_it_asks_for_or_the_servers() -> None:
 
 
 def test_a_session_of_a_model_that_takes_any_chunk_chooses_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attention over a chunk takes its square in memory, and two chunks of audio may wait in each session."""
+    """Attention needs memory for the square of the chunk, and two chunks of audio may wait in each session."""
     model = make_model()
     free = AcousticModel(model.backend, replace(model.meta, chunk_rule=ANY))
     monkeypatch.setitem(globals(), "RECOGNIZER", Recognizer(free, SERVER_OPTIONS))
@@ -56,7 +56,7 @@ def test_a_session_of_a_model_that_takes_any_chunk_chooses_a_short_one(monkeypat
 
 
 def test_a_slow_formatter_holds_its_own_session_only() -> None:
-    """It runs in no worker of the engine, so others are recognised meanwhile."""
+    """It does not run in a worker of the engine, so other sessions are recognised meanwhile."""
     is_inside, is_released, waits = threading.Event(), threading.Event(), list[bool]()
 
     def slow(text: str) -> str:

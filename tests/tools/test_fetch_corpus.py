@@ -1,4 +1,4 @@
-"""Downloads of corpora: interrupted ones go on, other files are refused, archives appear whole."""
+"""Downloads of corpora: interrupted downloads continue, wrong files are refused, archives appear complete."""
 
 import hashlib
 import http.server

@@ -28,7 +28,7 @@ cat "$MODEL" >"$arpa"
 
 @pytest.fixture
 def lmplz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for lmplz on the PATH that answers with KenLM's own file for `lmplz_expected.TEXT`; its log."""
+    """Put a fake lmplz on the PATH that writes KenLM's own file for `lmplz_expected.TEXT`; return its log."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "lmplz"
     program.write_text(FAKE_LMPLZ)

@@ -1,4 +1,4 @@
-"""The shared stages of recipes, with commands that only print themselves."""
+"""The shared stages of recipes, run with commands that only print themselves."""
 
 import subprocess
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_the_language_model_may_come_from_elsewhere(folder: Path) -> None:
 
 
 def test_other_settings_are_part_of_the_stamps(folder: Path) -> None:
-    """A stage is repeated if they change, and the stamps of earlier versions stay valid."""
+    """A stage is repeated if other settings change; stamps of earlier versions stay valid."""
     ask = (
         'fingerprint() { echo 0; }; corpus_settings() { echo corpus; }; for n in 3 5 6 8; do stage_settings "$n"; done'
     )

@@ -1,4 +1,4 @@
-"""The shell side: option parsing, the environment, stages that refuse, and where typed paths start."""
+"""The shell scripts: option parsing, the environment, refused stages, and the folder that relative paths start from."""
 
 import fcntl
 import os
@@ -85,7 +85,7 @@ def test_scripts_parse_and_pass_shellcheck(path: Path) -> None:
         assert not done.stdout
 
 
-# A Python that has no packages and makes environments of itself. What it is asked to do is written to $log.
+# A Python without packages that makes environments from itself, and writes its arguments to $log.
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$log"
 case "$*" in
@@ -114,7 +114,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def set_up(clone: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Sources env.sh; returns what came out and what the fake Python was asked to do with environments and pip."""
+    """Source env.sh; return its output and the calls of venv and pip that the fake Python got."""
     log = clone / "log"
     log.write_text("")
     path = f"{clone / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -222,7 +222,7 @@ def test_recipe_names_what_is_wrong_with_its_options(recipe: Path) -> None:
 def test_hosts_that_train_together_share_the_data(recipe: Path) -> None:
     (recipe / RECIPE / "data").mkdir()
     with open(recipe / RECIPE / "data" / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # as another host holds it
+        fcntl.flock(lock, fcntl.LOCK_SH)  # another host would hold it like this
         alone = run_recipe(recipe, "--stage", "4", "--stop_stage", "4")
         assert "another run of this recipe uses" in alone.stderr
         together = run_recipe(

@@ -1,4 +1,4 @@
-"""tools/measure_exports.py: each format with its error rate, or the reason why there is no file."""
+"""tools/measure_exports.py measures the error rate of each format, or gives the reason why there is no file."""
 
 import argparse
 import json

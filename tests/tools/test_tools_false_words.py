@@ -26,7 +26,7 @@ def test_every_kind_at_its_level() -> None:
             continue
         level = 10 * np.log10(np.mean(np.square(sound.samples.astype(np.float64))))
         claimed = float(sound.label.split(" dB")[0].split()[-1])
-        # What is clipped is a little quieter.
+        # Clipped sounds are a little quieter.
         assert claimed - (1.5 if claimed > -20 else 0.2) < level < claimed + 0.1, sound.label
     assert not {"reversed voice", "babble"} & {sound.kind for sound in nonspeech_sounds(SAMPLE_RATE, 1.0)}
 
@@ -41,7 +41,7 @@ def test_pink_noise_falls_by_three_decibels_per_octave_and_speech_is_reversed() 
 
 
 def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The fake model reads loudness as words: it inserts some in loud tones and reversed speech, none in silence."""
+    """The fake model reads loudness as words, so it inserts words in loud tones and reversed speech, not in silence."""
     save_model(tmp_path / "model.zip", meta_record() | {"chunkings": [{"size": 8, "left": 2}]})
     soundfile.write(tmp_path / "a.wav", SPEECH[0], SAMPLE_RATE, subtype="FLOAT")
     (tmp_path / "data.list").write_text(json.dumps({"key": "a", "wav": "a.wav", "txt": "a b c d"}) + "\n")

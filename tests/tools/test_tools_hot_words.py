@@ -14,7 +14,7 @@ from support.runtime.fake_model import LEVELS, SAMPLE_RATE, TOKENS, save_model, 
 
 from wenet_fusion.scoring.error_rate import align
 
-# What is spoken, one frame of each letter, and how loud: 0.54 and 0.57 lie between b (0.4) and c (0.6).
+# The spoken letters, one frame each, and their loudness: 0.54 and 0.57 lie between b (0.4) and c (0.6).
 SPOKEN = {"clear": ("a b", None), "doubtful": ("b", 0.54), "false": ("c", 0.57), "other": ("d c", None)}
 
 
@@ -102,8 +102,8 @@ def test_what_is_wrong_is_listed_and_the_rest_goes_on(folder: Path, capsys: pyte
     "phrase, reference, hypothesis, found",
     [
         ("b", "a b c", "a b c", Found(1, 1, 1)),
-        ("b", "a b c d", "a c d b", Found(1, 1, 0)),  # written elsewhere
-        ("a b", "a b c", "a x b c", Found(1, 0, 0)),  # torn apart
+        ("b", "a b c d", "a c d b", Found(1, 1, 0)),  # found at another place
+        ("a b", "a b c", "a x b c", Found(1, 0, 0)),  # split
         ("a b", "a b a b", "a b", Found(2, 1, 1)),
         ("a a", "a a a", "a a a", Found(2, 2, 2)),  # overlapping
         ("b", "a c", "a b", Found(0, 1, 0)),

@@ -24,7 +24,7 @@ make_raw_list, make_shard_list, make_vocabulary = map(
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """wav.scp with relative paths, text with an empty transcript, segments; the working directory is their folder."""
+    """A corpus with relative paths in wav.scp, an empty transcript, and segments; its folder is the working folder."""
     monkeypatch.chdir(tmp_path)
     for number in range(5):
         samples = np.random.default_rng(number).integers(-32768, 32768, 4000 + 400 * number).astype(np.int16)
@@ -117,7 +117,7 @@ def test_channels(corpus, kind):
 
 
 def test_channels_of_segments_count_from_0(corpus):
-    """As in Kaldi's extract-segments; they win over reco2file_and_channel."""
+    """As in Kaldi's extract-segments, and they override reco2file_and_channel."""
     side = write_call()
     (corpus / "wav.scp").write_text("call call.wav\n")
     (corpus / "channels").write_text("call call 1\n")
@@ -235,7 +235,7 @@ def test_bad_input_ends_with_one_line(corpus):
 
 
 def test_indexed_shards_are_those_that_a_scan_finds(corpus, monkeypatch):
-    """Starting must not scan 281 tars; an index of an earlier tar, or a damaged one, must not be used."""
+    """A start must not scan 281 tars, and must not use a damaged index or the index of an earlier tar."""
     make_shard_list.main(["--num_utts_per_shard", "2", "wav.scp", "text", "shards", "s.list"])
     tars = sorted((corpus / "shards").glob("*.tar"))
     opened = tarfile.open

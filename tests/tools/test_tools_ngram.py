@@ -1,5 +1,5 @@
-"""tools/language_model/train_ngram.py and tools/language_model/perplexity.py: sums, values worked out by hand,
-KenLM's lmplz, and bad input.
+"""tools/language_model/train_ngram.py and tools/language_model/perplexity.py: sums, hand-computed values, KenLM's
+lmplz, and bad input.
 """
 
 import gzip
@@ -23,7 +23,7 @@ ZERO = -99.0
 
 @pytest.fixture(autouse=True)
 def without_lmplz(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most tests are about our own estimation, also where KenLM is installed."""
+    """Hide KenLM: most tests are about our own estimation."""
     monkeypatch.setattr(train_ngram, "find_lmplz", lambda: None)
 
 
@@ -39,7 +39,7 @@ def train(folder: Path, text: str, *options: object, output: str = "lm.arpa") ->
 
 
 def parse(text: str) -> Model:
-    """An ARPA file as a table; only what these tests write."""
+    """Parse an ARPA file of these tests into a table."""
     fields = [line.split("\t") for line in text.splitlines() if "\t" in line]
     return {
         tuple(words.split(" ")): (float(log_prob), float(weight[0]) if weight else 0.0)
@@ -66,7 +66,7 @@ def sums(model: Model) -> list[float]:
 
 
 def random_text(seed: int, sentences: int, words: int) -> str:
-    """Sentences of 1 to 9 words; the n-th word is n times rarer than the first."""
+    """Return sentences of 1 to 9 words; the n-th word is n times rarer than the first."""
     rng = random.Random(seed)
     names, weights = [f"w{n}" for n in range(words)], [1 / (n + 1) for n in range(words)]
     return "".join(" ".join(rng.choices(names, weights, k=rng.randint(1, 9))) + "\n" for _ in range(sentences))
@@ -87,7 +87,7 @@ def test_probabilities_sum_to_one_after_every_history(
     if closed:  # some words of the text are unknown, one of the list never occurs
         (folder / "words").write_text("".join(f"w{n}\n" for n in range(0, words + 2, 2)) + "absent\n")
         options += ["--vocabulary", folder / "words"]
-    text = random_text(seed, sentences, words) + "w0\n"  # a list none of whose words occur would be refused
+    text = random_text(seed, sentences, words) + "w0\n"  # a list without any word of the text would be refused
     model = parse(train(folder, text, *options).read_text())
     np.testing.assert_allclose(sums(model), 1.0, rtol=0, atol=1e-6)
 
@@ -110,7 +110,7 @@ def test_a_model_is_that_of_lmplz(tmp_path: Path, expected: str, prune: str) -> 
     theirs = parse(getattr(lmplz_expected, expected))
     ours = parse(train(tmp_path, lmplz_expected.TEXT, "--prune", *prune.split()).read_text())
     assert ours.keys() == theirs.keys()
-    del ours[("<s>",)], theirs[("<s>",)]  # never predicted: its probability is 1 there and 0 here
+    del ours[("<s>",)], theirs[("<s>",)]  # never predicted; its probability is 1 in KenLM's file and 0 in ours
     np.testing.assert_allclose([ours[key] for key in theirs], list(theirs.values()), atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_lmplz_catches_counts_that_ignore_how_many_words_stand_before(
 def test_a_small_model_worked_out_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Sentences "a b" and "a": too small for discounts, so 0.5 for a count of 1, 1 for 2.
 
-    Bigrams: <s> a 2, a b 1, a </s> 1, b </s> 1. Words count by what stands before them: a 1, b 1, </s> 2, together 4.
+    Bigrams: <s> a 2, a b 1, a </s> 1, b </s> 1. Words count by different words before them: a 1, b 1, </s> 2; in all 4.
     Discounted words: 0.5, 0.5, 1; the rest, 2 of 4, is shared by a, b, </s> and <unk>: 1/8 each.
     """
     path = train(tmp_path, "a b\na\n", "--order", 2)
@@ -153,7 +153,7 @@ def test_discounts_are_those_of_chen_and_goodman() -> None:
     # 40, 20, 10 and 5 n-grams with counts 1 to 4: Y = 40 / (40 + 2 * 20) = 1/2
     counts = np.repeat([1, 2, 3, 4, 9], [40, 20, 10, 5, 7])
     assert estimate_discounts(counts) == (1 - 2 / 2 * 20 / 40, 2 - 3 / 2 * 10 / 20, 3 - 4 / 2 * 5 / 10, True)
-    for bad in ([1, 2, 4], [*[1] * 10, 2, 3, 3]):  # no count of 3; a discount of 2 - 3 * 10 / 12 * 2, below 0
+    for bad in ([1, 2, 4], [*[1] * 10, 2, 3, 3]):  # no count of 3; a negative discount, 2 - 3 * 10 / 12 * 2
         assert estimate_discounts(np.array(bad)) == (*kneser_ney.FALLBACK, False)
 
 
@@ -163,7 +163,7 @@ def test_a_vocabulary_closes_the_model(tmp_path: Path) -> None:
     model = parse(train(tmp_path, "a b a\na b\n", "--order", 2, "--vocabulary", units).read_text())
     assert {key for key in model if len(key) == 1} == {("<s>",), ("</s>",), ("<unk>",), ("a",), ("c",)}
     assert ("a", "<unk>") in model and ("<unk>", "</s>") in model
-    # c shares with the others; <unk> has been seen
+    # c gets a share like the others; <unk> was seen
     assert model[("c",)] < model[("<unk>",)] < model[("a", "<unk>")]
 
 

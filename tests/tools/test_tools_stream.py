@@ -34,7 +34,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         letters = text.replace(" ", "")
         soundfile.write(folder / f"{key}.wav", speak(letters), SAMPLE_RATE, subtype="FLOAT")
         records.append(json.dumps({"key": key, "wav": f"{key}.wav", "txt": text}))
-        for number, letter in enumerate(letters):  # two frames of silence before each, three of sound
+        for number, letter in enumerate(letters):  # two frames of silence, then three of sound
             ctm.append(f"{key} 1 {(2 + 5 * number) * FRAME / SAMPLE_RATE} {3 * FRAME / SAMPLE_RATE} {letter}")
     (folder / "data.list").write_text("\n".join(records) + "\n")
     (folder / "words.ctm").write_text("\n".join(ctm) + "\n")
@@ -85,7 +85,7 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     assert (report["wer"], report["words"], report["utterances"], report["utterances_wrong"]) == (0.0, 9, 4, 0)
     assert read_table(tmp_path / "text") == TEXTS
     assert 0 < report["real_time_factor"] < 1
-    # A chunk is 0.32 s, so no word waits longer, nor is shown before it is half spoken.
+    # A chunk is 0.32 s, so no word waits longer, and no word is shown before half of it is spoken.
     assert -0.12 <= report["emission_delay_seconds"]["p50"] <= report["emission_delay_seconds"]["p99"] <= 0.32
     assert report["first_text_seconds"]["p50"] > 0
     # A word is emitted in its first frame; it has three.

@@ -1,4 +1,4 @@
-"""tools/measure/tune_language_model.py: chooses on one set, measures on another, with the texts of streaming."""
+"""tools/measure/tune_language_model.py chooses weights on one set and measures on another, with streamed texts."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from wenet_fusion.scoring.error_rate import score
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of four words that sound alike, a language model of their order, dev.list and test.list."""
+    """A model of four similar words, a language model of their order, dev.list and test.list."""
     path = tmp_path_factory.mktemp("tune")
     save_model(path / "model.pt", module=LoudnessModel(sharpness=100.0))
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Vocabularies: units of words and characters, and repeatable BPE."""
+"""Vocabularies of words and characters, and repeatable BPE."""
 
 import json
 
@@ -12,7 +12,7 @@ make_vocabulary = load_script("make_vocabulary")
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """A folder, the working directory, with transcripts of which one is empty."""
+    """A folder with transcripts, one of them empty; it is the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("r0 one two\nr1 two\nr2\nr3 three\nr4 你好 one\n", encoding="utf-8")
     return tmp_path
@@ -45,7 +45,7 @@ def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
 
 
 def test_units_of_training_data(corpus, capsys):
-    """Shards that are read in sequence, NeMo's tars, lhotse's cuts: what training takes."""
+    """The forms of data that training reads: sequential shards, NeMo's tars, lhotse's cuts."""
     pairs = [("b", "two"), ("a", "one two"), ("c", "three")]
     members = [
         (f"{key}.{kind}", text.encode() if kind == "txt" else wav(np.zeros(80)))

@@ -1,4 +1,4 @@
-"""Gradient accumulation: an update from two batches is an update with the mean of their gradients."""
+"""Gradient accumulation: an update from two batches uses the mean of their gradients."""
 
 import copy
 import dataclasses
@@ -31,9 +31,9 @@ MASKS = SpecAugmentConfig(2, 10, 2, 6, 0.5)
 
 @pytest.fixture(scope="module")
 def recipe(tiny_units: Path) -> RecipeConfig:
-    """One update from two batches with masks, without dropout and clipping."""
+    """Each update takes two batches, with masks, without dropout and clipping."""
     optim = OptimConfig(learning_rate=RATE, warmup_steps=1, clip_norm=1e9)
-    recipe = dataclasses.replace(tone_recipe(tiny_recipe(tiny_units)), seed=0)  # its batches draw two chunkings
+    recipe = dataclasses.replace(tone_recipe(tiny_recipe(tiny_units)), seed=0)  # whose batches draw two chunkings
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, spec_augment=MASKS))
     return with_training(recipe, max_steps=1, accumulate=2, max_batch_rows=4, max_batch_seconds=60.0, optim=optim)
 
@@ -57,7 +57,7 @@ def test_two_batches_update_with_the_mean_of_their_gradients(
     recipe: RecipeConfig, corpus: tuple[Path, Path], tmp_path: Path
 ) -> None:
     trainer = start(recipe, corpus, tmp_path / "run")
-    # AdamW divides by the size of the gradient, so its first update hides a factor of 2; plain descent shows it.
+    # AdamW divides by the size of the gradient, so its first update hides a factor of 2; plain descent reveals it.
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters())
     before = copy.deepcopy(trainer.model)
     trainer.run()
@@ -98,7 +98,7 @@ def test_the_logged_loss_is_the_mean_of_the_batches(
 def test_accumulated_batches_equal_one_large_batch_where_batch_norm_has_constant_statistics(
     tiny_units: Path, norm: str
 ) -> None:
-    """With different numbers of utterances; in float64, as the difference of a bound."""
+    """The batches differ in size. In float64, so that a difference can be compared with a bound."""
     recipe = tiny_recipe(tiny_units)
     encoder = dataclasses.replace(recipe.model.encoder, dropout=0.0, norm=norm)
     decoder = dataclasses.replace(recipe.model.decoder, dropout=0.0)

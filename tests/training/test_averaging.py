@@ -61,7 +61,7 @@ def test_what_cannot_be_decoded_is_told(tone_run, paths, with_damage):
 
 @pytest.fixture(scope="module")
 def averaged(tone_run, paths):
-    """The average of the last three checkpoints with its statistics."""
+    """The average of the last three checkpoints, with re-estimated statistics."""
     return average(paths, tone_run.train_list, BATCHES, CPU).checkpoint
 
 
@@ -116,11 +116,11 @@ def largest_difference(found, expected):
 
 
 def test_statistics_are_those_of_the_data(tone_run, paths, averaged):
-    plain = restore(average_checkpoints(paths), paths[-1])  # mean weights, the last one's statistics
+    plain = restore(average_checkpoints(paths), paths[-1])  # mean weights, statistics of the last checkpoint
     dataset = build_dataset(tone_run.recipe, tone_run.train_list, plain.tokenizer, augmented=True)
     expected = plain_statistics(plain.model, estimation_batches(tone_run.recipe, dataset, BATCHES))
     assert largest_difference(statistics(averaged, paths[-1]), expected) < 1e-4
-    # Seeded bug: forgetting to estimate them.
+    # Seeded bug: the statistics are not estimated.
     assert largest_difference(statistics(average_checkpoints(paths), paths[-1]), expected) > 1e-2
 
 
@@ -190,7 +190,7 @@ def test_two_ranks_find_the_statistics_of_one(paths, tone_run, averaged, tmp_pat
 
 
 def test_a_sequential_run_is_averaged_from_its_shards(tone_run, paths, tmp_path):
-    """The first batches of an epoch, also in two ranks; ranges of names are of sequential lists only."""
+    """From the first batches of an epoch, also in two ranks; only sequential lists may have ranges of names."""
     recipe = sequential_recipe(tone_run.recipe)
     recipe = with_training(recipe, max_batch_rows=3, max_batch_seconds=60.0)
     for path in paths[-2:]:
@@ -209,5 +209,5 @@ def test_a_sequential_run_is_averaged_from_its_shards(tone_run, paths, tmp_path)
     expected = plain_statistics(plain.model, estimation_batches(recipe, source(recipe, shards), 3))
     assert largest_difference(statistics(averaged.checkpoint, runs[-1]), expected) < 1e-4
     first, second = in_ranks(2, batches)
-    assert len(first) == 2 and [*first[:1], *second] == batches(count=2), "then ends of lanes are shared"
+    assert len(first) == 2 and [*first[:1], *second] == batches(count=2), "beyond that, ranks share the ends of lanes"
     assert batches()[0] == batches(count=1)[0] and len(batches(count=100)) < 18

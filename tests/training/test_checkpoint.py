@@ -63,7 +63,7 @@ def test_a_training_state_round_trips_with_its_optimizer(tmp_path):
 
 @pytest.mark.parametrize("other", [nn.Linear(3, 4), nn.Linear(3, 2, bias=False), nn.Bilinear(3, 2, 2)])
 def test_the_optimizer_of_another_model_is_refused(other):
-    """A fused update with moments of other shapes would read beyond their ends."""
+    """With moments of other shapes, a fused update would read beyond their ends."""
     model = nn.Linear(3, 2)
     optimizers = [torch.optim.AdamW(of.parameters(), fused=True) for of in (other, model)]
     other(*[torch.ones(1, 3), torch.ones(1, 2)][: 1 + isinstance(other, nn.Bilinear)]).sum().backward()
@@ -76,7 +76,7 @@ def test_checkpoints_are_listed_by_step(tmp_path):
     steps = [90, 100, 999_999, 1_000_000]
     for step in reversed(steps):
         (tmp_path / checkpoint_name(step)).touch()
-    (tmp_path / "step_000100.pt.part").touch()  # a kill left it
+    (tmp_path / "step_000100.pt.part").touch()  # left behind by a kill
     (tmp_path / "avg_5.pt").touch()
     assert list_checkpoints(tmp_path) == [tmp_path / checkpoint_name(step) for step in steps]
 

@@ -1,4 +1,4 @@
-"""Checkpoints of format 2: the same model under this version's names, the same configuration under its settings."""
+"""Checkpoints of format 2 give the same model and configuration under the names of this version."""
 
 import copy
 import re
@@ -20,7 +20,7 @@ BRANCHES = ["feed_forward_in", "attention", "convolution", "feed_forward_out"]
 
 
 def old_name(name: str) -> str:
-    """A parameter's name in format 2."""
+    """Return the name of a parameter in format 2."""
     for index, branch in enumerate(BRANCHES, 1):
         name = re.sub(rf"\.{branch}\.norm\.", f".norm_{index}.", name)
     name = re.sub(r"\.(feed_forward_in|attention|convolution|feed_forward_out)\.op\.", r".\1.", name)
@@ -28,14 +28,14 @@ def old_name(name: str) -> str:
 
 
 def old_settings(config: RecipeConfig) -> str:
-    """A configuration as format 2 has it."""
+    """Return a configuration as format 2 wrote it."""
     text = to_yaml(config).replace("right_padding_frames: ", "tail_frames: ").replace("    layer: conformer\n", "")
     text = text.replace("conv_gate: none", "gated: false").replace("conv_gate: glu", "gated: true")
     return text.replace("positions: rel_pos", "positions: products")
 
 
 def small(encoder: EncoderConfig, recipe: RecipeConfig) -> RecipeConfig:
-    """The tiny recipe with another kind of encoder, in its tiny sizes."""
+    """Return the tiny recipe with another kind of encoder of the same tiny sizes."""
     own = recipe.model.encoder
     sizes = {name: getattr(own, name) for name in ("dim", "layers", "heads", "feed_forward", "conv_kernel")}
     encoder = replace(encoder, **sizes, subsampling_channels=4)

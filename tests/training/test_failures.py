@@ -1,4 +1,4 @@
-"""What ends a run from outside: each failure names its cause and remedy, and the last saved state goes on."""
+"""Failures that end a run from outside name cause and remedy, and the run resumes from the last saved state."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def planned(dataset):
 
 @pytest.mark.timeout(60)
 def test_without_shared_memory_batches_come_through_the_pipe(dataset, monkeypatch):
-    """Docker gives 64 MB. DataLoader alone prints a traceback from a thread, and waits for ever."""
+    """Docker gives 64 MB of shared memory. DataLoader alone would print a traceback from a thread and wait forever."""
 
     def full(*_):
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")

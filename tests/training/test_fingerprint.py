@@ -88,7 +88,7 @@ def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
 
 
 def test_the_treatment_of_special_tokens_is_compared_where_tokens_are_not():
-    """A list's tokens are compared themselves; shards that are read in sequence have no list of them."""
+    """For a list, the tokens themselves are compared; sequential shards have no list of tokens."""
     for data_type, changed in (("raw", []), ("sequential", ["tokenizer.special_tokens"])):
         one, other = (
             f"tokenizer:\n  special_tokens: {treatment}\ndata:\n  data_type: {data_type}\n"
@@ -120,7 +120,7 @@ def test_max_steps_may_change_until_the_last_steps_begin():
 
 
 def test_a_run_of_a_version_with_fewer_settings_goes_on(recipe, corpus, killed, tmp_path):
-    """A setting that its state lacks stands for the default; any other value is another run."""
+    """A setting that the old state lacks has the default; any other value would be another run."""
     shutil.copytree(killed, tmp_path / "run")
     state = load_training_state(killed)
     older = re.sub(
@@ -142,7 +142,7 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
         with pytest.raises(ValueError, match=message):
             start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")
-    # of an earlier version, which kept a digest, and of one before that
+    # states of an earlier version, which kept a digest, and of an even earlier one
     state = dataclasses.replace(load_training_state(killed), train_hashes=None, dev_hashes=None)
     save_training_state(state, tmp_path / "run")
     with pytest.raises(ValueError, match=r"other data \(20 utterances, checksum \w+; now .*give its own --train_data"):
@@ -179,7 +179,7 @@ def test_another_extent_of_the_audio_is_reported(recipe, corpus, killed):
 
 
 def test_a_run_of_a_version_that_took_durations_from_the_audio_goes_on(recipe, corpus, killed, tmp_path, capsys):
-    """Its list states rounded durations, which are trusted now."""
+    """The list states rounded durations, which this version trusts."""
     lines = [json.loads(line) for line in corpus[0].read_text().splitlines()]
     stated = corpus[0].with_name("stated.list")
     for line in lines:
@@ -213,7 +213,7 @@ def test_a_run_of_a_version_that_took_durations_from_the_audio_goes_on(recipe, c
 
 
 def test_a_run_of_a_version_without_filters_goes_on(recipe, corpus, killed, tmp_path):
-    """An utterance beyond today's limits was trained on: the message says how it is kept."""
+    """That version trained on an utterance beyond today's limits; the message says how to keep it."""
     shutil.copytree(killed, tmp_path / "run")
     state = load_training_state(killed)
     older = re.sub(r"^  filters:\n(    .*\n)+", "", state.config_yaml, flags=re.M)

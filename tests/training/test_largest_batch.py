@@ -1,4 +1,4 @@
-"""The largest batch is tried before training: memory that does not suffice is found at once, and nothing changes."""
+"""The largest batch is tried before training: a lack of memory is found at once, and the run does not change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recipe(tiny_units: Path) -> RecipeConfig:
 
 
 def test_the_trial_is_as_large_as_every_batch(recipe: RecipeConfig, corpus: Corpus, tmp_path: Path) -> None:
-    """Also where the speed is changed: utterances then last longer than their lists say."""
+    """Even with changes of speed, which make utterances longer than their lists say."""
     trainer = start(with_training(recipe, max_steps=30), corpus, tmp_path / "run")
     forward, shapes = trainer.model.forward, []
 
@@ -46,7 +46,7 @@ def test_the_trial_is_as_large_as_every_batch(recipe: RecipeConfig, corpus: Corp
 
 
 def test_the_trial_leaves_no_trace(recipe: RecipeConfig, corpus: Corpus, tmp_path: Path) -> None:
-    """With dropout and BatchNorm: weights, statistics, moments and generators of the run are those without it."""
+    """With dropout and BatchNorm, weights, statistics, moments and generators are the same as without the trial."""
     runs = {}
     for name, tried in (("with", True), ("without", False)):
         start(with_training(recipe, check_largest_batch=tried), corpus, tmp_path / name).run()
@@ -58,7 +58,7 @@ def test_the_trial_leaves_no_trace(recipe: RecipeConfig, corpus: Corpus, tmp_pat
 def test_the_check_sees_a_trace(
     recipe: RecipeConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seeded bug: generators that go on where the trial left them."""
+    """Seeded bug: generators continue where the trial left them."""
     monkeypatch.setattr(trial, "set_own_random_state", lambda *_: None)
     states = []
     for tried in (True, False):

@@ -92,7 +92,7 @@ def test_both_biases_of_rel_pos_do_not_decay():
 
 
 def test_the_check_sees_decayed_positions(trained):
-    """Seeded bug: the rule that matrices decay, which takes the table of positions for one."""
+    """Seeded bug: all matrices decay, so the table of positions does too."""
     matrices = [parameter for parameter in trained.model.parameters() if parameter.dim() >= 2]
     rest = [parameter for parameter in trained.model.parameters() if parameter.dim() < 2]
     naive = torch.optim.AdamW([{"params": matrices}, {"params": rest, "weight_decay": 0}])

@@ -1,4 +1,4 @@
-"""Law: ranks train as one process does on their batches together; a resumed run of ranks is the uninterrupted one."""
+"""Law: ranks train like one process on all their batches; a resumed run of ranks equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def largest_difference(cases: list[Case], found: list[list]) -> float:
         for mine, own in (rank[number] for rank in found):
             assert own.keys() == values.keys() and len(own) > 100
             for name, value in values.items():
-                # Of a bias before a BatchNorm the gradient is zero.
+                # The gradient of a bias before a BatchNorm is zero.
                 scale = max(float(value.detach().abs().max()), 1e-4 * expected.norm)
                 worst = max(worst, float((own[name] - value).detach().abs().max()) / scale)
             pairs = zip(mine[:6], expected[:6])
@@ -148,7 +148,7 @@ def test_two_ranks_resume_where_they_were(tiny_units: Path, corpus: tuple[Path, 
     resumed = run_all(tmp_path, "resumed", recipe, corpus, (3, 6))
     state = load_training_state(whole)
     assert state is not None and state.step == 7 and state.epoch == 1 and len(state.rng) == 2
-    assert not torch.equal(*state.rng), "each rank has a dropout of its own"
+    assert not torch.equal(*state.rng), "each rank has its own dropout"
     assert differences(state, load_training_state(resumed), "state") == []
     names = sorted(path.name for path in whole.glob("step_*.pt"))
     assert names == ["step_000004.pt", "step_000007.pt"]
@@ -262,7 +262,7 @@ def test_the_run_ends_in_seconds_when_a_rank_ends(tone_run: ToneRun, tmp_path: P
 
 @pytest.mark.parametrize("receivers", ["training", "all processes"])
 def test_sigterm_saves_and_ends(tone_run: ToneRun, tmp_path: Path, receivers: str) -> None:
-    """As a scheduler ends a job; the run goes on from the very step, also if the processes that load batches get it."""
+    """A scheduler ends jobs this way. The run resumes at that step, even if loading processes get the signal."""
     arguments = training(
         tone_run, tmp_path / "exp", "training.max_steps=100000", "training.save_interval_steps=100000",
         f"training.num_workers={int(receivers != 'training')}",

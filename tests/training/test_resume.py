@@ -1,4 +1,4 @@
-"""The resume law: n steps equal k steps, a kill, and n - k steps, bit for bit; a kill within a save loses nothing."""
+"""The resume law: n steps equal k steps, a kill and n - k steps, bit for bit; a kill during a save loses nothing."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from wenet_fusion.training.state import checkpoint
 from wenet_fusion.training.state.checkpoint import STATE_NAME, load_model, load_training_state, save_training_state
 
 STEPS = 9
-# 20 utterances in batches of 4 are 5 batches: an epoch has 5 updates, or 3 if two batches make one.
+# 20 utterances in batches of 4 are 5 batches: an epoch has 5 updates, or 3 if an update takes two batches.
 ROWS = 4
 MEASURED = ("seconds", "audio_hours_per_hour", "peak_memory_gb")
 
@@ -97,7 +97,7 @@ def test_resume_law(
 
 
 def loading_with(trainer, num_workers):
-    """Changes how batches are loaded, which changes no number, in a trainer that is already made."""
+    """Change how an existing trainer loads batches, which changes no number."""
     trainer.config = dataclasses.replace(trainer.config, num_workers=num_workers)
     return trainer
 
@@ -113,7 +113,7 @@ def test_the_run_is_random_enough_to_prove_something(recipe, corpus, uninterrupt
 
 
 def forget(name):
-    """Seeded bugs: a part of the training state that is not restored."""
+    """Seeded bugs: a part of the training state is not restored."""
 
     def damaged(state):
         if name == "weights":  # the running statistics
@@ -195,7 +195,7 @@ def test_kill_in_the_middle_of_a_save(recipe, corpus, uninterrupted, tmp_path, v
 
 
 def test_the_check_sees_a_save_that_is_not_atomic(recipe, corpus, tmp_path, monkeypatch):
-    """Seeded bug: the state written in its own place."""
+    """Seeded bug: the state is written directly to its final path."""
 
     def save_half(content, path, before=None):
         path.write_bytes(b"PK\x03\x04 half of it")

@@ -1,4 +1,4 @@
-"""The files of a run: which checkpoints stay, writes in the background, and what a kill at any moment loses."""
+"""The files of a run: which checkpoints stay, writes in the background, and the loss by a kill at any moment."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_writes_keep_their_order_and_the_first_failure_stops_those_after_it() ->
     for write in (gate.wait, lambda: done.append(1), fail, lambda: done.append(2)):
         writer.submit(write)
     writer.check()
-    assert done == [], "it does not wait"
+    assert done == [], "the caller does not wait"
     gate.set()
     with pytest.raises(OSError, match="full"):
         writer.wait()
@@ -159,11 +159,11 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_the_state_before_stays(
 
 @pytest.mark.parametrize("interval, in_background", [(1, True), (7, False), (10, True), (500, True), (500, False)])
 def test_a_kill_loses_at_most_the_interval(interval: int, in_background: bool, tmp_path: Path) -> None:
-    """Whenever it comes, and however long a write lasts."""
+    """This holds for a kill at any moment and for writes of any duration."""
     files = RunFiles(tmp_path, interval, Keeping(1), in_background)
     started = [step for step in range(1, 4 * interval) if files.is_due(step)]
     for step in range(1, 4 * interval):
-        complete = [due for due in started if due + files._lead <= step]  # `step_done` has waited for them
+        complete = [due for due in started if due + files._lead <= step]  # `step_done` has waited for these writes
         assert step - max(complete, default=0) <= interval
 
 

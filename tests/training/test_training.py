@@ -49,8 +49,8 @@ def test_a_tiny_task_is_learned(tone_run):
     assert last.step == 100 and last.dev_error_rate == pytest.approx(epochs[-1]["dev_wer"], abs=1e-5)
 
 
-# Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. A change that is meant
-# to move them (an initial value, a default) renews them from the output of the failing test; no other change may.
+# Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. If a change is meant to
+# move them (an initial value, a default), copy the new ones from the failing test; no other change may move them.
 STORED = [
     [9.69729, 9.67279, 9.72179],
     [12.652, 12.7269, 12.577],
@@ -61,9 +61,9 @@ STORED = [
 
 
 def stored_recipe(tiny_units):
-    """Tests the whole path from samples to losses, without dropout, whose draws depend on the build of torch.
+    """Return a recipe that uses all steps from samples to losses except dropout, whose draws depend on torch's build.
 
-    At once at a high rate: other instruction sets and thread counts move the losses by 1e-4, small changes by 3e-3.
+    The rate is high from the start: other instruction sets and thread counts move the losses by 1e-4, changes by 3e-3.
     """
     recipe = tone_recipe(tiny_recipe(tiny_units))
     augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
@@ -83,7 +83,7 @@ def test_a_refactor_keeps_the_numbers(tiny_units, corpus, tmp_path):
 
 
 def test_the_stored_numbers_see_small_changes(tiny_units, corpus, tmp_path):
-    """Seeded bugs: another second moment of the optimizer, which moves only later losses; positions clipped earlier."""
+    """Seeded bugs: another second moment of the optimizer, which moves later losses only; earlier clipped positions."""
     recipe = stored_recipe(tiny_units)
     optim = dataclasses.replace(recipe.training.optim, beta_2=0.9)
     encoder = dataclasses.replace(recipe.model.encoder, max_distance=5)
@@ -97,9 +97,9 @@ def test_the_stored_numbers_see_small_changes(tiny_units, corpus, tmp_path):
 
 
 def poison(trainer, bad_forwards, how):
-    """Makes some forward passes end in NaN; returns the weights and statistics seen at the start of each.
+    """Make some forward passes end in NaN; return the weights and statistics at the start of each pass.
 
-    A pass that is repeated, to find what is not finite, is no new one.
+    A pass that is repeated to find the module that is not finite does not count.
     """
     forward, seen, passes = trainer.model.forward, [], []
 
@@ -147,7 +147,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(recipe, corpus, tmp_path, ca
     epochs = entries(tmp_path / "run", "epoch")
     losses = [entry["loss"] for entry in entries(tmp_path / "run", "step") if entry["epoch"] == 0]
     sound = [loss for number, loss in enumerate(losses, 1) if number != bad_update]
-    assert epochs[0]["train_loss"] == pytest.approx(mean(sound), rel=1e-4), "the mean is over sound updates"
+    assert epochs[0]["train_loss"] == pytest.approx(mean(sound), rel=1e-4), "the mean is over finite updates"
 
 
 def test_the_check_sees_statistics_that_are_not_restored(recipe, corpus, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The client's reading thread: a session that ends early neither closes a file under it nor waits for a pipe."""
+"""The client's reading thread: if a session ends early, no file is closed while it is read, and no pipe is awaited."""
 
 import asyncio
 import subprocess
@@ -16,7 +16,7 @@ from wenet_fusion_runtime.server.websocket import websocket_client
 
 @pytest.fixture(scope="module")
 def strict(fake_archive: Path) -> Iterator[ServerProcess]:
-    """A server that ends sessions after half a second of audio, or a second without."""
+    """A server that ends sessions after half a second of audio, or after a second without audio."""
     with ServerProcess(fake_archive, "--max_audio_seconds", 0.5, "--idle_seconds", 1) as started:
         yield started
 

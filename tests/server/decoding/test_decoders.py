@@ -1,4 +1,4 @@
-"""Uploads are decoded in processes of their own: each fault costs one upload, and no process is left."""
+"""Each upload is decoded in its own process: a fault ends one upload only, and no process is left."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * RATE).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Decoders]:
-    """Decoders with the faults of `faulty_decoder.py`. They belong to no event loop, so all tests use them."""
+    """Decoders with the faults of `faulty_decoder.py`. They need no event loop, so all tests share them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "START", faulty_decoder.START)
         decoders = Decoders(PATIENCE)
@@ -59,7 +59,7 @@ async def eventually(condition: Callable[[], bool]) -> bool:
 
 
 async def decoded(decoders: Decoders, content: bytes) -> tuple[int, np.ndarray]:
-    """Rate and samples of a file."""
+    """Return sample rate and samples of a file."""
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -70,7 +70,7 @@ async def decoded(decoders: Decoders, content: bytes) -> tuple[int, np.ndarray]:
             while (block := await decoding.block()) is not None:
                 blocks.append(block)
         except (ValueError, DecoderFault) as error:
-            error.args = (*error.args, sum(map(len, blocks)))  # what came before
+            error.args = (*error.args, sum(map(len, blocks)))  # samples before the error
             raise
         return decoding.sample_rate, np.concatenate(blocks)
 
@@ -128,7 +128,7 @@ def test_a_fault_costs_one_upload(shared: Decoders, audio: bytes, fault: bytes, 
 def test_a_decoder_that_hangs_is_ended(shared: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await decoded(shared, encoded(NOISE, RATE))
-        monkeypatch.setattr(shared, "_seconds", 0.5)  # the starter has started
+        monkeypatch.setattr(shared, "_seconds", 0.5)  # the starter runs by now
         for audio in (b"", encoded(NOISE, RATE)):
             with pytest.raises(DecoderFault, match=r"the decoder made no progress for 0.5 s"):
                 await decoded(shared, audio + faulty_decoder.HANG)
@@ -167,7 +167,7 @@ def test_decoders_compute_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not waiting.done()
         hanging[0].cancel()
         await waiting
-        # A turn that lasts too long is over for the others.
+        # A turn that lasts too long does not block the others.
         monkeypatch.setattr(turns, "LEASE_SECONDS", 0.5)
         hanging[0] = asyncio.ensure_future(decoded(decoders, faulty_decoder.HANG))
         assert await eventually(lambda: decoders._turns.running == 2)
@@ -201,7 +201,7 @@ def test_turns_come_in_order_and_none_is_lost() -> None:
             await given.take(0.01)
         tasks[3].cancel()
         first.end()
-        tasks[0].cancel()  # in the turn of the loop in which it gets its own
+        tasks[0].cancel()  # in the iteration of the loop in which it gets its turn
         await asyncio.gather(*tasks, return_exceptions=True)
         assert served == [1, 2, 4, 5] and given.running == given.waiting == 0
 
@@ -233,7 +233,7 @@ def test_a_killed_starter_is_replaced() -> None:
         for _ in range(2):
             await decoded(decoders, encoded(NOISE, RATE))
             starter = starter_of(decoders)
-            starter.send_signal(signal.SIGTERM)  # as a process manager does; ignored
+            starter.send_signal(signal.SIGTERM)  # as process managers do; the starter ignores it
             await decoded(decoders, encoded(NOISE, RATE))
             assert starter_of(decoders) == starter
             starter.kill()
@@ -251,7 +251,7 @@ def test_an_upload_that_a_killed_starter_had_taken_is_decoded_by_the_next_one() 
         starter = starter_of(decoders)
         starter.suspend()
         waiting = asyncio.ensure_future(decoded(decoders, encoded(NOISE, RATE)))
-        await asyncio.sleep(0.05)  # the request lies in its socket
+        await asyncio.sleep(0.05)  # the request waits in its socket
         starter.kill()
         assert len((await waiting)[1]) == len(NOISE)
         assert starter_of(decoders) != starter
@@ -274,7 +274,7 @@ def test_the_starter_has_one_thread_and_bounded_memory(shared: Decoders) -> None
 
 @pytest.mark.parametrize("rate", [1, 4000, 384000, 2_000_000_000, 2**32 - 1])
 def test_a_stated_rate_costs_no_memory(shared: Decoders, rate: int) -> None:
-    """Two seconds at the last two would be 16 GB."""
+    """At the last two rates, two seconds would be 16 GB."""
     header = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 32000, b"WAVE", b"fmt ", 16, 1, 1, rate, 0, 2, 16)
     header += struct.pack("<4sI", b"data", 32000)
 

@@ -1,4 +1,4 @@
-"""Uploads whose decoder fails, whose client hangs up or whose server is killed: the other clients notice nothing."""
+"""Uploads whose decoder fails, whose client hangs up, or whose server is killed: other clients are not affected."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def upload(server: ServerProcess, body: bytes, query: str = "") -> tuple[i
 
 
 async def begun(server: ServerProcess, body: bytes, missing: int = 0) -> asyncio.StreamWriter:
-    """Send an upload, all but the last `missing` bytes."""
+    """Send an upload without its last `missing` bytes."""
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (len(body) + missing)
     writer.write(head + body)
@@ -104,7 +104,7 @@ async def _is_empty(server: ServerProcess) -> bool:
 
 
 def test_files_of_few_bytes_that_state_much_audio_are_answered(faulty: ServerProcess) -> None:
-    """At 1 Hz, 80 bytes are 40 s, which a resampler swallows; at 2 GHz, a buffer of two seconds is 16 GB."""
+    """At 1 Hz, 80 bytes are 40 s, which stay in the resampler; at 2 GHz, a buffer of two seconds is 16 GB."""
 
     async def run() -> None:
         files = [encoded(np.zeros(40, np.float32), rate) for rate in (1, 1, 1, 1, 2_000_000_000, 2**31 - 1)]
@@ -175,7 +175,7 @@ def test_a_server_that_stops_leaves_no_processes(fake_archive: Path) -> None:
 def test_clients_that_hang_up_do_not_crash_the_server(
     fake_archive: Path, tmp_path: Path, form: str, subtype: str | None
 ) -> None:
-    """Ten minutes of each format; in one process, closing the file under libsndfile was a segmentation fault."""
+    """Ten minutes of each format. In the server's own process, closing a file that libsndfile reads would crash it."""
     noise = np.random.default_rng(0).normal(0, 0.1, (600 * 48000, 2)).astype(np.float32)
     soundfile.write(tmp_path / "audio", noise, 48000, format=form, subtype=subtype)
     body = (tmp_path / "audio").read_bytes()

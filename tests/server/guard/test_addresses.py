@@ -15,12 +15,12 @@ def test_the_client_behind_proxies_is_the_last_address_that_no_proxy_has() -> No
     proxies = Proxies(("127.0.0.1", "10.0.0.0/8", "::1"))
     for peer, forwarded, expected in (
         ("127.0.0.1", ["1.2.3.4"], "1.2.3.4"),
-        ("127.0.0.1", ["6.6.6.6, 1.2.3.4", "10.0.0.7"], "1.2.3.4"),  # what the client wrote itself stands on the left
+        ("127.0.0.1", ["6.6.6.6, 1.2.3.4", "10.0.0.7"], "1.2.3.4"),  # the client's own entries are on the left
         ("::1", ["[2001:db8::7]:4711"], "2001:db8::7"),
         ("127.0.0.1", ["1.2.3.4:80"], "1.2.3.4"),
         ("127.0.0.1", ["nonsense"], "127.0.0.1"),
         ("127.0.0.1", [], "127.0.0.1"),
-        ("8.8.8.8", ["1.2.3.4"], "8.8.8.8"),  # no proxy of ours
+        ("8.8.8.8", ["1.2.3.4"], "8.8.8.8"),  # not a trusted proxy
     ):
         assert proxies.client(peer, forwarded) == expected, (peer, forwarded)
     assert group("::ffff:1.2.3.4") == "1.2.3.4" and group("2001:db8::7") == group("2001:db8::8")

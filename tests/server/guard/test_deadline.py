@@ -8,7 +8,7 @@ from wenet_fusion_runtime.server.guard.deadline import within
 
 
 def test_a_cancellation_in_the_turn_of_the_result_arrives() -> None:
-    """A client hangs up in the turn of its upload's last byte."""
+    """E.g. a client hangs up in the iteration of the event loop in which the last byte of its upload arrives."""
 
     async def run() -> None:
         last_byte = asyncio.get_running_loop().create_future()

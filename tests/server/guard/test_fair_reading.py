@@ -20,7 +20,7 @@ from wenet_fusion_runtime.server.limits import Limits
 
 
 class Transport:
-    """Counts what happens to a connection's reading."""
+    """A transport that counts how often reading is paused and resumed."""
 
     def __init__(self, connection: socket.socket | None = None) -> None:
         self.is_reading = True
@@ -43,7 +43,7 @@ class Transport:
 
 
 class Receiver(asyncio.Protocol):
-    """Keeps what it gets; `work` takes the place of parsing."""
+    """Keeps the data that it gets; `work` replaces parsing."""
 
     def __init__(self, work: Callable[[], object] = lambda: None) -> None:
         self.data, self.work = b"", work
@@ -68,7 +68,7 @@ def test_a_turn_reads_one_slice_and_no_more_bytes_than_the_budget() -> None:
         fair = FairProtocol(receiver, Limits(bytes_per_second=4 * SLICE_BYTES), bytearray(SLICE_BYTES))
         fair.connection_made(transport)
         assert len(fair.get_buffer(1 << 20)) == SLICE_BYTES
-        for _ in range(8):  # two seconds are saved
+        for _ in range(8):  # two seconds of the budget are saved up
             feed(fair, bytes(SLICE_BYTES))
         assert transport.holds == 0
         feed(fair, b"x" * SLICE_BYTES)
@@ -146,7 +146,7 @@ def test_a_client_that_stays_above_a_budget_is_ended(is_useful: bool, monkeypatc
 
 
 async def answered(data: bytes, until: Callable[[StreamReader], bool]) -> StreamReader:
-    """The body of a request that is answered unread, once a condition holds or 20 s have passed."""
+    """Send a request that is answered unread; return its body once a condition holds or 20 s have passed."""
     contents: list[StreamReader] = []
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -176,7 +176,7 @@ async def answered(data: bytes, until: Callable[[StreamReader], bool]) -> Stream
 def test_a_packed_body_that_is_dropped_is_parsed_within_the_budget(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp parses what it has kept back whenever a body is read on, outside of the turns of the connection."""
+    """aiohttp also parses data that it has kept back when a body is read on, outside the budget of the connection."""
     monkeypatch.setattr(fair_protocol, "PARSING_SHARE", share)
     monkeypatch.setattr(fair_protocol, "PARSING_BURST", share * 1e-6)
     packed, over = gzip.compress(bytes(9_000_000), 1), time.monotonic() + 0.2

@@ -13,7 +13,7 @@ from wenet_fusion_runtime.server.websocket.masked_frames import MaskedFrames
 
 
 class Parser:
-    """Keeps what it gets."""
+    """Keeps the bytes that it gets."""
 
     def __init__(self) -> None:
         self.data = b""

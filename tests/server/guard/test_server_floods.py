@@ -76,13 +76,13 @@ def test_honest_sessions_beside_floods_of_empty_frames(server: ServerProcess, op
 
 
 def test_clients_that_hung_up_keep_no_place(server: ServerProcess) -> None:
-    """200 s of what they sent waits for its budget, before the end of the connection, which nobody reads meanwhile."""
+    """Unread frames for 200 s of the budget wait in the socket, so the end of the connection cannot be read."""
 
     async def run() -> None:
         loop, found = asyncio.get_running_loop(), b""
         with await raw_socket(server) as raw:
             await loop.sock_sendall(raw, START)
-            while b"server_ready" not in found:  # unread data would reset the connection, which is easier to see
+            while b"server_ready" not in found:  # unread data would cause a reset, which is easier to notice
                 found += await asyncio.wait_for(loop.sock_recv(raw, 4096), PATIENCE)
             await loop.sock_sendall(raw, frame(2, b"") * 10_000)
 
@@ -110,7 +110,7 @@ def test_long_texts_are_refused_unread_and_not_echoed(server: ServerProcess) -> 
 
 
 def test_all_of_a_form_counts(server: ServerProcess) -> None:
-    """Fields, names and what stands between the parts: 1 MB in all."""
+    """Fields, names and the bytes between the parts: 1 MB in all."""
 
     async def run(part: bytes, count: int) -> tuple[int, bytes]:
         async def body() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The server as a whole beside floods of every kind, and after it stood still."""
+"""The whole server during floods of every kind, and after it was suspended."""
 
 import asyncio
 import signal
@@ -39,7 +39,7 @@ def test_a_server_that_stood_still_blames_no_client(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_hundreds_of_hostile_connections_and_honest_sessions(server: ServerProcess) -> None:
-    """Half a minute of floods of every kind: exact texts, and no growth of memory."""
+    """During half a minute of floods of every kind, texts are exact and memory does not grow."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()

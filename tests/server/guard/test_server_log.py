@@ -1,4 +1,4 @@
-"""The log, and texts of clients in it and in errors."""
+"""The log, and texts of clients in the log and in errors."""
 
 import json
 import logging

@@ -10,7 +10,7 @@ from wenet_fusion_runtime.server.guard.steady_loop import run_steadily
 
 
 def test_a_clock_that_stood_still_ends_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is away for 100 s of the system's clock."""
+    """The process is suspended for 100 s of the system's clock."""
     away, clock = [0.0], asyncio.SelectorEventLoop.time
     monkeypatch.setattr(asyncio.SelectorEventLoop, "time", lambda self: clock(self) + away[0])
     ended: list[bool] = []
@@ -31,7 +31,7 @@ def test_a_clock_that_stood_still_ends_no_deadline(monkeypatch: pytest.MonkeyPat
 
 
 def test_time_goes_on_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait that is longer than a stand-still is none."""
+    """A long wait of the event loop does not count as a suspension."""
     monkeypatch.setattr(steady_loop, "STAND_STILL", 0.2)
     monkeypatch.setattr(steady_loop, "TICK_SECONDS", 0.02)
     before = time.monotonic()

@@ -1,4 +1,4 @@
-"""Bodies of uploads: every byte counts, small pieces are paced and counted, others have their turns."""
+"""Bodies of uploads: every byte counts, small pieces are paced and counted, and other connections are served."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ def stream_of(data: bytes) -> StreamReader:
 
 @pytest.mark.parametrize("kind", ["lines", "chunks"])
 def test_lines_and_small_chunks_leave_others_their_turns(kind: str) -> None:
-    """A form that is all line ends, and a body of chunks of one byte, are read at the pace of their budget."""
+    """A form of line ends only, and a body with chunks of one byte, are read as slowly as their budget says."""
 
     async def run() -> tuple[int, int]:
         stream, turns = stream_of(b""), 0
@@ -53,7 +53,7 @@ def test_lines_and_small_chunks_leave_others_their_turns(kind: str) -> None:
 
 @pytest.mark.parametrize("piece", [0, 1, AUDIO_PIECE - 1, AUDIO_PIECE, 64])
 def test_audio_in_small_pieces_is_no_flood_and_in_crumbs_it_is(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    """Also if its pieces come so slowly that no budget is used up."""
+    """Crumbs count even if they come so slowly that no budget is used up."""
     monkeypatch.setattr(body_module, "MOST_CRUMBS", 30)
 
     async def run(pieces: int) -> int:

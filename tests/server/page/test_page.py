@@ -1,4 +1,4 @@
-"""The page in Chromium, with a recording as its microphone: it shows the text of the recording."""
+"""The page in Chromium, with a recording as its microphone, shows the text of the recording."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def shown(page: Any) -> str:
 
 
 def watched(page: Any) -> Callable[[], list[list[str]]]:
-    """Record the text of the open segment; return a function that reads it: [firm text, pale text], ..."""
+    """Record the text of the open segment; return a function that reads it: [final text, pale text], ..."""
     page.evaluate("""() => {
       window.shown = [];
       new MutationObserver(() => {
@@ -130,8 +130,8 @@ def test_the_text_of_the_microphone_is_that_of_the_file(open_page: OpenPage, spe
     expect(page.locator(".take").last.locator("li p")).to_have_text(text)
     is_ready(page)
     partials = [(firm, pale) for firm, pale in shown_so_far() if firm + pale]
-    assert len({firm for firm, pale in partials if firm and pale}) >= 1  # firm words beside pale ones
-    assert all(text.startswith(firm) for firm, _ in partials)  # and what is firm stays
+    assert len({firm for firm, pale in partials if firm and pale}) >= 1  # final words beside words that may change
+    assert all(text.startswith(firm) for firm, _ in partials)  # and final words stay
 
 
 def test_stopping_early_loses_nothing_that_was_heard(open_page: OpenPage) -> None:
@@ -172,7 +172,7 @@ def test_a_lost_connection_costs_no_word(chromium: Any, server: ServerProcess, t
         page.locator("#record").click()
         for words in ("two one", "two one three three one"):
             expect(page.locator(".open p")).to_contain_text(words)
-            expect(page.locator("#status")).to_have_text("Listening")  # not between two connections
+            expect(page.locator("#status")).to_have_text("Listening")  # the connection is open
             assert proxy.cut() > 0
         expect(page.locator("li p")).to_have_text(text)
         expect(page.locator("#status")).to_have_text("Listening")
@@ -180,7 +180,7 @@ def test_a_lost_connection_costs_no_word(chromium: Any, server: ServerProcess, t
 
 
 def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, text: str) -> None:
-    """A context too, which is longer than an address may be."""
+    """Including a context, which is too long for a URL."""
     context = " ".join(["Then the talk turned to something else."] * 400)
     page = open_page(
         script="""window.forms = [];
@@ -222,7 +222,7 @@ def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, te
     assert query == "?stream=true" and form == [*map(list, written.items()), ["file", speech.name]]
     page.locator("#hot-words").fill("seventeen")
     page.locator("#record").click()
-    expect(page.get_by_role("alert")).to_contain_text("seventeen")  # the server says what is wrong with it
+    expect(page.get_by_role("alert")).to_contain_text("seventeen")  # the server's message names it
     expect(page.get_by_role("alert").locator(".title")).to_have_text("The server does not accept these options")
 
 

@@ -16,7 +16,7 @@ from wenet_fusion_runtime.server.http.pages import FOLDER
 
 pytestmark = pytest.mark.slow
 
-# (from, to) Hz: what devices have, what models want; the last one is faster than its device
+# (from, to) Hz: rates of devices and of models; the last model has a higher rate than its device
 RATES = [(48000, 16000), (44100, 16000), (48000, 8000), (44100, 8000), (96000, 16000), (16000, 16000), (8000, 16000)]
 
 
@@ -71,7 +71,7 @@ def test_any_cut_gives_the_same(page: Any, rates: tuple[int, int]) -> None:
     law()
     assert np.array_equal(
         resampled(page, samples, rates, tuple(range(128, len(samples), 128))), whole
-    )  # as browsers cut
+    )  # the blocks of browsers
 
 
 @pytest.mark.parametrize("rates", RATES)

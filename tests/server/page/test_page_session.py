@@ -1,4 +1,4 @@
-"""The page's session on sockets and a clock of the test: when it takes a connection for lost, and when it gives up."""
+"""The page's session with sockets and a clock of the test: when a connection counts as lost, and when it gives up."""
 
 import functools
 import threading
@@ -14,7 +14,7 @@ from wenet_fusion_runtime.server.http.pages import FOLDER
 pytestmark = pytest.mark.slow
 
 # A clock and sockets of the test. `seconds(n)` sends n seconds of audio at 10 Hz and lets n seconds pass. While
-# `isStalled`, what is sent stays in the browser.
+# `isStalled` is set, sent data stay in the browser.
 HARNESS = """
 let clock = 0;
 let timers = [];
@@ -112,7 +112,7 @@ def test_a_connection_that_stalls_after_the_end_is_replaced(page: Any) -> None:
 
 
 def test_a_connection_that_brings_nothing_after_the_end_is_replaced(page: Any) -> None:
-    """All audio has left the browser, so only the server's silence shows it."""
+    """All audio has left the browser, so only the server's silence shows that the connection is lost."""
     found = run(
         page,
         """seconds(5); sockets[0].final(3); session.end(); advance(29000);
@@ -135,7 +135,7 @@ def test_a_server_that_works_after_the_end_is_waited_for(page: Any) -> None:
 
 
 def test_a_network_that_is_gone_after_the_end_is_given_up(page: Any) -> None:
-    """Attempts to connect hang, and no audio comes that would wait too long."""
+    """Attempts to connect hang, and no more audio comes that could wait too long."""
     found = run(
         page,
         """seconds(5); session.end(); isReachable = false; sockets[0].drop(); advance(180000);

@@ -75,7 +75,7 @@ def test_everything_works_from_the_keyboard(open_page: OpenPage, recording: Path
         page.keyboard.press(stop)
         is_ready(page)
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("Space")  # nothing has the focus
+    page.keyboard.press("Space")  # no element has the focus
     expect(page.locator("#status")).to_have_text("Listening")
     page.keyboard.press("Space")
     is_ready(page)
@@ -83,7 +83,7 @@ def test_everything_works_from_the_keyboard(open_page: OpenPage, recording: Path
     expect(page.locator("li p")).to_have_text("a b c")
     page.locator("#record").focus()
     page.keyboard.press("Shift+Tab")
-    assert focused(page) == "srt" and outline(page) == "solid"  # buttons of the text stand before
+    assert focused(page) == "srt" and outline(page) == "solid"  # the buttons of the text come first
 
 
 def test_a_screen_reader_hears_states_and_closed_segments(open_page: OpenPage, recording: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_insecure_address_has_no_microphone_but_takes_files(
     open_page: OpenPage, server: ServerProcess, recording: Path
 ) -> None:
     page = open_page(url=f"http://{INSECURE}:{server.port}/", permissions=())
-    page.errors[:] = [text for text in page.errors if "untrustworthy" not in text]  # a header has no meaning there
+    page.errors[:] = [text for text in page.errors if "untrustworthy" not in text]  # browsers ignore a header there
     page.keyboard.press("Space")
     shows_problem(page, "No microphone at this address", "https", f"http://localhost:{server.port}")
     drop(page, recording)
@@ -181,7 +181,7 @@ def test_a_full_server_then_none_then_one_again(chromium: Any, fake_archive: Pat
         server.kill()
         gives_up(first)
         is_ready(first)
-        # What was there is kept; a beep of the browser's own microphone may stand after it.
+        # The earlier text is kept; a beep of the browser's own microphone may follow it.
         assert first.locator("li p").all_text_contents()[0] == "a b c"
         second.get_by_role("button", name="Try again").click()
         shows_problem(second, "The server cannot be reached", "Check the network")
@@ -296,5 +296,5 @@ def test_the_server_forbids_foreign_code_and_the_page_needs_none(open_page: Open
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self';" in policy and "style-src 'self';" in policy and "unsafe" not in policy
     assert asked and all(url.startswith(server.url) for url in asked)
-    page.evaluate("document.body.setAttribute('style', 'color: red')")  # what a page must not do is seen
+    page.evaluate("document.body.setAttribute('style', 'color: red')")  # a forbidden style is reported
     assert "Content Security Policy" in page.errors.pop() and page.errors == []

@@ -1,4 +1,4 @@
-"""The work for a piece of a long answer does not grow with what was sent before."""
+"""The work for each piece of a long answer does not grow with the length of the earlier pieces."""
 
 import json
 from typing import Any

@@ -32,7 +32,7 @@ def test_parts_are_phrases_or_context(prompt: str, phrases: list[str], context: 
 
 @pytest.mark.parametrize("run", [".", ",", ",.", "|", "\n", ", ", "："])
 def test_hostile_prompts_take_linear_time(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quadratic splitting takes 15 s and more on a run of marks of this length."""
+    """With quadratic splitting, a run of marks of this length would take 15 s or more."""
     monkeypatch.setattr(prompt_words, "MOST_READ", 20_000)
     begin = time.process_time()
     WORDS.find(run * (20_000 // len(run)) + "x")

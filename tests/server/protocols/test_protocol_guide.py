@@ -23,7 +23,7 @@ def example(server: ServerProcess, package: str, begins: str, **replaced: str) -
     """Run the example that begins with a line; return its variables. Skip without the package that it needs."""
     try:
         found = importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # the package around it
+    except ModuleNotFoundError:  # the package that contains it
         found = False
     if not found:
         absent(f"{package} is not installed", "WENET_FUSION_REQUIRE_AGENTS")
@@ -64,7 +64,7 @@ def test_pipecat(server: ServerProcess) -> None:
     from pipecat.pipeline.worker import PipelineParams
     from pipecat.tests.utils import SleepFrame, run_test
 
-    final: dict[int, str] = {}  # by the number of the frame, which passes several processors
+    final: dict[int, str] = {}  # by the id of the frame, because a frame passes several processors
 
     class Observer(BaseObserver):
         async def on_push_frame(self, data: Any) -> None:

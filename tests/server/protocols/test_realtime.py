@@ -76,7 +76,7 @@ def test_the_server_detects_turns(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_commits_cut_the_audio_exactly(server: ServerProcess, seed: int) -> None:
-    """Whatever the pieces: each transcript is that of a stream with the audio between two commits."""
+    """For any pieces, each transcript is that of a stream with the audio between two commits."""
     rng = np.random.default_rng(seed)
 
     async def run() -> None:
@@ -98,7 +98,7 @@ def test_commits_cut_the_audio_exactly(server: ServerProcess, seed: int) -> None
 
 
 def test_an_item_of_a_commit_may_be_seconds_long(server: ServerProcess) -> None:
-    """Its segments, which rule 3 closes, are one item; times count from the start of the connection."""
+    """The segments that rule 3 closes are one item; times count from the start of the connection."""
     samples = np.concatenate([spoken("abc" * 6, 8000), silence(1.0, 8000)] * 12)  # 55 s
 
     async def run() -> None:
@@ -150,7 +150,7 @@ def test_cleared_audio_is_not_transcribed(server: ServerProcess) -> None:
 
 
 def test_a_cleared_turn_becomes_no_item(server: ServerProcess) -> None:
-    """Its start has no end: `speech_stopped` would announce an item."""
+    """`speech_started` has no `speech_stopped`, because that would announce an item."""
 
     async def run() -> None:
         async with realtime(server) as client:

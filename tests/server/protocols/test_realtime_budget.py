@@ -23,7 +23,7 @@ from wenet_fusion_runtime.server.websocket import live_connection
 
 
 class MemorySocket:
-    """Takes the place of a `WebSocket`: the test puts events in and reads the kinds of what was sent."""
+    """Replaces a `WebSocket`: the test puts events in and reads the kinds of the sent events."""
 
     closed, read_error = False, None
 
@@ -75,7 +75,7 @@ def test_events_without_audio_wait(record: dict[str, Any], reply: str | None, mo
             for _ in range(8):
                 socket.incoming.put_nowait(record)
             running, end = asyncio.ensure_future(served.run()), asyncio.get_running_loop().time() + PATIENCE
-            left = 4 if waits else 0  # the fourth event is taken, and waits
+            left = 4 if waits else 0  # the fourth event was read and waits
             while socket.incoming.qsize() > left or (reply is not None and socket.sent.count(reply) < 3):
                 assert asyncio.get_running_loop().time() < end and not running.done()
                 await asyncio.sleep(0.005)
@@ -88,7 +88,7 @@ def test_events_without_audio_wait(record: dict[str, Any], reply: str | None, mo
 
 
 class SlowModel(LoudnessModel):
-    """A session's end takes some 40 ms."""
+    """A model with which the end of a session takes about 40 ms."""
 
     def step(self, *arguments: Any) -> Any:
         time.sleep(0.04)
@@ -106,7 +106,7 @@ class SlowModel(LoudnessModel):
     ],
 )
 def test_events_hold_no_session_without_audio(events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks that fall into the end of a session must not begin the idle time anew."""
+    """A check of the time limits during the end of a session must not restart the idle time."""
     monkeypatch.setattr(live_connection, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(realtime_connection, "CONTROLS_AT_ONCE", 1e9)
     recognizer = Recognizer(make_model(SlowModel()), SERVER_OPTIONS)

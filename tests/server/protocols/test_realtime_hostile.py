@@ -54,7 +54,7 @@ async def last_error(socket: Socket) -> str:
 
 
 def refused(server: ServerProcess, *messages: str | bytes) -> tuple[str, int | None]:
-    """The last error, and the code with which the server closes."""
+    """Return the last error and the close code of the server."""
 
     async def run() -> tuple[str, int | None]:
         async with opened(server) as socket:
@@ -121,7 +121,7 @@ def test_sessions_of_one_address_are_counted(server: ServerProcess) -> None:
 
 
 def test_a_client_that_never_reads_is_cut(server: ServerProcess) -> None:
-    """Segments of a frame each cause events until the buffers of both systems are full."""
+    """Segments of one frame cause events until the buffers of both systems are full."""
 
     async def run() -> None:
         raw, loop = sockets.socket(), asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Options of realtime sessions: the endpoint rules and the records that they stand for."""
+"""Options of realtime sessions: their endpoint rules and records."""
 
 from dataclasses import replace
 

@@ -91,7 +91,7 @@ def test_streamed_deltas_join_to_the_text(server: ServerProcess) -> None:
 
 
 def test_words_of_the_prompt_become_hot_words(server: ServerProcess) -> None:
-    """Loudness nearer to a than to b: the prompt has the effect of hot words of the same phrases."""
+    """The loudness is nearer to a than to b; a prompt has the same effect as hot words with its phrases."""
     file = encoded((np.sign(speak("aaaa")) * 0.27).astype(np.float32), SAMPLE_RATE)
 
     def text(**options: Any) -> str:
@@ -103,7 +103,7 @@ def test_words_of_the_prompt_become_hot_words(server: ServerProcess) -> None:
     for options in ({"prompt": "B."}, {"prompt": "Xylophone, b"}, {"keywords": ["b", "xylophone"]}):
         assert text(**options) == boosted, options
     suppressed = json.dumps([{"phrase": "b", "boost": -5}])
-    assert text(prompt="b", extra_body={"hot_words": suppressed}) == plain  # the client's own boost counts
+    assert text(prompt="b", extra_body={"hot_words": suppressed}) == plain  # the client's own boost wins
 
 
 def test_errors_have_openais_form(server: ServerProcess) -> None:

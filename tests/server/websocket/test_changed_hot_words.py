@@ -1,4 +1,4 @@
-"""Hot words that change while a recording is sent: what a lost session leaves to the next one."""
+"""Hot words that change while a recording is sent: a lost session passes its changes to the next one."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_session, "UPDATE_SECONDS", 0.01)
 
 
-@pytest.mark.parametrize("is_late", [False, True])  # late: the connection is lost while `changed` looks
+@pytest.mark.parametrize("is_late", [False, True])  # late: the connection is lost while `changed` runs
 def test_hot_words_that_could_not_be_sent_are_kept_for_the_next_session(is_late: bool) -> None:
     found: list[Any] = []
 
@@ -45,7 +45,7 @@ def test_hot_words_that_could_not_be_sent_are_kept_for_the_next_session(is_late:
             raise AssertionError(message)
 
     class Broken:
-        """A socket that takes no text after the start signal."""
+        """A socket that fails at the first text after the start signal."""
 
         close_code = 1006
 
@@ -94,7 +94,7 @@ def test_hot_words_that_could_not_be_sent_are_kept_for_the_next_session(is_late:
 
 
 class Script:
-    """Updates, one after the other, and the server's refusals."""
+    """Returns updates one after the other, and keeps the server's refusals."""
 
     def __init__(self, *updates: HotWordUpdate) -> None:
         self.updates, self.refusals = list(updates), list[str]()
@@ -107,7 +107,7 @@ class Script:
 
 
 def followed(server: CountingServer, script: Script) -> dict[str, int]:
-    """Send 3 s in pieces while the updates of a script are made; return what the final texts count."""
+    """Send 3 s in pieces while the script makes updates; return the counts in the final texts."""
     finals = list[ServerResult]()
 
     def slowly() -> Iterator[np.ndarray]:
@@ -153,7 +153,7 @@ def test_changes_that_a_lost_session_did_not_answer_reach_the_next_one_before_it
 
 
 def test_hot_words_that_are_too_long_for_a_session_are_not_sent() -> None:
-    """The server would end the session: a text message of that length is not parsed."""
+    """The server would end the session, because it does not parse a text message of that length."""
     server, script = CountingServer([]), Script(HotWordUpdate(None, "Anna " * (MAX_TEXT // 5)))
     assert followed(server, script) == {f"{second}": SECOND for second in range(3)}
     (refusal,) = script.refusals

@@ -21,7 +21,7 @@ from wenet_fusion_runtime.server.websocket.websocket_client import Recording, Se
 
 
 class Script:
-    """Updates, one after the other, and the server's refusals."""
+    """Returns updates one after the other, and keeps the server's refusals."""
 
     def __init__(self, *updates: HotWordUpdate) -> None:
         self.updates, self.refusals = list(updates), []
@@ -60,7 +60,7 @@ def test_files_are_read_again_when_they_change(tmp_path: Path, capsys: pytest.Ca
     assert "warning: " in (shown := capsys.readouterr().err) and "MIA" in shown
     assert files.changed() is None
     context.unlink()
-    assert files.changed() is None  # it is being replaced
+    assert files.changed() is None  # missing while it is replaced
     context.write_bytes(b"\xff")
     os.utime(context, ns=(1, 1))
     assert files.changed() is None and "is not UTF-8" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 class WenetServer:
-    """A server with WeNet's messages; it keeps what it receives."""
+    """A server with WeNet's messages that keeps all received messages."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -45,7 +45,7 @@ class WenetServer:
                 nbest = json.dumps([{"sentence": sentence, "word_pieces": [{"word": sentence, "start": 0, "end": 40}]}])
                 await socket.send_str(json.dumps({"status": "ok", "type": "final_result", "nbest": nbest}))
             await socket.send_str('{"status":"ok","type":"speech_end"}')
-            break  # and closes without a close frame
+            break  # the server closes without a close frame
         return socket
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The client in an outage: a connection without a sign of life, live audio that goes on, hot words that change."""
+"""The client in an outage: a silent connection, live audio that continues, and hot words that change."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ def numbered(count: int) -> np.ndarray:
     return np.repeat(np.arange(count, dtype=np.float32), SECOND)
 
 
-@pytest.mark.parametrize("is_large", [False, True])  # large: sending waits for the network too
+@pytest.mark.parametrize("is_large", [False, True])  # large: sending also waits for the network
 def test_a_connection_without_a_sign_of_life_is_lost(monkeypatch: pytest.MonkeyPatch, is_large: bool) -> None:
     monkeypatch.setattr(websocket_client, "SILENCE_SECONDS", 0.6)
     server, notes, finals = CountingServer([]), list[str](), list[ServerResult]()
@@ -103,7 +103,7 @@ def test_a_server_that_answers_no_request_is_unreachable(monkeypatch: pytest.Mon
 
 
 def test_live_audio_is_read_during_an_outage() -> None:
-    """The source is at its end before the server is back."""
+    """The source ends before the server is back."""
     server, finals = CountingServer([1000]), list[ServerResult]()
     samples, is_read = numbered(20), threading.Event()
     original = server.serve
@@ -142,7 +142,7 @@ def test_audio_is_read_ahead_as_far_as_an_outage_needs() -> None:
             for _ in range(reads):
                 await audio.read()
             await asyncio.sleep(0.3)
-            audio.rewind()  # what is read again is not ahead
+            audio.rewind()  # audio that is read again does not count as read ahead
         assert len(taken) == 3 + 10
         await audio.read(), await audio.read()
         audio.forget(2)

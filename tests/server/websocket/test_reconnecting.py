@@ -1,4 +1,4 @@
-"""The client when its connection is lost: another session goes on after the last final text."""
+"""If the connection of a client is lost, another session continues after the last final text."""
 
 import asyncio
 import json
@@ -30,10 +30,10 @@ OPTIONS = SessionOptions(continuous_decoding=True, sample_rate=RATE, sample_form
 
 
 class CountingServer:
-    """Its text names the seconds of the recording that it received: a sample's value is the second that it belongs to.
+    """A server whose texts count the samples of each second; a sample's value is the number of its second.
 
-    Every second whole is a final result. After `losses[i]` samples of session i the connection is lost. Hot words
-    among `unspellable` are refused.
+    Every whole second gives a final result. After `losses[i]` samples of session i the connection is lost. Hot words
+    of `unspellable` are refused.
     """
 
     def __init__(self, losses: list[int], code: int | None = None) -> None:
@@ -43,7 +43,7 @@ class CountingServer:
         self.sessions = 0
         self.is_away = False
         self.unspellable = ""
-        self.samples_before_update = 0  # of the last one, in its session
+        self.samples_before_update = 0  # samples of the session before its last update
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if self.is_away:
@@ -266,7 +266,7 @@ def test_kept_audio_is_read_again_from_what_is_covered(sizes: list[int], steps: 
 
 @pytest.mark.slow
 def test_the_command_says_so_and_its_text_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The server is killed and started again at the same port."""
+    """The server is killed, and started again at the same port."""
     model = save_archive(tmp_path / "model.zip")
     soundfile.write(tmp_path / "long.wav", speak("abcd" * 15), SAMPLE_RATE)
     flags = ("--rule3_seconds", 0.5, "--rule3_silence_seconds", 0.08)

@@ -26,7 +26,7 @@ DATA = protocol.sample_bytes(SAMPLES, "int16")
 
 
 class MemorySocket:
-    """Gives the connection messages and keeps what it sends."""
+    """Gives messages to the connection, and keeps the messages that it sends."""
 
     def __init__(self, messages: list[Any]) -> None:
         self.messages, self.sent, self.closed, self.close_code = list(messages), [], False, 0

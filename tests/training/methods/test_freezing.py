@@ -1,4 +1,4 @@
-"""A frozen part of the encoder keeps every bit while it is frozen, and trains after that; also over ranks."""
+"""A frozen part of the encoder keeps every bit while it is frozen, and trains afterwards; also with several ranks."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def recipe(tiny_units):
 
 
 def states(trainer):
-    """Run, and return weights and statistics before the first update and after each."""
+    """Train, and return weights and statistics before the first update and after each update."""
     seen, log = [{n: v.clone() for n, v in trainer.model.state_dict().items()}], trainer.log.step
 
     def recorded(*entry):
@@ -83,8 +83,8 @@ def train_rank(ranks: Ranks, recipe, corpus, folder):
 
 
 def test_ranks_freeze_and_release_the_encoder(recipe, corpus, tmp_path):
-    """Ranks wait for the gradients of all parameters, so a frozen one must not be waited for."""
-    # The trial of the largest batch runs unfrozen before the first update.
+    """Ranks wait for the gradients of all parameters, but must not wait for those of frozen parameters."""
+    # Before the first update, the trial of the largest batch runs without frozen parts.
     recipe = with_training(recipe, max_steps=2, num_workers=0, freeze=FreezeConfig(steps=1), check_largest_batch=True)
     for name in ("calls", "run"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Start from the weights of another run: rows by token, the account, refusals, and resuming such a run."""
+"""Start from the weights of another run: rows by token, the report, refusals, and resuming such a run."""
 
 import dataclasses
 import shutil
@@ -44,7 +44,7 @@ def test_rows_follow_their_tokens(recipe, new_tokens):
     transfer = transfer_weights(model, NEW_UNITS, checkpoint, "base.pt", new_tokens)
     after, old = model.state_dict(), checkpoint.weights
     by_token = {name for name in old if old[name].shape != before[name].shape}
-    assert set(transfer.mapped) == by_token and len(by_token) == 8, "the head, and three of each decoder"
+    assert set(transfer.mapped) == by_token and len(by_token) == 8, "the CTC head, and three matrices per decoder"
     for name in by_token:
         for row, token in enumerate(NEW_UNITS):
             if token in TINY_UNITS:
@@ -91,12 +91,12 @@ def test_another_width_is_refused_in_one_line(recipe):
 
 
 def test_a_run_starts_from_a_checkpoint_and_remembers_it(recipe, corpus, base, tmp_path, capsys):
-    """Resuming does not read the checkpoint again, which may be gone, and refuses another one."""
+    """Resuming does not read the checkpoint again, because it may be gone, and refuses another checkpoint."""
     moved = shutil.copy(base, tmp_path / "base.pt")
     (tmp_path / "run").mkdir()
     trainer = build_trainer(recipe, *corpus, tmp_path / "run", CPU, tmp_path / "base.pt")
     assert differences(dict(trainer.model.state_dict()), load_model(base).weights) == []
-    assert trainer.step == 0, "the schedule begins anew"
+    assert trainer.step == 0, "the schedule starts again"
     assert "tensors copied" in capsys.readouterr().out
     trainer.run()
     state = load_training_state(tmp_path / "run")

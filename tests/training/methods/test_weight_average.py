@@ -1,4 +1,4 @@
-"""The moving average of the weights: its definition, what it is used for, and resuming it."""
+"""The moving average of the weights: its definition, its uses, and resuming it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Changes of features in an update: what reaches the model, and what stays as it was."""
+"""Changes of features in an update: which features the model gets, and which draws stay the same."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: TensorBoard, Weights & Biases offline, MLflow's file store."""
+"""Logging the numbers of a run: TensorBoard, Weights & Biases offline, MLflow's file store."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_missing_package_says_how_to_install_it(
 
 
 class Bad(nn.Module):
-    """Returns what is not finite, or has a gradient that is not."""
+    """A module whose output or gradient is not finite."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

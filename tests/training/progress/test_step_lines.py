@@ -1,4 +1,4 @@
-"""What a training prints as it goes: lines in a log, a bar on a terminal."""
+"""The progress that training prints: lines in a log, a bar on a terminal."""
 
 import re
 import sys
@@ -38,12 +38,12 @@ def test_a_line_comes_twice_a_minute_with_the_mean_loss_and_the_time_left(clock,
 def test_a_terminal_gets_a_bar_instead(clock, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     lines = StepLines(max_steps=10)
-    assert lines.due(1, 0, VALUES) == lines.due(2, 0, VALUES) == "" and not lines._losses  # nothing that grows
+    assert lines.due(1, 0, VALUES) == lines.due(2, 0, VALUES) == "" and not lines._losses  # no list that grows
 
 
 def test_the_log_of_a_run_is_worth_reading(tiny_units, corpus, tmp_path, capsys, monkeypatch):
-    """An update at once, and of each epoch its batches, hours and padding."""
-    monkeypatch.setattr(step_lines, "LOG_INTERVAL_SECONDS", 1e9)  # however slow the machine is
+    """The log has a line after the first update, and the batches, hours and padding of each epoch."""
+    monkeypatch.setattr(step_lines, "LOG_INTERVAL_SECONDS", 1e9)  # on a machine of any speed
     recipe = with_training(tiny_recipe(tiny_units), max_steps=6, max_batch_rows=4, save_interval_steps=2)
     trainer = start(recipe, corpus, tmp_path / "run")
     trainer.run()

@@ -1,4 +1,4 @@
-"""Validation: errors are counted in the unit that suits the language; emission delays are those of an evaluation."""
+"""Validation counts errors in the unit that suits the language, and measures emission delays as evaluation does."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ CHARACTERS = Vocabulary(("<blank>", "<unk>", "<sos/eos>", "\u2581", *"enotwhr"),
 
 
 def with_texts(dataset, *texts):
-    """The dataset's first utterances under other transcripts in characters."""
+    """Return the dataset's first utterances with other transcripts, in characters."""
     utterances = [dataclasses.replace(item, text=text) for item, text in zip(dataset.utterances, texts)]
     return SpeechDataset(utterances, CharTokenizer(CHARACTERS), dataset.frontend)
 
@@ -67,7 +67,7 @@ def test_batches_of_any_size_give_the_same_result(words, tiny_units):
 
 
 class TokenPerFrame(torch.nn.Module):
-    """A CTC head that emits another token in every frame, in padding, too."""
+    """A CTC head that emits a different token in every frame, even in padding."""
 
     def forward(self, frames_BTD: torch.Tensor) -> torch.Tensor:
         ids = 3 + torch.arange(frames_BTD.size(1)) % 2
@@ -89,7 +89,7 @@ def test_padding_is_not_decoded(corpus, tiny_units):
 
 
 def test_emission_delays_are_those_of_an_evaluation(tone_run, tmp_path, capsys):
-    """With the weights of the last checkpoint, at the chunk size that validates; nothing else of a run changes."""
+    """They use the weights of the last checkpoint and the chunk size of validation; the run itself does not change."""
     ctm = tone_run.dev_list.with_name("words.ctm")
     recipe = tone_run.recipe
     lists, chunking = (tone_run.train_list, tone_run.dev_list), recipe.training.chunking.served()[-1]
