@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import other_runtimes  # noqa: E402
 
 
-def test_error_rates_are_those_of_what_was_decoded(
+def test_error_rates_are_those_of_the_decoded_texts(
     tone_run: ToneRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [tone_run.checkpoint, "--data", tone_run.dev_list, "--num_utterances", 12, "--output", tmp_path]

@@ -144,7 +144,7 @@ def test_the_section_step_measures_models_precisions_and_ranks(
     assert text in capsys.readouterr().out and said in text
 
 
-def test_steps_keep_as_many_activations_as_they_are_to() -> None:
+def test_steps_keep_the_requested_activations() -> None:
     """Recomputing more keeps fewer activations, and one choice does not affect the next."""
     encoder = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=256, conv_kernel=4, subsampling_channels=4)
     plan = Plan(encoder, DecoderConfig(1, 1, 2, 32), BatchSize(rows=2, seconds=1.0, tokens=3), seed=0)
@@ -159,7 +159,7 @@ def test_steps_keep_as_many_activations_as_they_are_to() -> None:
     assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())
 
 
-def test_the_section_start_measures_a_process_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_section_start_measures_a_separate_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert training_benchmark.main(["start", "--utterances", "1000", "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "training_start.json").read_text(encoding="utf-8"))
     found = record["start"]["1000"]

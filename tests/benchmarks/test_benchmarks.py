@@ -50,7 +50,7 @@ def one_step(step: torch.nn.Module, encoder: torch.nn.Module) -> torch.Tensor:
         return step(features, lengths, *SHAPE.chunking, fresh_state(encoder, SHAPE))[0]
 
 
-def test_everything_gets_as_many_turns_and_no_fixed_neighbour() -> None:
+def test_calls_get_equal_turns_in_changing_order() -> None:
     order: list[str] = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
     found = by_turns(calls, rounds=3, timed=2, tick=lambda: None)
@@ -75,7 +75,7 @@ class Clock:
         self.used += used
 
 
-def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_waits_counts_only_if_all_calls_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("parts.timing.time", clock)
     waits = iter([0.0] * 9 + [0.03] * 3)
@@ -85,7 +85,7 @@ def test_what_waits_is_disturbed_and_counts_only_if_nothing_else_does(monkeypatc
     assert (always.samples, always.disturbed) == (4, 0) and always.median == pytest.approx(10)
 
 
-def test_separate_products_change_nothing_but_the_way() -> None:
+def test_separate_products_equal_the_joint_product() -> None:
     config = conformer(QUICK.encoder)
     joint, separate = builder().plain(config), builder().plain(config, separate=True)
     one, other = (one_step(EncoderStep(encoder), encoder) for encoder in (joint, separate))
@@ -95,7 +95,7 @@ def test_separate_products_change_nothing_but_the_way() -> None:
     assert not torch.allclose(one_step(EncoderStep(separate), separate), one, rtol=1e-3, atol=1e-3)
 
 
-def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
+def test_the_graph_equals_the_encoder(tmp_path: Path) -> None:
     """Otherwise the time of onnxruntime would be that of another graph."""
     for config in (QUICK.encoder, conformer(QUICK.encoder)):
         encoder, path = builder().plain(config), tmp_path / "encoder.onnx"
@@ -109,7 +109,7 @@ def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
         assert norms == (0 if config == QUICK.encoder else 6 * config.layers)
 
 
-def test_the_steps_lead_from_one_to_the_other() -> None:
+def test_the_steps_lead_from_the_conformer_to_the_fusionformer() -> None:
     found = steps(QUICK.encoder)
     assert found[0].config == conformer(QUICK.encoder) and found[-1].config == QUICK.encoder
     assert [step.separate for step in found] == [True] * 4 + [False] * 2
@@ -121,13 +121,13 @@ def test_the_steps_lead_from_one_to_the_other() -> None:
     assert left[0] == (6 * 2, 4 * 2) and left[1] == (0, 4 * 2) and left[2:] == [(0, 0)] * 4
 
 
-def test_the_linear_layers_alone_are_all_of_the_encoders() -> None:
+def test_the_fused_encoder_has_all_its_linear_layers() -> None:
     plain = fused_model(builder().model(QUICK.encoder)).encoder
     layers = [module for module in plain.modules() if isinstance(module, torch.nn.Linear)]
     assert len(layers) == 8 * QUICK.encoder.layers + 1
 
 
-def test_a_sharpened_head_is_sure_and_mostly_of_blank() -> None:
+def test_a_sharpened_head_is_certain_and_mostly_blank() -> None:
     trained = random_model(QUICK.encoder, QUICK.chunkings, 50, seed=0)
     noise = 0.1 * torch.randn(4 * 16000, generator=torch.Generator().manual_seed(0))
     model = trained.model
@@ -188,7 +188,7 @@ def test_the_gpu_benchmark_reports_what_it_measured(tmp_path: Path, capsys: pyte
     assert f"| {name} | {cells[0]:.2f} | {cells[1]:.2f} |" in text
 
 
-def test_streams_in_real_time_are_those_of_steps_that_end_in_time() -> None:
+def test_real_time_needs_steps_that_are_shorter_than_a_chunk() -> None:
     chunking = Chunking(4, 2)  # lasts 160 ms
     medians = {1: 2.0, 8: 10.0, 64: 161.0}
     times = {Shape(chunking, batch): {"ours": Timing(value, value, value, 1, 0)} for batch, value in medians.items()}

@@ -133,7 +133,7 @@ def test_the_serving_benchmark_reports_what_it_measured(
     }  # fmt: skip
 
 
-def test_memory_that_is_not_freed_is_seen(files: dict[str, Path]) -> None:
+def test_a_memory_leak_is_detected(files: dict[str, Path]) -> None:
     recognizer, kept = Recognizer(files["float32"]), []
 
     def recordings(leak: bool) -> Iterator[np.ndarray]:
@@ -158,7 +158,7 @@ def test_dynamic_batching_reports_errors_by_batch(files: dict[str, Path], tone_r
         dynamic_batching.main([str(files["float32"]), str(tone_run.dev_list), *arguments])
 
 
-def test_what_cannot_be_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_impossible_arguments_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     empty = tmp_path / "data.list"
     empty.write_text("")
     for arguments, message_ in (

@@ -132,7 +132,7 @@ def test_a_damaged_outcome_is_named(tmp_path: Path) -> None:
         folders.outcome(run)
 
 
-def test_records_alone_make_the_tables_and_nothing_is_trained_again(tmp_path: Path) -> None:
+def test_tables_are_made_from_records_without_training(tmp_path: Path) -> None:
     """Checkpoints stay on the machine that trained. A chosen run without a checkpoint here is trained again."""
     study, command = small_study(tmp_path), FakeCommand(lambda folder: abs(rate_of(folder) - 0.002))
     folders = RunFolders(tmp_path / "exp", tmp_path / "records")
@@ -156,7 +156,7 @@ def test_records_alone_make_the_tables_and_nothing_is_trained_again(tmp_path: Pa
     assert headline_table(found, study) == headline_table(same, study) and "0.002, 10" in headline_table(found, study)
 
 
-def test_the_course_of_a_training_leaves_out_what_is_not_finite() -> None:
+def test_the_course_of_a_training_leaves_out_values_that_are_not_finite() -> None:
     steps = [
         {"step": n, "loss": None if n == 7 else float(n), "grad_norm": 6.0 if n > 90 else 1.0} for n in range(1, 121)
     ]

@@ -132,7 +132,7 @@ def test_a_model_trained_on_shards_is_evaluated_on_a_raw_list(tone_run, tmp_path
     assert run("average", *arguments, *lists) == 0
 
 
-def test_score_tells_of_missing_utterances(tmp_path, capsys):
+def test_score_reports_missing_utterances(tmp_path, capsys):
     (tmp_path / "ref").write_text("a one two\nb three\n")
     (tmp_path / "hyp").write_text("a one too\n")
     assert run("score", tmp_path / "ref", tmp_path / "hyp") == 1
@@ -155,7 +155,7 @@ def test_check_data(tone_run, capsys):
     assert "100 utterances, 0.0" in capsys.readouterr().out
 
 
-def test_overrides_may_stand_before_and_behind_options(tone_run, train, tmp_path, capsys):
+def test_overrides_may_come_before_and_after_options(tone_run, train, tmp_path, capsys):
     units = f"tokenizer.units={tmp_path / 'gone'}"
     data = ("check", "data", tone_run.train_list)
     for arguments in (
@@ -239,7 +239,7 @@ def test_unknown_devices(train):
             train("--device", name)
 
 
-def test_what_is_no_model(tone_run, tmp_path):
+def test_files_that_are_not_models_are_refused(tone_run, tmp_path):
     wav = tone_run.dev_list.with_name("u000.wav")
     exported = tmp_path / "tones.pt"
     run("export", tone_run.checkpoint, exported)

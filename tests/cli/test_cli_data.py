@@ -57,7 +57,7 @@ def test_training_skips_a_few_and_says_so(train, flawed, capsys):
     assert all(f": {key}: " in captured.err and reason in captured.err for key, reason in reasons.items())
 
 
-def test_audio_that_breaks_is_told_at_once(train, tone_run, tmp_path, capsys, monkeypatch):
+def test_damaged_audio_is_reported_at_once(train, tone_run, tmp_path, capsys, monkeypatch):
     """A run may take days or be killed, so the message must not wait for its end."""
     (tmp_path / "empty.wav").write_bytes(b"")
     lines = tone_run.train_list.read_text().splitlines()[:5]
@@ -74,7 +74,7 @@ def test_audio_that_breaks_is_told_at_once(train, tone_run, tmp_path, capsys, mo
     assert "one_broken.list:6: broken: " in capsys.readouterr().err
 
 
-def test_audio_that_breaks_in_training_is_told_once(train, tone_run, tmp_path, capsys):
+def test_audio_damaged_during_training_is_reported_once(train, tone_run, tmp_path, capsys):
     (tmp_path / "half.flac").write_bytes(half_a_flac(tmp_path / "whole.flac"))
     lists = {}
     for name, data_list in (("train", tone_run.train_list), ("dev", tone_run.dev_list)):
@@ -131,7 +131,7 @@ def test_training_refuses_many(train, flawed):
         ("shard.tar\n", "is this a list of shards.* set data.data_type=shard"),
     ],
 )
-def test_lists_that_are_none(train, tmp_path, content, message):
+def test_files_that_are_not_lists_are_refused(train, tmp_path, content, message):
     data_list = tmp_path / "data.list"
     if content is not None:
         data_list.write_text(content)
@@ -141,7 +141,7 @@ def test_lists_that_are_none(train, tmp_path, content, message):
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_half_precision_without_instructions_for_it_is_told(
+def test_half_precision_without_instructions_for_it_is_reported(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has, "avx2": True})

@@ -58,7 +58,7 @@ def test_every_format_is_one_command_and_takes_speech(form, tone_run, tmp_path, 
         assert "normalisation: none" in capsys.readouterr().out
 
 
-def test_int8_without_speech_says_that_nobody_knows_its_error_rate(tone_run, tmp_path, capsys):
+def test_int8_without_speech_says_that_its_error_rate_is_unknown(tone_run, tmp_path, capsys):
     arguments = ("--format", "sherpa-onnx", "--precision", "int8-dynamic")
     assert run("export", tone_run.checkpoint, tmp_path / "model.onnx", *arguments) == 0
     assert "its error rate is unknown: give --data" in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path):
+def test_an_export_writes_over_its_own_files_only(tone_run, tmp_path):
     checkpoint = tmp_path / "step.pt"
     checkpoint.write_bytes(tone_run.checkpoint.read_bytes())
     (tmp_path / "units.txt").write_text("<blank> 0\n")
@@ -109,7 +109,7 @@ def test_an_export_writes_over_nothing_that_it_did_not_write(tone_run, tmp_path)
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def test_words_are_dated_where_results_have_times(tone_run, tmp_path):
+def test_word_timestamps_are_refused_where_a_format_has_none(tone_run, tmp_path):
     ctm = tmp_path / "words.ctm"
     lines = [json.loads(line) for line in tone_run.dev_list.read_text().splitlines()]
     ctm.write_text(

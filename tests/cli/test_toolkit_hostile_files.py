@@ -22,7 +22,7 @@ VERBS = {
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_path_to_anything_else_is_one_message(tone_run, tiny_units, tmp_path, capsys, monkeypatch, name):
+def test_a_path_to_any_other_file_gives_one_message(tone_run, tiny_units, tmp_path, capsys, monkeypatch, name):
     place, hostile = tmp_path / "place", tmp_path / "hostile"
     place.mkdir()
     hostile.mkdir()

@@ -47,7 +47,7 @@ def test_no_audio_is_opened_at_the_start(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stated", [None, 0, 1e8])
-def test_durations_that_cannot_be_believed_are_read(tmp_path, stated):
+def test_implausible_durations_are_measured(tmp_path, stated):
     path = write_list(tmp_path, stated, real=[1.5])
     assert SpeechDataset(read_table(path), TOKENIZER, FRONTEND).seconds.tolist() == [1.5]
     assert [utterance.seconds for utterance in read_manifest(path)] == [1.5]

@@ -112,7 +112,7 @@ def test_relative_paths_start_at_the_list_or_as_in_wenet_at_the_working_director
         read_manifest(write_list(folder / "data" / "train", "y.tar"), "shard")
 
 
-def test_an_end_of_minus_one_is_that_of_the_audio(folder):
+def test_an_end_of_minus_one_is_the_end_of_the_audio(folder):
     path = write_list(
         folder,
         {"key": "a", "wav": "a.wav", "txt": "one", "start": 0.1, "end": -1},

@@ -27,7 +27,7 @@ def recordings(recorded_data):
     }
 
 
-def test_where_all_recordings_are_promised_their_absence_fails(monkeypatch):
+def test_missing_recordings_fail_where_they_are_promised(monkeypatch):
     for promised, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
         monkeypatch.setenv("WENET_FUSION_REQUIRE_DATA", promised)
         with pytest.raises(outcome, match="no digits"):
@@ -57,7 +57,7 @@ def test_both_readers_give_the_same_samples(recordings, kind, rate):
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "opus"])
-def test_a_stream_hears_what_training_heard(recordings, kind):
+def test_a_stream_gets_the_samples_of_training(recordings, kind):
     """Blocks of the file, resampled as they come, are the samples of a data.list."""
     path, _ = recordings[kind]
     for rate in (8000, 16000):

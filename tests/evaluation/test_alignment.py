@@ -171,7 +171,7 @@ def faulty(tone_run, tmp_path):
     return tmp_path / "data.list"
 
 
-def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(tone_run, faulty, tmp_path, capsys):
+def test_utterances_that_cannot_be_aligned_are_listed_and_the_rest_goes_on(tone_run, faulty, tmp_path, capsys):
     output = tmp_path / "deep/align"
     assert run("align", tone_run.checkpoint, "--data", faulty, "--output", output, "--worst", 2) == 1
     out, err = capsys.readouterr()

@@ -62,7 +62,7 @@ def test_written_words_are_read_again_without_overlap(tmp_path_factory, bounds):
         assert word.end_seconds <= later.start_seconds + 1e-9
 
 
-def test_missing_words_are_told_and_a_foreign_file_is_refused(tmp_path):
+def test_missing_words_are_reported_and_a_foreign_file_is_refused(tmp_path):
     spoken, path = {"a": [Word("A", 0, 1, 1)]}, tmp_path / "words.ctm"
     assert keys_without_words(spoken, {"a": "A", "b": "B C", "silence": ""}, path) == ["b"]
     assert keys_without_words(spoken, {"silence": " "}, path) == []

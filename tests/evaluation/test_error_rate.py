@@ -88,7 +88,7 @@ def test_characters_ignore_white_space():
         (Counting("word", True, True), "  ¿QUÉ?  ", "qué"),
     ],
 )
-def test_what_errors_are_counted_in(counting, text, expected):
+def test_the_unit_in_which_errors_are_counted(counting, text, expected):
     assert counting.tokens(text) == expected.split()
 
 

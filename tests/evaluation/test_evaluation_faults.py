@@ -58,7 +58,7 @@ def same_results(left, right):
     ]
 
 
-def test_what_was_decoded_before_a_kill_is_not_decoded_again(
+def test_utterances_decoded_before_a_kill_are_not_decoded_again(
     killed, model, data_list, tmp_path, tmp_path_factory, read_keys
 ):
     options, done = killed
@@ -94,7 +94,7 @@ def test_a_full_disk_loses_nothing_that_was_decoded(
 
 
 @pytest.mark.parametrize("change", ["settings", "weights", "audio"])
-def test_what_was_decoded_of_something_else_is_not_used(killed, model, data_list, tmp_path, read_keys, change):
+def test_results_of_another_evaluation_are_not_used(killed, model, data_list, tmp_path, read_keys, change):
     options, _ = killed
     if change == "settings":
         options = dataclasses.replace(options, variants=(Variant(PLAIN, DecodingOptions(beam_size=2)),))
@@ -148,7 +148,7 @@ def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_li
         evaluate_command(tone_run, with_bad, result_dir)
 
 
-def test_what_the_model_cannot_do_is_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units, capsys):
+def test_impossible_options_are_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units, capsys):
     for more, message in (
         (("--chunkings", "5/2"), "not trained for it; choose one of 4/4, 8/2"),
         (("--chunkings", "16x4"), "neither 'full' nor SIZE"),

@@ -264,7 +264,7 @@ def test_a_part_keeps_what_is_missing():
 # ---- the command
 
 
-def test_score_writes_a_report_and_tells_of_keys(tmp_path, capsys):
+def test_score_writes_a_report_and_names_missing_keys(tmp_path, capsys):
     (tmp_path / "ref").write_text("a One, two\nb \u4f60\u597d WORLD\nc x\n", encoding="utf-8")
     (tmp_path / "hyp").write_text("a one two\nb \u4f60 world\nd x\n", encoding="utf-8")
     options = ("--unit", "mixed", "--ignore_case", "--ignore_punctuation")

@@ -197,7 +197,7 @@ def test_a_file_that_differs_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_second_save_writes_is_verified(
+def test_the_file_of_the_second_save_is_verified(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first file, which is measured, is correct; the second one, which would be kept, is wrong."""

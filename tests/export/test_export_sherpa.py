@@ -135,7 +135,7 @@ def test_the_command_and_the_remarks(exported: Exported, trained: TrainedModel, 
     )
 
 
-def test_what_sherpa_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+def test_models_that_sherpa_cannot_run_are_refused(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     for chunking in (Chunking(8, 0), Chunking(8, -1), FULL_CONTEXT):
         with pytest.raises(ValueError, match="left context of at least 1 chunk, such as 8/4, not"):
@@ -220,7 +220,7 @@ def shifted(trained: TrainedModel, samples: np.ndarray, seconds: float = 0.0) ->
 
 @needs_package
 @pytest.mark.parametrize("chunking", [Chunking(8, 2), Chunking(4, 4)], ids=str)
-def test_the_package_hears_the_tokens_of_our_runtime(
+def test_the_package_finds_the_tokens_of_our_runtime(
     exported: Exported, like_sherpa: TrainedModel, tmp_path: Path, chunking: Chunking
 ) -> None:
     sound = audio()
@@ -233,7 +233,7 @@ def test_the_package_hears_the_tokens_of_our_runtime(
 
 
 @needs_package
-def test_other_audio_is_heard_differently(exported: Exported, like_sherpa: TrainedModel, tmp_path: Path) -> None:
+def test_other_audio_gives_other_tokens(exported: Exported, like_sherpa: TrainedModel, tmp_path: Path) -> None:
     """Otherwise equal tokens would prove nothing."""
     sound = audio()
     first, second = (run_package(exported, tmp_path, samples, Chunking(8, 2)) for samples in (sound, sound[::-1]))

@@ -130,7 +130,7 @@ def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:
     return dataclasses.replace(trained, config=config)
 
 
-def test_what_the_runtime_cannot_run_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+def test_models_that_the_runtime_cannot_run_are_refused(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "onnx"
     with pytest.raises(ValueError, match="skips chunks of 1 frame; use a chunk size of 2 or more"):
         export_model(trained, path, wenet(Chunking(1, 4)))

@@ -129,7 +129,7 @@ def test_static_int8_obeys_batch(export: Callable[[str], Path], rows: int) -> No
 
 
 @needs_fbgemm
-def test_dynamic_int8_does_not(export: Callable[[str], Path]) -> None:
+def test_dynamic_int8_does_not_obey_batch(export: Callable[[str], Path]) -> None:
     """A loud neighbour changes its scale, so it is stepped one chunk at a time and never batched."""
     model, chunking = torch.jit.load(str(export("int8-dynamic"))), Chunking(4, 4)
     x = samples(0, 2, 12 * FRAME).float()

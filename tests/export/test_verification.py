@@ -30,7 +30,7 @@ def test_each_difference_alone_is_refused(field: str, value: float) -> None:
 @pytest.mark.parametrize(
     "value, target", [([1.0], [1.0, 2.0]), ([np.nan], [1.0]), ([1.0], [np.nan]), ([np.inf], [np.inf])]
 )
-def test_what_cannot_be_compared_differs(value: list[float], target: list[float]) -> None:
+def test_outputs_that_cannot_be_compared_differ(value: list[float], target: list[float]) -> None:
     assert relative_difference(np.array(value), np.array(target)) == np.inf
     assert relative_difference(np.array([2.0, 0.0]), np.array([2.0, -1.0])) == 0.5
 

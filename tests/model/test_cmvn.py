@@ -94,7 +94,7 @@ def test_shards_read_in_sequence_give_the_sums_of_their_list(compute, tmp_path, 
         compute(shards, "data.data_type=sequential")
 
 
-def test_unreadable_audio_is_counted_and_told(corpus, compute, tmp_path, capsys):
+def test_unreadable_audio_is_counted_and_reported(corpus, compute, tmp_path, capsys):
     corpus.with_name("u001.wav").write_bytes(b"")
     compute(corpus, "data.max_skipped=0.1")
     captured = capsys.readouterr()
@@ -131,7 +131,7 @@ def test_a_constant_bin_stays_finite(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"mean_stat": [1.0]}', '{"mean_stat": "x", "var_stat": [1], "frame_num": 1}', "\xff"]
 )
-def test_what_is_no_cmvn_file(tmp_path, content):
+def test_files_that_are_not_cmvn_are_refused(tmp_path, content):
     path = tmp_path / "cmvn"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=f"{path} is not a global_cmvn file .*: write it with tools/data/compute_cmvn"):

@@ -130,7 +130,7 @@ def test_batch(sizes: list[tuple[int, int]], seed: int) -> None:
         assert laws.difference(together[b : b + 1, :u], alone) <= laws.BOUND
 
 
-def test_positions_are_told_apart_and_have_no_limit() -> None:
+def test_positions_are_distinguished_and_have_no_limit() -> None:
     table = sinusoids(torch.arange(5000), 8, torch.zeros(()))
     assert table.shape == (5000, 8) and table.isfinite().all()
     assert torch.cdist(table[:200], table[:200]).add(torch.eye(200)).min() > 1e-2

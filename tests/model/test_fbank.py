@@ -135,7 +135,7 @@ def test_split_detects_a_remainder_that_is_one_sample_short() -> None:
     assert laws.split(broken, fbank.init_state(1), x, lengths, [400]) > 1e3 * laws.BOUND
 
 
-def test_a_frame_hears_nothing_of_the_future() -> None:
+def test_a_frame_does_not_depend_on_later_samples() -> None:
     fbank, x = Fbank(8000, 40), 0.1 * laws.noise(0, 1, 800)
     y = x.clone()
     y[:, 400:] = 0.5

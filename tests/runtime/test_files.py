@@ -36,7 +36,7 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.pt").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+def test_devices_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path in (pipe, tmp_path):
@@ -49,7 +49,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_file_to_write(tmp_path: Path) -> None:
     """/dev/full acts as a full disk. The old file stays."""
     (tmp_path / "model.pt").write_text("old")
     for writing in (replacing(tmp_path / "model.pt"), replacing_set(tmp_path, ["model.pt"])):

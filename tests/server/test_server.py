@@ -237,7 +237,7 @@ def test_frames_that_break_websockets_rules_are_answered_too(server: ServerProce
     assert "breaks the rules" in broken.failure and broken.close_code == 1002
 
 
-def test_many_sessions_at_once_read_what_each_says(server: ServerProcess) -> None:
+def test_many_sessions_at_once_get_their_own_texts(server: ServerProcess) -> None:
     texts = ["abcd", "dcba", "aa", "", "cab" * 4, "bd"] * 4
 
     async def run() -> list[Socket]:

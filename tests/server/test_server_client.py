@@ -151,7 +151,7 @@ def test_no_server_and_no_token(folder: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost", "localhost:x", "ws://", "localhost:99999", ""])
-def test_addresses_that_are_none(folder: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_addresses_are_refused(folder: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["client", url, str(folder / "one.wav")]) == 1
     assert capsys.readouterr().err == (
         f"error: '{url}' is not the address of a server, expected HOST:PORT, or a URL with ws://, wss://, http://, https://\n"

@@ -67,7 +67,7 @@ def test_mistakes_have_the_texts_of_wenets_server(text: str, message: str) -> No
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "{'signal':'start'}", "[" * 100000, '{"signal":' + "9" * 5000 + "}"])
-def test_what_is_no_json_is_refused(text: str) -> None:
+def test_messages_that_are_not_json_are_refused(text: str) -> None:
     assert error_of(text).message.startswith(("Wrong protocol: a text message is not JSON", "Unexpected signal type"))
 
 

@@ -50,7 +50,7 @@ def test_tls(fake_archive: Path, certificate: Path, tmp_path: Path, capsys: pyte
         (["--workers", "0"], "workers must be at least 1"),
     ],
 )
-def test_mistakes_of_the_operator_are_one_line(
+def test_mistakes_of_the_operator_give_one_line(
     fake_archive: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     assert main(["serve", str(fake_archive), "--port", "0", *flags]) == 1

@@ -140,7 +140,7 @@ def test_wrong_uploads_are_refused_with_a_reason(
     assert message in record["message"], record
 
 
-def test_of_a_damaged_file_the_text_before_the_damage_comes(server: ServerProcess) -> None:
+def test_a_damaged_file_gives_the_text_before_the_damage(server: ServerProcess) -> None:
     whole = recording("abcd")
     for query in ("", "?stream=true"):
         status, _, body = post(server, query, whole[: round(0.73 * len(whole))])
@@ -194,7 +194,7 @@ def test_a_form_with_two_files_is_refused(server: ServerProcess) -> None:
     assert status == 400 and "more than one file" in json.loads(answer)["message"]
 
 
-def test_who_hangs_up_with_all_of_a_streamed_answer_has_not_vanished(server: ServerProcess) -> None:
+def test_a_client_with_a_complete_streamed_answer_may_hang_up(server: ServerProcess) -> None:
     async def run() -> None:
         transcribed, vanished = _transcribed(server), await metric(server.url, "vanished_total")
         body = recording("ab")

@@ -51,7 +51,7 @@ def with_damage(tone_run, tmp_path_factory):
     return data_list
 
 
-def test_what_cannot_be_decoded_is_told(tone_run, paths, with_damage):
+def test_audio_that_cannot_be_decoded_is_reported(tone_run, paths, with_damage):
     skipped = average(paths, with_damage, 100, CPU).skipped
     assert [skip.key for skip in skipped] == ["bad"]
     measured = measure(load_model(paths[-1]), with_damage, CPU)

@@ -158,7 +158,7 @@ def test_muon_leaves_parameters_without_a_gradient(trained):
     assert len(optimizer.state) == len(list(model.decoder.parameters()))
 
 
-def test_a_torch_without_muon_is_told(trained, monkeypatch):
+def test_a_torch_without_muon_is_reported(trained, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(
         ValueError, match=r"training.optim.algorithm: muon needs torch 2.9 or later, and this is .*algorithm=adamw"

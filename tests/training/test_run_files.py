@@ -105,7 +105,7 @@ def test_writes_keep_their_order_and_the_first_failure_stops_those_after_it() ->
     assert done == [1]
 
 
-def test_what_is_written_is_the_state_of_then(recipe: RecipeConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_the_written_state_is_that_of_the_call(recipe: RecipeConfig, corpus: Corpus, tmp_path: Path) -> None:
     """Training changes weights and moments in place while the thread writes."""
     trainer = start(with_training(recipe, save_interval_steps=20, save_in_background=True), corpus, tmp_path / "run")
     save, gate, expected = run_files.save_training_state, threading.Event(), {}

@@ -98,7 +98,7 @@ def test_several_supervisions_are_several_utterances(lhotse: Any, manifests: Pat
     assert sorted(map(described, read_manifest(tmp_path / "long.jsonl.gz"))) == sorted(expected(manifests)[:2])
 
 
-def test_what_is_no_utterance_is_named(lhotse: Any, manifests: Path, tmp_path: Path) -> None:
+def test_entries_that_are_not_utterances_are_named(lhotse: Any, manifests: Path, tmp_path: Path) -> None:
     cuts = lhotse.load_manifest(manifests / "cuts.jsonl.gz").to_eager()
     first = next(iter(cuts))
     wrong = [

@@ -38,7 +38,7 @@ def damaged_list(folder: Path, data: bytes) -> Path:
     return path
 
 
-def test_what_is_wrong_with_utterances_is_counted_and_named(recipe: RecipeConfig, tmp_path: Path) -> None:
+def test_problems_of_utterances_are_counted_and_named(recipe: RecipeConfig, tmp_path: Path) -> None:
     good, torn = utterance_members("good", 1), utterance_members("torn", 2)
     members = [
         *good,
@@ -154,7 +154,7 @@ def test_the_status_of_a_command_counts_after_the_end_of_its_tar(recipe: RecipeC
     assert "ended with status 4" in dataset.skipped[0].reason
 
 
-def test_what_filters_leave_out_is_counted_in_each_epoch(recipe: RecipeConfig, tmp_path: Path) -> None:
+def test_utterances_that_filters_leave_out_are_counted_in_each_epoch(recipe: RecipeConfig, tmp_path: Path) -> None:
     path = write_shards(tmp_path, (6, 6))
     config = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, filters=Filters(longest_tokens=2)))
     dataset, found = source(config, path), []
@@ -189,7 +189,7 @@ def test_an_epoch_without_utterances_is_an_error(recipe: RecipeConfig, tmp_path:
         epoch(changed(recipe, max_skipped=1.0), path)
 
 
-def test_a_command_that_says_nothing_is_ended(
+def test_a_command_without_output_is_ended(
     recipe: RecipeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(byte_stream, "SILENCE_SECONDS", 0.2)

@@ -30,7 +30,7 @@ class SeesTooMuch(OneChunkEncoder):
         return out._replace(state=out.state._replace(position=out.state.position - 1000))
 
 
-def test_a_graph_that_sees_what_is_not_there_is_not_kept(
+def test_a_graph_that_sees_an_empty_cache_is_not_kept(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_archive, "OneChunkEncoder", SeesTooMuch)

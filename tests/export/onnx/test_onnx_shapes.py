@@ -73,7 +73,7 @@ def test_sherpas_graph_loads_in_silence(trained: TrainedModel, tmp_path: Path, p
     assert complaints([tmp_path / "model.onnx"]) == ""
 
 
-def test_a_product_with_the_shape_of_its_input_is_heard(
+def test_a_product_with_the_shape_of_its_input_is_detected(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The defect that this file guards against."""

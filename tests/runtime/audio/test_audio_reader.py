@@ -48,7 +48,7 @@ def test_resampling_keeps_a_tone() -> None:
 
 
 @pytest.mark.parametrize("rates", [(0, 8000), (8000, -1), (3999, 8000), (2**32 - 1, 8000)])
-def test_rates_outside_of_what_records_are_refused(rates: tuple[int, int]) -> None:
+def test_impossible_sample_rates_are_refused(rates: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="Hz is not accepted, expected 4000 to 384000 Hz"):
         Resampler(*rates)
 

@@ -100,7 +100,7 @@ def cut_off() -> Iterator[tuple[str, bytes]]:
             yield kind.name, content[: 2 * len(content) // 3]
 
 
-def test_what_is_cut_off_is_read_as_far_as_it_goes_or_refused() -> None:
+def test_truncated_files_are_read_to_their_end_or_refused() -> None:
     for name, content in cut_off():
         found, expected = ours(content), theirs(content)
         is_same = expected.error is not None or abs(found.seconds - expected.seconds) <= TOLERANCE

@@ -20,7 +20,7 @@ NOISE = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float
 
 
 @pytest.mark.parametrize("rate, channels, message", [(2_000_000_000, 1, "2000000000 Hz"), (16000, 200, "200 channels")])
-def test_numbers_of_a_header_are_not_believed(tmp_path: Path, rate: int, channels: int, message: str) -> None:
+def test_numbers_in_a_header_are_not_trusted(tmp_path: Path, rate: int, channels: int, message: str) -> None:
     header = struct.pack("<HHIIHH", 1, channels, rate, 0, 2 * channels, 16)
     content = (
         b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack("<I", 32000) + bytes(32000)
@@ -59,7 +59,7 @@ def test_a_format_that_needs_the_extra_names_it(tmp_path: Path, monkeypatch: pyt
         AudioReader(tmp_path / "a.m4a")
 
 
-def test_what_opens_other_files_is_no_audio(tmp_path: Path) -> None:
+def test_playlists_that_open_other_files_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("av")
     soundfile.write(tmp_path / "secret.wav", NOISE, 8000)
     for name, text in (

@@ -71,7 +71,7 @@ def test_a_wrong_choice_lists_the_devices(install, wanted: str, problem: str, li
     assert str(error.value).startswith(f"{problem}; choose one of: {listed}")
 
 
-def test_no_device_and_no_default_are_told(install) -> None:
+def test_no_device_and_no_default_are_reported(install) -> None:
     install(record("HDMI", inputs=0), default=-1)
     assert input_devices() == []
     with pytest.raises(ValueError, match="there is no input device: .* arecord"):
@@ -153,7 +153,7 @@ def test_a_recogniser_that_is_too_slow_loses_one_stretch_and_it_is_counted(insta
     assert np.array_equal(kept, np.arange(1000, 1500))  # the newest audio, without another gap
 
 
-def test_a_device_that_vanishes_is_told_after_its_last_block(install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_vanishes_is_reported_after_its_last_block(install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(microphone, "SILENT_SECONDS", 1e6)  # the state of the stream shows the end, not its silence
     fake = install(record("Mic"))
     with Microphone(choose_device()) as source:
@@ -165,7 +165,7 @@ def test_a_device_that_vanishes_is_told_after_its_last_block(install, monkeypatc
             next(blocks)
 
 
-def test_a_device_that_falls_silent_without_a_word_is_told_too(install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_stops_without_an_error_is_reported_too(install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(record("Mic"))
     monkeypatch.setattr(microphone, "SILENT_SECONDS", 0.2)
     with Microphone(choose_device()) as source, pytest.raises(OSError, match="stopped delivering audio"):
@@ -207,7 +207,7 @@ def block(start: int, count: int) -> AudioBlock:
     return AudioBlock(ramp(start, count).astype(np.int16), 100, 0.0)
 
 
-def test_a_patient_queue_loses_nothing_and_passes_an_error_on_last() -> None:
+def test_a_queue_that_waits_loses_nothing_and_raises_an_error_last() -> None:
     queue = BlockQueue(seconds=1.0)
 
     def fill() -> None:
@@ -227,7 +227,7 @@ def test_a_patient_queue_loses_nothing_and_passes_an_error_on_last() -> None:
     assert np.array_equal(np.concatenate(got), ramp(0, 1020)) and queue.lost_seconds == 0
 
 
-def test_a_closed_queue_frees_who_waits() -> None:
+def test_closing_a_queue_ends_waiting_calls() -> None:
     queue = BlockQueue(seconds=1.0)
     queue.put(block(0, 100))
     thread = threading.Thread(target=queue.put_when_free, args=(block(100, 100),))

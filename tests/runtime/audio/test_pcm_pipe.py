@@ -74,7 +74,7 @@ def test_any_cut_gives_the_same_samples(at: list[int], header: bool, extra: int)
     assert rate == 8000 and samples.dtype == np.int16 and np.array_equal(samples, SAMPLES)
 
 
-def test_bare_samples_are_16_khz_mono_unless_told_otherwise() -> None:
+def test_bare_samples_are_16_khz_mono_by_default() -> None:
     samples, rate = through_a_pipe([SAMPLES.tobytes()])
     assert rate == 16000 and np.array_equal(samples, SAMPLES.reshape(-1, 1))
 
@@ -143,12 +143,12 @@ def test_headers_of_several_programs_are_understood() -> None:
         (wav(SAMPLES.astype(np.float32), 8000, kind="MP3", subtype="MPEG_LAYER_III"), {}, "the bytes are an mp3 file"),
     ],
 )
-def test_what_is_no_audio_is_told(data: bytes, arguments: dict[str, int], message: str) -> None:
+def test_bytes_that_are_not_audio_are_reported(data: bytes, arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         through_a_pipe([data], **arguments)
 
 
-def test_a_pipe_ends_when_told_though_its_writer_does_not() -> None:
+def test_stop_ends_a_pipe_whose_writer_goes_on() -> None:
     reader, writer = os.pipe()
     with PcmPipe(reader) as source:
         os.write(writer, SAMPLES.tobytes())

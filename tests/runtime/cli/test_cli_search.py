@@ -93,7 +93,7 @@ def test_skipped_frames_are_skipped(folder: Path, capsys: pytest.CaptureFixture[
     assert scores[1] == [round(each.ctc_score, 4) for each in stream.finish()[-1].hypotheses] != scores[0]
 
 
-def test_unusable_hot_words_are_listed_and_counted_and_the_others_serve(
+def test_unusable_hot_words_are_listed_and_counted_and_the_others_are_used(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "mixed.txt"

@@ -34,7 +34,7 @@ USABLE = {"hot words": {"empty", "zeros", "null", "list", "text", "deep", "deep_
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_path_to_anything_else_is_one_line(
+def test_a_path_to_any_other_file_gives_one_line(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(good)
@@ -50,7 +50,7 @@ def test_a_path_to_anything_else_is_one_line(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e308", "1e400", "9" * 30, "9" * 5000, "-1", "0"])
-def test_numbers_out_of_every_range_are_one_line(good: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+def test_numbers_out_of_range_give_one_line(good: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
     options = (
         "chunk left commit_seconds beam_size ctc_weight reverse_weight blank_penalty length_penalty token_threshold "
         "blank_skip_threshold rule1_seconds rule2_seconds rule3_seconds rule3_silence_seconds rule3_extra_seconds "

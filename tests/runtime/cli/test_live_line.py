@@ -99,7 +99,7 @@ def test_committed_text_is_plain_and_the_rest_dim(terminal: Terminal) -> None:
     assert rows((Piece("abcde\u0301f"),), 5) == ["abcde\u0301", "f"]  # an accent needs no room of its own
 
 
-def test_of_a_line_higher_than_the_terminal_the_end_is_shown(terminal: Terminal) -> None:
+def test_a_line_higher_than_the_terminal_shows_its_end(terminal: Terminal) -> None:
     terminal.resize(10, 4)
     line = LiveLine(terminal)
     line.end("kept")

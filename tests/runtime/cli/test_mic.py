@@ -73,9 +73,7 @@ def test_ctrl_c_ends_with_the_whole_text(model: Path, plays: Callable, capsys: p
     assert fake.streams[0].closed and signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_pause_ends_a_line_unless_told_otherwise(
-    model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pause_ends_a_line_by_default(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     plays(says("ab" + PAUSE + "cd"))
     assert run(model) == 0 and capsys.readouterr().out == "a b\nc d\n"
     assert run(model, "--rule2_seconds", "off") == 0 and capsys.readouterr().out == "a b c d\n"
@@ -106,7 +104,7 @@ def test_the_model_is_loaded_and_warm_before_the_device_opens(
     assert run(model) == 0 and events == ["warm", "opened"]
 
 
-def test_what_is_saved_is_what_was_recognised(
+def test_the_saved_audio_is_the_recognised_audio(
     model: Path, plays: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "saved.wav"
@@ -121,7 +119,7 @@ def test_what_is_saved_is_what_was_recognised(
     assert capsys.readouterr().out == heard and heard.count("\n") == 2
 
 
-def test_seconds_end_to_the_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
+def test_seconds_ends_at_the_exact_sample(model: Path, plays: Callable, tmp_path: Path) -> None:
     plays(says("abcdabcd", then=lambda: None))
     assert run(model, "--seconds", "0.5001", "--save", tmp_path / "a.wav") == 0
     assert soundfile.info(tmp_path / "a.wav").frames == 4001
@@ -201,7 +199,7 @@ def test_a_full_disk_leaves_a_whole_file_and_an_honest_summary(
     assert last == f"error: {saved} cannot be written (File too large); free some space, or name another place"
 
 
-def test_a_muted_microphone_is_told_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_muted_microphone_is_reported_once(model: Path, plays: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     for text, count in (("          " * 4, 1), (" " * 10 + "a" + " " * 30, 0)):
         plays(says(text))
         assert run(model, "--mode", "ctc_greedy_search") == 0
@@ -250,7 +248,7 @@ def test_latency_is_counted_from_the_end_of_what_was_decoded(
         ([], "device 0 'Mic' (ALSA) is busy or unplugged"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_give_one_line(
     model: Path, plays: Callable, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     plays(says("a"), refuses=lambda *_: UNAVAILABLE)
@@ -259,7 +257,7 @@ def test_mistakes_are_one_line(
     assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
-def test_a_missing_package_is_one_line(
+def test_a_missing_package_gives_one_line(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)

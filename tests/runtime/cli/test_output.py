@@ -76,7 +76,7 @@ def test_one_file_for_all(folder: Path, run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["all"], "nothing temporary is left"
 
 
-def test_what_fails_leaves_no_file_and_what_is_damaged_its_beginning(folder: Path, run, tmp_path: Path) -> None:
+def test_failed_recordings_leave_no_file_and_damaged_ones_their_beginning(folder: Path, run, tmp_path: Path) -> None:
     names = ("broken.wav", "header.wav", "cut.wav", "one.wav")
     status, _, err = run(*names, "--output", f"{tmp_path}/")
     assert status == 1 and err.count("error: ") == 4 and "3 of 4 files could not be transcribed to their end" in err
@@ -132,7 +132,7 @@ def test_an_interrupted_command_leaves_the_old_file(folder: Path, run, tmp_path:
         (["one.wav", "--silence_probability", "2"], "silence_probability must lie between 0 and 1"),
     ],
 )
-def test_wrong_places_and_values_are_one_line(
+def test_wrong_places_and_values_give_one_line(
     run, folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -143,7 +143,7 @@ def test_wrong_places_and_values_are_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (folder / "model.pt").stat().st_size > 1000
 
 
-def test_a_folder_that_cannot_be_written_is_known_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -116,7 +116,7 @@ def test_real_time_waits_for_the_audio(
         (["{}/model.pt", "{}/one.wav", "--beam_size", "0"], "beam_size must be at least 1, found 0"),
     ],
 )
-def test_user_errors_are_one_line(
+def test_user_errors_give_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     arguments = ["transcribe", *(argument.format(folder) for argument in arguments)]
@@ -148,7 +148,7 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
     assert "is not an exported model" in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_no_traceback(folder: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(folder: Path) -> None:
     files = [str(folder / "one.wav")] * 20
     program = [sys.executable, "-m", "wenet_fusion_runtime.cli"]
     command = [*program, "transcribe", str(folder / "model.pt"), *files, "--partials"]

@@ -24,7 +24,7 @@ def shown(results: list[Result]) -> list[tuple]:
     ]
 
 
-def test_sessions_read_what_streams_read(engine: Engine) -> None:
+def test_sessions_have_the_texts_of_streams(engine: Engine) -> None:
     texts = ["abcd", "dcba", "", "a a a", "dd", "cab" * 5]
     clients = [(text, chunk, Client(engine, chunk=chunk)) for text in texts for chunk in (4, 8)]
     for text, _, client in clients:
@@ -40,7 +40,7 @@ def test_sessions_read_what_streams_read(engine: Engine) -> None:
     assert found.search_seconds > 0
 
 
-def test_updates_tell_the_course_of_a_session(engine: Engine) -> None:
+def test_updates_describe_the_course_of_a_session(engine: Engine) -> None:
     client = Client(engine, chunk=4)
     client.say(speak("abc"))
     *before, last = client.wait().updates
@@ -52,7 +52,7 @@ def test_updates_tell_the_course_of_a_session(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 8 * FRAME - 800, 8 * FRAME])
-def test_every_length_comes_to_its_end(engine: Engine, length: int) -> None:
+def test_audio_of_every_length_is_decoded_to_its_end(engine: Engine, length: int) -> None:
     samples = speak("abcd")[:length]
     client = Client(engine)
     client.say(samples)

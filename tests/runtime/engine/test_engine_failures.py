@@ -107,7 +107,7 @@ def test_a_worker_outlives_a_stream_that_breaks(engine: Engine, monkeypatch: pyt
     assert good.wait().text == "a b c d" and engine.drain(PATIENCE) == 0
 
 
-def test_what_takes_updates_and_raises_ends_its_session_only(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_ends_its_session_only(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     updates: list[Update] = []
 
     def broken(update: Update) -> None:
@@ -171,7 +171,7 @@ def test_closed_sessions_are_silent_and_free() -> None:
         assert (found.opened, found.finished, found.closed, found.refused, found.sessions) == (3, 1, 2, 1, 0)
 
 
-def test_a_session_may_be_closed_by_what_takes_its_updates(engine: Engine) -> None:
+def test_a_session_may_be_closed_by_its_callback(engine: Engine) -> None:
     box: list[Session] = []
     updates: list[Update] = []
 

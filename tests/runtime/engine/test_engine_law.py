@@ -146,13 +146,13 @@ def recognizer(
 
 @settings(max_examples=25, deadline=None)
 @given(clients=CLIENTS)
-def test_a_stream_reads_in_any_company_what_it_reads_alone(recognizer: Recognizer, clients: list[Client]) -> None:
+def test_a_stream_has_the_same_results_in_any_batch_as_alone(recognizer: Recognizer, clients: list[Client]) -> None:
     assert differences(recognizer, clients) == []
 
 
 @settings(max_examples=25, deadline=None)
 @given(clients=CLIENTS, mode=st.sampled_from(MODES))
-def test_in_every_mode(clients: list[Client], mode: str) -> None:
+def test_the_batch_law_holds_in_every_mode(clients: list[Client], mode: str) -> None:
     assert differences(Recognizer(make_model(), DecodingOptions(mode, endpoint=SHORT_SEGMENTS)), clients) == []
 
 
@@ -191,7 +191,7 @@ def test_the_law_catches_seeded_bugs(bug: type[LoudnessModel]) -> None:
     assert differences(Recognizer(make_model(bug(shares_past=0.5)), options), clients) != []
 
 
-def test_a_step_that_fails_for_the_batch_fails_only_whom_it_fails_alone() -> None:
+def test_a_failed_batch_fails_only_the_streams_that_fail_alone() -> None:
     class Picky(LoudnessModel):
         def step(self, samples: torch.Tensor, *rest: Any) -> Any:
             if float(samples.abs().max()) > 0.9:
@@ -207,7 +207,7 @@ def test_a_step_that_fails_for_the_batch_fails_only_whom_it_fails_alone() -> Non
     assert found[2].scores.ids[0, 0] == 4 and found[0].scores.ids[0, 0] == 3
 
 
-def test_what_is_kept_of_a_batch_is_its_own_row() -> None:
+def test_a_stream_keeps_only_its_own_row_of_a_batch() -> None:
     """Rescoring keeps encoder frames for a whole segment: views would keep those of all neighbours alive."""
     recognizer = Recognizer(make_model())
     streams = [recognizer.create_stream() for _ in range(4)]

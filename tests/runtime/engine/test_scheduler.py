@@ -69,7 +69,7 @@ def test_a_job_is_due_when_its_block_is_complete(schedule: Scheduler) -> None:
     assert job.phase is Phase.QUEUED
 
 
-def test_what_is_left_counts_and_the_end_is_due(schedule: Scheduler) -> None:
+def test_undecoded_audio_counts_and_the_end_is_due(schedule: Scheduler) -> None:
     job = add(schedule)
     push(schedule, job, CHUNK)
     take(schedule)
@@ -92,7 +92,7 @@ def test_a_resampler_may_have_more_than_it_seems(schedule: Scheduler) -> None:
     assert job.phase is Phase.IDLE
 
 
-def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: Scheduler, clock: Clock) -> None:
+def test_jobs_of_one_group_share_a_step_in_the_order_of_arrival(schedule: Scheduler, clock: Clock) -> None:
     jobs = [add(schedule, chunk) for chunk in (4, 8, 4, 4, 8)]
     for job in jobs[::-1]:
         clock.now += 1.0
@@ -102,7 +102,7 @@ def test_those_of_one_kind_share_a_step_in_the_order_of_their_coming(schedule: S
     assert take(schedule) == [jobs[3], jobs[2], jobs[0]]
 
 
-def test_a_batch_has_an_end(schedule: Scheduler) -> None:
+def test_the_size_of_a_batch_is_limited(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(6)]
     for job in jobs:
         push(schedule, job, CHUNK)
@@ -127,7 +127,7 @@ def seconds_to_wait(schedule: Scheduler) -> float:
     return schedule._seconds_to_wait(next(iter(schedule._queues.values())))
 
 
-def test_nobody_waits_for_nobody(schedule: Scheduler, clock: Clock) -> None:
+def test_a_job_does_not_wait_if_no_other_is_expected(schedule: Scheduler, clock: Clock) -> None:
     job, other, different = add(schedule), add(schedule), add(schedule, 8)
     push(schedule, different, CHUNK)
     push(schedule, job, CHUNK)
@@ -163,7 +163,7 @@ def test_the_wait_is_bounded(schedule: Scheduler, clock: Clock) -> None:
     assert seconds_to_wait(schedule) == 0.0 and take(schedule) == [early]
 
 
-def test_a_removed_job_holds_nothing_and_is_nowhere(schedule: Scheduler) -> None:
+def test_a_removed_job_holds_nothing_and_is_not_queued(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(3)]
     push(schedule, jobs[0], 10)
     push(schedule, jobs[1], CHUNK)
@@ -189,7 +189,7 @@ def test_a_queued_job_that_is_removed_is_not_taken(schedule: Scheduler) -> None:
     assert take(schedule) == [jobs[1]]
 
 
-def test_room_is_for_so_many_jobs_and_so_much_audio(schedule: Scheduler) -> None:
+def test_jobs_and_audio_are_limited(schedule: Scheduler) -> None:
     jobs = [add(schedule) for _ in range(8)]
     assert schedule.add(Job(RECOGNIZER.create_stream(), print)) == "the limit of 8 open sessions is reached"
     schedule.remove(jobs[0])

@@ -283,7 +283,7 @@ def test_threads(tmp_path: Path) -> None:
         (GRAPHS["step.onnx"], None, 2, "step.onnx: its inputs state_2 differ from meta.json"),
     ],
 )
-def test_graphs_that_are_not_what_meta_describes(step: bytes, rescore: bytes | None, state: int, message: str) -> None:
+def test_graphs_unlike_the_metadata_are_refused(step: bytes, rescore: bytes | None, state: int, message: str) -> None:
     meta = parse_meta(onnx_record() | {"state": onnx_record()["state"][:state]}, "memory")
     with pytest.raises(ValueError, match=message):
         OnnxBackend(step, rescore, meta)

@@ -135,7 +135,7 @@ def test_the_scores_of_the_decoders_are_compared(tmp_path: Path, scores: np.ndar
         model.rescore([np.zeros((1, 3, 2), np.float32)], [(3,)])
 
 
-def test_callers_are_told_their_own_mistakes(tmp_path: Path) -> None:
+def test_mistakes_of_callers_are_not_faults_of_the_model(tmp_path: Path) -> None:
     model = load_model(save_archive(tmp_path / "model.zip"))
     for samples, left in ((ONE_CHUNK[:, 1:], 1), (ONE_CHUNK, 2)):
         with pytest.raises(ValueError) as error:
@@ -172,7 +172,7 @@ def test_a_fault_that_shows_late_blames_the_model_and_no_client(
         assert "Traceback" not in caplog.text
 
 
-def test_a_stream_that_the_model_cannot_begin_is_no_option_of_a_client(tmp_path: Path) -> None:
+def test_a_model_that_cannot_begin_a_stream_is_not_blamed_on_the_client(tmp_path: Path) -> None:
     recognizer = Recognizer(save_archive(tmp_path / "model.zip"))
 
     def broken(*_: Any) -> Any:

@@ -45,7 +45,7 @@ def members(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_files_that_are_no_exported_model(tmp_path: Path, folder: Path) -> None:
+def test_files_that_are_not_exported_models_are_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty.pt").touch()
     (tmp_path / "random.pt").write_bytes(np.random.default_rng(0).bytes(2000))
     for kind in SAVERS:

@@ -120,7 +120,7 @@ def test_a_wrong_family_is_not_blamed_on_the_file(
 @pytest.mark.parametrize(
     ("measured", "threads", "expected"), [(1, 1, NativeBackend), (0, 1, OnnxBackend), (1, 2, OnnxBackend)]
 )
-def test_auto_takes_what_was_measured_to_be_faster(
+def test_auto_takes_the_backend_that_was_measured_to_be_faster(
     installed_kernels: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

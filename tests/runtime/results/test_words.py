@@ -134,7 +134,7 @@ def check_committed(
     st.integers(0, 10**6), st.sampled_from([UNSURE, PIECES]), st.sampled_from(MODES), st.sampled_from([1.0, 3.0, 6.0]),
     st.sampled_from([None, 0.04, 0.3, 1.0]),
 )  # fmt: skip
-def test_what_is_committed_never_changes(
+def test_committed_words_never_change(
     seed: int, model: AcousticModel, mode: str, sharpness: float, commit_seconds: float | None
 ) -> None:
     check_committed(seed, model, mode, sharpness, commit_seconds)
@@ -150,7 +150,7 @@ def test_greedy_commits_at_once_and_the_beam_in_time() -> None:
     assert shares[0] < shares[1] < shares[2] < 1 and shares[2] > 0.5
 
 
-def test_the_law_catches_a_promise_by_the_best_hypotheses_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_law_catches_commits_by_the_best_hypotheses_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeded bug: words that the two best hypotheses share count as committed, without the rest of the beam."""
     original = prefix_beam._common_length
     monkeypatch.setattr(prefix_beam, "_common_length", lambda sequences: original(sequences[:2]))
@@ -161,9 +161,7 @@ def test_the_law_catches_a_promise_by_the_best_hypotheses_alone(monkeypatch: pyt
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(MODES), st.sampled_from([0.04, 0.2, 0.5]), st.lists(st.integers(0, 80)))
-def test_what_is_decided_does_not_depend_on_how_frames_arrive(
-    seed: int, mode: str, age: float, cuts: list[int]
-) -> None:
+def test_final_words_do_not_depend_on_how_frames_arrive(seed: int, mode: str, age: float, cuts: list[int]) -> None:
     scores = random_scores(np.random.default_rng(seed), 80, 2.0)
     options = DecodingOptions(mode, 4, endpoint=EndpointRules(0.4, 0.12, 0.8, 0.08), commit_seconds=age)
     found = []
@@ -175,7 +173,7 @@ def test_what_is_decided_does_not_depend_on_how_frames_arrive(
     assert found[0] == found[1]
 
 
-def test_decided_tokens_are_shared_by_all_hypotheses_and_the_best_one_stays() -> None:
+def test_final_tokens_are_shared_by_all_hypotheses_and_the_best_one_stays() -> None:
     scores = random_scores(np.random.default_rng(3), 60, 3.0)
     search, plain = PrefixBeamSearch(8), PrefixBeamSearch(8)
     for each in (search, plain):
@@ -190,7 +188,7 @@ def test_decided_tokens_are_shared_by_all_hypotheses_and_the_best_one_stays() ->
     assert search.hypotheses(8) == [each for each in plain.hypotheses(8) if each.ids[:old] == best.ids[:old]]
 
 
-def test_deciding_early_changes_no_text_of_a_search_that_is_sure() -> None:
+def test_early_commits_change_no_text_of_a_certain_search() -> None:
     """Without rescoring, hot words and language model, no later frame could change the order of old texts."""
     for seed in range(10):
         scores = random_scores(np.random.default_rng(seed), 300, 5.0)

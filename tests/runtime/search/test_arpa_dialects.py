@@ -54,6 +54,6 @@ def test_words_in_another_unicode_form_are_found(tmp_path: Path) -> None:
         ("\\data\\", "x\n" * 2000 + "\\data\\", ":1: the file begins with 'x', expected"),
     ],
 )
-def test_what_no_program_writes_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_files_that_no_program_writes_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(tmp_path, ARPA.replace(old, new))

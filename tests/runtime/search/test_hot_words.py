@@ -89,7 +89,7 @@ def test_the_score_of_a_text_is_that_of_the_phrases_that_occur_in_it(kind: str, 
 
 @settings(max_examples=200, deadline=None)
 @given(kind=st.sampled_from(sorted(VOCABULARIES)), data=st.data())
-def test_no_unit_gains_more_than_its_bound_and_what_is_not_complete_is_only_lent(
+def test_no_token_gains_more_than_its_bound_and_incomplete_phrases_lose_their_score(
     kind: str, data: st.DataObject
 ) -> None:
     units = VOCABULARIES[kind]
@@ -193,12 +193,12 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize("units, hot_word, problem", PROBLEMS)
-def test_what_is_wrong_with_a_phrase(units: Vocabulary, hot_word: HotWord, problem: str) -> None:
+def test_invalid_phrases_are_explained(units: Vocabulary, hot_word: HotWord, problem: str) -> None:
     checked = check_hot_words([hot_word], units)
     assert checked.problems == (problem,) and checked.usable == ()
 
 
-def test_all_problems_are_told_at_once_and_the_rest_is_usable() -> None:
+def test_all_problems_are_reported_at_once_and_the_rest_is_usable() -> None:
     given = [
         HotWord("one", 1.0, "f:1"),
         HotWord("six"),

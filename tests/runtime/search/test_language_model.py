@@ -179,7 +179,7 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path, form: str) -> None:
 
 
 @needs_kenlm
-def test_binary_files_are_told_by_their_content(tmp_path: Path) -> None:
+def test_binary_files_are_recognised_by_their_content(tmp_path: Path) -> None:
     model = load(tmp_path, lmplz_expected.BINARY, "model")
     assert isinstance(model, language_model.KenlmModel)
     np.testing.assert_allclose(scores(model, ["she"])[0], -1.0432179, rtol=1e-6)
@@ -187,7 +187,7 @@ def test_binary_files_are_told_by_their_content(tmp_path: Path) -> None:
 
 @needs_kenlm
 @pytest.mark.parametrize("kept", [64, 400, 900])
-def test_a_damaged_binary_file_is_one_message(tmp_path: Path, kept: int) -> None:
+def test_a_damaged_binary_file_gives_one_message(tmp_path: Path, kept: int) -> None:
     with pytest.raises(ValueError, match=r"lm.bin: KenLM cannot read it \(.*; make it again with build_binary"):
         load(tmp_path, lmplz_expected.BINARY[:kept], "lm.bin")
 
@@ -238,7 +238,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_one_message_with_its_line(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_gives_one_message_with_its_line(tmp_path: Path, damage: str) -> None:
     content, message = DAMAGES[damage]
     with pytest.raises(ValueError, match=r"lm\.arpa" + message if message.startswith(":") else message) as caught:
         load(tmp_path, content)

@@ -19,7 +19,7 @@ def test_score_is_the_weighted_sum_and_ranks() -> None:
     assert [hypothesis.ctc_score for hypothesis in ranked] == [-2.0, -1.0]
 
 
-def test_what_the_search_added_weighs_as_much_as_all_that_was_heard() -> None:
+def test_scores_that_the_search_adds_keep_their_share_in_rescoring() -> None:
     added = FIRST._replace(context_score=3.0, lm_score=-1.0, length_score=-0.5)
     heard = rescore([added._replace(context_score=0.0, lm_score=0.0, length_score=0.0)], DECODERS[:1], 0.5, 0.25)[0]
     found = rescore([added], DECODERS[:1], 0.5, 0.25)[0]

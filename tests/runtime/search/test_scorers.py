@@ -171,7 +171,7 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(
     assert cut.hypotheses(4) == whole.hypotheses(4)
 
 
-def test_what_a_hot_word_may_lift_is_not_pruned() -> None:
+def test_tokens_that_a_hot_word_may_raise_are_not_pruned() -> None:
     scores = FrameScores(np.float32([[-0.1, -2.5, -13.0, -13.0]]), np.array([[3, 0, 4, 5]]), np.float32([-2.5]))
     found = {}
     for boost in (0.0, 5.0, 14.0):

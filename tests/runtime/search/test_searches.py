@@ -239,7 +239,7 @@ def test_beam_must_hold_something() -> None:
         PrefixBeamSearch(0)
 
 
-def test_units_far_below_the_best_are_not_considered() -> None:
+def test_tokens_far_below_the_best_are_pruned() -> None:
     log_probs = np.log(np.array([[0.9, 0.06, 0.04 - 1e-4]] * 2, dtype=np.float32))
     scores = FrameScores(log_probs, np.array([[1, 2, 3]] * 2), np.log(np.full(2, 1e-4, dtype=np.float32)))
     units = {}
@@ -252,7 +252,7 @@ def test_units_far_below_the_best_are_not_considered() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([1.0, 3.0]), skip=st.sampled_from([0.5, 0.8, 1.0]))
-def test_what_is_not_considered_is_as_if_it_were_impossible(seed: int, threshold: float, skip: float) -> None:
+def test_pruned_tokens_count_as_impossible(seed: int, threshold: float, skip: float) -> None:
     """Blank keeps its probability in skipped frames; the same token before and after such a frame counts twice."""
     scores = random_scores(seed, 5, 4, sharpness=3.0)
     limit = np.maximum(scores.log_probs[:, :1], scores.blank[:, None]) - threshold

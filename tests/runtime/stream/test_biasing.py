@@ -147,7 +147,7 @@ def test_greedy_streams_refuse_a_context_unread() -> None:
     assert stream.set_context(" \n") == ()
 
 
-def test_words_that_cannot_be_used_are_one_message_and_change_nothing() -> None:
+def test_unusable_words_give_one_message_and_change_nothing() -> None:
     stream = RECOGNIZERS[PREFIX_BEAM].create_stream(hot_words=[HotWord("a")])
     before = stream.biasing
     with pytest.raises(ValueError, match="2 hot words cannot be used:\nhot word 'x': no token is 'x'\nhot word '': is"):

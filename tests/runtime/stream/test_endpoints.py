@@ -77,7 +77,7 @@ def test_an_early_or_short_silence_does_not_close() -> None:
     assert closings((speech(12) + silence(6) + speech(5) + silence(3) + speech(1))[:29]) == []
 
 
-def test_closes_in_any_case_in_the_end() -> None:
+def test_closes_at_the_latest_after_the_extra_time() -> None:
     assert closings(speech(65)) == [(30, "rule3"), (60, "rule3")]
 
 
@@ -249,7 +249,7 @@ def test_thousands_of_segments_in_one_stream(mode: str) -> None:
     assert len(uncut) == 1 and joined_ids(results) == joined_ids(uncut)
 
 
-def test_a_request_closes_what_is_open_also_nothing() -> None:
+def test_a_request_closes_the_open_segment_even_if_it_is_empty() -> None:
     scores = random_scores(np.random.default_rng(2), 30)
     results = decode(scores, DecodingOptions(GREEDY), closes=[12])
     assert [(r.endpoint, r.end_seconds) for r in results] == [

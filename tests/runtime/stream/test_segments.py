@@ -98,7 +98,7 @@ def test_silence_gives_empty_segments() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_token_cut_by_the_last_limit_is_not_heard_twice(mode: str) -> None:
+def test_a_token_cut_by_the_last_limit_is_not_recognised_twice(mode: str) -> None:
     scores, encoder_out = frames_of("a", frames=40)  # nothing but one long token: segments close within it
     results = decode(scores, encoder_out, [], replace(SHORT, mode=mode))
     assert len(results) > 2

@@ -132,7 +132,7 @@ def test_the_command_runs_every_file(folder: Path, capsys: pytest.CaptureFixture
             assert len(capsys.readouterr().out.strip()) > 4
 
 
-def test_what_training_leaves_is_explained(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_of_training_are_explained(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train.yaml", "units.txt", "final.pt"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     command = f"python wenet/bin/export_jit.py --config {tmp_path}/train.yaml --checkpoint {tmp_path}/final.pt"

@@ -158,7 +158,7 @@ def wenet_checkpoint() -> dict[str, torch.Tensor]:
     return {f"{name}": torch.zeros(2) for name in ("encoder.global_cmvn.mean", "ctc.ctc_lo.weight")}
 
 
-def test_what_people_give_by_mistake(tmp_path: Path) -> None:
+def test_files_given_by_mistake_are_explained(tmp_path: Path) -> None:
     torch.save(wenet_checkpoint(), tmp_path / "final.pt")
     torch.save({"model": {"joiner.weight": torch.zeros(1)}}, tmp_path / "icefall.pt")
     torch.jit.save(torch.jit.script(Transducer()), str(tmp_path / "jit_script.pt"))

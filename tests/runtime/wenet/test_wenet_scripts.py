@@ -257,7 +257,7 @@ def test_latency_and_geometry(reader: Path) -> None:
     assert len(padded(load_model(reader), np.zeros(0, np.float32))) == 8 * 640 + 720
 
 
-def test_what_a_script_refuses_is_named(tmp_path: Path) -> None:
+def test_errors_of_a_script_are_named(tmp_path: Path) -> None:
     """All of torch's errors here begin with the same sentence; the last line has the cause."""
     model, samples = load_model(save_script(tmp_path, FakeWenet(Shape(positions=20)))), speak("abcd")
     with pytest.raises(

@@ -134,7 +134,7 @@ def test_the_text_of_the_microphone_is_that_of_the_file(open_page: OpenPage, spe
     assert all(text.startswith(firm) for firm, _ in partials)  # and final words stay
 
 
-def test_stopping_early_loses_nothing_that_was_heard(open_page: OpenPage) -> None:
+def test_stopping_early_loses_no_recorded_word(open_page: OpenPage) -> None:
     page = open_page()
     page.locator("#record").click()
     expect(page.locator(".open p")).to_contain_text("two one three three")
@@ -179,7 +179,7 @@ def test_a_lost_connection_costs_no_word(chromium: Any, server: ServerProcess, t
         assert page.get_by_role("alert").count() == 0
 
 
-def test_what_is_chosen_reaches_the_server(open_page: OpenPage, speech: Path, text: str) -> None:
+def test_options_reach_the_server(open_page: OpenPage, speech: Path, text: str) -> None:
     """Including a context, which is too long for a URL."""
     context = " ".join(["Then the talk turned to something else."] * 400)
     page = open_page(

@@ -81,7 +81,7 @@ def test_lengths_are_exact(page: Any, rates: tuple[int, int], count: int) -> Non
 
 
 @pytest.mark.parametrize("rates", RATES)
-def test_what_both_rates_can_carry_is_kept_in_its_place(page: Any, rates: tuple[int, int]) -> None:
+def test_frequencies_that_both_rates_can_carry_are_kept_in_place(page: Any, rates: tuple[int, int]) -> None:
     for share in (0.01, 0.3, 0.7, 0.89):  # of half the lower rate
         hertz = share * min(rates) / 2
         found, wanted = resampled(page, tone(hertz, rates[0]), rates), tone(hertz, rates[1])
@@ -90,7 +90,7 @@ def test_what_both_rates_can_carry_is_kept_in_its_place(page: Any, rates: tuple[
 
 
 @pytest.mark.parametrize("rates", [rates for rates in RATES if rates[0] > rates[1]])
-def test_what_the_lower_rate_cannot_carry_is_gone(page: Any, rates: tuple[int, int]) -> None:
+def test_frequencies_that_the_lower_rate_cannot_carry_are_removed(page: Any, rates: tuple[int, int]) -> None:
     """Without the filter the tone would alias at full level."""
     for share in (1.01, 1.3, 1.9):
         found = resampled(page, tone(share * rates[1] / 2, rates[0]), rates)

@@ -241,7 +241,7 @@ def test_a_phone_never_scrolls_sideways(open_page: OpenPage, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(open_page: OpenPage, recording: Path, scheme: str) -> None:
+def test_text_has_enough_contrast(open_page: OpenPage, recording: Path, scheme: str) -> None:
     """Contrast of at least 4.5 to 1, as WCAG 2.1 asks for text."""
     page = open_page(color_scheme=scheme)
     drop(page, recording)

@@ -206,7 +206,7 @@ def test_telephone_audio(server: ServerProcess) -> None:
     asyncio.run(run())
 
 
-def test_mistakes_are_told_and_the_session_goes_on(server: ServerProcess) -> None:
+def test_mistakes_are_reported_and_the_session_goes_on(server: ServerProcess) -> None:
     mistakes: list[tuple[str, str]] = [
         ("{", "not JSON"),
         ("[1]", 'an object with a text "type"'),

@@ -180,7 +180,7 @@ def test_floods_of_events_cost_others_nothing(tmp_path_factory: pytest.TempPathF
         asyncio.run(run(server))
 
 
-def test_a_server_that_stops_sends_what_it_has_heard(tmp_path: Path) -> None:
+def test_a_server_that_stops_sends_the_text_so_far(tmp_path: Path) -> None:
     with ServerProcess(save_archive(tmp_path / "model.zip"), "--drain_seconds", 1) as server:
 
         async def run() -> None:

@@ -64,7 +64,7 @@ def test_the_same_vocabulary_is_copied_bit_for_bit(recipe):
     assert transfer.new == transfer.left_over == transfer.new_tokens == []
 
 
-def test_what_is_new_and_what_is_left_over_is_told(recipe):
+def test_new_and_unused_weights_are_reported(recipe):
     checkpoint = random_checkpoint(recipe)
     decoder = dataclasses.replace(recipe.model.decoder, layers=recipe.model.decoder.layers + 1, reverse_layers=0)
     loss = dataclasses.replace(recipe.model.loss, reverse_weight=0.0)
