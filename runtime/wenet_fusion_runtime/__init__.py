@@ -25,6 +25,7 @@ from wenet_fusion_runtime.search.language_models.language_model import LanguageM
 from wenet_fusion_runtime.search.modes import MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions, ResolvedOptions
 from wenet_fusion_runtime.stream.endpoints import FILE_ENDPOINTS, LIVE_ENDPOINTS, EndpointRules
+from wenet_fusion_runtime.stream.installed_model import InstalledModel, installed_model
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step, transcribe_offline
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 from wenet_fusion_runtime.stream.stream import Stream
@@ -46,6 +47,7 @@ __all__ = [
     "Histogram",
     "HotWord",
     "Hypothesis",
+    "InstalledModel",
     "LanguageModel",
     "Meta",
     "Recognizer",
@@ -60,6 +62,7 @@ __all__ = [
     "Word",
     "check_hot_words",
     "decode_rows",
+    "installed_model",
     "joined_words",
     "load_audio",
     "load_formatter",

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from wenet_fusion_runtime.cli import client, info, mic, serve, transcribe
 from wenet_fusion_runtime.cli.command import PROGRAM
-from wenet_fusion_runtime.console import HelpFormatter, exit_status
+from wenet_fusion_runtime.cli.model_argument import with_installed_model
+from wenet_fusion_runtime.console import HelpFormatter, exit_status, print_error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +28,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = build_parser().parse_args(arguments)
+    try:
+        completed = with_installed_model(sys.argv[1:] if arguments is None else arguments)
+    except (OSError, ValueError) as error:
+        print_error(error)
+        return 1
+    options = build_parser().parse_args(completed)
     return exit_status(lambda: options.run(options), options.traceback)
 
 

@@ -47,7 +47,8 @@ def add_command(
             type=Path,
             metavar="MODEL",
             help="model file that wenet-fusion export wrote; or a model that WeNet's scripts exported: a folder with "
-            "final.zip or encoder.onnx, or a streaming file for sherpa-onnx",
+            "final.zip or encoder.onnx, or a streaming file for sherpa-onnx (default: the installed package "
+            "wenet_fusion_model, with its language model)",
         )
         command.add_argument(
             "--units",

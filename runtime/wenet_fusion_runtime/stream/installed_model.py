@@ -1,0 +1,79 @@
+"""Find the installed model: the package wenet_fusion_model, which holds an exported file with its language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from wenet_fusion_runtime.files import parse_json
+from wenet_fusion_runtime.search.language_models.language_model import load_language_model
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.recognizer import Recognizer
+
+PACKAGE = "wenet_fusion_model"
+DESCRIPTION = "model.json"
+MISSING = (
+    f"no model is installed (the package {PACKAGE}): name a file that wenet-fusion export wrote, or make a package of "
+    "one with tools/make_model_package.py and install it"
+)
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """The files and decoding weights of an installed model package.
+
+    >>> InstalledModel(Path("model.zip"), None, 0.5, 0.0).language_model is None
+    True
+    """
+
+    path: Path  # exported file
+    language_model: Path | None  # word n-gram model that the weights belong to; None: no language model
+    lm_weight: float
+    word_bonus: float
+
+    def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
+        """Load the model and, unless the options name another one, its language model.
+
+        Raises:
+            OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.
+        """
+        if self.language_model is not None and options.language_model is None:
+            loaded = load_language_model(self.language_model)
+            options = replace(options, language_model=loaded, lm_weight=self.lm_weight, word_bonus=self.word_bonus)
+        return Recognizer(self.path, options)
+
+
+def installed_model() -> InstalledModel:
+    """Return the installed model.
+
+    Raises:
+        FileNotFoundError: none is installed, or a file of its package is missing; the message says what to do.
+        ValueError: the package's description is damaged.
+
+    >>> from wenet_fusion_runtime import installed_model
+    >>> recognizer = installed_model().recognizer()  # doctest: +SKIP
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(MISSING)
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    path = folder / DESCRIPTION
+    again = f"install {PACKAGE} again"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {again}")
+    try:
+        record = parse_json(path.read_bytes())
+        language_model = record["language_model"]
+        found = InstalledModel(
+            folder / str(record["file"]),
+            None if language_model is None else folder / str(language_model),
+            float(record["lm_weight"]),
+            float(record["word_bonus"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); {again}") from None
+    for file in (found.path, found.language_model):
+        if file is not None and not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; {again}")
+    return found

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Make a Python package of an exported file and its language model, which wenet-fusion-runtime uses by default.
+
+Install the folder with pip, or make a wheel of it: pip wheel --no-deps FOLDER. One model can be installed at a time.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from wenet_fusion_runtime.console import HelpFormatter, run_main
+from wenet_fusion_runtime.files import file_sha256, write_text
+from wenet_fusion_runtime.model.metadata import ONNX
+from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.installed_model import DESCRIPTION, PACKAGE
+
+_PROJECT = """\
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "{name}"
+version = "{version}"
+description = "A speech recognition model for wenet-fusion-runtime"
+readme = "README.md"
+requires-python = ">=3.10"
+dependencies = ["wenet-fusion-runtime[{extra}]"]
+
+[tool.setuptools]
+packages = ["{package}"]
+
+[tool.setuptools.package-data]
+{package} = ["*"]
+"""
+_DEFAULTS = DecodingOptions()
+
+
+def make_package(options: argparse.Namespace) -> Path:
+    """Write the package's folder.
+
+    Raises:
+        OSError, ValueError: a file is missing, is no exported model, or the folder holds something else.
+    """
+    meta = read_meta(options.model)
+    folder = options.output / PACKAGE
+    if options.output.exists() and any(options.output.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise FileExistsError(f"{options.output}: holds something else than a model package; give another --output")
+    card = None if options.card is None else options.card.read_text(encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None}
+    shutil.copyfile(options.model, folder / str(record["file"]))
+    if options.language_model is not None:
+        record["language_model"] = "language_model" + "".join(options.language_model.suffixes[-2:])
+        shutil.copyfile(options.language_model, folder / str(record["language_model"]))
+    record |= {"lm_weight": options.lm_weight, "word_bonus": options.word_bonus}
+    record |= {"sha256": file_sha256(options.model)}
+    write_text(folder / DESCRIPTION, json.dumps(record, indent=2) + "\n")
+    write_text(folder / "__init__.py", '"""A model for wenet-fusion-runtime: see README.md."""\n')
+    write_text(options.output / "README.md", card or f"# {options.name}\n\nMade from {options.model.name}.\n")
+    extra = "onnx" if meta.kind == ONNX else "torch"
+    project = _PROJECT.format(name=options.name, version=options.version, extra=extra, package=PACKAGE)
+    write_text(options.output / "pyproject.toml", project)
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see --help."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=HelpFormatter,
+        epilog="example:\n  python tools/make_model_package.py exp/final.zip --language_model exp/lm.arpa.gz "
+        "--lm_weight 0.5 --output dist/model && pip install dist/model",
+    )
+    parser.add_argument("model", type=Path, help="exported file, best one of --format onnx --precision int8")
+    parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA, may be gzip")
+    parser.add_argument("--lm_weight", type=float, default=_DEFAULTS.lm_weight, help="its weight")
+    parser.add_argument("--word_bonus", type=float, default=_DEFAULTS.word_bonus, help="bonus per word, nats")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
+    parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")
+    parser.add_argument("--version", default="0.1.0", help="version of the distribution")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    options = parser.parse_args(arguments)
+    folder = make_package(options)
+    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"{options.output}: {options.name} {options.version}, {megabytes:.1f} MB")
+    print(f"install it with: pip install {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
